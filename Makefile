@@ -1,0 +1,44 @@
+# kapso-sync: everything a contributor needs. Each target does its own set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check bench clean lock format help
+.DEFAULT_GOAL := help
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)   ## show the main job: git in, running functions out (on a local emulator)
+	@$(BIN)/kapso-sync demo
+
+test: $(STAMP)   ## run every test, with coverage
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+
+check: $(STAMP)  ## format, lint, types, import rules, then the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+bench: $(STAMP)  ## print the benchmark table
+	$(BIN)/python benchmarks/run.py
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:            ## pin every dependency again, with hashes (needs uv)
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/run.txt pyproject.toml
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --group dev -o requirements/dev.txt pyproject.toml
+
+clean:           ## remove what the targets above made
+	rm -rf $(VENV) .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

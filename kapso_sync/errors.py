@@ -1,0 +1,251 @@
+"""Every error kapso-sync raises on purpose, with its exit code.
+
+    KapsoSyncError
+    ├── UsageError                 64  the command line asks for something that does not exist
+    ├── ConfigError                78  a setting is wrong or missing
+    │   ├── SourceMissing              the folder, branch, tag or path is not there
+    │   ├── SourceRefused              a source we will not read (a password in the URL, ``ext::``)
+    │   └── StateForeign               the state folder belongs to another project or owner
+    ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
+    ├── StateLocked                75  another process holds the state folder
+    ├── SourceUnavailable          69  the git remote does not answer, or refuses us
+    ├── SourceUnstable             69  the folder keeps changing while it is read
+    ├── InvalidSource              65  nothing can be planned from what git says
+    │   ├── ManifestInvalid            with one Problem per mistake
+    │   └── EmptySource                the source lists no function
+    ├── PlanChanged                 1  ``--expect`` named another plan
+    ├── Interrupted            130/143 a signal ended the work, cleanly
+    └── ApiError                       Kapso's answer (or silence); carries method, route and status
+        ├── ApiUnavailable         69  no answer, or 5xx; ``sent`` says whether the request may have been acted on
+        ├── ApiGarbled             69  an answer that is not what the API documents: HTML, truncated, repeated pages
+        ├── ApiRateLimited         69  429 beyond our patience
+        ├── ApiUnauthorized        77  401 or 403
+        ├── ApiNotFound             1  404
+        ├── ApiUnsupported          1  405: this base does not know the method
+        ├── ApiConflict             1  409
+        └── ApiRejected             1  400, 422 and every other refusal, with what the server said
+
+Every foreign exception is mapped to one of these in one place: `api.transport` for httpx, `sources.git` for git,
+`store.database` for SQLite.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the command line; ``sysexits`` where one fits."""
+
+    OK = 0
+    FUNCTION_FAILED = 1
+    GIT_AHEAD = 2
+    DRIFTED = 3
+    USAGE = 64
+    INVALID = 65
+    UNAVAILABLE = 69
+    LOCKED = 75
+    KEY_REJECTED = 77
+    CONFIG = 78
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a file of the source. Lines and columns count from 1; 0 means the whole file."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        """``file``, ``file:line`` or ``file:line:column``."""
+        parts = [self.file, *(str(n) for n in (self.line, self.column) if n)]
+        return ":".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in what git says: where, what, and what to do about it.
+
+    ``code`` is a stable kebab-case name such as ``unknown-key``; ``frame`` the source lines around the place, if any.
+    """
+
+    code: str
+    message: str
+    location: Location | None = None
+    hint: str | None = None
+    frame: str | None = None
+
+    def __str__(self) -> str:
+        """One line: ``file:line:column: message``."""
+        return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class KapsoSyncError(Exception):
+    """Base of all: a one-line ``message`` for a tired person and a ``hint`` that says what to do."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FUNCTION_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(KapsoSyncError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(KapsoSyncError):
+    """A setting is wrong or missing."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class SourceMissing(ConfigError):
+    """The folder, branch, tag, commit or path inside it is not there."""
+
+
+class SourceRefused(ConfigError):
+    """A source that is never read: an unsafe URL, a password in it, a transport we do not allow."""
+
+
+class StateForeign(ConfigError):
+    """The state folder belongs to another project or another owner."""
+
+
+class StateUnusable(KapsoSyncError):
+    """The state folder cannot be read or written; without a journal nothing is written to Kapso."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class StateLocked(KapsoSyncError):
+    """Another process holds the state folder."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class SourceUnavailable(KapsoSyncError):
+    """The git remote does not answer in time, or refuses our credentials."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class SourceUnstable(SourceUnavailable):
+    """The folder kept changing while it was read; the next look will do."""
+
+
+class InvalidSource(KapsoSyncError):
+    """Nothing can be planned from what git says; the last good revision stays in force."""
+
+    exit_code = ExitCode.INVALID
+
+
+class ManifestInvalid(InvalidSource):
+    """The manifest is broken; ``problems`` holds every mistake found, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = str(self.problems[0]) if self.problems else "the manifest is invalid"
+        more = len(self.problems) - 1
+        super().__init__(
+            f"{first} (and {more} more)" if more > 0 else first,
+            hint=self.problems[0].hint if self.problems else None,
+        )
+
+
+class EmptySource(InvalidSource):
+    """The source lists no function at all."""
+
+
+class PlanChanged(KapsoSyncError):
+    """The plan is not the one that ``--expect`` names."""
+
+
+class Interrupted(KapsoSyncError):
+    """A signal ended the work; everything in flight was finished or journaled."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The request an API error is about. ``route`` is a template such as ``/functions/{id}``, never a full URL."""
+
+    method: str
+    route: str
+
+    def __str__(self) -> str:
+        """``METHOD route``."""
+        return f"{self.method} {self.route}"
+
+
+class ApiError(KapsoSyncError):
+    """Kapso's answer to ``call`` was not the one we need. ``status`` is None when there was no answer."""
+
+    def __init__(
+        self, message: str, *, call: Call, status: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.call = call
+        self.status = status
+
+
+class ApiUnavailable(ApiError):
+    """No answer, or 5xx. ``sent`` is False only when the request certainly never reached the server."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        call: Call,
+        status: int | None = None,
+        hint: str | None = None,
+        sent: bool = True,
+    ) -> None:
+        super().__init__(message, call=call, status=status, hint=hint)
+        self.sent = sent
+
+
+class ApiGarbled(ApiError):
+    """An answer that is not what the API documents; like `ApiUnavailable`, the request may have been acted on."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class ApiRateLimited(ApiError):
+    """429, beyond our patience."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class ApiUnauthorized(ApiError):
+    """401 or 403: the key is missing, wrong, or not allowed to do this."""
+
+    exit_code = ExitCode.KEY_REJECTED
+
+
+class ApiNotFound(ApiError):
+    """404."""
+
+
+class ApiUnsupported(ApiError):
+    """405: this base does not know the method on this route."""
+
+
+class ApiConflict(ApiError):
+    """409."""
+
+
+class ApiRejected(ApiError):
+    """400, 422 or another refusal; the message carries what the server said, redacted and cut."""

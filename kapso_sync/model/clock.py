@@ -1,0 +1,22 @@
+"""Time as a parameter: the one seam through which anything in the program waits or reads a clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Deadlines and graces run on ``monotonic``; ``now`` only dates what people read."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, aware, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; cancelling the task ends the wait."""
+        ...

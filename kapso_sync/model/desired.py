@@ -1,0 +1,156 @@
+"""What git says: entries of the manifest, and the functions that come of them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kapso_sync.errors import Location, Problem
+from kapso_sync.model.functions import CODE, Content, FunctionType, Json, code_hash
+from kapso_sync.model.source import Revision
+
+
+class Contract(enum.StrEnum):
+    """How a file presents its handler to Kapso: a top-level ``handler``, or ``export default``."""
+
+    AUTO = "auto"
+    SCRIPT = "script"
+    MODULE = "module"
+
+
+class DriftPolicy(enum.StrEnum):
+    """What to do about a change made on Kapso: write git's version back, or only report it."""
+
+    CORRECT = "correct"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSecret:
+    """The value of an environment variable of the daemon."""
+
+    env: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSecret:
+    """The content of a file below the secrets folder."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSecret:
+    """Plain configuration, written in the manifest."""
+
+    value: str = field(repr=False)
+
+
+SecretSource = EnvSecret | FileSecret | PlainSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A request to send after a deployment, and what the answer must be (``status``, and a subset of its JSON)."""
+
+    request: Json
+    status: int | None = None
+    json: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One function as the manifest (or a ``function.yaml``) describes it, defaults applied, paths checked.
+
+    ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: what is left out is not
+    managed. ``protected`` and ``drift`` are None when the entry does not say.
+    """
+
+    slug: str
+    file: str
+    location: Location
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    contract: Contract = Contract.AUTO
+    deploy: bool = True
+    protected: bool | None = None
+    drift: DriftPolicy | None = None
+    moved_from: str | None = None
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def function_type(self) -> FunctionType:
+        """The managed function type, or Kapso's default for new functions."""
+        return FunctionType(str(self.fields.get("function_type", FunctionType.CLOUDFLARE_WORKER)))
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning: the pass goes on, a person should know. ``code`` is stable and kebab-case."""
+
+    code: str
+    message: str
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that a functions folder declares.
+
+    ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
+    function's failure. ``present`` says whether there was a manifest file (folders of the Kapso CLI need none).
+    """
+
+    entries: tuple[Entry, ...]
+    broken: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+    present: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredFunction:
+    """A function that can be written: its entry, and the code to upload."""
+
+    entry: Entry
+    code: str = field(repr=False)
+
+    @property
+    def slug(self) -> str:
+        """The identity."""
+        return self.entry.slug
+
+    @property
+    def content(self) -> Content:
+        """The managed fields and the code's hash."""
+        return {**self.entry.fields, CODE: code_hash(self.code)}
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableFunction:
+    """A function git wants but cannot have now. It stays as it is on Kapso, and is never deleted for that.
+
+    ``blocked`` tells a build that is not available (True) from an input that is wrong (False).
+    """
+
+    slug: str
+    file: str | None
+    problems: tuple[Problem, ...]
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that git says at one revision. Functions are sorted by slug."""
+
+    source: str
+    revision: Revision
+    functions: tuple[DesiredFunction, ...]
+    unusable: tuple[UnusableFunction, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    manifest_present: bool = True
+
+    @property
+    def slugs(self) -> frozenset[str]:
+        """Every slug that git lists, usable or not."""
+        return frozenset(f.slug for f in self.functions) | frozenset(f.slug for f in self.unusable)

@@ -1,0 +1,116 @@
+"""A function as Kapso's API records it, and the content by which two versions of it are compared."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+"""Any JSON value."""
+
+Content = Mapping[str, Json]
+"""What is compared of a function: its managed fields by name, and ``code`` as a hash (see `code_hash`)."""
+
+CODE = "code"
+SLUG = "slug"
+DESCRIPTION = "description"
+
+FIELDS = ("name", DESCRIPTION, "function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
+"""The fields of a function that a manifest may manage, in the order they are shown."""
+
+RUNTIME_CONTENT = (CODE, "function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
+"""What needs a deployment to take effect; ``name``, ``description`` and ``slug`` do not."""
+
+
+class FunctionType(enum.StrEnum):
+    """Where Kapso runs a function."""
+
+    CLOUDFLARE_WORKER = "cloudflare_worker"
+    SUPABASE_FUNCTION = "supabase_function"
+
+
+class InvokeMode(enum.StrEnum):
+    """How Kapso answers an invocation: the function's own answer, or wrapped in ``{"data": …}`` (legacy)."""
+
+    PASSTHROUGH = "passthrough"
+    WRAPPED = "wrapped"
+
+
+class Status(enum.StrEnum):
+    """The deployment status of a function's record; ``UNKNOWN`` stands for words we have not seen yet."""
+
+    DRAFT = "draft"
+    DEPLOYED = "deployed"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFunction:
+    """One record of Kapso's list, read leniently.
+
+    ``code`` is None when the list did not carry it. ``fields`` holds only those of `FIELDS` that the record had;
+    the description in it is the raw one, ownership mark included. Times are the server's own, aware, or None.
+    """
+
+    id: str
+    slug: str
+    status: Status
+    code: str | None
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    last_deployed_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_at: datetime | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The display name, or the slug where the record has none."""
+        name = self.fields.get("name")
+        return name if isinstance(name, str) else self.slug
+
+    @property
+    def description(self) -> str | None:
+        """The raw description, ownership mark included."""
+        text = self.fields.get(DESCRIPTION)
+        return text if isinstance(text, str) else None
+
+
+def code_hash(code: str) -> str:
+    """Return ``sha256:…`` of the code's UTF-8 bytes; lone surrogates, which JSON can carry, are kept apart."""
+    return "sha256:" + hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def normal_code(code: str) -> str:
+    """Return the code with LF line endings and without trailing newlines: what adoption compares."""
+    return code.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+
+
+def canonical_json(value: Json | Mapping[str, Json]) -> str:
+    """Return one spelling for equal JSON values: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_hash(content: Content) -> str:
+    """Return ``sha256:…`` over a content, the same for equal contents in any key order."""
+    return code_hash(canonical_json(dict(content)))
+
+
+def same_json(left: Json, right: Json) -> bool:
+    """Tell whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(same_json(a, b) for a, b in zip(left, right, strict=True))
+    return left == right
+
+
+def agree(left: Content, right: Content, keys: tuple[str, ...]) -> bool:
+    """Tell whether two contents agree on those of ``keys`` that both have."""
+    return all(same_json(left[key], right[key]) for key in keys if key in left and key in right)

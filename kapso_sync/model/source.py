@@ -1,0 +1,80 @@
+"""What a source reads: one revision of a functions folder, complete and unchanging."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+CODE_LIMIT = 1024 * 1024
+"""Largest code file, in bytes."""
+
+MANIFEST_LIMIT = 256 * 1024
+"""Largest manifest or ``function.yaml``, in bytes."""
+
+FILE_COUNT_LIMIT = 10_000
+"""Most files below the functions folder."""
+
+MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
+FUNCTION_FILE = "function.yaml"
+CODE_SUFFIXES = (".js", ".ts", ".mjs", ".mts", ".cjs", ".cts", ".jsx", ".tsx")
+TEXT_SUFFIXES = (".json", ".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Which state of the source was read.
+
+    ``id`` is a commit id for git, and ``folder:`` plus a digest of what was read for a folder. ``described`` is what
+    ``git describe`` would say of a work tree's folder. The rest is known for commits only.
+    """
+
+    id: str
+    described: str | None = None
+    subject: str | None = None
+    author: str | None = None
+    committed_at: datetime | None = None
+
+    @property
+    def short(self) -> str:
+        """A few characters that a person can compare."""
+        kind, _, digest = self.id.rpartition(":")
+        return f"{kind}:{digest[:12]}" if kind else digest[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file below the functions folder; ``path`` is relative to it, with forward slashes.
+
+    ``content`` is None when the file must not or could not be read; ``problem`` then says why, in words that
+    finish the sentence "FILE …", such as ``is 3.1 MiB; the limit for code is 1 MiB``.
+    """
+
+    path: str
+    content: bytes | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One revision of a functions folder. ``source`` is fit to be shown: it carries no credentials.
+
+    ``path`` is the functions folder inside the source, with forward slashes, empty for the root.
+    """
+
+    source: str
+    revision: Revision
+    path: str = ""
+    files: Mapping[str, SourceFile] = field(default_factory=dict)
+
+
+def folder_digest(files: Mapping[str, SourceFile]) -> str:
+    """Return ``folder:`` plus sha256 over the names and contents (or problems) of all files."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        file = files[path]
+        body = file.content if file.content is not None else (file.problem or "").encode()
+        digest.update(f"{path}\0{len(body)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(body)
+    return f"folder:{digest.hexdigest()}"
