@@ -66,6 +66,7 @@ class RemoteFunction:
     updated_at: datetime | None = None
     created_at: datetime | None = None
     endpoint_url: str | None = None
+    project_id: str | None = None
 
     @property
     def name(self) -> str:

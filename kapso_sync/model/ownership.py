@@ -1,7 +1,7 @@
 """The mark by which a function on Kapso says who owns it: a suffix of its description.
 
-`` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that a
-function which somebody duplicated in the dashboard, description and all, is nobody's.
+`` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that
+a function which somebody duplicated in the dashboard, description and all, is nobody's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-_MARK = re.compile(
-    r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})(?P<protected> protected)?\]\s*\Z"
-)
+_MARK = re.compile(r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})(?P<protected> protected)?\]\s*\Z")
 
 
 def check_of(owner: str, slug: str) -> str:

@@ -1,0 +1,240 @@
+"""A plan is data: for each function one step, with its origin and its reasons. Kinds of steps are types."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from kapso_sync.errors import Problem
+from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice
+from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
+from kapso_sync.model.source import Revision
+from kapso_sync.model.state import Live, Owned
+
+
+class Origin(enum.StrEnum):
+    """Why a function differs."""
+
+    GIT = "git"
+    DRIFT = "drift"
+    CONFLICT = "conflict"
+    RECOVERY = "recovery"
+    NEW = "new"
+
+
+class AdoptPolicy(enum.StrEnum):
+    """What to do with a function on Kapso that is nobody's and has a slug from git."""
+
+    IDENTICAL = "identical"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings and the command line allow. The three sets name slugs or owners, for this pass only."""
+
+    owner: str
+    adopt: AdoptPolicy = AdoptPolicy.IDENTICAL
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    prune: bool = False
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What happens to one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git."""
+
+    action: ClassVar[str]
+
+    slug: str
+    function_id: str | None = None
+    origin: Origin | None = None
+    fields: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    file: str | None = None
+    desired_hash: str | None = None
+    remote_hash: str | None = None
+    diff: str = field(default="", repr=False)
+
+    @property
+    def deploys(self) -> bool:
+        """Tell whether the step includes a deployment."""
+        return False
+
+    @property
+    def writes(self) -> Mapping[str, Json]:
+        """The attributes that will be sent to Kapso, by name."""
+        return {}
+
+    @property
+    def drifted(self) -> bool:
+        """Tell whether Kapso shows something else than what we last wrote."""
+        return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write(Step):
+    """Base of the steps that send content: ``payload`` is exactly what is sent, ``desired`` what git says."""
+
+    desired: DesiredFunction = field(repr=False)
+    payload: Mapping[str, Json] = field(repr=False)
+    deploy: bool = True
+    protected: bool = False
+
+    @property
+    def deploys(self) -> bool:
+        """Tell whether a deployment follows the write."""
+        return self.deploy
+
+    @property
+    def writes(self) -> Mapping[str, Json]:
+        """The attributes that will be sent."""
+        return self.payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create(Write):
+    """Make a function that is not on Kapso. ``recreate``: we owned one, and it is gone."""
+
+    action: ClassVar[str] = "create"
+    recreate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overwrite(Write):
+    """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
+
+    ``live`` is what is confirmed to run, where that is what is stored. ``overlapped``: an earlier deployment of other content
+    may still be running, so one more must follow this one.
+    """
+
+    remote: RemoteFunction = field(repr=False)
+    base: Owned | None = field(default=None, repr=False)
+    live: Live | None = field(default=None, repr=False)
+    overlapped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update(Overwrite):
+    """Write what differs."""
+
+    action: ClassVar[str] = "update"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rename(Overwrite):
+    """Give a function its slug from git (and write whatever else differs); id, URL and secrets stay."""
+
+    action: ClassVar[str] = "rename"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt(Overwrite):
+    """Take a function that is nobody's (or whose owner hands it over), writing what differs."""
+
+    action: ClassVar[str] = "adopt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy(Overwrite):
+    """Nothing to write, but what is stored is not what runs."""
+
+    action: ClassVar[str] = "deploy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete(Step):
+    """Remove a function that we own and that left git."""
+
+    action: ClassVar[str] = "delete"
+    remote: RemoteFunction = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep(Step):
+    """Nothing to do. ``memory`` is what to remember now, where the look taught us something."""
+
+    action: ClassVar[str] = "none"
+    memory: Owned | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked(Step):
+    """Something is to be done, and a rule or a missing ability forbids it; the reasons name what would allow it.
+
+    ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
+    so far was undone.
+    """
+
+    action: ClassVar[str] = "blocked"
+    wanted: str = ""
+    reported: bool = False
+    oscillating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalid(Step):
+    """Git's version cannot be used; what is on Kapso stays."""
+
+    action: ClassVar[str] = "invalid"
+    problems: tuple[Problem, ...] = ()
+
+
+ACTIONS = ("create", "update", "rename", "deploy", "delete", "adopt", "none", "blocked", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps, sorted by slug.
+
+    ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``forget`` names functions
+    by id that are gone from git and from Kapso.
+    """
+
+    source: str
+    revision: Revision
+    owner: str
+    steps: tuple[Step, ...]
+    owned: int = 0
+    notices: tuple[Notice, ...] = ()
+    forget: tuple[str, ...] = ()
+
+    @property
+    def in_sync(self) -> bool:
+        """Tell whether nothing is to be done and nothing is wrong."""
+        return all(isinstance(step, Keep) for step in self.steps)
+
+    @property
+    def broken(self) -> bool:
+        """Tell whether some function is blocked or invalid."""
+        return any(isinstance(step, Blocked | Invalid) for step in self.steps)
+
+    @property
+    def changes(self) -> tuple[Step, ...]:
+        """The steps that write to Kapso."""
+        return tuple(step for step in self.steps if not isinstance(step, Keep | Blocked | Invalid))
+
+    @property
+    def summary(self) -> Mapping[str, int]:
+        """How many steps there are of each action, in a fixed order."""
+        counts = Counter(step.action for step in self.steps)
+        return {action: counts[action] for action in ACTIONS}
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…`` over everything that would be written, and what it would replace."""
+        return code_hash(canonical_json([self.owner, *(_fingerprint(step) for step in self.changes)]))
+
+
+def _fingerprint(step: Step) -> Json:
+    return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash]
+
+
+def hash_of(content: Content | None) -> str | None:
+    """Return the content's hash, or None where there is no content."""
+    return None if content is None else content_hash(content)

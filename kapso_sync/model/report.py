@@ -1,0 +1,75 @@
+"""What came of a pass: one outcome for each function, and the counts that people read."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from kapso_sync.errors import ExitCode, KapsoSyncError
+from kapso_sync.model.plan import Plan, Step
+
+
+class Result(enum.StrEnum):
+    """How it went for one function."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    INVALID = "invalid"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line."""
+
+    step: Step
+    result: Result
+    function_id: str | None = None
+    deployed: bool = False
+    error: str | None = None
+    hint: str | None = None
+    backup: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a plan. ``halted`` is the error that kept the rest of the pass from being tried, if any."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    api_calls: int
+    seconds: float
+    halted: KapsoSyncError | None = None
+
+    def count(self, action: str) -> int:
+        """Return how many steps of this action were done."""
+        return sum(1 for outcome in self.outcomes if outcome.result is Result.DONE and outcome.step.action == action)
+
+    def results(self, *results: Result) -> tuple[Outcome, ...]:
+        """Return the outcomes with one of these results."""
+        return tuple(outcome for outcome in self.outcomes if outcome.result in results)
+
+    @property
+    def deployed(self) -> int:
+        """How many functions run new code now."""
+        return sum(1 for outcome in self.outcomes if outcome.deployed)
+
+    @property
+    def failed(self) -> int:
+        """How many functions failed, were not tried, or are invalid in git."""
+        return len(self.results(Result.FAILED, Result.SKIPPED, Result.INVALID))
+
+    @property
+    def drifted(self) -> int:
+        """How many functions showed something else than what we last wrote."""
+        return sum(1 for outcome in self.outcomes if outcome.step.drifted)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of ``sync``."""
+        if self.halted is not None:
+            return self.halted.exit_code
+        wrong = self.failed or self.results(Result.BLOCKED)
+        return ExitCode.FUNCTION_FAILED if wrong else ExitCode.OK

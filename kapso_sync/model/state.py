@@ -1,0 +1,86 @@
+"""What we remember between passes: the functions we own, and the writes that were begun but not yet confirmed.
+
+Memory only: losing it may cost calls, never a function.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kapso_sync.model.functions import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What was confirmed to run: the stored content that was deployed, and the server's ``last_deployed_at`` then."""
+
+    content: Content
+    deployed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What we last wrote of a function that we own: the base of the three-way comparison.
+
+    ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
+    corrections since a look last found the function in sync. ``refused_slug`` is a slug that Kapso would not change to.
+    """
+
+    slug: str
+    function_id: str
+    wanted: Content
+    stored: Content
+    updated_at: datetime | None = None
+    live: Live | None = None
+    protected: bool = False
+    corrections: int = 0
+    refused_slug: str | None = None
+
+
+class IntentKind(enum.StrEnum):
+    """The writes whose answer may be lost."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DEPLOY = "deploy"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A write that was begun. It stays open until its result is confirmed; a pass starts by settling open ones.
+
+    ``wanted`` is what git said. ``content`` is what was sent (for a deployment: what Kapso had stored when it was asked).
+    ``baseline`` is, for a deployment, the server's ``last_deployed_at`` before it.
+    """
+
+    kind: IntentKind
+    slug: str
+    function_id: str | None
+    wanted: Content
+    content: Content
+    baseline: datetime | None = None
+    protected: bool = False
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRefusal:
+    """Kapso refused a deployment because the project's Workers are used up; ``fits`` were deployed at that time."""
+
+    fits: int
+    message: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything the state folder holds that a plan depends on. ``owned`` is by function id."""
+
+    owned: Mapping[str, Owned] = field(default_factory=dict)
+    intents: tuple[Intent, ...] = ()
+    quota: QuotaRefusal | None = None
+    manifest_present: bool = False
+    project_id: str | None = None

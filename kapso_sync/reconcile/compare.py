@@ -1,0 +1,106 @@
+"""The three-way comparison of one function: what git wants, what Kapso has, what we last wrote. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    FIELDS,
+    RUNTIME_CONTENT,
+    Content,
+    RemoteFunction,
+    Status,
+    agree,
+    same_json,
+)
+from kapso_sync.model.plan import Origin
+from kapso_sync.model.state import Live, Owned
+
+LIVE_SLACK = timedelta(seconds=5)
+"""After a deployment both times were seen equal to the second; further apart they tell of two events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs of a function's managed content, in the order fields are shown, and who changed it."""
+
+    fields: tuple[str, ...]
+    by_git: frozenset[str]
+    on_kapso: frozenset[str]
+    based: bool
+
+    @property
+    def origin(self) -> Origin | None:
+        """The origin of the difference; without a base any difference counts as a conflict."""
+        if not self.fields:
+            return None
+        if not self.based or (self.by_git and self.on_kapso):
+            return Origin.CONFLICT
+        return Origin.DRIFT if self.on_kapso else Origin.GIT
+
+
+def compare(wanted: Content, stored: Content, base: Owned | None) -> Difference:
+    """Return which managed fields must be written.
+
+    A field that neither side changed since our last write is in sync even where its value is not the one we sent:
+    Kapso stores some things in a spelling of its own.
+    """
+    ordered = [name for name in (CODE, *FIELDS) if name in wanted]
+    fields, by_git, on_kapso = [], set(), set()
+    for name in ordered:
+        if _same(wanted, stored, name):
+            continue
+        git_changed = base is not None and not (name in base.wanted and _same(wanted, base.wanted, name))
+        kapso_changed = base is not None and not _same(stored, base.stored, name)
+        if base is not None and not git_changed and not kapso_changed:
+            continue
+        fields.append(name)
+        if git_changed:
+            by_git.add(name)
+        if kapso_changed:
+            on_kapso.add(name)
+    return Difference(tuple(fields), frozenset(by_git), frozenset(on_kapso), based=base is not None)
+
+
+def _same(left: Content, right: Content, name: str) -> bool:
+    if name == DESCRIPTION:
+        return (left.get(name) or "") == (right.get(name) or "")
+    return (name in left) == (name in right) and same_json(left.get(name), right.get(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Whether the stored content is what runs. ``reason`` says why not; ``live`` what to remember when it is."""
+
+    reason: str | None
+    live: Live | None = None
+
+
+def liveness(remote: RemoteFunction, stored: Content, base: Owned | None) -> Liveness:
+    """Judge whether the code that runs is the code that is stored.
+
+    With a confirmation of our own it must be the same content, and no deployment since; else the server's times decide.
+    """
+    runtime = runtime_content(stored)
+    if remote.status is Status.DRAFT:
+        return Liveness("saved on Kapso, never deployed")
+    if remote.status is Status.ERROR:
+        return Liveness("the last deployment failed: the function is down")
+    confirmed = base.live if base is not None else None
+    if confirmed is not None and confirmed.deployed_at == remote.last_deployed_at:
+        if agree(confirmed.content, runtime, RUNTIME_CONTENT):
+            return Liveness(None, confirmed)
+        return Liveness("saved on Kapso, not live yet")
+    if remote.last_deployed_at is None:
+        return Liveness("Kapso knows no deployment of it")
+    if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
+        return Liveness("saved after the last deployment: what runs may be older")
+    return Liveness(None, Live(runtime, remote.last_deployed_at))
+
+
+def runtime_content(content: Content) -> Content:
+    """Return the part of a content that needs a deployment to take effect."""
+    return {name: content[name] for name in RUNTIME_CONTENT if name in content}

@@ -1,0 +1,96 @@
+"""One pass, whole: fetch, build, observe, plan, guard, execute. Everything else exists to feed or to call these six lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kapso_sync.errors import KapsoSyncError, PlanChanged, UsageError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.functions import CODE
+from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.report import Report
+from kapso_sync.model.source import Snapshot
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.executor import Executor
+from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
+from kapso_sync.reconcile.observe import observe
+from kapso_sync.reconcile.observed import Observed
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.ports import FunctionsApi, Source
+from kapso_sync.reconcile.telling import tell_failure, tell_plan, tell_report
+
+Build = Callable[[Snapshot, Memory], Desired]
+"""From files to functions; raises `InvalidSource` when nothing can be planned from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be."""
+
+    trigger: str = "sync"
+    only: tuple[str, ...] = ()
+    expect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a pass works with; ``recall`` returns what the state folder holds."""
+
+    source: Source
+    build: Build
+    api: FunctionsApi
+    recall: Callable[[], Memory]
+    policy: Policy
+    limits: Limits
+    clock: Clock
+    emit: events.Listener = field(repr=False)
+
+
+async def reconcile(parts: Parts, executor: Executor, request: Request) -> Report:
+    """Make Kapso what git says, and return what came of it.
+
+    Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Every way out is reported.
+    """
+    parts.emit(events.ReconcileStarted(trigger=request.trigger))
+    try:
+        guarded, observed = await plan_pass(parts, request)
+        report = await executor.execute(guarded.plan, observed)
+    except KapsoSyncError as error:
+        tell_failure(parts.emit, error)
+        raise
+    tell_report(parts.emit, report)
+    return report
+
+
+async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
+    """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
+    snapshot = await parts.source.fetch()
+    memory = parts.recall()
+    desired = parts.build(snapshot, memory)
+    observed = await observe(parts.api, memory, _wanted(desired), parts.policy.owner)
+    plan = make_plan(desired, observed, parts.policy)
+    guarded = guard(plan, parts.limits)
+    narrowed = Guarded(_narrow(guarded.plan, request), guarded.held)
+    tell_plan(parts.emit, narrowed)
+    return narrowed, observed
+
+
+def _wanted(desired: Desired) -> dict[str, str]:
+    return {function.slug: str(function.content[CODE]) for function in desired.functions}
+
+
+def _narrow(plan: Plan, request: Request) -> Plan:
+    known = {step.slug for step in plan.steps}
+    unknown = [slug for slug in request.only if slug not in known]
+    if unknown:
+        raise UsageError(f"unknown slug: {', '.join(unknown)}", hint="`kapso-sync plan` lists the slugs it knows")
+    plan = select(plan, request.only)
+    if request.expect is not None and request.expect != plan.digest:
+        raise PlanChanged(
+            f"the plan is {plan.digest} now, not {request.expect}: git or Kapso changed since it was read",
+            hint="read the new plan with `kapso-sync plan`, then pass its digest",
+        )
+    return plan

@@ -1,0 +1,207 @@
+"""Carrying out a plan: the only writer. Functions go in parallel, and one function's failure never stops another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kapso_sync.errors import (
+    ApiError,
+    ApiGarbled,
+    ApiRateLimited,
+    ApiUnauthorized,
+    ApiUnavailable,
+    KapsoSyncError,
+    StateUnusable,
+)
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import FunctionType, Status
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, Step
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
+from kapso_sync.reconcile.observed import Observed
+from kapso_sync.reconcile.ports import FunctionsApi, Store
+from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout
+from kapso_sync.reconcile.writer import FunctionWriter
+
+PATIENCE = 3
+"""After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """``concurrency`` counts functions in the works, deployments included; times are in seconds."""
+
+    concurrency: int = 8
+    deploy_timeout: float = 180.0
+    pace: Pace = field(default_factory=Pace)
+
+
+class Executor:
+    """Carries out plans, one at a time."""
+
+    def __init__(
+        self, api: FunctionsApi, store: Store, clock: Clock, listener: events.Listener, settings: ExecutorSettings
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._clock = clock
+        self._emit = listener
+        self._settings = settings
+
+    async def execute(self, plan: Plan, observed: Observed) -> Report:
+        """Carry out the plan and return what came of it, one outcome a step.
+
+        Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
+        written, an API that is down) halts the pass: what runs is finished, nothing new is begun.
+        """
+        started, calls = self._clock.monotonic(), self._api.calls
+        if observed.closed_intents:
+            self._store.settle(observed.memory, observed.closed_intents)
+        learned = [step.memory for step in plan.steps if isinstance(step, Keep) and step.memory is not None]
+        if learned:
+            self._store.remember(*learned)
+        async with DeploymentWatch(self._api, self._clock, self._settings.deploy_timeout, self._settings.pace) as watch:
+            rollout = Rollout(self._api, self._store, watch, self._clock, self._emit)
+            rollout.start_with(_deployed_workers(observed), observed.memory.quota)
+            run = _Pass(self._api, self._store, self._emit, rollout, self._settings.concurrency)
+            outcomes = await run.carry_out(plan)
+        for function_id in plan.forget:
+            self._store.forget(function_id)
+        seconds = self._clock.monotonic() - started
+        return Report(plan, outcomes, self._api.calls - calls, seconds, run.halted)
+
+
+class _Pass:
+    """One pass: what was halted, and how patient we still are."""
+
+    def __init__(self, api: FunctionsApi, store: Store, listener: events.Listener, rollout: Rollout, concurrency: int) -> None:
+        self._api = api
+        self._store = store
+        self._emit = listener
+        self._rollout = rollout
+        self._writer = FunctionWriter(api, store, listener)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._unanswered = 0
+        self.halted: KapsoSyncError | None = None
+
+    async def carry_out(self, plan: Plan) -> tuple[Outcome, ...]:
+        """Write and deploy first, delete last."""
+        deletions = [step for step in plan.steps if isinstance(step, Delete)]
+        outcomes = await self._all(step for step in plan.steps if not isinstance(step, Delete))
+        if deletions:
+            references = await self._references()
+            outcomes += await self._all(_unless_used(step, references) for step in deletions)
+        return tuple(sorted(outcomes, key=lambda outcome: outcome.step.slug))
+
+    async def _all(self, steps: Iterable[Step]) -> list[Outcome]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._guarded(step), name=step.slug) for step in steps]
+        return [task.result() for task in tasks]
+
+    async def _references(self) -> Mapping[str, tuple[str, ...]] | ApiError:
+        try:
+            return await self._api.workflow_references() or {}
+        except ApiError as error:
+            return error
+
+    async def _guarded(self, step: Step) -> Outcome:
+        if isinstance(step, Keep):
+            return Outcome(step, Result.UNCHANGED, step.function_id)
+        if isinstance(step, Blocked | Invalid):
+            return self._not_done(step)
+        async with self._slots:
+            if self.halted is not None:
+                return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {self.halted.message}")
+            try:
+                outcome = await self._one(step)
+            except KapsoSyncError as error:
+                return self._failed(step, error)
+            self._unanswered = 0
+            return outcome
+
+    async def _one(self, step: Step) -> Outcome:
+        if step.drifted:
+            self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
+        match step:
+            case Create():
+                written = await self._writer.create(step)
+                overlapped = False
+            case Overwrite():
+                written = await self._writer.overwrite(step)
+                overlapped = step.overlapped
+            case Delete():
+                backup = await self._writer.delete(step)
+                return Outcome(step, Result.DONE, step.function_id, backup=backup)
+            case _:
+                raise AssertionError(step)
+        if step.deploy:
+            await self._rollout.make_live(step, written, overlapped=overlapped)
+        return Outcome(step, Result.DONE, written.record.id, deployed=step.deploy, backup=written.backup)
+
+    def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
+        if isinstance(error, ApiUnauthorized | StateUnusable):
+            self.halted = error
+        elif isinstance(error, ApiUnavailable | ApiRateLimited | ApiGarbled):
+            self._unanswered += 1
+            if self._unanswered >= PATIENCE:
+                self.halted = error
+        if not isinstance(error, DeploymentFailed):
+            self._emit(
+                events.FunctionFailed(
+                    slug=step.slug,
+                    function_id=step.function_id,
+                    error=error.message,
+                    error_type=type(error).__name__,
+                    hint=error.hint,
+                )
+            )
+        return Outcome(step, Result.FAILED, step.function_id, error=error.message, hint=error.hint)
+
+    def _not_done(self, step: Blocked | Invalid) -> Outcome:
+        error = step.reasons[0] if step.reasons else None
+        if isinstance(step, Invalid):
+            for problem in step.problems:
+                location = str(problem.location) if problem.location else None
+                self._emit(events.FunctionInvalid(slug=step.slug, error=problem.message, location=location, hint=problem.hint))
+            return Outcome(step, Result.INVALID, step.function_id, error=error)
+        hint = step.reasons[1] if len(step.reasons) > 1 else None
+        slug, function_id, fields = step.slug, step.function_id, step.fields
+        if step.oscillating:
+            self._emit(events.FunctionOscillating(slug=slug, function_id=function_id, fields=fields, hint=hint))
+        elif step.reported:
+            self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
+            self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
+        elif step.wanted != "delete":
+            self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
+        return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
+
+
+def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiError) -> Step:
+    """Return the deletion, or what blocks it: a workflow that uses the function, or no knowledge of workflows."""
+    if isinstance(references, ApiError):
+        reasons = (f"whether a workflow uses it could not be looked up: {references.message}", "the next pass looks again")
+    else:
+        users = references.get(step.remote.id) or references.get(step.slug) or references.get(step.remote.name)
+        if not users:
+            return step
+        reasons = (f"still used by workflow {', '.join(users)}", "remove it from the workflow first, or put it back into git")
+    return Blocked(
+        slug=step.slug,
+        function_id=step.function_id,
+        origin=step.origin,
+        reasons=reasons,
+        remote_hash=step.remote_hash,
+        diff=step.diff,
+        wanted="delete",
+    )
+
+
+def _deployed_workers(observed: Observed) -> set[str]:
+    return {
+        remote.id
+        for remote in observed.functions
+        if remote.status is Status.DEPLOYED and remote.fields.get("function_type") != FunctionType.SUPABASE_FUNCTION
+    }

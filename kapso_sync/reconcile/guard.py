@@ -1,0 +1,118 @@
+"""Refusing what looks like a disaster, before anything is written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kapso_sync.errors import EmptySource
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well."""
+
+    max_delete: MaxDelete
+    allow_empty: bool = False
+    allow_recreate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """The plan with dangerous steps turned into blocked ones, and what was held back, for the log."""
+
+    plan: Plan
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Steps that were held back together: why, and which setting lets them pass."""
+
+    slugs: tuple[str, ...]
+    reason: str
+    hint: str
+
+
+def guard(plan: Plan, limits: Limits) -> Guarded:
+    """Return the plan as far as it is safe.
+
+    Raises `EmptySource` when git lists no function at all and that is not allowed.
+    """
+    if not limits.allow_empty and all(step.file is None and step.desired_hash is None for step in plan.steps):
+        raise EmptySource(
+            "the source lists no function at all",
+            hint="if that is meant, set KAPSO_SYNC_ALLOW_EMPTY=true; else look at --path and at the manifest",
+        )
+    held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
+    verdicts = {slug: item for item in held for slug in item.slugs}
+    steps = tuple(_block(step, verdicts[step.slug]) if step.slug in verdicts else step for step in plan.steps)
+    return Guarded(replace(plan, steps=steps), tuple(held))
+
+
+def _too_many_deletions(plan: Plan, limits: Limits) -> list[Held]:
+    doomed = [step.slug for step in plan.steps if isinstance(step, Delete)]
+    allowed = limits.max_delete.limit(plan.owned)
+    if len(doomed) <= allowed:
+        return []
+    return [
+        Held(
+            tuple(doomed),
+            f"{len(doomed)} of {plan.owned} owned functions would be deleted, {allowed} are allowed in one pass",
+            f"if that is meant, set KAPSO_SYNC_MAX_DELETE={len(doomed)} (now {limits.max_delete})",
+        )
+    ]
+
+
+def _too_many_recreations(plan: Plan, limits: Limits) -> list[Held]:
+    vanished = [step.slug for step in plan.steps if isinstance(step, Create) and step.recreate]
+    allowed = limits.max_delete.limit(plan.owned)
+    if limits.allow_recreate or len(vanished) <= allowed:
+        return []
+    return [
+        Held(
+            tuple(vanished),
+            f"{len(vanished)} of {plan.owned} owned functions are gone from Kapso, {allowed} may be recreated in one pass",
+            "if they were really deleted, `kapso-sync sync --allow-recreate` creates them again, under new ids",
+        )
+    ]
+
+
+def _possible_renames(plan: Plan) -> list[Held]:
+    """Hold deletions while a function that is not on Kapso yet cannot be used: it may be one of them under a new name."""
+    doomed = tuple(step.slug for step in plan.steps if isinstance(step, Delete))
+    unclear = [step.slug for step in plan.steps if isinstance(step, Invalid | Blocked) and step.function_id is None]
+    if not doomed or not unclear:
+        return []
+    names = ", ".join(f"`{slug}`" for slug in unclear[:3])
+    return [
+        Held(
+            doomed,
+            f"deletions wait while {names} cannot be used: it may be the same function under a new name",
+            f"mend {names} in git first",
+        )
+    ]
+
+
+def _block(step: Step, held: Held) -> Blocked:
+    return Blocked(
+        slug=step.slug,
+        function_id=step.function_id,
+        origin=step.origin,
+        fields=step.fields,
+        reasons=(held.reason, held.hint),
+        file=step.file,
+        desired_hash=step.desired_hash,
+        remote_hash=step.remote_hash,
+        diff=step.diff,
+        wanted=step.action,
+    )
+
+
+def select(plan: Plan, only: Sequence[str]) -> Plan:
+    """Return the plan reduced to the named slugs; without names, the whole plan."""
+    if not only:
+        return plan
+    return replace(plan, steps=tuple(step for step in plan.steps if step.slug in only), forget=())

@@ -1,0 +1,106 @@
+"""A function of git laid beside its record on Kapso: everything that a plan needs to know of the pair. Pure."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from kapso_sync.model.desired import DesiredFunction
+from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction
+from kapso_sync.model.ownership import Mark, mark_for, split_description
+from kapso_sync.model.state import Owned
+from kapso_sync.reconcile.compare import Difference, Liveness, liveness
+from kapso_sync.reconcile.diff import content_diff
+from kapso_sync.reconcile.observed import mark_of
+
+OWNERSHIP = "ownership"
+"""Stands among a step's fields for the mark in the description, which diffs never show."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What git wants, what Kapso has (``stored`` is its comparable content), what we last wrote, and how they differ."""
+
+    owner: str
+    want: DesiredFunction
+    remote: RemoteFunction
+    base: Owned | None
+    stored: Content
+    difference: Difference
+
+    @property
+    def renames(self) -> bool:
+        """Tell whether the slug on Kapso is another than in git."""
+        return self.want.slug != self.remote.slug
+
+    @functools.cached_property
+    def mark(self) -> Mark:
+        """The ownership mark that the function should carry. Protection stays until the manifest lifts it."""
+        said = self.want.entry.protected
+        return mark_for(self.owner, self.want.slug, protected=self.protected_before if said is None else said)
+
+    @property
+    def protected_before(self) -> bool:
+        """Tell whether the function was protected, by its mark or by our memory."""
+        mark = mark_of(self.remote)
+        return (mark is not None and mark.protected) or (self.base is not None and self.base.protected)
+
+    @property
+    def mark_differs(self) -> bool:
+        """Tell whether the description must be written for its mark."""
+        return self.mark != mark_of(self.remote)
+
+    @functools.cached_property
+    def liveness(self) -> Liveness:
+        """Whether what is stored is what runs."""
+        return liveness(self.remote, self.stored, self.base)
+
+    @property
+    def touches_runtime(self) -> bool:
+        """Tell whether what will be written needs a deployment to take effect."""
+        return any(name in RUNTIME_CONTENT for name in self.difference.fields)
+
+    @property
+    def deploys(self) -> bool:
+        """Tell whether a deployment must follow."""
+        return self.want.entry.deploy and (self.touches_runtime or self.liveness.reason is not None)
+
+    @property
+    def payload(self) -> dict[str, Json]:
+        """The attributes to send, by name."""
+        entry, fields = self.want.entry, self.difference.fields
+        payload: dict[str, Json] = {name: entry.fields[name] for name in fields if name != CODE}
+        if CODE in fields:
+            payload[CODE] = self.want.code
+        if DESCRIPTION in fields or self.mark_differs:
+            text = entry.fields.get(DESCRIPTION, split_description(self.remote.description)[0])
+            payload[DESCRIPTION] = f"{text or ''}{self.mark}"
+        if self.renames:
+            payload[SLUG] = self.want.slug
+        return payload
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of what differs, as people should read them."""
+        marked = self.mark_differs and DESCRIPTION not in self.difference.fields
+        return (*((SLUG,) if self.renames else ()), *self.difference.fields, *((OWNERSHIP,) if marked else ()))
+
+    @property
+    def diff(self) -> str:
+        """The unified diff from Kapso's version to git's."""
+        new = {**self.stored, **self.want.content}
+        return content_diff(self.want.slug, (self.stored, self.remote.code), (new, self.want.code), self.difference.fields)
+
+    def learned(self) -> Owned:
+        """Return what to remember of a function that was found in sync."""
+        mark = mark_of(self.remote)
+        return Owned(
+            slug=self.want.slug,
+            function_id=self.remote.id,
+            wanted=self.want.content,
+            stored=self.stored,
+            updated_at=self.remote.updated_at,
+            live=self.liveness.live,
+            protected=mark is not None and mark.protected,
+            refused_slug=self.base.refused_slug if self.base else None,
+        )

@@ -1,0 +1,51 @@
+"""Warnings that a plan carries: functions left over, and a quota that will not do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.model.functions import FunctionType, RemoteFunction, Status
+from kapso_sync.model.plan import Keep, Step
+from kapso_sync.reconcile.observed import Observed
+
+NAMED = 5
+"""So many slugs are named in a warning; the rest is counted."""
+
+
+def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
+    """Warn of functions that are ours, left git, and are kept, each group with the reason."""
+    kept: dict[str, list[str]] = {}
+    for step in steps:
+        if isinstance(step, Keep) and step.desired_hash is None:
+            kept.setdefault(step.reasons[0], []).append(step.slug)
+    return tuple(Notice("orphan", f"{reason}: {_some(slugs)}") for reason, slugs in sorted(kept.items()))
+
+
+def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
+    """Warn when more Workers are wanted than were seen to fit the project's plan."""
+    quota = observed.memory.quota
+    if quota is None:
+        return ()
+    wanted = {f.slug for f in desired.functions if f.entry.deploy and _is_worker(f, observed.by_slug.get(f.slug))}
+    deployed = {f.slug for f in observed.functions if f.status is Status.DEPLOYED and _remote_is_worker(f)}
+    total = len(wanted | deployed)
+    if total <= quota.fits:
+        return ()
+    said = f"Kapso said “{quota.message}” at {quota.at}"
+    return (Notice("quota", f"{total} functions want to be deployed, {quota.fits} are known to fit: {said}"),)
+
+
+def _is_worker(function: DesiredFunction, remote: RemoteFunction | None) -> bool:
+    if "function_type" in function.entry.fields or remote is None:
+        return function.entry.function_type is FunctionType.CLOUDFLARE_WORKER
+    return _remote_is_worker(remote)
+
+
+def _remote_is_worker(remote: RemoteFunction) -> bool:
+    return remote.fields.get("function_type") != FunctionType.SUPABASE_FUNCTION
+
+
+def _some(slugs: Sequence[str]) -> str:
+    more = len(slugs) - NAMED
+    return ", ".join(slugs[:NAMED]) + (f" and {more} more" if more > 0 else "")

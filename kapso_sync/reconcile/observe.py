@@ -1,0 +1,45 @@
+"""Asking Kapso what is there: one list call, and single records only where the list came without code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from kapso_sync.errors import StateForeign
+from kapso_sync.model.functions import CODE, RemoteFunction
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.observed import Observed, mark_of
+from kapso_sync.reconcile.ports import FunctionsApi
+from kapso_sync.reconcile.settle import settle
+
+
+async def observe(api: FunctionsApi, memory: Memory, wanted: Mapping[str, str], owner: str) -> Observed:
+    """Return what Kapso shows, open intents settled. ``wanted`` gives the code hash that git wants, by slug.
+
+    Raises `ApiError` when the list cannot be had, and `StateForeign` when the key opens another project than before.
+    """
+    functions = await api.list_functions()
+    _same_project(functions, memory)
+    bare = [remote for remote in functions if remote.code is None and _code_needed(remote, memory, wanted)]
+    if bare:
+        full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
+        functions = tuple(full.get(remote.id, remote) for remote in functions)
+    return settle(functions, memory, owner)
+
+
+def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, str]) -> bool:
+    owned = memory.owned.get(remote.id)
+    if owned is None:
+        return remote.slug in wanted or mark_of(remote) is not None
+    moved = remote.updated_at is None or remote.updated_at != owned.updated_at
+    return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
+
+
+def _same_project(functions: tuple[RemoteFunction, ...], memory: Memory) -> None:
+    projects = {remote.project_id for remote in functions if remote.project_id}
+    if memory.project_id is None or not projects or memory.project_id in projects:
+        return
+    raise StateForeign(
+        f"the API key opens project {min(projects)}, but the state folder belongs to project {memory.project_id}",
+        hint="use the key of the first project, or another KAPSO_SYNC_STATE_DIR for this one",
+    )

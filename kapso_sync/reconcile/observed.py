@@ -1,0 +1,82 @@
+"""What Kapso says, seen through what we remember."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
+from kapso_sync.model.ownership import Mark, split_description
+from kapso_sync.model.state import Memory, Owned
+
+
+class Claim(enum.Enum):
+    """Whose function it is, by its mark and by our memory."""
+
+    OURS = enum.auto()
+    FREE = enum.auto()
+    FOREIGN = enum.auto()
+    COPIED = enum.auto()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Kapso's list at one moment, and our memory with every open intent settled against it.
+
+    ``uncertain`` holds, by function id, the content of deployments that were asked for and not seen to end.
+    """
+
+    functions: tuple[RemoteFunction, ...]
+    memory: Memory
+    uncertain: Mapping[str, Content]
+    closed_intents: tuple[int, ...] = ()
+
+    @functools.cached_property
+    def by_slug(self) -> Mapping[str, RemoteFunction]:
+        """The records by slug; slugs are unique in a project."""
+        return {function.slug: function for function in self.functions}
+
+    @functools.cached_property
+    def by_id(self) -> Mapping[str, RemoteFunction]:
+        """The records by id."""
+        return {function.id: function for function in self.functions}
+
+    @functools.cached_property
+    def owned_by_slug(self) -> Mapping[str, Owned]:
+        """What we remember, by the slug under which git knows it."""
+        return {owned.slug: owned for owned in self.memory.owned.values()}
+
+    def content(self, remote: RemoteFunction) -> Content:
+        """Return the record as comparable content: description without mark, code as a hash (ours, where unseen)."""
+        return stored_content(remote, self.memory.owned.get(remote.id))
+
+    def claim(self, remote: RemoteFunction, owner: str) -> Claim:
+        """Tell whose function it is. A function that we remember stays ours when its mark was cut off or its slug changed."""
+        mark = mark_of(remote)
+        remembered = remote.id in self.memory.owned
+        if mark is None:
+            return Claim.OURS if remembered else Claim.FREE
+        if mark.owner != owner:
+            return Claim.FOREIGN
+        if mark.valid_for(remote.slug) or remembered:
+            return Claim.OURS
+        return Claim.COPIED
+
+
+def mark_of(remote: RemoteFunction) -> Mark | None:
+    """Return the ownership mark at the end of the description, valid or not."""
+    return split_description(remote.description)[1]
+
+
+def stored_content(remote: RemoteFunction, owned: Owned | None = None) -> Content:
+    """Return a record as comparable content. Where it came without code, the code we remember stands in."""
+    content = dict(remote.fields)
+    if DESCRIPTION in content or remote.description is not None:
+        content[DESCRIPTION] = split_description(remote.description)[0]
+    if remote.code is not None:
+        content[CODE] = code_hash(remote.code)
+    elif owned is not None and CODE in owned.stored:
+        content[CODE] = owned.stored[CODE]
+    return content

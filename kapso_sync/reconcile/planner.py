@@ -1,0 +1,322 @@
+"""From what git says and what Kapso says to a plan. Pure: values in, values out, the same for any order of input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
+from kapso_sync.model.functions import CODE, DESCRIPTION, SLUG, Json, RemoteFunction, content_hash, normal_code
+from kapso_sync.model.ownership import check_of, mark_for
+from kapso_sync.model.plan import (
+    Adopt,
+    AdoptPolicy,
+    Blocked,
+    Create,
+    Delete,
+    Deploy,
+    Invalid,
+    Keep,
+    Origin,
+    Overwrite,
+    Plan,
+    Policy,
+    Rename,
+    Step,
+    Update,
+)
+from kapso_sync.reconcile.compare import Difference, compare
+from kapso_sync.reconcile.diff import content_diff
+from kapso_sync.reconcile.match import Match
+from kapso_sync.reconcile.notices import orphan_notices, quota_notices
+from kapso_sync.reconcile.observed import Claim, Observed, mark_of
+
+OSCILLATION_LIMIT = 3
+"""So many corrections in a row, each of them undone, and we stop writing."""
+
+
+def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
+    """Return for every function of git, and for every function we own, what is to be done and why."""
+    planner = _Planner(desired, observed, policy)
+    steps = [planner.wanted(function) for function in desired.functions]
+    steps += [planner.unusable(function) for function in desired.unusable]
+    taken = {step.function_id for step in steps if step.function_id}
+    ours = [remote for remote in observed.functions if observed.claim(remote, policy.owner) is Claim.OURS]
+    steps += [planner.absent(remote) for remote in ours if remote.id not in taken]
+    steps.sort(key=lambda step: step.slug)
+    gone = [owned for owned in observed.memory.owned.values() if owned.function_id not in observed.by_id]
+    return Plan(
+        source=desired.source,
+        revision=desired.revision,
+        owner=policy.owner,
+        steps=tuple(steps),
+        owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
+        notices=(*desired.notices, *orphan_notices(steps), *quota_notices(desired, observed)),
+        forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
+    )
+
+
+class _Planner:
+    """The inputs of one plan; its methods plan one function each."""
+
+    def __init__(self, desired: Desired, observed: Observed, policy: Policy) -> None:
+        self._desired = desired
+        self._observed = observed
+        self._policy = policy
+        self._misplaced = {
+            mark.check: remote
+            for remote in observed.functions
+            if (mark := mark_of(remote)) and observed.claim(remote, policy.owner) is Claim.COPIED
+        }
+
+    def wanted(self, want: DesiredFunction) -> Step:
+        """Plan one function that git wants and that can be written."""
+        remote = self._find(want)
+        if remote is None:
+            return self._missing(want)
+        base = self._observed.memory.owned.get(remote.id)
+        stored = self._observed.content(remote)
+        match = Match(self._policy.owner, want, remote, base, stored, compare(want.content, stored, base))
+        claim = self._observed.claim(remote, self._policy.owner)
+        if claim is Claim.OURS:
+            return self._ours(match)
+        return self._free(match) if claim is Claim.FREE else self._others(match, claim)
+
+    def _find(self, want: DesiredFunction) -> RemoteFunction | None:
+        observed = self._observed
+        if want.slug in observed.by_slug:
+            return observed.by_slug[want.slug]
+        known = observed.owned_by_slug.get(want.slug)
+        if known is not None and known.function_id in observed.by_id:
+            return observed.by_id[known.function_id]
+        old = want.entry.moved_from
+        source = observed.by_slug.get(old) if old and old not in self._desired.slugs else None
+        return source if source is not None and observed.claim(source, self._policy.owner) is Claim.OURS else None
+
+    def _missing(self, want: DesiredFunction) -> Step:
+        stray = self._misplaced.get(check_of(self._policy.owner, want.slug))
+        if stray is not None:
+            return Blocked(
+                slug=want.slug,
+                file=want.entry.file,
+                desired_hash=content_hash(want.content),
+                wanted="create",
+                reasons=(
+                    f"`{stray.slug}` on Kapso carries the mark of `{want.slug}`: it was renamed or copied there",
+                    "rename it back on Kapso, or remove the mark from its description to have a new function created",
+                ),
+            )
+        vanished = want.slug in self._observed.owned_by_slug
+        protected = bool(want.entry.protected)
+        text = str(want.entry.fields.get(DESCRIPTION) or "")
+        payload: dict[str, Json] = {SLUG: want.slug, "name": want.slug, **want.entry.fields, CODE: want.code}
+        payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
+        fields = (CODE, *want.entry.fields)
+        return Create(
+            slug=want.slug,
+            origin=Origin.DRIFT if vanished else Origin.NEW,
+            fields=fields,
+            reasons=("it was ours and is gone from Kapso",) if vanished else ("in the manifest, not on Kapso",),
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            diff=content_diff(want.slug, ({}, None), (want.content, want.code), fields),
+            desired=want,
+            payload=payload,
+            deploy=want.entry.deploy,
+            protected=protected,
+            recreate=vanished,
+        )
+
+    def _others(self, match: Match, claim: Claim) -> Step:
+        """Plan a function that carries somebody's mark, or a mark of ours that was made for another slug."""
+        mark = mark_of(match.remote)
+        if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(match.remote.slug):
+            return _adopt(match, f"taken over from {mark.owner}", Origin.CONFLICT)
+        if claim is Claim.COPIED or mark is None:
+            return _blocked(
+                match,
+                "it carries our ownership mark, made for another slug: somebody copied or renamed it on Kapso",
+                "remove the mark from its description on Kapso to let it be adopted",
+            )
+        return _blocked(
+            match,
+            f"it is owned by {mark.owner}, and we are {self._policy.owner}",
+            f"`kapso-sync sync --take-from {mark.owner}` takes it over",
+        )
+
+    def _free(self, match: Match) -> Step:
+        """Plan a function that is nobody's, by the adopt policy."""
+        if self._policy.adopt is AdoptPolicy.ALWAYS:
+            return _adopt(match, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
+        if self._policy.adopt is AdoptPolicy.NEVER:
+            return _blocked(match, "it is on Kapso already and is nobody's", "KAPSO_SYNC_ADOPT=identical or always adopts it")
+        fields = match.difference.fields
+        if match.remote.code is not None and normal_code(match.remote.code) == normal_code(match.want.code):
+            fields = tuple(name for name in fields if name != CODE)
+        if fields:
+            return _blocked(
+                match,
+                "it is on Kapso already, is nobody's, and differs from git",
+                "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
+            )
+        same = replace(match, difference=replace(match.difference, fields=()))
+        return _adopt(same, "on Kapso, nobody's, and the same as in git", Origin.NEW)
+
+    def _ours(self, match: Match) -> Step:
+        difference, want, base = match.difference, match.want, match.base
+        drifted = bool(difference.on_kapso) or (bool(difference.fields) and base is None)
+        moved_there = match.renames and base is not None and base.slug == want.slug
+        forced = want.slug in self._policy.overwrite
+        if (drifted or moved_there) and (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and not forced:
+            blocked = _blocked(
+                match,
+                "changed on Kapso, and drift is only reported",
+                f"`kapso-sync sync --overwrite {want.slug}` writes git's version once",
+            )
+            return replace(blocked, reported=True)
+        if drifted and base is not None and base.corrections >= OSCILLATION_LIMIT and not difference.by_git and not forced:
+            blocked = _blocked(
+                match,
+                f"each of {base.corrections} corrections was undone on Kapso: something else writes it",
+                f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
+            )
+            return replace(blocked, oscillating=True)
+        if match.renames:
+            return self._rename(match)
+        if difference.fields or match.mark_differs:
+            reasons = _reasons(difference) or ("its ownership mark is missing or changed on Kapso",)
+            return _overwrite(Update, match, difference.origin or Origin.RECOVERY, reasons, self._overlapped(match))
+        if match.deploys:
+            return _overwrite(Deploy, match, Origin.RECOVERY, (), self._overlapped(match))
+        learned = match.learned()
+        return Keep(
+            slug=want.slug,
+            function_id=match.remote.id,
+            reasons=("in sync",),
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            remote_hash=content_hash(match.stored),
+            memory=None if learned == base else learned,
+        )
+
+    def _rename(self, match: Match) -> Step:
+        want, remote, base = match.want, match.remote, match.base
+        if base is not None and base.refused_slug == want.slug:
+            return _blocked(
+                match,
+                f"Kapso did not take the slug `{want.slug}` for `{remote.slug}`",
+                f"keep `{remote.slug}` in git, or rename it in Kapso's dashboard",
+            )
+        in_git = base is None or base.slug != want.slug
+        reason = f"moved_from: {remote.slug}" if in_git else f"renamed to `{remote.slug}` on Kapso"
+        origin = match.difference.origin or (Origin.GIT if in_git else Origin.DRIFT)
+        return _overwrite(Rename, match, origin, (reason, *_reasons(match.difference)), self._overlapped(match))
+
+    def _overlapped(self, match: Match) -> bool:
+        uncertain = self._observed.uncertain.get(match.remote.id)
+        return uncertain is not None and (match.touches_runtime or uncertain.get(CODE) != match.stored.get(CODE))
+
+    def unusable(self, function: UnusableFunction) -> Step:
+        """Plan a function whose file or code cannot be used: whatever is on Kapso stays."""
+        remote = self._observed.by_slug.get(function.slug)
+        reasons = tuple(str(problem) for problem in function.problems)
+        remote_hash = content_hash(self._observed.content(remote)) if remote else None
+        function_id = remote.id if remote else None
+        if function.blocked:
+            return Blocked(
+                slug=function.slug,
+                function_id=function_id,
+                file=function.file,
+                reasons=reasons,
+                remote_hash=remote_hash,
+                wanted="update" if remote else "create",
+            )
+        return Invalid(
+            slug=function.slug,
+            function_id=function_id,
+            file=function.file,
+            reasons=reasons,
+            remote_hash=remote_hash,
+            problems=function.problems,
+        )
+
+    def absent(self, remote: RemoteFunction) -> Step:
+        """Plan a function that we own and that git does not list."""
+        mark, base = mark_of(remote), self._observed.memory.owned.get(remote.id)
+        stored = self._observed.content(remote)
+        reason = None
+        if not self._policy.prune:
+            reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
+        elif (mark is not None and mark.protected) or (base is not None and base.protected):
+            reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
+        elif mark is None or not mark.valid_for(remote.slug):
+            reason = "not in git, kept since its ownership mark is missing or was made for another slug"
+        if reason is not None:
+            return Keep(slug=remote.slug, function_id=remote.id, reasons=(reason,), remote_hash=content_hash(stored))
+        names = (CODE, *(name for name in stored if name != CODE))
+        return Delete(
+            slug=remote.slug,
+            function_id=remote.id,
+            origin=Origin.GIT,
+            reasons=("it is ours and left git; a backup is saved first",),
+            remote_hash=content_hash(stored),
+            diff=content_diff(remote.slug, (stored, remote.code), ({}, None), names),
+            remote=remote,
+        )
+
+
+def _adopt(match: Match, reason: str, origin: Origin) -> Step:
+    return _overwrite(Adopt, match, origin, (reason,), overlapped=False)
+
+
+def _overwrite(kind: type[Overwrite], match: Match, origin: Origin, reasons: tuple[str, ...], overlapped: bool) -> Step:
+    """Build a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
+    stale = match.liveness.reason
+    if match.deploys and stale is not None and not match.touches_runtime:
+        reasons = (*reasons, stale)
+    return kind(
+        slug=match.want.slug,
+        function_id=match.remote.id,
+        origin=origin,
+        fields=match.fields,
+        reasons=reasons,
+        file=match.want.entry.file,
+        desired_hash=content_hash(match.want.content),
+        remote_hash=content_hash(match.stored),
+        diff=match.diff,
+        desired=match.want,
+        payload=match.payload,
+        deploy=match.deploys,
+        protected=match.mark.protected,
+        remote=match.remote,
+        base=match.base,
+        live=match.liveness.live,
+        overlapped=overlapped and match.deploys,
+    )
+
+
+def _blocked(match: Match, *reasons: str) -> Blocked:
+    return Blocked(
+        slug=match.want.slug,
+        function_id=match.remote.id,
+        origin=match.difference.origin,
+        fields=match.difference.fields,
+        reasons=reasons,
+        file=match.want.entry.file,
+        desired_hash=content_hash(match.want.content),
+        remote_hash=content_hash(match.stored),
+        diff=match.diff,
+        wanted="rename" if match.renames else "update",
+    )
+
+
+def _reasons(difference: Difference) -> tuple[str, ...]:
+    if not difference.fields:
+        return ()
+    if not difference.based:
+        return (f"differs from git, and nothing is known of our last write: {', '.join(difference.fields)}",)
+    git = [name for name in difference.fields if name in difference.by_git]
+    there = [name for name in difference.fields if name in difference.on_kapso]
+    return (
+        *((f"changed in git: {', '.join(git)}",) if git else ()),
+        *((f"changed on Kapso: {', '.join(there)}",) if there else ()),
+    )

@@ -1,0 +1,122 @@
+"""Making stored code run: ask for a deployment, follow it to its end, and remember what was confirmed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from kapso_sync.errors import ApiError, ApiRejected, Call, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
+from kapso_sync.model.plan import Write
+from kapso_sync.model.state import Intent, IntentKind, Live, QuotaRefusal
+from kapso_sync.reconcile.compare import runtime_content
+from kapso_sync.reconcile.deployments import DeploymentWatch, Ended, Verdict
+from kapso_sync.reconcile.observed import stored_content
+from kapso_sync.reconcile.ports import FunctionsApi, Store
+from kapso_sync.reconcile.writer import Written, certainly_not_done
+
+RETRIES = 1
+"""So often a deployment that ended in ``error`` is asked for again in the same pass: the runtime may have had a bad moment."""
+
+_QUOTA = re.compile(
+    r"quota|worker limit|limit (?:was |has been )?(?:reached|exceeded)|upgrade your plan|too many workers", re.IGNORECASE
+)
+
+
+class DeploymentFailed(KapsoSyncError):
+    """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens."""
+
+
+class Rollout:
+    """Deploys functions of one pass and keeps count of what fits into the project's plan."""
+
+    def __init__(
+        self, api: FunctionsApi, store: Store, watch: DeploymentWatch, clock: Clock, listener: events.Listener
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._watch = watch
+        self._clock = clock
+        self._emit = listener
+        self._deployed: set[str] = set()
+        self._quota: QuotaRefusal | None = None
+
+    def start_with(self, deployed: set[str], quota: QuotaRefusal | None) -> None:
+        """Say which Workers (by id) run already, and what Kapso last said of the quota."""
+        self._deployed = set(deployed)
+        self._quota = quota
+
+    async def make_live(self, step: Write, written: Written, *, overlapped: bool) -> None:
+        """Deploy until what is stored is confirmed to run; raises `ApiError` or `DeploymentFailed`.
+
+        After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
+        certain which of the two came last.
+        """
+        record = written.record
+        ended, number = await self._deploy(step.slug, written, record)
+        for _ in range(RETRIES):
+            if ended.verdict is Verdict.FAILED and ended.record is not None:
+                ended, number = await self._deploy(step.slug, written, ended.record)
+        if overlapped and ended.verdict is Verdict.LIVE and ended.record is not None:
+            ended, number = await self._deploy(step.slug, written, ended.record)
+        if ended.verdict is not Verdict.LIVE or ended.record is None:
+            self._failed(step.slug, record.id, ended, number)
+        else:
+            self._confirm(step.slug, written, ended, number)
+
+    async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[Ended, int]:
+        owned = written.owned
+        content = runtime_content(owned.stored)
+        number = self._store.begin(
+            Intent(IntentKind.DEPLOY, slug, owned.function_id, owned.wanted, content, baseline.last_deployed_at)
+        )
+        try:
+            await self._api.deploy_function(owned.function_id)
+        except ApiError as error:
+            if certainly_not_done(error):
+                self._store.close(number)
+            if isinstance(error, ApiRejected):
+                self._refused(slug, owned.function_id, error)
+                raise DeploymentFailed(error.message, hint=error.hint) from error
+            raise
+        self._emit(events.DeployStarted(slug=slug, function_id=owned.function_id))
+        return await self._watch.follow(baseline), number
+
+    def _refused(self, slug: str, function_id: str, error: ApiRejected) -> None:
+        if _QUOTA.search(error.message):
+            self._quota = QuotaRefusal(len(self._deployed), error.message, self._clock.now().isoformat(timespec="seconds"))
+            self._store.remember_quota(self._quota)
+        self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
+
+    def _failed(self, slug: str, function_id: str, ended: Ended, number: int) -> None:
+        self._store.close(number)
+        call = Call("POST", "/functions/{id}/deploy")
+        if ended.verdict is Verdict.TIMED_OUT:
+            hint = "a larger KAPSO_SYNC_DEPLOY_TIMEOUT waits longer; the next pass deploys again"
+            self._emit(events.DeployTimedOut(slug=slug, function_id=function_id, timeout_s=round(ended.seconds, 1), hint=hint))
+            raise DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
+        if ended.verdict is Verdict.GONE:
+            message, hint = "the function vanished from Kapso while it was deployed", "the next pass looks again"
+        else:
+            message = f"the deployment ended in `error`, {1 + RETRIES} times"
+            hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
+        self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
+        raise DeploymentFailed(message, hint=hint)
+
+    def _confirm(self, slug: str, written: Written, ended: Ended, number: int) -> None:
+        record = ended.record
+        assert record is not None  # noqa: S101 - the caller looked
+        owned = written.owned
+        if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
+            self._store.close(number)
+            raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
+        live = Live(runtime_content(owned.stored), record.last_deployed_at)
+        self._store.remember(replace(owned, live=live, updated_at=record.updated_at), closes=number)
+        self._deployed.add(record.id)
+        if self._quota is not None and len(self._deployed) > self._quota.fits:
+            self._quota = None
+            self._store.remember_quota(None)
+        duration = round(ended.seconds * 1000)
+        self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=duration))

@@ -1,0 +1,67 @@
+"""Closing the books on writes whose answer was lost: each open intent is held against Kapso's list. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, RemoteFunction, Status, agree
+from kapso_sync.model.state import Intent, IntentKind, Live, Memory, Owned
+from kapso_sync.reconcile.observed import Observed, mark_of, stored_content
+
+NOT_STORED: Content = {CODE: "unknown"}
+"""Stands for the content that runs where all we know is that it is not what is stored."""
+
+
+def settle(functions: Sequence[RemoteFunction], memory: Memory, owner: str) -> Observed:
+    """Return what Kapso shows together with a memory in which every open intent was acted out or dropped.
+
+    A create or update that shows on Kapso becomes what we last wrote. A deployment that ended becomes live; one that did not
+    is uncertain: it never started, or still runs. All of them are closed, since the plan follows from what is seen.
+    """
+    by_id = {function.id: function for function in functions}
+    by_slug = {function.slug: function for function in functions}
+    owned = dict(memory.owned)
+    uncertain: dict[str, Content] = {}
+    for intent in memory.intents:
+        remote = by_id.get(intent.function_id) if intent.function_id else by_slug.get(intent.slug)
+        if remote is None:
+            continue
+        if intent.kind is IntentKind.DEPLOY:
+            known = owned.get(remote.id)
+            if known is not None and _deployed(intent, remote):
+                owned[remote.id] = replace(known, live=Live(intent.content, remote.last_deployed_at))
+            elif known is not None:
+                uncertain[remote.id] = intent.content
+        elif _arrived(intent, remote, owner):
+            owned[remote.id] = _written(intent, remote, owned.get(remote.id))
+    settled = replace(memory, owned=owned, intents=())
+    return Observed(tuple(functions), settled, uncertain, tuple(intent.id for intent in memory.intents))
+
+
+def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
+    if remote.status is not Status.DEPLOYED or remote.last_deployed_at is None:
+        return False
+    moved = intent.baseline is None or remote.last_deployed_at > intent.baseline
+    return moved and agree(intent.content, stored_content(remote), RUNTIME_CONTENT)
+
+
+def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
+    """Tell whether the record shows what was sent; one whose code is not known proves nothing."""
+    mark = mark_of(remote)
+    if mark is not None and mark.owner != owner:
+        return False
+    content = stored_content(remote)
+    seen = CODE in content or CODE not in intent.content
+    return seen and agree(intent.content, content, tuple(intent.content))
+
+
+def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Owned:
+    stored = {**(known.stored if known else {}), **stored_content(remote, known)}
+    written = Owned(intent.slug, remote.id, intent.wanted, stored, remote.updated_at, protected=intent.protected)
+    if known is not None:
+        written = replace(written, live=known.live, corrections=known.corrections, refused_slug=known.refused_slug)
+    if written.live is None and any(name in RUNTIME_CONTENT for name in intent.content):
+        # The write was to be deployed and nothing says what runs since: whatever it is, it is not this.
+        return replace(written, live=Live(NOT_STORED, intent.baseline))
+    return written

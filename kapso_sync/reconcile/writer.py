@@ -1,0 +1,208 @@
+"""Writing one function: back up, journal, send, and remember what Kapso answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+
+from kapso_sync.errors import (
+    ApiConflict,
+    ApiError,
+    ApiGarbled,
+    ApiNotFound,
+    ApiRateLimited,
+    ApiRejected,
+    ApiUnauthorized,
+    ApiUnavailable,
+    ApiUnsupported,
+    Call,
+)
+from kapso_sync.model import events
+from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction, code_hash
+from kapso_sync.model.ownership import split_description
+from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, Rename, Write
+from kapso_sync.model.state import Intent, IntentKind, Live, Owned
+from kapso_sync.reconcile.match import OWNERSHIP
+from kapso_sync.reconcile.observed import stored_content
+from kapso_sync.reconcile.ports import FunctionsApi, Store
+from kapso_sync.reconcile.settle import NOT_STORED
+
+CREATE_ATTEMPTS = 3
+"""So often a create is sent when each answer was lost and the list shows no trace of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any."""
+
+    record: RemoteFunction
+    owned: Owned
+    backup: str | None = None
+
+
+class FunctionWriter:
+    """Turns one step at a time into calls. Raises `ApiError` for this function's failure, `StateUnusable` for ours."""
+
+    def __init__(self, api: FunctionsApi, store: Store, listener: events.Listener) -> None:
+        self._api = api
+        self._store = store
+        self._emit = listener
+
+    async def create(self, step: Create) -> Written:
+        """Create a function; a create whose answer was lost is looked up before it is sent again."""
+        content = sent_content(step.payload)
+        intent = Intent(IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected)
+        number = self._store.begin(intent)
+        record = await self._journaled(number, self._create(step))
+        owned = Owned(
+            slug=step.slug,
+            function_id=record.id,
+            wanted=step.desired.content,
+            stored={**content, **stored_content(record)},
+            updated_at=record.updated_at,
+            protected=step.protected,
+            refused_slug=step.slug if record.slug != step.slug else None,
+        )
+        self._store.remember(owned, closes=number)
+        self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
+        _require_slug(step, record, Call("POST", "/functions"))
+        return Written(record, owned)
+
+    async def _create(self, step: Create) -> RemoteFunction:
+        for attempt in range(1, CREATE_ATTEMPTS + 1):
+            try:
+                return await self._api.create_function(step.payload)
+            except (ApiUnavailable, ApiGarbled):
+                found = {record.slug: record for record in await self._api.list_functions()}.get(step.slug)
+                if found is not None:
+                    return found if found.code is not None else await self._api.get_function(found.id)
+                if attempt == CREATE_ATTEMPTS:
+                    raise
+        raise AssertionError(step.slug)
+
+    async def overwrite(self, step: Overwrite) -> Written:
+        """Write what differs (nothing, for a step that only deploys)."""
+        if not step.payload:
+            return Written(step.remote, self._base_of(step))
+        backup = await self._back_up(step)
+        content = sent_content(step.payload)
+        intent = Intent(
+            IntentKind.UPDATE,
+            step.slug,
+            step.remote.id,
+            step.desired.content,
+            content,
+            step.remote.last_deployed_at,
+            protected=step.protected,
+        )
+        number = self._store.begin(intent)
+        record = await self._journaled(number, self._api.update_function(step.remote.id, step.payload))
+        refused = SLUG in step.payload and record.slug != step.slug
+        owned = Owned(
+            slug=step.slug,
+            function_id=record.id,
+            wanted=step.desired.content,
+            stored={**stored_content(step.remote, step.base), **content, **stored_content(record)},
+            updated_at=record.updated_at,
+            live=_live_after(step),
+            protected=step.protected,
+            corrections=step.base.corrections + 1 if step.base and step.origin is Origin.DRIFT else 0,
+            refused_slug=step.slug if refused else None,
+        )
+        self._store.remember(owned, closes=number)
+        self._tell(step, record, refused=refused)
+        if refused:
+            _require_slug(step, record, Call("PATCH", "/functions/{id}"))
+        return Written(record, owned, backup)
+
+    def _base_of(self, step: Overwrite) -> Owned:
+        """Return what to remember of a function that is only deployed; its content was found to be git's."""
+        base, remote = step.base, step.remote
+        stored = stored_content(remote, base)
+        if base is not None:
+            return replace(base, wanted=step.desired.content, stored=stored, updated_at=remote.updated_at)
+        return Owned(step.slug, remote.id, step.desired.content, stored, remote.updated_at, protected=step.protected)
+
+    async def _back_up(self, step: Overwrite) -> str | None:
+        lost = [name for name in step.fields if name not in (OWNERSHIP, SLUG)]
+        if not lost:
+            return None
+        reasons = {Origin.DRIFT: "drift", Origin.CONFLICT: "conflict"}
+        reason = "adopted" if isinstance(step, Adopt) else reasons.get(step.origin or Origin.GIT, "changed in git")
+        return await self._save(step.slug, step.remote, reason, keep=step.origin is not Origin.GIT)
+
+    async def _save(self, slug: str, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
+        full = remote if remote.code is not None else await self._api.get_function(remote.id)
+        name = self._store.back_up(full, reason, keep=keep)
+        self._emit(events.FunctionBackedUp(slug=slug, function_id=remote.id, backup=name, reason=reason))
+        return name
+
+    def _tell(self, step: Overwrite, record: RemoteFunction, *, refused: bool) -> None:
+        if isinstance(step, Adopt):
+            self._emit(events.FunctionAdopted(slug=step.slug, function_id=record.id))
+        if isinstance(step, Rename) and not refused:
+            self._emit(events.FunctionRenamed(slug=step.slug, function_id=record.id, previous=step.remote.slug))
+        fields = tuple(name for name in step.fields if name != SLUG)
+        if fields and not (isinstance(step, Adopt) and fields == (OWNERSHIP,)):
+            origin = str(step.origin or Origin.GIT)
+            self._emit(events.FunctionUpdated(slug=step.slug, function_id=record.id, fields=fields, origin=origin))
+        if step.drifted and not refused:
+            self._emit(events.DriftCorrected(slug=step.slug, function_id=record.id, fields=step.fields))
+
+    async def delete(self, step: Delete) -> str:
+        """Save a copy that is never dropped, then delete; return the copy's name."""
+        backup = await self._save(step.slug, step.remote, "deleted", keep=True)
+        try:
+            await self._api.delete_function(step.remote.id)
+        except ApiNotFound:
+            if any(record.id == step.remote.id for record in await self._api.list_functions()):
+                raise
+        self._store.forget(step.remote.id)
+        self._emit(events.FunctionDeleted(slug=step.slug, function_id=step.remote.id, backup=backup))
+        return backup
+
+    async def _journaled(self, number: int, call: Awaitable[RemoteFunction]) -> RemoteFunction:
+        try:
+            return await call
+        except ApiError as error:
+            if certainly_not_done(error):
+                self._store.close(number)
+            raise
+
+
+def certainly_not_done(error: ApiError) -> bool:
+    """Tell whether the server said no, or never heard of the request: then there is nothing to look up later."""
+    if isinstance(error, ApiUnavailable):
+        return not error.sent
+    refusals = (ApiRejected, ApiConflict, ApiNotFound, ApiUnauthorized, ApiRateLimited, ApiUnsupported)
+    return isinstance(error, refusals)
+
+
+def sent_content(payload: Mapping[str, Json]) -> Content:
+    """Return a payload as comparable content: code as a hash, description without mark, no slug."""
+    content = {name: value for name, value in payload.items() if name != SLUG}
+    if isinstance(code := content.get(CODE), str):
+        content[CODE] = code_hash(code)
+    if isinstance(text := content.get(DESCRIPTION), str):
+        content[DESCRIPTION] = split_description(text)[0]
+    return content
+
+
+def _live_after(step: Overwrite) -> Live | None:
+    """Return what is known to run after a write that is not deployed yet."""
+    if not any(name in RUNTIME_CONTENT for name in step.payload):
+        return step.live or (step.base.live if step.base else None)
+    known = step.live or (step.base.live if step.base else None)
+    if known is not None and known.deployed_at == step.remote.last_deployed_at:
+        return known
+    return Live(NOT_STORED, step.remote.last_deployed_at)
+
+
+def _require_slug(step: Write, record: RemoteFunction, call: Call) -> None:
+    if record.slug == step.slug:
+        return
+    raise ApiRejected(
+        f"Kapso answered with the slug `{record.slug}` where `{step.slug}` was sent",
+        call=call,
+        hint=f"use `{record.slug}` in git, or rename the function in Kapso's dashboard; it is not created again",
+    )

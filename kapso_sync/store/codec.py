@@ -1,0 +1,95 @@
+"""The JSON in which records are kept; unknown keys are ignored, so that an older program can read a newer row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from kapso_sync.model.state import Intent, IntentKind, Live, Owned, QuotaRefusal
+
+
+def encode_owned(owned: Owned) -> str:
+    """Return an inventory record as JSON."""
+    return json.dumps(
+        {
+            "slug": owned.slug,
+            "function_id": owned.function_id,
+            "wanted": dict(owned.wanted),
+            "stored": dict(owned.stored),
+            "updated_at": _moment(owned.updated_at),
+            "live": None
+            if owned.live is None
+            else {"content": dict(owned.live.content), "deployed_at": _moment(owned.live.deployed_at)},
+            "protected": owned.protected,
+            "corrections": owned.corrections,
+            "refused_slug": owned.refused_slug,
+        }
+    )
+
+
+def decode_owned(text: str) -> Owned:
+    """Return the inventory record; raises ValueError, KeyError or TypeError when it is not one."""
+    data: Mapping[str, Any] = json.loads(text)
+    live = data.get("live")
+    return Owned(
+        slug=data["slug"],
+        function_id=data["function_id"],
+        wanted=data["wanted"],
+        stored=data["stored"],
+        updated_at=_parse(data.get("updated_at")),
+        live=None if live is None else Live(live["content"], _parse(live.get("deployed_at"))),
+        protected=bool(data.get("protected")),
+        corrections=int(data.get("corrections") or 0),
+        refused_slug=data.get("refused_slug"),
+    )
+
+
+def encode_intent(intent: Intent) -> str:
+    """Return an intent as JSON; its number is the row's."""
+    return json.dumps(
+        {
+            "kind": str(intent.kind),
+            "slug": intent.slug,
+            "function_id": intent.function_id,
+            "wanted": dict(intent.wanted),
+            "content": dict(intent.content),
+            "baseline": _moment(intent.baseline),
+            "protected": intent.protected,
+        }
+    )
+
+
+def decode_intent(number: int, text: str) -> Intent:
+    """Return the intent with its number; raises like `decode_owned`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return Intent(
+        kind=IntentKind(data["kind"]),
+        slug=data["slug"],
+        function_id=data.get("function_id"),
+        wanted=data["wanted"],
+        content=data["content"],
+        baseline=_parse(data.get("baseline")),
+        protected=bool(data.get("protected")),
+        id=number,
+    )
+
+
+def encode_quota(quota: QuotaRefusal) -> str:
+    """Return a quota refusal as JSON."""
+    return json.dumps({"fits": quota.fits, "message": quota.message, "at": quota.at})
+
+
+def decode_quota(text: str) -> QuotaRefusal:
+    """Return the quota refusal; raises like `decode_owned`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return QuotaRefusal(int(data["fits"]), str(data["message"]), str(data["at"]))
+
+
+def _moment(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def _parse(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)

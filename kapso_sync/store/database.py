@@ -1,0 +1,247 @@
+"""Inventory and journal in SQLite: WAL, one writer, every method durable when it returns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Self, TypeVar
+
+from kapso_sync.errors import StateForeign, StateUnusable
+from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
+from kapso_sync.store import backups, codec
+
+DATABASE_NAME = "state.db"
+BACKUPS_NAME = "backups"
+SCHEMA = 1
+
+_T = TypeVar("_T")
+
+_CREATE = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE functions (function_id TEXT PRIMARY KEY, slug TEXT NOT NULL UNIQUE, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE intents (id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
+"""
+
+
+class StateStore:
+    """The state folder of one (source, project) pair, open for writing; hold the lock while it is open.
+
+    Raises `StateUnusable` whenever the folder or the database cannot be written. A database that is torn, or written by a newer
+    version, is set aside (``set_aside`` names it) and a new one begun: everything in it can be learned again.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], datetime]) -> None:
+        self._folder = folder
+        self._now = now
+        self.set_aside: Path | None = None
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._db = _open(folder / DATABASE_NAME)
+            except (sqlite3.DatabaseError, _Newer) as error:
+                if isinstance(error, sqlite3.OperationalError) and not _torn(error):
+                    raise
+                self.set_aside = _set_aside(folder / DATABASE_NAME, now())
+                self._db = _open(folder / DATABASE_NAME)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def recall(self) -> Memory:
+        """Return everything remembered."""
+        with _writing(self._folder):
+            return _recall(self._db)
+
+    def belongs_to(self, owner: str) -> None:
+        """Record whose folder this is; raises `StateForeign` when it is somebody else's."""
+        known = self._meta("owner")
+        if known is None:
+            self._set_meta("owner", owner)
+        elif known != owner:
+            raise StateForeign(
+                f"the state folder {self._folder} belongs to owner {known}, and we are {owner}",
+                hint="set KAPSO_SYNC_OWNER back, or give the new owner a KAPSO_SYNC_STATE_DIR of its own",
+            )
+
+    def settle(self, memory: Memory, closed: tuple[int, ...]) -> None:
+        """Replace what is remembered of functions by ``memory`` and close the intents."""
+        with _writing(self._folder), self._db:
+            self._db.execute("DELETE FROM functions")
+            self._put(memory.owned.values())
+            self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closed])
+
+    def begin(self, intent: Intent) -> int:
+        """Open an intent and return its number."""
+        with _writing(self._folder), self._db:
+            cursor = self._db.execute("INSERT INTO intents (record) VALUES (?)", (codec.encode_intent(intent),))
+            return int(cursor.lastrowid or 0)
+
+    def remember(self, *owned: Owned, closes: int | None = None) -> None:
+        """Keep functions' records, in place of any others of the same id or slug, and close the intent."""
+        with _writing(self._folder), self._db:
+            self._put(owned)
+            if closes is not None:
+                self._db.execute("DELETE FROM intents WHERE id = ?", (closes,))
+
+    def close(self, intent_id: int) -> None:
+        """Close an intent whose write certainly did not happen."""
+        with _writing(self._folder), self._db:
+            self._db.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
+
+    def forget(self, function_id: str) -> None:
+        """Drop a function's record."""
+        with _writing(self._folder), self._db:
+            self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
+
+    def remember_quota(self, quota: QuotaRefusal | None) -> None:
+        """Keep, or drop, what Kapso said of the project's quota."""
+        self._set_meta("quota", None if quota is None else codec.encode_quota(quota))
+
+    def remember_source(self, *, manifest_present: bool, project_id: str | None) -> None:
+        """Keep what the last good pass saw: whether there was a manifest, and which project the key opened."""
+        self._set_meta("manifest_present", "1" if manifest_present else None)
+        if project_id is not None:
+            self._set_meta("project_id", project_id)
+
+    def record_pass(self, document: Mapping[str, Json]) -> None:
+        """Keep the last pass as people want to see it."""
+        self._set_meta("last_pass", json.dumps(dict(document)))
+
+    def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
+        """Save a copy of a function and return its name below the backups folder."""
+        with _writing(self._folder):
+            return backups.back_up(self._folder / BACKUPS_NAME, remote, reason, self._now(), keep=keep)
+
+    def _put(self, owned: Iterable[Owned]) -> None:
+        for record in owned:
+            self._db.execute("DELETE FROM functions WHERE slug = ? AND function_id != ?", (record.slug, record.function_id))
+            self._db.execute(
+                "INSERT INTO functions VALUES (?, ?, ?) "
+                "ON CONFLICT (function_id) DO UPDATE SET slug = excluded.slug, record = excluded.record",
+                (record.function_id, record.slug, codec.encode_owned(record)),
+            )
+
+    def _meta(self, key: str) -> str | None:
+        with _writing(self._folder):
+            return _get_meta(self._db, key)
+
+    def _set_meta(self, key: str, value: str | None) -> None:
+        with _writing(self._folder), self._db:
+            if value is None:
+                self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def read_memory(folder: Path) -> Memory:
+    """Return what a state folder remembers, without lock and without writing; nothing where there is nothing readable."""
+    return _read_only(folder, _recall) or Memory()
+
+
+def read_last_pass(folder: Path) -> Mapping[str, Json] | None:
+    """Return the last pass that was recorded, or None."""
+    text = _read_only(folder, lambda db: _get_meta(db, "last_pass"))
+    return None if text is None else json.loads(text)
+
+
+def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return None
+    # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
+    mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5)) as db:
+            _check_version(db)
+            return query(db)
+    except (sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
+        return None
+
+
+class _Newer(Exception):
+    """The database was written by a newer version."""
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5)
+    try:
+        path.chmod(0o600)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        if db.execute("PRAGMA user_version").fetchone() == (0,) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            db.executescript(f"BEGIN; {_CREATE} PRAGMA user_version={SCHEMA}; COMMIT;")
+        _check_version(db)
+        _check_whole(db)
+        _recall(db)
+    except (ValueError, KeyError, TypeError) as error:
+        db.close()
+        raise sqlite3.DatabaseError(f"a record cannot be read: {error}") from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check_version(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA:
+        raise _Newer
+
+
+def _check_whole(db: sqlite3.Connection) -> None:
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != ("ok",):
+        raise sqlite3.DatabaseError(f"the database is torn: {verdict}")
+
+
+def _torn(error: sqlite3.OperationalError) -> bool:
+    return "no such table" in str(error) or "malformed" in str(error) or "no such column" in str(error)
+
+
+def _set_aside(path: Path, now: datetime) -> Path:
+    target = path.with_name(f"{path.name}.set-aside-{now:%Y%m%dT%H%M%S%f}")
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
+    path.rename(target)
+    return target
+
+
+def _recall(db: sqlite3.Connection) -> Memory:
+    owned = [codec.decode_owned(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
+    intents = [
+        codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
+    ]
+    quota = _get_meta(db, "quota")
+    return Memory(
+        owned={record.function_id: record for record in owned},
+        intents=tuple(intents),
+        quota=None if quota is None else codec.decode_quota(quota),
+        manifest_present=_get_meta(db, "manifest_present") is not None,
+        project_id=_get_meta(db, "project_id"),
+    )
+
+
+def _get_meta(db: sqlite3.Connection, key: str) -> str | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Map what SQLite and the file system say to our own error."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StateUnusable(
+            f"the state folder {folder} cannot be written: {error}",
+            hint="nothing is written to Kapso without a journal: free some space, or make the folder writable",
+        ) from error

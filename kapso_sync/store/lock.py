@@ -1,0 +1,58 @@
+"""One process on a state folder: an advisory lock that the kernel drops with the process, and a note that names its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kapso_sync.errors import StateLocked, StateUnusable
+
+LOCK_NAME = "lock"
+HOLDER_NAME = "lock.json"
+
+
+@contextlib.contextmanager
+def held(folder: Path, started: datetime) -> Iterator[None]:
+    """Hold the state folder, which is made if need be.
+
+    Raises `StateLocked`, naming the holder's pid and host, and `StateUnusable` when the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK_NAME, mode=0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StateLocked(
+            f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
+            hint="stop it first, or give this one its own KAPSO_SYNC_STATE_DIR",
+        ) from None
+    except OSError as error:
+        raise StateUnusable(
+            f"the state folder {folder} cannot be used: {error.strerror or error}",
+            hint="nothing is written to Kapso without a journal: make the folder writable, or set KAPSO_SYNC_STATE_DIR",
+        ) from error
+    try:
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": started.isoformat(timespec="seconds")}
+        with contextlib.suppress(OSError):
+            (folder / HOLDER_NAME).write_text(json.dumps(note), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER_NAME).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(folder: Path) -> str:
+    """Return who holds the folder, in words; the note may be missing for a moment."""
+    try:
+        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        return f"pid {note['pid']} on {note['host']} since {note['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "pid unknown"
