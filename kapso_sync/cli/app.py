@@ -1,0 +1,176 @@
+"""The commands. Each parses, calls, prints and returns its exit code; what is heavy is imported inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from kapso_sync.cli.flags import Flags, json_flag, repeated, source_argument, with_flags
+from kapso_sync.errors import ExitCode, KapsoSyncError
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every error is said on stderr."""
+    try:
+        code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
+        sys.stdout.flush()
+    except KapsoSyncError as error:
+        from kapso_sync.cli.failures import print_error
+
+        return int(print_error(error))
+    except click.Abort:
+        return int(ExitCode.INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        return int(ExitCode.USAGE)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    return int(code or 0)
+
+
+@click.group(
+    epilog="Example: kapso-sync plan ./functions",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def app() -> None:
+    """Push to git, and what runs on Kapso becomes what git says: safely, with reasons you can read."""
+
+
+@app.command(epilog="Example: kapso-sync sync https://github.com/acme/flows --path functions")
+@source_argument
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
+@repeated("--only", "SLUG", "Touch only this function")
+@click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
+@repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
+@repeated("--take-from", "OWNER", "Take over functions of this owner")
+@click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
+@json_flag
+@with_flags()
+def sync(
+    *,
+    source: str | None,
+    dry_run: bool,
+    only: tuple[str, ...],
+    expect: str | None,
+    overwrite: tuple[str, ...],
+    take_from: tuple[str, ...],
+    allow_recreate: bool,
+    json_output: bool,
+    flags: Flags,
+) -> int:
+    """Make Kapso what the source says, once; wait until the new code runs."""
+    from kapso_sync.cli import passes
+    from kapso_sync.wiring import Exceptions
+
+    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate)
+    ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, expect, json_output)
+    return passes.show_plan(ask) if dry_run else passes.sync(ask)
+
+
+@app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
+@source_argument
+@repeated("--only", "SLUG", "Show only this function")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead of Kapso, 3 when Kapso has only drifted."
+)
+@json_flag
+@with_flags()
+def plan(*, source: str | None, only: tuple[str, ...], detailed_exitcode: bool, json_output: bool, flags: Flags) -> int:
+    """Show what `sync` would do, and why; write nothing at all."""
+    from kapso_sync.cli import passes
+    from kapso_sync.wiring import Exceptions
+
+    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, None, json_output)
+    return passes.show_plan(ask, detailed=detailed_exitcode)
+
+
+@app.command(epilog="Example: kapso-sync validate ./functions --json")
+@source_argument
+@json_flag
+@with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
+def validate(*, source: str | None, json_output: bool, flags: Flags) -> int:
+    """Check manifest and code offline: no API key, no call to Kapso."""
+    from kapso_sync.cli import validation
+
+    return validation.validate(flags.overrides(source), flags.env_file, json_output=json_output)
+
+
+@app.command(epilog="Example: kapso-sync status --json")
+@source_argument
+@json_flag
+@with_flags("path", "branch", "ref", "env", "state_dir")
+def status(*, source: str | None, json_output: bool, flags: Flags) -> int:
+    """Show what the state folder knows: revision, each function's condition, deployments in flight."""
+    from kapso_sync.cli import inspection
+
+    return inspection.status(flags.overrides(source), flags.env_file, json_output=json_output)
+
+
+@app.command(epilog="""Example: kapso-sync invoke process-webhook --data '{"ping": true}'""")
+@click.argument("slug")
+@click.option("--data", default="{}", help="The request's JSON, or @file.")
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, show_default=True, help="Seconds to wait.")
+@json_flag
+@with_flags("log_level", "log_format")
+def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Flags) -> int:
+    """Call a deployed function and print its answer."""
+    from kapso_sync.cli import inspection
+
+    return inspection.invoke(slug, data, timeout, flags, json_output=json_output)
+
+
+@app.command(epilog="Example: kapso-sync emulator --port 8787 --rate-limit 100")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="On loopback; 0 picks a free one.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep everything in this folder.")
+@click.option("--faults", type=click.Path(path_type=Path), help="Fault rules, in YAML.")
+@click.option("--rate-limit", type=click.IntRange(1), default=1000, show_default=True, help="Calls in each window.")
+@click.option("--window", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds in a window.")
+@click.option("--deploy-delay", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds a deployment takes.")
+@click.option("--quota", type=click.IntRange(0), help="How many functions may be deployed.")
+def emulator(
+    *,
+    port: int,
+    data: Path | None,
+    faults: Path | None,
+    rate_limit: int,
+    window: float,
+    deploy_delay: float,
+    quota: int | None,
+) -> int:
+    """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
+    from kapso_sync.cli import playground
+
+    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota))
+
+
+@app.command(epilog="Example: kapso-sync demo")
+def demo() -> int:
+    """Show the whole loop in under a minute, on an emulator and a throw-away git repository."""
+    from kapso_sync.cli import demo as show
+
+    return show.demo()
+
+
+@app.command(epilog="Example: kapso-sync schema > manifest.schema.json")
+def schema() -> int:
+    """Print the JSON Schema of the manifest."""
+    from kapso_sync.manifest import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return int(ExitCode.OK)
+
+
+@app.command(epilog="Example: kapso-sync version --json")
+@json_flag
+def version(*, json_output: bool) -> int:
+    """Print the version, and the versions of what matters to a bug report."""
+    from kapso_sync.cli import versions
+
+    return versions.show(json_output=json_output)

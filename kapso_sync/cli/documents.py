@@ -1,0 +1,79 @@
+"""A plan and a report as JSON documents, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kapso_sync.model.functions import Json
+from kapso_sync.model.plan import Plan, Step
+from kapso_sync.model.report import Outcome, Report, Result
+
+
+def plan_document(plan: Plan) -> dict[str, Json]:
+    """Return a plan as the JSON document that ``plan --json`` prints."""
+    return {
+        "source": plan.source,
+        "revision": plan.revision.id,
+        "owner": plan.owner,
+        "in_sync": plan.in_sync,
+        "digest": plan.digest,
+        "summary": dict(plan.summary),
+        "functions": [_step_document(step) for step in plan.steps],
+        "warnings": [
+            {"code": notice.code, "message": notice.message, "location": str(notice.location) if notice.location else None}
+            for notice in plan.notices
+        ],
+    }
+
+
+def _step_document(step: Step) -> dict[str, Json]:
+    return {
+        "slug": step.slug,
+        "id": step.function_id,
+        "action": step.action,
+        "deploy": step.deploys,
+        "origin": str(step.origin) if step.origin else None,
+        "fields": list(step.fields),
+        "reasons": list(step.reasons),
+        "file": step.file,
+        "desired_hash": step.desired_hash,
+        "remote_hash": step.remote_hash,
+        "diff": step.diff,
+    }
+
+
+def report_document(report: Report) -> dict[str, Json]:
+    """Return a report as the JSON document that ``sync --json`` prints."""
+    counts: Mapping[str, Json] = {
+        "created": report.count("create"),
+        "updated": report.count("update"),
+        "renamed": report.count("rename"),
+        "deployed": report.deployed,
+        "deleted": report.count("delete"),
+        "adopted": report.count("adopt"),
+        "unchanged": len(report.results(Result.UNCHANGED)),
+        "failed": report.failed,
+        "blocked": len(report.results(Result.BLOCKED)),
+        "drifted": report.drifted,
+        "api_calls": report.api_calls,
+    }
+    return {
+        **plan_document(report.plan),
+        "exit_code": int(report.exit_code),
+        "result": dict(counts),
+        "outcomes": [_outcome_document(outcome) for outcome in report.outcomes],
+        "halted": None if report.halted is None else report.halted.message,
+    }
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, Json]:
+    return {
+        "slug": outcome.step.slug,
+        "id": outcome.function_id,
+        "action": outcome.step.action,
+        "result": str(outcome.result),
+        "deployed": outcome.deployed,
+        "error": outcome.error,
+        "hint": outcome.hint,
+        "backup": outcome.backup,
+    }

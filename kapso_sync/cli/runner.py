@@ -1,0 +1,43 @@
+"""Running a command to its end, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+def run_to_end(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run a coroutine until it ends or a signal ends it; return the exit code.
+
+    The first SIGINT or SIGTERM cancels the work, whose call in flight is journaled; a second one exits at once.
+    """
+    return asyncio.run(_with_signals(work))
+
+
+async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work())
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        sys.stderr.write("interrupted: what was begun is journaled, the next sync goes on from here\n")
+        return 128 + received[0]
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
