@@ -1,0 +1,115 @@
+"""The answers of the Functions API: the envelope around data, the page of a list, the shapes of errors, the function record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.records import CLOUDFLARE, Function, stamp
+from kapso_sync.emulator.values import Json, JsonObject, dump_json
+from kapso_sync.emulator.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which part of a list was asked for; bad numbers are read as if they had not been sent."""
+
+    number: int
+    size: int
+
+    @classmethod
+    def read(cls, query: Mapping[str, str], behaviour: Behaviour) -> PageRequest:
+        """Read ``page``, and ``per_page`` or ``limit``, which mean the same."""
+        size = positive(query.get("per_page")) or positive(query.get("limit")) or behaviour.page_size
+        return cls(positive(query.get("page")) or 1, min(size, behaviour.page_size))
+
+
+def positive(text: str | None) -> int | None:
+    """Return the number above 0 that a query parameter spells, or None."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0 else None
+
+
+def json_answer(status: int, value: Json, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return an answer with a JSON body."""
+    return Answer(status, dump_json(value), headers=headers or {})
+
+
+def error_answer(status: int, message: str) -> Answer:
+    """Return ``{"error": message}``."""
+    return json_answer(status, {"error": message})
+
+
+def data_answer(status: int, value: Json, behaviour: Behaviour, meta: JsonObject | None = None) -> Answer:
+    """Return ``{"data": value}``, with ``meta`` where there is some, wrapped once more where the behaviour says so."""
+    envelope: JsonObject = {"data": value}
+    if meta is not None:
+        envelope["meta"] = meta
+    return json_answer(status, {"data": envelope} if behaviour.double_wrap else envelope)
+
+
+def list_answer(
+    items: Sequence[T],
+    query: Mapping[str, str],
+    behaviour: Behaviour,
+    show: Callable[[T], Json],
+    fault: str | None = None,
+) -> Answer:
+    """Return one page of a list, or what ``fault`` makes of it.
+
+    Where there is more than one page, ``meta`` says ``page``, ``per_page``, ``total_pages`` and ``total_count``. A page that is
+    missing or repeats the one before it keeps its own ``meta``.
+    """
+    if fault == "empty_list":
+        return data_answer(200, [], behaviour)
+    if not behaviour.paging:
+        return data_answer(200, [show(item) for item in items], behaviour)
+    page = PageRequest.read(query, behaviour)
+    number = page.number - (fault == "repeat_page")
+    part = [] if fault == "missing_page" else items[(number - 1) * page.size : number * page.size]
+    shown: list[Json] = [show(item) for item in part]
+    pages = math.ceil(len(items) / page.size)
+    meta: JsonObject = {"page": page.number, "per_page": page.size, "total_pages": pages, "total_count": len(items)}
+    return data_answer(200, shown, behaviour, meta if behaviour.list_meta and pages > 1 else None)
+
+
+def show_function(function: Function, world: World, origin: str, *, code: bool = True) -> JsonObject:
+    """Return the record as the Functions API shows it; ``origin`` is the scheme and host it was asked under."""
+    host = f"{function.slug}.{world.project_id[:8]}.workers.dev"
+    record: JsonObject = {
+        "id": function.id,
+        "name": function.name,
+        "slug": function.slug,
+        "description": function.description,
+        "code": function.code,
+        "function_type": function.function_type,
+        "status": function.status,
+        "version": function.version,
+        "last_deployed_at": stamp(function.last_deployed_at),
+        "runtime_config": function.runtime_config,
+        "public_endpoint": function.public_endpoint,
+        "invoke_response_mode": function.invoke_response_mode,
+        "project_id": world.project_id,
+        "created_by_id": world.created_by_id,
+        "endpoint_url": f"{origin}/platform/v1/functions/{function.id}/invoke",
+        "cf_worker_url": f"https://{host}" if function.function_type == CLOUDFLARE else None,
+        "created_at": stamp(function.created_at),
+        "updated_at": stamp(function.updated_at),
+    }
+    if not code:
+        del record["code"]
+    return record

@@ -1,0 +1,24 @@
+"""The parts of one emulator that more than one of its doors works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kapso_sync.emulator.clock import Clock
+from kapso_sync.emulator.faults import Faults
+from kapso_sync.emulator.limiter import FixedWindow
+from kapso_sync.emulator.requestlog import RequestLog
+from kapso_sync.emulator.wire import Hangs
+from kapso_sync.emulator.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is there, what was asked, what goes wrong, and how much is allowed."""
+
+    world: World
+    faults: Faults
+    limiter: FixedWindow
+    log: RequestLog
+    hangs: Hangs
+    clock: Clock

@@ -1,0 +1,148 @@
+"""What the emulator keeps of a function, a deployment, an invocation and a workflow, and how each travels to disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Self, cast
+
+from kapso_sync.emulator.clock import rfc3339
+from kapso_sync.emulator.values import Json, JsonObject
+
+Status = Literal["draft", "deployed", "error"]
+
+CLOUDFLARE = "cloudflare_worker"
+LIVE_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
+"""What a deployment takes along besides the code."""
+
+
+@dataclass(slots=True)
+class Function:
+    """One function's record. ``live_code`` and ``live_fields`` are what really runs; the Functions API never shows them.
+
+    ``failure`` is why the last deployment ended in ``error``.
+    """
+
+    id: str
+    name: str
+    slug: str
+    code: str
+    created_at: datetime
+    updated_at: datetime
+    description: str | None = None
+    function_type: str = CLOUDFLARE
+    invoke_response_mode: str = "passthrough"
+    public_endpoint: bool = False
+    runtime_config: JsonObject = field(default_factory=dict)
+    status: Status = "draft"
+    version: int = 1
+    last_deployed_at: datetime | None = None
+    live_code: str | None = None
+    live_fields: JsonObject | None = None
+    failure: str | None = None
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it can be invoked."""
+        return self.status == "deployed"
+
+    def deployable_fields(self) -> JsonObject:
+        """Return a copy of the fields that take effect with a deployment."""
+        return {name: cast("Json", getattr(self, name)) for name in LIVE_FIELDS}
+
+    def to_document(self) -> JsonObject:
+        """Return everything, secrets included, as JSON."""
+        return _document(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> Self:
+        """Return what `to_document` wrote."""
+        return cls(**_values(document, ("created_at", "updated_at", "last_deployed_at")))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment under way. ``code`` and ``fields`` are those at the time of the request.
+
+    ``failure`` is what it is already doomed to end with; ``ends_at`` is None for one that never ends.
+    """
+
+    id: str
+    function_id: str
+    code: str
+    fields: JsonObject
+    requested_at: datetime
+    ends_at: datetime | None
+    failure: str | None = None
+
+    def to_document(self) -> JsonObject:
+        """Return everything as JSON."""
+        return _document(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> Self:
+        """Return what `to_document` wrote."""
+        return cls(**_values(document, ("requested_at", "ends_at")))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a deployed function."""
+
+    id: str
+    function_id: str
+    status: Literal["success", "failed"]
+    response_status: int
+    request: Json
+    created_at: datetime
+
+    def to_document(self) -> JsonObject:
+        """Return the record as the API shows it and as it is kept."""
+        return _document(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> Self:
+        """Return what `to_document` wrote."""
+        return cls(**_values(document, ("created_at",)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow, of which the emulator only knows what its definition says."""
+
+    id: str
+    name: str
+    definition: JsonObject
+    created_at: datetime
+
+    def to_document(self) -> JsonObject:
+        """Return everything as JSON."""
+        return _document(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> Self:
+        """Return what `to_document` wrote."""
+        return cls(**_values(document, ("created_at",)))  # type: ignore[arg-type]
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """Return a time as the API writes it, or None."""
+    return None if moment is None else rfc3339(moment)
+
+
+def _document(record: Function | Deployment | Invocation | Workflow) -> JsonObject:
+    document: JsonObject = {}
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        document[item.name] = rfc3339(value) if isinstance(value, datetime) else value
+    return document
+
+
+def _values(document: Mapping[str, Json], times: tuple[str, ...]) -> dict[str, object]:
+    return {
+        name: datetime.fromisoformat(value) if name in times and isinstance(value, str) else value
+        for name, value in document.items()
+    }

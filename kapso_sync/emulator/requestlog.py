@@ -1,0 +1,67 @@
+"""What was asked of the emulator, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kapso_sync.emulator.clock import rfc3339
+from kapso_sync.emulator.values import Json, JsonObject
+
+KEPT = 50_000
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request, in the order of arrival.
+
+    ``route`` is the template that matched, without the base, or None. ``status`` is that of the answer that was meant to
+    leave; None while there is none, and for requests that never get one. ``size`` is that of the body in bytes,
+    and ``body`` the JSON in it, or None.
+    """
+
+    seq: int
+    time: datetime
+    method: str
+    path: str
+    base: str | None
+    route: str | None
+    query: dict[str, str]
+    key_ok: bool
+    size: int
+    body: Json = field(repr=False, default=None)
+    status: int | None = None
+    fault: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return the entry as the control API shows it."""
+        shown: JsonObject = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return shown | {"time": rfc3339(self.time)}
+
+
+class RequestLog:
+    """The latest requests. Numbers go on across `clear`, so that they never mean two requests."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._last = 0
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries kept, oldest first."""
+        return tuple(self._entries)
+
+    def next_seq(self) -> int:
+        """Return the number of the next request."""
+        self._last += 1
+        return self._last
+
+    def add(self, entry: Entry) -> None:
+        """Keep an entry."""
+        self._entries.append(entry)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()

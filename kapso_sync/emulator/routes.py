@@ -1,0 +1,243 @@
+"""The Functions API: its routes, and what each does to the world.
+
+Source: Kapso's public documentation, and public code that uses the API. There are two bases. The older one updates with ``PUT``
+and ``PATCH`` and answers a deployment with 200; the Platform API updates with ``PATCH`` alone and answers 202.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from kapso_sync.emulator.answers import Answer, data_answer, error_answer, json_answer, list_answer, show_function
+from kapso_sync.emulator.faults import ROUTES, Rule
+from kapso_sync.emulator.runtime import Call, Runtime
+from kapso_sync.emulator.values import Json, JsonObject, dump_json, parse_json
+from kapso_sync.emulator.world import NOT_DEPLOYED, NoSuch, Rejected, Unprocessable, World
+
+OLDER_BASE = "/api/v1"
+PLATFORM_BASE = "/platform/v1"
+
+INVOKE = "/functions/{id}/invoke"
+
+_PATTERNS = [(route, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route) + r"\Z")) for route in ROUTES]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path leads: the base and the template below it, None for a path that leads nowhere, and its parameters."""
+
+    base: str | None
+    template: str | None
+    params: Mapping[str, str]
+
+
+def find_route(path: str) -> Route:
+    """Return where ``path`` leads."""
+    base = next((base for base in (OLDER_BASE, PLATFORM_BASE) if path.startswith(base + "/")), None)
+    if base is not None:
+        for template, pattern in _PATTERNS:
+            match = pattern.match(path, len(base))
+            if match:
+                return Route(base, template, match.groupdict())
+    return Route(base, None, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request to the Functions API, read but not yet judged. ``origin`` is the scheme and host it was sent to."""
+
+    method: str
+    route: Route
+    query: Mapping[str, str]
+    body: bytes = field(repr=False)
+    content_type: str
+    key_ok: bool
+    origin: str
+
+    @property
+    def json(self) -> Json:
+        """The body as JSON, None where there is none or it is something else."""
+        try:
+            return parse_json(self.body)
+        except ValueError:
+            return None
+
+    def wrapped(self, name: str) -> JsonObject:
+        """Return the attributes below ``name``; raises BadRequest where there are none."""
+        try:
+            body = parse_json(self.body)
+        except ValueError as error:
+            raise BadRequest(f"Request body is not valid JSON: {error}") from None
+        attributes = body.get(name) if isinstance(body, dict) else None
+        if not isinstance(attributes, dict) or not attributes:
+            raise BadRequest(f"param is missing or the value is empty: {name}")
+        return attributes
+
+
+class BadRequest(Exception):
+    """The request cannot be read; ``message`` says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+Handler = Callable[[Asking, Rule | None], Awaitable[Answer]]
+
+
+class FunctionsApi:
+    """Answers the requests of the Functions API, any of either base."""
+
+    def __init__(self, world: World, runtime: Runtime | None = None) -> None:
+        self._world = world
+        self._runtime = runtime
+        self._handlers: dict[str, dict[str, Handler]] = {
+            "/functions": {"GET": self._list, "POST": self._create},
+            "/functions/{id}": {"GET": self._get, "PATCH": self._update, "PUT": self._update, "DELETE": self._delete},
+            "/functions/{id}/deploy": {"POST": self._deploy},
+            INVOKE: {"POST": self._invoke},
+            "/functions/{id}/secrets": {"GET": self._list_secrets, "POST": self._set_secret},
+            "/functions/{id}/secrets/{name}": {"DELETE": self._drop_secret},
+            "/functions/{id}/invocations": {"GET": self._list_invocations},
+            "/workflows": {"GET": self._list_workflows},
+            "/workflows/{id}/definition": {"GET": self._get_definition},
+        }
+
+    async def answer(self, asking: Asking, fault: Rule | None = None) -> Answer:
+        """Act on a request and return its answer. ``fault`` may change the list or the deployment that comes of it."""
+        template = asking.route.template
+        if not asking.key_ok and template != INVOKE:
+            return error_answer(401, "Invalid or missing API key")
+        if template is None:
+            return error_answer(404, "Not found")
+        handlers = self._handlers[template]
+        methods = [name for name in handlers if name != "PUT" or asking.route.base == OLDER_BASE]
+        if asking.method not in methods:
+            return json_answer(405, {"error": "Method not allowed"}, {"Allow": ", ".join(methods)})
+        try:
+            return await handlers[asking.method](asking, fault)
+        except NoSuch:
+            return error_answer(404, "Not found")
+        except BadRequest as refusal:
+            return error_answer(400, refusal.message)
+        except Unprocessable as refusal:
+            return error_answer(422, refusal.message)
+        except Rejected as refusal:
+            return json_answer(422, {"errors": {name: list(messages) for name, messages in refusal.errors.items()}})
+
+    async def _list(self, asking: Asking, fault: Rule | None) -> Answer:
+        world = self._world
+        return list_answer(
+            list(world.functions.values()),
+            asking.query,
+            world.behaviour,
+            lambda item: show_function(item, world, asking.origin, code=world.behaviour.list_code),
+            fault.what if fault else None,
+        )
+
+    async def _create(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.create(asking.wrapped("function"))
+        return data_answer(201, show_function(function, self._world, asking.origin), self._world.behaviour)
+
+    async def _get(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        return data_answer(200, show_function(function, self._world, asking.origin), self._world.behaviour)
+
+    async def _update(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        self._world.update(function, asking.wrapped("function"))
+        return data_answer(200, show_function(function, self._world, asking.origin), self._world.behaviour)
+
+    async def _delete(self, asking: Asking, _: Rule | None) -> Answer:
+        self._world.delete(self._world.by_id(asking.route.params["id"]))
+        return Answer(204)
+
+    async def _deploy(self, asking: Asking, fault: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        what = fault.what if fault else None
+        failure = fault.message if fault and what == "deploy_fails" else None
+        self._world.deploy(function, failure=failure, ends=what != "deploy_hangs")
+        return json_answer(
+            200 if asking.route.base == OLDER_BASE else 202,
+            {"message": "Function deployment initiated", "function_id": function.id, "status": "deploying"},
+        )
+
+    async def _invoke(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        live = function.live_fields or function.deployable_fields()
+        if not asking.key_ok and not live["public_endpoint"]:
+            raise NoSuch
+        if not function.running or function.live_code is None:
+            raise Unprocessable(NOT_DEPLOYED)
+        if self._runtime is None:
+            self._world.record_invocation(function, asking.json, 501)
+            return error_answer(501, "This emulator does not run code")
+        call = Call(
+            function_id=function.id,
+            code=function.live_code,
+            fields=live,
+            secrets=dict(function.secrets),
+            body=asking.body,
+            content_type=asking.content_type,
+        )
+        result = await self._runtime.run(call)
+        self._world.record_invocation(function, asking.json, result.status)
+        if live["invoke_response_mode"] == "passthrough":
+            return Answer(result.status, result.body, result.content_type)
+        try:
+            value = parse_json(result.body)
+        except ValueError:
+            value = result.body.decode("utf-8", "replace")
+        return Answer(result.status, dump_json({"data": value}))
+
+    async def _list_secrets(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        names = list(function.secrets) if function.running else []
+        shown: list[Json] = [_show_secret(name) for name in names]
+        as_object = self._world.behaviour.secrets_shape == "object"
+        return data_answer(200, {"secrets": shown} if as_object else shown, self._world.behaviour)
+
+    async def _set_secret(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        secret = asking.wrapped("secret")
+        name = secret.get("name")
+        self._world.set_secret(function, name, secret.get("value"))
+        return data_answer(201, _show_secret(str(name)), self._world.behaviour)
+
+    async def _drop_secret(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        self._world.drop_secret(function, asking.route.params["name"])
+        return Answer(204)
+
+    async def _list_invocations(self, asking: Asking, _: Rule | None) -> Answer:
+        function = self._world.by_id(asking.route.params["id"])
+        status = asking.query.get("status")
+        items = [item for item in self._world.invocations(function.id) if status in (None, item.status)]
+        return list_answer(items, asking.query, self._world.behaviour, lambda item: item.to_document())
+
+    async def _list_workflows(self, asking: Asking, fault: Rule | None) -> Answer:
+        self._require_workflows()
+        return list_answer(
+            list(self._world.workflows.values()),
+            asking.query,
+            self._world.behaviour,
+            lambda item: {name: value for name, value in item.to_document().items() if name != "definition"},
+            fault.what if fault else None,
+        )
+
+    async def _get_definition(self, asking: Asking, _: Rule | None) -> Answer:
+        self._require_workflows()
+        workflow = self._world.workflows.get(asking.route.params["id"])
+        if workflow is None:
+            raise NoSuch
+        return data_answer(200, {"id": workflow.id, "definition": workflow.definition}, self._world.behaviour)
+
+    def _require_workflows(self) -> None:
+        if not self._world.behaviour.workflows:
+            raise NoSuch
+
+
+def _show_secret(name: str) -> JsonObject:
+    return {"name": name, "type": "secret_text"}

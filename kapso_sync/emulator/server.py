@@ -1,0 +1,175 @@
+"""Runs an emulator: inside a test's own loop, or in the foreground until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kapso_sync.emulator.clock import Clock, SystemClock
+from kapso_sync.emulator.control import Control
+from kapso_sync.emulator.errors import EmulatorError
+from kapso_sync.emulator.faultfile import read_fault_file
+from kapso_sync.emulator.faults import Faults
+from kapso_sync.emulator.gate import Gate
+from kapso_sync.emulator.limiter import FixedWindow
+from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.parts import Parts
+from kapso_sync.emulator.requestlog import RequestLog
+from kapso_sync.emulator.routes import FunctionsApi
+from kapso_sync.emulator.runtime import Runtime
+from kapso_sync.emulator.storage import Forgetful, SqliteStorage, Storage
+from kapso_sync.emulator.wire import TRANSPORT, Hangs
+from kapso_sync.emulator.world import World
+
+GRACE = 0.3
+"""Seconds that requests in flight get to end when the emulator stops; their connections are closed first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """A running emulator: where it is, and its parts for direct assertions. ``url`` is ``http://HOST:PORT``."""
+
+    url: str
+    key: str
+    parts: Parts
+
+    @property
+    def world(self) -> World:
+        """The functions, secrets, deployments and workflows."""
+        return self.parts.world
+
+    @property
+    def log(self) -> RequestLog:
+        """What was asked."""
+        return self.parts.log
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong."""
+        return self.parts.faults
+
+    def base(self, path: str) -> str:
+        """Return the base URL for ``/api/v1`` or ``/platform/v1``."""
+        return self.url + path
+
+
+@contextlib.asynccontextmanager
+async def running_emulator(
+    options: EmulatorOptions | None = None, *, clock: Clock | None = None, runtime: Runtime | None = None
+) -> AsyncIterator[Emulator]:
+    """Serve an emulator in the running loop, without touching signals; ends at once, requests that hang included.
+
+    Raises EmulatorError when the port, the data folder or the fault file cannot be used.
+    """
+    options = options or EmulatorOptions()
+    clock = clock or SystemClock()
+    rules = read_fault_file(options.faults) if options.faults else ()
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(_listen(options.host, options.port))
+        storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else Forgetful()))
+        parts = Parts(
+            world=World(options, clock=clock, storage=storage),
+            faults=Faults(rules),
+            limiter=FixedWindow(options.rate_limit, options.window, clock),
+            log=RequestLog(),
+            hangs=Hangs(),
+            clock=clock,
+        )
+        gate = Gate(parts, FunctionsApi(parts.world, runtime), options.api_key)
+        app = Starlette(routes=[Mount("/_emulator", routes=Control(parts, rules).routes()), Mount("/", app=gate)])
+        async with _serving(app, listener):
+            yield Emulator(_url(listener), options.api_key, parts)
+
+
+async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> None:
+    """Serve an emulator until cancelled, or until SIGINT or SIGTERM; ``on_ready`` gets its URL. Raises EmulatorError."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    async with running_emulator(options) as emulator:
+        for number in signals:
+            loop.add_signal_handler(number, stop.set)
+        try:
+            on_ready(emulator.url)
+            await stop.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+class _Protocol(H11Protocol):
+    """Hands the connection to the application, so that a fault can close it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        self.app_state = {**self.app_state, TRANSPORT: transport}
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn of which only `startup` and `shutdown` are called: no signal handlers, and no loop that polls for the end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the caller closes them
+        """Close all connections, then wait for what was going on in them, at most for the grace."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        tasks = list(self.server_state.tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+    )
+    config.load()
+    server = _Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield
+    finally:
+        await server.shutdown()
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, each answer takes 40 ms.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen()
+        except (OSError, OverflowError) as error:
+            raise EmulatorError(f"cannot listen on {host}:{port}: {error}", hint="choose another --port") from error
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

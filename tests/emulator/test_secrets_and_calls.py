@@ -1,0 +1,153 @@
+"""Secrets, invocations and workflows."""
+
+from __future__ import annotations
+
+import pytest
+
+from kapso_sync.emulator.runtime import Call, Result
+from tests.emulator.kapso import CODE, DELAY, Kapso, opened
+
+NOT_DEPLOYED = {"error": "Function is not deployed"}
+NO_CODE_RUNS = {"error": "This emulator does not run code"}
+
+
+async def set_secret(kapso: Kapso, function_id: str, name: object, value: object) -> tuple[int, object]:
+    """Set a secret; return the status and the body."""
+    answer = await kapso.http.post(f"/functions/{function_id}/secrets", json={"secret": {"name": name, "value": value}})
+    return answer.status_code, answer.json()
+
+
+async def test_secrets_show_names_and_types_only(kapso: Kapso) -> None:
+    """A value goes in and never comes out."""
+    function_id = await kapso.deployed()
+    assert await set_secret(kapso, function_id, "STRIPE_API_KEY", "s3cret") == (
+        201,
+        {"data": {"name": "STRIPE_API_KEY", "type": "secret_text"}},
+    )
+    answer = await kapso.http.get(f"/functions/{function_id}/secrets")
+    assert answer.json() == {"data": [{"name": "STRIPE_API_KEY", "type": "secret_text"}]}
+    await kapso.behave(secrets_shape="object")
+    answer = await kapso.http.get(f"/functions/{function_id}/secrets")
+    assert answer.json() == {"data": {"secrets": [{"name": "STRIPE_API_KEY", "type": "secret_text"}]}}
+    assert kapso.emulator.world.function(function_id).secrets == {"STRIPE_API_KEY": "s3cret"}
+
+
+async def test_secrets_need_a_deployed_function(kapso: Kapso) -> None:
+    """A draft has no secrets and takes none."""
+    function_id = await kapso.create()
+    assert await set_secret(kapso, function_id, "KEY", "v") == (422, NOT_DEPLOYED)
+    assert (await kapso.http.get(f"/functions/{function_id}/secrets")).json() == {"data": []}
+    answer = await kapso.http.delete(f"/functions/{function_id}/secrets/KEY")
+    assert (answer.status_code, answer.json()) == (422, NOT_DEPLOYED)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "errors"),
+    [
+        ("lower", "v", {"name": ["is invalid"]}),
+        ("A-B", "v", {"name": ["is invalid"]}),
+        (None, "v", {"name": ["is invalid"]}),
+        ("TAKEN", "v", {"name": ["has already been taken"]}),
+        ("KEY", "", {"value": ["can't be blank"]}),
+        ("KEY", 5, {"value": ["can't be blank"]}),
+    ],
+)
+async def test_bad_secrets_are_422(kapso: Kapso, name: object, value: object, errors: object) -> None:
+    """Names are upper case, digits and underscores, and unique; a value is a text."""
+    function_id = await kapso.deployed()
+    await set_secret(kapso, function_id, "TAKEN", "v")
+    assert await set_secret(kapso, function_id, name, value) == (422, {"errors": errors})
+
+
+async def test_secret_changes_by_delete_and_create(kapso: Kapso) -> None:
+    """A dropped name may be set again; an unknown one is 404; redeploying keeps the secrets."""
+    function_id = await kapso.deployed()
+    await set_secret(kapso, function_id, "KEY", "old")
+    assert (await kapso.http.delete(f"/functions/{function_id}/secrets/KEY")).status_code == 204
+    assert (await kapso.http.delete(f"/functions/{function_id}/secrets/KEY")).status_code == 404
+    assert (await set_secret(kapso, function_id, "KEY", "new"))[0] == 201
+    await kapso.deploy(function_id)
+    await kapso.clock.sleep(DELAY)
+    assert kapso.emulator.world.function(function_id).secrets == {"KEY": "new"}
+
+
+async def test_invoke_without_a_runtime_is_501(kapso: Kapso) -> None:
+    """The emulator says clearly that it runs no code, and remembers the call."""
+    function_id = await kapso.deployed()
+    answer = await kapso.http.post(f"/functions/{function_id}/invoke", json={"order": 1})
+    assert (answer.status_code, answer.json()) == (501, NO_CODE_RUNS)
+    (item,) = (await kapso.http.get(f"/functions/{function_id}/invocations")).json()["data"]
+    assert (item["status"], item["response_status"], item["request"]) == ("failed", 501, {"order": 1})
+    assert item["function_id"] == function_id
+
+
+async def test_invoke_tells_strangers_nothing(kapso: Kapso) -> None:
+    """Without the key, private, unknown and undeployed private functions are all 404; public ones answer."""
+    private, draft = await kapso.deployed("private"), await kapso.create("draft")
+    public = await kapso.deployed("public", public_endpoint=True)
+    for function_id, status in ((private, 404), (draft, 404), ("unknown", 404), (public, 501)):
+        answer = await kapso.http.post(f"/functions/{function_id}/invoke", json={}, headers={"X-API-Key": "wrong"})
+        assert answer.status_code == status
+    draft_answer = await kapso.http.post(f"/functions/{draft}/invoke", json={})
+    assert (draft_answer.status_code, draft_answer.json()) == (422, NOT_DEPLOYED)
+
+
+async def test_invoke_obeys_the_fields_that_were_deployed(kapso: Kapso) -> None:
+    """``public_endpoint`` counts from the deployment on, not from the save."""
+    function_id = await kapso.deployed()
+    await kapso.update(function_id, public_endpoint=True)
+    for expected in (404, 501):
+        answer = await kapso.http.post(f"/functions/{function_id}/invoke", json={}, headers={"X-API-Key": ""})
+        assert answer.status_code == expected
+        await kapso.deploy(function_id)
+        await kapso.clock.sleep(DELAY)
+
+
+class Echo:
+    """A runtime that answers what it was called with."""
+
+    async def run(self, call: Call) -> Result:
+        text = f"{call.code == CODE} {call.secrets} {call.content_type} ".encode()
+        return Result(418 if call.body == b'"teapot"' else 200, text + call.body if call.body != b"{}" else b'{"ok":true}')
+
+
+async def test_runtime_may_be_plugged_in() -> None:
+    """A runtime gets the live code, the secrets and the request; its answer passes through, or comes wrapped."""
+    async with opened(runtime=Echo()) as kapso:
+        function_id = await kapso.deployed()
+        await set_secret(kapso, function_id, "KEY", "v")
+        await kapso.update(function_id, code="const not_live = 1;")
+        answer = await kapso.http.post(f"/functions/{function_id}/invoke", json="teapot")
+        assert (answer.status_code, answer.text) == (418, "True {'KEY': 'v'} application/json \"teapot\"")
+        wrapped = await kapso.deployed("wrapped", invoke_response_mode="wrapped")
+        answer = await kapso.http.post(f"/functions/{wrapped}/invoke", json={})
+        assert answer.json() == {"data": {"ok": True}}
+        answer = await kapso.http.post(f"/functions/{wrapped}/invoke", json=1)
+        assert answer.json() == {"data": "True {} application/json 1"}
+        await kapso.http.post(f"/functions/{function_id}/invoke", json={})
+        for query, statuses in (("", [200, 418]), ("?status=failed", [418]), ("?status=success", [200]), ("?limit=1", [200])):
+            listed = (await kapso.http.get(f"/functions/{function_id}/invocations{query}")).json()["data"]
+            assert [item["response_status"] for item in listed] == statuses
+
+
+async def test_invocations_are_bounded(kapso: Kapso) -> None:
+    """The latest 200 are kept."""
+    function = kapso.emulator.world.function(await kapso.deployed())
+    for number in range(205):
+        kapso.emulator.world.record_invocation(function, number, 200)
+    assert [item.request for item in kapso.emulator.world.invocations(function.id)] == list(range(204, 4, -1))
+
+
+async def test_workflows_show_what_they_refer_to(kapso: Kapso) -> None:
+    """The list has no definitions; each definition has its nodes under ``data.definition.nodes``."""
+    nodes = [{"id": "n1", "data": {"node_type": "function", "config": {"function_id": "abc"}}}]
+    seeded = await kapso.control("POST", "/workflows", {"workflow": {"name": "Orders", "definition": {"nodes": nodes}}})
+    workflow_id = seeded.json()["id"]
+    (listed,) = (await kapso.http.get("/workflows")).json()["data"]
+    assert (listed["id"], listed["name"]) == (workflow_id, "Orders")
+    assert "definition" not in listed
+    answer = await kapso.http.get(f"/workflows/{workflow_id}/definition")
+    assert answer.json() == {"data": {"id": workflow_id, "definition": {"nodes": nodes}}}
+    assert (await kapso.http.get("/workflows/unknown/definition")).status_code == 404
+    await kapso.behave(workflows=False)
+    assert (await kapso.http.get("/workflows")).status_code == 404
