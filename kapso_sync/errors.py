@@ -191,9 +191,7 @@ class Call:
 class ApiError(KapsoSyncError):
     """Kapso's answer to ``call`` was not the one we need. ``status`` is None when there was no answer."""
 
-    def __init__(
-        self, message: str, *, call: Call, status: int | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, call: Call, status: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.call = call
         self.status = status
@@ -224,9 +222,15 @@ class ApiGarbled(ApiError):
 
 
 class ApiRateLimited(ApiError):
-    """429, beyond our patience."""
+    """429, beyond our patience; ``retry_after`` is in seconds."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(
+        self, message: str, *, call: Call, status: int | None = None, hint: str | None = None, retry_after: float = 60.0
+    ) -> None:
+        super().__init__(message, call=call, status=status, hint=hint)
+        self.retry_after = retry_after
 
 
 class ApiUnauthorized(ApiError):

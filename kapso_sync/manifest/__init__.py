@@ -1,0 +1,11 @@
+"""What a functions folder declares: a manifest, folders of the Kapso CLI, or both.
+
+`document` reads YAML and JSON into plain values whose every place is known, and refuses what different readers would read
+differently; `schema` says what a manifest looks like, and makes the JSON Schema; `checking` turns its complaints into problems
+with places; `entries` and `folders` make entries of both layouts; `reader` puts them together.
+"""
+
+from kapso_sync.manifest.reader import read_manifest, unlisted_files
+from kapso_sync.manifest.schema import json_schema
+
+__all__ = ["json_schema", "read_manifest", "unlisted_files"]

@@ -101,6 +101,15 @@ class FunctionInvalid(FunctionEvent):
     hint: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSetAside(Event):
+    """The state database was torn, or written by a newer version; a new one was begun and learns from Kapso."""
+
+    name: ClassVar[str] = "state.set_aside"
+    level: ClassVar[Level] = Level.WARNING
+    path: str
+
+
 # The pass
 
 

@@ -192,8 +192,8 @@ ACTIONS = ("create", "update", "rename", "deploy", "delete", "adopt", "none", "b
 class Plan:
     """All steps, sorted by slug.
 
-    ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``forget`` names functions
-    by id that are gone from git and from Kapso.
+    ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``project_id`` is the
+    project that the key opens, where Kapso says so. ``forget`` names functions by id that are gone from git and from Kapso.
     """
 
     source: str
@@ -201,6 +201,8 @@ class Plan:
     owner: str
     steps: tuple[Step, ...]
     owned: int = 0
+    manifest_present: bool = True
+    project_id: str | None = None
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
 

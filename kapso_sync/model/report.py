@@ -35,12 +35,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a plan. ``halted`` is the error that kept the rest of the pass from being tried, if any."""
+    """What came of a pass. ``halted`` is the error that kept the rest of it from being tried, if any."""
 
     plan: Plan
     outcomes: tuple[Outcome, ...]
-    api_calls: int
-    seconds: float
+    api_calls: int = 0
+    seconds: float = 0.0
     halted: KapsoSyncError | None = None
 
     def count(self, action: str) -> int:

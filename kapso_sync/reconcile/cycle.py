@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import KapsoSyncError, PlanChanged, UsageError
 from kapso_sync.model import events
@@ -55,12 +55,14 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
     Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Every way out is reported.
     """
     parts.emit(events.ReconcileStarted(trigger=request.trigger))
+    started, calls = parts.clock.monotonic(), parts.api.calls
     try:
         guarded, observed = await plan_pass(parts, request)
         report = await executor.execute(guarded.plan, observed)
     except KapsoSyncError as error:
         tell_failure(parts.emit, error)
         raise
+    report = replace(report, api_calls=parts.api.calls - calls, seconds=parts.clock.monotonic() - started)
     tell_report(parts.emit, report)
     return report
 

@@ -57,7 +57,6 @@ class Executor:
         Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
         written, an API that is down) halts the pass: what runs is finished, nothing new is begun.
         """
-        started, calls = self._clock.monotonic(), self._api.calls
         if observed.closed_intents:
             self._store.settle(observed.memory, observed.closed_intents)
         learned = [step.memory for step in plan.steps if isinstance(step, Keep) and step.memory is not None]
@@ -70,8 +69,7 @@ class Executor:
             outcomes = await run.carry_out(plan)
         for function_id in plan.forget:
             self._store.forget(function_id)
-        seconds = self._clock.monotonic() - started
-        return Report(plan, outcomes, self._api.calls - calls, seconds, run.halted)
+        return Report(plan, outcomes, halted=run.halted)
 
 
 class _Pass:

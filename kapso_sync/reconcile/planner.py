@@ -50,6 +50,8 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         owner=policy.owner,
         steps=tuple(steps),
         owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
+        manifest_present=desired.manifest_present,
+        project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
         notices=(*desired.notices, *orphan_notices(steps), *quota_notices(desired, observed)),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
     )

@@ -1,0 +1,26 @@
+"""What git says: a folder or a git repository, read as one unchanging Snapshot.
+
+`spec` decides what a SOURCE means and refuses what is unsafe, `identity` derives the owner, `folder` reads a folder that may
+move while it is read, `git` keeps a bare mirror and reads blobs from one commit's tree, `command` runs git in a hardened
+environment.
+"""
+
+from kapso_sync.sources.command import Git, GitCredentials
+from kapso_sync.sources.folder import FolderSource
+from kapso_sync.sources.git import GitSource
+from kapso_sync.sources.identity import WorkTree, find_work_tree, folder_identity, remote_identity
+from kapso_sync.sources.spec import SourceKind, SourceSpec, parse_source
+
+__all__ = [
+    "FolderSource",
+    "Git",
+    "GitCredentials",
+    "GitSource",
+    "SourceKind",
+    "SourceSpec",
+    "WorkTree",
+    "find_work_tree",
+    "folder_identity",
+    "parse_source",
+    "remote_identity",
+]

@@ -1,0 +1,60 @@
+"""Where the API is: one spelling for every way to write it, and no way to send a key in the clear by accident."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from kapso_sync.errors import ConfigError
+
+PLATFORM_PATH = "/platform/v1"
+FUNCTIONS_PATH = "/api/v1"
+MODULE_PATH = FUNCTIONS_PATH
+"""The base whose functions are written in module style (``export default``)."""
+
+
+def parse_base_url(text: str, *, allow_http: bool = False) -> str:
+    """Return the base URL without a slash at its end; a host alone gets ``/platform/v1``, as Kapso's own tools have it.
+
+    Raises `ConfigError` for anything but https (http to loopback aside, unless ``allow_http``), and for a URL with a user,
+    a query or a fragment.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise _wrong(text, str(error)) from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise _wrong(text, "it is no http(s) URL")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("KAPSO_API_BASE_URL carries a user name or password", hint="the API key goes into KAPSO_API_KEY")
+    if parts.query or parts.fragment:
+        raise _wrong(text, "it has a query or a fragment")
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        raise ConfigError(
+            f"KAPSO_API_BASE_URL {text} would send the API key unencrypted",
+            hint="use https://, or set KAPSO_SYNC_ALLOW_HTTP=1 if you must",
+        )
+    path = parts.path.rstrip("/") or PLATFORM_PATH
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def other_base(base_url: str) -> str:
+    """Return what to try when this base does not know the functions route."""
+    if base_url.endswith(FUNCTIONS_PATH):
+        return "https://api.kapso.ai/platform/v1"
+    return "https://app.kapso.ai/api/v1"
+
+
+def _wrong(text: str, reason: str) -> ConfigError:
+    return ConfigError(f"KAPSO_API_BASE_URL {text!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")

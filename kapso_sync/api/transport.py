@@ -1,0 +1,320 @@
+"""Sending requests: deadlines, pacing, retries, a size cap; every foreign exception becomes one of ours here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+import certifi
+import httpx
+
+from kapso_sync.api.base_url import other_base
+from kapso_sync.api.pacer import Pacer, Ticket
+from kapso_sync.api.wire import decode, error_text
+from kapso_sync.errors import (
+    ApiConflict,
+    ApiError,
+    ApiGarbled,
+    ApiNotFound,
+    ApiRateLimited,
+    ApiRejected,
+    ApiUnauthorized,
+    ApiUnavailable,
+    ApiUnsupported,
+    Call,
+)
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import Json
+
+_T = TypeVar("_T")
+
+LONGEST_RETRY_AFTER = 120.0
+DEFAULT_RETRY_AFTER = 60.0
+"""What Kapso documents for a 429."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Limits of one request. Times in seconds; ``attempts`` includes the first; ``patience`` bounds all attempts together."""
+
+    deadline: float = 30.0
+    attempts: int = 5
+    patience: float = 300.0
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+    max_bytes: int = 256 * 1024 * 1024
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``repeatable``: sending it twice does no harm, so a lost answer may be asked for again."""
+
+    call: Call
+    path: str
+    body: Json = None
+    query: Mapping[str, str] | None = None
+    repeatable: bool = True
+    deadline: float | None = None
+
+    def encoded(self) -> bytes | None:
+        """Return the body as JSON bytes; ASCII only, so that no text can break it."""
+        return None if self.body is None else json.dumps(self.body).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport:
+    """A connection pool to one base URL; an async context manager.
+
+    ``key`` is asked for the API key before each request, so that a mounted file may change. ``calls`` counts what was sent.
+    """
+
+    def __init__(  # noqa: PLR0913 - the seams of the program meet here; each is a parameter so that tests need no patches
+        self,
+        base_url: str,
+        key: Callable[[], str],
+        *,
+        clock: Clock,
+        listener: events.Listener,
+        random: Callable[[], float],
+        pacer: Pacer,
+        settings: TransportSettings,
+    ) -> None:
+        self.base_url = base_url
+        self.calls = 0
+        self._key = key
+        self._clock = clock
+        self._emit = listener
+        self._random = random
+        self._pacer = pacer
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._client = self._new_client()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    def _new_client(self) -> httpx.AsyncClient:
+        # A cancelled request leaks its pool slot for ever (measured with httpx 0.28.1), hence slots to spare.
+        return httpx.AsyncClient(
+            verify=_ssl_context() if self.base_url.startswith("https:") else False,
+            timeout=httpx.Timeout(self._settings.deadline, pool=5.0),
+            limits=httpx.Limits(
+                max_connections=self._settings.concurrency * 4, max_keepalive_connections=self._settings.concurrency
+            ),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def send(self, request: Request) -> Answer:
+        """Send a request, again if need and request allow, and return its 2xx answer; raises `ApiError`."""
+        return await self._until_good(request, lambda answer: answer)
+
+    async def json(self, request: Request) -> Json:
+        """Send like `send` and return the answer's JSON; an answer that is none counts as lost."""
+        return await self._until_good(request, lambda answer: self._decoded(request, answer))
+
+    async def _until_good(self, request: Request, read: Callable[[Answer], _T]) -> _T:
+        started = self._clock.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self._attempt(request)
+                self._raise_for_status(request, answer)
+                return read(answer)
+            except ApiError as error:
+                wait = self._wait_before_retry(request, error, attempt)
+                if wait is None or self._clock.monotonic() - started + wait > self._settings.patience:
+                    raise
+                self._emit(_retry_event(request, error, attempt, wait))
+            await self._clock.sleep(wait)
+
+    def _decoded(self, request: Request, answer: Answer) -> Json:
+        try:
+            return decode(answer.body, request.call, answer.status)
+        except ApiGarbled as error:
+            error.hint = self._other_base_hint()
+            raise
+
+    async def once(self, request: Request) -> Answer:
+        """Send a request once and return its answer, whatever its status; raises `ApiError` only when there is none."""
+        return await self._attempt(request)
+
+    async def _attempt(self, request: Request) -> Answer:
+        async with self._slots:
+            ticket = await self._pacer.ticket()
+            answer = None
+            started = self._clock.monotonic()
+            try:
+                self.calls += 1
+                answer = await self._exchange(request)
+            finally:
+                await asyncio.shield(self._give_back(ticket, answer))
+                self._tell(request, answer, self._clock.monotonic() - started)
+            return answer
+
+    async def _exchange(self, request: Request) -> Answer:
+        deadline = request.deadline or self._settings.deadline
+        headers = {"X-API-Key": self._key(), "Accept": "application/json", "User-Agent": "kapso-sync"}
+        content = request.encoded()
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        url = f"{self.base_url}{request.path}"
+        try:
+            async with (
+                asyncio.timeout(deadline),
+                self._client.stream(
+                    request.call.method, url, params=request.query, content=content, headers=headers
+                ) as response,
+            ):
+                return Answer(response.status_code, response.headers, await self._read(request, response))
+        except TimeoutError as error:
+            raise ApiUnavailable(
+                f"{request.call} got no answer within {deadline:g} s", call=request.call, hint=_LOOK
+            ) from error
+        except httpx.PoolTimeout as error:
+            self._client = self._new_client()
+            raise ApiUnavailable(f"{request.call}: no free connection", call=request.call, sent=False) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            raise ApiUnavailable(
+                f"no connection to {self._host()}: {_reason(error)}", call=request.call, hint=_LOOK, sent=False
+            ) from error
+        except httpx.DecodingError as error:
+            raise ApiGarbled(f"{request.call} answered with broken compression", call=request.call) from error
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+            raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
+
+    async def _read(self, request: Request, response: httpx.Response) -> bytes:
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > self._settings.max_bytes:
+                limit = self._settings.max_bytes // (1024 * 1024)
+                raise ApiGarbled(f"{request.call} answered with more than {limit} MiB", call=request.call)
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _give_back(self, ticket: Ticket, answer: Answer | None) -> None:
+        if answer is None:
+            await self._pacer.lost(ticket)
+        else:
+            await self._pacer.answered(ticket, _number(answer, "x-ratelimit-limit"), _number(answer, "x-ratelimit-remaining"))
+
+    def _tell(self, request: Request, answer: Answer | None, seconds: float) -> None:
+        self._emit(
+            events.ApiCalled(
+                method=request.call.method,
+                route=request.call.route,
+                status=answer.status if answer else None,
+                duration_ms=round(seconds * 1000),
+                rate_limit=_number(answer, "x-ratelimit-limit") if answer else None,
+                rate_remaining=_number(answer, "x-ratelimit-remaining") if answer else None,
+            )
+        )
+
+    def _wait_before_retry(self, request: Request, error: ApiError, attempt: int) -> float | None:
+        if attempt >= self._settings.attempts:
+            return None
+        if isinstance(error, ApiRateLimited):
+            return error.retry_after
+        certainly_unsent = isinstance(error, ApiUnavailable) and not error.sent
+        if certainly_unsent or (request.repeatable and isinstance(error, ApiUnavailable | ApiGarbled)):
+            ceiling = min(self._settings.first_wait * 2.0 ** (attempt - 1), self._settings.longest_wait)
+            return max(ceiling * self._random(), ceiling / 10)
+        return None
+
+    def _raise_for_status(self, request: Request, answer: Answer) -> None:
+        status, call = answer.status, request.call
+        if 200 <= status < 300:
+            return
+        said = error_text(answer.body)
+        message = f"{call} answered {status}" + (f": {said}" if said else "")
+        if 300 <= status < 400:
+            target = httpx.URL(answer.headers.get("location", "")).host or "elsewhere"
+            raise ApiGarbled(
+                f"{call} answered {status}, a redirect to {target}; the key is not sent there",
+                call=call,
+                status=status,
+                hint=f"KAPSO_API_BASE_URL may be wrong: it is {self.base_url}",
+            )
+        if status in (401, 403):
+            raise ApiUnauthorized(message, call=call, status=status, hint="look at KAPSO_API_KEY: is it this project's key?")
+        if status == 404:
+            hint = None if request.path.count("/") > 1 else self._other_base_hint()
+            raise ApiNotFound(message, call=call, status=status, hint=hint)
+        if status == 429:
+            wait = _retry_after(answer)
+            raise ApiRateLimited(
+                message, call=call, status=status, hint="a smaller KAPSO_SYNC_RATE_SHARE helps", retry_after=wait
+            )
+        if status >= 500 or status == 408:
+            raise ApiUnavailable(message, call=call, status=status, hint=_LOOK)
+        kinds: Mapping[int, type[ApiError]] = {405: ApiUnsupported, 409: ApiConflict}
+        raise kinds.get(status, ApiRejected)(message, call=call, status=status)
+
+    def _other_base_hint(self) -> str:
+        return f"KAPSO_API_BASE_URL is {self.base_url}; Kapso also answers at {other_base(self.base_url)}"
+
+    def _host(self) -> str:
+        return httpx.URL(self.base_url).netloc.decode("ascii")
+
+
+_LOOK = "the next pass tries again; is Kapso up, and KAPSO_API_BASE_URL right?"
+
+
+def _retry_event(request: Request, error: ApiError, attempt: int, wait: float) -> events.ApiRetry:
+    return events.ApiRetry(
+        method=request.call.method,
+        route=request.call.route,
+        status=error.status,
+        attempt=attempt,
+        wait_s=round(wait, 3),
+        error=error.message,
+    )
+
+
+def _retry_after(answer: Answer) -> float:
+    """Return the seconds to wait after a 429, within bounds; a date or nonsense counts as the documented minute."""
+    text = answer.headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        return DEFAULT_RETRY_AFTER
+    return min(max(seconds, 1.0), LONGEST_RETRY_AFTER) if seconds == seconds else DEFAULT_RETRY_AFTER  # noqa: PLR0124 - NaN
+
+
+def _number(answer: Answer, header: str) -> int | None:
+    text = answer.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _ssl_context() -> ssl.SSLContext:
+    """Trust what the system trusts (``SSL_CERT_FILE`` included); where it knows none, as in slim images, certifi's."""
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:
+        context.load_verify_locations(certifi.where())
+    return context

@@ -1,0 +1,165 @@
+"""Payloads and model values: read leniently, write strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kapso_sync.errors import ApiGarbled, Call
+from kapso_sync.model.functions import CODE, FIELDS, SLUG, Json, RemoteFunction, Status
+
+WRITABLE = frozenset({CODE, SLUG, *FIELDS})
+MESSAGE_LIMIT = 300
+"""Longest piece of an answer that goes into an error, in characters."""
+
+
+def decode(body: bytes, call: Call, status: int) -> Json:
+    """Return an answer's JSON; raises `ApiGarbled` with a hint when it is a web page or nothing at all."""
+    try:
+        value: Json = json.loads(body)
+    except (ValueError, RecursionError):
+        page = body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
+        what = "a web page" if page else "nothing" if not body.strip() else "something that is not JSON"
+        raise ApiGarbled(f"{call} answered {status} with {what}", call=call, status=status) from None
+    return value
+
+
+def unwrap(value: Json) -> Json:
+    """Return what one or more layers of ``{"data": …}`` hold."""
+    while isinstance(value, dict) and "data" in value and "id" not in value:
+        value = value["data"]
+    return value
+
+
+def parse_function(value: Json, call: Call) -> RemoteFunction:
+    """Return one record; raises `ApiGarbled` when it has no id or no slug."""
+    record = unwrap(value)
+    if not isinstance(record, dict):
+        raise ApiGarbled(f"{call} answered without a function record", call=call)
+    function_id, slug = record.get("id"), record.get(SLUG)
+    if not isinstance(function_id, str) or not function_id or not isinstance(slug, str) or not slug:
+        raise ApiGarbled(f"{call} answered with a function that has no id or no slug", call=call)
+    code = record.get(CODE)
+    return RemoteFunction(
+        id=function_id,
+        slug=slug,
+        status=_status(record.get("status")),
+        code=code if isinstance(code, str) else None,
+        fields={name: record[name] for name in FIELDS if name in record},
+        last_deployed_at=parse_time(record.get("last_deployed_at")),
+        updated_at=parse_time(record.get("updated_at")),
+        created_at=parse_time(record.get("created_at")),
+        endpoint_url=_text(record.get("endpoint_url")),
+        project_id=_text(record.get("project_id")),
+    )
+
+
+def parse_records(value: Json, call: Call) -> list[Json]:
+    """Return the records of a list answer, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    found = unwrap(value)
+    if isinstance(found, dict):
+        lists = [item for item in found.values() if isinstance(item, list)]
+        found = lists[0] if len(lists) == 1 else found
+    if not isinstance(found, list):
+        raise ApiGarbled(f"{call} answered without a list", call=call)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """What a list answer says about its pages, under any of the names that are in use; None where it says nothing."""
+
+    total: int | None = None
+    pages: int | None = None
+    next_page: bool | None = None
+
+    def more(self, number: int) -> bool | None:
+        """Tell whether pages follow the one with this number, counted from 1."""
+        return number < self.pages if self.pages is not None else self.next_page
+
+
+def parse_paging(value: Json) -> Paging:
+    """Return what the ``meta`` of a list answer says."""
+    meta = None
+    while isinstance(value, dict) and not isinstance(meta, dict):
+        meta, value = value.get("meta") or value.get("pagination"), value.get("data")
+    if not isinstance(meta, dict):
+        return Paging()
+    following = [bool(meta[name]) for name in ("has_more", "next_page", "next", "next_cursor") if name in meta]
+    return Paging(
+        total=_count(meta, ("total", "total_count", "count", "total_entries")),
+        pages=_count(meta, ("total_pages", "pages", "last_page")),
+        next_page=any(following) if following else None,
+    )
+
+
+def _count(meta: Mapping[str, Json], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        number = meta.get(name)
+        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            return number
+    return None
+
+
+def parse_time(value: Json) -> datetime | None:
+    """Return an RFC 3339 time as an aware one, or None for anything else; a time without zone is UTC."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def encode_function(payload: Mapping[str, Json]) -> Json:
+    """Return the request body for a create or an update; raises ValueError for an attribute that is not ours to send."""
+    unknown = payload.keys() - WRITABLE
+    if unknown:
+        raise ValueError(f"not an attribute of a function: {', '.join(sorted(unknown))}")
+    return {"function": dict(payload)}
+
+
+def error_text(body: bytes) -> str | None:
+    """Return what an error answer says, in one line: ``error``, ``message``, or Rails-style ``errors``."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    errors = value.get("errors")
+    if isinstance(errors, dict):
+        return _one_line("; ".join(f"{name} {_joined(reasons)}" for name, reasons in errors.items()))
+    if isinstance(errors, list):
+        return _one_line(_joined(errors))
+    parts = [part for part in (value.get("error"), value.get("message")) if isinstance(part, str) and part]
+    return _one_line(": ".join(dict.fromkeys(parts))) if parts else None
+
+
+_TOKENS = re.compile(
+    r"(?i)\b(?:bearer\s+)?(?:sk|pk|rk|ghp|gho|xox[abp]|glpat|kapso)[-_][A-Za-z0-9_-]{12,}|[A-Za-z0-9+/_-]{40,}"
+)
+
+
+def _one_line(text: str) -> str:
+    line = _TOKENS.sub("[redacted]", " ".join(text.split()))
+    return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"
+
+
+def _joined(reasons: object) -> str:
+    return ", ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
+
+
+def _status(value: Json) -> Status:
+    try:
+        return Status(str(value))
+    except ValueError:
+        return Status.UNKNOWN
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) and value else None

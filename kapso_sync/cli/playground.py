@@ -1,0 +1,50 @@
+"""``kapso-sync emulator``: a local Kapso to try things on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from kapso_sync.emulator.errors import EmulatorError
+from kapso_sync.emulator.options import DEFAULT_KEY, EmulatorOptions
+from kapso_sync.emulator.server import serve as serve_emulator
+from kapso_sync.errors import ConfigError, ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the command line asks of the emulator."""
+
+    port: int
+    data: Path | None
+    faults: Path | None
+    rate_limit: int
+    window: float
+    deploy_delay: float
+    quota: int | None
+
+
+def serve(serving: Serving) -> int:
+    """Serve until a signal comes; the first lines say how to use it. Raises `ConfigError`."""
+    options = EmulatorOptions(
+        port=serving.port,
+        data=serving.data,
+        faults=serving.faults,
+        rate_limit=serving.rate_limit,
+        window=serving.window,
+        deploy_delay=serving.deploy_delay,
+        quota=serving.quota,
+    )
+    try:
+        asyncio.run(serve_emulator(options, _announce))
+    except EmulatorError as error:
+        raise ConfigError(str(error), hint=error.hint) from error
+    return int(ExitCode.OK)
+
+
+def _announce(url: str) -> None:
+    print(f"The Kapso emulator listens on {url}. In another terminal:", flush=True)
+    print(f"  export KAPSO_API_BASE_URL={url}/api/v1 KAPSO_API_KEY={DEFAULT_KEY}")
+    print("  kapso-sync sync ./functions")
+    print(f"Requests it saw: {url}/_emulator/requests   Everything it holds: {url}/_emulator/state", flush=True)

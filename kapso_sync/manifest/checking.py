@@ -1,0 +1,181 @@
+"""From the models' complaints to problems that a person can act on: a place, plain words, and a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kapso_sync.errors import Problem
+from kapso_sync.manifest.document import Document, Path
+from kapso_sync.manifest.schema import SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
+from kapso_sync.model.functions import Json
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+_BOOLEAN_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+_PATTERNS = {
+    SLUG_PATTERN: "expected a slug: lower-case letters, digits and hyphens",
+    SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
+    VARIABLE_PATTERN: "expected the name of an environment variable",
+}
+
+
+def check(document: Document, model: type[_Model]) -> _Model | None:
+    """Return the document as a model; what is wrong is added to its problems, and then the result may be None."""
+    checked = None
+    faulty: set[Path] = set()
+    try:
+        checked = model.model_validate(document.value)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            path = _path(item["loc"], document.value)
+            faulty.add(path)
+            document.problems.append(_problem(document, model, path, item))
+    for path in _nulls(document.value) if document.value is not None else ():
+        if not (len(path) == 2 and path[0] == "functions") and not _free(path) and path not in faulty:
+            text = f"{dotted(path)}: nothing is given"
+            document.problems.append(
+                document.problem("empty", text, document.location(path), "give a value, or remove the key")
+            )
+    for path, text in document.ambiguous.items():
+        if path not in faulty:
+            what = f"{dotted(path)}: not every YAML reader takes {text} for text"
+            document.problems.append(document.problem("ambiguous", what, document.location(path), f'quote it: "{text}"'))
+    return checked
+
+
+def dotted(path: Path) -> str:
+    """Return a path as people write it: ``functions.pay.checks[0].expect``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the manifest"
+
+
+def shown(value: Json) -> str:
+    """Return a value as it is quoted in a message: short, on one line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def did_you_mean(word: str, known: typing.Iterable[str]) -> str | None:
+    """Return the known word that was probably meant."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
+def _path(loc: tuple[int | str, ...], value: Json) -> Path:
+    """Drop what pydantic puts into a path that is not in the document: names of union branches, and ``[key]``."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(value, dict) and part in value:
+            path.append(part)
+            value = value[str(part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            value = value[part]
+        elif part != "[key]" and loc.index(part) == len(loc) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _problem(document: Document, model: type[BaseModel], path: Path, item: Mapping[str, Any]) -> Problem:
+    kind = str(item["type"])
+    name, value = dotted(path), item["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(document, model, path)
+    if kind == "missing":
+        text = f"{name}: is required"
+        return document.problem(
+            "missing", text, document.location(path[:-1]), "add `version: 1`" if path == ("version",) else None
+        )
+    if kind == "literal_error" and path == ("version",):
+        text = f"version: expected 1, the only version there is, got {shown(value)}"
+        return document.problem("version", text, document.location(path), "a newer kapso-sync may know it")
+    is_key = item["loc"][-1] == "[key]"
+    expected = _EXPECTED[kind](item) if kind in _EXPECTED else str(item["msg"])
+    text = f"{name}: {expected}" + (
+        "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value)}"
+    )
+    return document.problem("value", text, document.location(path, key=is_key), _hint(kind, value))
+
+
+def _got(document: Document, path: Path, value: Json) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
+
+
+def _hint(kind: str, value: Json) -> str | None:
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
+        return "write true or false, without quotes"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f'quote it, if it is text: "{shown(value)}"'
+    return None
+
+
+def _unknown_key(document: Document, model: type[BaseModel], path: Path) -> Problem:
+    owner = _model_at(model, path[:-1])
+    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+    meant = did_you_mean(str(path[-1]), known)
+    hint = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}"
+    return document.problem("unknown-key", f"{dotted(path)}: unknown key", document.location(path, key=True), hint)
+
+
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    current: Any = model
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            fields = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
+            current = _core(fields.get(str(part)))
+        else:
+            current = _core(typing.get_args(current)[-1]) if typing.get_args(current) else None
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _core(annotation: Any) -> Any:
+    """Return what is left of an annotation without ``None`` and ``Annotated``."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _core(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return _core(next(arg for arg in typing.get_args(annotation) if arg is not type(None)))
+    return annotation
+
+
+_EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "bool_type": lambda _: "expected true or false",
+    "string_type": lambda _: "expected text",
+    "int_type": lambda _: "expected a whole number",
+    "dict_type": lambda _: "expected a mapping",
+    "model_type": lambda _: "expected a mapping",
+    "list_type": lambda _: "expected a list",
+    "literal_error": lambda item: f"expected {item['ctx']['expected'].replace(chr(39), '')}",
+    "string_pattern_mismatch": lambda item: _PATTERNS.get(item["ctx"]["pattern"], "expected another spelling"),
+    "string_too_short": lambda _: "expected some text",
+    "string_too_long": lambda item: f"expected at most {item['ctx']['max_length']} characters",
+    "greater_than_equal": lambda item: f"expected at least {item['ctx']['ge']}",
+    "less_than_equal": lambda item: f"expected at most {item['ctx']['le']}",
+}
+
+
+def _free(path: Path) -> bool:
+    """Tell whether a path is inside JSON that is the user's own, where null is a value."""
+    return "runtime_config" in path[2:-1] or "request" in path[2:] or "json" in path[2:]
+
+
+def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:
+    if value is None:
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _nulls(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _nulls(item, (*path, index))

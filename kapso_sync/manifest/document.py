@@ -1,0 +1,249 @@
+"""YAML and JSON as plain values whose every place is known; what two readers would read differently is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from kapso_sync.errors import Location, Problem
+from kapso_sync.model.functions import Json
+
+DEEPEST = 40
+LONGEST_NUMBER = 18
+
+Path = tuple[str | int, ...]
+"""Where a value is: keys and indexes from the top."""
+
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_CONSTANTS: dict[str, Json] = {"true": True, "false": False, "null": None, "": None}
+_AMBIGUOUS = re.compile(
+    r"(?i:true|false|yes|no|on|off|y|n|null|~)"  # booleans and nulls in some readers, text in others
+    r"|[-+]?\d[\d_]*(?:\.[\d_]*)?(?:[eE][-+]?\d+)?|[-+]?\.\d[\d_]*|[-+]?\.(?i:inf|nan)"
+    r"|[-+]?0[xob][0-9a-fA-F_]+|[-+]?\d+(?::[0-5]?\d)+(?:\.\d*)?|\d{4}-\d\d?-\d\d?(?:[Tt ].*)?"
+)
+
+
+@dataclass
+class Document:
+    """A file's value, where each part of it is, and what is wrong with its form.
+
+    ``places`` gives line and column (from 1) of values, ``key_places`` of mapping keys. ``ambiguous`` holds, by path, plain
+    scalars that YAML readers disagree on; they stand in the value as text.
+    """
+
+    file: str
+    text: str
+    value: Json = None
+    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    key_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    ambiguous: dict[Path, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def location(self, path: Path, *, key: bool = False) -> Location:
+        """Return where a value (or its key) is; the nearest enclosing place when it is not in the file."""
+        if key and path in self.key_places:
+            return Location(self.file, *self.key_places[path])
+        while path and path not in self.places:
+            path = path[:-1]
+        return Location(self.file, *self.places.get(path, (1, 1)))
+
+    def problem(self, code: str, message: str, location: Location, hint: str | None = None) -> Problem:
+        """Return a problem with the source line shown."""
+        return Problem(code, message, location, hint, self.frame(location))
+
+    def frame(self, location: Location) -> str | None:
+        """Return the line of a place with a caret below, or None where there is no such line."""
+        lines = self.text.splitlines()
+        if not 0 < location.line <= len(lines):
+            return None
+        line = lines[location.line - 1][:160]
+        margin = f"{location.line:>4} | "
+        return f"{margin}{line}\n{' ' * (len(margin) + max(location.column, 1) - 1)}^"
+
+
+def read_document(file: str, content: bytes) -> Document:
+    """Return the document; a file that cannot be read at all has problems and the value None."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return _unreadable(file, "not-utf8", "the file is not UTF-8 text", line, "save it as UTF-8")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        return _unreadable(file, "nul", "the file holds a NUL character", line, "is it a text file?")
+    document = Document(file, text)
+    if file.endswith(".json") and not _check_json(document):
+        return document
+    _Reader(document).read()
+    return document
+
+
+def _unreadable(file: str, code: str, message: str, line: int, hint: str) -> Document:
+    return Document(file, "", problems=[Problem(code, message, Location(file, line, 1), hint)])
+
+
+def _check_json(document: Document) -> bool:
+    """Hold a JSON file to JSON's own rules; YAML, of which it is a subset, then gives the places."""
+    try:
+        json.loads(document.text, parse_constant=_no_constant)
+    except RecursionError:
+        document.problems.append(document.problem("too-deep", _TOO_DEEP, Location(document.file, 1, 1)))
+        return False
+    except json.JSONDecodeError as error:
+        location = Location(document.file, error.lineno, error.colno)
+        document.problems.append(document.problem("syntax", f"not valid JSON: {error.msg}", location))
+        return False
+    except ValueError as error:
+        document.problems.append(document.problem("syntax", f"not valid JSON: {error}", Location(document.file, 1, 1)))
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_TOO_DEEP = f"the file is nested deeper than {DEEPEST} levels"
+
+
+@dataclass
+class _Open:
+    """A mapping or sequence that is being read, where it is, and, for a mapping, the key whose value comes next."""
+
+    path: Path
+    value: dict[str, Json] | list[Json]
+    key: str | None = None
+    skipped: bool = False
+
+
+class _Reader:
+    """Builds the value from the parser's events, without recursion."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._open: list[_Open] = []
+        self._documents = 0
+
+    def read(self) -> None:
+        """Fill the document in."""
+        try:
+            for event in YAML(typ="safe", pure=True).parse(self._document.text):
+                if not self._take(event):
+                    return
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            hint = "YAML is indented with spaces, never with tabs" if "\\t" in str(error.problem) else None
+            self._report("syntax", f"not valid YAML: {error.problem or error.context}", place, hint)
+        except (YAMLError, RecursionError, ValueError) as error:
+            self._report("syntax", f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
+
+    def _take(self, event: Event) -> bool:
+        place = (event.start_mark.line + 1, event.start_mark.column + 1)
+        if isinstance(event, DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._report("documents", "the file holds more than one YAML document", place, "keep the first, remove `---`")
+                return False
+        elif isinstance(event, AliasEvent):
+            self._report("alias", "aliases are not read", place, "write the value out, or use `defaults`")
+            self._put(None, place)
+        elif isinstance(event, MappingStartEvent | SequenceStartEvent):
+            return self._begin(event, place)
+        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+            self._open.pop()
+        elif isinstance(event, ScalarEvent):
+            self._scalar(event, place)
+        return True
+
+    def _begin(self, event: MappingStartEvent | SequenceStartEvent, place: tuple[int, int]) -> bool:
+        self._check_plain(event, place)
+        if len(self._open) >= DEEPEST:
+            self._report("too-deep", _TOO_DEEP, place)
+            return False
+        value: dict[str, Json] | list[Json] = {} if isinstance(event, MappingStartEvent) else []
+        as_key = bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
+        if as_key:
+            self._report("key", "a key must be text", place, "quote it")
+            return False
+        path = self._put(value, place)
+        self._open.append(_Open(path, value))
+        return True
+
+    def _check_plain(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent, place: tuple[int, int]) -> None:
+        if event.anchor is not None:
+            self._report("anchor", f"anchors are not read (&{event.anchor})", place, "write the value out, or use `defaults`")
+        tag = getattr(event, "tag", None)
+        if tag is not None and not (isinstance(event, ScalarEvent) and tag == "!"):
+            self._report("tag", f"tags are not read ({tag})", place, "remove it")
+
+    def _scalar(self, event: ScalarEvent, place: tuple[int, int]) -> None:
+        self._check_plain(event, place)
+        top = self._open[-1] if self._open else None
+        if top is not None and isinstance(top.value, dict) and top.key is None:
+            self._key(top, event, place)
+            return
+        text, value = event.value, event.value
+        plain = event.style is None
+        if plain and text in _CONSTANTS:
+            value = _CONSTANTS[text]
+        elif plain and _NUMBER.fullmatch(text):
+            if len(text) > LONGEST_NUMBER:
+                self._report("number", f"a number of {len(text)} digits is not read", place, "quote it, if it is text")
+                value = 0
+            else:
+                value = float(text) if any(char in text for char in ".eE") else int(text)
+        path = self._put(value, place)
+        if plain and isinstance(value, str) and _AMBIGUOUS.fullmatch(text):
+            self._document.ambiguous[path] = text
+
+    def _key(self, top: _Open, event: ScalarEvent, place: tuple[int, int]) -> None:
+        key = event.value
+        path = (*top.path, key)
+        first = self._document.key_places.get(path)
+        if first is not None:
+            self._report("duplicate-key", f"`{key}` is given twice, first in line {first[0]}", place, "keep one of them")
+        elif event.style is None and key == "<<":
+            self._report("merge", "merge keys are not read", place, "write the values out, or use `defaults`")
+        elif event.style is None and (_AMBIGUOUS.fullmatch(key) or not key):
+            self._report("key", f"the key `{key}` is not text to every YAML reader", place, "quote it")
+        top.key, top.skipped = key, first is not None
+        if first is None:
+            self._document.key_places[path] = place
+
+    def _put(self, value: Json, place: tuple[int, int]) -> Path:
+        """Put a value where it belongs and return its path; a duplicate key's value is read, but goes nowhere."""
+        if not self._open:
+            self._document.value = value
+            self._document.places[()] = place
+            return ()
+        top = self._open[-1]
+        if isinstance(top.value, list):
+            path: Path = (*top.path, len(top.value))
+            top.value.append(value)
+        else:
+            key = top.key if top.key is not None else ""
+            path = (*top.path, f"{key} (again)" if top.skipped else key)
+            if not top.skipped:
+                top.value[key] = value
+            top.key = None
+        self._document.places[path] = place
+        return path
+
+    def _report(self, code: str, message: str, place: tuple[int, int], hint: str | None = None) -> None:
+        location = Location(self._document.file, *place)
+        self._document.problems.append(self._document.problem(code, message, location, hint))

@@ -1,0 +1,140 @@
+"""From checked models to entries: defaults applied, paths checked, each missing file its own function's failure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from kapso_sync.errors import Location, Problem
+from kapso_sync.manifest.document import Document
+from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel
+from kapso_sync.model.desired import Check, Contract, DriftPolicy, Entry, EnvSecret, FileSecret, PlainSecret, SecretSource
+from kapso_sync.model.functions import FIELDS, Json
+from kapso_sync.model.source import SourceFile
+
+GUESSED_SUFFIXES = (".ts", ".js")
+"""Where an entry names no file, it is ``<slug>`` with one of these."""
+
+
+def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str, object]:
+    """Return an entry's keys with the defaults below them. A mapping or list of the entry replaces the default's as a whole."""
+    values: dict[str, object] = {}
+    for model in (defaults, entry):
+        if model is not None:
+            values |= {name: value for name in model.model_fields_set if (value := getattr(model, name)) is not None}
+    return values
+
+
+def make_entry(slug: str, file: str, values: Mapping[str, object], location: Location) -> Entry:
+    """Return the entry for these merged keys."""
+    fields: dict[str, Json] = {name: values[name] for name in FIELDS if name in values}  # type: ignore[misc]
+    protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
+    secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
+    checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
+    return Entry(
+        slug=slug,
+        file=file,
+        location=location,
+        fields=fields,
+        contract=Contract(str(values.get("contract", Contract.AUTO))),
+        deploy=deploy is not False,
+        protected=None if protected is None else bool(protected),
+        drift=None if drift is None else DriftPolicy(str(drift)),
+        moved_from=None if moved_from is None else str(moved_from),
+        secrets={name: _secret(model) for name, model in secrets.items()},
+        checks=tuple(Check(check.request, check.expect.status, check.expect.json_) for check in checks),
+    )
+
+
+def _secret(model: SecretModel) -> SecretSource:
+    if model.env is not None:
+        return EnvSecret(model.env)
+    return FileSecret(model.file) if model.file is not None else PlainSecret(model.value or "")
+
+
+def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:
+    """Return the path of an entry's code, or what is wrong with it."""
+    if entry.file is not None:
+        wrong = path_problem(entry.file)
+        if wrong is not None:
+            return Problem("path", f"functions.{slug}.file: {entry.file!r} {wrong}", location, "name a file inside the folder")
+        return str(PurePosixPath(entry.file))
+    found = [f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES if f"{slug}{suffix}" in files]
+    if len(found) == 1:
+        return found[0]
+    wanted = " and ".join(found) if found else " nor ".join(f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES)
+    if found:
+        return Problem("two-files", f"functions.{slug}: both {wanted} exist", location, "say which one with `file`")
+    return Problem(
+        "missing-file", f"functions.{slug}: neither {wanted} exists", location, "add it, or name the code with `file`"
+    )
+
+
+def path_problem(path: str) -> str | None:
+    """Return what makes a path unfit, as the end of a sentence, or None."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or path[1:2] == ":":
+        return "is absolute"
+    if "\\" in path:
+        return "has a backslash; use forward slashes"
+    if ".." in pure.parts:
+        return "leads out of the folder"
+    if any(ord(char) < 32 for char in path):
+        return "has a control character"
+    return "names no file" if str(pure) == "." else None
+
+
+def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location: Location) -> Problem | None:
+    """Return what keeps an entry's file from being read, or None."""
+    file = files.get(path)
+    if file is None:
+        close = next((known for known in files if folded(known) == folded(path)), None)
+        hint = f"there is {close}: names are compared exactly" if close else "add the file, or mend the name"
+        return Problem("missing-file", f"functions.{slug}: {path} does not exist", location, hint)
+    if file.content is None:
+        return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)
+    return None
+
+
+def twins(files: Mapping[str, SourceFile]) -> Mapping[str, tuple[str, ...]]:
+    """Return, by path, the other files whose names differ only by case or Unicode form: some file systems take them for one."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(files):
+        groups.setdefault(folded(path), []).append(path)
+    return {
+        path: tuple(other for other in group if other != path) for group in groups.values() if len(group) > 1 for path in group
+    }
+
+
+def folded(path: str) -> str:
+    """Return a path as file systems that know no case would see it."""
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def check_names(document: Document, entries: Mapping[str, EntryModel | None]) -> None:
+    """Report names that are given twice, and ``moved_from`` that cannot be."""
+    names: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for slug, entry in entries.items():
+        if entry is None:
+            continue
+        _once(document, names, (slug, "name"), entry.name)
+        _once(document, sources, (slug, "moved_from"), entry.moved_from)
+        if entry.moved_from == slug:
+            location = document.location(("functions", slug, "moved_from"))
+            text = f"functions.{slug}.moved_from: it is the function's own slug"
+            document.problems.append(document.problem("moved-from", text, location, "remove it"))
+
+
+def _once(document: Document, seen: dict[str, str], where: tuple[str, str], value: str | None) -> None:
+    slug, key = where
+    if value is None:
+        return
+    if value in seen:
+        first = document.location(("functions", seen[value], key))
+        text = f"functions.{slug}.{key}: `{value}` is given in line {first.line} as well"
+        document.problems.append(
+            document.problem("duplicate", text, document.location(("functions", slug, key)), "make them differ")
+        )
+    seen.setdefault(value, slug)

@@ -1,0 +1,194 @@
+"""Reading everything that a functions folder declares: the manifest, folders of the Kapso CLI, and both together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from kapso_sync.errors import Location, ManifestInvalid, Problem
+from kapso_sync.manifest.checking import check
+from kapso_sync.manifest.document import Document, read_document
+from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
+from kapso_sync.manifest.folders import CliFolder, read_folders
+from kapso_sync.manifest.schema import EntryModel, ManifestModel
+from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret
+from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
+
+NAMED = 10
+"""So many unlisted files are named in the warning; the rest is counted."""
+
+_CREDENTIAL = re.compile(
+    r"(?:sk|pk|rk)[_-](?:live|test|proj|ant)[_-]\S{8,}|gh[pousr]_\w{20,}|glpat-\S{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-\S{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ\w{10,}\.eyJ\w{10,}"
+)
+
+
+def read_manifest(snapshot: Snapshot, *, expected: bool = False) -> Manifest:
+    """Return what the folder declares.
+
+    ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. Raises
+    `ManifestInvalid` with every problem of the manifest; a file that is missing or unreadable is only its own function's.
+    """
+    document, model = _read_file(snapshot)
+    folders = list(read_folders(snapshot.files))
+    if document is None and (expected or not folders):
+        raise ManifestInvalid([_missing(snapshot, expected=expected)])
+    entries: Mapping[str, EntryModel | None] = (model.functions or {}) if model else {}
+    if document is not None:
+        check_names(document, entries)
+        _check_code_once(document, entries, folders)
+        if document.problems:
+            raise ManifestInvalid(sorted(document.problems, key=_position))
+    assembly = _Assembly(snapshot.files, document, model)
+    for slug, entry in entries.items():
+        assembly.add_entry(slug, entry or EntryModel(), next((f for f in folders if f.slug == slug), None))
+    counts = Counter(folder.slug for folder in folders)
+    for folder in folders:
+        if folder.slug not in entries:
+            assembly.add_folder(folder, twice=counts[folder.slug] > 1)
+    assembly.notices += [notice for folder in folders for notice in folder.notices]
+    return assembly.manifest(present=document is not None)
+
+
+def _read_file(snapshot: Snapshot) -> tuple[Document | None, ManifestModel | None]:
+    found = [name for name in MANIFEST_NAMES if name in snapshot.files]
+    if not found:
+        return None, None
+    name = found[0]
+    if len(found) > 1:
+        raise ManifestInvalid(
+            [Problem("two-manifests", f"there are {' and '.join(found)}", Location(name), "keep one of them")]
+        )
+    file = snapshot.files[name]
+    if file.content is None:
+        raise ManifestInvalid([Problem("unreadable-file", f"{name} {file.problem}", Location(name))])
+    document = read_document(name, file.content)
+    if document.value is None and not document.problems:
+        hint = "start with `version: 1` and `functions:`"
+        document.problems.append(Problem("empty", "the manifest is empty", Location(name, 1, 1), hint))
+    if document.problems:
+        raise ManifestInvalid(sorted(document.problems, key=_position))
+    return document, check(document, ManifestModel)
+
+
+def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
+    where = snapshot.path or snapshot.source
+    if expected:
+        return Problem(
+            "missing-manifest", f"the manifest of the last revision is gone from {where}", None, "restore it from git"
+        )
+    return Problem(
+        "missing-manifest",
+        f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}",
+        None,
+        "is --path right? `kapso-sync schema` says what a manifest looks like",
+    )
+
+
+def _check_code_once(document: Document, entries: Mapping[str, EntryModel | None], folders: list[CliFolder]) -> None:
+    for folder in folders:
+        entry = entries.get(folder.slug)
+        if entry is not None and entry.file is not None:
+            text = f"functions.{folder.slug}: its code is given here and by {folder.location.file}"
+            location = document.location(("functions", folder.slug, "file"))
+            hint = "remove `file` here to add to the folder, or remove the folder"
+            document.problems.append(document.problem("code-twice", text, location, hint))
+
+
+def _position(problem: Problem) -> tuple[float, int]:
+    location = problem.location
+    return (location.line, location.column) if location else (math.inf, 0)
+
+
+class _Assembly:
+    """The entries so far, and those that cannot be used."""
+
+    def __init__(self, files: Mapping[str, SourceFile], document: Document | None, model: ManifestModel | None) -> None:
+        self._files = files
+        self._document = document
+        self._defaults = model.defaults if model else None
+        self._twins = twins(files)
+        self._entries: list[Entry] = []
+        self._broken: dict[str, tuple[Problem, ...]] = {}
+        self.notices: list[Notice] = []
+
+    def add_entry(self, slug: str, entry: EntryModel, folder: CliFolder | None) -> None:
+        """Add a manifest entry; one without ``file`` adds its keys to a folder of the same slug."""
+        location = self._document.location(("functions", slug), key=True) if self._document else Location("")
+        values = merged(entry, self._defaults)
+        if folder is not None:
+            if folder.problems:
+                self._broken[slug] = folder.problems
+                return
+            values = merged(None, self._defaults) | dict(folder.values) | merged(entry, None)
+            self._add(slug, folder.file, values, location)
+            return
+        file = choose_file(slug, entry, self._files, location)
+        if isinstance(file, Problem):
+            self._broken[slug] = (file,)
+        else:
+            self._add(slug, file, values, location)
+
+    def add_folder(self, folder: CliFolder, *, twice: bool) -> None:
+        """Add a folder that the manifest does not name."""
+        if folder.problems:
+            self._broken[folder.slug] = folder.problems
+        elif twice:
+            hint = "give each folder its own `slug`"
+            self._broken[folder.slug] = (
+                Problem("duplicate", f"two folders have the slug `{folder.slug}`", folder.location, hint),
+            )
+        else:
+            values = merged(None, self._defaults) | dict(folder.values)
+            self._add(folder.slug, folder.file, values, folder.location)
+
+    def _add(self, slug: str, file: str, values: Mapping[str, object], location: Location) -> None:
+        problem = file_problem(slug, file, self._files, location)
+        if problem is None and file in self._twins:
+            others = ", ".join(self._twins[file])
+            text = f"functions.{slug}: {file} and {others} differ only by case or Unicode form"
+            problem = Problem("colliding-names", text, location, "rename one of them")
+        if problem is not None:
+            self._broken[slug] = (problem,)
+            return
+        entry = make_entry(slug, file, values, location)
+        self._entries.append(entry)
+        self.notices += _notices(entry)
+
+    def manifest(self, *, present: bool) -> Manifest:
+        """Return everything, sorted by slug."""
+        entries = tuple(sorted(self._entries, key=lambda entry: entry.slug))
+        return Manifest(entries, dict(sorted(self._broken.items())), tuple(self.notices), present)
+
+
+def _notices(entry: Entry) -> Iterator[Notice]:
+    for what, given in (("secrets", entry.secrets), ("checks", entry.checks)):
+        if given:
+            yield Notice("not-applied", f"functions.{entry.slug}.{what}: not applied yet by this version", entry.location)
+    for name, source in entry.secrets.items():
+        if isinstance(source, PlainSecret) and _CREDENTIAL.search(source.value):
+            text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
+            yield Notice("credential-value", text, entry.location)
+
+
+def unlisted_files(snapshot: Snapshot, used: frozenset[str]) -> tuple[Notice, ...]:
+    """Return a warning that names code files which no entry uses; folders of the Kapso CLI may hold tests and fixtures."""
+    cli_folders = {path.partition("/")[0] for path in snapshot.files if path.partition("/")[2] == FUNCTION_FILE}
+    unused = [
+        path
+        for path in sorted(snapshot.files)
+        if path not in used and path.partition("/")[0] not in cli_folders and _looks_like_a_function(path)
+    ]
+    if not unused:
+        return ()
+    more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
+    plural = "files are" if len(unused) > 1 else "file is"
+    return (Notice("unlisted-file", f"{len(unused)} code {plural} named by no entry: {', '.join(unused[:NAMED])}{more}"),)
+
+
+def _looks_like_a_function(path: str) -> bool:
+    name = PurePosixPath(path).name
+    return name.endswith(CODE_SUFFIXES) and not re.search(r"\.(?:d|test|spec|config)\.[cm]?[jt]sx?$", name)

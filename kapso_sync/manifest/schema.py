@@ -1,0 +1,116 @@
+"""What a manifest looks like: the models it is checked with, from which its JSON Schema is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from kapso_sync.model.functions import Json
+
+SLUG_PATTERN = "^[a-z0-9-]+$"
+SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
+VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
+
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
+SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
+FilePath = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class SecretModel(_Strict):
+    """Where a secret's value comes from: exactly one of the three."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    env: Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)] | None = Field(
+        default=None, description="An environment variable of the daemon."
+    )
+    file: FilePath | None = Field(default=None, description="A file below the secrets folder.")
+    value: str | None = Field(default=None, description="Plain configuration; not for credentials.")
+
+
+class ExpectModel(_Strict):
+    """What an answer must be."""
+
+    status: Annotated[int, Field(ge=100, le=599)] | None = Field(default=None, description="The HTTP status.")
+    json_: JsonValue = Field(default=None, alias="json", description="A subset of the answer's JSON.")
+
+
+class CheckModel(_Strict):
+    """A request to send after each deployment."""
+
+    request: JsonValue = Field(default=None, description="The request's JSON.")
+    expect: ExpectModel = Field(description="What the answer must be.")
+
+
+class SharedModel(_Strict):
+    """What an entry and the defaults have in common. A field that is left out is not managed."""
+
+    description: str | None = Field(default=None, description="Text shown on Kapso.")
+    function_type: Literal["cloudflare_worker", "supabase_function"] | None = Field(default=None, description="Where it runs.")
+    invoke_response_mode: Literal["passthrough", "wrapped"] | None = Field(default=None, description="How Kapso answers.")
+    public_endpoint: bool | None = Field(default=None, description="Callers need no API key.")
+    runtime_config: dict[str, JsonValue] | None = Field(default=None, description="Free-form settings of the runtime.")
+    contract: Literal["auto", "script", "module"] | None = Field(default=None, description="How the code presents its handler.")
+    deploy: bool | None = Field(default=None, description="False keeps it a draft.")
+    protected: bool | None = Field(default=None, description="True: never deleted by kapso-sync.")
+    drift: Literal["correct", "report"] | None = Field(default=None, description="What to do about changes made on Kapso.")
+    secrets: dict[SecretName, SecretModel] | None = Field(default=None, description="Secrets by name.")
+    checks: list[CheckModel] | None = Field(default=None, description="Requests to send after each deployment.")
+
+
+class EntryModel(SharedModel):
+    """One function."""
+
+    file: FilePath | None = Field(
+        default=None, description="The code, relative to the manifest. Default: <slug>.ts or <slug>.js."
+    )
+    name: Name | None = Field(default=None, description="The name shown on Kapso. Default: the slug.")
+    moved_from: Slug | None = Field(default=None, description="The slug it had before; id, URL and secrets stay.")
+
+
+class ManifestModel(_Strict):
+    """The whole manifest."""
+
+    version: Literal[1] = Field(description="The manifest's version.")
+    defaults: SharedModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
+    functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
+
+
+class FolderModel(BaseModel):
+    """A ``function.yaml`` of the Kapso CLI; keys that are not ours are Kapso's business."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    slug: Slug | None = None
+    entrypoint: FilePath | None = None
+    name: Name | None = None
+    description: str | None = None
+    function_type: Literal["cloudflare_worker", "supabase_function"] | None = None
+    invoke_response_mode: Literal["passthrough", "wrapped"] | None = None
+    public_endpoint: bool | None = None
+    runtime_config: dict[str, JsonValue] | None = None
+
+
+def json_schema() -> dict[str, Json]:
+    """Return the JSON Schema of a manifest, with the draft it is written for."""
+    schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
+    slugs = schema["properties"]["functions"]["anyOf"][0]
+    slugs["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    _forbid_nulls(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "kapso-sync manifest"}
+
+
+def _forbid_nulls(schema: dict[str, Any]) -> None:
+    """A key with nothing behind it is a mistake everywhere but for a function that is all defaults."""
+    for model in (schema, *schema["$defs"].values()):
+        for name, field in model.get("properties", {}).items():
+            options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+            if "anyOf" in field and name not in ("request", "json"):
+                rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+                model["properties"][name] = {**(options[0] if len(options) == 1 else {"anyOf": options}), **rest}

@@ -1,0 +1,249 @@
+"""Settings: flag over environment over ``--env-file`` over default. The only reader of the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.model.desired import DriftPolicy, Notice
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import AdoptPolicy
+
+DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
+LONGEST = 7 * 24 * 3600.0
+"""Longest duration that a setting may name, in seconds."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds from ``300ms``, ``20s``, ``5m``, ``1h30m``; raises ValueError for nothing, zero, or more than a week."""
+    if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
+        raise ValueError("expected a duration such as 300ms, 20s or 5m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    if not 0 < seconds <= LONGEST:
+        raise ValueError("expected a duration above zero and of at most 7d")
+    return seconds
+
+
+def parse_boolean(value: object) -> bool:
+    """Return a boolean from true or false, 1 or 0, yes or no; raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise ValueError("expected true or false")
+
+
+def parse_share(value: object) -> float:
+    """Return a fraction from ``80%``; raises ValueError."""
+    match = re.fullmatch(r"(\d{1,3})%", str(value).strip())
+    if match is None or not 1 <= int(match[1]) <= 100:
+        raise ValueError("expected a percentage from 1% to 100%")
+    return int(match[1]) / 100
+
+
+def parse_max_delete(value: object) -> MaxDelete:
+    """Return a limit from ``25%`` or ``5``; raises ValueError."""
+    if isinstance(value, MaxDelete):
+        return value
+    match = re.fullmatch(r"(\d{1,6})(%?)", str(value).strip())
+    if match is None or (match[2] and not 1 <= int(match[1]) <= 100):
+        raise ValueError("expected a number, or a percentage from 1% to 100%")
+    return MaxDelete(int(match[1]), percent=bool(match[2]))
+
+
+def _blank_is_none(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Boolean = Annotated[bool, BeforeValidator(parse_boolean)]
+Share = Annotated[float, BeforeValidator(parse_share)]
+Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
+Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+
+
+class Settings(BaseModel):
+    """Every setting, checked. Durations are seconds. Secrets from files are read anew each time they are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    api_key: Secret = Field(default=None, description="The project's API key.")
+    api_key_file: OptionalPath = Field(default=None, description="A file that holds the key; read again at every call.")
+    api_base_url: str = Field(default=DEFAULT_BASE_URL, description="Kapso's API; a host alone gets `/platform/v1`.")
+    allow_http: Boolean = Field(default=False, description="Allow `http://` to hosts other than loopback.")
+    source: Text = Field(default=None, description="The folder or git repository. Default: the current folder.")
+    path: Text = Field(default=None, description="The functions folder in a repository. Default: `functions`, else the root.")
+    branch: Text = Field(default=None, description="The branch to follow. Default: the remote's own.")
+    ref: Text = Field(default=None, description="A tag or a commit, in place of a branch.")
+    env: Text = Field(default=None, description="The environment's name; part of the owner.")
+    state_dir: OptionalPath = Field(
+        default=None, description="Where to remember; one sub-folder per API, source, path and env."
+    )
+    owner: Text = Field(default=None, description="Who owns the functions. Default: from the git remote and path.")
+    prune: Boolean = Field(default=False, description="Delete owned functions that left git.")
+    max_delete: Deletions = Field(
+        default=MaxDelete(25, percent=True), description="Most deletions, and recreations, in a pass."
+    )
+    allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
+    drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")
+    adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Functions that are nobody's.")
+    concurrency: int = Field(default=8, ge=1, le=64, description="Functions in the works at once, deployments included.")
+    rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
+    rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
+    request_timeout: Duration = Field(
+        default=30.0, description="Deadline of one API request, and of a git transfer times four."
+    )
+    deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
+    deploy_poll: Duration = Field(default=2.0, description="First look at running deployments; grows fivefold.")
+    log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        default=None, description="How much to log. Default: `info`; where a person watches, what the screen does not show."
+    )
+    git_token: Secret = Field(default=None, description="Password or token for an https remote.")
+    git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")
+    git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
+    git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
+    git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
+
+    def key(self) -> str:
+        """Return the API key, read anew; raises `ConfigError` when there is none."""
+        return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
+
+    def git_password(self) -> str | None:
+        """Return the git token, read anew, or None."""
+        return _secret("git_token", self.git_token, self.git_token_file)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"KAPSO_{name.upper()}" if name in ("api_key", "api_key_file", "api_base_url") else f"KAPSO_SYNC_{name.upper()}"
+
+
+VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
+
+_DAEMON = (
+    "INTERVAL",
+    "GIT_INTERVAL",
+    "DEBOUNCE",
+    "CHECK_DELAY",
+    "CHECK_WINDOW",
+    "SECRET_ENV",
+    "SECRETS_DIR",
+    "LISTEN",
+    "WEBHOOK_SECRET",
+    "WEBHOOK_SECRET_FILE",
+    "ADMIN_TOKEN",
+    "ADMIN_TOKEN_FILE",
+)
+RESERVED = frozenset(f"KAPSO_SYNC_{name}" for name in _DAEMON)
+"""Settings of the daemon: one file of settings may serve both, so these are no mistake here."""
+
+
+def load_settings(
+    overrides: Mapping[str, object], *, env_file: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings; raises one `ConfigError` that lists every wrong one, and never shows a secret's value.
+
+    ``overrides`` come by setting name (``state_dir``), ``environment`` (default: the process's own) by variable.
+    """
+    environment = os.environ if environment is None else environment
+    merged: dict[str, object] = {}
+    for layer in (_read_env_file(env_file), environment):
+        merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES}
+    merged |= overrides
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
+    """Return a warning for each ``KAPSO_SYNC_…`` variable that is no setting."""
+    known = VARIABLES.keys() | RESERVED
+    notices = []
+    for name in sorted(environment):
+        if name.startswith("KAPSO_SYNC_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            notices.append(Notice("unknown-setting", f"{name} is not a setting{hint}"))
+    return tuple(notices)
+
+
+def _read_env_file(path: Path | None) -> Mapping[str, str]:
+    if path is None:
+        return {}
+    from dotenv import dotenv_values  # noqa: PLC0415 - only who names a file pays for the import
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return {name: value for name, value in dotenv_values(stream=file, interpolate=False).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--env-file {path} cannot be read: {error}", hint="name a file of NAME=value lines") from error
+
+
+def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    if file is None:
+        return value.get_secret_value().strip() if value is not None else None
+    if value is not None:
+        raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{variable(name)}_FILE {file} cannot be read: {reason}", hint="mount the secret there") from error
+    if not text:
+        raise ConfigError(f"{variable(name)}_FILE {file} is empty", hint="write the secret into it")
+    return text
+
+
+def _missing_key() -> str:
+    raise ConfigError(
+        "no API key",
+        hint="set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it (Kapso's dashboard, Project settings, API keys)",
+    )
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    lines = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0])
+        field = Settings.model_fields.get(name)
+        secret = field is not None and field.annotation == SecretStr | None
+        shown = "" if secret else f" is {item['input']!r}"
+        lines.append(f"{variable(name)}{shown}: {_expected(item)}")
+    first, *rest = lines
+    return ConfigError(
+        f"{first}" + "".join(f"; {line}" for line in rest),
+        hint="flags and variables share these rules; `docs/settings.md` lists them all",
+    )
+
+
+_EXPECTATIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "literal_error": lambda context: f"expected {context['expected']}",
+    "enum": lambda context: f"expected {context['expected']}",
+    "int_parsing": lambda _: "expected a whole number",
+    "greater_than_equal": lambda context: f"expected at least {context['ge']}",
+    "less_than_equal": lambda context: f"expected at most {context['le']}",
+}
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    explain = _EXPECTATIONS.get(str(item["type"]))
+    if explain is not None:
+        return explain(item.get("ctx", {}))
+    return str(item["msg"]).removeprefix("Value error, ").lower().removeprefix("value error, ")

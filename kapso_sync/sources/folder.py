@@ -1,0 +1,136 @@
+"""A folder as a source: everything is read, then checked not to have moved meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
+from kapso_sync.model import events
+from kapso_sync.model.source import Revision, Snapshot, SourceFile, folder_digest
+from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+
+ATTEMPTS = 5
+"""So often a folder that moved while it was read is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file as the listing found it: two listings that agree bracket an unmoved folder."""
+
+    path: str
+    target: str
+    stamp: tuple[int, int, int] | None
+    problem: str | None = None
+
+
+class FolderSource:
+    """Reads a folder. ``describe`` returns what ``git describe`` would say of it, or None."""
+
+    def __init__(
+        self,
+        root: Path,
+        path: str | None,
+        *,
+        work_tree: bool,
+        listener: events.Listener,
+        describe: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._root = root
+        self._path = path
+        self._work_tree = work_tree
+        self._emit = listener
+        self._describe = describe
+        self._last: str | None = None
+
+    async def fetch(self) -> Snapshot:
+        """Return the folder as it is.
+
+        Raises `SourceMissing`, `SourceUnstable` when it does not hold still, and `InvalidSource` beyond the limits.
+        """
+        snapshot = await asyncio.to_thread(self._read)
+        revision = snapshot.revision.id
+        if revision == self._last:
+            self._emit(events.SourceUnchanged(revision=revision))
+        else:
+            self._emit(events.SourceChanged(revision=revision, previous=self._last))
+        self._last = revision
+        return snapshot
+
+    def _read(self) -> Snapshot:
+        for _ in range(ATTEMPTS):
+            root = Path(os.path.realpath(self._root))
+            home, path = self._home(root)
+            before = list(_listing(home))
+            files = {seen.path: _load(seen) for seen in before}
+            if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
+                revision = Revision(folder_digest(files), described=self._describe())
+                return Snapshot(str(self._root), revision, path, files)
+        raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
+
+    def _home(self, root: Path) -> tuple[Path, str]:
+        if not root.is_dir():
+            raise SourceMissing(f"{self._root} is not a folder", hint="name a folder with functions, or a git repository")
+        path = self._path
+        if path is None:
+            path = DEFAULT_FOLDER if self._work_tree and (root / DEFAULT_FOLDER).is_dir() else ""
+        home = Path(os.path.realpath(root / path))
+        if not home.is_dir() or not home.is_relative_to(root):
+            raise SourceMissing(
+                f"{self._root} has no folder {path}", hint="--path names the functions folder inside the source"
+            )
+        return home, path
+
+
+def _listing(home: Path) -> Iterator[_Seen]:
+    """Yield every file that can matter, in a fixed order; links are followed as long as they stay inside."""
+    pending, count = [""], 0
+    while pending:
+        folder = pending.pop()
+        try:
+            names = sorted(os.listdir(home / folder))  # noqa: PTH208 - names, which need not be text
+        except OSError as error:
+            if not folder:
+                raise SourceUnavailable(f"{home} cannot be read: {error.strerror}", hint="the next pass tries again") from error
+            continue
+        for name in names:
+            path = f"{folder}/{name}" if folder else name
+            full = home / path
+            real = os.path.realpath(full)
+            inside = Path(real).is_relative_to(home)
+            if inside and os.path.isdir(real):  # noqa: PTH112 - a path that may not be text
+                if is_entered(name) and not full.is_symlink():
+                    pending.append(path)
+            elif is_read(name):
+                count += 1
+                check_count(count, str(home))
+                yield _look(path, real, inside=inside)
+
+
+def _look(path: str, real: str, *, inside: bool) -> _Seen:
+    if not inside:
+        return _Seen(path, real, None, "is a link that leads out of the folder")
+    try:
+        found = os.stat(real)  # noqa: PTH116 - a path that may not be text
+    except OSError as error:
+        return _Seen(path, real, None, f"cannot be read: {error.strerror}")
+    stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+    if not stat.S_ISREG(found.st_mode):
+        return _Seen(path, real, stamp, "is not a regular file")
+    return _Seen(path, real, stamp, too_large(path, found.st_size))
+
+
+def _load(seen: _Seen) -> SourceFile:
+    if seen.problem is not None:
+        return SourceFile(seen.path, None, seen.problem)
+    try:
+        descriptor = os.open(seen.target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            size = seen.stamp[1] if seen.stamp else 0
+            return SourceFile(seen.path, file.read(size + 1))
+    except OSError as error:
+        return SourceFile(seen.path, None, f"cannot be read: {error.strerror}")

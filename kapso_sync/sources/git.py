@@ -1,0 +1,268 @@
+"""A git repository as a source: a bare, shallow mirror of one branch, tag or commit, and blobs read from one commit's tree."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kapso_sync.errors import SourceMissing, SourceUnavailable
+from kapso_sync.model import events
+from kapso_sync.model.source import Revision, Snapshot, SourceFile
+from kapso_sync.sources.command import Git, GitFailed
+from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+from kapso_sync.sources.spec import SourceSpec
+
+if TYPE_CHECKING:
+    from git.objects import Blob, Tree
+
+MOST_PACKS = 50
+"""Each fetch leaves a pack; beyond this many the mirror is made anew, which a shallow one can afford."""
+
+_OURS = "refs/kapso-sync/head"
+_COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+_LINK, _SUBMODULE = 0o120000, 0o160000
+_REFUSED = re.compile(
+    r"authentication failed|could not read (username|password)|permission denied|access denied|\b40[13]\b"
+    r"|host key verification failed|terminal prompts disabled",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(
+    r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the remote says: the ref to fetch, its commit (None where only a fetch can tell), and the default branch."""
+
+    ref: str
+    commit: str | None
+    default_branch: str | None
+
+
+class GitSource:
+    """Reads a git repository through a mirror of its own in the folder ``mirror``."""
+
+    def __init__(self, spec: SourceSpec, mirror: Path, git: Git, listener: events.Listener) -> None:
+        self._spec = spec
+        self._mirror = mirror
+        self._git = git
+        self._emit = listener
+        self._last: Snapshot | None = None
+
+    async def default_branch(self) -> str | None:
+        """Return the branch that the remote's HEAD names; raises `SourceUnavailable` or `SourceMissing`."""
+        return (await self._head()).default_branch
+
+    async def fetch(self) -> Snapshot:
+        """Return the wanted revision; nothing is fetched when the mirror has it already.
+
+        Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceMissing` when the repository, the
+        branch, the ref or the functions folder is not there.
+        """
+        head = await self._head()
+        if self._last is not None and head.commit == self._last.revision.id:
+            self._emit(events.SourceUnchanged(revision=self._last.revision.id))
+            return self._last
+        snapshot = await self._read(head)
+        previous = self._last.revision.id if self._last else None
+        revision = snapshot.revision
+        if revision.id == previous:
+            self._emit(events.SourceUnchanged(revision=revision.id))
+        else:
+            self._emit(
+                events.SourceChanged(revision=revision.id, previous=previous, subject=revision.subject, author=revision.author)
+            )
+        self._last = snapshot
+        return snapshot
+
+    async def _head(self) -> _Head:
+        """Ask the remote, in one ``ls-remote``, what the wanted name stands for."""
+        branch, ref = self._spec.branch, self._spec.ref
+        patterns = ["HEAD"]
+        patterns += [f"refs/heads/{branch}"] if branch else []
+        patterns += [f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}"] if ref else []
+        text = await self._remote(["ls-remote", "--symref", "--", self._spec.location, *patterns])
+        commits: dict[str, str] = {}
+        default_branch = None
+        for line in text.splitlines():
+            value, _, name = line.partition("\t")
+            if value.startswith("ref:") and name == "HEAD":
+                default_branch = value.removeprefix("ref:").strip().removeprefix("refs/heads/")
+            else:
+                commits[name] = value
+        if ref is not None:
+            tag = f"refs/tags/{ref}"
+            if tag in commits:
+                return _Head(tag, commits.get(f"{tag}^{{}}", commits[tag]), default_branch)
+            if _COMMIT_ID.fullmatch(ref):
+                return _Head(ref, ref if len(ref) == 40 else None, default_branch)
+            raise SourceMissing(
+                f"{self._spec.location} has no tag or commit {ref}", hint="--branch names a branch, --ref a tag or commit"
+            )
+        name = f"refs/heads/{branch}" if branch else "HEAD"
+        if name not in commits:
+            what = f"branch {branch}" if branch else "commit yet"
+            raise SourceMissing(f"{self._spec.location} has no {what}", hint="push the branch, or name another with --branch")
+        return _Head(name, commits[name], default_branch)
+
+    async def _read(self, head: _Head) -> Snapshot:
+        """Fetch what is missing and read it; a mirror that turns out broken is wiped and made anew, once."""
+        try:
+            commit = await self._obtain(head)
+            return await asyncio.to_thread(self._snapshot, commit)
+        except (GitFailed, _Broken):
+            await asyncio.to_thread(_wipe, self._mirror)
+        try:
+            commit = await self._obtain(head)
+            return await asyncio.to_thread(self._snapshot, commit)
+        except GitFailed as error:
+            raise self._explain(error) from error
+        except _Broken as error:
+            raise SourceUnavailable(f"the repository cannot be read: {error}", hint="run git fsck on the remote") from error
+
+    async def _obtain(self, head: _Head) -> str:
+        """Return the full id of the wanted commit, present in the mirror."""
+        if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MOST_PACKS:
+            await asyncio.to_thread(_wipe, self._mirror)
+        if not (self._mirror / "HEAD").is_file():
+            self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
+            await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
+        if head.commit is not None and await self._has(head.commit):
+            return head.commit
+        try:
+            await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
+        except GitFailed:
+            if not _COMMIT_ID.fullmatch(head.ref):
+                raise
+            # Servers need not hand out a bare commit id: then it is looked for in the history of all branches.
+            depth = ["--unshallow"] if (self._mirror / "shallow").exists() else []
+            await self._fetch(*depth, "+refs/heads/*:refs/kapso-sync/heads/*")
+        wanted = head.commit or (head.ref if _COMMIT_ID.fullmatch(head.ref) else _OURS)
+        try:
+            commit = await self._in_mirror("rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
+        except GitFailed as error:
+            if _COMMIT_ID.fullmatch(wanted) and head.ref == wanted:
+                raise SourceMissing(f"{self._spec.location} has no commit {wanted}", hint="is it pushed?") from error
+            raise
+        return commit.strip()
+
+    async def _has(self, commit: str) -> bool:
+        try:
+            await self._in_mirror("cat-file", "-e", f"{commit}^{{tree}}")
+        except GitFailed:
+            return False
+        return True
+
+    async def _fetch(self, *arguments: str) -> None:
+        command = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head", "--no-auto-gc"]
+        options = [argument for argument in arguments if argument.startswith("--")]
+        refs = [argument for argument in arguments if not argument.startswith("--")]
+        await self._git.run([f"--git-dir={self._mirror}", *command, *options, "--", self._spec.location, *refs], network=True)
+
+    async def _in_mirror(self, *arguments: str) -> str:
+        return await self._git.run([f"--git-dir={self._mirror}", *arguments])
+
+    async def _remote(self, arguments: list[str]) -> str:
+        try:
+            return await self._git.run(arguments, network=True)
+        except GitFailed as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: GitFailed) -> SourceUnavailable | SourceMissing:
+        where = self._spec.location
+        if _REFUSED.search(error.text):
+            return SourceUnavailable(
+                f"{where} refuses us: {error.text}",
+                hint="look at KAPSO_SYNC_GIT_TOKEN(_FILE), KAPSO_SYNC_GIT_SSH_KEY_FILE and KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE",
+            )
+        if _MISSING.search(error.text):
+            return SourceMissing(
+                f"{where} is no repository we can see: {error.text}", hint="is the URL right, and the token allowed?"
+            )
+        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="the next pass tries again")
+
+    def _snapshot(self, commit_id: str) -> Snapshot:
+        # GitPython takes a tenth of a second to import, and only a git source needs it.
+        import git  # noqa: PLC0415
+        from gitdb import GitDB  # type: ignore[import-untyped]  # noqa: PLC0415
+        from gitdb.exc import ODBError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        repository = None
+        try:
+            # The pure-Python object database starts no git process, so nothing of our environment can leak into one.
+            repository = git.Repo(self._mirror, odbt=GitDB)
+            commit = repository.commit(commit_id)
+            tree, path = self._home(commit.tree)
+            files = {file.path: file for file in _files(tree)}
+            author, message = commit.author.name, str(commit.message)
+            revision = Revision(
+                commit.hexsha,
+                subject=message.splitlines()[0][:200] if message.strip() else None,
+                author=author,
+                committed_at=datetime.fromtimestamp(commit.committed_date, UTC),
+            )
+        except (ODBError, git.GitError, OSError, ValueError, AssertionError, IndexError, KeyError) as error:
+            raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        finally:
+            if repository is not None:
+                repository.close()
+        return Snapshot(self._spec.location, revision, path, files)
+
+    def _home(self, root: Tree) -> tuple[Tree, str]:
+        path = self._spec.path
+        if path is None:
+            path = DEFAULT_FOLDER if any(tree.name == DEFAULT_FOLDER for tree in root.trees) else ""
+        tree = root
+        for name in path.split("/") if path else []:
+            found = next((child for child in tree.trees if child.name == name), None)
+            if found is None:
+                raise SourceMissing(
+                    f"{self._spec.location} has no folder {path}", hint="--path names the functions folder inside it"
+                )
+            tree = found
+        return tree, path
+
+
+class _Broken(Exception):
+    """The mirror holds something unreadable."""
+
+
+def _files(home: Tree) -> Iterator[SourceFile]:
+    pending, count = [("", home)], 0
+    while pending:
+        prefix, tree = pending.pop()
+        for item in tree:
+            name = str(item.name)
+            path = f"{prefix}{name}"
+            if item.type == "tree":
+                if is_entered(name):
+                    pending.append((f"{path}/", item))
+            elif is_read(name) or item.mode == _SUBMODULE:
+                count += 1
+                check_count(count, str(home.path) or "the repository")
+                yield _file(path, item)
+
+
+def _file(path: str, blob: Blob) -> SourceFile:
+    if blob.mode == _SUBMODULE:
+        return SourceFile(path, None, "is a submodule, which is not followed")
+    if blob.mode == _LINK:
+        return SourceFile(path, None, "is a symbolic link, which is not followed in a repository")
+    problem = too_large(path, blob.size)
+    return SourceFile(path, None if problem else blob.data_stream.read(), problem)
+
+
+def _wipe(folder: Path) -> None:
+    """Empty a folder; it may be a mount point, so it stays itself."""
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item, ignore_errors=True)
+        else:
+            item.unlink(missing_ok=True)

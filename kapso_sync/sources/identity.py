@@ -1,0 +1,105 @@
+"""Who owns what comes from a source: one spelling for every way to write the same remote."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+_SAFE = "/._-~+@"
+_ORIGIN = re.compile(r'^\s*\[remote\s+"origin"\]\s*$')
+_SECTION = re.compile(r"^\s*\[")
+_URL = re.compile(r"^\s*url\s*=\s*(?P<url>\S.*?)\s*$")
+
+
+def remote_identity(location: str, path: str) -> str:
+    """Return ``host/org/repo//path``: scheme, user, port, ``.git`` and the host's case make no difference.
+
+    A repository on this machine is named by its path. White space and brackets are percent-encoded.
+    """
+    if "://" in location:
+        parts = urlsplit(location)
+        host, repository = (parts.hostname or "").lower(), unquote(parts.path)
+    elif "@" in location.partition("/")[0] and ":" in location:
+        _, _, rest = location.partition("@")
+        host, _, repository = rest.partition(":")
+        host = host.lower()
+    else:
+        host, repository = "", location
+    name = repository.strip("/").removesuffix(".git").rstrip("/")
+    whole = f"{host}/{name}" if host else f"file/{name}"
+    return quote(f"{whole}//{path}" if path else whole, safe=_SAFE)
+
+
+def folder_identity(folder: Path) -> str:
+    """Return a folder's name and a hash of its path, for a folder that knows no remote."""
+    digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"folder/{quote(folder.name or 'root', safe=_SAFE)}-{digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """A git work tree, read as text: git itself is never run in one, since its configuration may name programs.
+
+    ``origin`` is the remote's URL; ``head`` says what is checked out, like ``main@4f1c2ab``.
+    """
+
+    root: Path
+    origin: str | None
+    head: str | None
+
+
+def find_work_tree(folder: Path) -> WorkTree | None:
+    """Return the work tree that a folder is in, or None."""
+    for parent in (folder, *folder.parents):
+        dot_git = parent / ".git"
+        if dot_git.is_dir():
+            return WorkTree(parent, _origin(dot_git / "config"), _head(dot_git, dot_git))
+        if dot_git.is_file():
+            private = _private_dir(dot_git)
+            common = _common_dir(private)
+            return WorkTree(parent, _origin(common / "config"), _head(private, common))
+    return None
+
+
+def _private_dir(dot_git: Path) -> Path:
+    return Path(dot_git.parent, _text(dot_git).removeprefix("gitdir:").strip())
+
+
+def _common_dir(private: Path) -> Path:
+    """Return the repository that a linked work tree belongs to."""
+    return Path(private, _text(private / "commondir").strip())
+
+
+def _head(private: Path, common: Path) -> str | None:
+    head = _text(private / "HEAD").strip()
+    if not head.startswith("ref:"):
+        return head[:12] or None
+    name = head.removeprefix("ref:").strip()
+    commit = _text(common / name).strip() or _packed(common, name)
+    branch = name.removeprefix("refs/heads/")
+    return f"{branch}@{commit[:12]}" if commit else branch
+
+
+def _packed(common: Path, name: str) -> str:
+    lines = (line.split(" ") for line in _text(common / "packed-refs").splitlines())
+    return next((parts[0] for parts in lines if len(parts) == 2 and parts[1] == name), "")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _origin(config: Path) -> str | None:
+    inside = False
+    for line in _text(config).splitlines():
+        if _SECTION.match(line):
+            inside = bool(_ORIGIN.match(line))
+        elif inside and (match := _URL.match(line)):
+            return match["url"].strip('"')
+    return None

@@ -1,0 +1,55 @@
+"""Which files of a functions folder are read, and the limits they must keep; the same for folders and for git."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from kapso_sync.errors import InvalidSource
+from kapso_sync.model.source import (
+    CODE_LIMIT,
+    CODE_SUFFIXES,
+    FILE_COUNT_LIMIT,
+    FUNCTION_FILE,
+    MANIFEST_LIMIT,
+    MANIFEST_NAMES,
+    TEXT_SUFFIXES,
+)
+
+SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+DEFAULT_FOLDER = "functions"
+"""Where a repository keeps its functions, when it has such a folder."""
+
+
+def is_read(name: str) -> bool:
+    """Tell whether a file of this name can matter: code, a manifest, or text that code imports."""
+    return not name.startswith(".") and name.endswith((*CODE_SUFFIXES, *TEXT_SUFFIXES))
+
+
+def is_entered(name: str) -> bool:
+    """Tell whether a folder of this name is looked into."""
+    return not name.startswith(".") and name not in SKIPPED_FOLDERS
+
+
+def too_large(path: str, size: int) -> str | None:
+    """Return why a file of this size is not read, as the end of a sentence that starts with its name, or None."""
+    name = PurePosixPath(path).name
+    manifest = name == FUNCTION_FILE or path in MANIFEST_NAMES
+    limit, kind = (MANIFEST_LIMIT, "a manifest") if manifest else (CODE_LIMIT, "a code file")
+    if size <= limit:
+        return None
+    return f"is {_human(size)}; the limit for {kind} is {_human(limit)}"
+
+
+def check_count(count: int, where: str) -> None:
+    """Raise `InvalidSource` when a functions folder holds too many files."""
+    if count > FILE_COUNT_LIMIT:
+        raise InvalidSource(
+            f"{where} holds more than {FILE_COUNT_LIMIT} files",
+            hint="name the functions folder with --path; node_modules and hidden folders are not counted",
+        )
+
+
+def _human(size: int) -> str:
+    if size < 1024 * 1024:
+        return f"{size / 1024:g} KiB" if size % 1024 == 0 else f"{size / 1024:.1f} KiB"
+    return f"{size / (1024 * 1024):g} MiB" if size % (1024 * 1024) == 0 else f"{size / (1024 * 1024):.1f} MiB"

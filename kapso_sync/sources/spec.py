@@ -1,0 +1,119 @@
+"""What a SOURCE means: a folder or a git repository, and what is never read."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
+
+_SCP_LIKE = re.compile(r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^\s:][^\s]*)")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class SourceKind(enum.Enum):
+    """How a source is read."""
+
+    FOLDER = enum.auto()
+    GIT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source that may be read. ``location`` is an absolute folder, or what git takes as a remote; it carries no password."""
+
+    kind: SourceKind
+    location: str
+    branch: str | None = None
+    ref: str | None = None
+    path: str | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The one transport that git may use for it."""
+        if "://" in self.location:
+            return self.location.partition("://")[0]
+        return "ssh" if _SCP_LIKE.fullmatch(self.location) else "file"
+
+
+def parse_source(
+    text: str, *, branch: str | None = None, ref: str | None = None, path: str | None = None, cwd: Path
+) -> SourceSpec:
+    """Return what a SOURCE means.
+
+    URLs, scp-like names and bare repositories are git; a folder is a folder, unless a branch or ref asks for its repository.
+    Raises `SourceRefused` for what is unsafe, `SourceMissing` where there is nothing, `ConfigError` for contradictions.
+    """
+    if branch is not None and ref is not None:
+        raise ConfigError("both a branch and a ref are given", hint="--branch follows a branch, --ref pins a tag or a commit")
+    for name, value in (("branch", branch), ("ref", ref)):
+        if value is not None and not _safe_ref(value):
+            raise SourceRefused(f"{name} {value!r} is not a name that git allows", hint="name a branch, a tag or a commit id")
+    where = _checked_path(path)
+    if text.startswith("-") or any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise SourceRefused(
+            f"source {text!r} is not a folder or a repository", hint="it must not start with - or hold control characters"
+        )
+    if "::" in text.partition("/")[0]:
+        raise SourceRefused(f"source {text!r} names a remote helper", hint="use https://, ssh://, git@host:path or a folder")
+    if "://" in text:
+        return SourceSpec(SourceKind.GIT, _checked_url(text), branch, ref, where)
+    if _SCP_LIKE.fullmatch(text):
+        return SourceSpec(SourceKind.GIT, text, branch, ref, where)
+    folder = Path(cwd, text)
+    if not folder.is_dir():
+        raise SourceMissing(f"{text} is not a folder", hint="name a folder with functions, or a git repository")
+    location = str(folder.absolute())
+    if is_bare_repository(folder) or branch is not None or ref is not None:
+        return SourceSpec(SourceKind.GIT, location, branch, ref, where)
+    return SourceSpec(SourceKind.FOLDER, location, path=where)
+
+
+def is_bare_repository(folder: Path) -> bool:
+    """Tell whether a folder is a bare git repository, by its looks."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+
+
+def _checked_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError as error:
+        raise SourceRefused(f"the source is no URL: {error}", hint="an example: https://github.com/acme/flows") from error
+    if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
+        raise SourceRefused(
+            "the source's URL carries a user name or a password",
+            hint="leave it out of the URL; a token goes into KAPSO_SYNC_GIT_TOKEN or KAPSO_SYNC_GIT_TOKEN_FILE",
+        )
+    if parts.scheme == "file":
+        folder = Path(unquote(parts.path))
+        if not folder.is_dir():
+            raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
+        return folder.as_uri()
+    if parts.scheme == "http" and host in _LOOPBACK:
+        return text
+    if parts.scheme not in ("https", "ssh"):
+        raise SourceRefused(
+            f"source {parts.scheme}:// is not read", hint="use https://, ssh://, git@host:path, file:// or a folder"
+        )
+    if not host or host.startswith("-") or not parts.path.strip("/"):
+        raise SourceRefused("the source's URL names no repository", hint="an example: https://github.com/acme/flows")
+    return text
+
+
+def _checked_path(path: str | None) -> str | None:
+    if path is None:
+        return None
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
+        raise ConfigError(f"--path {path!r} must lie inside the source", hint="use a relative path with forward slashes")
+    return "" if str(pure) == "." else str(pure)
+
+
+def _safe_ref(name: str) -> bool:
+    """Tell whether git would take the name, by the rules of git-check-ref-format that matter to safety."""
+    forbidden = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+    return not (not name or name.startswith(("-", "/", ".")) or name.endswith(("/", ".", ".lock")) or forbidden.search(name))

@@ -1,0 +1,111 @@
+"""structlog as we use it: one JSON object a line, or a console for people; every line passes the redactor last."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import FilteringBoundLogger, Processor
+
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.events import Event, SourceChanged, SourceUnchanged
+from kapso_sync.telemetry.redact import Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """``form`` auto means console on a terminal and JSON elsewhere."""
+
+    level: str = "info"
+    form: Literal["auto", "json", "console"] = "auto"
+
+
+def make_logger(settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor) -> FilteringBoundLogger:
+    """Return a logger that writes to ``stream``; nothing global is configured."""
+    console = settings.form == "console" or (settings.form == "auto" and stream.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24, sort_keys=False)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    processors: list[Processor] = [
+        merge_contextvars,
+        structlog.processors.add_log_level,
+        _timestamp(clock),
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+        redactor,
+        *((_one_line,) if console else ()),
+        renderer,
+    ]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _Stream(stream),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
+        cache_logger_on_first_use=False,
+    )
+    return logger
+
+
+class LogListener:
+    """Writes each event as one line: its name, its level, and every field that is not None."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        self._logger = logger
+
+    def __call__(self, event: Event) -> None:
+        """Log an event; the revision that a source shows is bound to every line that follows in the pass."""
+        if isinstance(event, SourceChanged | SourceUnchanged):
+            bind_contextvars(revision=event.revision)
+        values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+        # structlog calls a line's name `event`, like its own parameter; our fields keep clear of it.
+        fields = {name: value for name, value in values.items() if value is not None and name != "event"}
+        getattr(self._logger, str(event.level))(event.name, **fields)
+
+
+@contextlib.contextmanager
+def reconcile_context(reconcile_id: str) -> Iterator[None]:
+    """Bind the pass's id to every line that is logged within."""
+    clear_contextvars()
+    bind_contextvars(reconcile_id=reconcile_id)
+    try:
+        yield
+    finally:
+        clear_contextvars()
+
+
+class _Stream:
+    """Where lines go. A closed or broken stream loses the line, never the program."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(line.encode("utf-8", "replace").decode("utf-8") + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = msg
+
+
+def _timestamp(clock: Clock) -> Processor:
+    def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        moment = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"timestamp": moment, "level": event.pop("level", None), "event": event.pop("event", None), **event}
+
+    return stamp
+
+
+def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Spell control characters out, so that no value can forge a line or steer the terminal."""
+    return {key: _visible(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _visible(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

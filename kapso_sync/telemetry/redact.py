@@ -1,0 +1,72 @@
+"""Taking secrets out of whatever leaves the program: those we know by value, and those we know by their looks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MASK = "[redacted]"
+SHORTEST = 6
+"""A known secret below this length is not searched for: it would take ordinary words apart."""
+
+_LOOKS = re.compile(
+    r"(?:sk|pk|rk)[_-](?:live|test|proj|ant)[_-][\w-]{8,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|whsec_[\w+/=]{16,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?"
+    r"|(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}|(?<=://)[^/@\s\"']+@"
+)
+_KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
+
+
+class Redactor:
+    """Knows the secrets of this process; a structlog processor, and a plain function for any text."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, value: str | None) -> None:
+        """Learn a secret, in every spelling that it may take on its way out."""
+        if value is None or len(value) < SHORTEST:
+            return
+        raw = value.encode("utf-8", "surrogatepass")
+        spellings = {
+            value,
+            quote(value, safe="", errors="replace"),
+            quote_plus(value, errors="replace"),
+            json.dumps(value)[1:-1],
+        }
+        spellings |= {json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], raw.hex()}
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            spellings.add(encode(raw).decode("ascii").rstrip("="))
+        before = len(self._known)
+        self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= SHORTEST)
+        if len(self._known) > before:
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def text(self, text: str) -> str:
+        """Return the text without secrets."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        return _LOOKS.sub(MASK, text)
+
+    def value(self, value: Any) -> Any:
+        """Return any value of a log line without secrets, made of what JSON knows."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bool | int | float | None):
+            return value
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): MASK if _KEYS.search(str(key)) else self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(str(value))
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Redact a whole log line; the last processor before the renderer."""
+        clean: MutableMapping[str, Any] = self.value(event)
+        return clean

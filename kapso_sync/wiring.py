@@ -1,0 +1,301 @@
+"""Builds every object from Settings: the one place that knows them all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import platformdirs
+
+from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
+from kapso_sync.build import Builder, target_for
+from kapso_sync.clock import SystemClock
+from kapso_sync.errors import ConfigError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.functions import Json
+from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.report import Report
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
+from kapso_sync.reconcile.deployments import Pace
+from kapso_sync.reconcile.desire import Desire
+from kapso_sync.reconcile.executor import Executor, ExecutorSettings
+from kapso_sync.reconcile.guard import Limits
+from kapso_sync.reconcile.ports import Source
+from kapso_sync.settings import Settings
+from kapso_sync.sources import (
+    FolderSource,
+    Git,
+    GitCredentials,
+    GitSource,
+    SourceKind,
+    SourceSpec,
+    find_work_tree,
+    folder_identity,
+    parse_source,
+    remote_identity,
+)
+from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.lock import held
+from kapso_sync.telemetry import LogListener, LogSettings, Redactor, make_logger, reconcile_context
+
+GIT_PATIENCE = 4
+"""A git transfer may take so many times as long as an API request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """What the command line allows for one pass only."""
+
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+    allow_recreate: bool = False
+
+
+class Logging:
+    """Where events go: the log on ``stream``, and whoever else listens. ``redactor`` knows this process's secrets.
+
+    ``level`` holds where the settings name none.
+    """
+
+    def __init__(self, settings: Settings, stream: TextIO, *others: events.Listener, level: str = "info") -> None:
+        self.redactor = Redactor()
+        form = LogSettings(settings.log_level or level, settings.log_format)
+        self._listeners: tuple[events.Listener, ...] = (
+            LogListener(make_logger(form, stream, SystemClock(), self.redactor)),
+            *others,
+        )
+
+    def emit(self, event: events.Event) -> None:
+        """Tell everyone."""
+        for listener in self._listeners:
+            listener(event)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a SOURCE turned out to be: how it is read, who owns what it holds, and where its state lives."""
+
+    spec: SourceSpec
+    source: Source
+    owner: str
+    folder: Path
+    owner_is_stable: bool = True
+
+
+class Session:
+    """One source and one project, ready for passes; plans write nothing, syncs hold the state folder."""
+
+    def __init__(self, place: Place, parts: Parts, executor: Executor | None, store: StateStore | None) -> None:
+        self.place = place
+        self._parts = parts
+        self._executor = executor
+        self._store = store
+
+    async def plan(self, request: Request) -> Plan:
+        """Return what a sync would do."""
+        guarded, _ = await plan_pass(self._parts, request)
+        return guarded.plan
+
+    async def sync(self, request: Request) -> Report:
+        """Make Kapso what the source says, and remember the pass."""
+        if self._executor is None or self._store is None:
+            raise AssertionError("this session was opened for reading")
+        with reconcile_context(f"{random.getrandbits(48):012x}"):
+            report = await reconcile(self._parts, self._executor, request)
+        self._store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
+        self._store.record_pass(pass_document(report, self._parts.clock))
+        return report
+
+
+@contextlib.asynccontextmanager
+async def open_session(settings: Settings, exceptions: Exceptions, logging: Logging, *, writes: bool) -> AsyncIterator[Session]:
+    """Build everything for passes over the settings' source; with ``writes`` the state folder is held by this process.
+
+    Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what finding the owner may raise.
+    """
+    clock = SystemClock()
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    logging.redactor.add(settings.key())
+    logging.redactor.add(settings.git_password())
+    async with contextlib.AsyncExitStack() as stack:
+        # Whoever only reads has a mirror of its own: it must not meet a sync in the state folder.
+        git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
+        place = await find_place(settings, base_url, logging.emit, git_home)
+        _check_prune(settings, place)
+        store = None
+        if writes:
+            stack.enter_context(held(place.folder, clock.now()))
+            store = stack.enter_context(StateStore(place.folder, clock.now))
+            store.belongs_to(place.owner)
+            if store.set_aside is not None:
+                logging.emit(events.StateSetAside(path=str(store.set_aside)))
+        transport = await stack.enter_async_context(make_transport(settings, base_url, clock, logging))
+        api = KapsoClient(transport)
+        parts = Parts(
+            source=place.source,
+            build=Desire(Builder(target_for(base_url))),
+            api=api,
+            recall=store.recall if store else lambda: read_memory(place.folder),
+            policy=_policy(settings, exceptions, place.owner),
+            limits=Limits(settings.max_delete, settings.allow_empty, exceptions.allow_recreate),
+            clock=clock,
+            emit=logging.emit,
+        )
+        pace = Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5)
+        execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace)
+        executor = Executor(api, store, clock, logging.emit, execution) if store else None
+        yield Session(place, parts, executor, store)
+
+
+def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Logging) -> Transport:
+    """Return the connection to Kapso; the key is read anew for each request."""
+
+    def key() -> str:
+        value = settings.key()
+        logging.redactor.add(value)
+        return value
+
+    def waiting(seconds: float, limit: int, remaining: int) -> None:
+        logging.emit(events.RateLimitWaiting(wait_s=round(seconds, 1), limit=limit, remaining=remaining))
+
+    return Transport(
+        base_url,
+        key,
+        clock=clock,
+        listener=logging.emit,
+        random=random.random,
+        pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
+        settings=TransportSettings(deadline=settings.request_timeout, concurrency=settings.concurrency),
+    )
+
+
+async def read_desired(settings: Settings, logging: Logging) -> Desired:
+    """Return what the source says, for the settings' API base; asks Kapso nothing."""
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    logging.redactor.add(settings.git_password())
+    with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
+        place = await find_place(settings, base_url, logging.emit, Path(git_home))
+        snapshot = await place.source.fetch()
+    return Desire(Builder(target_for(base_url)))(snapshot, Memory())
+
+
+@contextlib.asynccontextmanager
+async def open_api(settings: Settings, logging: Logging) -> AsyncIterator[KapsoClient]:
+    """Return a client of the settings' API alone."""
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    async with make_transport(settings, base_url, SystemClock(), logging) as transport:
+        yield KapsoClient(transport)
+
+
+def find_state_folder(settings: Settings) -> Path:
+    """Return where the state of the settings' source and API lives; nothing is read but the source's looks."""
+    return _state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), _spec(settings))
+
+
+def _spec(settings: Settings) -> SourceSpec:
+    where = settings.source or "."
+    return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+
+
+def _state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+    root = settings.state_dir or platformdirs.user_state_path("kapso-sync")
+    parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
+    return root / state_name(parts)
+
+
+async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> Place:
+    """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
+    spec = _spec(settings)
+    folder = _state_folder(settings, base_url, spec)
+    branch = spec.branch
+    if spec.kind is SourceKind.FOLDER:
+        return _folder_place(settings, spec, folder, listener)
+    password = settings.git_password
+    credentials = GitCredentials(password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file)
+    patience = settings.request_timeout * GIT_PATIENCE
+    home = git_home or folder / "git"
+    git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=patience)
+    source = GitSource(spec, home / "mirror", git, listener)
+    owner = settings.owner or remote_identity(spec.location, spec.path or "")
+    if branch is not None and not settings.owner and branch != await source.default_branch():
+        owner += f"#{branch}"
+    return Place(spec, source, _with_env(owner, settings.env), folder)
+
+
+def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: events.Listener) -> Place:
+    root = Path(spec.location)
+    tree = find_work_tree(root)
+    describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
+    source = FolderSource(root, spec.path, work_tree=tree is not None, listener=listener, describe=describe)
+    if settings.owner:
+        owner, stable = settings.owner, True
+    elif tree is not None and tree.origin is not None:
+        inside = root.relative_to(tree.root).as_posix()
+        path = "/".join(part for part in (inside if inside != "." else "", spec.path or "") if part)
+        owner, stable = remote_identity(tree.origin, path), True
+    else:
+        owner, stable = folder_identity(root), False
+    return Place(spec, source, _with_env(owner, settings.env), folder, owner_is_stable=stable)
+
+
+def _with_env(owner: str, env: str | None) -> str:
+    return f"{owner}@{env}" if env else owner
+
+
+def _check_prune(settings: Settings, place: Place) -> None:
+    if settings.prune and not place.owner_is_stable:
+        raise ConfigError(
+            "KAPSO_SYNC_PRUNE needs to know who owns the functions, and this folder has no git remote",
+            hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
+        )
+
+
+def _policy(settings: Settings, exceptions: Exceptions, owner: str) -> Policy:
+    return Policy(owner, settings.adopt, settings.drift, settings.prune, exceptions.overwrite, exceptions.take_from)
+
+
+def state_name(parts: Mapping[str, str | None]) -> str:
+    """Return the name of a state folder: a readable beginning, and a hash of everything that tells two of them apart."""
+    digest = hashlib.sha256("\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode()).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", (parts["source"] or "").rpartition("/")[2]).strip("-.")[:40]
+    return f"{readable or 'source'}-{digest[:16]}"
+
+
+def pass_document(report: Report, clock: Clock) -> dict[str, Json]:
+    """Return what ``status`` shows of a pass."""
+    revision = report.plan.revision
+    return {
+        "finished_at": clock.now().isoformat(timespec="seconds"),
+        "source": report.plan.source,
+        "owner": report.plan.owner,
+        "revision": {
+            "id": revision.id,
+            "subject": revision.subject,
+            "author": revision.author,
+            "described": revision.described,
+        },
+        "exit_code": int(report.exit_code),
+        "halted": report.halted.message if report.halted else None,
+        "functions": [
+            {
+                "slug": outcome.step.slug,
+                "id": outcome.function_id,
+                "condition": "Ready" if outcome.result.value in ("done", "unchanged") else "Stalled",
+                "result": str(outcome.result),
+                "action": outcome.step.action,
+                "message": outcome.error,
+                "hint": outcome.hint,
+            }
+            for outcome in report.outcomes
+        ],
+    }
