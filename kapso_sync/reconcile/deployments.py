@@ -116,7 +116,9 @@ class DeploymentWatch:
                 self._interval = min(self._interval * self._pace.growth, self._pace.slowest)
                 if self._running:
                     await self._look()
-        except Exception as error:  # noqa: BLE001 - whoever waits for a deployment must learn that nobody looks any more
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whoever waits for a deployment must learn that nobody looks any more
             for followed in self._waiting():
                 followed.ended.set_exception(error)
 

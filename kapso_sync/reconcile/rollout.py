@@ -40,12 +40,12 @@ class Rollout:
         self._watch = watch
         self._clock = clock
         self._emit = listener
-        self._deployed: set[str] = set()
+        self._fitting: set[str] = set()
         self._quota: QuotaRefusal | None = None
 
     def start_with(self, deployed: set[str], quota: QuotaRefusal | None) -> None:
         """Say which Workers (by id) run already, and what Kapso last said of the quota."""
-        self._deployed = set(deployed)
+        self._fitting = set(deployed)
         self._quota = quota
 
     async def make_live(self, step: Write, written: Written, *, overlapped: bool) -> None:
@@ -81,17 +81,19 @@ class Rollout:
                 self._refused(slug, owned.function_id, error)
                 raise DeploymentFailed(error.message, hint=error.hint) from error
             raise
+        self._fitting.add(owned.function_id)
         self._emit(events.DeployStarted(slug=slug, function_id=owned.function_id))
         return await self._watch.follow(baseline), number
 
     def _refused(self, slug: str, function_id: str, error: ApiRejected) -> None:
         if _QUOTA.search(error.message):
-            self._quota = QuotaRefusal(len(self._deployed), error.message, self._clock.now().isoformat(timespec="seconds"))
+            self._quota = QuotaRefusal(len(self._fitting), error.message, self._clock.now().isoformat(timespec="seconds"))
             self._store.remember_quota(self._quota)
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
 
     def _failed(self, slug: str, function_id: str, ended: Ended, number: int) -> None:
         self._store.close(number)
+        self._fitting.discard(function_id)
         call = Call("POST", "/functions/{id}/deploy")
         if ended.verdict is Verdict.TIMED_OUT:
             hint = "a larger KAPSO_SYNC_DEPLOY_TIMEOUT waits longer; the next pass deploys again"
@@ -114,8 +116,7 @@ class Rollout:
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
         live = Live(runtime_content(owned.stored), record.last_deployed_at)
         self._store.remember(replace(owned, live=live, updated_at=record.updated_at), closes=number)
-        self._deployed.add(record.id)
-        if self._quota is not None and len(self._deployed) > self._quota.fits:
+        if self._quota is not None and len(self._fitting) > self._quota.fits:
             self._quota = None
             self._store.remember_quota(None)
         duration = round(ended.seconds * 1000)

@@ -1,0 +1,71 @@
+"""Whole passes over a world in memory, with a real state folder: what the tests of the reconciler drive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.events import Event
+from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.report import Report
+from kapso_sync.model.source import Revision, Snapshot
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
+from kapso_sync.reconcile.executor import Executor, ExecutorSettings
+from kapso_sync.reconcile.guard import Limits
+from kapso_sync.store.database import StateStore, read_memory
+from tests.builders import LIMITS, POLICY
+from tests.clock import VirtualClock
+from tests.world import WorldApi
+
+
+class _Nothing:
+    """A source whose snapshot does not matter: the test says what git wants."""
+
+    async def fetch(self) -> Snapshot:
+        return Snapshot("test", Revision("c0ffee"))
+
+
+@dataclass
+class Bench:
+    """One source, one world, one state folder. ``events`` is everything that was reported."""
+
+    folder: Path
+    clock: VirtualClock
+    api: WorldApi
+    policy: Policy = POLICY
+    limits: Limits = LIMITS
+    settings: ExecutorSettings = field(default_factory=ExecutorSettings)
+    events: list[Event] = field(default_factory=list)
+
+    async def sync(self, desired: Desired, request: Request | None = None) -> Report:
+        """One pass, as one process would do it: whatever happens, the state folder is closed behind it."""
+        with StateStore(self.folder, self.clock.now) as store:
+            executor = Executor(self.api, store, self.clock, self.events.append, self.settings)
+            return await reconcile(self._parts(desired, store), executor, request or Request())
+
+    async def plan(self, desired: Desired) -> Plan:
+        """A plan, which reads the state folder and writes nothing."""
+        guarded, _ = await plan_pass(self._parts(desired, None), Request())
+        return guarded.plan
+
+    def memory(self) -> Memory:
+        """What the state folder holds."""
+        return read_memory(self.folder)
+
+    def names(self) -> list[str]:
+        """The names of the events so far."""
+        return [event.name for event in self.events]
+
+    def _parts(self, desired: Desired, store: StateStore | None) -> Parts:
+        return Parts(
+            source=_Nothing(),
+            build=lambda _snapshot, _memory: desired,
+            api=self.api,
+            recall=store.recall if store else lambda: read_memory(self.folder),
+            policy=self.policy,
+            limits=self.limits,
+            clock=self.clock,
+            emit=self.events.append,
+        )

@@ -1,0 +1,418 @@
+"""What one pass does to Kapso, and what it leaves behind when things go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, UsageError
+from kapso_sync.model.functions import Json
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import Create, Delete
+from kapso_sync.model.report import Result
+from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.guard import Limits
+from tests.builders import CODE_A, CODE_B, OWNER, POLICY, desired, want
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.world import Fate, WorldApi, new_world
+
+PRUNE = replace(POLICY, prune=True)
+BROKEN = "async function handler( {"
+
+
+def fail_when(method: str, route: str, fate: Fate, *, times: int = 1) -> Callable[[int, str, str], Fate]:
+    """Let the first calls of one route meet a fate."""
+    left = [times]
+
+    def decide(_number: int, called: str, where: str) -> Fate:
+        if (called, where) == (method, route) and left[0]:
+            left[0] -= 1
+            return fate
+        return Fate.FINE
+
+    return decide
+
+
+async def test_new_functions_are_created_deployed_and_then_left_alone(bench: Bench) -> None:
+    """Two writes for a new function, and one list call for a pass that finds everything in sync."""
+    git = desired(want("a"), want("b", CODE_B, name="B"))
+    report = await bench.sync(git)
+    assert (report.count("create"), report.deployed, report.exit_code) == (2, 2, ExitCode.OK)
+    assert bench.api.world.live_code() == {"a": CODE_A, "b": CODE_B}
+    assert len(bench.api.writes) == 4
+    bench.api.log.clear()
+    again = await bench.sync(git)
+    assert again.plan.in_sync
+    assert bench.api.log == [("GET", "/functions", "")]
+
+
+async def test_a_change_in_git_goes_live_under_the_same_id(bench: Bench) -> None:
+    """An update keeps the id, saves the old version, and is confirmed live."""
+    await bench.sync(desired(want("a")))
+    before = bench.api.world.function("a").id
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert report.outcomes[0].step.reasons == ("changed in git: code",)
+    assert bench.api.world.function("a").id == before
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    backup = report.outcomes[0].backup
+    assert backup is not None
+    assert json.loads((bench.folder / "backups" / backup).read_text())["code"] == CODE_A
+
+
+async def test_polls_do_not_grow_with_the_number_of_functions(bench: Bench) -> None:
+    """All running deployments are followed by one list call for each look."""
+    bench.settings = replace(bench.settings, concurrency=50)
+    await bench.sync(desired(*(want(f"f{number:02d}") for number in range(40))))
+    assert bench.api.count("GET", "/functions") < 10
+
+
+async def test_a_field_change_alone_needs_no_deployment(bench: Bench) -> None:
+    """Name and description take effect without a deployment, also in the eyes of the next pass."""
+    await bench.sync(desired(want("a", name="Old")))
+    await bench.clock.sleep(60)
+    report = await bench.sync(desired(want("a", name="New")))
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 1
+    assert report.deployed == 0
+    assert (await bench.plan(desired(want("a", name="New")))).in_sync
+
+
+async def test_unmanaged_fields_are_never_sent(bench: Bench) -> None:
+    """What the manifest leaves out stays as somebody set it on Kapso."""
+    await bench.sync(desired(want("a")))
+    world = bench.api.world
+    world.update(world.function("a"), {"name": "Set by hand", "description": f"By hand{_mark(bench)}", "public_endpoint": True})
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert report.exit_code is ExitCode.OK
+    assert (world.function("a").name, world.function("a").public_endpoint) == ("Set by hand", True)
+    assert str(world.function("a").description).startswith("By hand [kapso-sync:")
+
+
+def _mark(bench: Bench) -> str:
+    return str(bench.api.world.function("a").description)
+
+
+async def test_drift_is_found_saved_and_corrected(bench: Bench) -> None:
+    """What the dashboard wrote is in backups/ before git's version is put back."""
+    git = desired(want("a"))
+    await bench.sync(git)
+    world = bench.api.world
+    world.update(world.function("a"), {"code": CODE_B})
+    report = await bench.sync(git)
+    assert {"drift.detected", "function.backed_up", "drift.corrected"} <= set(bench.names())
+    assert world.live_code() == {"a": CODE_A}
+    backup = json.loads((bench.folder / "backups" / str(report.outcomes[0].backup)).read_text())
+    assert (backup["code"], backup["reason"], backup["keep"]) == (CODE_B, "drift", True)
+
+
+async def test_code_that_is_saved_but_not_live_is_deployed(bench: Bench) -> None:
+    """Equal text is not enough: what runs must be what git says."""
+    await bench.sync(desired(want("a")))
+    world = bench.api.world
+    world.update(world.function("a"), {"code": CODE_B})
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert report.plan.steps[0].action == "deploy"
+    assert world.live_code() == {"a": CODE_B}
+
+
+async def test_lost_create_answer_makes_no_second_function(bench: Bench) -> None:
+    """A create whose answer was lost is looked up before it is sent again."""
+    bench.api.fate = fail_when("POST", "/functions", Fate.LOST_AFTER)
+    report = await bench.sync(desired(want("a")))
+    assert report.exit_code is ExitCode.OK
+    assert bench.api.count("POST", "/functions") == 1
+    assert bench.api.world.live_code() == {"a": CODE_A}
+
+
+async def test_a_create_that_never_arrived_is_sent_again(bench: Bench) -> None:
+    """Where the list shows no trace of it, the create did not happen."""
+    bench.api.fate = fail_when("POST", "/functions", Fate.LOST_BEFORE)
+    report = await bench.sync(desired(want("a")))
+    assert report.exit_code is ExitCode.OK
+    assert bench.api.count("POST", "/functions") == 2
+
+
+async def test_one_refused_function_stops_no_other(bench: Bench) -> None:
+    """A 422 is its own function's failure."""
+    report = await bench.sync(desired(want("a", name=""), want("b")))
+    results = {outcome.step.slug: outcome.result for outcome in report.outcomes}
+    assert results == {"a": Result.FAILED, "b": Result.DONE}
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    assert not bench.memory().intents
+
+
+async def test_a_deployment_that_fails_is_retried_once_and_then_reported(bench: Bench) -> None:
+    """The code cannot run: one retry, one line in the log, and the others are live."""
+    report = await bench.sync(desired(want("a", BROKEN), want("b")))
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 3
+    assert bench.names().count("deploy.failed") == 1
+    assert report.results(Result.FAILED)[0].error == "the deployment ended in `error`, 2 times"
+    assert bench.api.world.live_code() == {"a": None, "b": CODE_B.replace("'b'", "'a'")}
+
+
+async def test_an_old_error_is_not_taken_for_a_new_one(bench: Bench) -> None:
+    """While the fix is being deployed the record still shows the old error; the fix goes live all the same."""
+    await bench.sync(desired(want("a", BROKEN)))
+    assert bench.api.world.function("a").status == "error"
+    report = await bench.sync(desired(want("a")))
+    assert report.exit_code is ExitCode.OK
+    assert bench.api.world.live_code() == {"a": CODE_A}
+
+
+async def test_a_deployment_that_never_ends_counts_as_failed(bench: Bench) -> None:
+    """After the deadline the pass goes on; the next one deploys again."""
+    world = bench.api.world
+    world.deploy_delay = 10_000.0
+    report = await bench.sync(desired(want("a")))
+    assert "deploy.timed_out" in bench.names()
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    world.deploy_delay = 5.0
+    assert (await bench.sync(desired(want("a")))).exit_code is ExitCode.OK
+
+
+async def test_a_function_that_vanishes_while_it_is_deployed_is_told_apart(bench: Bench) -> None:
+    """Two looks without it, and the deployment has nothing left to end."""
+    deploy = bench.api.deploy_function
+
+    async def deploy_and_lose(function_id: str) -> None:
+        await deploy(function_id)
+        bench.api.world.delete(bench.api.world.by_id(function_id))
+
+    bench.api.deploy_function = deploy_and_lose  # type: ignore[method-assign]
+    report = await bench.sync(desired(want("a")))
+    assert report.outcomes[0].error == "the function vanished from Kapso while it was deployed"
+
+
+async def test_a_rejected_key_halts_the_pass(bench: Bench) -> None:
+    """When the key stops working in mid-pass nothing new is begun, and the exit code says why."""
+    seen: list[str] = []
+
+    class Revoked(WorldApi):
+        async def create_function(self, payload):  # type: ignore[no-untyped-def]
+            seen.append(str(payload["slug"]))
+            raise ApiUnauthorized("answered 401", call=Call("POST", "/functions"), status=401)
+
+    bench.api = Revoked(bench.api.world)
+    bench.settings = replace(bench.settings, concurrency=1)
+    report = await bench.sync(desired(want("a"), want("b"), want("c")))
+    assert seen == ["a"]
+    assert report.exit_code is ExitCode.KEY_REJECTED
+    assert "api.unauthorized" in bench.names()
+
+
+async def test_an_api_that_goes_down_halts_the_pass(bench: Bench) -> None:
+    """After three functions without an answer the rest is not tried."""
+    bench.settings = replace(bench.settings, concurrency=1)
+    bench.api.fate = lambda _n, method, _r: Fate.FINE if method == "GET" else Fate.UNAVAILABLE
+    report = await bench.sync(desired(*(want(f"f{number}") for number in range(8))))
+    assert report.exit_code is ExitCode.UNAVAILABLE
+    assert len(report.results(Result.SKIPPED)) == 5
+
+
+async def test_functions_that_left_git_are_deleted_only_with_prune_and_a_backup(bench: Bench) -> None:
+    """Prune is off by default; with it, the copy is on disk before the function is gone."""
+    await bench.sync(desired(want("a"), want("b")))
+    kept = await bench.sync(desired(want("a")))
+    assert kept.plan.in_sync
+    assert [notice.code for notice in kept.plan.notices] == ["orphan"]
+    bench.policy = PRUNE
+    report = await bench.sync(desired(want("a")))
+    assert report.count("delete") == 1
+    assert set(bench.api.world.live_code()) == {"a"}
+    backup = json.loads((bench.folder / "backups" / str(report.outcomes[1].backup)).read_text())
+    assert (backup["slug"], backup["reason"], backup["keep"]) == ("b", "deleted", True)
+
+
+async def test_mass_deletion_is_held_and_names_its_setting(bench: Bench) -> None:
+    """A pass that would delete more than the limit deletes nothing at all, and everything else goes on."""
+    git = [want(f"f{number}") for number in range(8)]
+    await bench.sync(desired(*git))
+    bench.policy = PRUNE
+    report = await bench.sync(desired(*git[:3], want("new")))
+    assert len(bench.api.world.functions) == 9
+    assert report.count("create") == 1
+    blocked = report.results(Result.BLOCKED)
+    assert len(blocked) == 5
+    assert "KAPSO_SYNC_MAX_DELETE=5" in str(blocked[0].hint)
+    assert "prune.blocked" in bench.names()
+
+
+async def test_a_function_in_use_by_a_workflow_is_not_deleted(bench: Bench) -> None:
+    """The workflow is named; a look-up that fails blocks as well."""
+    await bench.sync(desired(want("a"), want("b")))
+    world = bench.api.world
+    node: Json = {"id": "n", "data": {"node_type": "function", "config": {"function_id": world.function("b").id}}}
+    world.add_workflow("Orders", {"nodes": [node]})
+    bench.policy = PRUNE
+    report = await bench.sync(desired(want("a")))
+    assert report.outcomes[1].error == "still used by workflow Orders"
+    bench.api.fate = fail_when("GET", "/workflows", Fate.UNAVAILABLE)
+    report = await bench.sync(desired(want("a")))
+    assert "could not be looked up" in str(report.outcomes[1].error)
+    assert set(world.live_code()) == {"a", "b"}
+
+
+async def test_an_empty_answer_causes_no_storm_of_creates(bench: Bench) -> None:
+    """When every owned function seems gone, none is recreated unless a person says so."""
+    git = desired(*(want(f"f{number}") for number in range(8)))
+    await bench.sync(git)
+    for function in list(bench.api.world.functions.values()):
+        bench.api.world.delete(function)
+    report = await bench.sync(git)
+    assert not bench.api.world.functions
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    bench.limits = Limits(MaxDelete(25, percent=True), allow_recreate=True)
+    assert (await bench.sync(git)).count("create") == 8
+
+
+async def test_a_vanished_function_is_recreated_within_the_limit(bench: Bench) -> None:
+    """One function deleted in the dashboard comes back."""
+    git = desired(want("a"), want("b"))
+    await bench.sync(git)
+    bench.api.world.delete(bench.api.world.function("a"))
+    report = await bench.sync(git)
+    step = report.plan.steps[0]
+    assert isinstance(step, Create)
+    assert step.recreate
+    assert bench.api.world.live_code() == {"a": CODE_A, "b": CODE_A}
+
+
+async def test_a_rename_keeps_the_id(bench: Bench) -> None:
+    """moved_from changes the slug in place."""
+    await bench.sync(desired(want("old")))
+    before = bench.api.world.function("old").id
+    git = desired(want("new", moved_from="old"))
+    report = await bench.sync(git)
+    assert bench.api.world.function("new").id == before
+    assert report.count("rename") == 1
+    assert (await bench.plan(git)).in_sync
+
+
+async def test_a_slug_that_kapso_keeps_blocks_and_is_never_created_again(bench: Bench) -> None:
+    """An answer with the old slug fails that function once, then plans as blocked without a write."""
+    bench.api.world.behaviour = Behaviour(slug_changes=False)
+    await bench.sync(desired(want("old")))
+    git = desired(want("new", moved_from="old"))
+    assert (await bench.sync(git)).exit_code is ExitCode.FUNCTION_FAILED
+    bench.api.log.clear()
+    report = await bench.sync(git)
+    assert report.plan.steps[0].action == "blocked"
+    assert bench.api.writes == []
+    assert len(bench.api.world.functions) == 1
+
+
+async def test_three_undone_corrections_stop_the_writing(bench: Bench) -> None:
+    """Something else writes that function: we say so and stop, until git changes."""
+    git = desired(want("a"))
+    await bench.sync(git)
+    world = bench.api.world
+    for _ in range(3):
+        world.update(world.function("a"), {"code": CODE_B})
+        assert (await bench.sync(git)).exit_code is ExitCode.OK
+    world.update(world.function("a"), {"code": CODE_B})
+    report = await bench.sync(git)
+    assert "function.oscillating" in bench.names()
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    changed = await bench.sync(desired(want("a", CODE_A + "// more\n")))
+    assert changed.exit_code is ExitCode.OK
+
+
+async def test_what_the_server_normalises_is_not_drift(bench: Bench) -> None:
+    """A server that strips white space is not written to again and again."""
+    bench.api.world.behaviour = Behaviour(normalise_code="rstrip")
+    git = desired(want("a", CODE_A + "\n\n"))
+    await bench.sync(git)
+    assert (await bench.plan(git)).in_sync
+
+
+async def test_a_list_without_code_costs_single_records_only_where_something_moved(bench: Bench) -> None:
+    """In sync, a list without code needs nothing else; a moved record is fetched alone."""
+    bench.api.world.behaviour = Behaviour(list_code=False)
+    git = desired(want("a"), want("b"))
+    await bench.sync(git)
+    bench.api.log.clear()
+    assert (await bench.sync(git)).plan.in_sync
+    assert bench.api.calls == 1
+    world = bench.api.world
+    await bench.clock.sleep(30)
+    world.update(world.function("b"), {"code": CODE_B})
+    report = await bench.sync(git)
+    assert next(entry for entry in bench.api.log if entry[1] == "/functions/{id}")[2] == world.function("b").id
+    assert report.drifted == 1
+
+
+async def test_quota_is_remembered_and_said_before_the_next_try(bench: Bench) -> None:
+    """After a refusal for quota, plans say how many functions are wanted and how many fit; room made is noticed."""
+    bench.api.world.quota = 1
+    git = desired(want("a"), want("b"))
+    report = await bench.sync(git)
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    plan = await bench.plan(git)
+    assert [notice.code for notice in plan.notices] == ["quota"]
+    assert "2 functions want to be deployed, 1 are known to fit" in plan.notices[0].message
+    bench.api.world.quota = None
+    assert (await bench.sync(git)).exit_code is ExitCode.OK
+    assert not (await bench.plan(git)).notices
+
+
+async def test_a_failed_delete_stays_owned(bench: Bench) -> None:
+    """What could not be deleted is tried again, not forgotten."""
+    await bench.sync(desired(want("a"), want("b")))
+    bench.policy = PRUNE
+    bench.api.fate = fail_when("DELETE", "/functions/{id}", Fate.UNAVAILABLE)
+    assert (await bench.sync(desired(want("a")))).exit_code is ExitCode.FUNCTION_FAILED
+    plan = await bench.plan(desired(want("a")))
+    assert any(isinstance(step, Delete) for step in plan.steps)
+
+
+async def test_only_touches_the_named_slugs(bench: Bench) -> None:
+    """--only leaves the others for later, and an unknown slug is a usage error."""
+    git = desired(want("a"), want("b"))
+    await bench.sync(git, Request(only=("b",)))
+    assert set(bench.api.world.live_code()) == {"b"}
+    with pytest.raises(UsageError):
+        await bench.sync(git, Request(only=("c",)))
+
+
+async def test_expect_applies_only_the_plan_that_was_read(bench: Bench) -> None:
+    """A digest that no longer fits stops the pass before the first write."""
+    git = desired(want("a"))
+    digest = (await bench.plan(git)).digest
+    with pytest.raises(PlanChanged):
+        await bench.sync(desired(want("a", CODE_B)), Request(expect=digest))
+    assert not bench.api.world.functions
+    assert (await bench.sync(git, Request(expect=digest))).exit_code is ExitCode.OK
+
+
+async def test_an_unconfirmed_older_deployment_is_followed_by_one_more(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A deployment of older code may still run when the new one ends: only a further one settles which came last."""
+    clock = VirtualClock()
+    bench = Bench(tmp_path_factory.mktemp("state"), clock, WorldApi(new_world(clock)))
+    await bench.sync(desired(want("a")))
+    bench.settings = replace(bench.settings, deploy_timeout=1.0)
+    bench.api.fate = fail_when("POST", "/functions/{id}/deploy", Fate.LOST_AFTER)
+    assert (await bench.sync(desired(want("a", CODE_B)))).exit_code is ExitCode.FUNCTION_FAILED
+    bench.settings = replace(bench.settings, deploy_timeout=180.0)
+    bench.api.log.clear()
+    third = CODE_A + "// third\n"
+    report = await bench.sync(desired(want("a", third)))
+    assert report.exit_code is ExitCode.OK
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 2
+    assert bench.api.world.live_code() == {"a": third}
+
+
+async def test_two_owners_never_touch_each_others_functions(bench: Bench) -> None:
+    """A function with a foreign mark is a conflict that names both owners; --take-from hands it over."""
+    await bench.sync(desired(want("a")))
+    other = Bench(bench.folder.with_name("other"), bench.clock, bench.api, policy=replace(POLICY, owner="example.com/other"))
+    report = await other.sync(desired(want("a", CODE_B)))
+    assert report.exit_code is ExitCode.FUNCTION_FAILED
+    assert OWNER in str(report.outcomes[0].error)
+    assert bench.api.world.live_code() == {"a": CODE_A}
+    other.policy = replace(other.policy, take_from=frozenset({OWNER}))
+    assert (await other.sync(desired(want("a", CODE_B)))).count("adopt") == 1
+    assert bench.api.world.live_code() == {"a": CODE_B}

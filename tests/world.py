@@ -1,0 +1,129 @@
+"""Kapso in memory, on a clock that tests turn: the emulator's world behind the port that the reconciler talks to.
+
+Every call may be cut: the process dies before the call acts or after it did, or the answer is lost.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Mapping
+
+from kapso_sync.api.wire import parse_function
+from kapso_sync.emulator.answers import show_function
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
+from kapso_sync.emulator.records import Function
+from kapso_sync.emulator.storage import Forgetful
+from kapso_sync.emulator.world import NoSuch, Rejected, Unprocessable, World
+from kapso_sync.errors import ApiNotFound, ApiRejected, ApiUnavailable, Call
+from kapso_sync.model.functions import Json, RemoteFunction
+from tests.clock import VirtualClock
+
+DEPLOY_SECONDS = 12.0
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+class Fate(enum.Enum):
+    """What becomes of one call."""
+
+    FINE = enum.auto()
+    KILLED_BEFORE = enum.auto()
+    KILLED_AFTER = enum.auto()
+    LOST_BEFORE = enum.auto()
+    LOST_AFTER = enum.auto()
+    UNAVAILABLE = enum.auto()
+
+
+def new_world(clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None) -> World:
+    """An empty project with ids that count up."""
+    ids = itertools.count(1)
+    options = EmulatorOptions(deploy_delay=DEPLOY_SECONDS, behaviour=behaviour or Behaviour(), quota=quota)
+    return World(options, clock=clock, storage=Forgetful(), new_id=lambda: f"id-{next(ids):04d}")
+
+
+class WorldApi:
+    """The Functions API over a world. ``fate`` decides each call by its number (from 1), method and route."""
+
+    def __init__(self, world: World, fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE) -> None:
+        self.world = world
+        self.fate = fate
+        self.log: list[tuple[str, str, str]] = []
+
+    @property
+    def calls(self) -> int:
+        return len(self.log)
+
+    def count(self, method: str, route: str) -> int:
+        """How often a route was called."""
+        return sum(1 for entry in self.log if entry[:2] == (method, route))
+
+    @property
+    def writes(self) -> list[tuple[str, str, str]]:
+        return [entry for entry in self.log if entry[0] != "GET"]
+
+    def _call(self, method: str, route: str, what: str, act: Callable[[], object]) -> object:
+        self.log.append((method, route, what))
+        call = Call(method, route)
+        fate = self.fate(len(self.log), method, route)
+        if fate is Fate.KILLED_BEFORE:
+            raise Killed
+        if fate in (Fate.LOST_BEFORE, Fate.UNAVAILABLE):
+            status = 503 if fate is Fate.UNAVAILABLE else None
+            raise ApiUnavailable("the connection broke", call=call, status=status)
+        try:
+            result = act()
+        except NoSuch:
+            raise ApiNotFound("answered 404", call=call, status=404) from None
+        except Unprocessable as error:
+            raise ApiRejected(error.message, call=call, status=422) from None
+        except Rejected as error:
+            raise ApiRejected(str(error.errors), call=call, status=422) from None
+        if fate is Fate.KILLED_AFTER:
+            raise Killed
+        if fate is Fate.LOST_AFTER:
+            raise ApiUnavailable("the connection broke", call=call)
+        return result
+
+    def _record(self, method: str, route: str, what: str, act: Callable[[], Function]) -> RemoteFunction:
+        result = self._call(method, route, what, lambda: show_function(act(), self.world, "http://kapso.test"))
+        return parse_function(result, Call(method, route))  # type: ignore[arg-type]
+
+    async def list_functions(self) -> tuple[RemoteFunction, ...]:
+        code = self.world.behaviour.list_code
+        shown = self._call(
+            "GET",
+            "/functions",
+            "",
+            lambda: [show_function(f, self.world, "http://kapso.test", code=code) for f in self.world.functions.values()],
+        )
+        assert isinstance(shown, list)
+        return tuple(parse_function(record, Call("GET", "/functions")) for record in shown)
+
+    async def get_function(self, function_id: str) -> RemoteFunction:
+        return self._record("GET", "/functions/{id}", function_id, lambda: self.world.by_id(function_id))
+
+    async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
+        return self._record("POST", "/functions", str(payload.get("slug")), lambda: self.world.create(payload))
+
+    async def update_function(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
+        act: Callable[[], Function] = lambda: self.world.update(self.world.by_id(function_id), payload)  # noqa: E731
+        return self._record("PATCH", "/functions/{id}", function_id, act)
+
+    async def delete_function(self, function_id: str) -> None:
+        self._call("DELETE", "/functions/{id}", function_id, lambda: self.world.delete(self.world.by_id(function_id)))
+
+    async def deploy_function(self, function_id: str) -> None:
+        self._call("POST", "/functions/{id}/deploy", function_id, lambda: self.world.deploy(self.world.by_id(function_id)))
+
+    async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
+        def act() -> Mapping[str, tuple[str, ...]]:
+            return {
+                str(node["data"]["config"]["function_id"]): (workflow.name,)  # type: ignore[index,call-overload]
+                for workflow in self.world.workflows.values()
+                for node in workflow.definition["nodes"]  # type: ignore[union-attr]
+            }
+
+        return self._call("GET", "/workflows", "", act)  # type: ignore[return-value]
