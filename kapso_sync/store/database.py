@@ -18,6 +18,8 @@ from kapso_sync.store import backups, codec
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
 SCHEMA = 1
+PATIENCE = 5.0
+"""So many seconds somebody else's transaction is waited for; only readers have any, since writers hold the lock."""
 
 _T = TypeVar("_T")
 
@@ -35,19 +37,19 @@ class StateStore:
     version, is set aside (``set_aside`` names it) and a new one begun: everything in it can be learned again.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], datetime]) -> None:
+    def __init__(self, folder: Path, now: Callable[[], datetime], *, patience: float = PATIENCE) -> None:
         self._folder = folder
         self._now = now
         self.set_aside: Path | None = None
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                self._db = _open(folder / DATABASE_NAME)
+                self._db = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, _Newer) as error:
                 if isinstance(error, sqlite3.OperationalError) and not _torn(error):
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
-                self._db = _open(folder / DATABASE_NAME)
+                self._db = _open(folder / DATABASE_NAME, patience)
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +161,7 @@ def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | 
     # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
     mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=PATIENCE)) as db:
             _check_version(db)
             return query(db)
     except (sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
@@ -170,8 +172,8 @@ class _Newer(Exception):
     """The database was written by a newer version."""
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5)
+def _open(path: Path, patience: float) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=patience)
     try:
         path.chmod(0o600)
         db.execute("PRAGMA journal_mode=WAL")

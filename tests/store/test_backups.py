@@ -1,0 +1,78 @@
+"""Backups: the last copy of what was not ours is never dropped, the rest is bounded."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.store.backups import COPIES, back_up
+from tests.builders import CODE_A, DAWN, remote
+
+
+def save(folder: Path, record: RemoteFunction, reason: str, at: int, *, keep: bool = False) -> Path:
+    return folder / back_up(folder, record, reason, DAWN + timedelta(minutes=at), keep=keep)
+
+
+def reasons(folder: Path) -> list[str]:
+    return sorted(json.loads(path.read_text())["reason"] for path in folder.glob("*/*.json"))
+
+
+def test_a_copy_holds_code_and_fields(tmp_path: Path) -> None:
+    """Everything needed to put the function back is in one file that only we can read."""
+    path = save(tmp_path, remote("a", text="What it does.", timeout=5), "drift", 0, keep=True)
+    copy = json.loads(path.read_text())
+    assert copy["code"] == CODE_A
+    assert copy["fields"]["timeout"] == 5
+    assert (copy["slug"], copy["function_id"], copy["reason"], copy["keep"]) == ("a", "id-a", "drift", True)
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
+    """Saving again renews the date; what was to be kept stays so."""
+    save(tmp_path, remote("a"), "conflict", 0, keep=True)
+    path = save(tmp_path, remote("a"), "changed in git", 1)
+    assert len(list(tmp_path.glob("*/*.json"))) == 1
+    copy = json.loads(path.read_text())
+    assert (copy["reason"], copy["keep"]) == ("conflict", True)
+
+
+def test_old_copies_make_room(tmp_path: Path) -> None:
+    """Of content that is in git, the newest copies are kept."""
+    for number in range(COPIES + 5):
+        save(tmp_path, remote("a", f"// {number}"), "changed in git", number)
+    codes = {json.loads(path.read_text())["code"] for path in tmp_path.glob("*/*.json")}
+    assert codes == {f"// {number}" for number in range(5, COPIES + 5)}
+
+
+def test_the_last_copy_of_what_was_not_ours_is_never_dropped(tmp_path: Path) -> None:
+    """However many copies come after them: deleted, adopted and conflicting content, and the newest drift, stay."""
+    for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
+        save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
+    for number in range(COPIES * 2):
+        save(tmp_path, remote("a", f"// {number}"), "changed in git", 10 + number)
+    assert {"deleted", "adopted", "conflict", "drift"} <= set(reasons(tmp_path))
+    assert len(reasons(tmp_path)) == COPIES + 4
+
+
+def test_a_slug_from_the_server_cannot_leave_the_folder(tmp_path: Path) -> None:
+    """An answer is never trusted with a path."""
+    path = save(tmp_path / "backups", remote("../../etc/x"), "deleted", 0, keep=True)
+    assert path.resolve().is_relative_to(tmp_path / "backups")
+    empty = save(tmp_path / "backups", remote(""), "deleted", 0, keep=True)
+    assert empty.resolve().is_relative_to(tmp_path / "backups")
+
+
+def test_a_file_that_is_no_copy_disturbs_nobody(tmp_path: Path) -> None:
+    """Whatever people put into the folder stays and stops nothing."""
+    home = save(tmp_path, remote("a"), "drift", 0).parent
+    (home / "note.json").write_text("not one of ours")
+    save(tmp_path, remote("a", "// other"), "drift", 1)
+    assert (home / "note.json").read_text() == "not one of ours"
+
+
+def test_code_that_is_no_unicode_is_saved_as_it_is(tmp_path: Path) -> None:
+    """A lone surrogate in an answer is kept, not lost in an exception."""
+    path = save(tmp_path, remote("a", "// \ud800"), "deleted", 0, keep=True)
+    assert json.loads(path.read_text())["code"] == "// \ud800"

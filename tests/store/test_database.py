@@ -1,0 +1,234 @@
+"""The state folder's database: durable, readable without a trace, and replaced when it cannot be trusted."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.errors import ExitCode, StateForeign, StateUnusable
+from kapso_sync.model.functions import Json
+from kapso_sync.model.state import Intent, IntentKind, Live, Memory, Owned, QuotaRefusal
+from kapso_sync.store import codec
+from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_memory
+from tests.builders import OWNER, content, moment, owned, remote
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def store_in(folder: Path) -> StateStore:
+    return StateStore(folder, lambda: NOON)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
+
+
+def intent(slug: str = "a", kind: IntentKind = IntentKind.UPDATE) -> Intent:
+    return Intent(kind, slug, f"id-{slug}", content(), content(), moment(3), protected=True)
+
+
+def test_what_was_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Inventory, open intents, quota, project and manifest survive the process."""
+    record = owned(remote("a"))
+    quota = QuotaRefusal(7, "limit reached", "2026-01-01T12:00:00+00:00")
+    with store_in(tmp_path) as store:
+        store.remember(record)
+        number = store.begin(intent("b", IntentKind.DEPLOY))
+        store.remember_quota(quota)
+        store.remember_source(manifest_present=True, project_id="p-1")
+    with store_in(tmp_path) as store:
+        memory = store.recall()
+    assert memory.owned == {"id-a": record}
+    assert [(open_intent.id, open_intent.slug, open_intent.baseline) for open_intent in memory.intents] == [
+        (number, "b", moment(3))
+    ]
+    assert (memory.quota, memory.manifest_present, memory.project_id) == (quota, True, "p-1")
+
+
+def test_remembering_a_write_closes_its_intent(tmp_path: Path) -> None:
+    """Both happen in one transaction: a crash leaves either the open intent or the new record."""
+    with store_in(tmp_path) as store:
+        first, second = store.begin(intent("a")), store.begin(intent("b"))
+        store.remember(owned(remote("a")), closes=first)
+        assert [open_intent.id for open_intent in store.recall().intents] == [second]
+        store.close(second)
+        assert store.recall().intents == ()
+
+
+def test_a_slug_has_one_record(tmp_path: Path) -> None:
+    """A function that came back under another id replaces the record of the old id."""
+    with store_in(tmp_path) as store:
+        store.remember(owned(remote("a", function_id="old")))
+        store.remember(owned(remote("a", function_id="new")))
+        assert set(store.recall().owned) == {"new"}
+        store.forget("new")
+        assert store.recall().owned == {}
+
+
+def test_slugs_can_change_places(tmp_path: Path) -> None:
+    """Settled memory replaces the old one as a whole, so two functions may have swapped their slugs."""
+    with store_in(tmp_path) as store:
+        store.remember(owned(remote("a", function_id="1")), owned(remote("b", function_id="2")))
+        swapped = [owned(remote("b", function_id="1")), owned(remote("a", function_id="2"))]
+        store.settle(Memory({record.function_id: record for record in swapped}), ())
+        assert {record.slug: record.function_id for record in store.recall().owned.values()} == {"a": "2", "b": "1"}
+
+
+def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
+    """What no longer holds is dropped."""
+    with store_in(tmp_path) as store:
+        store.remember_quota(QuotaRefusal(1, "full", "now"))
+        store.remember_source(manifest_present=True, project_id="p-1")
+        store.remember_quota(None)
+        store.remember_source(manifest_present=False, project_id=None)
+        memory = store.recall()
+    assert (memory.quota, memory.manifest_present, memory.project_id) == (None, False, "p-1")
+
+
+def test_reading_leaves_no_trace(tmp_path: Path) -> None:
+    """``plan`` and ``status`` change nothing in the folder, whether it is clean, held by a writer, or not there."""
+    folder = tmp_path / "state"
+    assert read_memory(folder) == Memory()
+    assert not folder.exists()
+    with store_in(folder) as store:
+        store.remember(owned(remote("a")))
+        held = set(listing(folder))
+        assert set(read_memory(folder).owned) == {"id-a"}
+        assert set(listing(folder)) == held
+    before = listing(folder)
+    assert set(read_memory(folder).owned) == {"id-a"}
+    assert read_last_pass(folder) is None
+    assert listing(folder) == before
+
+
+def test_the_last_pass_is_kept_for_status(tmp_path: Path) -> None:
+    """The last recorded pass is what ``status`` reads."""
+    document: dict[str, Json] = {"exit_code": 0, "functions": [{"slug": "a"}]}
+    with store_in(tmp_path) as store:
+        store.record_pass({"exit_code": 1})
+        store.record_pass(document)
+    assert read_last_pass(tmp_path) == document
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"this is no database, and it is longer than a header of one hundred bytes" * 4),
+        lambda path: path.write_bytes(path.read_bytes()[:3000]),
+        lambda path: _execute(path, "DROP TABLE intents"),
+        lambda path: _execute(path, "UPDATE functions SET record = 'no json'"),
+        lambda path: _execute(path, "PRAGMA user_version = 99"),
+    ],
+    ids=["garbage", "truncated", "table-missing", "record-torn", "newer"],
+)
+def test_a_database_that_cannot_be_trusted_is_set_aside(tmp_path: Path, damage: object) -> None:
+    """It is kept under another name, a new one is begun, and readers see nothing rather than nonsense."""
+    with store_in(tmp_path) as store:
+        store.remember(owned(remote("a")))
+    assert callable(damage)
+    damage(tmp_path / DATABASE_NAME)
+    assert read_memory(tmp_path) == Memory()
+    with store_in(tmp_path) as store:
+        assert store.set_aside is not None
+        assert store.set_aside.exists()
+        assert store.recall() == Memory()
+        store.remember(owned(remote("b")))
+    with store_in(tmp_path) as store:
+        assert store.set_aside is None
+        assert set(store.recall().owned) == {"id-b"}
+
+
+def _execute(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement)
+    db.close()
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """No journal, no writes: the error names the folder, explains, and exits with 78."""
+    (tmp_path / "state").write_text("a file where a folder should be")
+    with pytest.raises(StateUnusable) as raised:
+        store_in(tmp_path / "state")
+    assert str(tmp_path / "state") in raised.value.message
+    assert raised.value.hint is not None
+    assert raised.value.exit_code is ExitCode.CONFIG
+
+
+def test_a_database_that_is_busy_is_not_thrown_away(tmp_path: Path) -> None:
+    """Somebody else's lock is no damage: the folder is unusable for now, and nothing is set aside."""
+    with store_in(tmp_path):
+        pass
+    other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(StateUnusable):
+            StateStore(tmp_path, lambda: NOON, patience=0.05)
+    finally:
+        other.close()
+    assert not list(tmp_path.glob("*.set-aside-*"))
+
+
+def test_a_full_disk_in_the_middle_is_our_error(tmp_path: Path) -> None:
+    """SQLite's words reach nobody raw."""
+    store = store_in(tmp_path)
+    store.__exit__()
+    with pytest.raises(StateUnusable):
+        store.begin(intent())
+
+
+def test_a_folder_belongs_to_one_owner(tmp_path: Path) -> None:
+    """Another owner is refused by name; the same one is welcome again."""
+    with store_in(tmp_path) as store:
+        store.belongs_to(OWNER)
+        store.belongs_to(OWNER)
+        with pytest.raises(StateForeign, match=f"belongs to owner {OWNER}, and we are somebody/else"):
+            store.belongs_to("somebody/else")
+
+
+def test_the_state_is_private(tmp_path: Path) -> None:
+    """Others on the machine can neither enter the folder nor read the database."""
+    with store_in(tmp_path / "state"):
+        pass
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state" / DATABASE_NAME).stat().st_mode & 0o077 == 0
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+contents = st.dictionaries(st.text(max_size=8), json_values, max_size=3)
+moments = st.none() | st.datetimes(timezones=st.just(UTC))
+
+
+@given(
+    st.builds(
+        Owned,
+        slug=st.text(),
+        function_id=st.text(),
+        wanted=contents,
+        stored=contents,
+        updated_at=moments,
+        live=st.none() | st.builds(Live, contents, moments),
+        protected=st.booleans(),
+        corrections=st.integers(0, 9),
+        refused_slug=st.none() | st.text(),
+    )
+)
+def test_a_record_reads_as_it_was_written(record: Owned) -> None:
+    """Nothing is lost or bent between memory and disk."""
+    assert codec.decode_owned(codec.encode_owned(record)) == record
+
+
+@given(st.builds(Intent, st.sampled_from(IntentKind), st.text(), st.none() | st.text(), contents, contents, moments))
+def test_an_intent_reads_as_it_was_written(record: Intent) -> None:
+    """The journal keeps every field of an intent."""
+    assert codec.decode_intent(record.id, codec.encode_intent(record)) == record
