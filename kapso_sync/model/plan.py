@@ -79,12 +79,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write(Step):
-    """Base of the steps that send content: ``payload`` is exactly what is sent, ``desired`` what git says."""
+    """Base of the steps that send content: ``payload`` is exactly what is sent, ``desired`` what git says.
+
+    ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped``: one of them is of other content and
+    may end last, so one more deployment must follow this one.
+    """
 
     desired: DesiredFunction = field(repr=False)
     payload: Mapping[str, Json] = field(repr=False)
     deploy: bool = True
     protected: bool = False
+    unconfirmed: tuple[int, ...] = ()
+    overlapped: bool = False
 
     @property
     def deploys(self) -> bool:
@@ -109,14 +115,12 @@ class Create(Write):
 class Overwrite(Write):
     """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
 
-    ``live`` is what is confirmed to run, where that is what is stored. ``overlapped``: an earlier deployment of other content
-    may still be running, so one more must follow this one.
+    ``live`` is what is confirmed to run, where that is what is stored.
     """
 
     remote: RemoteFunction = field(repr=False)
     base: Owned | None = field(default=None, repr=False)
     live: Live | None = field(default=None, repr=False)
-    overlapped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

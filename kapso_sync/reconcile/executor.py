@@ -126,17 +126,15 @@ class _Pass:
         match step:
             case Create():
                 written = await self._writer.create(step)
-                overlapped = False
             case Overwrite():
                 written = await self._writer.overwrite(step)
-                overlapped = step.overlapped
             case Delete():
                 backup = await self._writer.delete(step)
                 return Outcome(step, Result.DONE, step.function_id, backup=backup)
             case _:
                 raise AssertionError(step)
         if step.deploy:
-            await self._rollout.make_live(step, written, overlapped=overlapped)
+            await self._rollout.make_live(step, written)
         return Outcome(step, Result.DONE, written.record.id, deployed=step.deploy, backup=written.backup)
 
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:

@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass
 
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction
+from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction, agree
 from kapso_sync.model.ownership import Mark, mark_for, split_description
-from kapso_sync.model.state import Owned
+from kapso_sync.model.state import Intent, Owned
 from kapso_sync.reconcile.compare import Difference, Liveness, liveness
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.observed import mark_of
@@ -19,7 +19,10 @@ OWNERSHIP = "ownership"
 
 @dataclass(frozen=True)
 class Match:
-    """What git wants, what Kapso has (``stored`` is its comparable content), what we last wrote, and how they differ."""
+    """What git wants, what Kapso has (``stored`` is its comparable content), what we last wrote, and how they differ.
+
+    ``uncertain`` are earlier deployments that were not seen to end.
+    """
 
     owner: str
     want: DesiredFunction
@@ -27,6 +30,7 @@ class Match:
     base: Owned | None
     stored: Content
     difference: Difference
+    uncertain: tuple[Intent, ...] = ()
 
     @property
     def renames(self) -> bool:
@@ -53,7 +57,16 @@ class Match:
     @functools.cached_property
     def liveness(self) -> Liveness:
         """Whether what is stored is what runs."""
-        return liveness(self.remote, self.stored, self.base)
+        judged = liveness(self.remote, self.stored, self.base)
+        if judged.reason is None and any(not _same_runtime(intent.content, self.stored) for intent in self.uncertain):
+            return Liveness("a deployment of older content was not seen to end: what runs may be older")
+        return judged
+
+    @property
+    def overlapped(self) -> bool:
+        """Tell whether a deployment of other content than git's may still end, after the one that will be asked for."""
+        wanted = {**self.stored, **self.want.content}
+        return any(not _same_runtime(intent.content, wanted) for intent in self.uncertain)
 
     @property
     def touches_runtime(self) -> bool:
@@ -104,3 +117,7 @@ class Match:
             protected=mark is not None and mark.protected,
             refused_slug=self.base.refused_slug if self.base else None,
         )
+
+
+def _same_runtime(left: Content, right: Content) -> bool:
+    return agree(left, right, RUNTIME_CONTENT)

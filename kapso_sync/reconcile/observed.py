@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
 from kapso_sync.model.ownership import Mark, split_description
-from kapso_sync.model.state import Memory, Owned
+from kapso_sync.model.state import Intent, Memory, Owned
 
 
 class Claim(enum.Enum):
@@ -25,12 +25,12 @@ class Claim(enum.Enum):
 class Observed:
     """Kapso's list at one moment, and our memory with every open intent settled against it.
 
-    ``uncertain`` holds, by function id, the content of deployments that were asked for and not seen to end.
+    ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end.
     """
 
     functions: tuple[RemoteFunction, ...]
     memory: Memory
-    uncertain: Mapping[str, Content]
+    uncertain: Mapping[str, tuple[Intent, ...]]
     closed_intents: tuple[int, ...] = ()
 
     @functools.cached_property

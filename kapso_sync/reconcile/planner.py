@@ -77,7 +77,8 @@ class _Planner:
             return self._missing(want)
         base = self._observed.memory.owned.get(remote.id)
         stored = self._observed.content(remote)
-        match = Match(self._policy.owner, want, remote, base, stored, compare(want.content, stored, base))
+        uncertain = self._observed.uncertain.get(remote.id, ())
+        match = Match(self._policy.owner, want, remote, base, stored, compare(want.content, stored, base), uncertain)
         claim = self._observed.claim(remote, self._policy.owner)
         if claim is Claim.OURS:
             return self._ours(match)
@@ -186,9 +187,9 @@ class _Planner:
             return self._rename(match)
         if difference.fields or match.mark_differs:
             reasons = _reasons(difference) or ("its ownership mark is missing or changed on Kapso",)
-            return _overwrite(Update, match, difference.origin or Origin.RECOVERY, reasons, self._overlapped(match))
+            return _overwrite(Update, match, difference.origin or Origin.RECOVERY, reasons)
         if match.deploys:
-            return _overwrite(Deploy, match, Origin.RECOVERY, (), self._overlapped(match))
+            return _overwrite(Deploy, match, Origin.RECOVERY, ())
         learned = match.learned()
         return Keep(
             slug=want.slug,
@@ -211,11 +212,7 @@ class _Planner:
         in_git = base is None or base.slug != want.slug
         reason = f"moved_from: {remote.slug}" if in_git else f"renamed to `{remote.slug}` on Kapso"
         origin = match.difference.origin or (Origin.GIT if in_git else Origin.DRIFT)
-        return _overwrite(Rename, match, origin, (reason, *_reasons(match.difference)), self._overlapped(match))
-
-    def _overlapped(self, match: Match) -> bool:
-        uncertain = self._observed.uncertain.get(match.remote.id)
-        return uncertain is not None and (match.touches_runtime or uncertain.get(CODE) != match.stored.get(CODE))
+        return _overwrite(Rename, match, origin, (reason, *_reasons(match.difference)))
 
     def unusable(self, function: UnusableFunction) -> Step:
         """Plan a function whose file or code cannot be used: whatever is on Kapso stays."""
@@ -267,10 +264,10 @@ class _Planner:
 
 
 def _adopt(match: Match, reason: str, origin: Origin) -> Step:
-    return _overwrite(Adopt, match, origin, (reason,), overlapped=False)
+    return _overwrite(Adopt, match, origin, (reason,))
 
 
-def _overwrite(kind: type[Overwrite], match: Match, origin: Origin, reasons: tuple[str, ...], overlapped: bool) -> Step:
+def _overwrite(kind: type[Overwrite], match: Match, origin: Origin, reasons: tuple[str, ...]) -> Step:
     """Build a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
     stale = match.liveness.reason
     if match.deploys and stale is not None and not match.touches_runtime:
@@ -292,7 +289,8 @@ def _overwrite(kind: type[Overwrite], match: Match, origin: Origin, reasons: tup
         remote=match.remote,
         base=match.base,
         live=match.liveness.live,
-        overlapped=overlapped and match.deploys,
+        unconfirmed=tuple(intent.id for intent in match.uncertain),
+        overlapped=match.overlapped and match.deploys,
     )
 
 

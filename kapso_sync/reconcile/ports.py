@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kapso_sync.model.functions import Json, RemoteFunction
@@ -70,8 +70,8 @@ class Store(Protocol):
         """Open an intent and return its number."""
         ...
 
-    def remember(self, *owned: Owned, closes: int | None = None) -> None:
-        """Keep functions' records, in place of any others of the same id or slug, and close the intent, in one transaction."""
+    def remember(self, *owned: Owned, closes: Sequence[int] = ()) -> None:
+        """Keep functions' records, in place of any others of the same id or slug, and close intents, in one transaction."""
         ...
 
     def close(self, intent_id: int) -> None:

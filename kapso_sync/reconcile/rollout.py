@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kapso_sync.errors import ApiError, ApiRejected, Call, KapsoSyncError
@@ -48,7 +49,7 @@ class Rollout:
         self._fitting = set(deployed)
         self._quota = quota
 
-    async def make_live(self, step: Write, written: Written, *, overlapped: bool) -> None:
+    async def make_live(self, step: Write, written: Written) -> None:
         """Deploy until what is stored is confirmed to run; raises `ApiError` or `DeploymentFailed`.
 
         After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
@@ -58,13 +59,16 @@ class Rollout:
         ended, number = await self._deploy(step.slug, written, record)
         for _ in range(RETRIES):
             if ended.verdict is Verdict.FAILED and ended.record is not None:
+                self._store.close(number)
                 ended, number = await self._deploy(step.slug, written, ended.record)
-        if overlapped and ended.verdict is Verdict.LIVE and ended.record is not None:
+        closes = [*step.unconfirmed, number]
+        if step.overlapped and ended.verdict is Verdict.LIVE and ended.record is not None:
             ended, number = await self._deploy(step.slug, written, ended.record)
+            closes.append(number)
         if ended.verdict is not Verdict.LIVE or ended.record is None:
             self._failed(step.slug, record.id, ended, number)
         else:
-            self._confirm(step.slug, written, ended, number)
+            self._confirm(step.slug, written, ended, closes)
 
     async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[Ended, int]:
         owned = written.owned
@@ -92,13 +96,14 @@ class Rollout:
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
 
     def _failed(self, slug: str, function_id: str, ended: Ended, number: int) -> None:
-        self._store.close(number)
         self._fitting.discard(function_id)
         call = Call("POST", "/functions/{id}/deploy")
         if ended.verdict is Verdict.TIMED_OUT:
+            # It may still end: its intent stays open, so that the next pass does not take its end for that of another.
             hint = "a larger KAPSO_SYNC_DEPLOY_TIMEOUT waits longer; the next pass deploys again"
             self._emit(events.DeployTimedOut(slug=slug, function_id=function_id, timeout_s=round(ended.seconds, 1), hint=hint))
             raise DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
+        self._store.close(number)
         if ended.verdict is Verdict.GONE:
             message, hint = "the function vanished from Kapso while it was deployed", "the next pass looks again"
         else:
@@ -107,15 +112,14 @@ class Rollout:
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
         raise DeploymentFailed(message, hint=hint)
 
-    def _confirm(self, slug: str, written: Written, ended: Ended, number: int) -> None:
+    def _confirm(self, slug: str, written: Written, ended: Ended, closes: Sequence[int]) -> None:
         record = ended.record
         assert record is not None  # noqa: S101 - the caller looked
         owned = written.owned
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
-            self._store.close(number)
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
         live = Live(runtime_content(owned.stored), record.last_deployed_at)
-        self._store.remember(replace(owned, live=live, updated_at=record.updated_at), closes=number)
+        self._store.remember(replace(owned, live=live, updated_at=record.updated_at), closes=closes)
         if self._quota is not None and len(self._fitting) > self._quota.fits:
             self._quota = None
             self._store.remember_quota(None)

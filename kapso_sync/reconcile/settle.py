@@ -14,29 +14,35 @@ NOT_STORED: Content = {CODE: "unknown"}
 
 
 def settle(functions: Sequence[RemoteFunction], memory: Memory, owner: str) -> Observed:
-    """Return what Kapso shows together with a memory in which every open intent was acted out or dropped.
+    """Return what Kapso shows together with a memory in which every open intent was acted out, dropped, or found uncertain.
 
-    A create or update that shows on Kapso becomes what we last wrote. A deployment that ended becomes live; one that did not
-    is uncertain: it never started, or still runs. All of them are closed, since the plan follows from what is seen.
+    A create or update that shows on Kapso becomes what we last wrote; a deployment that ended becomes live. One that was not
+    seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with whatever
+    was stored when it was asked for.
     """
     by_id = {function.id: function for function in functions}
     by_slug = {function.slug: function for function in functions}
     owned = dict(memory.owned)
-    uncertain: dict[str, Content] = {}
+    deployments: dict[str, list[Intent]] = {}
     for intent in memory.intents:
         remote = by_id.get(intent.function_id) if intent.function_id else by_slug.get(intent.slug)
         if remote is None:
             continue
         if intent.kind is IntentKind.DEPLOY:
-            known = owned.get(remote.id)
-            if known is not None and _deployed(intent, remote):
-                owned[remote.id] = replace(known, live=Live(intent.content, remote.last_deployed_at))
-            elif known is not None:
-                uncertain[remote.id] = intent.content
+            deployments.setdefault(remote.id, []).append(intent)
         elif _arrived(intent, remote, owner):
             owned[remote.id] = _written(intent, remote, owned.get(remote.id))
-    settled = replace(memory, owned=owned, intents=())
-    return Observed(tuple(functions), settled, uncertain, tuple(intent.id for intent in memory.intents))
+    uncertain: dict[str, tuple[Intent, ...]] = {}
+    for function_id, intents in deployments.items():
+        known, remote = owned.get(function_id), by_id[function_id]
+        if known is not None and all(_deployed(intent, remote) for intent in intents):
+            owned[function_id] = replace(known, live=Live(intents[-1].content, remote.last_deployed_at))
+        elif known is not None:
+            uncertain[function_id] = tuple(intents)
+    still_open = {intent.id for intents in uncertain.values() for intent in intents}
+    settled = replace(memory, owned=owned, intents=tuple(intent for intent in memory.intents if intent.id in still_open))
+    closed = tuple(intent.id for intent in memory.intents if intent.id not in still_open)
+    return Observed(tuple(functions), settled, uncertain, closed)
 
 
 def _deployed(intent: Intent, remote: RemoteFunction) -> bool:

@@ -63,7 +63,7 @@ class FunctionWriter:
             protected=step.protected,
             refused_slug=step.slug if record.slug != step.slug else None,
         )
-        self._store.remember(owned, closes=number)
+        self._store.remember(owned, closes=(number,))
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
         _require_slug(step, record, Call("POST", "/functions"))
         return Written(record, owned)
@@ -109,7 +109,7 @@ class FunctionWriter:
             corrections=step.base.corrections + 1 if step.base and step.origin is Origin.DRIFT else 0,
             refused_slug=step.slug if refused else None,
         )
-        self._store.remember(owned, closes=number)
+        self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)
         if refused:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))

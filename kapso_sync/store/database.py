@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar
@@ -86,12 +86,11 @@ class StateStore:
             cursor = self._db.execute("INSERT INTO intents (record) VALUES (?)", (codec.encode_intent(intent),))
             return int(cursor.lastrowid or 0)
 
-    def remember(self, *owned: Owned, closes: int | None = None) -> None:
-        """Keep functions' records, in place of any others of the same id or slug, and close the intent."""
+    def remember(self, *owned: Owned, closes: Sequence[int] = ()) -> None:
+        """Keep functions' records, in place of any others of the same id or slug, and close intents, in one transaction."""
         with _writing(self._folder), self._db:
             self._put(owned)
-            if closes is not None:
-                self._db.execute("DELETE FROM intents WHERE id = ?", (closes,))
+            self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closes])
 
     def close(self, intent_id: int) -> None:
         """Close an intent whose write certainly did not happen."""

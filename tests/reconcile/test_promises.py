@@ -159,6 +159,15 @@ def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int
         asyncio.run(scenario(Path(folder) / "state"))
 
 
+async def test_a_lost_deployment_stays_in_mind_until_a_later_one_is_confirmed(tmp_path: Path) -> None:
+    """Killed twice, while one deployment ran and before the next was asked for: the end of the first proves nothing."""
+    told = History(tmp_path / "state")
+    await told.play(Turn({"a": 0, "b": 0}, (), 1, Fate.KILLED_BEFORE))
+    await told.play(Turn({"a": 0, "b": 1}, (), 3, Fate.KILLED_AFTER))
+    await told.quiet({"b": 1})
+    assert told.world.live_code()["b"] == code(1)
+
+
 @given(
     position=st.integers(1, 12),
     fate=st.sampled_from((Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)),

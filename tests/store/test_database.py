@@ -54,7 +54,7 @@ def test_remembering_a_write_closes_its_intent(tmp_path: Path) -> None:
     """Both happen in one transaction: a crash leaves either the open intent or the new record."""
     with store_in(tmp_path) as store:
         first, second = store.begin(intent("a")), store.begin(intent("b"))
-        store.remember(owned(remote("a")), closes=first)
+        store.remember(owned(remote("a")), closes=(first,))
         assert [open_intent.id for open_intent in store.recall().intents] == [second]
         store.close(second)
         assert store.recall().intents == ()

@@ -1,0 +1,71 @@
+"""Diffs that people read: nothing hidden, nothing endless."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
+
+from kapso_sync.model.functions import CODE, Json
+from kapso_sync.reconcile.diff import CHANGED_LINES_LIMIT, content_diff
+
+
+def code_diff(old: str, new: str) -> str:
+    return content_diff("a", ({}, old), ({}, new), (CODE,))
+
+
+def test_fields_and_code_are_two_parts() -> None:
+    """Fields first, a line each; long descriptions line by line."""
+    old: dict[str, Json] = {"name": "Old", "description": "One\nTwo", "timeout": 5}
+    new: dict[str, Json] = {"name": "New", "description": "One\nThree", "timeout": 5}
+    diff = content_diff("greet", (old, "a\nb\n"), (new, "a\nc\n"), ("name", "description", CODE))
+    assert diff == snapshot("""\
+--- kapso/greet (fields)
++++ git/greet (fields)
+@@ -1,4 +1,4 @@
+-name: Old
++name: New
+ description: |
+   One
+-  Two
++  Three
+--- kapso/greet (code)
++++ git/greet (code)
+@@ -1,2 +1,2 @@
+ a
+-b
++c
+""")
+
+
+def test_a_missing_final_newline_is_shown() -> None:
+    """It is a difference like any other."""
+    assert code_diff("a\n", "a") == snapshot("""\
+--- kapso/a (code)
++++ git/a (code)
+@@ -1 +1 @@
+-a
++a
+\\ No newline at end of file
+""")
+
+
+def test_what_is_new_has_no_old_name() -> None:
+    """As git does it: /dev/null stands for nothing."""
+    assert content_diff("a", ({}, None), ({}, "a\n"), (CODE,)).startswith("--- /dev/null\n+++ git/a (code)\n")
+    assert content_diff("a", ({}, "a\n"), ({}, None), (CODE,)).startswith("--- kapso/a (code)\n+++ /dev/null\n")
+
+
+def test_a_rewrite_of_thousands_of_lines_is_summed_up() -> None:
+    """A diff that would take minutes is replaced by its size."""
+    old = "".join(f"old {number}\n" for number in range(CHANGED_LINES_LIMIT + 1))
+    new = "".join(f"new {number}\n" for number in range(CHANGED_LINES_LIMIT + 2))
+    assert code_diff(f"same\n{old}end\n", f"same\n{new}end\n").endswith(
+        "@@ 2001 lines replaced by 2002, too many to compare line by line @@\n"
+    )
+
+
+@given(st.lists(st.sampled_from("abc\u2028\x0c\r\x85")).map("".join), st.lists(st.sampled_from("abc\n")).map("".join))
+def test_every_difference_is_shown(old: str, new: str) -> None:
+    """A diff is empty only where nothing differs: no separator of lines hides a change."""
+    assert bool(code_diff(old, new)) == (old != new)

@@ -1,0 +1,322 @@
+"""Every kind of step, with the reason a colleague would read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from kapso_sync.errors import EmptySource, ExitCode
+from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
+from kapso_sync.model.functions import RemoteFunction, Status
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.ownership import mark_for, split_description
+from kapso_sync.model.plan import AdoptPolicy, Blocked, Deploy, Invalid, Keep, Origin, Overwrite, Plan, Policy, Step
+from kapso_sync.model.state import Intent, IntentKind, Live, Memory, QuotaRefusal
+from kapso_sync.reconcile.guard import Guarded, Limits, guard
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from tests.builders import (
+    CODE_A,
+    CODE_B,
+    LIMITS,
+    OWNER,
+    POLICY,
+    content,
+    desired,
+    memory,
+    moment,
+    owned,
+    remote,
+    unusable,
+    want,
+)
+
+PRUNING = replace(POLICY, prune=True)
+
+
+def plan_of(git: Desired, kapso: Sequence[RemoteFunction], known: Memory | None = None, policy: Policy = POLICY) -> Plan:
+    return make_plan(git, settle(kapso, known or memory(), OWNER), policy)
+
+
+def step_of(
+    function: DesiredFunction | UnusableFunction, record: RemoteFunction, known: Memory | None = None, policy: Policy = POLICY
+) -> Step:
+    (step,) = plan_of(desired(function), [record], known, policy).steps
+    return step
+
+
+def test_three_versions_tell_who_changed_what() -> None:
+    """Git against Kapso against our last write gives the origin."""
+    before = remote("a", name="Old")
+    base = memory(owned(before, {**content(CODE_A), "name": "Old"}))
+    cases: dict[Origin, tuple[DesiredFunction, RemoteFunction]] = {
+        Origin.GIT: (want("a", CODE_B, name="Old"), before),
+        Origin.DRIFT: (want("a", CODE_A, name="Old"), remote("a", name="New")),
+        Origin.CONFLICT: (want("a", CODE_B, name="Old"), remote("a", name="New")),
+    }
+    for origin, (git, kapso) in cases.items():
+        assert step_of(git, kapso, base).origin is origin
+    assert step_of(want("a", CODE_B, name="Old"), remote("a", name="New"), base).reasons == (
+        "changed in git: code",
+        "changed on Kapso: name",
+    )
+
+
+def test_without_a_base_every_difference_counts_as_a_conflict() -> None:
+    """The state is lost: who changed it is unknown, so a copy is kept for ever."""
+    step = step_of(want("a", CODE_B), remote("a"))
+    assert step.origin is Origin.CONFLICT
+    assert step.reasons == ("differs from git, and nothing is known of our last write: code",)
+
+
+def test_drift_is_reported_or_corrected_as_the_policy_says() -> None:
+    """The entry's own word goes first, and the command line may overrule both for one pass."""
+    base, there = memory(owned(remote("a"))), remote("a", CODE_B)
+    reporting = replace(POLICY, drift=DriftPolicy.REPORT)
+    held = step_of(want("a"), there, base, reporting)
+    assert isinstance(held, Blocked)
+    assert held.reported
+    assert "`kapso-sync sync --overwrite a`" in held.reasons[1]
+    assert step_of(want("a", drift=DriftPolicy.CORRECT), there, base, reporting).action == "update"
+    assert step_of(want("a", drift=DriftPolicy.REPORT), there, base).action == "blocked"
+    assert step_of(want("a"), there, base, replace(reporting, overwrite=frozenset({"a"}))).action == "update"
+
+
+def test_git_goes_live_even_where_drift_is_only_reported() -> None:
+    """``report`` holds back corrections, never a change from git."""
+    base = memory(owned(remote("a")))
+    assert step_of(want("a", CODE_B, drift=DriftPolicy.REPORT), remote("a"), base).action == "update"
+
+
+@pytest.mark.parametrize(
+    ("adopt", "code", "action"),
+    [
+        (AdoptPolicy.IDENTICAL, CODE_A, "adopt"),
+        (AdoptPolicy.IDENTICAL, CODE_A.replace("\n", "\r\n"), "adopt"),
+        (AdoptPolicy.IDENTICAL, CODE_B, "blocked"),
+        (AdoptPolicy.ALWAYS, CODE_B, "adopt"),
+        (AdoptPolicy.NEVER, CODE_A, "blocked"),
+    ],
+)
+def test_what_is_nobodys_is_taken_by_policy(adopt: AdoptPolicy, code: str, action: str) -> None:
+    """Identical code is adopted by default; another needs a person's word."""
+    step = step_of(want("a"), remote("a", code, owner=None), policy=replace(POLICY, adopt=adopt))
+    assert step.action == action
+    if action == "blocked":
+        assert "KAPSO_SYNC_ADOPT=" in step.reasons[1]
+
+
+def test_adopting_what_is_the_same_writes_only_the_mark() -> None:
+    """The description gets its suffix; the code is not sent, and what runs stays."""
+    step = step_of(want("a"), remote("a", owner=None, text="What it does."))
+    assert isinstance(step, Overwrite)
+    assert step.payload == {"description": f"What it does.{mark_for(OWNER, 'a')}"}
+    assert not step.deploys
+
+
+def test_another_owner_is_named_and_can_hand_over() -> None:
+    """A conflict says who, and which command takes the function over."""
+    there = remote("a", CODE_B, owner="example.com/other")
+    step = step_of(want("a"), there)
+    assert step.reasons == (
+        f"it is owned by example.com/other, and we are {OWNER}",
+        "`kapso-sync sync --take-from example.com/other` takes it over",
+    )
+    taken = step_of(want("a"), there, policy=replace(POLICY, take_from=frozenset({"example.com/other"})))
+    assert isinstance(taken, Overwrite)
+    assert split_description(str(taken.payload["description"]))[1] == mark_for(OWNER, "a")
+
+
+def test_a_copied_mark_makes_nobody_an_owner() -> None:
+    """A function duplicated in the dashboard carries our mark for another slug: it is neither overwritten nor deleted."""
+    copy = remote("copy", mark_slug="a")
+    assert "made for another slug" in step_of(want("copy"), copy).reasons[0]
+    plan = plan_of(desired(want("a")), [remote("a"), copy], policy=PRUNING)
+    assert [step.slug for step in plan.steps] == ["a"]
+
+
+def test_a_renamed_function_is_not_created_a_second_time() -> None:
+    """Our mark under another slug, with no memory of it: the person is asked which of the two it is."""
+    plan = plan_of(desired(want("a")), [remote("other-name", mark_slug="a")])
+    (step,) = plan.steps
+    assert (step.action, step.slug) == ("blocked", "a")
+    assert "`other-name` on Kapso carries the mark of `a`" in step.reasons[0]
+
+
+def test_a_mark_that_was_cut_off_is_put_back() -> None:
+    """We remember the function, so it is ours; only its description is written."""
+    there = remote("a", owner=None, text="Mine")
+    step = step_of(want("a"), there, memory(owned(there)))
+    assert isinstance(step, Overwrite)
+    assert step.payload == {"description": f"Mine{mark_for(OWNER, 'a')}"}
+    assert step.reasons == ("its ownership mark is missing or changed on Kapso",)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (remote("a", status=Status.DRAFT, deployed=None), "saved on Kapso, never deployed"),
+        (remote("a", status=Status.ERROR), "the last deployment failed: the function is down"),
+        (remote("a", deployed=None), "Kapso knows no deployment of it"),
+        (remote("a", updated=100.0), "saved after the last deployment: what runs may be older"),
+    ],
+)
+def test_what_is_stored_but_does_not_run_is_deployed(record: RemoteFunction, reason: str) -> None:
+    """Equal content is not enough: in sync is only said of what is live."""
+    step = step_of(want("a"), record)
+    assert isinstance(step, Deploy)
+    assert step.reasons == (reason,)
+    assert not step.payload
+
+
+def test_a_function_that_is_not_to_be_deployed_is_left_as_a_draft() -> None:
+    """``deploy: false`` stores the code and goes no further."""
+    assert isinstance(step_of(want("a", deploy=False), remote("a", status=Status.DRAFT, deployed=None)), Keep)
+
+
+def test_our_own_confirmation_outweighs_the_servers_times() -> None:
+    """A touch after the deployment moves ``updated_at``; what we saw go live still runs."""
+    known = memory(owned(remote("a")))
+    assert isinstance(step_of(want("a"), remote("a", updated=100.0), known), Keep)
+    other = replace(owned(remote("a")), live=Live(content(CODE_B), moment(10)))
+    step = step_of(want("a"), remote("a"), memory(other))
+    assert step.reasons == ("saved on Kapso, not live yet",)
+
+
+def test_a_deployment_not_seen_to_end_leads_to_one_more() -> None:
+    """Its end would look like that of the newer one, so what runs is not believed."""
+    older = Intent(IntentKind.DEPLOY, "a", "id-a", content(CODE_A), content(CODE_A), moment(3), id=7)
+    there = remote("a", CODE_B, updated=9.0)
+    step = step_of(want("a", CODE_B), there, memory(owned(there, live=False), intents=[older]))
+    assert isinstance(step, Deploy)
+    assert (step.overlapped, step.unconfirmed) == (True, (7,))
+    assert step.reasons == ("a deployment of older content was not seen to end: what runs may be older",)
+
+
+def test_protection_stays_until_the_manifest_lifts_it() -> None:
+    """It is kept in the mark: leaving the key out changes nothing, ``protected: false`` does."""
+    there = remote("a", protected=True)
+    assert isinstance(step_of(want("a"), there), Keep)
+    step = step_of(want("a", protected=False), there)
+    assert isinstance(step, Overwrite)
+    assert step.payload == {"description": str(mark_for(OWNER, "a"))}
+
+
+@pytest.mark.parametrize(
+    ("record", "policy", "reason"),
+    [
+        (remote("b"), POLICY, "KAPSO_SYNC_PRUNE is off"),
+        (remote("b", protected=True), PRUNING, "it is protected"),
+        (remote("b", owner=None), PRUNING, "its ownership mark is missing"),
+        (remote("b", mark_slug="c"), PRUNING, "made for another slug"),
+    ],
+)
+def test_what_left_git_is_kept_when_in_doubt(record: RemoteFunction, policy: Policy, reason: str) -> None:
+    """Each function that is kept is named in a warning, with the reason."""
+    plan = plan_of(desired(want("a")), [remote("a"), record], memory(owned(record)), policy)
+    assert plan.steps[1].action == "none"
+    assert reason in plan.steps[1].reasons[0]
+    (notice,) = plan.notices
+    assert notice.message.endswith(": b")
+
+
+def test_many_leftovers_make_one_warning() -> None:
+    """Five are named, the others counted."""
+    plan = plan_of(desired(want("z")), [remote("z"), *(remote(f"f{number}") for number in range(8))])
+    (notice,) = plan.notices
+    assert notice.message.endswith("f0, f1, f2, f3, f4 and 3 more")
+
+
+def test_unusable_code_keeps_what_is_on_kapso() -> None:
+    """Invalid or blocked, the function stays as it is and says why."""
+    invalid = step_of(unusable("a"), remote("a"))
+    blocked = step_of(unusable("a", blocked=True), remote("a"))
+    assert isinstance(invalid, Invalid)
+    assert isinstance(blocked, Blocked)
+    assert invalid.reasons == ("a.js:3:1: syntax error",)
+    assert (blocked.wanted, blocked.function_id) == ("update", "id-a")
+    (fresh,) = plan_of(desired(unusable("new", blocked=True)), []).steps
+    assert isinstance(fresh, Blocked)
+    assert fresh.wanted == "create"
+
+
+def guarded(plan: Plan, limits: Limits = LIMITS) -> Guarded:
+    return guard(plan, limits)
+
+
+def test_deletions_wait_for_a_new_function_that_is_broken() -> None:
+    """A file that was renamed and broken in one commit must not cost the function."""
+    plan = plan_of(desired(want("a"), unusable("new-name")), [remote("a"), remote("old-name")], policy=PRUNING)
+    result = guarded(plan)
+    assert [step.action for step in result.plan.steps] == ["none", "invalid", "blocked"]
+    assert "`new-name` cannot be used: it may be the same function under a new name" in result.held[0].reason
+
+
+def test_an_empty_source_is_refused() -> None:
+    """Nothing listed at all looks like a mistake; one setting allows it."""
+    plan = plan_of(desired(), [remote("a")], policy=PRUNING)
+    with pytest.raises(EmptySource) as raised:
+        guarded(plan)
+    assert "KAPSO_SYNC_ALLOW_EMPTY=true" in str(raised.value.hint)
+    assert raised.value.exit_code is ExitCode.INVALID
+    assert guarded(plan, replace(LIMITS, allow_empty=True)).plan.summary["delete"] == 1
+
+
+@pytest.mark.parametrize(("limit", "held"), [(MaxDelete(2), True), (MaxDelete(3), False), (MaxDelete(50, percent=True), True)])
+def test_recreations_are_bounded_like_deletions(limit: MaxDelete, held: bool) -> None:
+    """Three of four owned functions vanished: beyond the limit none is made again, and the way out is named."""
+    known = memory(*(owned(remote(slug)) for slug in "abcd"))
+    plan = plan_of(desired(*(want(slug) for slug in "abcd")), [remote("a")], known)
+    result = guarded(plan, Limits(limit))
+    assert bool(result.held) is held
+    if held:
+        assert "--allow-recreate" in result.held[0].hint
+        assert not guarded(plan, Limits(limit, allow_recreate=True)).held
+
+
+def test_quota_is_a_warning_before_anything_starts() -> None:
+    """How many Workers are wanted, and how many were seen to fit, Supabase functions apart."""
+    quota = QuotaRefusal(2, "Worker limit reached", "2026-01-01T00:00:00+00:00")
+    known = replace(memory(), quota=quota)
+    git = desired(want("a"), want("b"), want("c"), want("s", function_type="supabase_function"), want("d", deploy=False))
+    (notice,) = plan_of(git, [remote("a"), remote("b")], known).notices
+    assert notice.message.startswith("3 functions want to be deployed, 2 are known to fit: Kapso said “Worker limit reached”")
+    assert not plan_of(desired(want("a"), want("b")), [remote("a"), remote("b")], known).notices
+
+
+def test_the_digest_covers_what_is_written_and_what_it_replaces() -> None:
+    """Another code, another remote content, another owner: another digest."""
+    plans = [
+        plan_of(desired(want("a")), []),
+        plan_of(desired(want("a", CODE_B)), []),
+        plan_of(desired(want("a", CODE_B)), [remote("a")]),
+        plan_of(desired(want("a", CODE_B)), [remote("a", "// third")]),
+        plan_of(desired(want("a")), [], policy=replace(POLICY, owner="example.com/else")),
+    ]
+    assert len({plan.digest for plan in plans}) == len(plans)
+
+
+def test_a_slug_is_moved_with_its_id() -> None:
+    """``moved_from`` renames what is ours, unless the old slug is still wanted or is not ours."""
+    entry = want("new", moved_from="old")
+    assert step_of(entry, remote("old")).action == "rename"
+    assert step_of(entry, remote("old", owner="example.com/other")).action == "create"
+    both = plan_of(desired(entry, want("old")), [remote("old")])
+    assert [step.action for step in both.steps] == ["create", "none"]
+
+
+def test_a_description_is_compared_without_its_mark() -> None:
+    """The mark is ours to write and nobody's change; null and empty text are the same."""
+    assert isinstance(step_of(want("a", description="Text"), remote("a", text="Text")), Keep)
+    assert isinstance(step_of(want("a", description=""), remote("a")), Keep)
+    step = step_of(want("a", description="New"), remote("a", text="Text"), memory(owned(remote("a", text="Text"))))
+    assert "-description: Text\n+description: New\n" in step.diff
+    assert "kapso-sync:" not in step.diff
+
+
+def test_entries_say_what_kind_of_function_they_are() -> None:
+    """Without a word of the entry a function is a Worker, as Kapso has it."""
+    assert isinstance(want("a").entry, Entry)
+    assert want("a").entry.function_type == "cloudflare_worker"
