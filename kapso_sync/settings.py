@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import DriftPolicy, Notice
@@ -120,6 +120,17 @@ class Settings(BaseModel):
     git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
     git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
 
+    _notices: tuple[Notice, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the warnings that loading found."""
+        self._notices = tuple(context or ())
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Warnings about variables that are set and mean nothing."""
+        return self._notices
+
     def key(self) -> str:
         """Return the API key, read anew; raises `ConfigError` when there is none."""
         return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
@@ -162,17 +173,18 @@ def load_settings(
     ``overrides`` come by setting name (``state_dir``), ``environment`` (default: the process's own) by variable.
     """
     environment = os.environ if environment is None else environment
+    file = _read_env_file(env_file)
     merged: dict[str, object] = {}
-    for layer in (_read_env_file(env_file), environment):
+    for layer in (file, environment):
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES}
     merged |= overrides
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(merged, context=_unknown_variables({**file, **environment}))
     except ValidationError as error:
         raise _explain(error) from None
 
 
-def unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
+def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     """Return a warning for each ``KAPSO_SYNC_…`` variable that is no setting."""
     known = VARIABLES.keys() | RESERVED
     notices = []

@@ -143,7 +143,7 @@ async def open_session(settings: Settings, exceptions: Exceptions, logging: Logg
         api = KapsoClient(transport)
         parts = Parts(
             source=place.source,
-            build=Desire(Builder(target_for(base_url))),
+            build=Desire(Builder(target_for(base_url)), settings.notices),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
@@ -186,7 +186,7 @@ async def read_desired(settings: Settings, logging: Logging) -> Desired:
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
         place = await find_place(settings, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
-    return Desire(Builder(target_for(base_url)))(snapshot, Memory())
+    return Desire(Builder(target_for(base_url)), settings.notices)(snapshot, Memory())
 
 
 @contextlib.asynccontextmanager

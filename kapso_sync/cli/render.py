@@ -169,6 +169,8 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     if outcome.result is Result.DONE:
         words = _DONE[step.action] + (", live" if outcome.deployed and not isinstance(step, Deploy) else "")
         console.print(Text.assemble((f"{look.symbol} {step.slug}", look.style), f"  {words}"))
+        for reason in () if isinstance(step, Create) else step.reasons:
+            console.print(Text(f"    {reason}"))
         if outcome.backup:
             console.print(Text(f"    previous version: backups/{outcome.backup}", style="dim"))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.build import Builder, imported_files
 from kapso_sync.manifest import read_manifest, unlisted_files
-from kapso_sync.model.desired import Desired, UnusableFunction
+from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
 
@@ -12,8 +12,10 @@ from kapso_sync.model.state import Memory
 class Desire:
     """Builds what git wants; keeps what it learned of unchanged files for the next time."""
 
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = ()) -> None:
+        """``notices`` are warnings about something else, which everyone who reads a plan should see as well."""
         self._builder = builder
+        self._notices = notices
 
     def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
@@ -26,6 +28,6 @@ class Desire:
             revision=snapshot.revision,
             functions=functions,
             unusable=tuple(sorted((*unusable, *broken), key=lambda function: function.slug)),
-            notices=(*manifest.notices, *unlisted_files(snapshot, used)),
+            notices=(*self._notices, *manifest.notices, *unlisted_files(snapshot, used)),
             manifest_present=manifest.present,
         )

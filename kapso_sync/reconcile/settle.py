@@ -67,7 +67,8 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
     written = Owned(intent.slug, remote.id, intent.wanted, stored, remote.updated_at, protected=intent.protected)
     if known is not None:
         written = replace(written, live=known.live, corrections=known.corrections, refused_slug=known.refused_slug)
-    if written.live is None and any(name in RUNTIME_CONTENT for name in intent.content):
-        # The write was to be deployed and nothing says what runs since: whatever it is, it is not this.
+    touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
+    if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
+        # The write was to be deployed, and what ran before it is not what we once saw go live: whatever it is, it is not this.
         return replace(written, live=Live(NOT_STORED, intent.baseline))
     return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from kapso_sync.reconcile.guard import Limits
 from tests.builders import CODE_A, CODE_B, OWNER, POLICY, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
-from tests.world import Fate, WorldApi, new_world
+from tests.world import DEPLOY_SECONDS, Fate, WorldApi, new_world
 
 PRUNE = replace(POLICY, prune=True)
 BROKEN = "async function handler( {"
@@ -416,3 +417,19 @@ async def test_two_owners_never_touch_each_others_functions(bench: Bench) -> Non
     other.policy = replace(other.policy, take_from=frozenset({OWNER}))
     assert (await other.sync(desired(want("a", CODE_B)))).count("adopt") == 1
     assert bench.api.world.live_code() == {"a": CODE_B}
+
+
+@pytest.mark.parametrize("fate", [Fate.KILLED_AFTER, Fate.LOST_AFTER])
+async def test_a_correction_that_was_cut_short_goes_live_next_time(bench: Bench, fate: Fate) -> None:
+    """Edited and deployed by hand within a second of our write, which died with its process: the hand-made code must go."""
+    await bench.sync(desired(want("a")))
+    world = bench.api.world
+    world.update(world.function("a"), {"code": CODE_B})
+    world.deploy(world.function("a"))
+    await bench.clock.sleep(DEPLOY_SECONDS)
+    bench.api.fate = fail_when("PATCH", "/functions/{id}", fate)
+    with contextlib.suppress(BaseExceptionGroup):
+        await bench.sync(desired(want("a")))
+    report = await bench.sync(desired(want("a")))
+    assert report.exit_code == ExitCode.OK
+    assert world.live_code() == {"a": CODE_A}
