@@ -125,9 +125,12 @@ class Transport:
             trust_env=False,
         )
 
-    async def send(self, request: Request) -> Answer:
-        """Send a request, again if need and request allow, and return its 2xx answer; raises `ApiError`."""
-        return await self._until_good(request, lambda answer: answer)
+    async def send(self, request: Request) -> None:
+        """Send a request, again if need and request allow, until it is acknowledged: with nothing, or with JSON.
+
+        A success that says anything else is some proxy's, and counts as lost. Raises `ApiError`.
+        """
+        await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
 
     async def json(self, request: Request) -> Json:
         """Send like `send` and return the answer's JSON; an answer that is none counts as lost."""
