@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # In a git hook these name the hook's repository, and would lead every git below us to it.
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        del os.environ[name]
     from kapso_sync.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

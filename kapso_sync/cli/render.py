@@ -95,7 +95,7 @@ def _print_step(console: Console, step: Step) -> None:
         _print_problems(console, step)
     elif isinstance(step, Create | Delete):
         console.print(Text(f"    {_size(step)}", style="dim"))
-    elif step.diff:
+    elif step.diff and not (isinstance(step, Blocked) and step.wanted in ("create", "delete")):
         for diff_line in _diff_lines(step.diff):
             console.print(diff_line)
 

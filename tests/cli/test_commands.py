@@ -1,0 +1,207 @@
+"""The other commands: help, validate, schema, status, invoke, version, emulator, demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import kapso_sync as package
+from kapso_sync.cli.app import app
+from tests.program import answering, kapso_sync, started, write_functions
+from tests.served import Served
+
+Environment = dict[str, str]
+EXAMPLES = Path(__file__).parents[2] / "functions.example"
+
+
+@pytest.mark.parametrize("command", sorted(app.commands))
+def test_every_command_helps_with_an_example(command: str) -> None:
+    """``--help`` explains, and shows a line to copy."""
+    ran = kapso_sync(command, "--help")
+    assert ran.code == 0
+    assert f"Example: kapso-sync {command}" in " ".join(ran.out.split())
+
+
+def test_help_lists_every_command() -> None:
+    """The first thing a new user types."""
+    ran = kapso_sync("--help")
+    assert ran.code == 0
+    assert all(f"  {command} " in ran.out for command in app.commands)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sink"], "No such command 'sink'"),
+        (["sync", "--prunne"], "--prunne"),
+        (["plan", "a", "b"], "unexpected extra argument"),
+        (["invoke", "x", "--timeout", "soon"], "'soon' is not a valid"),
+    ],
+)
+def test_what_cannot_be_parsed_exits_with_64(arguments: list[str], said: str) -> None:
+    """A usage error says which word it did not understand."""
+    ran = kapso_sync(*arguments)
+    assert ran.code == 64
+    assert said in ran.err
+
+
+def test_version_is_told_without_loading_anything_heavy() -> None:
+    """It must answer at once: none of the libraries that cost time is imported."""
+    heavy = ("httpx", "git", "pydantic", "structlog", "rich", "asyncio", "sqlite3")
+    script = (
+        "import sys\nfrom kapso_sync.cli.app import run\ncode = run(['version'])\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"kapso-sync {package.__version__}\n")
+    assert ran.stderr == "[]\n"
+    assert kapso_sync("version", "--json").document["kapso-sync"] == package.__version__
+
+
+def test_the_examples_are_valid() -> None:
+    """All six functions that people start from pass."""
+    ran = kapso_sync("validate", str(EXAMPLES))
+    assert (ran.code, ran.out, ran.err) == (0, "Valid: 6 functions.\n", "")
+
+
+def test_validate_lists_every_problem_with_its_place(folder: Path) -> None:
+    """Offline and without a key; for people on stderr, for programs as JSON."""
+    write_functions(folder, {"broken": "async function handler() {\n  return (;\n}\n", "greet": answering("x"), "lost": ""})
+    (folder / "lost.js").unlink()
+    ran = kapso_sync("validate", str(folder))
+    assert (ran.code, ran.out) == (65, "2 problems found.\n")
+    assert "error: broken.js:2:" in ran.err
+    document = kapso_sync("validate", str(folder), "--json").document
+    assert document["valid"] is False
+    assert document["functions"] == ["broken", "greet", "lost"]
+    places = {(problem["file"], problem["line"]) for problem in document["problems"]}
+    assert ("broken.js", 2) in places
+
+
+def test_validate_needs_no_key_and_no_network(folder: Path) -> None:
+    """The API is never asked: an address where nobody listens does no harm."""
+    ran = kapso_sync("validate", str(folder), environment={"KAPSO_API_BASE_URL": "http://127.0.0.1:9/api/v1"})
+    assert (ran.code, ran.out) == (0, "Valid: 2 functions.\n")
+
+
+def test_a_manifest_that_cannot_be_read_is_one_problem(folder: Path) -> None:
+    """Line and column, on stderr and in the JSON."""
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions: [\n")
+    assert kapso_sync("validate", str(folder)).code == 65
+    (problem,) = kapso_sync("validate", str(folder), "--json").document["problems"]
+    assert problem["file"] == "manifest.yaml"
+    assert problem["line"] >= 2
+
+
+def test_the_schema_is_json_schema() -> None:
+    """Editors can use what is printed."""
+    import jsonschema
+
+    jsonschema.Draft202012Validator.check_schema(kapso_sync("schema").document)
+
+
+def test_invoke_says_what_the_function_answered(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The emulator has no runtime, so its answer is a 501: told as status and body, exit code 1."""
+    kapso_sync("sync", str(folder), environment=environment)
+    ran = kapso_sync("invoke", "greet", "--data", '{"ping": true}', environment=environment)
+    assert ran.code == 1
+    assert ran.err.startswith("501 application/json")
+    assert "error" in json.loads(ran.out)
+    document = kapso_sync("invoke", "greet", "--json", environment=environment).document
+    assert (document["slug"], document["status"]) == ("greet", 501)
+
+
+@pytest.mark.parametrize(("slug", "data"), [("nobody", "{}"), ("greet", "{not json"), ("greet", "@/nowhere.json")])
+def test_invoke_refuses_what_makes_no_sense(environment: Environment, slug: str, data: str) -> None:
+    """An unknown slug or a body that is no JSON is a usage error."""
+    ran = kapso_sync("invoke", slug, "--data", data, environment=environment)
+    assert ran.code == 64
+    assert ran.err.startswith("error: ")
+
+
+def test_completion_is_there_for_the_shell() -> None:
+    """The shell asks the program itself, through one variable."""
+    environment = {**os.environ, "_KAPSO_SYNC_COMPLETE": "bash_source"}
+    ran = subprocess.run([str(_script())], env=environment, capture_output=True, text=True, check=False)
+    assert "complete -o nosort -F _kapso_sync_completion kapso-sync" in ran.stdout
+
+
+def _script() -> Path:
+    return Path(sys.executable).with_name("kapso-sync")
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(folder: Path, environment: Environment) -> None:
+    """``kapso-sync schema | head -1`` ends quietly."""
+    command = f"{_script()} schema | head -1"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("{\n", "")
+
+
+def test_every_command_takes_its_settings_from_a_file(kapso: Served, folder: Path, tmp_path: Path) -> None:
+    """``--env-file`` holds NAME=value lines; the environment goes before it, a flag before both."""
+    lines = [f"{name}={value}" for name, value in kapso.environment(tmp_path / "state").items()]
+    (tmp_path / "settings.env").write_text("\n".join([*lines, "KAPSO_SYNC_OWNER=acme/from-file"]))
+    ran = kapso_sync("plan", str(folder), "--json", "--env-file", str(tmp_path / "settings.env"))
+    assert ran.document["owner"] == "acme/from-file"
+    ran = kapso_sync(
+        *("plan", str(folder), "--json", "--env-file", str(tmp_path / "settings.env")),
+        environment={"KAPSO_SYNC_OWNER": "acme/from-environment"},
+    )
+    assert ran.document["owner"] == "acme/from-environment"
+    missing = kapso_sync("plan", str(folder), "--env-file", str(tmp_path / "nowhere.env"))
+    assert missing.code == 78
+
+
+def test_there_is_no_sync_without_a_key(folder: Path, environment: Environment) -> None:
+    """78, and where to get one."""
+    ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_API_KEY": ""})
+    assert (ran.code, ran.err.splitlines()[-2]) == (78, "error: no API key")
+    assert "KAPSO_API_KEY_FILE" in ran.err.splitlines()[-1]
+
+
+@pytest.mark.e2e
+def test_the_emulator_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    """It says how to use it, keeps its data, and ends with 0 at SIGTERM."""
+    with started("emulator", "--port", "0", "--data", str(tmp_path / "data"), environment={}) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("The Kapso emulator listens on http://127.0.0.1:")
+        assert "export KAPSO_API_BASE_URL=http://127.0.0.1:" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+    assert (tmp_path / "data").is_dir()
+
+
+def test_emulator_faults_are_checked_at_the_start(tmp_path: Path) -> None:
+    """A fault file that says nothing sensible is a configuration error."""
+    (tmp_path / "faults.yaml").write_text("faults:\n  - what: explode\n")
+    ran = kapso_sync("emulator", "--port", "0", "--faults", str(tmp_path / "faults.yaml"))
+    assert ran.code == 78
+    assert "explode" in ran.err
+
+
+@pytest.mark.e2e
+def test_the_demo_shows_the_whole_loop() -> None:
+    """Every scene ends as announced, or the demo fails."""
+    ran = kapso_sync("demo")
+    assert ran.code == 0, ran.out
+    for said in (
+        "6 created, 6 deployed.",
+        "6 in sync. 1 API call,",
+        "changed in git: code",
+        "changed on Kapso: code",
+        "invalid",
+    ):
+        assert said in ran.out
+
+
+def test_commands_are_what_click_says() -> None:
+    """The table of commands is complete, so that the tests above see all of them."""
+    assert isinstance(app, click.Group)
+    assert {"sync", "plan", "validate", "status", "invoke", "emulator", "demo", "schema", "version"} <= set(app.commands)

@@ -1,0 +1,276 @@
+"""``sync`` and ``plan`` as a user meets them: words, JSON and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served
+
+Environment = dict[str, str]
+
+
+def test_sync_makes_kapso_what_the_folder_says(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Created, deployed, live; the second run is one call and no write."""
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert (ran.code, ran.out.splitlines()[:2]) == (0, ["+ greet  created, live", "+ part  created, live"])
+    assert kapso.world.live_code() == {"greet": answering("hello"), "part": answering("bye")}
+    kapso.forget_requests()
+    again = kapso_sync("sync", str(folder), environment=environment)
+    assert again.out.startswith("2 in sync. 1 API call, ")
+    assert kapso.calls() == ["GET /functions"]
+
+
+def test_an_in_sync_pass_is_quiet(folder: Path, environment: Environment) -> None:
+    """Nothing to do: the log says when it looked and that nothing changed, and no more."""
+    kapso_sync("sync", str(folder), environment=environment)
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert [event["event"] for event in ran.events] == ["source.changed", "plan.computed", "reconcile.finished"]
+
+
+def test_log_lines_carry_pass_and_revision(folder: Path, environment: Environment) -> None:
+    """Every line of a pass can be found by its id, and by its revision once that is known; the counts add up."""
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert len({event["reconcile_id"] for event in ran.events}) == 1
+    assert all(event["revision"].startswith("folder:") for event in ran.events if event["event"] != "source.changed")
+    finished = ran.event("reconcile.finished")
+    assert (finished["created"], finished["deployed"], finished["failed"]) == (2, 2, 0)
+    assert {event["slug"] for event in ran.events if event["event"] == "deploy.succeeded"} == {"greet", "part"}
+
+
+def test_plan_writes_nothing_anywhere(kapso: Served, folder: Path, environment: Environment) -> None:
+    """No call but the list, and no state folder."""
+    ran = kapso_sync("plan", str(folder), environment=environment)
+    assert ran.code == 0
+    assert "2 to create; 0 in sync." in ran.out
+    assert kapso.calls() == ["GET /functions"]
+    assert not Path(environment["KAPSO_SYNC_STATE_DIR"]).exists()
+    assert (
+        kapso_sync("sync", str(folder), "--dry-run", environment=environment).out.splitlines()[2:] == ran.out.splitlines()[2:]
+    )
+
+
+def test_plan_as_json_has_the_documented_shape(folder: Path, environment: Environment) -> None:
+    """One document on stdout and nothing else there."""
+    plan = kapso_sync("plan", str(folder), "--json", environment=environment).document
+    assert set(plan) == {"source", "revision", "owner", "in_sync", "digest", "summary", "functions", "warnings"}
+    assert plan["summary"]["create"] == 2
+    first = plan["functions"][0]
+    assert set(first) == {
+        *("slug", "id", "action", "deploy", "origin", "fields", "reasons", "file", "desired_hash", "remote_hash", "diff")
+    }
+    assert (first["slug"], first["action"], first["origin"], first["deploy"]) == ("greet", "create", "new", True)
+    assert first["reasons"] == ["in the manifest, not on Kapso"]
+
+
+def test_sync_as_json_tells_what_came_of_each_function(folder: Path, environment: Environment) -> None:
+    """The plan's document, and beside it the outcomes."""
+    write_functions(folder, {"broken": "async function handler( {", "greet": answering("hello")})
+    ran = kapso_sync("sync", str(folder), "--json", environment=environment)
+    assert (ran.code, ran.document["exit_code"]) == (1, 1)
+    outcomes = {outcome["slug"]: outcome for outcome in ran.document["outcomes"]}
+    assert (outcomes["broken"]["result"], outcomes["greet"]["result"]) == ("invalid", "done")
+    assert "broken.js:1:" in outcomes["broken"]["error"]
+
+
+def test_detailed_exit_codes_tell_git_from_drift(kapso: Served, folder: Path, environment: Environment) -> None:
+    """0 in sync, 2 when git is ahead, 3 when only Kapso has drifted; without the flag always 0."""
+
+    def code(*flags: str) -> int:
+        return kapso_sync("plan", str(folder), *flags, environment=environment).code
+
+    assert (code("--detailed-exitcode"), code()) == (2, 0)
+    kapso_sync("sync", str(folder), environment=environment)
+    assert code("--detailed-exitcode") == 0
+    kapso.edit("greet", name="By hand")
+    assert code("--detailed-exitcode") == 0, "a field that the manifest leaves out is not managed"
+    kapso.edit("greet", code=answering("by hand"))
+    assert (code("--detailed-exitcode"), code()) == (3, 0)
+    write_functions(folder, {"greet": answering("hello"), "part": answering("changed")})
+    assert code("--detailed-exitcode") == 2
+
+
+def test_expect_applies_only_the_plan_that_was_read(kapso: Served, folder: Path, environment: Environment) -> None:
+    """A digest from before the change is refused with 1, and nothing is written."""
+    digest = kapso_sync("plan", str(folder), "--json", environment=environment).document["digest"]
+    write_functions(folder, {"greet": answering("other")})
+    refused = kapso_sync("sync", str(folder), "--expect", digest, environment=environment)
+    assert refused.code == 1
+    assert "git or Kapso changed since it was read" in refused.err
+    assert not kapso.world.functions
+    digest = kapso_sync("plan", str(folder), "--json", environment=environment).document["digest"]
+    assert kapso_sync("sync", str(folder), "--expect", digest, environment=environment).code == 0
+
+
+def test_only_narrows_a_pass(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The named function alone is touched; an unknown slug is a usage error."""
+    assert kapso_sync("sync", str(folder), "--only", "part", environment=environment).code == 0
+    assert [function.slug for function in kapso.world.functions.values()] == ["part"]
+    unknown = kapso_sync("sync", str(folder), "--only", "nope", environment=environment)
+    assert (unknown.code, unknown.err.splitlines()[-2:]) == (
+        64,
+        ["error: unknown slug: nope", "hint: `kapso-sync plan` lists the slugs it knows"],
+    )
+
+
+def test_one_refused_function_fails_alone(kapso: Served, folder: Path, environment: Environment) -> None:
+    """A 422 for one: exit 1, its reason is told, all others are live."""
+    kapso.faults({"what": "status", "status": 422, "method": "POST", "route": "/functions", "slug": "greet"})
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 1
+    assert "x greet  failed" in ran.out
+    assert kapso.world.live_code() == {"part": answering("bye")}
+    assert ran.event("function.failed")["error_type"] == "ApiRejected"
+
+
+def test_a_rejected_key_costs_few_calls(kapso: Served, folder: Path, environment: Environment) -> None:
+    """77 after one call, with a hint where to find the right key."""
+    ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_API_KEY": "wrong-key-1234"})
+    assert ran.code == 77
+    assert len(kapso.requests()) <= 3
+    assert ran.event("api.unauthorized")["hint"]
+    assert "wrong-key-1234" not in ran.out + ran.err
+
+
+def test_an_api_that_is_down_exits_with_69(folder: Path, environment: Environment) -> None:
+    """Nobody listens: one error line that names the address, no traceback."""
+    down = {**environment, "KAPSO_API_BASE_URL": "http://127.0.0.1:9/api/v1", "KAPSO_SYNC_REQUEST_TIMEOUT": "1s"}
+    ran = kapso_sync("plan", str(folder), environment=down)
+    assert ran.code == 69
+    assert ran.err.splitlines()[-2].startswith("error: no connection to 127.0.0.1:9")
+
+
+def test_a_broken_manifest_names_line_and_column(kapso: Served, folder: Path, environment: Environment) -> None:
+    """65, every problem of the file at once, and Kapso is not even asked."""
+    (folder / "manifest.yaml").write_text(
+        "version: 1\nfunctions:\n  greet:\n    file: greet.js\n    protectd: yes\n    timeout: [\n"
+    )
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 65
+    assert "manifest.yaml:" in ran.err
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:\n    file: greet.js\n    protectd: true\n")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert (ran.code, kapso.calls()) == (65, [])
+    assert "manifest.yaml:5:5: functions.greet.protectd" in ran.err
+    assert "protected" in ran.err
+
+
+def test_a_state_folder_in_use_is_refused(folder: Path, environment: Environment) -> None:
+    """75, naming the process; a plan needs no lock."""
+    from kapso_sync.store.lock import held
+    from tests.builders import DAWN
+
+    kapso_sync("sync", str(folder), environment=environment)
+    (state,) = Path(environment["KAPSO_SYNC_STATE_DIR"]).iterdir()
+    with held(state, DAWN):
+        ran = kapso_sync("sync", str(folder), environment=environment)
+        assert ran.code == 75
+        assert "error: another kapso-sync holds the state folder" in ran.err
+        assert kapso_sync("plan", str(folder), environment=environment).code == 0
+        assert kapso_sync("status", str(folder), environment=environment).code == 0
+
+
+def test_a_missing_folder_exits_with_78(tmp_path: Path, environment: Environment) -> None:
+    """Nothing is there: a hint, and no call."""
+    ran = kapso_sync("sync", str(tmp_path / "nowhere"), environment=environment)
+    assert ran.code == 78
+    assert "nowhere" in ran.err
+
+
+def test_a_git_revision_is_synced_not_the_files_around_it(
+    kapso: Served, folder: Path, environment: Environment, tmp_path: Path
+) -> None:
+    """From a repository only what is committed counts, at the branch, tag or commit that is asked for."""
+    repository = tmp_path / "repository"
+    (repository).mkdir()
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    write_functions(repository / "functions", {"greet": answering("one")})
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "One")
+    git(repository, "tag", "v1")
+    write_functions(repository / "functions", {"greet": answering("two")})
+    git(repository, "commit", "--quiet", "--all", "--message", "Two")
+    write_functions(repository / "functions", {"greet": answering("not committed")})
+    ran = kapso_sync("sync", repository.as_uri(), environment=environment)
+    assert ran.code == 0, ran.err
+    assert kapso.world.live_code() == {"greet": answering("two")}
+    changed = ran.event("source.changed")
+    assert (changed["subject"], changed["author"]) == ("Two", "Ada")
+    assert changed["revision"] == git(repository, "rev-parse", "HEAD").strip()
+    assert kapso_sync("sync", repository.as_uri(), "--ref", "v1", environment=environment).code == 0
+    assert kapso.world.live_code() == {"greet": answering("one")}
+
+
+def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment) -> None:
+    """A misspelt variable does nothing, so somebody is told, with the right spelling."""
+    ran = kapso_sync("plan", str(folder), "--json", environment={**environment, "KAPSO_SYNC_PRUNNE": "true"})
+    assert ran.document["warnings"] == [
+        {
+            "code": "unknown-setting",
+            "message": "KAPSO_SYNC_PRUNNE is not a setting; did you mean KAPSO_SYNC_PRUNE?",
+            "location": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("KAPSO_SYNC_CONCURRENCY", "0", "expected at least 1"),
+        ("KAPSO_SYNC_DEPLOY_TIMEOUT", "0s", "expected a duration above zero"),
+        ("KAPSO_SYNC_MAX_DELETE", "200%", "from 1% to 100%"),
+        ("KAPSO_SYNC_PRUNE", "perhaps", "expected true or false"),
+        ("KAPSO_API_BASE_URL", "http://kapso.example/api/v1", "https"),
+    ],
+)
+def test_wrong_settings_stop_the_program_at_once(
+    folder: Path, environment: Environment, variable: str, value: str, said: str
+) -> None:
+    """78, naming the variable and what was expected."""
+    ran = kapso_sync("sync", str(folder), environment={**environment, variable: value})
+    assert ran.code == 78
+    assert said in ran.err
+
+
+def test_prune_needs_an_owner_that_stays(folder: Path, environment: Environment) -> None:
+    """A folder without a git remote may not delete until it is told who it is."""
+    ran = kapso_sync("sync", str(folder), "--prune", environment=environment)
+    assert ran.code == 78
+    assert "KAPSO_SYNC_OWNER" in ran.err
+
+
+def test_report_and_state_hold_no_key(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The key is in no output and no file, even where the server quotes it back."""
+    key = environment["KAPSO_API_KEY"]
+    body = {"error": f"Key {key} may not do this"}
+    kapso.faults({"what": "status", "status": 422, "method": "POST", "route": "/functions", "slug": "greet", "body": body})
+    ran = kapso_sync("sync", str(folder), "--log-level", "debug", environment=environment)
+    assert key not in ran.out + ran.err
+    state = Path(environment["KAPSO_SYNC_STATE_DIR"])
+    assert all(key.encode() not in path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert "may not do this" in ran.err + ran.out
+
+
+def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> None:
+    """What changed, when, from which revision, and how each function stands; offline."""
+    before = kapso_sync("status", str(folder), environment=environment)
+    assert before.code == 0
+    assert "No pass was recorded here yet" in before.out
+    kapso_sync("sync", str(folder), environment=environment)
+    offline = {**environment, "KAPSO_API_KEY": ""}
+    shown = kapso_sync("status", str(folder), environment=offline)
+    assert "  Ready    greet  done" in shown.out
+    document = kapso_sync("status", str(folder), "--json", environment=offline).document
+    assert [function["condition"] for function in document["last_pass"]["functions"]] == ["Ready", "Ready"]
+    assert (document["owned"], document["unfinished"]) == (2, [])
+
+
+def test_json_goes_out_even_where_a_function_fails(folder: Path, environment: Environment) -> None:
+    """Programs read stdout; people and logs have stderr."""
+    write_functions(folder, {"broken": "async function handler( {"})
+    ran = kapso_sync("plan", str(folder), "--json", environment=environment)
+    assert ran.code == 1
+    assert json.loads(ran.out)["summary"]["invalid"] == 1

@@ -1,0 +1,182 @@
+"""What people read, held by snapshots."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from inline_snapshot import snapshot
+from rich.console import Console
+
+from kapso_sync.cli.render import print_plan, print_report, visible
+from kapso_sync.errors import ApiUnavailable, Call
+from kapso_sync.model.functions import Status
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.source import Revision
+from kapso_sync.reconcile.guard import guard
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from tests.builders import CODE_B, LIMITS, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
+
+
+def shown(what: Plan | Report, *, colour: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        highlight=False,
+        soft_wrap=True,
+        emoji=False,
+        markup=False,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+    )
+    if isinstance(what, Plan):
+        print_plan(console, what)
+    else:
+        print_report(console, what)
+    return stream.getvalue()
+
+
+def mixed_plan() -> Plan:
+    """One function of every kind."""
+    before = remote("changed", name="Old name")
+    git = desired(
+        want("added", name="A new one"),
+        want("changed", CODE_B, name="New name"),
+        want("drifted"),
+        want("fine"),
+        want("found"),
+        unusable("broken"),
+        want("stored"),
+        want("taken"),
+    )
+    git = replace(
+        git, revision=Revision("4f1c2ab8d0e1", subject="Add greeting", author="Ada"), source="https://example.com/acme/flows"
+    )
+    kapso = [
+        before,
+        remote("drifted", CODE_B),
+        remote("fine"),
+        remote("found", owner=None),
+        remote("gone"),
+        remote("stored", status=Status.DRAFT, deployed=None),
+        remote("taken", owner="example.com/other"),
+    ]
+    known = memory(owned(before, {**content(), "name": "Old name"}), owned(remote("drifted")))
+    plan = make_plan(git, settle(kapso, known, OWNER), replace(POLICY, prune=True))
+    return guard(plan, LIMITS).plan
+
+
+def test_a_plan_reads_like_a_letter() -> None:
+    """Symbol, slug, action, reason, diff; then the summary, the digest and the warnings."""
+    assert shown(mixed_plan()) == snapshot("""\
+Plan for https://example.com/acme/flows at 4f1c2ab8d0e1 “Add greeting” by Ada
+Owner example.com/acme/flows
+
++ added  create and deploy
+    in the manifest, not on Kapso
+    1 line of code from added.js; sets name
+
+x broken  invalid
+    broken.js:3:1: syntax error
+
+~ changed  update and deploy  id-changed
+    changed in git: code, name
+    --- kapso/changed (fields)
+    +++ git/changed (fields)
+    @@ -1 +1 @@
+    -name: Old name
+    +name: New name
+    --- kapso/changed (code)
+    +++ git/changed (code)
+    @@ -1 +1 @@
+    -async function handler() { return new Response('a'); }
+    +async function handler() { return new Response('b'); }
+
+~ drifted  update and deploy  id-drifted
+    changed on Kapso: code
+    --- kapso/drifted (code)
+    +++ git/drifted (code)
+    @@ -1 +1 @@
+    -async function handler() { return new Response('b'); }
+    +async function handler() { return new Response('a'); }
+
+= found  adopt  id-found
+    on Kapso, nobody's, and the same as in git
+
+! gone  blocked (delete)  id-gone
+    deletions wait while `broken` cannot be used: it may be the same function under a new name
+    mend `broken` in git first
+
+^ stored  deploy  id-stored
+    saved on Kapso, never deployed
+
+! taken  blocked (update)  id-taken
+    it is owned by example.com/other, and we are example.com/acme/flows
+    `kapso-sync sync --take-from example.com/other` takes it over
+
+1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
+Digest: sha256:10e299b2dace1a4957e2e5b7495bd913901f0d5651d3e8d5e30140df59264e7d
+""")
+
+
+def test_a_plan_with_nothing_to_do_is_one_line() -> None:
+    """No list of what is fine."""
+    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    assert shown(plan) == snapshot("""\
+Plan for test at c0ffee
+Owner example.com/acme/flows
+
+In sync: 1 function, nothing to do.
+""")
+
+
+def test_a_report_says_what_was_done_and_why() -> None:
+    """Each function that changed or failed, with reason, backup and hint; then one summary line."""
+    steps = {step.slug: step for step in mixed_plan().steps}
+    outcomes = (
+        Outcome(steps["added"], Result.DONE, "id-added", deployed=True),
+        Outcome(steps["broken"], Result.INVALID, error="broken.js:3:1: syntax error"),
+        Outcome(steps["changed"], Result.DONE, "id-changed", deployed=True, backup="changed/0123456789abcdef.json"),
+        Outcome(steps["drifted"], Result.FAILED, "id-drifted", error="PATCH answered 422: too long", hint="make it shorter"),
+        Outcome(steps["fine"], Result.UNCHANGED),
+        Outcome(steps["stored"], Result.SKIPPED, error="not tried: no connection"),
+        Outcome(steps["taken"], Result.BLOCKED, error=steps["taken"].reasons[0], hint=steps["taken"].reasons[1]),
+    )
+    halted = ApiUnavailable("no connection to api.test", call=Call("GET", "/functions"), hint="is it up?")
+    assert shown(Report(mixed_plan(), outcomes, api_calls=9, seconds=12.34, halted=halted)) == snapshot("""\
++ added  created, live
+x broken  invalid
+    broken.js:3:1: syntax error
+~ changed  updated, live
+    changed in git: code, name
+    previous version: backups/changed/0123456789abcdef.json
+x drifted  failed
+    PATCH answered 422: too long
+    make it shorter
+x stored  not tried
+    not tried: no connection
+! taken  blocked
+    it is owned by example.com/other, and we are example.com/acme/flows
+    `kapso-sync sync --take-from example.com/other` takes it over
+1 created, 1 updated, 2 deployed, 1 in sync, 1 blocked, 3 failed. 9 API calls, 12.3 s.
+stopped: no connection to api.test
+hint: is it up?
+""")
+
+
+def test_colours_are_for_terminals() -> None:
+    """Added lines green, removed ones red; elsewhere not one escape."""
+    assert "\x1b[32m" in shown(mixed_plan(), colour=True)
+    assert "\x1b" not in shown(mixed_plan())
+
+
+def test_code_cannot_steer_the_terminal() -> None:
+    """Escape sequences in code or names are spelled out."""
+    hostile = want("a", "// \x1b[2J\x9b31m\n" + CODE_B, name="\x1b]0;title\x07")
+    plan = make_plan(desired(hostile), settle([remote("a")], memory(), OWNER), POLICY)
+    text = shown(plan)
+    assert "\x1b" not in text
+    assert "\\x1b[2J\\x9b31m" in text
+    assert visible("a\tb") == "a\tb"
