@@ -190,8 +190,9 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     notices = []
     for name in sorted(environment):
         if name.startswith("KAPSO_SYNC_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            endings = {setting.removeprefix("KAPSO_SYNC_"): setting for setting in known}
+            close = difflib.get_close_matches(name.removeprefix("KAPSO_SYNC_"), endings, n=1)
+            hint = f"; did you mean {endings[close[0]]}?" if close else ""
             notices.append(Notice("unknown-setting", f"{name} is not a setting{hint}"))
     return tuple(notices)
 

@@ -1,0 +1,131 @@
+"""Settings: where they come from, what they may be, and that wrong ones are told all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.settings import Settings, load_settings, parse_duration, variable
+
+
+def load(**environment: str) -> Settings:
+    return load_settings({}, environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("300ms", 0.3), ("20s", 20), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("7d", 604800)]
+)
+def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
+    """A number and a unit, several of them if need be."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0s", "-1s", "5", "8d", "1e9s", "five minutes", "", "1s 2s", "999999999999999999999d"])
+def test_senseless_durations_are_refused(text: str) -> None:
+    """Zero, negative, without a unit, enormous."""
+    with pytest.raises(ConfigError, match="KAPSO_SYNC_DEPLOY_TIMEOUT"):
+        load(KAPSO_SYNC_DEPLOY_TIMEOUT=text)
+
+
+def test_flag_goes_before_environment_before_file_before_default(tmp_path: Path) -> None:
+    """Each layer overrules the next."""
+    (tmp_path / "env").write_text("KAPSO_SYNC_OWNER=file\nKAPSO_SYNC_BRANCH=file\nKAPSO_SYNC_REF='file'\n# comment\n")
+    settings = load_settings(
+        {"owner": "flag"}, env_file=tmp_path / "env", environment={"KAPSO_SYNC_OWNER": "env", "KAPSO_SYNC_BRANCH": "env"}
+    )
+    assert (settings.owner, settings.branch, settings.ref, settings.env) == ("flag", "env", "file", None)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    """Nobody should have to start the program once for each."""
+    with pytest.raises(ConfigError) as raised:
+        load(KAPSO_SYNC_PRUNE="perhaps", KAPSO_SYNC_CONCURRENCY="many", KAPSO_SYNC_DRIFT="ignore", KAPSO_SYNC_RATE_SHARE="0%")
+    for said in (
+        "KAPSO_SYNC_PRUNE is 'perhaps': expected true or false",
+        "KAPSO_SYNC_CONCURRENCY is 'many': expected a whole number",
+        "KAPSO_SYNC_DRIFT is 'ignore': expected 'correct' or 'report'",
+        "KAPSO_SYNC_RATE_SHARE is '0%': expected a percentage from 1% to 100%",
+    ):
+        assert said in raised.value.message
+
+
+def test_an_empty_variable_is_no_value() -> None:
+    """Compose files and charts set empty ones for what is not configured."""
+    settings = load(KAPSO_SYNC_OWNER="", KAPSO_SYNC_STATE_DIR=" ", KAPSO_API_KEY="")
+    assert (settings.owner, settings.state_dir, settings.api_key) == (None, None, None)
+
+
+def test_the_key_is_read_anew_from_its_file(tmp_path: Path) -> None:
+    """A mounted secret that changes is used at once; an empty or missing one is an error that names the file."""
+    path = tmp_path / "key"
+    path.write_text("first-key\n")
+    settings = load(KAPSO_API_KEY_FILE=str(path))
+    assert settings.key() == "first-key"
+    path.write_text("second-key\n")
+    assert settings.key() == "second-key"
+    path.write_text(" \n")
+    with pytest.raises(ConfigError, match="is empty"):
+        settings.key()
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        settings.key()
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"KAPSO_API_KEY_FILE .* cannot be read"):
+        settings.key()
+
+
+def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
+    """Which of the two holds would be a guess."""
+    (tmp_path / "key").write_text("a-key")
+    with pytest.raises(ConfigError, match="both KAPSO_API_KEY and KAPSO_API_KEY_FILE are set"):
+        load(KAPSO_API_KEY="b-key", KAPSO_API_KEY_FILE=str(tmp_path / "key")).key()
+
+
+def test_no_key_is_said_with_a_way_out() -> None:
+    """The first thing a new user meets."""
+    with pytest.raises(ConfigError) as raised:
+        load().key()
+    assert "KAPSO_API_KEY" in str(raised.value.hint)
+
+
+@given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip()))
+def test_a_secret_shows_in_no_repr_and_no_error(secret: str) -> None:
+    """Settings may be printed by mistake."""
+    settings = load(KAPSO_API_KEY=f"key-{secret}", KAPSO_SYNC_GIT_TOKEN=f"key-{secret}")
+    assert f"key-{secret}" not in repr(settings) + str(settings)
+
+
+def test_misspelt_variables_are_noticed() -> None:
+    """With the spelling that was probably meant; variables of the daemon and of others are none of our business here."""
+    settings = load(KAPSO_SYNC_PRUNNE="true", KAPSO_SYNC_ZZZ="1", KAPSO_SYNC_INTERVAL="5m", KAPSO_OTHER="x")
+    assert [notice.message for notice in settings.notices] == [
+        "KAPSO_SYNC_PRUNNE is not a setting; did you mean KAPSO_SYNC_PRUNE?",
+        "KAPSO_SYNC_ZZZ is not a setting",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5", MaxDelete(5)), ("0", MaxDelete(0)), ("25%", MaxDelete(25, percent=True)), ("100%", MaxDelete(100, percent=True))],
+)
+def test_limits_are_numbers_or_shares(text: str, expected: MaxDelete) -> None:
+    """And are spelled the same way when they are shown."""
+    assert load(KAPSO_SYNC_MAX_DELETE=text).max_delete == expected
+    assert str(expected) == text
+
+
+def test_a_share_rounds_down_and_allows_one() -> None:
+    """A quarter of three functions is one, of eight is two."""
+    quarter = MaxDelete(25, percent=True)
+    assert [quarter.limit(owned) for owned in (0, 3, 7, 8)] == [1, 1, 1, 2]
+
+
+def test_every_setting_has_its_variable() -> None:
+    """Kapso's own have Kapso's prefix, ours have ours."""
+    assert variable("api_key_file") == "KAPSO_API_KEY_FILE"
+    assert variable("state_dir") == "KAPSO_SYNC_STATE_DIR"

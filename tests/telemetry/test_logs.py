@@ -1,0 +1,108 @@
+"""The log: one object a line, the same fields everywhere, secrets out last."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from typing import Any
+
+import pytest
+
+from kapso_sync.model import events
+from kapso_sync.telemetry import LogListener, LogSettings, Redactor, make_logger, reconcile_context
+from tests.clock import VirtualClock
+
+
+def logged(*told: events.Event, form: str = "json", level: str = "info", secret: str | None = None) -> str:
+    stream, redactor = io.StringIO(), Redactor()
+    redactor.add(secret)
+    listener = LogListener(make_logger(LogSettings(level, form), stream, VirtualClock(), redactor))  # type: ignore[arg-type]
+    with reconcile_context("abc123"):
+        for event in told:
+            listener(event)
+    return stream.getvalue()
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+CHANGED = events.SourceChanged(revision="c0ffee", subject="Add greeting")
+CREATED = events.FunctionCreated(slug="greet", function_id="id-1")
+
+
+def test_a_line_has_time_level_event_and_its_fields() -> None:
+    """What is None is left out; the pass's id is on each line, the revision from where it is known."""
+    first, second = lines(logged(CHANGED, CREATED))
+    assert list(first)[:3] == ["timestamp", "level", "event"]
+    assert first["timestamp"] == "2026-01-01T00:00:00.000Z"
+    assert "author" not in first
+    assert second == {
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "level": "info",
+        "event": "function.created",
+        "slug": "greet",
+        "function_id": "id-1",
+        "reconcile_id": "abc123",
+        "revision": "c0ffee",
+    }
+
+
+def test_nothing_of_a_pass_sticks_to_the_next() -> None:
+    """The context ends with the pass."""
+    logged(CHANGED)
+    (line,) = lines(logged(CREATED))
+    assert "revision" not in line
+
+
+def test_the_level_is_kept() -> None:
+    """Debug lines are there for who asks for them."""
+    assert logged(events.SourceUnchanged(revision="c0ffee")) == ""
+    assert lines(logged(events.SourceUnchanged(revision="c0ffee"), level="debug"))[0]["level"] == "debug"
+    assert logged(CREATED, level="warning") == ""
+
+
+def test_a_secret_in_any_field_is_taken_out() -> None:
+    """The redactor comes last, so that no processor can bring one back."""
+    failed = events.FunctionFailed(slug="greet", error="said topsecret-1", error_type="ApiRejected", hint="topsecret-1?")
+    assert "topsecret-1" not in logged(failed, secret="topsecret-1")
+
+
+def test_the_console_is_for_people() -> None:
+    """A name, its fields, no JSON; and no value can forge a line of its own."""
+    text = logged(events.FunctionFailed(slug="greet", error="one\ntwo \x1b[31m", error_type="X"), form="console")
+    assert "function.failed" in text
+    assert text.count("\n") == 1
+    assert "\x1b" not in text
+
+
+def test_a_terminal_gets_the_console_and_a_pipe_gets_json() -> None:
+    """``auto`` looks at the stream."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, json_expected in ((Terminal(), False), (io.StringIO(), True)):
+        LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(CREATED)
+        assert stream.getvalue().startswith("{") is json_expected
+
+
+def test_a_stream_that_is_gone_loses_the_line_and_not_the_program() -> None:
+    """Whoever read our log may have left."""
+    stream = io.StringIO()
+    listener = LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))
+    stream.close()
+    listener(CREATED)
+
+
+def _event_types() -> list[type[events.Event]]:
+    found = [value for value in vars(events).values() if isinstance(value, type) and issubclass(value, events.Event)]
+    return [value for value in found if isinstance(getattr(value, "name", None), str)]
+
+
+@pytest.mark.parametrize("event", _event_types(), ids=lambda event: str(event.name))
+def test_no_field_collides_with_the_frame_of_a_line(event: type[events.Event]) -> None:
+    """``event``, ``level`` and ``timestamp`` belong to the line itself."""
+    assert not {field.name for field in dataclasses.fields(event)} & {"event", "level", "timestamp", "reconcile_id"}

@@ -1,0 +1,86 @@
+"""No secret leaves the program, in whatever spelling it tries to."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.telemetry.redact import MASK, Redactor
+
+secrets = st.text(st.characters(codec="utf-8"), max_size=40).map(lambda text: f"s3cr3t-{text}-end")
+words = st.text(max_size=30)
+
+
+def knowing(*values: str) -> Redactor:
+    redactor = Redactor()
+    for value in values:
+        redactor.add(value)
+    return redactor
+
+
+@given(secrets, words, words)
+def test_a_known_secret_is_found_in_every_spelling(secret: str, before: str, after: str) -> None:
+    """As it is, in a URL, in JSON, as repr, in hex and in base64."""
+    raw = secret.encode()
+    spellings = [
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        raw.hex(),
+        base64.b64encode(raw).decode().rstrip("="),
+        base64.urlsafe_b64encode(raw).decode().rstrip("="),
+    ]
+    redactor = knowing(secret)
+    for spelling in spellings:
+        assert spelling not in redactor.text(f"{before}\n{spelling}\n{after}")
+
+
+@given(st.recursive(words | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner)), secrets)
+def test_a_secret_is_found_at_any_depth(value: object, secret: str) -> None:
+    """Keys, values, lists in dictionaries: a log line is clean as a whole."""
+    line = {"event": "x", secret: [value, {"inner": f"…{secret}…"}], "tuple": (secret,)}
+    clean = knowing(secret)(None, "info", line)
+    assert "s3cr3t" not in json.dumps(clean, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer abcdefgh12345678",
+        "https://user:hunter2hunter2@example.com/x.git",
+        "https://ghp_abcdefghijklmnopqrstuvwxyz0123456789@github.com/x",
+        "token ghp_abcdefghijklmnopqrstuvwxyz0123456789 refused",
+        "sk_live_abcdefgh12345678",
+        "AKIAIOSFODNN7EXAMPLE",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
+    """Nobody told us of it, and still it does not go out."""
+    assert MASK in Redactor().text(text)
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "api_key", "Authorization", "password", "client_secret", "git_token", "Cookie"])
+def test_fields_that_are_named_like_secrets_are_masked(name: str) -> None:
+    """Whatever their value looks like."""
+    assert Redactor()(None, "info", {"headers": {name: "plain"}}) == {"headers": {name: MASK}}
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    """Redaction that eats slugs and ids would make logs useless."""
+    text = "created process-webhook 0b9f4c52-6f0e-4a35-9d53-1a0f1c1f2a11 at https://app.kapso.ai/api/v1, sha256:" + "ab" * 32
+    assert knowing("kapso-emulator-key").text(text) == text
+
+
+def test_short_values_do_not_take_words_apart() -> None:
+    """A secret of three letters would be found in every other word."""
+    assert knowing("cat", "").text("concatenate") == "concatenate"
