@@ -1,0 +1,228 @@
+"""Prints what kapso-sync costs, each number beside a baseline measured in the same run. ``make bench`` runs it.
+
+    python benchmarks/run.py [--functions 1000] [--runs 5]
+
+Everything runs on loopback against the emulator, in processes of their own: start-up and memory are part of what users pay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.server import Emulator, running_emulator
+
+CODE_SIZE = 2048
+
+BY_HAND = """
+import hashlib, os, pathlib, sys
+import httpx
+folder, url, key = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+wanted = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.js")}
+there, page = {}, 1
+with httpx.Client(headers={"X-API-Key": key}, trust_env=False) as client:
+    while True:
+        records = client.get(f"{url}/functions", params={"page": page, "per_page": 100}).json()["data"]
+        there |= {r["slug"]: hashlib.sha256(r["code"].encode()).hexdigest() for r in records}
+        if len(records) < 100:
+            break
+        page += 1
+sys.exit(wanted != there)
+"""
+"""What the private scripts do that kapso-sync replaces: list, hash, compare. No manifest, no ownership, no state."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The median of several runs: seconds of wall time, and the largest resident memory in MB."""
+
+    seconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    baseline: str
+    goal: str = ""
+    reached: bool = True
+
+
+def measure(command: Sequence[str], runs: int, environment: dict[str, str] | None = None) -> Measured:
+    """Run a command several times; it must succeed each time."""
+    times, sizes = [], []
+    for _ in range(runs):
+        started = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        times.append(time.perf_counter() - started)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command[:4])} … ended with {process.returncode}")
+        sizes.append(usage.ru_maxrss / 1024)
+    return Measured(statistics.median(times), max(sizes))
+
+
+@contextmanager
+def emulator(options: EmulatorOptions) -> Iterator[Emulator]:
+    """Serve an emulator from a thread of this process."""
+    loop, down, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    found: list[Emulator] = []
+
+    async def serve() -> None:
+        async with running_emulator(options) as running:
+            found.append(running)
+            ready.set()
+            await down.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    ready.wait()
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(down.set)
+        thread.join()
+
+
+def write_functions(folder: Path, count: int) -> None:
+    """Write a manifest and so many functions of CODE_SIZE bytes."""
+    folder.mkdir()
+    names = [f"function-{number:04d}" for number in range(count)]
+    (folder / "manifest.yaml").write_text(
+        "version: 1\nfunctions:\n" + "".join(f"  {name}:\n    file: {name}.js\n" for name in names)
+    )
+    for name in names:
+        head = f"async function handler(request, env) {{\n  return new Response('{name}');\n}}\n"
+        (folder / f"{name}.js").write_text(head + f"// {'x' * (CODE_SIZE - len(head) - 4)}\n")
+
+
+def settings(kapso: Emulator, state: Path, **more: str) -> dict[str, str]:
+    """Return the environment for kapso-sync against an emulator."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}
+    ours = {
+        "KAPSO_API_BASE_URL": kapso.base("/api/v1"),
+        "KAPSO_API_KEY": kapso.key,
+        "KAPSO_SYNC_STATE_DIR": str(state),
+        "KAPSO_SYNC_DEPLOY_POLL": "100ms",
+        "KAPSO_SYNC_LOG_LEVEL": "error",
+    }
+    return {**clean, **ours, **more}
+
+
+def kapso_sync(*arguments: str) -> list[str]:
+    """Return the command line of this environment's kapso-sync."""
+    return [str(Path(sys.executable).with_name("kapso-sync")), *arguments]
+
+
+def start_up(runs: int) -> Row:
+    """How long a command takes that does nothing heavy."""
+    ours = measure(kapso_sync("version"), runs)
+    bare = measure([sys.executable, "-c", "pass"], runs)
+    return Row(
+        "kapso-sync version", f"{ours.seconds:.3f} s", f"{bare.seconds:.3f} s (python -c pass)", "< 0.2 s", ours.seconds < 0.2
+    )
+
+
+def no_op(count: int, runs: int, folder: Path) -> list[Row]:
+    """What a sync costs that finds everything in sync, over what listing and hashing alone costs."""
+    functions, state = folder / "functions", folder / "state"
+    write_functions(functions, count)
+    with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=1_000_000)) as kapso:
+        environment = settings(kapso, state, KAPSO_SYNC_CONCURRENCY="64", KAPSO_SYNC_RATE_SHARE="100%")
+        measure(kapso_sync("sync", str(functions)), 1, environment)
+        ours = measure(kapso_sync("sync", str(functions)), runs, environment)
+        base = measure([sys.executable, "-c", BY_HAND, str(functions), kapso.base("/api/v1"), kapso.key], runs)
+        before = len(kapso.log.entries)
+        measure(kapso_sync("sync", str(functions)), 1, environment)
+        calls = len(kapso.log.entries) - before
+        besides = ours.seconds - network_seconds(kapso, runs)
+    pages = -(-count // 100)
+    return [
+        Row(f"no-op sync of {count} functions", f"{ours.seconds:.2f} s", f"{base.seconds:.2f} s (list, hash, compare)"),
+        Row("… besides network", f"{besides:.2f} s", "", "< 1.5 s", besides < 1.5),
+        Row("… memory", f"{ours.megabytes:.0f} MB", f"{base.megabytes:.0f} MB", "< 120 MB", ours.megabytes < 120),
+        Row("… API calls", str(calls), f"{pages} (a page of 100 each)", f"{pages}", calls == pages),
+    ]
+
+
+def network_seconds(kapso: Emulator, runs: int) -> float:
+    """Return how long the pages alone take to arrive, over one connection."""
+    times = []
+    with httpx.Client(headers={"X-API-Key": kapso.key}, trust_env=False) as client:
+        for _ in range(runs):
+            started, page = time.perf_counter(), 1
+            while (
+                len(client.get(f"{kapso.base('/api/v1')}/functions", params={"page": page, "per_page": 100}).json()["data"])
+                == 100
+            ):
+                page += 1
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def rate_limit(folder: Path) -> list[Row]:
+    """How much of the rate limit's share is spent, and whether a 429 is ever earned. A window lasts 3 s here instead of 60."""
+    count, limit, share, window = 200, 100, 0.8, 3.0
+    functions = folder / "functions"
+    write_functions(functions, count)
+    with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=limit, window=window)) as kapso:
+        begun = time.time()
+        environment = settings(kapso, folder / "state", KAPSO_SYNC_RATE_WINDOW=f"{window:g}s", KAPSO_SYNC_DEPLOY_POLL="500ms")
+        measure(kapso_sync("sync", str(functions)), 1, environment)
+        refused = sum(entry.status == 429 for entry in kapso.log.entries)
+        per_window: dict[int, int] = {}
+        for entry in kapso.log.entries:
+            slot = int((entry.time.timestamp() - begun) // window)
+            per_window[slot] = per_window.get(slot, 0) + 1
+    # The first windows teach where a window begins, the last one ends with the work.
+    whole = [calls for _, calls in sorted(per_window.items())][2:-1]
+    used = statistics.mean(whole) / (limit * share) if whole else 0.0
+    return [
+        Row(
+            f"rate limit, {count} functions",
+            f"{used:.0%} of the share used",
+            f"{limit * share:.0f} calls a window",
+            "≥ 95 %",
+            used >= 0.95,
+        ),
+        Row("… answers 429", str(refused), "", "0", refused == 0),
+    ]
+
+
+def main() -> int:
+    """Measure, print the table, and say with the exit code whether every goal was reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--functions", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        rows = [start_up(asked.runs * 2), *no_op(asked.functions, asked.runs, Path(first)), *rate_limit(Path(second))]
+    table = Table("what", "kapso-sync", "baseline", "goal", "reached")
+    for row in rows:
+        table.add_row(row.what, row.ours, row.baseline, row.goal, "" if not row.goal else "yes" if row.reached else "no")
+    Console(width=120).print(table)
+    return 0 if all(row.reached for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
