@@ -17,7 +17,7 @@ import platformdirs
 from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
 from kapso_sync.build import Builder, target_for
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ConfigError
+from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
@@ -31,6 +31,7 @@ from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.ports import Source
+from kapso_sync.reconcile.telling import tell_failure
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
     FolderSource,
@@ -130,7 +131,11 @@ async def open_session(settings: Settings, exceptions: Exceptions, logging: Logg
     async with contextlib.AsyncExitStack() as stack:
         # Whoever only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
-        place = await find_place(settings, base_url, logging.emit, git_home)
+        try:
+            place = await find_place(settings, base_url, logging.emit, git_home)
+        except KapsoSyncError as error:
+            tell_failure(logging.emit, error)
+            raise
         _check_prune(settings, place)
         store = None
         if writes:
@@ -226,7 +231,7 @@ async def find_place(settings: Settings, base_url: str, listener: events.Listene
     home = git_home or folder / "git"
     git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=patience)
     source = GitSource(spec, home / "mirror", git, listener)
-    owner = settings.owner or remote_identity(spec.location, spec.path or "")
+    owner = settings.owner or remote_identity(spec.location, await source.home())
     if branch is not None and not settings.owner and branch != await source.default_branch():
         owner += f"#{branch}"
     return Place(spec, source, _with_env(owner, settings.env), folder)
@@ -241,7 +246,7 @@ def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: 
         owner, stable = settings.owner, True
     elif tree is not None and tree.origin is not None:
         inside = root.relative_to(tree.root).as_posix()
-        path = "/".join(part for part in (inside if inside != "." else "", spec.path or "") if part)
+        path = "/".join(part for part in (inside if inside != "." else "", source.home()) if part)
         owner, stable = remote_identity(tree.origin, path), True
     else:
         owner, stable = folder_identity(root), False

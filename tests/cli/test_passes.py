@@ -204,6 +204,28 @@ def test_a_git_revision_is_synced_not_the_files_around_it(
     assert kapso.world.live_code() == {"greet": answering("one")}
 
 
+def test_every_way_to_name_a_source_has_one_owner(environment: Environment, tmp_path: Path) -> None:
+    """The remote, its default folder spelled out or not, and a clone of it: the same functions belong to the same owner."""
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    remote.mkdir()
+    git(remote, "init", "--quiet", "--initial-branch=main")
+    write_functions(remote / "functions", {"greet": answering("hello")})
+    git(remote, "add", "--all")
+    git(remote, "commit", "--quiet", "--message", "One")
+    git(tmp_path, "clone", "--quiet", remote.as_uri(), str(clone))
+    spellings = [(remote.as_uri(),), (remote.as_uri(), "--path", "functions"), (str(clone),), (str(clone / "functions"),)]
+    plans = [kapso_sync("plan", *spelling, "--json", environment=environment).document for spelling in spellings]
+    assert {plan["owner"] for plan in plans} == {f"file{remote}//functions"}
+    assert len({plan["digest"] for plan in plans}) == 1
+
+
+def test_a_git_server_that_is_down_is_logged(environment: Environment) -> None:
+    """69, with `source.failed` in the log, before Kapso is asked anything."""
+    ran = kapso_sync("sync", "https://127.0.0.1:9/acme/flows", environment=environment)
+    assert ran.code == 69
+    assert ran.event("source.failed")["hint"]
+
+
 def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment) -> None:
     """A misspelt variable does nothing, so somebody is told, with the right spelling."""
     ran = kapso_sync("plan", str(folder), "--json", environment={**environment, "KAPSO_SYNC_PRUNNE": "true"})

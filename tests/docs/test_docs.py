@@ -1,0 +1,107 @@
+"""The documentation is true: its tables are the code's, its links lead somewhere, and its commands were run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import ExitCode
+from tests.docs.tables import event_rows, setting_rows
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served, served
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("functions.example/*.md")])
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(name), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def kapso() -> Iterator[Served]:
+    with served() as running:
+        yield running
+
+
+@pytest.mark.parametrize(("page", "rows"), [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows)])
+def test_tables_are_the_codes(page: str, rows: object) -> None:
+    """Every event and every setting stands there as it is, and nothing else does."""
+    assert callable(rows)
+    found = [line for line in text_of(page).splitlines() if line.startswith("| `")]
+    assert found == list(rows())
+
+
+def test_every_exit_code_is_explained() -> None:
+    """The README's table names each code that the program knows."""
+    table = text_of("README.md").split("## Exit codes")[1]
+    told = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for number in row.split(",")}
+    assert told == {int(code) for code in ExitCode}
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_links_lead_somewhere(page: str) -> None:
+    """A relative link names a file that exists."""
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
+    missing = [target for target in targets if "://" not in target and not ((ROOT / page).parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("number", range(len(blocks("docs/manifest.md", "yaml"))))
+def test_manifests_on_the_page_are_valid(tmp_path: Path, number: int) -> None:
+    """What the page shows can be copied."""
+    (tmp_path / "manifest.yaml").write_text(blocks("docs/manifest.md", "yaml")[number], encoding="utf-8")
+    (tmp_path / "process-webhook.js").write_text(answering("hello"), encoding="utf-8")
+    ran = kapso_sync("validate", str(tmp_path))
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "sh")])
+def test_every_command_was_run(kapso: Served, tmp_path: Path, page: str) -> None:
+    """Every ``sh`` block, in order, in one shell that stops at the first failure."""
+    home = tmp_path / "home"
+    write_functions(home / "functions", {"greet": answering("hello")})
+    git(home, "init", "--quiet", "--initial-branch=main")
+    git(home, "add", "--all")
+    git(home, "commit", "--quiet", "--message", "Begin")
+    git(home, "tag", "v1")
+    git(home, "remote", "add", "origin", home.as_uri())
+    (home / "log.jsonl").write_text('{"event": "function.created", "slug": "greet"}\n', encoding="utf-8")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
+        **kapso.environment(tmp_path / "state"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "REPOSITORY": home.as_uri(),
+    }
+    script = "set -euo pipefail\n" + "\n".join(blocks(page, "sh"))
+    ran = subprocess.run(["bash", "-c", script], cwd=home, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_transcript_is_what_the_demo_prints() -> None:
+    """The README shows the demo's own words; ids, times and places differ from run to run."""
+    (shown,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
+    printed = kapso_sync("demo").out
+    assert blurred(shown.removeprefix("$ make demo\n")) == blurred(printed)
+
+
+def blurred(transcript: str) -> list[str]:
+    """Take out what no two runs share."""
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", transcript)
+    text = re.sub(r"sha256:[0-9a-f]{64}|\b[0-9a-f]{12,16}\b|^[0-9a-f]{7,10}(?= )", "HASH", text, flags=re.MULTILINE)
+    text = re.sub(r"kapso-sync-demo-\w+", "DEMO", text)
+    text = re.sub(r"\d+ API calls?, [\d.]+ s", "N API calls, N s", text)
+    return [line.rstrip(" ─") for line in text.strip().splitlines()]
