@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kapso_sync.errors import ConfigError, SourceUnavailable
+from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -127,12 +127,23 @@ class Git:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         return environment
 
+    def reading_environment(self, repository: Path) -> dict[str, str]:
+        """Return what a library must lay over the process's environment, so that its git reads nothing but ``repository``."""
+        inherited = dict.fromkeys((name for name in os.environ if name.startswith("GIT_")), "")
+        places = {"GIT_DIR": "", "GIT_COMMON_DIR": "", "GIT_WORK_TREE": "", "GIT_OBJECT_DIRECTORY": "objects"}
+        return inherited | self.environment() | {name: str(repository / below) for name, below in places.items()}
+
     def _global_config(self) -> Path:
         """Return a configuration file that lets git read repositories of other users: it hears of that in no other way."""
         path = self._home / "gitconfig"
-        if not path.exists():
-            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
+        try:
+            if not path.exists():
+                self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
+        except OSError as error:
+            raise StateUnusable(
+                f"{self._home} cannot be written: {error.strerror}", hint="git needs a folder of its own for its mirror"
+            ) from error
         return path
 
     def _authentication(self) -> Mapping[str, str]:
@@ -161,8 +172,9 @@ class Git:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave no process of the group behind: git's helpers outlive their parent."""
-    if process.returncode is None:
+    """Leave no process of the group behind: git's helpers outlive their parent, and hold its pipes open."""
+    pipes = (process.stdout, process.stderr)
+    if process.returncode is None or any(pipe is not None and not pipe.at_eof() for pipe in pipes):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()

@@ -47,6 +47,10 @@ class FolderSource:
         self._describe = describe
         self._last: str | None = None
 
+    def home(self) -> str:
+        """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
+        return self._home(Path(os.path.realpath(self._root)))[1]
+
     async def fetch(self) -> Snapshot:
         """Return the folder as it is.
 
@@ -94,9 +98,10 @@ def _listing(home: Path) -> Iterator[_Seen]:
         try:
             names = sorted(os.listdir(home / folder))  # noqa: PTH208 - names, which need not be text
         except OSError as error:
-            if not folder:
-                raise SourceUnavailable(f"{home} cannot be read: {error.strerror}", hint="the next pass tries again") from error
-            continue
+            if folder and isinstance(error, FileNotFoundError | NotADirectoryError):
+                continue  # it was moved: the second listing will tell
+            where = home / folder
+            raise SourceUnavailable(f"{where} cannot be read: {error.strerror}", hint="the next pass tries again") from error
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = home / path

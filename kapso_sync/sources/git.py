@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kapso_sync.errors import SourceMissing, SourceUnavailable
+from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from kapso_sync.sources.command import Git, GitFailed
@@ -19,7 +20,7 @@ from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, 
 from kapso_sync.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
-    from git.objects import Blob, Tree
+    from git.objects import Blob, Commit, Tree
 
 MOST_PACKS = 50
 """Each fetch leaves a pack; beyond this many the mirror is made anew, which a shallow one can afford."""
@@ -55,6 +56,17 @@ class GitSource:
         self._git = git
         self._emit = listener
         self._last: Snapshot | None = None
+        self._first: Snapshot | None = None
+
+    async def home(self) -> str:
+        """Return the functions folder inside the repository, empty for its root; raises like `fetch`.
+
+        Where the settings name none, the repository is read to find out, and the next fetch returns what was read.
+        """
+        if self._spec.path is not None:
+            return self._spec.path
+        self._first = await self._current()
+        return self._first.path
 
     async def default_branch(self) -> str | None:
         """Return the branch that the remote's HEAD names; raises `SourceUnavailable` or `SourceMissing`."""
@@ -64,13 +76,9 @@ class GitSource:
         """Return the wanted revision; nothing is fetched when the mirror has it already.
 
         Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceMissing` when the repository, the
-        branch, the ref or the functions folder is not there.
+        branch, the ref or the functions folder is not there, `StateUnusable` when the mirror cannot be written.
         """
-        head = await self._head()
-        if self._last is not None and head.commit == self._last.revision.id:
-            self._emit(events.SourceUnchanged(revision=self._last.revision.id))
-            return self._last
-        snapshot = await self._read(head)
+        snapshot, self._first = self._first or await self._current(), None
         previous = self._last.revision.id if self._last else None
         revision = snapshot.revision
         if revision.id == previous:
@@ -81,6 +89,17 @@ class GitSource:
             )
         self._last = snapshot
         return snapshot
+
+    async def _current(self) -> Snapshot:
+        head = await self._head()
+        if self._last is not None and head.commit == self._last.revision.id:
+            return self._last
+        try:
+            return await self._read(head)
+        except OSError as error:
+            raise StateUnusable(
+                f"{self._mirror} cannot be used: {error.strerror}", hint="git needs a folder of its own for its mirror"
+            ) from error
 
     async def _head(self) -> _Head:
         """Ask the remote, in one ``ls-remote``, what the wanted name stands for."""
@@ -191,14 +210,13 @@ class GitSource:
     def _snapshot(self, commit_id: str) -> Snapshot:
         # GitPython takes a tenth of a second to import, and only a git source needs it.
         import git  # noqa: PLC0415
-        from gitdb import GitDB  # type: ignore[import-untyped]  # noqa: PLC0415
-        from gitdb.exc import ODBError  # type: ignore[import-untyped]  # noqa: PLC0415
 
         repository = None
         try:
-            # The pure-Python object database starts no git process, so nothing of our environment can leak into one.
-            repository = git.Repo(self._mirror, odbt=GitDB)
+            repository = git.Repo(self._mirror, expand_vars=False)
+            repository.git.update_environment(**self._git.reading_environment(self._mirror))
             commit = repository.commit(commit_id)
+            _content(commit)
             tree, path = self._home(commit.tree)
             files = {file.path: file for file in _files(tree)}
             author, message = commit.author.name, str(commit.message)
@@ -208,7 +226,9 @@ class GitSource:
                 author=author,
                 committed_at=datetime.fromtimestamp(commit.committed_date, UTC),
             )
-        except (ODBError, git.GitError, OSError, ValueError, AssertionError, IndexError, KeyError) as error:
+        except KapsoSyncError:
+            raise
+        except Exception as error:  # a damaged pack fails in a dozen ways, zlib.error and struct.error among them
             raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         finally:
             if repository is not None:
@@ -220,6 +240,7 @@ class GitSource:
         if path is None:
             path = DEFAULT_FOLDER if any(tree.name == DEFAULT_FOLDER for tree in root.trees) else ""
         tree = root
+        _content(tree)
         for name in path.split("/") if path else []:
             found = next((child for child in tree.trees if child.name == name), None)
             if found is None:
@@ -227,6 +248,7 @@ class GitSource:
                     f"{self._spec.location} has no folder {path}", hint="--path names the functions folder inside it"
                 )
             tree = found
+            _content(tree)
         return tree, path
 
 
@@ -239,10 +261,11 @@ def _files(home: Tree) -> Iterator[SourceFile]:
     while pending:
         prefix, tree = pending.pop()
         for item in tree:
-            name = str(item.name)
+            name = str(item.path).rpartition("/")[2]  # a submodule has no name of its own to ask for
             path = f"{prefix}{name}"
             if item.type == "tree":
                 if is_entered(name):
+                    _content(item)
                     pending.append((f"{path}/", item))
             elif is_read(name) or item.mode == _SUBMODULE:
                 count += 1
@@ -256,7 +279,16 @@ def _file(path: str, blob: Blob) -> SourceFile:
     if blob.mode == _LINK:
         return SourceFile(path, None, "is a symbolic link, which is not followed in a repository")
     problem = too_large(path, blob.size)
-    return SourceFile(path, None if problem else blob.data_stream.read(), problem)
+    return SourceFile(path, None if problem else _content(blob), problem)
+
+
+def _content(item: Commit | Tree | Blob) -> bytes:
+    """Return an object's bytes, held against its id: the library checks no sums, and a bad disk would deploy garbage."""
+    content: bytes = item.data_stream.read()
+    digest = hashlib.sha1(f"{item.type} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
+    if digest != item.binsha:
+        raise ValueError(f"{item.type} {item.hexsha} is damaged")
+    return content
 
 
 def _wipe(folder: Path) -> None:

@@ -50,6 +50,7 @@ def check_count(count: int, where: str) -> None:
 
 
 def _human(size: int) -> str:
-    if size < 1024 * 1024:
-        return f"{size / 1024:g} KiB" if size % 1024 == 0 else f"{size / 1024:.1f} KiB"
-    return f"{size / (1024 * 1024):g} MiB" if size % (1024 * 1024) == 0 else f"{size / (1024 * 1024):.1f} MiB"
+    """Return the size rounded up, so that one byte above a limit does not read like the limit itself."""
+    factor, unit = (1024, "KiB") if size < 1024 * 1024 else (1024 * 1024, "MiB")
+    tenths = -(-size * 10 // factor)
+    return f"{tenths / 10:g} {unit}"

@@ -1,0 +1,267 @@
+"""A folder is read as it is, whole, and only when it holds still."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from kapso_sync.errors import InvalidSource, SourceMissing, SourceUnavailable, SourceUnstable
+from kapso_sync.model.events import SourceChanged
+from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
+from kapso_sync.sources import FolderSource
+from tests.sources.repositories import CODE, MANIFEST, Reader, contents, problems
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a manifest and one function."""
+    place = tmp_path / "flows"
+    place.mkdir()
+    (place / "manifest.yaml").write_text(MANIFEST)
+    (place / "a.ts").write_text(CODE)
+    return place
+
+
+async def test_the_same_content_is_the_same_revision(folder: Path, tmp_path: Path, reader: Reader) -> None:
+    """Names and bytes decide, wherever they lie and whenever they were written."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name, text in (("a.ts", CODE), ("manifest.yaml", MANIFEST)):
+        (copy / name).write_text(text)
+        os.utime(copy / name, (1, 1))
+    source = reader.open_folder(folder)
+    first = await source.fetch()
+    assert contents(first) == {"manifest.yaml": MANIFEST.encode(), "a.ts": CODE.encode()}
+    assert (await reader.open_folder(copy).fetch()).revision == first.revision
+    assert first.revision.short.startswith("folder:")
+    (folder / "a.ts").write_text(CODE + "\n")
+    assert (await source.fetch()).revision != first.revision
+
+
+async def test_a_change_is_told_once(folder: Path, reader: Reader) -> None:
+    """The first look and each change are events; a look that finds nothing new is another."""
+    source = reader.open_folder(folder)
+    first = await source.fetch()
+    await source.fetch()
+    (folder / "a.ts").unlink()
+    second = await source.fetch()
+    assert reader.names() == ["source.changed", "source.unchanged", "source.changed"]
+    assert reader.seen[2] == SourceChanged(revision=second.revision.id, previous=first.revision.id)
+
+
+async def test_hidden_files_and_foreign_folders_are_not_read(folder: Path, reader: Reader) -> None:
+    """Dot files, node_modules and what is neither code nor text make no difference to the revision."""
+    before = await reader.open_folder(folder).fetch()
+    for name in (".env.json", ".git/config.json", ".hidden/a.ts", "node_modules/x/index.js", "__pycache__/a.js", "logo.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    assert (await reader.open_folder(folder).fetch()) == before
+
+
+async def test_odd_names_are_read_as_they_are(folder: Path, reader: Reader) -> None:
+    """Spaces, newlines, other scripts and bytes that are no text at all."""
+    names = ["a b.ts", "new\nline.ts", "größe/ñ.ts", os.fsdecode(b"\xff.ts")]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    found = contents(await reader.open_folder(folder).fetch())
+    assert set(names) <= set(found)
+
+
+async def test_links_inside_are_followed_and_links_outside_are_not(folder: Path, tmp_path: Path, reader: Reader) -> None:
+    """A mounted ConfigMap is made of links; a link to somebody else's file is a problem of that file."""
+    (tmp_path / "secret.ts").write_text("secret")
+    (folder / "..2026").mkdir()
+    (folder / "..2026/map.ts").write_text(CODE)
+    (folder / "..data").symlink_to("..2026")
+    (folder / "map.ts").symlink_to("..data/map.ts")
+    (folder / "out.ts").symlink_to(tmp_path / "secret.ts")
+    (folder / "etc.json").symlink_to("/etc")
+    (folder / "loop.ts").symlink_to("loop.ts")
+    (folder / "gone.ts").symlink_to("nowhere.ts")
+    (folder / "again").symlink_to(".")
+    snapshot = await reader.open_folder(folder).fetch()
+    assert snapshot.files["map.ts"].content == CODE.encode()
+    assert set(snapshot.files) == {"manifest.yaml", "a.ts", "map.ts", "out.ts", "etc.json", "loop.ts", "gone.ts"}
+    found = problems(snapshot)
+    assert found["out.ts"] == found["etc.json"] == "is a link that leads out of the folder"
+    assert found["gone.ts"] == "cannot be read: No such file or directory"
+    assert found["loop.ts"].startswith("cannot be read")
+
+
+async def test_a_flipped_link_is_a_new_revision(tmp_path: Path, reader: Reader) -> None:
+    """git-sync and ConfigMaps publish by moving one link; the folder behind it is read whole."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.ts").write_text(name)
+    link = tmp_path / "current"
+    link.symlink_to("one")
+    source = reader.open_folder(link)
+    assert contents(await source.fetch()) == {"a.ts": b"one"}
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").rename(link)
+    assert contents(await source.fetch()) == {"a.ts": b"two"}
+
+
+async def test_what_is_not_a_file_is_a_problem_and_never_blocks(folder: Path, reader: Reader) -> None:
+    """A pipe nobody writes to would hold a reader for ever."""
+    os.mkfifo(folder / "pipe.ts")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.ts"))
+        found = problems(await reader.open_folder(folder).fetch())
+    assert found == {"pipe.ts": "is not a regular file", "socket.ts": "is not a regular file"}
+
+
+async def test_large_files_are_named_with_their_limit_and_not_read(folder: Path, reader: Reader) -> None:
+    """1 MiB of code and 256 KiB of manifest are taken, a byte more is not; a huge file costs nothing."""
+    (folder / "fits.ts").write_bytes(b"x" * CODE_LIMIT)
+    (folder / "more.ts").write_bytes(b"x" * (CODE_LIMIT + 1))
+    (folder / "huge.js").touch()
+    os.truncate(folder / "huge.js", 1 << 30)
+    (folder / "manifest.yaml").write_bytes(b"x" * MANIFEST_LIMIT)
+    (folder / "sub").mkdir()
+    (folder / "sub/function.yaml").write_bytes(b"x" * (MANIFEST_LIMIT + 1))
+    (folder / "sub/manifest.yaml").write_bytes(b"x" * (MANIFEST_LIMIT + 1024))
+    snapshot = await reader.open_folder(folder).fetch()
+    assert problems(snapshot) == {
+        "more.ts": "is 1.1 MiB; the limit for a code file is 1 MiB",
+        "huge.js": "is 1024 MiB; the limit for a code file is 1 MiB",
+        "sub/function.yaml": "is 256.1 KiB; the limit for a manifest is 256 KiB",
+    }
+    assert len(snapshot.files["fits.ts"].content or b"") == CODE_LIMIT
+
+
+async def test_too_many_files_are_an_error_that_says_what_to_do(folder: Path, reader: Reader) -> None:
+    """Ten thousand files are a mistake in --path, more often than not."""
+    for number in range(FILE_COUNT_LIMIT - 1):
+        os.close(os.open(folder / f"{number}.json", os.O_CREAT | os.O_WRONLY))
+    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
+        await reader.open_folder(folder).fetch()
+    assert "--path" in str(caught.value.hint)
+
+
+async def test_the_functions_folder_of_a_work_tree_is_found(folder: Path, reader: Reader) -> None:
+    """In a work tree `functions` is the default; anywhere else the folder itself is."""
+    (folder / "functions").mkdir()
+    (folder / "functions/b.ts").write_text(CODE)
+    inside = await reader.open_folder(folder, work_tree=True).fetch()
+    assert (inside.path, set(inside.files)) == ("functions", {"b.ts"})
+    whole = await reader.open_folder(folder).fetch()
+    assert (whole.path, set(whole.files)) == ("", {"manifest.yaml", "a.ts", "functions/b.ts"})
+    assert (await reader.open_folder(folder, "", work_tree=True).fetch()).path == ""
+
+
+async def test_the_description_of_a_work_tree_is_passed_on(folder: Path) -> None:
+    """What is checked out is told with the digest, and is no part of it."""
+    source = FolderSource(folder, None, work_tree=True, listener=lambda _event: None, describe=lambda: "main@4f1c2ab")
+    plain = FolderSource(folder, None, work_tree=True, listener=lambda _event: None)
+    described, bare = (await source.fetch()).revision, (await plain.fetch()).revision
+    assert (described.described, bare.described) == ("main@4f1c2ab", None)
+    assert described.id == bare.id
+
+
+async def test_a_missing_folder_or_path_is_told(folder: Path, tmp_path: Path, reader: Reader) -> None:
+    """Neither is taken for an empty folder; a path that leads out through a link is not there either."""
+    (folder / "out").symlink_to(tmp_path)
+    with pytest.raises(SourceMissing, match="is not a folder"):
+        await reader.open_folder(tmp_path / "nowhere").fetch()
+    for path in ("absent", "a.ts", "out"):
+        with pytest.raises(SourceMissing, match=f"has no folder {path}"):
+            await reader.open_folder(folder, path).fetch()
+    assert reader.seen == []
+
+
+async def test_a_folder_that_moved_while_it_was_read_is_read_again(
+    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No snapshot mixes two states: a save in the middle means another look."""
+    opened = os.open
+
+    def save_meanwhile(path: str, flags: int) -> int:
+        if path.endswith("manifest.yaml") and not (folder / "b.ts").exists():
+            (folder / "a.ts").write_text("new")
+            (folder / "b.ts").write_text("new")
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", save_meanwhile)
+    found = contents(await reader.open_folder(folder).fetch())
+    assert (found["a.ts"], found["b.ts"]) == (b"new", b"new")
+
+
+async def test_a_folder_that_never_holds_still_is_left_for_the_next_pass(
+    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few tries, then an error that names the folder."""
+    opened, count = os.open, 0
+
+    def save_always(path: str, flags: int) -> int:
+        nonlocal count
+        count += 1
+        (folder / "a.ts").write_text("x" * count)
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", save_always)
+    with pytest.raises(SourceUnstable, match="flows keeps changing"):
+        await reader.open_folder(folder).fetch()
+
+
+async def test_a_file_that_vanishes_or_turns_into_a_link_is_not_followed(
+    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking and reading nobody can swap a file for a link to another one."""
+    (folder / "z.ts").write_text(CODE)
+    opened = os.open
+
+    def swap(path: str, flags: int) -> int:
+        if path.endswith("a.ts") and not (folder / "a.ts").is_symlink():
+            (folder / "a.ts").unlink()
+            (folder / "a.ts").symlink_to("/etc/passwd")
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", swap)
+    snapshot = await reader.open_folder(folder).fetch()
+    assert problems(snapshot) == {"a.ts": "is a link that leads out of the folder"}
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """A folder with a sub-folder that we may not list, not even when the tests are run by root."""
+    user = os.geteuid()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "shut").mkdir(mode=0)
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            yield folder
+        finally:
+            os.seteuid(user)
+            (folder / "shut").chmod(0o755)
+
+
+async def test_a_sub_folder_that_may_not_be_read_is_an_error(locked_folder: Path, reader: Reader) -> None:
+    """Functions in it must not look deleted."""
+    with pytest.raises(SourceUnavailable, match=r"shut cannot be read: Permission denied"):
+        await reader.open_folder(locked_folder).fetch()
+
+
+async def test_a_sub_folder_that_goes_away_meanwhile_is_no_error(
+    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second listing agrees with what was read, so the folder is whole without it."""
+    (folder / "sub").mkdir()
+    listed = os.listdir
+
+    def remove_first(path: Path) -> list[str]:
+        if path.name == "sub":
+            path.rmdir()
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", remove_first)
+    assert set((await reader.open_folder(folder).fetch()).files) == {"manifest.yaml", "a.ts"}

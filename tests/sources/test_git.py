@@ -1,0 +1,185 @@
+"""A repository is read at the branch, tag or commit that was asked for, and at no other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import SourceMissing
+from kapso_sync.model.events import SourceChanged
+from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents
+
+
+async def test_the_default_branch_is_read_whole(upstream: Repository, reader: Reader) -> None:
+    """Without a branch the remote's HEAD counts; the revision says who, when and what."""
+    source = reader.open(upstream.url)
+    snapshot = await source.fetch()
+    assert contents(snapshot) == {"manifest.yaml": MANIFEST.encode(), "a.ts": CODE.encode()}
+    revision = snapshot.revision
+    assert revision.id == upstream.git("rev-parse", "HEAD")
+    assert (revision.subject, revision.author) == ("First", "Ada Lovelace")
+    assert revision.committed_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert snapshot.source == upstream.url
+    assert await source.default_branch() == "main"
+
+
+async def test_every_local_spelling_reads_the_same(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
+    """file://, a bare repository's path and a work tree's path with a branch are one repository."""
+    bare = tmp_path / "bare.git"
+    upstream.git("clone", "--quiet", "--bare", ".", str(bare))
+    found = [
+        await Reader(tmp_path / f"state-{number}").open(text, branch=branch).fetch()
+        for number, (text, branch) in enumerate([(upstream.url, None), (str(bare), None), (str(upstream.folder), "main")])
+    ]
+    assert found[0].revision == found[1].revision == found[2].revision
+    assert found[0].files == found[1].files == found[2].files
+
+
+async def test_a_work_trees_uncommitted_changes_do_not_count(upstream: Repository, reader: Reader) -> None:
+    """With a branch named, what is committed is read."""
+    upstream.write({"a.ts": "not yet", "b.ts": "not yet"})
+    assert contents(await reader.open(upstream.folder, branch="main").fetch())["a.ts"] == CODE.encode()
+
+
+async def test_a_branch_is_followed_and_each_move_told(upstream: Repository, reader: Reader) -> None:
+    """A push is read by the next look; a look that finds the same commit fetches nothing."""
+    first = upstream.git("rev-parse", "HEAD")
+    upstream.git("checkout", "--quiet", "-b", "release/1")
+    source = reader.open(upstream.url, branch="release/1")
+    await source.fetch()
+    second = upstream.commit({"a.ts": "new"}, "Second")
+    assert contents(await source.fetch())["a.ts"] == b"new"
+    again = await source.fetch()
+    assert again.revision.id == second
+    assert reader.names() == ["source.changed", "source.changed", "source.unchanged"]
+    assert reader.seen[1] == SourceChanged(revision=second, previous=first, subject="Second", author="Ada Lovelace")
+    assert await source.default_branch() == "release/1"
+
+
+async def test_a_force_push_is_followed(upstream: Repository, reader: Reader) -> None:
+    """The tip counts, also when it is no descendant; the event names both commits."""
+    source = reader.open(upstream.url, branch="main")
+    old = upstream.commit({"a.ts": "old"})
+    await source.fetch()
+    upstream.git("reset", "--quiet", "--hard", "HEAD~1")
+    new = upstream.commit({"a.ts": "other"})
+    assert contents(await source.fetch())["a.ts"] == b"other"
+    upstream.git("reset", "--quiet", "--hard", old)
+    assert (await source.fetch()).revision.id == old
+    assert [(event.previous, event.revision) for event in reader.seen if isinstance(event, SourceChanged)] == [
+        (None, old),
+        (old, new),
+        (new, old),
+    ]
+
+
+@pytest.mark.parametrize("options", [[], ["--annotate", "--message", "Release"]], ids=["light", "annotated"])
+async def test_a_tag_pins_its_commit(options: list[str], upstream: Repository, reader: Reader) -> None:
+    """Light or annotated, the commit is read; a later push makes no difference, a moved tag does."""
+    pinned = upstream.git("rev-parse", "HEAD")
+    upstream.git("tag", *options, "v1")
+    upstream.git("branch", "v1-else")
+    later = upstream.commit({"a.ts": "later"})
+    source = reader.open(upstream.url, ref="v1")
+    assert (await source.fetch()).revision.id == pinned
+    upstream.git("tag", "--force", *options, "v1")
+    assert (await source.fetch()).revision.id == later
+
+
+@pytest.mark.parametrize("length", [40, 10], ids=["full", "short"])
+async def test_a_commit_id_pins_that_commit(length: int, upstream: Repository, reader: Reader) -> None:
+    """Full or short, wherever it lies in the history, and later pushes make no difference."""
+    pinned = upstream.commit({"a.ts": "pinned"})
+    upstream.commit({"a.ts": "later"})
+    source = reader.open(upstream.url, ref=pinned[:length])
+    snapshot = await source.fetch()
+    assert snapshot.revision.id == pinned
+    assert contents(snapshot)["a.ts"] == b"pinned"
+    upstream.commit({"a.ts": "later still"})
+    assert (await source.fetch()).revision == snapshot.revision
+    assert reader.names() == ["source.changed", "source.unchanged"]
+
+
+async def test_an_old_commit_is_found_from_a_shallow_mirror(upstream: Repository, reader: Reader) -> None:
+    """A mirror that held one commit is deepened where the pin lies further back."""
+    pinned = upstream.git("rev-parse", "HEAD")
+    upstream.commit({"a.ts": "later"})
+    await reader.open(upstream.url).fetch()
+    assert (reader.mirror / "shallow").exists()
+    assert (await reader.open(upstream.url, ref=pinned[:12]).fetch()).revision.id == pinned
+
+
+@pytest.mark.parametrize(
+    ("branch", "ref", "message"),
+    [
+        ("gone", None, "has no branch gone"),
+        ("ain", None, "has no branch ain"),
+        (None, "v9", "has no tag or commit v9"),
+        (None, "main", "has no tag or commit main"),
+        (None, "0123456789" * 4, "has no commit 0123456789"),
+        (None, "badcafe", "has no commit badcafe"),
+    ],
+)
+async def test_a_missing_name_is_told(
+    branch: str | None, ref: str | None, message: str, upstream: Repository, reader: Reader
+) -> None:
+    """A branch, tag or commit that is not there is an error, and never another one's content."""
+    with pytest.raises(SourceMissing, match=message):
+        await reader.open(upstream.url, branch=branch, ref=ref).fetch()
+    assert reader.seen == []
+
+
+async def test_a_deleted_branch_is_missing_until_it_is_back(upstream: Repository, reader: Reader) -> None:
+    """The error leaves the source usable."""
+    upstream.git("branch", "side")
+    source = reader.open(upstream.url, branch="side")
+    first = await source.fetch()
+    upstream.git("branch", "-D", "side")
+    with pytest.raises(SourceMissing, match="has no branch side"):
+        await source.fetch()
+    upstream.git("branch", "side")
+    assert await source.fetch() == first
+
+
+async def test_an_empty_repository_has_no_commit_yet(reader: Reader, tmp_path: Path) -> None:
+    """Nothing was pushed: that is not an empty set of functions."""
+    source = reader.open(Repository(tmp_path / "empty.git", bare=True).folder)
+    with pytest.raises(SourceMissing, match="has no commit yet"):
+        await source.fetch()
+
+
+async def test_a_folder_that_is_no_repository_is_told(reader: Reader, tmp_path: Path) -> None:
+    """A file URL to a plain folder names no repository."""
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(SourceMissing, match="is no repository we can see"):
+        await reader.open((tmp_path / "plain").as_uri()).fetch()
+
+
+async def test_a_path_names_the_functions_folder(upstream: Repository, reader: Reader) -> None:
+    """Only what lies below is read; `functions` is the default when it exists, a dot means the root."""
+    upstream.commit({"functions/b.ts": "b", "apps/one/c.ts": "c", "apps/two/d.ts": "d"})
+    found = {path: await reader.open(upstream.url, path=path).fetch() for path in (None, ".", "apps/one")}
+    assert {path: (one.path, set(one.files)) for path, one in found.items() if path != "."} == {
+        None: ("functions", {"b.ts"}),
+        "apps/one": ("apps/one", {"c.ts"}),
+    }
+    assert set(found["."].files) == {"manifest.yaml", "a.ts", "functions/b.ts", "apps/one/c.ts", "apps/two/d.ts"}
+
+
+@pytest.mark.parametrize("path", ["absent", "a.ts", "apps/absent"])
+async def test_a_missing_path_is_told(path: str, upstream: Repository, reader: Reader) -> None:
+    """A folder that is gone, or is a file, is no empty folder."""
+    upstream.commit({"apps/one/c.ts": "c"})
+    with pytest.raises(SourceMissing, match=f"has no folder {path}"):
+        await reader.open(upstream.url, path=path).fetch()
+
+
+async def test_a_commit_without_a_message_has_no_subject(upstream: Repository, reader: Reader) -> None:
+    """An empty message is no error, and a long subject is cut."""
+    upstream.commit({"a.ts": "x"}, "")
+    source = reader.open(upstream.url)
+    assert (await source.fetch()).revision.subject is None
+    upstream.commit({"a.ts": "y"}, "long " * 100)
+    assert len(str((await source.fetch()).revision.subject)) == 200

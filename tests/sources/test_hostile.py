@@ -1,0 +1,195 @@
+"""Nothing that a repository, an environment or a machine configures makes git run a program or read elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import ConfigError, StateUnusable
+from kapso_sync.sources import find_work_tree
+from kapso_sync.sources.command import GitFailed
+from tests.sources.repositories import CODE, Reader, Repository, children, contents
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """A program that leaves a mark when it is run."""
+    script = tmp_path / "trap"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path / 'sprung'}\n")
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def sprung(tmp_path: Path) -> Callable[[], bool]:
+    """Tell whether the trap was sprung."""
+    return (tmp_path / "sprung").exists
+
+
+def _lay(repository: Repository, trap: Path) -> None:
+    """Name a program wherever a repository's configuration may name one."""
+    for key in (
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.askPass",
+        "core.gitProxy",
+        "core.alternateRefsCommand",
+        "credential.helper",
+        "uploadpack.packObjectsHook",
+        "filter.evil.smudge",
+        "filter.evil.clean",
+        "filter.evil.process",
+        "diff.external",
+        "remote.origin.uploadpack",
+    ):
+        repository.git("config", key, str(trap))
+    hooks = repository.folder / ".git/hooks"
+    hooks.mkdir(exist_ok=True)
+    for name in ("post-checkout", "pre-receive", "post-index-change", "reference-transaction", "pre-auto-gc", "post-update"):
+        (hooks / name).write_text(trap.read_text())
+        (hooks / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("spelling", ["work tree", "url"])
+async def test_a_repositorys_configuration_runs_nothing(
+    spelling: str, upstream: Repository, reader: Reader, trap: Path, sprung: Callable[[], bool]
+) -> None:
+    """Hooks, filters, monitors and helpers of somebody else's repository stay asleep."""
+    upstream.commit({".gitattributes": "* filter=evil diff=evil\n"})
+    _lay(upstream, trap)
+    text = upstream.folder if spelling == "work tree" else upstream.url
+    assert contents(await reader.open(text, branch="main").fetch())["a.ts"] == CODE.encode()
+    assert find_work_tree(upstream.folder) is not None
+    await reader.open_folder(upstream.folder, work_tree=True).fetch()
+    assert not sprung()
+
+
+async def test_hooks_and_configuration_in_the_mirror_run_nothing(
+    upstream: Repository, reader: Reader, trap: Path, sprung: Callable[[], bool]
+) -> None:
+    """Whoever can write into the state folder gains no program from it."""
+    await reader.open(upstream.url).fetch()
+    hook = reader.mirror / "hooks/reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.symlink_to(trap)
+    with (reader.mirror / "config").open("a") as config:
+        config.write(f"[core]\n\tfsmonitor = {trap}\n\thooksPath = {hook.parent}\n[credential]\n\thelper = {trap}\n")
+    upstream.commit({"a.ts": "new"})
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
+    assert not sprung()
+
+
+async def test_the_environment_is_not_inherited(
+    upstream: Repository,
+    reader: Reader,
+    trap: Path,
+    tmp_path: Path,
+    sprung: Callable[[], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GIT_DIR and its kin, configuration from variables and files, and helpers mean nothing to us."""
+    decoy = Repository(tmp_path / "decoy")
+    decoy.commit({"a.ts": "decoy"})
+    git_dir = str(decoy.folder / ".git")
+    (tmp_path / "evil").write_text(f'[url "{decoy.url}"]\n\tinsteadOf = "{upstream.url}"\n[core]\n\tfsmonitor = {trap}\n')
+    hostile = {
+        "GIT_DIR": git_dir,
+        "GIT_COMMON_DIR": git_dir,
+        "GIT_OBJECT_DIRECTORY": f"{git_dir}/objects",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{git_dir}/objects",
+        "GIT_WORK_TREE": str(decoy.folder),
+        "GIT_INDEX_FILE": f"{git_dir}/index",
+        "GIT_NAMESPACE": "elsewhere",
+        "GIT_SHALLOW_FILE": "/dev/null",
+        "GIT_REPLACE_REF_BASE": "refs/heads/",
+        "GIT_CEILING_DIRECTORIES": "/",
+        "GIT_CONFIG_GLOBAL": str(tmp_path / "evil"),
+        "GIT_CONFIG_SYSTEM": str(tmp_path / "evil"),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.fsmonitor",
+        "GIT_CONFIG_VALUE_0": str(trap),
+        "GIT_CONFIG_PARAMETERS": f"'core.fsmonitor={trap}'",
+        "GIT_SSH_COMMAND": str(trap),
+        "GIT_ASKPASS": str(trap),
+        "GIT_EXTERNAL_DIFF": str(trap),
+        "GIT_TRACE": str(tmp_path / "trace"),
+        "GIT_EXEC_PATH": str(tmp_path),
+    }
+    commit = upstream.commit({"b.ts": "new"})
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home-of-tests/.gitconfig").write_text((tmp_path / "evil").read_text())
+    snapshot = await reader.open(upstream.url).fetch()
+    assert (snapshot.revision.id, snapshot.files["a.ts"].content) == (commit, CODE.encode())
+    assert not sprung()
+    assert not (tmp_path / "trace").exists()
+
+
+def test_git_gets_what_it_needs_and_no_more(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets of the daemon are not in git's environment; a machine's certificates are, for the network alone."""
+    monkeypatch.setenv("KAPSO_API_KEY", "key")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ours.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", "/etc/ours")
+    git = reader.git("https://example.com/a/b", "https")
+    offline, online = git.environment(), git.environment(network=True)
+    assert {name for name in offline if not name.startswith("GIT_")} == {"PATH", "HOME", "LC_ALL"}
+    assert (offline["GIT_ALLOW_PROTOCOL"], offline["GIT_TERMINAL_PROMPT"]) == ("https", "0")
+    assert offline["HOME"] == str(reader.folder)
+    assert (online["GIT_SSL_CAINFO"], online["GIT_SSL_CAPATH"]) == ("/etc/ours.pem", "/etc/ours")
+    assert not {"GIT_SSL_CAINFO", "GIT_SSL_CAPATH"} & offline.keys()
+
+
+async def test_git_may_use_the_sources_transport_only(upstream: Repository, reader: Reader) -> None:
+    """A remote that speaks https cannot lead git to a file, an ssh host or a helper."""
+    git = reader.git("https://example.com/a/b", "https")
+    for other in (upstream.url, "git@example.com:a/b", "ext::sh -c true", "git://127.0.0.1/a"):
+        with pytest.raises(GitFailed) as caught:
+            await git.run(["ls-remote", "--", other], network=True)
+        assert "not allowed" in caught.value.text
+
+
+async def test_reading_leaves_no_process_behind(upstream: Repository, reader: Reader) -> None:
+    """A daemon that reads for a year has no more children than on its first day."""
+    source = reader.open(upstream.url)
+    before = children()
+    for number in range(3):
+        upstream.commit({"a.ts": str(number)})
+        await source.fetch()
+    assert children() <= before
+
+
+async def test_without_git_the_error_says_what_to_install(
+    upstream: Repository, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slim image without git is a configuration to correct, and no traceback."""
+    source = reader.open(upstream.url)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="git is not installed") as caught:
+        await source.fetch()
+    assert "install git" in str(caught.value.hint)
+
+
+async def test_a_url_in_what_git_says_loses_its_credentials(reader: Reader, tmp_path: Path) -> None:
+    """Even where git repeats a URL with a password in it, nobody else does."""
+    git = reader.git("https://example.com/a/b", "https")
+    with pytest.raises(GitFailed) as caught:
+        await git.run(["ls-remote", "https://user:hunter2@example.com/a/b"], network=True)
+    assert "hunter2" not in f"{caught.value!r}"
+
+
+async def test_a_state_folder_that_cannot_be_written_is_told(upstream: Repository, tmp_path: Path) -> None:
+    """A full or read-only disk is an error of ours, and no traceback."""
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    with pytest.raises(StateUnusable, match="taken cannot be written"):
+        await Reader(tmp_path / "taken").open(upstream.url).fetch()
+
+
+async def test_a_mirror_that_cannot_be_made_is_told(upstream: Repository, reader: Reader) -> None:
+    """The error names the folder that is in the way, and nothing is removed that is not ours."""
+    reader.folder.mkdir()
+    reader.mirror.write_text("a file where the mirror should be")
+    with pytest.raises(StateUnusable, match="mirror cannot be used: File exists"):
+        await reader.open(upstream.url).fetch()
+    assert reader.mirror.is_file()

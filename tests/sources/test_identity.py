@@ -1,0 +1,110 @@
+"""Who owns what comes from a source, and what is checked out in a work tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.sources import find_work_tree, folder_identity, remote_identity
+from tests.sources.repositories import Repository
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://example.com/acme/flows",
+        "https://EXAMPLE.com/acme/flows.git",
+        "https://example.com/acme/flows.git/",
+        "https://example.com:8443/acme/flows",
+        "ssh://git@example.com:2222/acme/flows.git",
+        "git@example.com:acme/flows.git",
+        "deploy@Example.com:/acme/flows",
+    ],
+)
+def test_one_remote_has_one_owner_however_it_is_written(location: str) -> None:
+    """Whoever changes from https to ssh keeps the functions."""
+    assert remote_identity(location, "") == "example.com/acme/flows"
+    assert remote_identity(location, "apps/one") == "example.com/acme/flows//apps/one"
+
+
+@pytest.mark.parametrize(
+    ("location", "owner"),
+    [
+        ("/srv/git/flows.git", "file/srv/git/flows"),
+        ("file:///srv/git/flows.git", "file/srv/git/flows"),
+        ("/srv/my flows [old]", "file/srv/my%20flows%20%5Bold%5D"),
+        ("file:///srv/my%20flows", "file/srv/my%20flows"),
+    ],
+)
+def test_a_local_repository_is_named_by_its_path(location: str, owner: str) -> None:
+    """White space and brackets would break the owner's mark, so they are encoded."""
+    assert remote_identity(location, "") == owner
+
+
+def test_a_folder_without_remote_is_named_by_its_place() -> None:
+    """Two folders of one name are two owners."""
+    one, two = folder_identity(Path("/a/flows")), folder_identity(Path("/b/flows"))
+    assert one != two
+    assert one.startswith("folder/flows-")
+    assert folder_identity(Path("/")).startswith("folder/root-")
+
+
+def test_a_work_tree_is_found_from_below(upstream: Repository) -> None:
+    """Root, origin and what is checked out are known in every folder of it, without running git."""
+    (upstream.folder / "deep/er").mkdir(parents=True)
+    upstream.git("remote", "add", "other", "https://example.com/not/this")
+    upstream.git("remote", "add", "origin", "git@example.com:acme/flows.git")
+    commit = upstream.git("rev-parse", "HEAD")
+    found = find_work_tree(upstream.folder / "deep/er")
+    assert found is not None
+    assert (found.root, found.origin, found.head) == (
+        upstream.folder,
+        "git@example.com:acme/flows.git",
+        f"main@{commit[:12]}",
+    )
+
+
+def test_a_packed_branch_and_a_detached_head_are_described(upstream: Repository) -> None:
+    """The description survives git gc and checkouts of a commit."""
+    commit = upstream.git("rev-parse", "HEAD")
+    upstream.git("pack-refs", "--all")
+    packed = find_work_tree(upstream.folder)
+    upstream.git("checkout", "--quiet", "--detach")
+    detached = find_work_tree(upstream.folder)
+    assert packed is not None
+    assert detached is not None
+    assert (packed.head, detached.head) == (f"main@{commit[:12]}", commit[:12])
+    assert packed.origin is None
+
+
+def test_a_linked_work_tree_has_its_repositorys_origin(upstream: Repository, tmp_path: Path) -> None:
+    """A linked work tree is a folder that belongs to the same remote, on a branch of its own."""
+    upstream.git("remote", "add", "origin", "https://example.com/acme/flows")
+    upstream.git("worktree", "add", "--quiet", "-b", "side", str(tmp_path / "linked"))
+    found = find_work_tree(tmp_path / "linked")
+    assert found is not None
+    assert found.origin == "https://example.com/acme/flows"
+    assert found.head is not None
+    assert found.head.startswith("side@")
+
+
+def test_a_work_tree_before_its_first_commit_is_on_its_branch(tmp_path: Path) -> None:
+    """There is no commit to name yet."""
+    found = find_work_tree(Repository(tmp_path / "new").folder)
+    assert found is not None
+    assert found.head == "main"
+
+
+def test_a_damaged_git_folder_is_a_work_tree_that_knows_nothing(tmp_path: Path) -> None:
+    """Files that are missing or no text make no error: the folder is readable all the same."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/config").write_bytes(b"\xff\xfe")
+    found = find_work_tree(tmp_path)
+    assert found is not None
+    assert (found.origin, found.head) == (None, None)
+
+
+def test_a_folder_outside_of_git_is_no_work_tree() -> None:
+    """The search ends at the root."""
+    assert find_work_tree(Path("/")) is None

@@ -1,0 +1,132 @@
+"""The mirror is a cache: kept small, used again, and made anew when anything is wrong with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import SourceUnavailable
+from kapso_sync.sources.git import MOST_PACKS
+from tests.sources.repositories import CODE, Reader, Repository, contents
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+async def test_the_mirror_is_shallow_and_used_again(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
+    """One commit is fetched; after a restart the mirror alone serves a commit that is there."""
+    old = upstream.git("rev-parse", "HEAD")
+    upstream.commit({"a.ts": "new"})
+    first = await reader.open(upstream.url).fetch()
+    assert (reader.mirror / "shallow").read_text().strip() == first.revision.id
+    assert not list(reader.mirror.glob(f"objects/{old[:2]}/{old[2:]}"))
+    head, packs = _inode(reader.mirror / "HEAD"), set(reader.mirror.glob("objects/pack/*.pack"))
+    upstream.commit({"a.ts": "newer"})
+    upstream.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert await reader.open(upstream.url).fetch() == first
+    assert _inode(reader.mirror / "HEAD") == head
+    assert set(reader.mirror.glob("objects/pack/*.pack")) == packs
+
+
+async def test_every_push_adds_to_the_same_mirror(upstream: Repository, reader: Reader) -> None:
+    """A small push does not clone the repository again."""
+    await reader.open(upstream.url).fetch()
+    head = _inode(reader.mirror / "HEAD")
+    upstream.commit({"a.ts": "new"})
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
+    assert _inode(reader.mirror / "HEAD") == head
+
+
+async def test_a_mirror_of_many_packs_is_made_anew(upstream: Repository, reader: Reader) -> None:
+    """A daemon that runs for a year does not fill its disk."""
+    source = reader.open(upstream.url)
+    await source.fetch()
+    pack = next(reader.mirror.glob("objects/pack/*.pack"))
+    for number in range(MOST_PACKS):
+        for part in (pack, pack.with_suffix(".idx")):
+            shutil.copy(part, part.with_stem(f"pack-{number:040x}"))
+    upstream.commit({"a.ts": "new"})
+    assert contents(await source.fetch())["a.ts"] == b"new"
+    assert len(list(reader.mirror.glob("objects/pack/*.pack"))) == 1
+
+
+@pytest.mark.parametrize("lock", ["shallow.lock", "HEAD.lock", "config.lock", "refs/kapso-sync/head.lock", "packed-refs.lock"])
+async def test_locks_of_a_killed_git_are_cleared_away(lock: str, upstream: Repository, reader: Reader) -> None:
+    """A kill in the middle of a fetch does not stop all later ones."""
+    await reader.open(upstream.url).fetch()
+    (reader.mirror / lock).touch()
+    upstream.commit({"a.ts": "new"})
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
+
+
+def _flip(path: Path, place: float) -> None:
+    body = bytearray(path.read_bytes())
+    body[int(len(body) * place)] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize(("suffix", "place"), [(".pack", 0.1), (".pack", 0.3), (".pack", 0.6), (".pack", 0.85), (".idx", 0.95)])
+async def test_a_flipped_byte_never_changes_what_is_read(
+    suffix: str, place: float, upstream: Repository, reader: Reader
+) -> None:
+    """Every object is held against its id, so a bad disk costs a fetch and never deploys garbage."""
+    good = await reader.open(upstream.url).fetch()
+    _flip(next(reader.mirror.glob(f"objects/pack/*{suffix}")), place)
+    assert await reader.open(upstream.url).fetch() == good
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["objects/pack/*.pack", "objects/pack/*.idx", "HEAD", "config", "shallow"],
+)
+async def test_a_truncated_file_is_repaired(damaged: str, upstream: Repository, reader: Reader) -> None:
+    """A disk that was full leaves files of no length; the mirror is made anew from the remote."""
+    good = await reader.open(upstream.url).fetch()
+    path = next(reader.mirror.glob(damaged))
+    path.chmod(0o644)
+    path.write_bytes(b"")
+    assert await reader.open(upstream.url).fetch() == good
+    upstream.commit({"a.ts": "new"})
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
+
+
+async def test_a_mirror_of_rubbish_is_emptied_and_stays_where_it_is(
+    upstream: Repository, reader: Reader, tmp_path: Path
+) -> None:
+    """It may be a mount point, so the folder itself is kept; what links point to outside is not touched."""
+    reader.mirror.mkdir(parents=True)
+    (reader.mirror / "HEAD").write_text("rubbish")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/kept").touch()
+    (reader.mirror / "link").symlink_to(tmp_path / "outside")
+    (reader.mirror / "objects").mkdir()
+    inode = _inode(reader.mirror)
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == CODE.encode()
+    assert _inode(reader.mirror) == inode
+    assert (tmp_path / "outside/kept").exists()
+    assert not (reader.mirror / "link").exists()
+
+
+async def test_a_mirror_below_a_folder_with_a_dollar_is_found(upstream: Repository, tmp_path: Path) -> None:
+    """The state folder's name is taken as it is written: nothing in it is expanded."""
+    reader = Reader(tmp_path / "$HOME" / "~")
+    assert contents(await reader.open(upstream.url).fetch())["a.ts"] == CODE.encode()
+    assert not list((tmp_path / "home-of-tests").iterdir())
+
+
+async def test_a_damaged_remote_is_reported(upstream: Repository, reader: Reader) -> None:
+    """What cannot be had anew is an error, and the last good snapshot was not replaced."""
+    source = reader.open(upstream.url)
+    await source.fetch()
+    commit = upstream.commit({"a.ts": "new"})
+    blob = upstream.git("rev-parse", f"{commit}:a.ts")
+    (upstream.folder / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(SourceUnavailable, match="cannot be fetched"):
+        await source.fetch()
+    assert reader.names() == ["source.changed"]
+    upstream.blob(b"new")
+    assert contents(await source.fetch())["a.ts"] == b"new"

@@ -1,0 +1,121 @@
+"""What a commit's tree may hold, and the limits that are kept for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kapso_sync.errors import InvalidSource, SourceUnavailable
+from kapso_sync.model.source import CODE_LIMIT, MANIFEST_LIMIT
+from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
+
+
+async def test_links_and_submodules_are_named_and_not_followed(upstream: Repository, reader: Reader) -> None:
+    """Neither /etc/passwd nor another repository is read; the other files are."""
+    (upstream.folder / "link.ts").symlink_to("/etc/passwd")
+    (upstream.folder / "inner.ts").symlink_to("a.ts")
+    commit = upstream.commit()
+    for name in ("vendor", "sub/module.ts"):
+        upstream.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{name}")
+    upstream.git("commit", "--quiet", "--message", "modules")
+    snapshot = await reader.open(upstream.url).fetch()
+    assert problems(snapshot) == {
+        "link.ts": "is a symbolic link, which is not followed in a repository",
+        "inner.ts": "is a symbolic link, which is not followed in a repository",
+        "vendor": "is a submodule, which is not followed",
+        "sub/module.ts": "is a submodule, which is not followed",
+    }
+    assert snapshot.files["a.ts"].content == CODE.encode()
+
+
+async def test_the_executable_bit_makes_no_difference(upstream: Repository, reader: Reader) -> None:
+    """Code is read whatever its mode, old group-writable entries included."""
+    blob = upstream.blob(b"x")
+    upstream.commit_tree(("100644", b"a.ts", blob), ("100664", b"b.ts", blob), ("100755", b"c.ts", blob))
+    assert contents(await reader.open(upstream.url).fetch()) == {"a.ts": b"x", "b.ts": b"x", "c.ts": b"x"}
+
+
+async def test_odd_names_are_read_as_they_are(upstream: Repository, reader: Reader) -> None:
+    """Spaces, newlines, other scripts and bytes that are no text at all."""
+    blob = upstream.blob(b"x")
+    names = sorted([b"a b.ts", b"new\nline.ts", "ñ-größe.ts".encode(), b"\xff.ts", b"-rf.ts"])
+    upstream.commit_tree(*(("100644", name, blob) for name in names))
+    found = await reader.open(upstream.url).fetch()
+    assert set(found.files) == {name.decode("utf-8", "surrogateescape") for name in names}
+    assert not problems(found)
+
+
+async def test_hidden_files_and_foreign_folders_are_not_read(upstream: Repository, reader: Reader) -> None:
+    """The same files matter in a repository as in a folder."""
+    upstream.commit({".env.json": "x", ".github/a.yaml": "x", "node_modules/x/index.js": "x", "logo.png": "x", "lib/b.ts": "x"})
+    assert set((await reader.open(upstream.url).fetch()).files) == {"manifest.yaml", "a.ts", "lib/b.ts"}
+
+
+async def test_large_files_are_named_with_their_limit_and_not_read(upstream: Repository, reader: Reader) -> None:
+    """1 MiB of code and 256 KiB of manifest are taken, a byte more is not."""
+    upstream.commit(
+        {
+            "manifest.yaml": b"x" * MANIFEST_LIMIT,
+            "fits.ts": b"x" * CODE_LIMIT,
+            "more.ts": b"x" * (CODE_LIMIT + 1),
+            "huge.js": b"x" * (4 << 20),
+            "sub/function.yaml": b"x" * (MANIFEST_LIMIT + 1),
+        }
+    )
+    snapshot = await reader.open(upstream.url).fetch()
+    assert problems(snapshot) == {
+        "more.ts": "is 1.1 MiB; the limit for a code file is 1 MiB",
+        "huge.js": "is 4 MiB; the limit for a code file is 1 MiB",
+        "sub/function.yaml": "is 256.1 KiB; the limit for a manifest is 256 KiB",
+    }
+    assert len(snapshot.files["fits.ts"].content or b"") == CODE_LIMIT
+
+
+async def test_too_many_files_are_an_error_that_says_what_to_do(
+    upstream: Repository, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count is of the functions folder: --path makes a large repository readable."""
+    monkeypatch.setattr("kapso_sync.sources.reading.FILE_COUNT_LIMIT", 100)
+    blob = upstream.blob(b"x")
+    lines = "".join(f"100644 blob {blob}\t{number}.json\n" for number in range(101))
+    large = upstream.git("mktree", stdin=lines.encode())
+    small = upstream.git("mktree", stdin=f"100644 blob {blob}\ta.ts\n".encode())
+    upstream.commit_tree(("40000", b"data", large), ("40000", b"flows", small))
+    with pytest.raises(InvalidSource, match="holds more than 100 files") as caught:
+        await reader.open(upstream.url).fetch()
+    assert "--path" in str(caught.value.hint)
+    assert set((await reader.open(upstream.url, path="flows").fetch()).files) == {"a.ts"}
+
+
+@pytest.mark.parametrize("name", [b"..", b".git", b"a/b.ts"])
+async def test_a_tree_that_git_itself_would_not_make_is_refused(name: bytes, upstream: Repository, reader: Reader) -> None:
+    """A name that leads elsewhere never becomes a path."""
+    upstream.commit_tree(("100644", name, upstream.blob(b"x")))
+    with pytest.raises(SourceUnavailable):
+        await reader.open(upstream.url).fetch()
+    assert reader.seen == []
+
+
+async def test_an_entry_of_no_known_kind_is_an_error(upstream: Repository, reader: Reader) -> None:
+    """A device in a tree is not read, and the error says what is wrong with the repository."""
+    upstream.commit_tree(("20000", b"device.ts", upstream.blob(b"x")))
+    with pytest.raises(SourceUnavailable, match="the repository cannot be read"):
+        await reader.open(upstream.url).fetch()
+
+
+async def test_code_that_is_no_text_is_handed_on_unchanged(upstream: Repository, reader: Reader) -> None:
+    """Line endings and bytes stay: nothing is converted, whatever .gitattributes says."""
+    raw = b"a\r\nb\0\xff"
+    blob = upstream.blob(raw)
+    attributes = upstream.blob(b"*.ts text eol=lf ident working-tree-encoding=UTF-16\n")
+    upstream.commit_tree(
+        ("100644", b".gitattributes", attributes), ("100644", b"a.ts", blob), ("100644", b"manifest.yaml", upstream.blob(b""))
+    )
+    assert contents(await reader.open(upstream.url).fetch()) == {"a.ts": raw, "manifest.yaml": b""}
+
+
+async def test_a_folder_and_a_repository_of_the_same_files_agree(upstream: Repository, reader: Reader) -> None:
+    """What may be tried in a work tree is what a push will bring."""
+    upstream.commit({"lib/b.ts": "b", "manifest.yaml": MANIFEST})
+    committed = await reader.open(upstream.url).fetch()
+    lying = await reader.open_folder(upstream.folder, work_tree=True).fetch()
+    assert committed.files == lying.files
