@@ -88,6 +88,12 @@ def _checked_url(text: str) -> str:
             "the source's URL carries a user name or a password",
             hint="leave it out of the URL; a token goes into KAPSO_SYNC_GIT_TOKEN or KAPSO_SYNC_GIT_TOKEN_FILE",
         )
+    if parts.query or parts.fragment:
+        # Tokens travel in queries, and this URL is shown in logs and plans.
+        raise SourceRefused(
+            "the source's URL has a query or a fragment",
+            hint="leave it out; --branch and --ref name a revision, KAPSO_SYNC_GIT_TOKEN a token",
+        )
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         if not folder.is_dir():

@@ -96,6 +96,8 @@ def test_unsafe_sources_are_refused(text: str, tmp_path: Path) -> None:
         f"https://{SECRET}@example.com/acme/flows",
         f"ssh://git:{SECRET}@example.com/acme/flows",
         f"http://x:{SECRET}@127.0.0.1/acme/flows",
+        f"https://example.com/acme/flows?private_token={SECRET}",
+        f"https://example.com/acme/flows#{SECRET}",
     ],
 )
 def test_credentials_in_a_url_are_refused_unread(text: str, tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""The pacer against a model of the server: never a 429 of our own making, and almost all of the share used."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kapso_sync.api import Pacer
+from tests.clock import VirtualClock
+
+WINDOW = 60.0
+
+
+@dataclass
+class Server:
+    """Counts calls in fixed windows that begin at ``offset``; ``others`` calls of each window go to somebody else at once."""
+
+    clock: VirtualClock
+    limit: int
+    offset: float
+    others: int = 0
+    served: dict[int, int] = field(default_factory=dict)
+    refused: int = 0
+
+    def call(self) -> int | None:
+        """Take one call; return what remains, or None for a 429."""
+        window = math.floor((self.clock.monotonic() + self.offset) / WINDOW)
+        used = self.served.setdefault(window, self.others)
+        if used >= self.limit:
+            self.refused += 1
+            return None
+        self.served[window] = used + 1
+        return self.limit - used - 1
+
+
+async def spend(server: Server, pacer: Pacer, calls: int, concurrency: int, latencies: list[float]) -> None:
+    """Make so many calls, so many at once; a request reaches the server after half of its latency."""
+    left = iter(range(calls))
+
+    async def worker() -> None:
+        for number in left:
+            ticket = await pacer.ticket()
+            latency = latencies[number % len(latencies)]
+            await server.clock.sleep(latency / 2)
+            remaining = server.call()
+            await server.clock.sleep(latency / 2)
+            await pacer.answered(ticket, server.limit, remaining or 0)
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+
+
+def pacer_of(clock: VirtualClock, share: float, waits: list[tuple[float, int, int]] | None = None) -> Pacer:
+    return Pacer(
+        clock,
+        share=share,
+        window=WINDOW,
+        on_wait=lambda seconds, limit, remaining: None if waits is None else waits.append((seconds, limit, remaining)),
+    )
+
+
+@given(
+    limit=st.integers(5, 60),
+    offset=st.floats(0, WINDOW - 0.001),
+    share=st.sampled_from([0.5, 0.8, 1.0]),
+    concurrency=st.integers(1, 8),
+    latencies=st.lists(st.floats(0.01, 3.0), min_size=1, max_size=5),
+)
+@settings(max_examples=60)
+def test_no_429_is_earned_and_the_share_is_used(
+    limit: int, offset: float, share: float, concurrency: int, latencies: list[float]
+) -> None:
+    """Whatever the latency and wherever the window begins; once a beginning was seen, 95 % of the share and more is used."""
+
+    async def scenario() -> None:
+        clock = VirtualClock()
+        server = Server(clock, limit, offset)
+        allowed = max(1, math.floor(limit * share))
+        await spend(server, pacer_of(clock, share), allowed * 5, concurrency, latencies)
+        assert server.refused == 0
+        assert all(used <= limit for used in server.served.values())
+        possible = concurrency * (WINDOW - 2 * max(latencies)) / max(latencies)
+        settled = list(server.served.values())[2:-1]
+        for used in settled:
+            assert used >= min(0.95 * allowed, possible) - 1
+
+    asyncio.run(scenario())
+
+
+@given(limit=st.integers(10, 60), others=st.integers(1, 9), offset=st.floats(0, WINDOW - 0.001))
+@settings(max_examples=30)
+def test_what_others_spend_is_respected(limit: int, others: int, offset: float) -> None:
+    """What remains is what the server says, not what we think: of each window only the first calls in flight may be refused."""
+
+    async def scenario() -> None:
+        clock = VirtualClock()
+        server = Server(clock, limit, offset, others=others)
+        await spend(server, pacer_of(clock, 0.8), limit * 2, 4, [0.1])
+        assert server.refused <= 4 * len(server.served)
+        roomy = limit - others - 4 > limit - math.floor(limit * 0.8)
+        assert not (roomy and server.refused)
+
+    asyncio.run(scenario())
+
+
+async def test_the_wait_is_told_once_a_window() -> None:
+    """Not per call: the log stays quiet."""
+    clock, waits = VirtualClock(), list[tuple[float, int, int]]()
+    server = Server(clock, 10, 30.0)
+    await spend(server, pacer_of(clock, 0.5, waits), 25, 4, [0.01])
+    assert 3 <= len(waits) <= 6
+    assert all(0 < seconds <= WINDOW and limit == 10 and remaining <= 5 for seconds, limit, remaining in waits)
+
+
+async def test_a_server_without_limits_is_not_waited_for() -> None:
+    """No headers, no pacing."""
+    clock = VirtualClock()
+    pacer = pacer_of(clock, 0.8)
+    for _ in range(500):
+        await pacer.answered(await pacer.ticket(), None, None)
+    assert clock.monotonic() == 0
+
+
+async def test_requests_without_an_answer_count_as_spent() -> None:
+    """The server may have counted them: ten lost ones use up a window of ten."""
+    clock = VirtualClock()
+    pacer = pacer_of(clock, 1.0)
+    await pacer.answered(await pacer.ticket(), 10, 9)
+    for _ in range(9):
+        await pacer.lost(await pacer.ticket())
+    assert clock.monotonic() == 0
+    await pacer.lost(await pacer.ticket())
+    assert clock.monotonic() > 0
+
+
+async def test_until_the_limit_is_known_one_request_goes_alone() -> None:
+    """The first answer tells; until then nobody else is sent."""
+    clock = VirtualClock()
+    pacer = pacer_of(clock, 0.8)
+    first = await pacer.ticket()
+    second = asyncio.create_task(pacer.ticket())
+    await asyncio.sleep(0)
+    assert not second.done()
+    await pacer.answered(first, 100, 99)
+    await second
+
+
+async def test_a_limit_of_one_still_moves() -> None:
+    """However small the share, one call a window is allowed."""
+    clock = VirtualClock()
+    server = Server(clock, 1, 0.0)
+    await spend(server, pacer_of(clock, 0.1), 3, 1, [0.01])
+    assert server.refused == 0
+    assert clock.monotonic() <= 4 * WINDOW
