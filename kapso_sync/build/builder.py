@@ -81,6 +81,8 @@ class Builder:
         """Return why a sound file cannot go up as it is. Raw source is never uploaded where a build is needed."""
         if typescript:
             return _build_fault("it is TypeScript", Place(1, 1), "write it in JavaScript")
+        if shape.jsx is not None:
+            return _build_fault("it is JSX", shape.jsx, "build the answer without it")
         if shape.imports:
             first = shape.imports[0]
             return _build_fault(f"it imports `{first.text}`", first, "put what it imports into the file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tree_sitter
 import tree_sitter_javascript
@@ -44,6 +44,7 @@ class Shape:
     generator: Place | None = None
     error: Place | None = None
     also: Style | None = None
+    jsx: Place | None = None
 
 
 def inspect(code: bytes, *, typescript: bool = False) -> Shape:
@@ -56,7 +57,8 @@ def inspect(code: bytes, *, typescript: bool = False) -> Shape:
         found.take(node)
     requires = tuple(_calls(root, b"require")) if b"require" in code else ()
     dynamic = tuple(_calls(root, b"import")) if b"import" in code else ()
-    return found.shape((*found.imports, *dynamic), requires)
+    jsx = next(_nodes(root, "jsx_element", "jsx_self_closing_element"), None) if b"</" in code or b"/>" in code else None
+    return replace(found.shape((*found.imports, *dynamic), requires), jsx=_place(jsx) if jsx is not None else None)
 
 
 @functools.cache
@@ -157,13 +159,8 @@ class _Found:
 
 
 def _calls(root: tree_sitter.Node, name: bytes) -> Iterator[Place]:
-    """Yield calls of a function by this name, with the text of a literal first argument; the walk does not recurse."""
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        pending += reversed(node.children)
-        if node.type != "call_expression":
-            continue
+    """Yield calls of a function by this name, with the text of a literal first argument."""
+    for node in _nodes(root, "call_expression"):
         function = node.child_by_field_name("function")
         if function is None or function.text != name:
             continue
@@ -171,6 +168,16 @@ def _calls(root: tree_sitter.Node, name: bytes) -> Iterator[Place]:
         first = arguments.named_children[0] if arguments is not None and arguments.named_children else None
         text = (first.text or b"")[1:-1] if first is not None and first.type == "string" else b""
         yield _place(node, text)
+
+
+def _nodes(root: tree_sitter.Node, *types: str) -> Iterator[tree_sitter.Node]:
+    """Yield the nodes of these types, in order; the walk does not recurse."""
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        pending += reversed(node.children)
+        if node.type in types:
+            yield node
 
 
 def _first_error(root: tree_sitter.Node, code: bytes) -> Place:

@@ -41,7 +41,7 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
         if not (len(path) == 2 and path[0] == "functions") and not _free(path) and path not in faulty:
             text = f"{dotted(path)}: nothing is given"
             document.problems.append(
-                document.problem("empty", text, document.location(path), "give a value, or remove the key")
+                document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")
             )
     for path, text in document.ambiguous.items():
         if path not in faulty:
@@ -94,10 +94,10 @@ def _problem(document: Document, model: type[BaseModel], path: Path, item: Mappi
         return document.problem(
             "missing", text, document.location(path[:-1]), "add `version: 1`" if path == ("version",) else None
         )
-    if kind == "literal_error" and path == ("version",):
+    if path == ("version",):
         text = f"version: expected 1, the only version there is, got {shown(value)}"
         return document.problem("version", text, document.location(path), "a newer kapso-sync may know it")
-    is_key = item["loc"][-1] == "[key]"
+    is_key = item["loc"][-1:] == ("[key]",)
     expected = _EXPECTED[kind](item) if kind in _EXPECTED else str(item["msg"])
     text = f"{name}: {expected}" + (
         "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value)}"
@@ -156,6 +156,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "dict_type": lambda _: "expected a mapping",
     "model_type": lambda _: "expected a mapping",
     "list_type": lambda _: "expected a list",
+    "one_source": lambda item: str(item["msg"]),
     "literal_error": lambda item: f"expected {item['ctx']['expected'].replace(chr(39), '')}",
     "string_pattern_mismatch": lambda item: _PATTERNS.get(item["ctx"]["pattern"], "expected another spelling"),
     "string_too_short": lambda _: "expected some text",

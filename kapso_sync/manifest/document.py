@@ -191,13 +191,23 @@ class _Reader:
         if tag is not None and not (isinstance(event, ScalarEvent) and tag == "!"):
             self._report("tag", f"tags are not read ({tag})", place, "remove it")
 
+    def _text(self, event: ScalarEvent, place: tuple[int, int]) -> str:
+        """Return a scalar's text. JSON escapes characters beyond the first plane as pairs, which YAML does not join."""
+        try:
+            text = str(event.value)
+            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._report("not-text", "half of a surrogate pair is no text", place, "remove the escape")
+            return ""
+
     def _scalar(self, event: ScalarEvent, place: tuple[int, int]) -> None:
         self._check_plain(event, place)
         top = self._open[-1] if self._open else None
         if top is not None and isinstance(top.value, dict) and top.key is None:
             self._key(top, event, place)
             return
-        text, value = event.value, event.value
+        text = self._text(event, place)
+        value: Json = text
         plain = event.style is None
         if plain and text in _CONSTANTS:
             value = _CONSTANTS[text]
@@ -212,7 +222,7 @@ class _Reader:
             self._document.ambiguous[path] = text
 
     def _key(self, top: _Open, event: ScalarEvent, place: tuple[int, int]) -> None:
-        key = event.value
+        key = self._text(event, place)
         path = (*top.path, key)
         first = self._document.key_places.get(path)
         if first is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from kapso_sync.model.functions import Json
 
@@ -32,6 +33,12 @@ class SecretModel(_Strict):
     )
     file: FilePath | None = Field(default=None, description="A file below the secrets folder.")
     value: str | None = Field(default=None, description="Plain configuration; not for credentials.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise PydanticCustomError("one_source", "expected exactly one of env, file and value")
+        return self
 
 
 class ExpectModel(_Strict):
@@ -77,7 +84,7 @@ class EntryModel(SharedModel):
 class ManifestModel(_Strict):
     """The whole manifest."""
 
-    version: Literal[1] = Field(description="The manifest's version.")
+    version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version.")
     defaults: SharedModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
     functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
 
@@ -102,6 +109,8 @@ def json_schema() -> dict[str, Json]:
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
     slugs = schema["properties"]["functions"]["anyOf"][0]
     slugs["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    for model in ("SharedModel", "EntryModel"):
+        schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
     _forbid_nulls(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "kapso-sync manifest"}
 

@@ -1,0 +1,156 @@
+"""YAML and JSON: what two readers would read differently is refused, and nothing makes the reader fall over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.errors import ManifestInvalid
+from kapso_sync.manifest.document import read_document
+from tests.manifest.folder import CODE, folder, problems_of, read
+
+HEAD = "version: 1\nfunctions:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "place"),
+    [
+        ("", "empty", (1, 1)),
+        ("# nothing\n", "empty", (1, 1)),
+        (f"{HEAD}  greet: [\n", "syntax", (4, 1)),
+        (f"{HEAD}\tgreet: {{}}\n", "syntax", (3, 1)),
+        (f"{HEAD}  greet:\n  greet:\n", "duplicate-key", (4, 3)),
+        ("version: 1\nversion: 1\nfunctions: {}\n", "duplicate-key", (2, 1)),
+        (f"{HEAD}  greet: &a {{}}\n  other: *a\n", "anchor", (3, 10)),
+        (f"{HEAD}  greet: {{<<: {{name: x}}}}\n", "merge", (3, 11)),
+        (f"{HEAD}  greet: !!python/object:os.system {{}}\n", "tag", (3, 10)),
+        (f"{HEAD}  greet: {{name: !!str 5}}\n", "tag", (3, 17)),
+        (f"{HEAD}  ? [a, b]\n  : {{}}\n", "key", (3, 5)),
+        (f"{HEAD}  on: {{}}\n", "key", (3, 3)),
+        (f"{HEAD}  12: {{}}\n", "key", (3, 3)),
+        (f"{HEAD}  greet: {{}}\n---\nversion: 1\n", "documents", (4, 1)),
+        (f"{HEAD}  greet: {{runtime_config: {{x: {'9' * 5000}}}}}\n", "number", (3, 31)),
+        ("[" * 500, "too-deep", (1, 41)),
+        ("{a: " * 500, "too-deep", (1, 161)),
+        (f"{HEAD}  greet: {{name: \0}}\n", "nul", (3, 1)),
+    ],
+)
+def test_ambiguous_or_dangerous_yaml_is_refused_with_its_place(text: str, code: str, place: tuple[int, int]) -> None:
+    """Never a silent reading, never a crash."""
+    first = problems_of(text)[0]
+    assert first.code == code
+    assert first.location is not None
+    assert (first.location.line, first.location.column) == place
+
+
+def test_an_alias_bomb_is_refused_unexpanded() -> None:
+    """A few hundred bytes that would be billions of leaves."""
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)
+    )
+    assert {problem.code for problem in problems_of(bomb)} >= {"anchor", "alias"}
+
+
+def test_a_byte_order_mark_and_windows_lines_are_accepted() -> None:
+    """Editors add them, and they mean nothing."""
+    text = f"\ufeff{HEAD}  greet:\n    name: Greet\n".replace("\n", "\r\n")
+    assert read(text).entries[0].fields == {"name": "Greet"}
+
+
+def test_what_is_not_utf8_names_its_line() -> None:
+    """Latin-1 in the third line."""
+    (problem,) = problems_of(HEAD.encode() + b"  greet: {name: caf\xe9}\n")
+    assert (problem.code, problem.location and problem.location.line) == ("not-utf8", 3)
+
+
+def test_json_manifests_follow_jsons_rules() -> None:
+    """The same models and places; and what only YAML allows is no JSON."""
+    text = json.dumps({"version": 1, "functions": {"greet": {"public_endpoint": True}}}, indent=2)
+    assert read(text, "manifest.json").entries[0].fields == {"public_endpoint": True}
+    for wrong in ("{version: 1}", '{"version": 1,}', '{"version": NaN}', "[" * 2000, '{"a": "\t"}'):
+        assert problems_of(wrong, "manifest.json")
+    (twice,) = problems_of('{"version": 1, "functions": {"greet": {}, "greet": {}}}', "manifest.json")
+    assert twice.code == "duplicate-key"
+    (problem,) = problems_of('{\n  "version": 1,\n  "functions": {"greet": {"deploy": "no"}}\n}', "manifest.json")
+    assert str(problem) == 'manifest.json:3:37: functions.greet.deploy: expected true or false, got "no"'
+
+
+@pytest.mark.parametrize("text", ["just text", "- a\n- b\n", "5", "null", "true"])
+def test_what_is_no_mapping_is_no_manifest(text: str) -> None:
+    """One problem, at the beginning."""
+    assert problems_of(text)
+
+
+def test_the_line_is_shown_with_a_caret() -> None:
+    """Also for very long lines, and columns beyond them."""
+    document = read_document("m.yaml", ("a: " + "x" * 500 + "\n").encode())
+    frame = document.frame(document.location(("a",)))
+    assert frame is not None
+    assert max(map(len, frame.splitlines())) < 180
+
+
+PIECES = (
+    "version: 1\n|functions:\n|  greet:\n|    name: |a|- |[|]|{|}|: |\n|  |&a |*a|!!x |'|\"|>\n|#|\t|? |---\n|...\n"
+    '|%YAML 1.1\n|<<: |~|0x1|1e9|\u2028|\x85|é|"\\ud800"'
+)
+pieces = st.lists(st.sampled_from(PIECES.split("|")) | st.text(max_size=3)).map("".join)
+
+
+@given(pieces | st.text() | st.just(HEAD).flatmap(lambda head: pieces.map(lambda rest: head + rest)))
+def test_no_text_makes_the_reader_raise_anything_else(text: str) -> None:
+    """Whatever is committed: a manifest, or our own error with a place in the file."""
+    for name in ("manifest.yaml", "manifest.json"):
+        for problem in problems_of(text.encode("utf-8", "surrogatepass"), name):
+            assert problem.location is not None
+            assert problem.location.line >= 1
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    """It could not be written anywhere; a whole pair is one character."""
+    (problem,) = problems_of(HEAD + '  greet: {name: "\\ud800"}\n')
+    assert (problem.code, problem.location and problem.location.column) == ("not-text", 17)
+    whole = '{"version": 1, "functions": {"greet": {"name": "\\ud83d\\ude00"}}}'
+    assert read(whole, "manifest.json").entries[0].fields == {"name": "\U0001f600"}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_reader_raise_anything_else(content: bytes) -> None:
+    """Binary files included."""
+    problems_of(content)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**17), 10**17)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), json_values, max_size=3))
+def test_json_is_read_as_json_reads_it(config: dict[str, object]) -> None:
+    """Every value of a manifest in JSON arrives as the standard library would have it."""
+    text = json.dumps({"version": 1, "functions": {"greet": {"runtime_config": config}}})
+    try:
+        (entry,) = read(text, "manifest.json").entries
+    except ManifestInvalid as error:
+        assert {problem.code for problem in error.problems} <= {"number", "too-deep"}  # noqa: PT017 - the exception is one of two outcomes
+    else:
+        assert entry.fields["runtime_config"] == config
+
+
+def test_a_manifest_that_could_not_be_read_says_why() -> None:
+    """Too large, a link that leads out: the source says it, the manifest passes it on."""
+    from kapso_sync.manifest import read_manifest
+    from kapso_sync.model.source import SourceFile
+
+    large = SourceFile("manifest.yaml", None, "is 300 KiB; the limit for a manifest is 256 KiB")
+    with pytest.raises(ManifestInvalid) as raised:
+        read_manifest(folder({"manifest.yaml": large, "greet.js": CODE}))
+    assert "is 300 KiB; the limit for a manifest is 256 KiB" in str(raised.value.problems[0])

@@ -1,0 +1,92 @@
+"""The JSON Schema says what the reader says: editors and kapso-sync must not disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from kapso_sync.manifest import json_schema
+from tests.manifest.folder import problems_of
+
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
+EXAMPLE = Path(__file__).parents[2] / "functions.example" / "manifest.yaml"
+HEAD = "version: 1\nfunctions:\n  greet:\n    "
+
+
+def accepts(text: str) -> bool:
+    return bool(VALIDATOR.is_valid(YAML(typ="safe", pure=True).load(text)))
+
+
+def test_the_example_is_valid_by_the_schema() -> None:
+    """What people copy first."""
+    assert accepts(EXAMPLE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "public_endpoint: 'yes'",
+        "name: 5",
+        "name: ''",
+        "name:",
+        "zzz: 1",
+        "contract: other",
+        "drift: 1",
+        "moved_from: Not_A_Slug",
+        "runtime_config: 5",
+        "secrets: {lower: {env: A}}",
+        "secrets: {A: {}}",
+        "secrets: {A: {env: X, file: y}}",
+        "checks: [{request: {}}]",
+        "checks: [{expect: {status: 99}}]",
+    ],
+)
+def test_both_refuse_the_same(line: str) -> None:
+    """What the reader calls a mistake is underlined in the editor."""
+    assert problems_of(HEAD + line + "\n")
+    assert not accepts(HEAD + line + "\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 2\n", "functions: {}\n", "version: '1'\n", "version: 1\nfunctions: {Not_A_Slug: {}}\n"]
+)
+def test_both_refuse_the_same_around_functions(text: str) -> None:
+    """Version and slugs as well."""
+    assert problems_of(text)
+    assert not accepts(text)
+
+
+lines = st.sampled_from(
+    [
+        "name: Greet",
+        "description: ''",
+        "public_endpoint: true",
+        "runtime_config: {a: null, b: [1]}",
+        "function_type: supabase_function",
+        "invoke_response_mode: wrapped",
+        "contract: module",
+        "deploy: false",
+        "protected: true",
+        "drift: report",
+        "moved_from: old",
+        "file: greet.js",
+        "secrets: {A: {env: B}, C: {value: ''}}",
+        "checks: [{request: null, expect: {json: null}}, {expect: {}}]",
+        "deploy: 1",
+        "name: null",
+        "checks: {}",
+        "file: ''",
+    ]
+)
+
+
+@given(st.lists(lines, unique_by=lambda line: line.split(":")[0], max_size=6))
+def test_the_schema_accepts_what_the_reader_accepts(chosen: list[str]) -> None:
+    """Any combination of keys: the same verdict from both."""
+    text = "version: 1\nfunctions:\n  greet:\n" + "".join(f"    {line}\n" for line in chosen)
+    assert accepts(text) == (not problems_of(text))

@@ -1,0 +1,147 @@
+"""Every field of an entry: what it may be, and how what it may not be is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from kapso_sync.model.desired import Check, Contract, DriftPolicy, EnvSecret, FileSecret, PlainSecret
+from kapso_sync.model.functions import FunctionType
+from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
+
+
+def test_every_field_arrives() -> None:
+    """The manifest of the documentation, field by field."""
+    entry = entry_of(
+        "file: greet.js\nname: Greet\ndescription: Says hello.\nfunction_type: supabase_function\n"
+        "invoke_response_mode: wrapped\npublic_endpoint: true\nruntime_config: {timeout: 30, deep: [1, null]}\n"
+        "contract: module\ndeploy: false\nprotected: true\ndrift: report\nmoved_from: old-greet\n"
+        "secrets:\n  A: {env: A_VAR}\n  B: {file: tls/cert}\n  C: {value: '0.19'}\n"
+        "checks:\n  - request: {ping: true}\n    expect: {status: 200, json: {ok: true}}\n"
+    )
+    assert (entry.slug, entry.file, entry.moved_from) == ("greet", "greet.js", "old-greet")
+    assert entry.fields == {
+        "name": "Greet",
+        "description": "Says hello.",
+        "function_type": "supabase_function",
+        "invoke_response_mode": "wrapped",
+        "public_endpoint": True,
+        "runtime_config": {"timeout": 30, "deep": [1, None]},
+    }
+    assert (entry.contract, entry.deploy, entry.protected, entry.drift) == (Contract.MODULE, False, True, DriftPolicy.REPORT)
+    assert entry.function_type is FunctionType.SUPABASE_FUNCTION
+    assert entry.secrets == {"A": EnvSecret("A_VAR"), "B": FileSecret("tls/cert"), "C": PlainSecret("0.19")}
+    assert entry.checks == (Check({"ping": True}, 200, {"ok": True}),)
+
+
+def test_what_is_left_out_is_not_managed() -> None:
+    """No field, no opinion: only the file is guessed."""
+    for manifest in ("version: 1\nfunctions:\n  greet:\n", "version: 1\nfunctions: {greet: {}}\n"):
+        (entry,) = read(manifest).entries
+        assert (entry.file, entry.fields) == ("greet.js", {})
+        assert (entry.contract, entry.deploy, entry.protected, entry.drift) == (Contract.AUTO, True, None, None)
+
+
+def test_defaults_stand_below_every_entry() -> None:
+    """An entry's own word goes first; a mapping replaces the default's as a whole."""
+    manifest = read(
+        "version: 1\ndefaults: {public_endpoint: true, runtime_config: {a: 1}, protected: true}\n"
+        "functions:\n  greet: {public_endpoint: false, runtime_config: {b: 2}}\n  other:\n",
+        other=CODE,
+    )
+    greet, other = manifest.entries
+    assert greet.fields == {"public_endpoint": False, "runtime_config": {"b": 2}}
+    assert other.fields == {"public_endpoint": True, "runtime_config": {"a": 1}}
+    assert (greet.protected, other.protected) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("public_endpoint: yes", 'manifest.yaml:4:22: functions.greet.public_endpoint: expected true or false, got "yes"'),
+        ("public_endpoint: 1", "manifest.yaml:4:22: functions.greet.public_endpoint: expected true or false, got 1"),
+        ("name: 12", "manifest.yaml:4:11: functions.greet.name: expected text, got 12"),
+        ("name: on", "manifest.yaml:4:11: functions.greet.name: not every YAML reader takes on for text"),
+        ("name: 010", "manifest.yaml:4:11: functions.greet.name: not every YAML reader takes 010 for text"),
+        ("name: 12:30:45", "manifest.yaml:4:11: functions.greet.name: not every YAML reader takes 12:30:45 for text"),
+        ("name: 2026-01-01", "manifest.yaml:4:11: functions.greet.name: not every YAML reader takes 2026-01-01 for text"),
+        ("name: ''", 'manifest.yaml:4:11: functions.greet.name: expected some text, got ""'),
+        ("name:", "manifest.yaml:4:5: functions.greet.name: nothing is given"),
+        ("name: [a]", "manifest.yaml:4:11: functions.greet.name: expected text, got a list"),
+        ("runtime_config: 5", "manifest.yaml:4:21: functions.greet.runtime_config: expected a mapping, got 5"),
+        ("function_type: worker", "manifest.yaml:4:20: functions.greet.function_type: expected cloudflare_worker or "),
+        ("contract: scrip", "manifest.yaml:4:15: functions.greet.contract: expected auto, script or module, got "),
+        ("drift: {a: 1}", "manifest.yaml:4:12: functions.greet.drift: expected correct or report, got a mapping"),
+        ("moved_from: Old_Slug", "manifest.yaml:4:17: functions.greet.moved_from: expected a slug: lower-case letters, "),
+        ("moved_from: greet", "manifest.yaml:4:17: functions.greet.moved_from: it is the function's own slug"),
+        ("protectd: true", "manifest.yaml:4:5: functions.greet.protectd: unknown key"),
+        ("checks: {}", "manifest.yaml:4:13: functions.greet.checks: expected a list, got a mapping"),
+        ("checks: [{request: {}}]", "manifest.yaml:4:14: functions.greet.checks[0].expect: "),
+        (
+            "checks: [{expect: {status: 20}}]",
+            "manifest.yaml:4:32: functions.greet.checks[0].expect.status: expected at least 100",
+        ),
+        ("secrets: {lower: {env: A}}", "manifest.yaml:4:15: functions.greet.secrets.lower: expected a secret's name"),
+        ("secrets: {A: {env: a-b}}", "manifest.yaml:4:24: functions.greet.secrets.A.env: expected the name of an environment"),
+        ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),
+    ],
+)
+def test_a_wrong_value_is_told_with_place_key_and_what_was_expected(line: str, said: str) -> None:
+    """One line a tired person understands."""
+    (problem,) = said_of(line)
+    assert problem.startswith(said)
+
+
+@pytest.mark.parametrize("line", ["secrets: {A: {}}", "secrets: {A: {env: X, file: y}}"])
+def test_a_secret_has_one_source(line: str) -> None:
+    """None, or two, would be a guess."""
+    assert said_of(line)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("protectd", "protected"), ("runtime-config", "runtime_config"), ("descripton", "description")]
+)
+def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
+    """And one that is like nothing gets the list of what is known here."""
+    (problem,) = problems_of(f"version: 1\nfunctions:\n  greet:\n    {word}: x\n")
+    assert problem.hint == f"did you mean `{meant}`?"
+    (problem,) = problems_of("version: 1\nfunctions:\n  greet:\n    zzz: x\n")
+    assert str(problem.hint).startswith("known here: description, function_type")
+
+
+def test_all_problems_are_told_at_once_in_order() -> None:
+    """Nobody should have to run it once for each."""
+    problems = problems_of(
+        "version: 2\nfunktions: {}\nfunctions:\n  Greet:\n  greet:\n    deploy: maybe\n    name: 7\n"
+        "  other: {file: ../x.js, zzz: 1}\n"
+    )
+    assert [(p.location.line, p.location.column) for p in problems if p.location] == sorted(
+        (p.location.line, p.location.column) for p in problems if p.location
+    )
+    assert {problem.code for problem in problems} >= {"version", "unknown-key", "value"}
+    assert len(problems) >= 6
+    assert problems[0].frame == "   1 | version: 2\n                ^"
+
+
+@pytest.mark.parametrize("version", ["", "version: '1'\n", "version: 1.0\n", "version: 99\n"])
+def test_only_the_version_that_is_known_is_read(version: str) -> None:
+    """A manifest of the future may mean something else."""
+    assert problems_of(f"{version}functions: {{greet: {{}}}}\n")
+
+
+def test_one_name_or_origin_for_two_functions_is_refused_with_both_lines() -> None:
+    """Two functions cannot have been one, and one name for two would confuse everyone."""
+    first, second = problems_of(
+        "version: 1\nfunctions:\n  a: {name: Same, moved_from: old}\n  b: {name: Same, moved_from: old}\n"
+    )
+    assert str(first) == "manifest.yaml:4:13: functions.b.name: `Same` is given in line 3 as well"
+    assert str(second) == "manifest.yaml:4:31: functions.b.moved_from: `old` is given in line 3 as well"
+
+
+def test_what_is_not_applied_yet_is_a_warning() -> None:
+    """Secrets and checks parse, and nobody is left to believe that they act; a credential in the manifest is noticed."""
+    manifest = read(
+        "version: 1\nfunctions:\n  greet:\n    secrets: {KEY: {value: sk_live_abcdefgh12345678}}\n"
+        "    checks: [{request: {}, expect: {status: 200}}]\n"
+    )
+    assert [notice.code for notice in manifest.notices] == ["not-applied", "not-applied", "credential-value"]
+    assert "sk_live" not in " ".join(notice.message for notice in manifest.notices)
