@@ -58,7 +58,8 @@ def test_version_is_told_without_loading_anything_heavy() -> None:
         "import sys\nfrom kapso_sync.cli.app import run\ncode = run(['version'])\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    ran = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, check=True)
     assert ran.stdout.startswith(f"kapso-sync {package.__version__}\n")
     assert ran.stderr == "[]\n"
     assert kapso_sync("version", "--json").document["kapso-sync"] == package.__version__

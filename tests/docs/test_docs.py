@@ -91,6 +91,7 @@ def test_every_command_was_run(kapso: Served, tmp_path: Path, page: str) -> None
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.e2e
 def test_the_transcript_is_what_the_demo_prints() -> None:
     """The README shows the demo's own words; ids, times and places differ from run to run."""
     (shown,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
