@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import Location, Problem
@@ -20,14 +20,17 @@ DEFAULT_ENTRYPOINTS = ("index.js", "index.ts")
 
 @dataclass(frozen=True, slots=True)
 class CliFolder:
-    """One folder: its slug, its code's path, and its managed fields; or the problems that keep it from being used."""
+    """One folder: its slug, its code's path, and its managed fields; or the problems that keep it from being used.
+
+    ``remarks`` are what its ``function.yaml`` says in vain.
+    """
 
     slug: str
     location: Location
     file: str = ""
     values: Mapping[str, object] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    notices: tuple[Notice, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def read_folders(files: Mapping[str, SourceFile]) -> Iterator[CliFolder]:
@@ -59,16 +62,25 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
         place = document.location(("entrypoint",))
         return CliFolder(slug, start, problems=(document.problem("path", f"entrypoint: {entrypoint!r} {wrong}", place),))
     managed = {name: getattr(model, name) for name in model.model_fields_set - {"slug", "entrypoint"}}
-    notices = tuple(_notices(document.value if isinstance(document.value, dict) else {}, path))
-    return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, notices=notices)
+    remarks = tuple(_remarks(document.value if isinstance(document.value, dict) else {}))
+    return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, remarks=remarks)
 
 
-def _notices(value: Mapping[str, object], path: str) -> Iterator[Notice]:
+def _remarks(value: Mapping[str, object]) -> Iterator[str]:
     for key in value:
         if key in IGNORED_BY_KAPSO:
-            yield Notice("ignored-key", f"`{key}` has no effect on Kapso", Location(path))
+            yield f"`{key}` has no effect on Kapso"
         elif key not in FolderModel.model_fields:
             meant = did_you_mean(key, FolderModel.model_fields)
-            yield Notice(
-                "ignored-key", f"`{key}` is not known" + (f"; did you mean `{meant}`?" if meant else ""), Location(path)
-            )
+            yield f"`{key}` is not known" + (f"; did you mean `{meant}`?" if meant else "")
+
+
+def folder_notices(folders: Sequence[CliFolder]) -> Iterator[Notice]:
+    """Yield one warning for each remark, however many folders it concerns."""
+    places: dict[str, list[Location]] = {}
+    for folder in folders:
+        for remark in folder.remarks:
+            places.setdefault(remark, []).append(folder.location)
+    for remark, found in places.items():
+        others = f", and in {len(found) - 1} more" if len(found) > 1 else ""
+        yield Notice("ignored-key", f"{remark}{others}", Location(found[0].file))

@@ -12,7 +12,7 @@ from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
-from kapso_sync.manifest.folders import CliFolder, read_folders
+from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
@@ -49,7 +49,7 @@ def read_manifest(snapshot: Snapshot, *, expected: bool = False) -> Manifest:
     for folder in folders:
         if folder.slug not in entries:
             assembly.add_folder(folder, twice=counts[folder.slug] > 1)
-    assembly.notices += [notice for folder in folders for notice in folder.notices]
+    assembly.notices += folder_notices(folders)
     return assembly.manifest(present=document is not None)
 
 

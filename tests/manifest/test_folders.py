@@ -20,7 +20,7 @@ def test_folders_of_the_kapso_cli_need_no_manifest() -> None:
                 "greet/function.yaml": f"{FUNCTION}description: Says hello.\nruntime: nodejs\ntimeout: 30\nslgu: x\n",
                 "greet/main.js": CODE,
                 "greet/main.test.js": "not a function",
-                "part/function.yaml": "name: Part\n",
+                "part/function.yaml": "name: Part\nruntime: nodejs\n",
                 "part/index.js": CODE,
                 "kind/function.yaml": "name: Kind\n",
                 "kind/index.ts": CODE,
@@ -35,7 +35,7 @@ def test_folders_of_the_kapso_cli_need_no_manifest() -> None:
     ]
     assert manifest.entries[0].fields == {"name": "Greet", "description": "Says hello."}
     assert [notice.message for notice in manifest.notices] == [
-        "`runtime` has no effect on Kapso",
+        "`runtime` has no effect on Kapso, and in 1 more",
         "`timeout` has no effect on Kapso",
         "`slgu` is not known; did you mean `slug`?",
     ]

@@ -1,0 +1,33 @@
+"""The bar: there while deployments run, on a terminal only."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from kapso_sync.cli.progress import Progress
+from kapso_sync.model import events
+
+
+def watched(*, terminal: bool) -> str:
+    stream = io.StringIO()
+    with Progress(Console(file=stream, force_terminal=terminal, width=80)) as progress:
+        assert progress.visible is terminal
+        progress.listen(events.FunctionCreated(slug="a"))
+        assert "deploying" not in stream.getvalue()
+        progress.listen(events.DeployStarted(slug="a"))
+        progress.listen(events.DeployStarted(slug="b"))
+        progress.listen(events.DeploySucceeded(slug="a", duration_ms=5))
+        progress.listen(events.DeployFailed(slug="b", error="no"))
+    return stream.getvalue()
+
+
+def test_the_bar_counts_deployments() -> None:
+    """It appears with the first one, and says how many have ended."""
+    assert "2/2" in watched(terminal=True)
+
+
+def test_there_is_no_bar_in_a_file() -> None:
+    """Where nobody watches, the log tells."""
+    assert watched(terminal=False) == ""
