@@ -1,0 +1,218 @@
+"""What people and programs may know of a running kapso-sync: conditions per function, the last pass, what comes next."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kapso_sync.model.functions import Json
+from kapso_sync.model.source import Revision
+
+
+class ConditionType(enum.StrEnum):
+    """The conditions of a function, as Kubernetes knows them."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    DRIFTED = "Drifted"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition. ``reason`` is one CamelCase word for programs, ``message`` a line for people.
+
+    ``since`` is when ``status`` last changed; ``revision`` the one that was last looked at.
+    """
+
+    type: ConditionType
+    status: bool
+    reason: str
+    message: str
+    since: datetime
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionStatus:
+    """How one function stands. ``diff`` is unified, from Kapso to git, where they differ.
+
+    ``changed_at`` and ``change`` tell of our last write; ``deploying_since`` is set while a deployment runs; ``retry_at``
+    while we wait before we try again.
+    """
+
+    slug: str
+    function_id: str | None
+    conditions: tuple[Condition, ...]
+    action: str = "none"
+    changed_at: datetime | None = None
+    change: str | None = None
+    diff: str = field(default="", repr=False)
+    deploying_since: datetime | None = None
+    retry_at: datetime | None = None
+
+    def condition(self, kind: ConditionType) -> Condition:
+        """Return the condition of this type; every function has all four."""
+        return next(condition for condition in self.conditions if condition.type is kind)
+
+    @property
+    def state(self) -> str:
+        """The one word that says it best: Stalled before Reconciling before Drifted before Ready."""
+        for kind in (ConditionType.STALLED, ConditionType.RECONCILING, ConditionType.DRIFTED, ConditionType.READY):
+            if self.condition(kind).status:
+                return str(kind)
+        return "NotReady"
+
+
+@dataclass(frozen=True, slots=True)
+class RecentEvent:
+    """One of the last events. ``text`` is a line for people."""
+
+    at: datetime
+    level: str
+    event: str
+    text: str
+    slug: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassStatus:
+    """The last pass that ended. ``error`` says why nothing could be planned, or what halted it."""
+
+    finished_at: datetime
+    trigger: str
+    exit_code: int
+    seconds: float
+    api_calls: int
+    summary: Mapping[str, int]
+    error: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Somebody asked us not to write. ``until`` None: until somebody resumes."""
+
+    reason: str
+    since: datetime
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What remains of the API's rate limit in this window, as far as answers have said."""
+
+    limit: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything at one moment. ``revision`` is the one that was read last, ``revision_since`` when it was first seen."""
+
+    version: str
+    now: datetime
+    started_at: datetime
+    source: str
+    owner: str | None = None
+    revision: Revision | None = None
+    revision_since: datetime | None = None
+    functions: tuple[FunctionStatus, ...] = ()
+    events: tuple[RecentEvent, ...] = ()
+    last_pass: PassStatus | None = None
+    reconciling: bool = False
+    next_check_at: datetime | None = None
+    budget: Budget | None = None
+    suspension: Suspension | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def in_sync(self) -> bool:
+        """Tell whether the last pass went through and every function is ready."""
+        good = self.last_pass is not None and self.last_pass.error is None
+        return good and all(function.condition(ConditionType.READY).status for function in self.functions)
+
+
+def status_document(status: Status) -> dict[str, Json]:
+    """Return the JSON of ``/api/status`` and of ``kapso-sync status --json``; its schema is in ``docs/status.md``."""
+    return {
+        "version": status.version,
+        "now": _time(status.now),
+        "started_at": _time(status.started_at),
+        "source": status.source,
+        "owner": status.owner,
+        "revision": None if status.revision is None else _revision(status.revision, status.revision_since),
+        "in_sync": status.in_sync,
+        "reconciling": status.reconciling,
+        "suspended": None
+        if status.suspension is None
+        else {
+            "reason": status.suspension.reason,
+            "since": _time(status.suspension.since),
+            "until": _time(status.suspension.until),
+        },
+        "last_pass": None if status.last_pass is None else _pass(status.last_pass),
+        "next_check_at": _time(status.next_check_at),
+        "rate_limit": None if status.budget is None else {"limit": status.budget.limit, "remaining": status.budget.remaining},
+        "functions": [_function(function) for function in status.functions],
+        "events": [
+            {"at": _time(event.at), "level": event.level, "event": event.event, "slug": event.slug, "text": event.text}
+            for event in status.events
+        ],
+        "warnings": [*status.warnings],
+    }
+
+
+def _revision(revision: Revision, since: datetime | None) -> Json:
+    return {
+        "id": revision.id,
+        "described": revision.described,
+        "subject": revision.subject,
+        "author": revision.author,
+        "committed_at": _time(revision.committed_at),
+        "since": _time(since),
+    }
+
+
+def _pass(last: PassStatus) -> Json:
+    return {
+        "finished_at": _time(last.finished_at),
+        "trigger": last.trigger,
+        "exit_code": last.exit_code,
+        "duration_s": round(last.seconds, 3),
+        "api_calls": last.api_calls,
+        "summary": dict(last.summary),
+        "error": last.error,
+        "hint": last.hint,
+    }
+
+
+def _function(function: FunctionStatus) -> Json:
+    return {
+        "slug": function.slug,
+        "id": function.function_id,
+        "state": function.state,
+        "action": function.action,
+        "conditions": [
+            {
+                "type": str(condition.type),
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": condition.message,
+                "since": _time(condition.since),
+                "revision": condition.revision,
+            }
+            for condition in function.conditions
+        ],
+        "changed_at": _time(function.changed_at),
+        "change": function.change,
+        "diff": function.diff,
+        "deploying_since": _time(function.deploying_since),
+        "retry_at": _time(function.retry_at),
+    }
+
+
+def _time(moment: datetime | None) -> Json:
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
