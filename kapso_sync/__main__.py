@@ -11,9 +11,9 @@ def main() -> None:
     # In a git hook these name the hook's repository, and would lead every git below us to it.
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]
-    from kapso_sync.cli.app import run
+    from kapso_sync.cli.app import run_command_line
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_command_line(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -102,6 +102,14 @@ class Settings(BaseModel):
     allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
     drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")
     adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Functions that are nobody's.")
+    interval: Duration = Field(default=300.0, description="How often the daemon looks for drift, ±10 %.")
+    git_interval: Duration = Field(default=60.0, description="How often the daemon asks the git remote for its head.")
+    debounce: Duration = Field(default=0.3, description="Quiet time after a file event before the daemon looks.")
+    listen: str = Field(default="127.0.0.1:8321", description="Health, metrics, status, webhook; empty: no server.")
+    webhook_secret: Secret = Field(default=None, description="Secret of the push webhook; without it there is none.")
+    webhook_secret_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each push.")
+    admin_token: Secret = Field(default=None, description="Token for people. Default: made, in the state folder.")
+    admin_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each request.")
     concurrency: int = Field(default=8, ge=1, le=64, description="Functions in the works at once, deployments included.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
@@ -135,6 +143,14 @@ class Settings(BaseModel):
         """Return the API key, read anew; raises `ConfigError` when there is none."""
         return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
 
+    def webhook_key(self) -> str | None:
+        """Return the webhook's secret, read anew, or None."""
+        return _secret("webhook_secret", self.webhook_secret, self.webhook_secret_file)
+
+    def admin_key(self) -> str | None:
+        """Return the admin token, read anew, or None when one must be made."""
+        return _secret("admin_token", self.admin_token, self.admin_token_file)
+
     def git_password(self) -> str | None:
         """Return the git token, read anew, or None."""
         return _secret("git_token", self.git_token, self.git_token_file)
@@ -147,22 +163,14 @@ def variable(name: str) -> str:
 
 VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
 
-_DAEMON = (
-    "INTERVAL",
-    "GIT_INTERVAL",
-    "DEBOUNCE",
+_LATER = (
     "CHECK_DELAY",
     "CHECK_WINDOW",
     "SECRET_ENV",
     "SECRETS_DIR",
-    "LISTEN",
-    "WEBHOOK_SECRET",
-    "WEBHOOK_SECRET_FILE",
-    "ADMIN_TOKEN",
-    "ADMIN_TOKEN_FILE",
 )
-RESERVED = frozenset(f"KAPSO_SYNC_{name}" for name in _DAEMON)
-"""Settings of the daemon: one file of settings may serve both, so these are no mistake here."""
+RESERVED = frozenset(f"KAPSO_SYNC_{name}" for name in _LATER)
+"""Settings of what is not built yet: a file of settings that names them is no mistake."""
 
 
 def load_settings(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kapso_sync.cli.app import run
+from kapso_sync.cli.app import run_command_line
 
 GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -61,7 +61,7 @@ def kapso_sync(*arguments: str, environment: Mapping[str, str] | None = None) ->
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = run(arguments)
+        code = run_command_line(arguments)
     return Ran(code, out.getvalue(), err.getvalue())
 
 

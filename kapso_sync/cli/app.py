@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from kapso_sync.cli.flags import Flags, json_flag, repeated, source_argument, with_flags
+from kapso_sync.cli.flags import ALL_FLAGS, Flags, json_flag, repeated, source_argument, with_flags
 from kapso_sync.errors import ExitCode, KapsoSyncError
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is said on stderr."""
     try:
         code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
@@ -72,6 +72,50 @@ def sync(
     exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate)
     ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
+
+
+@app.command(epilog="Example: kapso-sync run https://github.com/acme/flows --path functions")
+@source_argument
+@with_flags(*ALL_FLAGS)
+def run(*, source: str | None, flags: Flags) -> int:
+    """Run the daemon: look whenever git, a file, the clock or a person says so; end at SIGTERM or SIGINT."""
+    from kapso_sync.cli import service
+
+    return service.run(flags.overrides(source), flags.env_file)
+
+
+@app.command(epilog="Example: kapso-sync reconcile --wait")
+@source_argument
+@click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
+@json_flag
+@with_flags("path", "branch", "ref", "env", "state_dir")
+def reconcile(*, source: str | None, wait: bool, json_output: bool, flags: Flags) -> int:
+    """Tell the running daemon to look now, and to try again whatever failed before."""
+    from kapso_sync.cli import service
+
+    return service.reconcile(flags.overrides(source), flags.env_file, wait=wait, json_output=json_output)
+
+
+@app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")
+@source_argument
+@click.option("--reason", required=True, help="Why; it is shown to everyone.")
+@click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
+@with_flags("path", "branch", "ref", "env", "state_dir")
+def suspend(*, source: str | None, reason: str, duration: str | None, flags: Flags) -> int:
+    """Tell the running daemon to write nothing until it is resumed."""
+    from kapso_sync.cli import service
+
+    return service.suspend(flags.overrides(source), flags.env_file, reason, duration)
+
+
+@app.command(epilog="Example: kapso-sync resume")
+@source_argument
+@with_flags("path", "branch", "ref", "env", "state_dir")
+def resume(*, source: str | None, flags: Flags) -> int:
+    """Tell the running daemon to write again."""
+    from kapso_sync.cli import service
+
+    return service.resume(flags.overrides(source), flags.env_file)
 
 
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")

@@ -27,9 +27,19 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "prune": ("--prune/--no-prune", "Delete owned functions that left git."),
     "max_delete": ("--max-delete", "Most deletions in one pass: a number, or a share of the owned functions."),
     "allow_empty": ("--allow-empty/--no-allow-empty", "Accept a source that lists no function."),
+    "interval": ("--interval", "How often to look for drift, such as 5m."),
+    "git_interval": ("--git-interval", "How often to ask the git remote for its head."),
+    "debounce": ("--debounce", "Quiet time after a file event."),
+    "listen": ("--listen", "HOST:PORT of health, metrics, status page and webhook; empty: none."),
     "log_level": ("--log-level", "debug, info, warning or error."),
     "log_format": ("--log-format", "auto, json or console."),
 }
+
+
+DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
+"""Flags that mean something to the daemon only."""
+
+ALL_FLAGS = tuple(_FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +56,8 @@ class Flags:
 
 
 def with_flags(*names: str) -> Callable[[Command], Command]:
-    """Give a command these flags (all of them, without names); it gets them as its keyword argument ``flags``."""
-    chosen = names or tuple(_FLAGS)
+    """Give a command these flags (those of a single pass, without names); it gets them as its keyword argument ``flags``."""
+    chosen = names or tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

@@ -8,60 +8,61 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from kapso_sync import __version__
+from kapso_sync.cli.documents import print_status
 from kapso_sync.cli.flags import Flags
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.service import daemon_url
+from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
-from kapso_sync.model.state import IntentKind
-from kapso_sync.settings import load_settings
+from kapso_sync.model.status import Status, status_document
+from kapso_sync.settings import Settings, load_settings
 from kapso_sync.store.database import read_last_pass, read_memory
 from kapso_sync.wiring import Logging, find_state_folder, open_api
+
+PATIENCE = 2.0
+"""Seconds to wait for a daemon's answer."""
 
 FAILED = 400
 """From this status on an invocation counts as failed."""
 
 
 def status(overrides: Mapping[str, object], env_file: Path | None, *, json_output: bool) -> int:
-    """Print the last pass and what is still in flight; takes no lock and asks nobody."""
+    """Print what the running daemon knows, else what the state folder remembers; takes no lock, and asks Kapso nothing."""
     settings = load_settings(overrides, env_file=env_file)
     folder = find_state_folder(settings)
-    memory, last = read_memory(folder), read_last_pass(folder)
-    deploying: list[Json] = [intent.slug for intent in memory.intents if intent.kind is IntentKind.DEPLOY]
-    unfinished: list[Json] = [
-        f"{intent.kind} {intent.slug}" for intent in memory.intents if intent.kind is not IntentKind.DEPLOY
-    ]
-    document: dict[str, Json] = {
-        "state_folder": str(folder),
-        "last_pass": None if last is None else dict(last),
-        "owned": len(memory.owned),
-        "deploying": deploying,
-        "unfinished": unfinished,
-    }
+    document = _of_daemon(settings, folder) or _of_folder(settings, folder)
     if json_output:
         print(json.dumps(document, indent=2))
     else:
-        _print_status(document, last)
+        print_status(document, folder)
     return int(ExitCode.OK)
 
 
-def _print_status(document: Mapping[str, Any], last: Mapping[str, Any] | None) -> None:
-    print(f"State folder  {document['state_folder']}")
-    if last is None:
-        print("No pass was recorded here yet: `kapso-sync sync` makes the first.")
-    else:
-        revision = last["revision"]
-        subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
-        print(f"Source        {last['source']}")
-        print(f"Owner         {last['owner']}")
-        print(f"Revision      {revision['id'][:19]}{subject}")
-        print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}")
-        if last["halted"]:
-            print(f"Stopped       {last['halted']}")
-        for function in last["functions"]:
-            print(f"  {function['condition']:<8} {function['slug']}  {function['message'] or function['result']}")
-    for name in ("deploying", "unfinished"):
-        if document[name]:
-            print(f"{name.capitalize():<13} {', '.join(document[name])}")
+def _of_daemon(settings: Settings, folder: Path) -> dict[str, Any] | None:
+    """Return what a daemon on this state folder says of itself, or None when none answers."""
+    url = daemon_url(folder)
+    if url is None:
+        return None
+    try:
+        token = settings.admin_key() or (folder / "admin-token").read_text(encoding="utf-8").strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx.get(f"{url}/api/status", headers=headers, timeout=PATIENCE, trust_env=False)
+        document: dict[str, Any] = answer.raise_for_status().json()
+    except (httpx.HTTPError, OSError, ValueError):
+        return None
+    return document
+
+
+def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
+    now = SystemClock().now()
+    empty = status_document(Status(__version__, now, now, settings.source or str(Path.cwd())))
+    document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
+    document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_memory(folder).intents]
+    return document
 
 
 def invoke(slug: str, data: str, patience: float, flags: Flags, *, json_output: bool) -> int:

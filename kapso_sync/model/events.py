@@ -51,6 +51,116 @@ class Failure(Event):
     level: ClassVar[Level] = Level.ERROR
 
 
+# The daemon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStarted(Event):
+    """The daemon runs; ``url`` is its server's, where it has one."""
+
+    name: ClassVar[str] = "daemon.started"
+    version: str
+    source: str
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStopping(Event):
+    """No trigger is taken any more; what is in flight is finished or journaled."""
+
+    name: ClassVar[str] = "daemon.stopping"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStopped(Event):
+    """The last line of a daemon's log."""
+
+    name: ClassVar[str] = "daemon.stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonState(Event):
+    """The answer to SIGUSR1: how things stand, in one line."""
+
+    name: ClassVar[str] = "daemon.state"
+    state: str
+    revision: str | None = None
+    functions: int
+    ready: int
+    passes: int
+    memory_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Failure):
+    """A part of the daemon died and is started again."""
+
+    name: ClassVar[str] = "daemon.task_failed"
+    task: str
+    restart_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchDegraded(Event):
+    """File changes are noticed later than they should be, for this reason."""
+
+    name: ClassVar[str] = "watch.degraded"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsReloaded(Event):
+    """The settings were read again, on SIGHUP."""
+
+    name: ClassVar[str] = "settings.reloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsRejected(Failure):
+    """The settings that were read again are wrong; the old ones stay in force."""
+
+    name: ClassVar[str] = "settings.invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerReceived(Event):
+    """Something or somebody asked to look again."""
+
+    name: ClassVar[str] = "trigger.received"
+    level: ClassVar[Level] = Level.DEBUG
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended(Event):
+    """Nothing is written until somebody resumes, or until ``until``."""
+
+    name: ClassVar[str] = "suspended"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """Writing is allowed again."""
+
+    name: ClassVar[str] = "resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureEnded(Event):
+    """A failure that was logged before is over; it was seen ``times`` times in a row, and logged when it began and changed."""
+
+    name: ClassVar[str] = "failure.ended"
+    failure: str
+    times: int
+    slug: str | None = None
+    error: str | None = None
+
+
 # The source
 
 
@@ -272,6 +382,16 @@ class FunctionOscillating(FunctionEvent):
     level: ClassVar[Level] = Level.ERROR
     fields: tuple[str, ...]
     hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionStalled(FunctionEvent):
+    """The same code failed again and again; it is tried again at the slowest pace until git changes or a person asks."""
+
+    name: ClassVar[str] = "function.stalled"
+    level: ClassVar[Level] = Level.ERROR
+    reason: str
+    retry_in_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,13 +172,14 @@ class Blocked(Step):
     """Something is to be done, and a rule or a missing ability forbids it; the reasons name what would allow it.
 
     ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
-    so far was undone.
+    so far was undone. ``deferred``: it failed before, and is tried again later.
     """
 
     action: ClassVar[str] = "blocked"
     wanted: str = ""
     reported: bool = False
     oscillating: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

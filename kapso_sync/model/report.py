@@ -22,7 +22,10 @@ class Result(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line."""
+    """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
+
+    ``blameless``: it failed, or was not tried, for a reason that is not its own: Kapso is down, or a newer revision came.
+    """
 
     step: Step
     result: Result
@@ -31,6 +34,7 @@ class Outcome:
     error: str | None = None
     hint: str | None = None
     backup: str | None = None
+    blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

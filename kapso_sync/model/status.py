@@ -110,7 +110,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything at one moment. ``revision`` is the one that was read last, ``revision_since`` when it was first seen."""
+    """Everything at one moment. ``revision`` is the one that was read last, ``revision_since`` when it was first seen.
+
+    ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``.
+    """
 
     version: str
     now: datetime
@@ -127,6 +130,7 @@ class Status:
     budget: Budget | None = None
     suspension: Suspension | None = None
     warnings: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     @property
     def in_sync(self) -> bool:
@@ -162,6 +166,7 @@ def status_document(status: Status) -> dict[str, Json]:
             for event in status.events
         ],
         "warnings": [*status.warnings],
+        "unfinished": [*status.unfinished],
     }
 
 

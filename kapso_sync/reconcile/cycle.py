@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,11 +29,17 @@ Build = Callable[[Snapshot, Memory], Desired]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be."""
+    """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be.
+
+    ``hold`` may hold steps back before anything is written. Set ``superseded`` when a newer revision is known: the pass then
+    begins nothing new and waits for no deployment.
+    """
 
     trigger: str = "sync"
     only: tuple[str, ...] = ()
     expect: str | None = None
+    hold: Callable[[Plan], Plan] = lambda plan: plan
+    superseded: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
     started, calls = parts.clock.monotonic(), parts.api.calls
     try:
         guarded, observed = await plan_pass(parts, request)
-        report = await executor.execute(guarded.plan, observed)
+        report = await executor.execute(guarded.plan, observed, request.superseded)
     except KapsoSyncError as error:
         tell_failure(parts.emit, error)
         raise
@@ -75,7 +82,7 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     observed = await observe(parts.api, memory, _wanted(desired), parts.policy.owner)
     plan = make_plan(desired, observed, parts.policy)
     guarded = guard(plan, parts.limits)
-    narrowed = Guarded(_narrow(guarded.plan, request), guarded.held)
+    narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     tell_plan(parts.emit, narrowed)
     return narrowed, observed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from kapso_sync.errors import ApiError, ApiUnauthorized
 from kapso_sync.model.clock import Clock
@@ -32,6 +32,7 @@ class Verdict(enum.Enum):
     FAILED = enum.auto()
     GONE = enum.auto()
     TIMED_OUT = enum.auto()
+    SUPERSEDED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,17 @@ class _Followed:
 
 
 class DeploymentWatch:
-    """Polls the list while at least one deployment runs; an async context manager around the pass."""
+    """Polls the list while at least one deployment runs; an async context manager around the pass.
 
-    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, pace: Pace) -> None:
+    Once ``superseded`` is set, nothing is waited for any more.
+    """
+
+    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, pace: Pace, superseded: asyncio.Event) -> None:
         self._api = api
         self._clock = clock
         self._timeout = timeout
         self._pace = pace
+        self._superseded = superseded
         self._running: dict[str, _Followed] = {}
         self._interval = pace.first
         self._poller: asyncio.Task[None] | None = None
@@ -104,9 +109,15 @@ class DeploymentWatch:
         self._interval = self._pace.first
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="deployments")
+        newer = asyncio.create_task(self._superseded.wait(), name="superseded")
         try:
-            return await followed.ended
+            either: set[asyncio.Future[Any]] = {followed.ended, newer}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if followed.ended.done():
+                return followed.ended.result()
+            return Ended(Verdict.SUPERSEDED, None, self._clock.monotonic() - followed.started)
         finally:
+            newer.cancel()
             self._running.pop(baseline.id, None)
 
     async def _poll(self) -> None:

@@ -23,11 +23,14 @@ from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
-from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout
+from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
 from kapso_sync.reconcile.writer import FunctionWriter
 
 PATIENCE = 3
 """After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+
+_UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
+_NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,10 @@ class Executor:
         self._emit = listener
         self._settings = settings
 
-    async def execute(self, plan: Plan, observed: Observed) -> Report:
+    async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
+
+        Once ``superseded`` is set, nothing new is begun and no deployment is waited for.
 
         Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
         written, an API that is down) halts the pass: what runs is finished, nothing new is begun.
@@ -62,10 +67,12 @@ class Executor:
         learned = [step.memory for step in plan.steps if isinstance(step, Keep) and step.memory is not None]
         if learned:
             self._store.remember(*learned)
-        async with DeploymentWatch(self._api, self._clock, self._settings.deploy_timeout, self._settings.pace) as watch:
+        timeout, pace = self._settings.deploy_timeout, self._settings.pace
+        async with DeploymentWatch(self._api, self._clock, timeout, pace, superseded) as watch:
             rollout = Rollout(self._api, self._store, watch, self._clock, self._emit)
             rollout.start_with(_deployed_workers(observed), observed.memory.quota)
-            run = _Pass(self._api, self._store, self._emit, rollout, self._settings.concurrency)
+            writer = FunctionWriter(self._api, self._store, self._emit)
+            run = _Pass(self._api, self._emit, writer, rollout, asyncio.Semaphore(self._settings.concurrency), superseded)
             outcomes = await run.carry_out(plan)
         for function_id in plan.forget:
             self._store.forget(function_id)
@@ -75,13 +82,21 @@ class Executor:
 class _Pass:
     """One pass: what was halted, and how patient we still are."""
 
-    def __init__(self, api: FunctionsApi, store: Store, listener: events.Listener, rollout: Rollout, concurrency: int) -> None:
+    def __init__(
+        self,
+        api: FunctionsApi,
+        listener: events.Listener,
+        writer: FunctionWriter,
+        rollout: Rollout,
+        slots: asyncio.Semaphore,
+        superseded: asyncio.Event,
+    ) -> None:
         self._api = api
-        self._store = store
         self._emit = listener
+        self._writer = writer
         self._rollout = rollout
-        self._writer = FunctionWriter(api, store, listener)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = slots
+        self._superseded = superseded
         self._unanswered = 0
         self.halted: KapsoSyncError | None = None
 
@@ -112,9 +127,14 @@ class _Pass:
             return self._not_done(step)
         async with self._slots:
             if self.halted is not None:
-                return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {self.halted.message}")
+                error_text = f"not tried: {self.halted.message}"
+                return Outcome(step, Result.SKIPPED, step.function_id, error=error_text, blameless=True)
+            if self._superseded.is_set():
+                return Outcome(step, Result.SKIPPED, step.function_id, error="not tried: a newer revision came", blameless=True)
             try:
                 outcome = await self._one(step)
+            except Superseded as error:
+                return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
             except KapsoSyncError as error:
                 return self._failed(step, error)
             self._unanswered = 0
@@ -140,7 +160,7 @@ class _Pass:
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
         if isinstance(error, ApiUnauthorized | StateUnusable):
             self.halted = error
-        elif isinstance(error, ApiUnavailable | ApiRateLimited | ApiGarbled):
+        elif isinstance(error, _UNANSWERED):
             self._unanswered += 1
             if self._unanswered >= PATIENCE:
                 self.halted = error
@@ -154,7 +174,8 @@ class _Pass:
                     hint=error.hint,
                 )
             )
-        return Outcome(step, Result.FAILED, step.function_id, error=error.message, hint=error.hint)
+        blameless = isinstance(error, _NOT_ITS_OWN)
+        return Outcome(step, Result.FAILED, step.function_id, error=error.message, hint=error.hint, blameless=blameless)
 
     def _not_done(self, step: Blocked | Invalid) -> Outcome:
         error = step.reasons[0] if step.reasons else None
@@ -170,7 +191,7 @@ class _Pass:
         elif step.reported:
             self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
             self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
-        elif step.wanted != "delete":
+        elif step.wanted != "delete" and not step.deferred:
             self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
 

@@ -17,6 +17,10 @@ class Source(Protocol):
         """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`."""
         ...
 
+    async def moved(self, *, keep: bool = True) -> bool:
+        """Tell whether another revision is there than the last one read; with ``keep`` the next fetch goes by this look."""
+        ...
+
 
 class FunctionsApi(Protocol):
     """Kapso's Functions API; every method raises `ApiError`."""

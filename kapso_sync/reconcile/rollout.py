@@ -30,6 +30,10 @@ class DeploymentFailed(KapsoSyncError):
     """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens."""
 
 
+class Superseded(KapsoSyncError):
+    """A newer revision came while a deployment was waited for: it is left to the next pass."""
+
+
 class Rollout:
     """Deploys functions of one pass and keeps count of what fits into the project's plan."""
 
@@ -50,7 +54,7 @@ class Rollout:
         self._quota = quota
 
     async def make_live(self, step: Write, written: Written) -> None:
-        """Deploy until what is stored is confirmed to run; raises `ApiError` or `DeploymentFailed`.
+        """Deploy until what is stored is confirmed to run; raises `ApiError`, `DeploymentFailed` or `Superseded`.
 
         After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
         certain which of the two came last.
@@ -65,6 +69,8 @@ class Rollout:
         if step.overlapped and ended.verdict is Verdict.LIVE and ended.record is not None:
             ended, number = await self._deploy(step.slug, written, ended.record)
             closes.append(number)
+        if ended.verdict is Verdict.SUPERSEDED:
+            raise Superseded("a newer revision came while it was deployed", hint="the next pass goes on from here")
         if ended.verdict is not Verdict.LIVE or ended.record is None:
             self._failed(step.slug, record.id, ended, number)
         else:

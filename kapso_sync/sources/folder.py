@@ -46,6 +46,7 @@ class FolderSource:
         self._emit = listener
         self._describe = describe
         self._last: str | None = None
+        self._found: Snapshot | None = None
 
     def home(self) -> str:
         """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
@@ -56,7 +57,8 @@ class FolderSource:
 
         Raises `SourceMissing`, `SourceUnstable` when it does not hold still, and `InvalidSource` beyond the limits.
         """
-        snapshot = await asyncio.to_thread(self._read)
+        found, self._found = self._found, None
+        snapshot = await asyncio.to_thread(self._read) if found is None else found
         revision = snapshot.revision.id
         if revision == self._last:
             self._emit(events.SourceUnchanged(revision=revision))
@@ -64,6 +66,17 @@ class FolderSource:
             self._emit(events.SourceChanged(revision=revision, previous=self._last))
         self._last = revision
         return snapshot
+
+    async def moved(self, *, keep: bool = True) -> bool:
+        """Tell whether the folder holds something else than what was read last.
+
+        With ``keep`` the next fetch, which must follow at once, returns what was found. Raises like `fetch`.
+        """
+        found = await asyncio.to_thread(self._read)
+        if found.revision.id == self._last:
+            return False
+        self._found = found if keep else None
+        return True
 
     def _read(self) -> Snapshot:
         for _ in range(ATTEMPTS):

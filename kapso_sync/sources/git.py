@@ -57,6 +57,7 @@ class GitSource:
         self._emit = listener
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
+        self._found: _Head | None = None
 
     async def home(self) -> str:
         """Return the functions folder inside the repository, empty for its root; raises like `fetch`.
@@ -90,8 +91,19 @@ class GitSource:
         self._last = snapshot
         return snapshot
 
-    async def _current(self) -> Snapshot:
+    async def moved(self, *, keep: bool = True) -> bool:
+        """Tell, with one ``ls-remote``, whether the wanted name stands for another commit than the last one read.
+
+        With ``keep`` the next fetch, which must follow at once, goes by what was found. Raises like `fetch`.
+        """
         head = await self._head()
+        if self._last is not None and head.commit == self._last.revision.id:
+            return False
+        self._found = head if keep else None
+        return True
+
+    async def _current(self) -> Snapshot:
+        head, self._found = self._found or await self._head(), None
         if self._last is not None and head.commit == self._last.revision.id:
             return self._last
         try:

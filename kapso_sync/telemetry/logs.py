@@ -15,7 +15,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.events import Event, SourceChanged, SourceUnchanged
+from kapso_sync.model.events import Event, Level, SourceChanged, SourceUnchanged
 from kapso_sync.telemetry.redact import Redactor
 
 
@@ -60,13 +60,22 @@ class LogListener:
         self._logger = logger
 
     def __call__(self, event: Event) -> None:
-        """Log an event; the revision that a source shows is bound to every line that follows in the pass."""
+        """Log an event at its own level."""
+        self.write(event, event.level)
+
+    @staticmethod
+    def notice(event: Event) -> None:
+        """Bind the revision that a source shows to every line that follows in the pass."""
         if isinstance(event, SourceChanged | SourceUnchanged):
             bind_contextvars(revision=event.revision)
+
+    def write(self, event: Event, level: Level) -> None:
+        """Log an event at this level."""
+        self.notice(event)
         values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         # structlog calls a line's name `event`, like its own parameter; our fields keep clear of it.
         fields = {name: value for name, value in values.items() if value is not None and name != "event"}
-        getattr(self._logger, str(event.level))(event.name, **fields)
+        getattr(self._logger, str(level))(event.name, **fields)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def test_version_is_told_without_loading_anything_heavy() -> None:
     """It must answer at once: none of the libraries that cost time is imported."""
     heavy = ("httpx", "git", "pydantic", "structlog", "rich", "asyncio", "sqlite3")
     script = (
-        "import sys\nfrom kapso_sync.cli.app import run\ncode = run(['version'])\n"
+        "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['version'])\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )
     bare = {name: value for name, value in os.environ.items() if not name.startswith("COV")}

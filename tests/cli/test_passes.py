@@ -284,10 +284,13 @@ def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> N
     kapso_sync("sync", str(folder), environment=environment)
     offline = {**environment, "KAPSO_API_KEY": ""}
     shown = kapso_sync("status", str(folder), environment=offline)
-    assert "  Ready    greet  done" in shown.out
+    assert "  Ready       greet  created" in shown.out
     document = kapso_sync("status", str(folder), "--json", environment=offline).document
-    assert [function["condition"] for function in document["last_pass"]["functions"]] == ["Ready", "Ready"]
-    assert (document["owned"], document["unfinished"]) == (2, [])
+    assert [(function["slug"], function["state"]) for function in document["functions"]] == [
+        ("greet", "Ready"),
+        ("part", "Ready"),
+    ]
+    assert (document["in_sync"], document["last_pass"]["exit_code"], document["unfinished"]) == (True, 0, [])
 
 
 def test_json_goes_out_even_where_a_function_fails(folder: Path, environment: Environment) -> None:

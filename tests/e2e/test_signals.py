@@ -50,7 +50,7 @@ def test_a_second_process_on_the_same_state_is_told_who_holds_it(kapso: Served, 
         assert f"pid {process.pid} on " in second.err
         assert kapso_sync("plan", str(tmp_path / "functions"), environment=environment).code == 0
         status = kapso_sync("status", str(tmp_path / "functions"), "--json", environment=environment)
-        assert status.document["deploying"] == ["greet"]
+        assert status.document["unfinished"] == ["deploy greet"]
 
 
 def wait_until_deploying(kapso: Served) -> None:

@@ -26,6 +26,9 @@ class _Nothing:
     async def fetch(self) -> Snapshot:
         return Snapshot("test", Revision("c0ffee"))
 
+    async def moved(self, *, keep: bool = True) -> bool:
+        return False
+
 
 @dataclass
 class Bench:

@@ -1,4 +1,4 @@
-"""Builds every object from Settings: the one place that knows them all."""
+"""One source and one project, ready for passes: every object of a sync or a plan, built from Settings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import random
 import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 import platformdirs
 
+from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
 from kapso_sync.build import Builder, target_for
 from kapso_sync.clock import SystemClock
@@ -21,10 +22,10 @@ from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import Memory
+from kapso_sync.model.status import status_document
 from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
 from kapso_sync.reconcile.deployments import Pace
 from kapso_sync.reconcile.desire import Desire
@@ -47,7 +48,7 @@ from kapso_sync.sources import (
 )
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.lock import held
-from kapso_sync.telemetry import LogListener, LogSettings, Redactor, make_logger, reconcile_context
+from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
 
 GIT_PATIENCE = 4
 """A git transfer may take so many times as long as an API request."""
@@ -65,16 +66,22 @@ class Exceptions:
 class Logging:
     """Where events go: the log on ``stream``, and whoever else listens. ``redactor`` knows this process's secrets.
 
-    ``level`` holds where the settings name none.
+    ``level`` holds where the settings name none. ``quiet``: as a daemon logs, nothing where nothing happens.
     """
 
-    def __init__(self, settings: Settings, stream: TextIO, *others: events.Listener, level: str = "info") -> None:
-        self.redactor = Redactor()
+    def __init__(
+        self,
+        settings: Settings,
+        stream: TextIO,
+        *others: events.Listener,
+        level: str = "info",
+        quiet: bool = False,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self.redactor = redactor or Redactor()
         form = LogSettings(settings.log_level or level, settings.log_format)
-        self._listeners: tuple[events.Listener, ...] = (
-            LogListener(make_logger(form, stream, SystemClock(), self.redactor)),
-            *others,
-        )
+        log = LogListener(make_logger(form, stream, SystemClock(), self.redactor))
+        self._listeners: tuple[events.Listener, ...] = (log.notice, QuietLog(log.write), *others) if quiet else (log, *others)
 
     def emit(self, event: events.Event) -> None:
         """Tell everyone."""
@@ -93,14 +100,22 @@ class Place:
     owner_is_stable: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What only a session that writes has: the executor, the state folder, and the board that remembers for people."""
+
+    executor: Executor
+    store: StateStore
+    board: StatusBoard
+
+
 class Session:
     """One source and one project, ready for passes; plans write nothing, syncs hold the state folder."""
 
-    def __init__(self, place: Place, parts: Parts, executor: Executor | None, store: StateStore | None) -> None:
+    def __init__(self, place: Place, parts: Parts, writing: Writing | None) -> None:
         self.place = place
         self._parts = parts
-        self._executor = executor
-        self._store = store
+        self._writing = writing
 
     async def plan(self, request: Request) -> Plan:
         """Return what a sync would do."""
@@ -108,19 +123,51 @@ class Session:
         return guarded.plan
 
     async def sync(self, request: Request) -> Report:
-        """Make Kapso what the source says, and remember the pass."""
-        if self._executor is None or self._store is None:
+        """Make Kapso what the source says, and remember the pass, whatever came of it."""
+        if self._writing is None:
             raise AssertionError("this session was opened for reading")
-        with reconcile_context(f"{random.getrandbits(48):012x}"):
-            report = await reconcile(self._parts, self._executor, request)
-        self._store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
-        self._store.record_pass(pass_document(report, self._parts.clock))
-        return report
+        board, store = self._writing.board, self._writing.store
+
+        def hold(plan: Plan) -> Plan:
+            held = request.hold(plan)
+            board.planned(held)
+            return held
+
+        board.began(request.trigger)
+        try:
+            with reconcile_context(f"{random.getrandbits(48):012x}"):
+                report = await reconcile(self._parts, self._writing.executor, replace(request, hold=hold))
+        except KapsoSyncError as error:
+            board.failed(error)
+            raise
+        else:
+            board.ended(report)
+            store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
+            return report
+        finally:
+            store.record_pass(status_document(board.status()))
+
+    async def moved(self, *, keep: bool = True) -> bool:
+        """Tell whether the source shows another revision than the last one read; raises `KapsoSyncError`."""
+        return await self._parts.source.moved(keep=keep)
+
+    def recall(self) -> Memory:
+        """Return what the state folder holds."""
+        return self._parts.recall()
+
+    @property
+    def owner(self) -> str:
+        """Who owns the functions."""
+        return self.place.owner
 
 
 @contextlib.asynccontextmanager
-async def open_session(settings: Settings, exceptions: Exceptions, logging: Logging, *, writes: bool) -> AsyncIterator[Session]:
+async def open_session(
+    settings: Settings, exceptions: Exceptions, logging: Logging, *, writes: bool, board: StatusBoard | None = None
+) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` the state folder is held by this process.
+
+    ``board`` is told of each pass; without one, a new one is, and only the state folder remembers it.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what finding the owner may raise.
     """
@@ -158,8 +205,15 @@ async def open_session(settings: Settings, exceptions: Exceptions, logging: Logg
         )
         pace = Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5)
         execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace)
-        executor = Executor(api, store, clock, logging.emit, execution) if store else None
-        yield Session(place, parts, executor, store)
+        writing = None
+        if store is not None:
+            executor = Executor(api, store, clock, parts.emit, execution)
+            writing = Writing(executor, store, board or _board(clock, place, logging))
+        yield Session(place, parts, writing)
+
+
+def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:
+    return StatusBoard(clock, __version__, place.spec.location, place.owner, logging.redactor.text)
 
 
 def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Logging) -> Transport:
@@ -274,33 +328,3 @@ def state_name(parts: Mapping[str, str | None]) -> str:
     digest = hashlib.sha256("\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", (parts["source"] or "").rpartition("/")[2]).strip("-.")[:40]
     return f"{readable or 'source'}-{digest[:16]}"
-
-
-def pass_document(report: Report, clock: Clock) -> dict[str, Json]:
-    """Return what ``status`` shows of a pass."""
-    revision = report.plan.revision
-    return {
-        "finished_at": clock.now().isoformat(timespec="seconds"),
-        "source": report.plan.source,
-        "owner": report.plan.owner,
-        "revision": {
-            "id": revision.id,
-            "subject": revision.subject,
-            "author": revision.author,
-            "described": revision.described,
-        },
-        "exit_code": int(report.exit_code),
-        "halted": report.halted.message if report.halted else None,
-        "functions": [
-            {
-                "slug": outcome.step.slug,
-                "id": outcome.function_id,
-                "condition": "Ready" if outcome.result.value in ("done", "unchanged") else "Stalled",
-                "result": str(outcome.result),
-                "action": outcome.step.action,
-                "message": outcome.error,
-                "hint": outcome.hint,
-            }
-            for outcome in report.outcomes
-        ],
-    }

@@ -1,0 +1,112 @@
+"""Spacing out what keeps failing, function by function: a bad deployment must not be asked for in every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.plan import Blocked, Plan, Step
+from kapso_sync.model.report import Report, Result
+
+FIRST = 5.0
+SLOWEST = 900.0
+"""Seconds to wait after the first failure, and at most; full jitter is drawn below that."""
+
+STALLED_AFTER = 5
+"""So many failures of the same content in a row, and a function is stalled: tried at the slowest pace, never given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A function that failed with this desired content: how often, why, and when it is tried again (monotonic seconds)."""
+
+    slug: str
+    desired_hash: str | None
+    failures: int
+    error: str
+    retry_at: float
+
+    @property
+    def stalled(self) -> bool:
+        """Tell whether it failed too often to hope for a passing trouble."""
+        return self.failures >= STALLED_AFTER
+
+
+class Backoff:
+    """Remembers who failed. ``random`` draws from 0 to 1."""
+
+    def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
+        self._clock = clock
+        self._random = random
+        self._failing: dict[str, Failing] = {}
+
+    def hold(self, plan: Plan) -> Plan:
+        """Return the plan with those steps held back whose time has not come; other content is a new beginning."""
+        return replace(plan, steps=tuple(self._held(step) if step in plan.changes else step for step in plan.steps))
+
+    def _held(self, step: Step) -> Step:
+        failing = self._failing.get(step.slug)
+        now = self._clock.monotonic()
+        if failing is None or failing.desired_hash != step.desired_hash or now >= failing.retry_at:
+            return step
+        times = "once" if failing.failures == 1 else f"{failing.failures} times"
+        return Blocked(
+            slug=step.slug,
+            function_id=step.function_id,
+            origin=step.origin,
+            fields=step.fields,
+            reasons=(
+                f"failed {times} with this code: {failing.error}",
+                f"tried again in {_words(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
+            ),
+            file=step.file,
+            desired_hash=step.desired_hash,
+            remote_hash=step.remote_hash,
+            diff=step.diff,
+            wanted=step.action,
+            deferred=True,
+        )
+
+    def learn(self, report: Report) -> tuple[Failing, ...]:
+        """Take note of what came of a pass; return those that have just become stalled."""
+        stalled = []
+        for outcome in report.outcomes:
+            step = outcome.step
+            if outcome.result in (Result.DONE, Result.UNCHANGED):
+                self._failing.pop(step.slug, None)
+            elif outcome.result is Result.FAILED and not outcome.blameless:
+                failing = self._again(step, outcome.error or "")
+                self._failing[step.slug] = failing
+                if failing.failures == STALLED_AFTER:
+                    stalled.append(failing)
+        known = {step.slug for step in report.plan.steps}
+        self._failing = {slug: failing for slug, failing in self._failing.items() if slug in known}
+        return tuple(stalled)
+
+    def _again(self, step: Step, error: str) -> Failing:
+        before = self._failing.get(step.slug)
+        same = before is not None and before.desired_hash == step.desired_hash
+        failures = before.failures + 1 if before is not None and same else 1
+        pace = SLOWEST if failures >= STALLED_AFTER else min(FIRST * 2.0 ** (failures - 1), SLOWEST)
+        wait = max(pace * self._random(), 1.0) if failures < STALLED_AFTER else pace
+        return Failing(step.slug, step.desired_hash, failures, error, self._clock.monotonic() + wait)
+
+    def forgive(self, slugs: Collection[str] | None = None) -> None:
+        """Forget failures, of everyone or of these: a person asked."""
+        self._failing = {} if slugs is None else {s: f for s, f in self._failing.items() if s not in slugs}
+
+    @property
+    def failing(self) -> tuple[Failing, ...]:
+        """Everyone who failed, by slug."""
+        return tuple(self._failing[slug] for slug in sorted(self._failing))
+
+    def next_retry(self) -> float | None:
+        """Return in how many seconds the next one is due; None when nobody waits."""
+        if not self._failing:
+            return None
+        return max(0.0, min(failing.retry_at for failing in self._failing.values()) - self._clock.monotonic())
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,189 @@
+"""File events as a trigger: an event only means "look again"; what was missed is found by looks at the clock.
+
+Measured with watchfiles 1.x: flipping a symbolic link above the watched folder gives no event, a watched folder that is removed
+and made again is silent for ever, files in new nested folders are missed, and one file name that is no UTF-8 ends the watch. So
+the links on the way are watched as well, what the path leads to is checked every second, and the watch is begun anew whenever
+it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+from watchfiles import Change, awatch
+
+from kapso_sync.model.clock import Clock
+
+STEP_MS = 20
+CHECK_SECONDS = 1.0
+"""How often it is checked what the path leads to."""
+
+NESTED_SECONDS = 0.25
+"""After a folder was made, its files' events may have been missed: one more look, so much later."""
+
+POLL_MS = 1000
+IMPATIENCE = 10
+"""Noise that does not end rings after so many quiet times."""
+
+FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
+
+_SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv"})
+_PASSING = (".swp", ".swx", ".tmp", "~", ".part")
+
+
+class FileWatcher:
+    """Calls ``on_change`` once after each burst of changes below ``root``; ``debounce`` is the quiet time, in seconds.
+
+    ``on_trouble`` is told, once for each reason, why changes are noticed later than they should be.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        on_change: Callable[[], None],
+        *,
+        debounce: float,
+        clock: Clock,
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links on the way must stay visible
+        self._on_change = on_change
+        self._debounce = debounce
+        self._clock = clock
+        self._on_trouble = on_trouble
+        self._dirty = asyncio.Event()
+        self._last = 0.0
+        self._polling = False
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Watch until cancelled; no trouble ends it."""
+        ringer = asyncio.create_task(self._ring(), name="debounce")
+        wait = FIRST_WAIT
+        try:
+            while True:
+                started = self._clock.monotonic()
+                try:
+                    await self._watch()
+                except Exception as error:  # noqa: BLE001 - whatever ends the watch, it is begun anew
+                    self._trouble(error)
+                    self._touch()
+                    wait = FIRST_WAIT if self._clock.monotonic() - started > LONGEST_WAIT else min(wait * 2, LONGEST_WAIT)
+                    await self._clock.sleep(wait)
+        finally:
+            ringer.cancel()
+            await asyncio.gather(ringer, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Watch what the path leads to now; return when it leads elsewhere."""
+        identity = self._identity()
+        async with asyncio.TaskGroup() as group:
+            way = _way(self._root)
+            tasks = [group.create_task(self._follow([path.parent for path in way], frozenset(map(str, way))))]
+            if identity is not None:
+                tasks.append(group.create_task(self._follow([Path(identity[0])], None)))
+            while self._identity() == identity:
+                await self._clock.sleep(CHECK_SECONDS if identity is not None else CHECK_SECONDS / 4)
+            for task in tasks:
+                task.cancel()
+        self._touch()
+
+    def _identity(self) -> tuple[str, int, int] | None:
+        """Return what the path leads to, as something that changes when it leads elsewhere; None when it leads nowhere."""
+        try:
+            real = os.path.realpath(self._root)
+            found = os.stat(real)  # noqa: PTH116 - beside realpath
+        except OSError:
+            return None
+        return real, found.st_dev, found.st_ino
+
+    async def _follow(self, folders: list[Path], names: frozenset[str] | None) -> None:
+        """Watch folders: for these paths only, or, where ``names`` is None, with everything below."""
+        events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
+            *dict.fromkeys(folders),
+            watch_filter=_matters if names is None else lambda _, path: path in names,
+            debounce=STEP_MS * 2,
+            step=STEP_MS,
+            rust_timeout=500,
+            recursive=names is None,
+            force_polling=self._polling,
+            poll_delay_ms=POLL_MS,
+            ignore_permission_denied=True,
+        )
+        async with contextlib.aclosing(events) as changes:
+            async for batch in changes:
+                self._touch()
+                if any(change is Change.added and _is_folder(path) for change, path in batch):
+                    asyncio.get_running_loop().call_later(NESTED_SECONDS, self._touch)
+
+    def _touch(self) -> None:
+        self._last = self._clock.monotonic()
+        self._dirty.set()
+
+    async def _ring(self) -> None:
+        while True:
+            await self._dirty.wait()
+            first = self._clock.monotonic()
+            while True:
+                now = self._clock.monotonic()
+                until = min(self._last + self._debounce, first + IMPATIENCE * self._debounce)
+                if now >= until:
+                    break
+                await self._clock.sleep(until - now)
+            self._dirty.clear()
+            self._on_change()
+
+    def _trouble(self, error: BaseException) -> None:
+        reasons = _leaves(error)
+        if any(isinstance(reason, OSError) or "inotify" in str(reason) or "space left" in str(reason) for reason in reasons):
+            self._polling = True
+        reason = "; ".join(dict.fromkeys(" ".join(str(item).split()) or type(item).__name__ for item in reasons))
+        if reason not in self._told and len(self._told) < 100:
+            self._told.add(reason)
+            how = "files are polled every second from now on" if self._polling else "the watch is begun anew"
+            self._on_trouble(f"watching files failed: {reason}; {how}")
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def _matters(_change: Change, path: str) -> bool:
+    parts = Path(path).parts
+    return not _SKIPPED.intersection(parts) and not parts[-1].endswith(_PASSING) and not parts[-1].startswith(".#")
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_dir()
+
+
+def _way(path: Path) -> list[Path]:
+    """Return what decides where the path leads: itself, and every link on the way, by their real places.
+
+    What does not exist yet is stood for by the first part that is missing.
+    """
+    way: dict[Path, None] = {}
+    pending, seen = [path], set[Path]()
+    while pending:
+        current = pending.pop()
+        if current in seen or len(seen) > 40:
+            continue
+        seen.add(current)
+        for part in (current, *current.parents):
+            if part.is_symlink():
+                way[_placed(part)] = None
+                pending.append(Path(os.path.normpath(part.parent / os.readlink(part))))  # noqa: PTH115 - text is what it is
+    way[_placed(path)] = None
+    return list(way)
+
+
+def _placed(path: Path) -> Path:
+    while not path.parent.is_dir():
+        path = path.parent
+    return Path(os.path.realpath(path.parent)) / path.name

@@ -1,0 +1,224 @@
+"""Push webhooks of every provider: is it theirs, and what does it say? A payload is a hint, never a command. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+TOLERANCE = 300.0
+"""Seconds that a signed timestamp may differ from our clock."""
+
+Headers = Mapping[str, str]
+"""Header values by lower-case name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It is not theirs, or no push that can be read: the status to answer with, and why."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The provider tries the hook out."""
+
+    delivery: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Somebody pushed. ``refs`` are full names, or plain branch names; empty where the payload names none."""
+
+    delivery: str | None
+    repositories: tuple[str, ...]
+    refs: tuple[str, ...]
+
+
+def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused | Ping | Push:
+    """Return what a request to the hook means. ``now`` is Unix time, for signatures that carry a timestamp."""
+    key = secret.encode("utf-8")
+    problem = _signature_problem(headers, body, key, now)
+    if problem is not None:
+        return Refused(401, problem)
+    delivery = _delivery(headers)
+    event = _event(headers)
+    if event in ("ping", "diagnostics:ping"):
+        return Ping(delivery)
+    payload = _payload(headers, body)
+    if isinstance(payload, Refused):
+        return payload
+    return Push(delivery, _repositories(payload), _refs(payload))
+
+
+def _signature_problem(headers: Headers, body: bytes, key: bytes, now: float) -> str | None:
+    """Return what is wrong with the signature; a provider's own header counts before the generic one."""
+    for header, check in _CHECKS.items():
+        if header in headers:
+            return check(headers, headers[header], body, key, now)
+    return "no signature"
+
+
+def _hub256(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+    prefix, _, given = value.partition("=")
+    return _same(given, hmac.new(key, body, hashlib.sha256).hexdigest()) if prefix == "sha256" else "only sha256= is accepted"
+
+
+def _bare(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+    return _same(value, hmac.new(key, body, hashlib.sha256).hexdigest())
+
+
+def _generic(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+    prefix, _, given = value.partition("=")
+    digests: Mapping[str, Callable[..., Any]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
+    if prefix not in digests:
+        return "only sha256= and sha512= are accepted"
+    return _same(given, hmac.new(key, body, digests[prefix]).hexdigest())
+
+
+def _token(_headers: Headers, value: str, _body: bytes, key: bytes, _now: float) -> str | None:
+    return _same(value, key)
+
+
+def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) -> str | None:
+    """GitLab's signed hooks, by the Standard Webhooks specification; several signatures may stand side by side."""
+    stamp, identity = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12):
+        return "no timestamp"
+    if abs(now - int(stamp)) > TOLERANCE:
+        return "the timestamp is too far from now"
+    text = key.decode("utf-8")
+    try:
+        raw = base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else key
+    except ValueError:
+        return "the secret is no whsec_ key"
+    signed = f"{identity}.{stamp}.".encode("utf-8", "surrogateescape") + body
+    wanted = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode("ascii")
+    given = [part.partition(",") for part in value.split()]
+    problems = [_same(signature, wanted) for version, _, signature in given if version == "v1"]
+    return None if None in problems else "wrong signature"
+
+
+def _same(given: str, wanted: str | bytes) -> str | None:
+    """Compare in constant time, as bytes: the library refuses text beyond ASCII."""
+    expected = wanted.encode("utf-8") if isinstance(wanted, str) else wanted
+    if not given:
+        return "an empty signature"
+    return None if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected) else "wrong signature"
+
+
+_CHECKS: Mapping[str, Callable[[Headers, str, bytes, bytes, float], str | None]] = {
+    "x-hub-signature-256": _hub256,
+    "webhook-signature": _timed,
+    "x-gitlab-token": _token,
+    "x-forgejo-signature": _bare,
+    "x-gitea-signature": _bare,
+    "x-gogs-signature": _bare,
+    "x-signature": _generic,
+    "x-hub-signature": _hub256,
+}
+"""By header, in order: Bitbucket signs with `X-Hub-Signature`, where GitHub and Gitea put an old SHA-1 that is not accepted."""
+
+
+def _delivery(headers: Headers) -> str | None:
+    names = (
+        "x-github-delivery",
+        "x-gitea-delivery",
+        "x-forgejo-delivery",
+        "x-gogs-delivery",
+        "x-request-uuid",
+        "x-request-id",
+        "webhook-id",
+        "x-gitlab-event-uuid",
+    )
+    return next((headers[name][:200] for name in names if headers.get(name)), None)
+
+
+def _event(headers: Headers) -> str:
+    names = ("x-github-event", "x-gitea-event", "x-forgejo-event", "x-gogs-event", "x-event-key", "x-gitlab-event")
+    return next((headers[name].lower() for name in names if name in headers), "push")
+
+
+def _payload(headers: Headers, body: bytes) -> Mapping[str, Any] | Refused:
+    if headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+        return Refused(400, "send the payload as application/json")
+    try:
+        payload = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return Refused(400, "the payload is not JSON")
+    return payload if isinstance(payload, dict) else Refused(400, "the payload is not a JSON object")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _repositories(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return every address that the payload gives its repository."""
+    found: list[str] = []
+    for place in (payload.get("repository"), payload.get("project")):
+        if isinstance(place, dict):
+            names = ("clone_url", "ssh_url", "html_url", "git_url", "git_http_url", "git_ssh_url", "http_url", "web_url", "url")
+            found += [place[name] for name in names if isinstance(place.get(name), str)]
+            links = place.get("links")
+            if isinstance(links, dict):
+                found += [href for link in links.values() for href in _hrefs(link)]
+    return tuple(dict.fromkeys(found))
+
+
+def _hrefs(link: object) -> list[str]:
+    items = link if isinstance(link, list) else [link]
+    return [item["href"] for item in items if isinstance(item, dict) and isinstance(item.get("href"), str)]
+
+
+def _refs(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the refs that were pushed, deleted ones too: a branch that vanished is worth a look."""
+    refs = [payload["ref"]] if isinstance(payload.get("ref"), str) else []
+    push = payload.get("push")
+    changes = push.get("changes") if isinstance(push, dict) else payload.get("changes")
+    for change in changes if isinstance(changes, list) else ():
+        if isinstance(change, dict):
+            sides = [change.get("new"), change.get("old"), change.get("ref")]
+            names = [side.get("name") or side.get("id") for side in sides if isinstance(side, dict)]
+            refs += [name for name in [*names, change.get("refId")] if isinstance(name, str)]
+    return tuple(dict.fromkeys(refs))
+
+
+def concerns(push: Push, location: str, ref: str | None) -> str | None:
+    """Return why a push is none of our business, or None. ``ref`` None: any ref may be the default branch."""
+    if push.repositories and not any(same_repository(address, location) for address in push.repositories):
+        return "another repository"
+    if ref is not None and push.refs and not any(_plain(name) == _plain(ref) for name in push.refs):
+        return "another ref"
+    return None
+
+
+def _plain(ref: str) -> str:
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+
+
+def same_repository(left: str, right: str) -> bool:
+    """Tell whether two addresses name the same repository, whatever the transport, user, port or case of the host."""
+    return _identity(left) == _identity(right)
+
+
+def _identity(address: str) -> str:
+    if "://" in address:
+        try:
+            parts = urlsplit(address)
+            host, path = (parts.hostname or "").lower(), parts.path
+        except ValueError:
+            return address
+    elif "@" in address.partition("/")[0] and ":" in address:
+        host, _, path = address.partition("@")[2].partition(":")
+        host = host.lower()
+    else:
+        host, path = "", address
+    return f"{host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()

@@ -1,0 +1,317 @@
+"""The board: what the core told and what passes brought, kept as the one `Status` that page, JSON and metrics show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.events import Event, Level
+from kapso_sync.model.plan import Blocked, Delete, Keep, Plan, Step
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import (
+    Budget,
+    Condition,
+    ConditionType,
+    FunctionStatus,
+    PassStatus,
+    RecentEvent,
+    Status,
+    Suspension,
+)
+from kapso_sync.telemetry.words import event_line
+
+RECENT = 20
+_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged"})
+
+
+class Failing(Protocol):
+    """A function that waits until it is tried again; ``retry_in`` in seconds."""
+
+    @property
+    def slug(self) -> str:
+        """Whose failure it is."""
+        ...
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it failed too often."""
+        ...
+
+    @property
+    def retry_at(self) -> float:
+        """When it is tried again, in monotonic seconds."""
+        ...
+
+
+@dataclass
+class _Pass:
+    """The pass that runs now."""
+
+    trigger: str
+    started: float
+
+
+@dataclass
+class StatusBoard:
+    """Listens to events, and is told of passes. ``redact`` takes secrets out of texts."""
+
+    clock: Clock
+    version: str
+    source: str
+    owner: str | None = None
+    redact: Callable[[str], str] = str
+    _started_at: datetime = field(init=False)
+    _functions: dict[str, FunctionStatus] = field(default_factory=dict)
+    _events: deque[RecentEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _deploying: dict[str, datetime] = field(default_factory=dict)
+    _revision: tuple[Revision, datetime] | None = None
+    _running: _Pass | None = None
+    _last: PassStatus | None = None
+    _next_check: datetime | None = None
+    _next_retry: datetime | None = None
+    _budget: Budget | None = None
+    _warnings: tuple[str, ...] = ()
+    _retries: dict[str, Failing] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _passed: asyncio.Event = field(default_factory=asyncio.Event)
+    suspension: Suspension | None = None
+
+    def __post_init__(self) -> None:
+        self._started_at = self.clock.now()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        now = self.clock.now()
+        match event:
+            case events.ApiCalled():
+                if event.rate_limit is not None and event.rate_remaining is not None:
+                    self._budget = Budget(event.rate_limit, event.rate_remaining)
+                return
+            case events.DeployStarted():
+                self._deploying[event.slug] = now
+            case events.DeploySucceeded() | events.DeployFailed() | events.DeployTimedOut():
+                self._deploying.pop(event.slug, None)
+            case _:
+                pass
+        if event.level is not Level.DEBUG and event.name not in _UNTOLD:
+            slug = getattr(event, "slug", None)
+            self._events.appendleft(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
+        self._tell()
+
+    def began(self, trigger: str) -> None:
+        """Take note that a pass begins."""
+        self._running = _Pass(trigger, self.clock.monotonic())
+        self._tell()
+
+    def planned(self, plan: Plan) -> None:
+        """Take note of what the pass will do: what it touches is reconciling."""
+        now = self.clock.now()
+        if self._revision is None or self._revision[0].id != plan.revision.id:
+            self._revision = (plan.revision, now)
+        self.owner = plan.owner
+        self._warnings = tuple(notice.message for notice in plan.notices)
+        touched = {step.slug for step in plan.changes}
+        for step in plan.steps:
+            if step.slug in touched:
+                self._functions[step.slug] = self._reconciling(step, plan, now)
+        self._tell()
+
+    def ended(self, report: Report) -> None:
+        """Take note of what came of a pass."""
+        now = self.clock.now()
+        self._functions = {
+            outcome.step.slug: self._function(outcome, report.plan, now)
+            for outcome in report.outcomes
+            if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
+        }
+        halted = report.halted
+        self._pass_over(
+            now, int(report.exit_code), report.plan.summary, halted, api_calls=report.api_calls, seconds=report.seconds
+        )
+
+    def failed(self, error: BaseException) -> None:
+        """Take note that nothing could be planned; what was known of functions stays."""
+        code = int(error.exit_code) if isinstance(error, KapsoSyncError) else 1
+        running = self._running
+        seconds = self.clock.monotonic() - running.started if running else 0.0
+        known = KapsoSyncError(str(error)) if not isinstance(error, KapsoSyncError) else error
+        self._pass_over(self.clock.now(), code, {}, known, api_calls=0, seconds=seconds)
+
+    def waiting(self, retry_in: float | None, failing: Sequence[Failing]) -> None:
+        """Take note of who waits, and when something is tried again; who failed too often is stalled."""
+        self._retries = {item.slug: item for item in failing}
+        for item in failing:
+            function = self._functions.get(item.slug)
+            if item.stalled and function is not None and not function.condition(ConditionType.STALLED).status:
+                self._functions[item.slug] = _stalled(function, self.clock.now())
+                self._tell()
+        self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
+
+    def next_check(self, moment: datetime | None) -> None:
+        """Take note of when the next look is due anyway."""
+        self._next_check = moment
+
+    def status(self) -> Status:
+        """Return everything at this moment."""
+        moments = [moment for moment in (self._next_check, self._next_retry) if moment is not None]
+        return Status(
+            version=self.version,
+            now=self.clock.now(),
+            started_at=self._started_at,
+            source=self.source,
+            owner=self.owner,
+            revision=self._revision[0] if self._revision else None,
+            revision_since=self._revision[1] if self._revision else None,
+            functions=tuple(self._live(self._functions[slug]) for slug in sorted(self._functions)),
+            events=tuple(self._events),
+            last_pass=self._last,
+            reconciling=self._running is not None,
+            next_check_at=min(moments) if moments and self.suspension is None else None,
+            budget=self._budget,
+            suspension=self.suspension,
+            warnings=self._warnings,
+        )
+
+    async def changed(self) -> None:
+        """Wait until something changes."""
+        await self._changed.wait()
+
+    async def passed(self) -> int:
+        """Wait until a pass ends, and return its exit code."""
+        await self._passed.wait()
+        return self._last.exit_code if self._last else 0
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _pass_over(
+        self,
+        now: datetime,
+        code: int,
+        summary: Mapping[str, int],
+        error: KapsoSyncError | None,
+        *,
+        api_calls: int,
+        seconds: float,
+    ) -> None:
+        trigger = self._running.trigger if self._running else "sync"
+        message = self.redact(error.message) if error is not None else None
+        hint = error.hint if error is not None else None
+        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint)
+        self._running = None
+        self._deploying.clear()
+        self._passed.set()
+        self._passed = asyncio.Event()
+        self._tell()
+
+    def _live(self, function: FunctionStatus) -> FunctionStatus:
+        retry = self._retries.get(function.slug)
+        wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
+        retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
+        return replace(function, deploying_since=self._deploying.get(function.slug), retry_at=retry_at)
+
+    def _reconciling(self, step: Step, plan: Plan, now: datetime) -> FunctionStatus:
+        before = self._functions.get(step.slug)
+        reason = "; ".join(step.reasons) or step.action
+        found = {ConditionType.RECONCILING: (True, "Applying", f"{step.action}: {reason}")}
+        if before is None:
+            found[ConditionType.READY] = (False, "Pending", reason)
+        if step.drifted:
+            found[ConditionType.DRIFTED] = (True, "ChangedOnKapso", f"changed on Kapso: {', '.join(step.fields)}")
+        return self._with(before, step, found, plan.revision.id, now)
+
+    def _function(self, outcome: Outcome, plan: Plan, now: datetime) -> FunctionStatus:
+        step, before = outcome.step, self._functions.get(outcome.step.slug)
+        good = outcome.result in (Result.DONE, Result.UNCHANGED)
+        message = outcome.error or "; ".join(step.reasons) or step.action
+        if outcome.result is Result.DONE:
+            message = "created" if step.action == "create" else f"{_DONE.get(step.action, step.action)}: {message}"
+        retry = self._retries.get(step.slug)
+        deferred = isinstance(step, Blocked) and step.deferred
+        stuck = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not deferred)
+        stalled = stuck or (not good and retry is not None and retry.stalled)
+        drifted = step.drifted and not good
+        found = {
+            ConditionType.READY: (good, _reason(outcome), message),
+            ConditionType.RECONCILING: (not good and not stalled, "Retrying" if not good else "Done", message),
+            ConditionType.STALLED: (stalled, _reason(outcome) if stalled else "Moving", message),
+            ConditionType.DRIFTED: (
+                drifted,
+                "ChangedOnKapso" if drifted else "AsWritten",
+                f"changed on Kapso: {', '.join(step.fields)}" if drifted else "Kapso has what was last written",
+            ),
+        }
+        status = self._with(before, step, found, plan.revision.id, now)
+        status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
+        if outcome.result is Result.DONE:
+            status = replace(status, changed_at=now, change=message)
+        return status
+
+    def _with(
+        self,
+        before: FunctionStatus | None,
+        step: Step,
+        found: dict[ConditionType, tuple[bool, str, str]],
+        revision: str,
+        now: datetime,
+    ) -> FunctionStatus:
+        conditions = []
+        for kind in ConditionType:
+            old = before.condition(kind) if before else None
+            status, reason, message = found.get(kind) or (
+                (old.status, old.reason, old.message) if old else (False, "Unknown", "not looked at yet")
+            )
+            since = old.since if old is not None and old.status == status else now
+            conditions.append(Condition(kind, status, reason, self.redact(message), since, revision))
+        base = before or FunctionStatus(step.slug, step.function_id, ())
+        return replace(base, conditions=tuple(conditions), action=step.action, diff=self.redact(step.diff))
+
+
+_DONE = {"update": "updated", "rename": "renamed", "deploy": "deployed", "adopt": "adopted"}
+
+
+def _stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
+    message = function.condition(ConditionType.READY).message
+    changes = {ConditionType.STALLED: (True, "FailedRepeatedly"), ConditionType.RECONCILING: (False, "Stalled")}
+    return replace(
+        function,
+        conditions=tuple(
+            replace(old, status=changes[old.type][0], reason=changes[old.type][1], message=message, since=now)
+            if old.type in changes
+            else old
+            for old in function.conditions
+        ),
+    )
+
+
+def _reason(outcome: Outcome) -> str:
+    step = outcome.step
+    if isinstance(step, Keep) and step.desired_hash is None:
+        return "KeptOutsideGit"
+    if isinstance(step, Blocked):
+        return (
+            "BackOff"
+            if step.deferred
+            else "Oscillating"
+            if step.oscillating
+            else "DriftReported"
+            if step.reported
+            else "Blocked"
+        )
+    return {
+        Result.DONE: "Applied",
+        Result.UNCHANGED: "InSync",
+        Result.FAILED: "Failed",
+        Result.INVALID: "Invalid",
+        Result.SKIPPED: "NotTried",
+        Result.BLOCKED: "Blocked",
+    }[outcome.result]

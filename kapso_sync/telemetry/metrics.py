@@ -1,0 +1,111 @@
+"""Metrics for Prometheus, made of the core's events and of the status; label values are bounded by the functions there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from kapso_sync.model import events
+from kapso_sync.model.events import Event
+from kapso_sync.model.status import ConditionType, Status
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+
+class Metrics:
+    """A listener that counts; ``status`` is asked for gauges when somebody looks."""
+
+    def __init__(self, version: str, status: Callable[[], Status]) -> None:
+        self._status = status
+        self._registry = registry = CollectorRegistry()
+        self._reconciles = Counter("kapso_sync_reconcile_total", "Passes, by how they ended", ["result"], registry=registry)
+        self._reconcile_seconds = Histogram(
+            "kapso_sync_reconcile_duration_seconds", "How long passes take", buckets=_SECONDS, registry=registry
+        )
+        self._functions = Gauge("kapso_sync_functions", "Functions, by condition", ["condition"], registry=registry)
+        self._ready = Gauge("kapso_sync_function_ready", "1 while a function is as git wants it", ["slug"], registry=registry)
+        self._drift = Counter("kapso_sync_drift_total", "Changes made on Kapso", ["slug", "field"], registry=registry)
+        self._deploys = Counter("kapso_sync_deploy_total", "Deployments, by how they ended", ["result"], registry=registry)
+        self._deploy_seconds = Histogram(
+            "kapso_sync_deploy_duration_seconds", "How long deployments take", buckets=_SECONDS, registry=registry
+        )
+        self._requests = Counter(
+            "kapso_sync_api_requests_total", "Requests to Kapso", ["method", "route", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "kapso_sync_api_request_duration_seconds",
+            "How long requests take",
+            ["method", "route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._remaining = Gauge("kapso_sync_api_rate_limit_remaining", "Calls left in this window", registry=registry)
+        self._limit = Gauge("kapso_sync_api_rate_limit", "Calls a window allows", registry=registry)
+        self._last_success = Gauge(
+            "kapso_sync_last_success_timestamp_seconds", "When a pass last found or made everything right", registry=registry
+        )
+        self._source = Gauge("kapso_sync_source_info", "The revision that was read last", ["revision"], registry=registry)
+        self._triggers = Counter("kapso_sync_triggers_total", "Triggers", ["trigger"], registry=registry)
+        self._suspended = Gauge("kapso_sync_suspended", "1 while suspended", registry=registry)
+        Gauge("kapso_sync_build_info", "The version that runs", ["version"], registry=registry).labels(version).set(1)
+
+    def __call__(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case events.ReconcileFinished():
+                self._reconciles.labels("failed" if event.failed or event.blocked else "success").inc()
+                self._reconcile_seconds.observe(event.duration_ms / 1000)
+            case events.ReconcileFailed():
+                self._reconciles.labels("error").inc()
+            case events.DriftDetected():
+                for field in event.fields:
+                    self._drift.labels(event.slug, field).inc()
+            case events.DeploySucceeded():
+                self._deploys.labels("succeeded").inc()
+                self._deploy_seconds.observe(event.duration_ms / 1000)
+            case events.DeployFailed():
+                self._deploys.labels("failed").inc()
+            case events.DeployTimedOut():
+                self._deploys.labels("timed_out").inc()
+            case events.ApiCalled():
+                self._called(event)
+            case events.TriggerReceived():
+                self._triggers.labels(event.trigger).inc()
+            case _:
+                pass
+
+    def _called(self, event: events.ApiCalled) -> None:
+        self._requests.labels(event.method, event.route, str(event.status or "none")).inc()
+        self._request_seconds.labels(event.method, event.route).observe(event.duration_ms / 1000)
+        if event.rate_limit is not None and event.rate_remaining is not None:
+            self._limit.set(event.rate_limit)
+            self._remaining.set(event.rate_remaining)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return everything in Prometheus' text format, and its content type."""
+        status = self._status()
+        self._functions.clear()
+        self._ready.clear()
+        for kind in ConditionType:
+            count = sum(function.condition(kind).status for function in status.functions)
+            self._functions.labels(str(kind)).set(count)
+        for function in status.functions:
+            self._ready.labels(function.slug).set(function.condition(ConditionType.READY).status)
+        self._source.clear()
+        if status.revision is not None:
+            self._source.labels(status.revision.id).set(1)
+        if status.in_sync and status.last_pass is not None:
+            self._last_success.set(status.last_pass.finished_at.timestamp())
+        self._suspended.set(status.suspension is not None)
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all metrics, as a query would spell them."""
+        found = set()
+        for metric in self._registry.collect():
+            plain = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            found |= {plain, *(f"{metric.name}_{part}" for part in ("bucket", "sum", "count") if metric.type == "histogram")}
+        return frozenset(found)

@@ -1,0 +1,119 @@
+"""A log one can leave alone for a year: nothing where nothing happens, and the same failure once, not every minute."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kapso_sync.model import events
+from kapso_sync.model.events import Event, Level
+
+Log = Callable[[Event, Level], None]
+"""Writes an event at a level."""
+
+_LASTING = (
+    events.Failure,
+    events.FunctionFailed,
+    events.FunctionInvalid,
+    events.FunctionConflict,
+    events.FunctionOscillating,
+    events.DeployFailed,
+    events.DeployTimedOut,
+    events.DriftDetected,
+    events.DriftIgnored,
+    events.PruneBlocked,
+    events.PlanNotice,
+)
+"""Events that tell of a state rather than of a moment: told again in each pass as long as it lasts."""
+
+_UNTOLD_END = (events.PlanNotice, events.DriftDetected)
+"""Of these nobody needs to hear that they are over."""
+
+_UNEVENTFUL = frozenset({"plan.computed", "reconcile.finished", "source.unchanged", "reconcile.started", "trigger.received"})
+
+
+@dataclass(slots=True)
+class _Lasting:
+    event: Event
+    times: int = 1
+    seen: bool = True
+
+
+class QuietLog:
+    """A listener for a daemon.
+
+    A pass in which nothing happened is one debug line; a lasting failure is told when it begins, changes and ends.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._held: list[Event] | None = None
+        self._lasting: dict[tuple[object, ...], _Lasting] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Log the event, hold it back until it is known whether the pass is worth a line, or drop it."""
+        if isinstance(event, events.ReconcileStarted):
+            self._held = []
+            for lasting in self._lasting.values():
+                lasting.seen = False
+        if isinstance(event, _LASTING) and self._known(event):
+            return
+        if self._held is None:
+            self._log(event, event.level)
+        elif _uneventful(event):
+            self._held.append(event)
+        else:
+            self._flush()
+            self._log(event, event.level)
+        if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
+            self._end_pass()
+
+    def _known(self, event: Event) -> bool:
+        key = _key(event)
+        lasting = self._lasting.get(key)
+        if lasting is not None and lasting.event == event:
+            lasting.times += 1
+            lasting.seen = True
+            return True
+        self._lasting[key] = _Lasting(event)
+        return False
+
+    def _flush(self) -> None:
+        held, self._held = self._held or [], []
+        for event in held:
+            self._log(event, event.level)
+
+    def _end_pass(self) -> None:
+        held, self._held = self._held or [], None
+        for event in held:
+            if isinstance(event, events.ReconcileFinished):
+                self._log(event, Level.DEBUG)
+        for key, lasting in list(self._lasting.items()):
+            if not lasting.seen:
+                del self._lasting[key]
+                self._ended(lasting)
+
+    def _ended(self, lasting: _Lasting) -> None:
+        event = lasting.event
+        if isinstance(event, _UNTOLD_END):
+            return
+        slug, error = getattr(event, "slug", None), getattr(event, "error", None) or getattr(event, "reason", None)
+        told = events.FailureEnded(failure=event.name, times=lasting.times, slug=slug, error=error)
+        self._log(told, told.level)
+
+
+def _key(event: Event) -> tuple[object, ...]:
+    """Return what two reports of the same trouble have in common; a manifest or plan may have several, told apart by place."""
+    names = ("slug", "task", "code", "location")
+    extra = (event.message,) if isinstance(event, events.PlanNotice) else ()
+    return (event.name, *(getattr(event, name, None) for name in names), *extra)
+
+
+def _uneventful(event: Event) -> bool:
+    if isinstance(event, events.PlanComputed):
+        return not any(function.get("action") != "blocked" for function in event.functions)
+    if isinstance(event, events.ReconcileFinished):
+        counts = dataclasses.asdict(event)
+        return not any(counts[name] for name in ("created", "updated", "deployed", "deleted", "adopted"))
+    return event.name in _UNEVENTFUL or event.level is Level.DEBUG

@@ -1,0 +1,44 @@
+"""An event as a line for people."""
+
+from __future__ import annotations
+
+from kapso_sync.model import events
+from kapso_sync.model.events import Event
+
+
+def event_line(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table of sentences
+    """Return what happened, in a few words; the slug, where there is one, is shown beside it."""
+    match event:
+        case events.SourceChanged():
+            subject = f" “{event.subject}”" if event.subject else ""
+            author = f" by {event.author}" if event.author else ""
+            return f"new revision {event.revision.rpartition(':')[2][:12]}{subject}{author}"
+        case events.FunctionCreated():
+            return "created"
+        case events.FunctionUpdated():
+            return f"updated: {', '.join(event.fields)}"
+        case events.FunctionAdopted():
+            return "adopted"
+        case events.FunctionRenamed():
+            return f"renamed, was {event.previous}"
+        case events.FunctionDeleted():
+            return f"deleted, saved as {event.backup}"
+        case events.FunctionBackedUp():
+            return f"saved as {event.backup} ({event.reason})"
+        case events.DriftDetected():
+            return f"changed on Kapso: {', '.join(event.fields)}"
+        case events.DriftCorrected():
+            return "git's version is back"
+        case events.DriftIgnored():
+            return "changed on Kapso, only reported"
+        case events.DeployStarted():
+            return "deployment started"
+        case events.DeploySucceeded():
+            return f"live after {event.duration_ms / 1000:.1f} s"
+        case events.DeployTimedOut():
+            return f"the deployment did not end within {event.timeout_s:.0f} s"
+        case events.FailureEnded():
+            return f"over after {event.times} times: {event.error or event.failure}"
+        case _:
+            said = getattr(event, "error", None) or getattr(event, "reason", None) or getattr(event, "message", None)
+            return str(said) if said else event.name.replace(".", " ").replace("_", " ")

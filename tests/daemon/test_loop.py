@@ -1,0 +1,319 @@
+"""The loop: single flight, newest wins, no trigger lost, no failure the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.daemon.backoff import FIRST, SLOWEST, STALLED_AFTER, Backoff
+from kapso_sync.daemon.bell import FILES, INTERVAL, PERSON, POLL, RETRY, WEBHOOK, Bell
+from kapso_sync.daemon.loop import FIRST_RETRY, HEARTBEAT, Loop, Timing
+from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, SourceUnavailable
+from kapso_sync.model import events
+from kapso_sync.model.plan import Blocked, Plan
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import Suspension
+from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from tests.builders import CODE_B, OWNER, POLICY, desired, memory, want
+from tests.clock import VirtualClock
+
+DOWN = ApiUnavailable("no connection", call=Call("GET", "/functions"))
+
+
+def plan_for(*slugs: str, code: str = "") -> Plan:
+    git = desired(*(want(slug, code) if code else want(slug) for slug in slugs))
+    return make_plan(git, settle([], memory(), OWNER), POLICY)
+
+
+def report_on(plan: Plan, result: Result = Result.DONE, error: str | None = None, *, blameless: bool = False) -> Report:
+    outcomes = tuple(
+        Outcome(step, Result.BLOCKED if isinstance(step, Blocked) else result, error=error, blameless=blameless)
+        for step in plan.steps
+    )
+    return Report(plan, outcomes)
+
+
+@dataclass
+class Pretend:
+    """A place whose passes do what a test says, and a watcher that remembers."""
+
+    clock: VirtualClock
+    passes: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    plan: Plan = field(default_factory=lambda: plan_for("a"))
+    results: list[Callable[[Plan], Report] | KapsoSyncError] = field(default_factory=list)
+    is_moved: bool | KapsoSyncError = True
+    gate: asyncio.Event | None = None
+    running: int = 0
+    most: int = 0
+    superseded: int = 0
+    held: list[Plan] = field(default_factory=list)
+
+    async def sync(self, request: Request) -> Report:
+        self.passes.append(request.trigger)
+        self.times.append(self.clock.monotonic())
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            result = self.results.pop(0) if self.results else report_on
+            plan = request.hold(self.plan)
+            self.held.append(plan)
+            if self.gate is not None:
+                tasks = {asyncio.create_task(self.gate.wait()), asyncio.create_task(request.superseded.wait())}
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                self.superseded += request.superseded.is_set()
+            if isinstance(result, KapsoSyncError):
+                raise result
+            return result(plan)
+        finally:
+            self.running -= 1
+
+    async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - the loop decides what to keep
+        if isinstance(self.is_moved, KapsoSyncError):
+            raise self.is_moved
+        return self.is_moved
+
+
+@dataclass
+class Ring:
+    """A running loop, its bell, and everything that was told."""
+
+    place: Pretend
+    bell: Bell
+    loop: Loop
+    clock: VirtualClock
+    backoff: Backoff
+    told: list[events.Event]
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen without time."""
+        for _ in range(60):
+            await asyncio.sleep(0)
+
+    def names(self) -> list[str]:
+        return [event.name for event in self.told]
+
+
+@contextlib.asynccontextmanager
+async def ringing(slowest: float = 300.0) -> AsyncIterator[Ring]:
+    clock = VirtualClock()
+    place, bell, told = Pretend(clock), Bell(), list[events.Event]()
+    backoff = Backoff(clock, lambda: 1.0)
+    loop = Loop(place, bell, backoff, Timing(clock, lambda: 1.0, slowest), told.append, lambda *_: None)
+    task = asyncio.create_task(loop.run())
+    try:
+        yield Ring(place, bell, loop, clock, backoff, told)
+    finally:
+        loop.stop()
+        await asyncio.wait_for(task, 5)
+
+
+async def test_a_ring_is_answered_by_one_pass() -> None:
+    """However many rang at once."""
+    async with ringing() as ring:
+        for name in (INTERVAL, WEBHOOK, PERSON):
+            ring.bell.ring(name)
+        await ring.settle()
+        assert ring.place.passes == [INTERVAL]
+        assert ring.names().count("trigger.received") == 3
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_rings_during_a_pass_make_exactly_one_more(bursts: list[int]) -> None:
+    """Ten thousand or one, never lost and never more than one pass running."""
+
+    async def scenario() -> None:
+        async with ringing() as ring:
+            ring.place.gate = asyncio.Event()
+            ring.place.is_moved = False
+            ring.bell.ring(INTERVAL)
+            await ring.settle()
+            for burst in bursts:
+                for _ in range(burst * 100):
+                    ring.bell.ring(WEBHOOK)
+                await asyncio.sleep(0)
+            ring.place.gate.set()
+            await ring.settle()
+            assert ring.place.passes == [INTERVAL, *([WEBHOOK] if any(bursts) else [])]
+            assert ring.place.most == 1
+
+    asyncio.run(scenario())
+
+
+async def test_a_new_revision_ends_the_wait_for_the_old_one() -> None:
+    """A fix is never blocked by the deployment that it fixes."""
+    async with ringing() as ring:
+        ring.place.gate = asyncio.Event()
+        ring.bell.ring(INTERVAL)
+        await ring.settle()
+        ring.bell.ring(WEBHOOK)
+        await ring.settle()
+        assert ring.place.superseded == 1
+        assert ring.place.passes == [INTERVAL, WEBHOOK]
+        ring.place.gate.set()
+
+
+async def test_a_ring_without_a_new_revision_leaves_the_pass_alone() -> None:
+    """Somebody pushed another branch: what is being deployed is still wanted."""
+    async with ringing() as ring:
+        ring.place.gate, ring.place.is_moved = asyncio.Event(), False
+        ring.bell.ring(INTERVAL)
+        await ring.settle()
+        ring.bell.ring(WEBHOOK)
+        await ring.settle()
+        assert (ring.place.superseded, ring.place.passes) == (0, [INTERVAL])
+        ring.place.is_moved = True
+        ring.bell.ring(FILES)
+        await ring.settle()
+        assert ring.place.superseded == 1
+        ring.place.gate.set()
+
+
+@pytest.mark.parametrize("name", [FILES, POLL])
+async def test_looks_cost_no_pass_where_nothing_moved(name: str) -> None:
+    """A touched file or a poll asks the source, and Kapso is left in peace."""
+    async with ringing() as ring:
+        ring.place.is_moved = False
+        ring.bell.ring(name)
+        await ring.settle()
+        assert ring.place.passes == []
+        ring.place.is_moved = SourceUnavailable("no answer")
+        ring.bell.ring(name)
+        await ring.settle()
+        assert ring.place.passes == [name]
+
+
+async def test_a_failing_pass_is_repeated_later_each_time_and_never_ends_the_loop() -> None:
+    """5 s, doubling up to the interval; the first good pass ends it. No function is to blame."""
+    async with ringing(slowest=60.0) as ring:
+        ring.place.results = [DOWN] * 6
+        ring.bell.ring(INTERVAL)
+        for _ in range(250):
+            await ring.clock.sleep(1)
+        gaps = [round(later - earlier) for earlier, later in zip(ring.place.times, ring.place.times[1:], strict=False)]
+        assert gaps == [5, 10, 20, 40, 60, 60]
+        assert ring.place.passes[1:] == [RETRY] * 6
+        assert ring.backoff.failing == ()
+
+
+async def test_a_suspended_loop_answers_nobody_until_it_is_resumed() -> None:
+    """What rang meanwhile is answered then, in one pass; a suspension may end by itself."""
+    async with ringing() as ring:
+        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
+        ring.bell.ring(WEBHOOK)
+        await ring.settle()
+        assert ring.place.passes == []
+        ring.loop.resume()
+        await ring.settle()
+        assert ring.place.passes == [WEBHOOK]
+        ring.loop.suspend(Suspension("lunch", ring.clock.now(), ring.clock.now() + timedelta(minutes=30)))
+        ring.bell.ring(WEBHOOK)
+        for _ in range(31):
+            await ring.clock.sleep(60)
+        assert len(ring.place.passes) == 2
+        assert ring.names().count("suspended") == ring.names().count("resumed") == 2
+
+
+async def test_the_loop_shows_that_it_lives() -> None:
+    """Silent only when it is stuck: waiting, or within a pass, it is well."""
+    async with ringing() as ring:
+        await ring.settle()
+        assert ring.loop.silent_for() == 0
+        ring.place.gate = asyncio.Event()
+        ring.bell.ring(INTERVAL)
+        await ring.settle()
+        await ring.clock.sleep(HEARTBEAT * 10)
+        assert ring.loop.silent_for() == 0
+        ring.place.gate.set()
+
+
+def failing_backoff(clock: VirtualClock, times: int, plan: Plan) -> Backoff:
+    backoff = Backoff(clock, lambda: 1.0)
+    for _ in range(times):
+        backoff.learn(report_on(plan, Result.FAILED, "the deployment ended in `error`"))
+    return backoff
+
+
+def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
+    """Its step is held back with the reason and the way to try at once; the others go on."""
+    clock = VirtualClock()
+    plan = plan_for("a", "b")
+    backoff = Backoff(clock, lambda: 1.0)
+    waits = []
+    for _ in range(4):
+        outcomes = (Outcome(plan.steps[0], Result.FAILED, error="no"), Outcome(plan.steps[1], Result.DONE))
+        backoff.learn(Report(plan, outcomes))
+        waits.append(backoff.next_retry())
+    assert waits == [FIRST, FIRST * 2, FIRST * 4, FIRST * 8]
+    held, free = backoff.hold(plan).steps
+    assert isinstance(held, Blocked)
+    assert held.deferred
+    assert held.reasons == ("failed 4 times with this code: no", "tried again in 40 s; `kapso-sync reconcile` tries now")
+    assert free.action == "create"
+
+
+async def test_new_content_or_a_person_ends_the_waiting() -> None:
+    """Git changed, or somebody asked: the failures of before say nothing any more."""
+    clock = VirtualClock()
+    backoff = failing_backoff(clock, 3, plan_for("a"))
+    assert backoff.hold(plan_for("a")).summary["blocked"] == 1
+    assert backoff.hold(plan_for("a", code=CODE_B)).summary["blocked"] == 0
+    await clock.sleep(FIRST * 4)
+    assert backoff.hold(plan_for("a")).summary["blocked"] == 0
+    backoff = failing_backoff(clock, 3, plan_for("a"))
+    backoff.forgive()
+    assert backoff.hold(plan_for("a")).summary["blocked"] == 0
+
+
+def test_stalled_is_said_once_and_never_given_up() -> None:
+    """After so many failures of the same code the pace is the slowest there is."""
+    clock = VirtualClock()
+    plan = plan_for("a")
+    backoff = Backoff(clock, lambda: 0.0)
+    told = [backoff.learn(report_on(plan, Result.FAILED, "no")) for _ in range(STALLED_AFTER + 2)]
+    assert [len(stalled) for stalled in told] == [0] * (STALLED_AFTER - 1) + [1, 0, 0]
+    assert backoff.next_retry() == SLOWEST
+
+
+def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
+    """Kapso down, a rejected key, a newer revision: nobody waits for that."""
+    backoff = Backoff(VirtualClock(), lambda: 1.0)
+    backoff.learn(report_on(plan_for("a"), Result.FAILED, "no connection", blameless=True))
+    backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
+    assert backoff.failing == ()
+
+
+def test_what_left_git_is_forgotten() -> None:
+    """The memory of failures is bounded by the functions there are."""
+    backoff = failing_backoff(VirtualClock(), 1, plan_for("a", "b"))
+    backoff.learn(report_on(plan_for("b"), Result.BLOCKED))
+    assert [failing.slug for failing in backoff.failing] == ["b"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_every_wait_is_within_its_bounds(dice: list[float]) -> None:
+    """Full jitter: at least a second, at most the pace of that failure."""
+    clock, rolls = VirtualClock(), iter(dice)
+    backoff = Backoff(clock, lambda: next(rolls, 0.5))
+    for number in range(len(dice)):
+        backoff.learn(report_on(plan_for("a"), Result.FAILED, "no"))
+        wait = backoff.next_retry()
+        assert wait is not None
+        assert 1.0 <= wait <= min(FIRST * 2.0**number, SLOWEST) or wait == SLOWEST
+
+
+def test_a_report_keeps_its_plan() -> None:
+    """The helpers above speak of real plans."""
+    plan = plan_for("a")
+    assert replace(plan, revision=Revision("x")).steps == report_on(plan).plan.steps
+    assert FIRST_RETRY < SLOWEST
