@@ -104,7 +104,7 @@ def _facts(status: Status) -> str:
     if status.last_pass is not None:
         last = status.last_pass
         calls = f"{last.api_calls} API call{'s' if last.api_calls != 1 else ''}"
-        facts.append(("Last look", f"{_time(last.finished_at, status.now)}, {_span(last.seconds)}, {calls}"))
+        facts.append(("Last look", f"{_time(last.finished_at, status.now)}, {_took(last.seconds)}, {calls}"))
     if status.next_check_at is not None:
         facts.append(("Next look", _time(status.next_check_at, status.now)))
     if status.budget is not None:
@@ -219,6 +219,10 @@ def _span(seconds: float) -> str:
         return f"{whole} s"
     parts = _units(whole, (("day", 86400), ("h", 3600), ("min", 60)))
     return " ".join(parts)
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else _span(seconds)
 
 
 def _units(seconds: int, units: Iterable[tuple[str, int]]) -> list[str]:

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-GRACE = 2
+GRACE = 1
 """Seconds that requests in flight get to end."""
 
 HEADER_SECONDS = 10

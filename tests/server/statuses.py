@@ -1,0 +1,96 @@
+"""Statuses to show: a good day, a bad day, and nothing at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import (
+    Budget,
+    Condition,
+    ConditionType,
+    FunctionStatus,
+    PassStatus,
+    RecentEvent,
+    Status,
+    Suspension,
+)
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DIFF = "--- kapso/greet (code)\n+++ git/greet (code)\n@@ -1,2 +1,2 @@\n same\n-const a = '<b>old</b>';\n+const a = 'new';\n"
+
+
+def ago(**units: float) -> datetime:
+    return NOW - timedelta(**units)
+
+
+def function(slug: str, state: str = "Ready", message: str = "in sync", **more: object) -> FunctionStatus:
+    """A function whose one true condition is ``state`` (none of them for NotReady)."""
+    conditions = tuple(
+        Condition(kind, str(kind) == state, "Because", message, ago(hours=3), "c0ffee") for kind in ConditionType
+    )
+    return replace(FunctionStatus(slug, f"id-{slug}", conditions), **more)  # type: ignore[arg-type]
+
+
+def status(*functions: FunctionStatus, **more: object) -> Status:
+    base = Status(
+        version="0.1.0",
+        now=NOW,
+        started_at=ago(days=12),
+        source="https://github.com/acme/flows",
+        owner="github.com/acme/flows//functions",
+        revision=Revision("4f1c2ab8d0e1" + "0" * 28, subject="Add greeting", author="Ada", committed_at=ago(minutes=42)),
+        revision_since=ago(minutes=40),
+        functions=functions,
+        last_pass=PassStatus(ago(minutes=2), "interval", 0, 0.31, 1, {"none": len(functions)}),
+        next_check_at=NOW + timedelta(minutes=3),
+        budget=Budget(1000, 912),
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+GOOD = status(
+    *(
+        function(slug, changed_at=ago(hours=5), change="updated: changed in git: code")
+        for slug in ("fetch-order", "receive-webhook", "remind-batch", "route-message", "shipping-cost", "transform-contact")
+    ),
+    events=(RecentEvent(ago(minutes=40), "info", "deploy.succeeded", "live after 21.3 s", "greet"),),
+)
+
+BAD = status(
+    function("broken-syntax", "Stalled", "broken-syntax.js:12:5: syntax error near `return (`"),
+    function(
+        "fails-to-deploy",
+        "NotReady",
+        "the deployment ended in `error`, 2 times",
+        retry_at=NOW + timedelta(seconds=42),
+        diff=DIFF,
+    ),
+    function("tuned-by-hand", "Drifted", "changed on Kapso, and drift is only reported", diff=DIFF),
+    function("going-up", "Reconciling", "update: changed in git: code", deploying_since=ago(seconds=17)),
+    function(
+        "a-slug-that-is-so-long-that-no-narrow-screen-could-ever-show-it-on-one-line-" + "x" * 60, "Stalled", "word " * 60
+    ),
+    *(function(f"fine-{number}") for number in range(4)),
+    reconciling=True,
+    events=(
+        RecentEvent(ago(seconds=5), "error", "deploy.failed", "the deployment ended in `error`, 2 times", "fails-to-deploy"),
+        RecentEvent(ago(seconds=30), "warning", "drift.detected", "changed on Kapso: code", "tuned-by-hand"),
+        RecentEvent(ago(minutes=1), "info", "source.changed", "new revision 4f1c2ab8d0e1 “Add greeting” by Ada"),
+    ),
+    warnings=("not in git, kept since KAPSO_SYNC_PRUNE is off: old-one, older-one",),
+)
+
+DOWN = replace(
+    GOOD,
+    last_pass=PassStatus(
+        ago(seconds=20), "interval", 69, 31.0, 5, {}, "no connection to app.kapso.ai", "the next pass tries again; is Kapso up?"
+    ),
+)
+
+SUSPENDED = replace(GOOD, suspension=Suspension("moving the project to another plan", ago(minutes=5), NOW + timedelta(hours=2)))
+
+EMPTY = Status(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
+
+ALL = {"good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "empty": EMPTY}

@@ -1,0 +1,171 @@
+"""Pushes of every provider: only what is signed with our secret is believed, and even that is only a hint."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.server.hooks import Ping, Push, Refused, concerns, read_hook, same_repository
+
+SECRET = "the-webhook-secret"
+NOW = 1_767_268_800.0
+HTTPS = "https://github.com/acme/flows.git"
+BODY = json.dumps({"ref": "refs/heads/main", "after": "c0ffee", "repository": {"clone_url": HTTPS}}).encode()
+Headers = dict[str, str]
+
+
+def hexed(body: bytes, key: str = SECRET, kind: str = "sha256") -> str:
+    return hmac.new(key.encode(), body, kind).hexdigest()
+
+
+def signed_by_gitlab(body: bytes, key: bytes, stamp: float = NOW) -> Headers:
+    text = f"msg-1.{stamp:.0f}.".encode() + body
+    signature = base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode()
+    return {"webhook-id": "msg-1", "webhook-timestamp": f"{stamp:.0f}", "webhook-signature": f"v1,{signature}"}
+
+
+PROVIDERS: dict[str, Callable[[bytes], Headers]] = {
+    "github": lambda body: {
+        "x-hub-signature-256": f"sha256={hexed(body)}",
+        "x-github-event": "push",
+        "x-github-delivery": "d-1",
+    },
+    "gitlab": lambda _: {"x-gitlab-token": SECRET, "x-gitlab-event": "Push Hook", "x-gitlab-event-uuid": "d-1"},
+    "gitlab-signed": lambda body: signed_by_gitlab(body, SECRET.encode()),
+    "gitea": lambda body: {"x-gitea-signature": hexed(body), "x-gitea-event": "push", "x-gitea-delivery": "d-1"},
+    "forgejo": lambda body: {"x-forgejo-signature": hexed(body), "x-gitea-signature": hexed(body), "x-forgejo-event": "push"},
+    "gogs": lambda body: {"x-gogs-signature": hexed(body), "x-gogs-event": "push", "x-gogs-delivery": "d-1"},
+    "bitbucket": lambda body: {"x-hub-signature": f"sha256={hexed(body)}", "x-event-key": "repo:push", "x-request-uuid": "d-1"},
+    "generic": lambda body: {"x-signature": f"sha256={hexed(body)}"},
+    "generic-512": lambda body: {"x-signature": f"sha512={hexed(body, kind='sha512')}"},
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_provider_is_understood(provider: str) -> None:
+    """Its signature is accepted, and repository and ref are found."""
+    verdict = read_hook(PROVIDERS[provider](BODY), BODY, SECRET, NOW)
+    assert isinstance(verdict, Push)
+    assert (verdict.repositories, verdict.refs) == ((HTTPS,), ("refs/heads/main",))
+    assert concerns(verdict, "git@github.com:acme/flows", "main") is None
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("damage", ["", "sha256=", "v1,", "sha256=00", "wrong", "sha256=éé", "ключ", "sha1=" + "0" * 40])
+def test_a_wrong_signature_is_refused(provider: str, damage: str) -> None:
+    """Wrong, empty, or not even ASCII: 401, and never an exception."""
+    headers = PROVIDERS[provider](BODY)
+    names = [name for name in headers if "signature" in name or name == "x-gitlab-token"]
+    verdict = read_hook({**headers, **dict.fromkeys(names, damage)}, BODY, SECRET, NOW)
+    assert isinstance(verdict, Refused)
+    assert verdict.status == 401
+
+
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "gitlab"])
+def test_another_body_under_the_same_signature_is_refused(provider: str) -> None:
+    """The signature is over the raw body."""
+    assert isinstance(read_hook(PROVIDERS[provider](BODY), BODY + b" ", SECRET, NOW), Refused)
+
+
+def test_without_a_signature_nothing_is_believed() -> None:
+    """Neither is the old SHA-1 beside which some providers send an empty new one."""
+    for headers in ({}, {"x-github-event": "ping"}, {"x-hub-signature": f"sha1={hexed(BODY, kind='sha1')}"}):
+        assert read_hook(headers, BODY, SECRET, NOW) in (
+            Refused(401, "no signature"),
+            Refused(401, "only sha256= is accepted"),
+        )
+
+
+def test_signed_times_must_be_near() -> None:
+    """Five minutes either way; a key in whsec_ form is decoded; one good signature among several is enough."""
+    key = base64.b64encode(b"raw key bytes").decode()
+    good = signed_by_gitlab(BODY, b"raw key bytes")
+    assert isinstance(read_hook(good, BODY, f"whsec_{key}", NOW), Push)
+    several = {**good, "webhook-signature": f"v1,AAAA {good['webhook-signature']} v2,x"}
+    assert isinstance(read_hook(several, BODY, f"whsec_{key}", NOW), Push)
+    assert isinstance(read_hook(good, BODY, f"whsec_{key}", NOW + 301), Refused)
+    assert isinstance(read_hook({**good, "webhook-timestamp": "soon"}, BODY, f"whsec_{key}", NOW), Refused)
+    assert isinstance(read_hook(good, BODY, "whsec_***", NOW), Refused)
+
+
+@pytest.mark.parametrize(("name", "value"), [("x-github-event", "ping"), ("x-event-key", "diagnostics:ping")])
+def test_a_ping_is_a_ping(name: str, value: str) -> None:
+    """Signed like everything else."""
+    headers = {"x-hub-signature-256": f"sha256={hexed(b'{}')}", name: value}
+    assert isinstance(read_hook(headers, b"{}", SECRET, NOW), Ping)
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"a": NaN}', b"[" * 100_000, b'{"a": ' * 50_000, b"\xff", b"null"])
+def test_a_right_signature_under_nonsense_is_400(body: bytes) -> None:
+    """Deep, broken or no object: told, not crashed on."""
+    verdict = read_hook({"x-signature": f"sha256={hexed(body)}"}, body, SECRET, NOW)
+    assert isinstance(verdict, Refused)
+    assert verdict.status == 400
+
+
+def push_of(payload: object) -> Push:
+    body = json.dumps(payload).encode()
+    verdict = read_hook({"x-signature": f"sha256={hexed(body)}"}, body, SECRET, NOW)
+    assert isinstance(verdict, Push)
+    return verdict
+
+
+def test_bitbuckets_changes_name_branches() -> None:
+    """Cloud and Data Center have shapes of their own; a deletion names the old branch."""
+    cloud = push_of({"push": {"changes": [{"new": {"type": "branch", "name": "main"}, "old": None}]}})
+    gone = push_of({"push": {"changes": [{"new": None, "old": {"type": "branch", "name": "main"}}]}})
+    centre = push_of({"changes": [{"refId": "refs/heads/main", "ref": {"id": "refs/heads/main"}}]})
+    for push in (cloud, gone, centre):
+        assert concerns(push, HTTPS, "main") is None
+        assert concerns(push, HTTPS, "other") == "another ref"
+
+
+def test_a_push_elsewhere_is_none_of_our_business() -> None:
+    """Another repository or ref is ignored; what the payload does not say cannot exclude it."""
+    push = push_of({"ref": "refs/heads/dev", "repository": {"links": {"clone": [{"href": "https://x.com/a/b.git"}]}}})
+    assert concerns(push, "https://x.com/a/b", None) is None
+    assert concerns(push, "https://x.com/a/b", "main") == "another ref"
+    assert concerns(push, "https://x.com/a/c", "dev") == "another repository"
+    assert concerns(push_of({}), "https://x.com/a/c", "dev") is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://github.com/acme/flows",
+        "https://GitHub.com/acme/flows.git",
+        "ssh://git@github.com:22/acme/flows.git",
+        "git@github.com:acme/flows",
+        "https://github.com/Acme/Flows/",
+    ],
+)
+def test_one_repository_has_many_addresses(address: str) -> None:
+    """Transport, user, port, case and suffix make no difference."""
+    assert same_repository(address, HTTPS)
+    assert not same_repository(address, "https://github.com/acme/other")
+    assert not same_repository(address, "https://gitlab.com/acme/flows")
+
+
+@given(
+    st.dictionaries(st.sampled_from([name for make in PROVIDERS.values() for name in make(BODY)]), st.text(), max_size=4),
+    st.binary(max_size=50),
+    st.text(max_size=20),
+)
+def test_no_request_makes_it_raise(headers: Headers, body: bytes, secret: str) -> None:
+    """Whatever is sent, there is a verdict; and without the secret it is a refusal."""
+    verdict = read_hook(headers, body, f"prefix-{secret}", NOW)
+    assert isinstance(verdict, Refused)
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_no_payload_makes_it_raise(value: object) -> None:
+    """Signed, and still anything may be in it."""
+    for payload in ({"repository": value}, {"push": {"changes": value}}, {"changes": [value], "ref": value}):
+        concerns(push_of(payload), HTTPS, "main")
