@@ -26,7 +26,7 @@ class _Nothing:
     async def fetch(self) -> Snapshot:
         return Snapshot("test", Revision("c0ffee"))
 
-    async def moved(self, *, keep: bool = True) -> bool:
+    async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
         return False
 
 

@@ -1,0 +1,264 @@
+"""The file watcher: an event means "look again", and what was measured to be missed is found all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import watchfiles
+
+from kapso_sync.clock import SystemClock
+from kapso_sync.daemon import watcher as watching
+from kapso_sync.daemon.watcher import FileWatcher
+
+DEBOUNCE = 0.1
+
+
+@dataclass
+class Rings:
+    """How often was rung, and what went wrong."""
+
+    count: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    troubles: list[str] = field(default_factory=list)
+
+    def ring(self) -> None:
+        self.count += 1
+        self.changed.set()
+
+    async def next(self, seconds: float = 4.0) -> None:
+        """Wait for a ring that comes after now."""
+        self.changed.clear()
+        async with asyncio.timeout(seconds):
+            await self.changed.wait()
+
+    async def quiet(self, seconds: float = 0.6) -> None:
+        """Wait until nothing rings any more."""
+        while True:
+            self.changed.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.changed.wait()
+            except TimeoutError:
+                return
+
+
+@contextlib.asynccontextmanager
+async def watched(root: Path) -> AsyncIterator[Rings]:
+    """Watch a folder; the watch is known to work when the block begins."""
+    rings = Rings()
+    watcher = FileWatcher(root, rings.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=rings.troubles.append)
+    task = asyncio.create_task(watcher.run())
+    try:
+        if root.is_dir():
+            probe = Path(os.path.realpath(root)) / "probe.js"
+            async with asyncio.timeout(5):
+                while not rings.count:
+                    probe.write_text("x")
+                    probe.unlink()
+                    with contextlib.suppress(TimeoutError):
+                        await rings.next(0.3)
+            await rings.quiet(0.4)
+        else:
+            await asyncio.sleep(0.2)
+        rings.count = 0
+        yield rings
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def after(rings: Rings, act: object) -> None:
+    """Do something, and wait until it rings."""
+    assert callable(act)
+    waiting = asyncio.create_task(rings.next())
+    await asyncio.sleep(0)
+    act()
+    await waiting
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    (folder / "greet.js").write_text("1")
+    return folder
+
+
+def save_by_rename(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.rename(path)
+
+
+async def test_every_save_rings_even_by_rename(folder: Path) -> None:
+    """Editors write a new file and rename it: once, twice, three times, each is noticed."""
+    async with watched(folder) as rings:
+        for text in ("2", "3", "4"):
+            await after(rings, lambda text=text: save_by_rename(folder / "greet.js", text))
+        await after(rings, (folder / "greet.js").unlink)
+
+
+async def test_a_burst_rings_once(folder: Path) -> None:
+    """Twenty files saved at once are one look."""
+    async with watched(folder) as rings:
+
+        def save_all() -> None:
+            for number in range(20):
+                (folder / f"f{number}.js").write_text("x")
+
+        await after(rings, save_all)
+        await rings.quiet()
+        assert rings.count == 1
+
+
+async def test_noise_without_end_does_not_silence_the_bell(folder: Path) -> None:
+    """Somebody writes all the time: after ten quiet times it rings anyway."""
+    async with watched(folder) as rings:
+        for number in range(60):
+            (folder / "busy.js").write_text(str(number))
+            await asyncio.sleep(DEBOUNCE / 4)
+        assert rings.count >= 1
+
+
+async def test_nothing_rings_where_nothing_matters(folder: Path) -> None:
+    """Swap files, git's own folder, modules: not ours. And silence is silence."""
+    (folder / ".git").mkdir()
+    (folder / "node_modules").mkdir()
+    async with watched(folder) as rings:
+        (folder / ".git" / "index").write_text("x")
+        (folder / "node_modules" / "x.js").write_text("x")
+        (folder / "greet.js.swp").write_text("x")
+        (folder / ".#greet.js").symlink_to("nowhere")
+        (folder.parent / "beside.js").write_text("x")
+        await rings.quiet()
+        assert rings.count == 0
+
+
+async def test_files_in_new_nested_folders_are_noticed(folder: Path) -> None:
+    """Their own events are often missed: the folder's are not, and a second look follows."""
+    async with watched(folder) as rings:
+
+        def make() -> None:
+            (folder / "a" / "b").mkdir(parents=True)
+            (folder / "a" / "b" / "inner.js").write_text("x")
+
+        await after(rings, make)
+        await rings.quiet(0.8)
+        rings.count = 0
+        await after(rings, lambda: (folder / "a" / "b" / "inner.js").write_text("y"))
+
+
+async def test_a_flipped_link_is_noticed(tmp_path: Path) -> None:
+    """git-sync publishes so: the link goes to another tree in one step, and saves in the new tree ring as well."""
+    for name in ("one", "two"):
+        (tmp_path / name / "functions").mkdir(parents=True)
+        (tmp_path / name / "functions" / "greet.js").write_text(name)
+    (tmp_path / "current").symlink_to("one")
+
+    def flip() -> None:
+        (tmp_path / "next").symlink_to("two")
+        (tmp_path / "next").rename(tmp_path / "current")
+
+    async with watched(tmp_path / "current" / "functions") as rings:
+        await after(rings, flip)
+        await rings.quiet(1.5)
+        await after(rings, lambda: (tmp_path / "two" / "functions" / "greet.js").write_text("new"))
+
+
+async def test_a_config_map_swap_is_noticed(tmp_path: Path) -> None:
+    """Kubernetes swaps ``..data``; the files themselves are links that never change."""
+    mount = tmp_path / "mount"
+    for name in ("..one", "..two"):
+        (mount / name).mkdir(parents=True)
+        (mount / name / "greet.js").write_text(name)
+    (mount / "..data").symlink_to("..one")
+    (mount / "greet.js").symlink_to("..data/greet.js")
+
+    def swap() -> None:
+        (mount / "..tmp").symlink_to("..two")
+        (mount / "..tmp").rename(mount / "..data")
+        shutil.rmtree(mount / "..one")
+
+    async with watched(mount) as rings:
+        await after(rings, swap)
+
+
+async def test_a_folder_that_vanishes_and_comes_back_is_watched_again(folder: Path) -> None:
+    """Together with its parent, too; the library alone would be silent for ever."""
+    parent = folder.parent / "deep"
+    parent.mkdir()
+    inner = parent / "functions"
+    inner.mkdir()
+    async with watched(inner) as rings:
+        for gone in (inner, parent):
+            await after(rings, lambda gone=gone: shutil.rmtree(gone))
+            await rings.quiet(1.5)
+            await after(rings, lambda: inner.mkdir(parents=True))
+            await rings.quiet(1.5)
+            await after(rings, lambda: (inner / "greet.js").write_text("x"))
+            await rings.quiet(0.5)
+
+
+async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    """The volume may be filled later."""
+    async with watched(tmp_path / "later" / "functions") as rings:
+        await after(rings, lambda: (tmp_path / "later" / "functions").mkdir(parents=True))
+
+
+async def test_a_name_that_is_no_text_ends_nothing(folder: Path) -> None:
+    """One file name that is no UTF-8 kills the library's watch: it is begun anew, and said once."""
+    async with watched(folder) as rings:
+        bad = os.fsencode(folder) + b"/bad-\xff.js"
+
+        def touch() -> None:
+            with open(bad, "wb") as file:  # noqa: PTH123 - a path in bytes
+                file.write(b"x")
+
+        await after(rings, touch)
+        await rings.quiet(1.5)
+        os.unlink(bad)  # noqa: PTH108 - a path in bytes
+        await rings.quiet(1.5)
+        await after(rings, lambda: (folder / "greet.js").write_text("2"))
+        assert len(rings.troubles) <= 1
+
+
+async def test_without_inotify_files_are_polled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's limit is used up: changes are noticed later, and somebody is told why, once."""
+    real = watchfiles.awatch
+
+    def limited(*paths: Path, force_polling: bool, **options: object) -> object:
+        if not force_polling:
+            raise OSError(28, "No space left on device (inotify watch limit)")
+        return real(*paths, force_polling=True, **{**options, "poll_delay_ms": 50})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watching, "awatch", limited)
+    async with watched(folder) as rings:
+        await after(rings, lambda: (folder / "another.js").write_text("a new file"))
+        assert len(rings.troubles) == 1
+        assert "polled every second" in rings.troubles[0]
+
+
+async def test_nothing_is_left_behind(folder: Path) -> None:
+    """Cancelled, it leaves no handle; and however often it is begun, the threads are those of a few, not of all."""
+    async with watched(folder):
+        pass
+    handles, threads = _handles(), threading.active_count()
+    for _ in range(5):
+        async with watched(folder):
+            pass
+    async with asyncio.timeout(5):
+        while _handles() > handles:  # noqa: ASYNC110 - handles end by themselves
+            await asyncio.sleep(0.05)
+    assert threading.active_count() <= threads + 4
+
+
+def _handles() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
