@@ -1,0 +1,211 @@
+"""The status that everybody sees, and the metrics made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kapso_sync.errors import ApiUnavailable, Call
+from kapso_sync.model import events
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.status import ConditionType, FunctionStatus, Status, status_document
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from kapso_sync.telemetry import StatusBoard
+from kapso_sync.telemetry.metrics import Metrics
+from tests.builders import CODE_B, OWNER, POLICY, desired, memory, owned, remote, unusable, want
+from tests.clock import VirtualClock
+
+READY, RECONCILING, STALLED, DRIFTED = ConditionType
+
+
+@dataclass(frozen=True)
+class Waiting:
+    slug: str
+    stalled: bool
+    retry_at: float
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def board(clock: VirtualClock) -> StatusBoard:
+    return StatusBoard(clock, "0.1.0", "https://example.com/acme/flows", redact=lambda text: text.replace("topsecret", "***"))
+
+
+def plan() -> Plan:
+    there = [remote("drifted", CODE_B), remote("fine")]
+    git = desired(want("drifted"), want("fine"), want("new"), unusable("broken"))
+    return make_plan(git, settle(there, memory(owned(remote("drifted"))), OWNER), POLICY)
+
+
+def report(**results: Outcome) -> Report:
+    steps = {step.slug: step for step in plan().steps}
+    usual = {
+        "broken": Outcome(steps["broken"], Result.INVALID, error="broken.js:3:1: syntax error"),
+        "drifted": Outcome(steps["drifted"], Result.DONE, "id-drifted", deployed=True),
+        "fine": Outcome(steps["fine"], Result.UNCHANGED, "id-fine"),
+        "new": Outcome(steps["new"], Result.FAILED, error="the deployment ended in `error` topsecret"),
+    }
+    return Report(plan(), tuple({**usual, **results}.values()), api_calls=7, seconds=1.5)
+
+
+def of(status: Status, slug: str) -> FunctionStatus:
+    return next(function for function in status.functions if function.slug == slug)
+
+
+def true_conditions(function: FunctionStatus) -> set[ConditionType]:
+    return {condition.type for condition in function.conditions if condition.status}
+
+
+def test_conditions_follow_a_pass(board: StatusBoard) -> None:
+    """Reconciling while it runs; afterwards each function stands as its outcome says."""
+    board.began("webhook")
+    board.planned(plan())
+    assert true_conditions(of(board.status(), "drifted")) == {RECONCILING, DRIFTED}
+    assert board.status().reconciling
+    board.ended(report())
+    status = board.status()
+    assert {function.slug: true_conditions(function) for function in status.functions} == {
+        "broken": {STALLED},
+        "drifted": {READY},
+        "fine": {READY},
+        "new": {RECONCILING},
+    }
+    assert [function.state for function in status.functions] == ["Stalled", "Ready", "Ready", "Reconciling"]
+    assert not status.in_sync
+    assert status.last_pass is not None
+    assert (status.last_pass.trigger, status.last_pass.exit_code, status.last_pass.api_calls) == ("webhook", 1, 7)
+
+
+def test_conditions_keep_their_beginning(board: StatusBoard, clock: VirtualClock) -> None:
+    """``since`` moves only when the condition itself changes."""
+    board.ended(report())
+    first = of(board.status(), "fine").condition(READY).since
+    clock._elapsed = 600.0
+    board.ended(report())
+    assert of(board.status(), "fine").condition(READY).since == first
+    step = of(board.status(), "fine")
+    board.ended(report(fine=Outcome(report().outcomes[2].step, Result.FAILED, error="no")))
+    assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
+
+
+def test_who_fails_too_often_is_stalled(board: StatusBoard, clock: VirtualClock) -> None:
+    """With the time of the next try."""
+    board.ended(report())
+    board.waiting(900.0, (Waiting("new", stalled=True, retry_at=clock.monotonic() + 900),))
+    function = of(board.status(), "new")
+    assert (function.state, function.condition(STALLED).reason) == ("Stalled", "FailedRepeatedly")
+    assert function.retry_at is not None
+    assert (function.retry_at - board.status().now).total_seconds() == 900
+
+
+def test_a_pass_that_failed_keeps_what_is_known(board: StatusBoard) -> None:
+    """Kapso is down: the functions stay as they were, and the error is told."""
+    board.ended(report())
+    board.began("interval")
+    board.failed(ApiUnavailable("no connection", call=Call("GET", "/functions"), hint="is it up?"))
+    status = board.status()
+    assert len(status.functions) == 4
+    assert status.last_pass is not None
+    assert (status.last_pass.error, status.last_pass.hint, status.last_pass.exit_code) == ("no connection", "is it up?", 69)
+
+
+def test_no_secret_is_shown(board: StatusBoard) -> None:
+    """Messages and events are redacted before they are kept."""
+    board(events.FunctionFailed(slug="new", error="said topsecret", error_type="X"))
+    board.ended(report())
+    assert "topsecret" not in json.dumps(status_document(board.status()))
+
+
+def test_the_last_events_are_kept_newest_first(board: StatusBoard) -> None:
+    """Twenty, in words; debug and counts are not among them."""
+    board(events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42))
+    for number in range(30):
+        board(events.DeploySucceeded(slug=f"f{number}", duration_ms=21_300))
+    status = board.status()
+    assert (len(status.events), status.events[0].slug, status.events[0].text) == (20, "f29", "live after 21.3 s")
+    assert status.budget is not None
+    assert (status.budget.limit, status.budget.remaining) == (100, 42)
+
+
+def test_running_deployments_show_since_when(board: StatusBoard) -> None:
+    """From the request to its end."""
+    board.planned(plan())
+    board(events.DeployStarted(slug="new"))
+    assert of(board.status(), "new").deploying_since is not None
+    board(events.DeployFailed(slug="new", error="no"))
+    assert of(board.status(), "new").deploying_since is None
+
+
+async def test_changes_and_passes_can_be_waited_for(board: StatusBoard) -> None:
+    """By the page, and by who asked for a pass."""
+    import asyncio
+
+    changed, passed = asyncio.create_task(board.changed()), asyncio.create_task(board.passed())
+    await asyncio.sleep(0)
+    board.ended(report())
+    await changed
+    assert await passed == 1
+
+
+@pytest.mark.parametrize("event", [v for v in vars(events).values() if isinstance(v, type) and dataclasses.is_dataclass(v)])
+def test_every_event_has_words(event: type) -> None:
+    """Nothing that happens is shown as a Python name."""
+    from kapso_sync.telemetry.words import event_line
+
+    if not isinstance(getattr(event, "name", None), str):
+        pytest.skip("a base of events")
+    samples = {"str": "x", "int": 1, "float": 1.0, "int | None": 1, "float | None": 1.0}
+    values = {
+        field.name: samples.get(
+            str(field.type), ("x",) if "tuple" in str(field.type) else {} if "Mapping" in str(field.type) else "x"
+        )
+        for field in dataclasses.fields(event)
+    }
+    line = event_line(event(**values))
+    assert line
+    assert "_" not in line
+    assert "\n" not in line
+
+
+def test_metrics_have_the_documented_names_and_count(board: StatusBoard) -> None:
+    """Names are what dashboards and alerts are built on."""
+    metrics = Metrics("0.1.0", board.status)
+    for event in (
+        events.DriftDetected(slug="drifted", fields=("code", "name")),
+        events.DeploySucceeded(slug="drifted", duration_ms=1500),
+        events.DeployFailed(slug="new", error="no"),
+        events.DeployTimedOut(slug="new", timeout_s=180),
+        events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42),
+        events.ApiCalled(method="GET", route="/functions", status=None, duration_ms=5),
+        events.TriggerReceived(trigger="webhook"),
+        events.ReconcileFailed(error="x", error_type="X"),
+    ):
+        metrics(event)
+    board.planned(plan())
+    board.ended(report())
+    text, kind = metrics.exposition()
+    assert kind.startswith("text/plain")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+    assert samples["kapso_sync_drift_total", "code", "drifted"] == 1
+    assert samples["kapso_sync_deploy_total", "timed_out"] == 1
+    assert samples["kapso_sync_functions", "Ready"] == 2
+    assert samples["kapso_sync_function_ready", "new"] == 0
+    assert samples["kapso_sync_api_rate_limit_remaining",] == 42
+    assert samples["kapso_sync_api_requests_total", "/functions", "GET", "none"] == 1
+    assert samples["kapso_sync_triggers_total", "webhook"] == 1
+    assert samples["kapso_sync_source_info", "c0ffee"] == 1
+    assert samples["kapso_sync_reconcile_total", "error"] == 1

@@ -1,0 +1,93 @@
+"""A daemon's log: nothing where nothing happens, a lasting failure when it begins, changes and ends."""
+
+from __future__ import annotations
+
+from kapso_sync.model import events
+from kapso_sync.model.events import Event, Level
+from kapso_sync.telemetry import QuietLog
+
+STARTED = events.ReconcileStarted(trigger="interval")
+SAME = events.SourceUnchanged(revision="c0ffee")
+PLANNED = events.PlanComputed(summary={}, functions=())
+
+
+def finished(**counts: int) -> events.ReconcileFinished:
+    names = ("created", "updated", "deployed", "deleted", "adopted", "unchanged", "failed", "blocked", "drifted", "api_calls")
+    return events.ReconcileFinished(**{name: counts.get(name, 0) for name in names}, duration_ms=5)
+
+
+class Reader:
+    """What a log shows, pass by pass."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.log = QuietLog(lambda event, level: self.lines.append((event.name, str(level))))
+
+    def read(self, *told: Event) -> list[tuple[str, str]]:
+        self.lines.clear()
+        for event in told:
+            self.log(event)
+        return list(self.lines)
+
+
+def failed(error: str) -> events.FunctionFailed:
+    return events.FunctionFailed(slug="greet", error=error, error_type="ApiRejected")
+
+
+def test_a_pass_without_news_is_one_debug_line() -> None:
+    """In sync and unchanged: nothing at info, and nothing but the end at debug."""
+    assert Reader().read(STARTED, SAME, PLANNED, finished(unchanged=5)) == [("reconcile.finished", str(Level.DEBUG))]
+
+
+def test_a_pass_with_news_is_told_in_full_and_in_order() -> None:
+    """What was held back comes first, once there is something to tell."""
+    plan = events.PlanComputed(summary={"update": 1}, functions=({"slug": "greet", "action": "update"},))
+    names = [name for name, _ in Reader().read(STARTED, SAME, plan, events.DeployStarted(slug="greet"), finished(updated=1))]
+    assert names == ["reconcile.started", "source.unchanged", "plan.computed", "deploy.started", "reconcile.finished"]
+
+
+def test_a_lasting_failure_is_told_when_it_begins_changes_and_ends() -> None:
+    """And counted in between."""
+    reader = Reader()
+    assert ("function.failed", "error") in reader.read(STARTED, PLANNED, failed("no"), finished(failed=1))
+    for _ in range(3):
+        assert reader.read(STARTED, PLANNED, failed("no"), finished(failed=1)) == [("reconcile.finished", "debug")]
+    assert ("function.failed", "error") in reader.read(STARTED, PLANNED, failed("otherwise"), finished(failed=1))
+    ended: list[Event] = []
+    reader.log._log = lambda event, _: ended.append(event)
+    for event in (STARTED, PLANNED, finished(unchanged=1)):
+        reader.log(event)
+    (over,) = [event for event in ended if isinstance(event, events.FailureEnded)]
+    assert (over.failure, over.slug, over.error, over.times) == ("function.failed", "greet", "otherwise", 1)
+
+
+def test_an_api_that_is_down_for_an_hour_makes_two_lines() -> None:
+    """One when it begins and one when it is over."""
+    reader = Reader()
+    down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
+    lines = [line for _ in range(60) for line in reader.read(STARTED, down)]
+    lines += reader.read(STARTED, SAME, PLANNED, finished(unchanged=5))
+    assert [line for line in lines if line[1] != "debug"] == [("reconcile.failed", "error"), ("failure.ended", "info")]
+
+
+def test_two_functions_of_one_failure_are_two() -> None:
+    """One of them recovers: that one is over."""
+    reader = Reader()
+    other = events.FunctionFailed(slug="other", error="no", error_type="ApiRejected")
+    reader.read(STARTED, failed("no"), other, finished(failed=2))
+    assert reader.read(STARTED, other, finished(failed=1)) == [("reconcile.finished", "debug"), ("failure.ended", "info")]
+
+
+def test_warnings_of_the_plan_are_told_when_they_change() -> None:
+    """The same stray file is not news in every pass, and nobody is told that a warning is over."""
+    reader = Reader()
+    warning = events.PlanNotice(code="unlisted-file", message="1 code file is named by no entry: x.js")
+    assert ("plan.warning", "warning") in reader.read(STARTED, PLANNED, warning, finished())
+    assert reader.read(STARTED, PLANNED, warning, finished()) == [("reconcile.finished", "debug")]
+    assert reader.read(STARTED, PLANNED, finished()) == [("reconcile.finished", "debug")]
+    assert ("plan.warning", "warning") in reader.read(STARTED, PLANNED, warning, finished())
+
+
+def test_between_passes_everything_is_told() -> None:
+    """Suspensions, signals, the daemon's own troubles."""
+    assert Reader().read(events.Suspended(reason="x"), events.Resumed()) == [("suspended", "warning"), ("resumed", "info")]
