@@ -18,7 +18,9 @@ from watchfiles import Change, awatch
 
 from kapso_sync.model.clock import Clock
 
-STEP_MS = 20
+STEP_MS = 100
+"""The library looks for events this often, and hands them over once such a step was quiet."""
+
 CHECK_SECONDS = 1.0
 """How often it is checked what the path leads to."""
 
@@ -107,8 +109,8 @@ class FileWatcher:
             *dict.fromkeys(folders),
             watch_filter=_matters if names is None else lambda _, path: path in names,
             debounce=STEP_MS * 2,
-            step=STEP_MS,
-            rust_timeout=500,
+            step=STEP_MS if names is None else STEP_MS * 3,
+            rust_timeout=5000,
             recursive=names is None,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,
@@ -116,12 +118,12 @@ class FileWatcher:
         )
         async with contextlib.aclosing(events) as changes:
             async for batch in changes:
-                self._touch()
+                self._touch(STEP_MS / 1000)
                 if any(change is Change.added and _is_folder(path) for change, path in batch):
                     asyncio.get_running_loop().call_later(NESTED_SECONDS, self._touch)
 
-    def _touch(self) -> None:
-        self._last = self._clock.monotonic()
+    def _touch(self, ago: float = 0.0) -> None:
+        self._last = self._clock.monotonic() - ago
         self._dirty.set()
 
     async def _ring(self) -> None:

@@ -5,7 +5,7 @@ differently; `schema` says what a manifest looks like, and makes the JSON Schema
 with places; `entries` and `folders` make entries of both layouts; `reader` puts them together.
 """
 
-from kapso_sync.manifest.reader import read_manifest, unlisted_files
+from kapso_sync.manifest.reader import Parsed, read_manifest, unlisted_files
 from kapso_sync.manifest.schema import json_schema
 
-__all__ = ["json_schema", "read_manifest", "unlisted_files"]
+__all__ = ["Parsed", "json_schema", "read_manifest", "unlisted_files"]

@@ -26,13 +26,18 @@ _CREDENTIAL = re.compile(
 )
 
 
-def read_manifest(snapshot: Snapshot, *, expected: bool = False) -> Manifest:
+Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
+"""Sound manifests that were read before, by name and content."""
+
+
+def read_manifest(snapshot: Snapshot, *, expected: bool = False, known: Parsed | None = None) -> Manifest:
     """Return what the folder declares.
 
-    ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. Raises
-    `ManifestInvalid` with every problem of the manifest; a file that is missing or unreadable is only its own function's.
+    ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. ``known``
+    remembers the last sound manifest, so that one which did not change is not parsed again. Raises `ManifestInvalid` with
+    every problem of the manifest; a file that is missing or unreadable is only its own function's.
     """
-    document, model = _read_file(snapshot)
+    document, model = _read_file(snapshot, {} if known is None else known)
     folders = list(read_folders(snapshot.files))
     if document is None and (expected or not folders):
         raise ManifestInvalid([_missing(snapshot, expected=expected)])
@@ -53,7 +58,7 @@ def read_manifest(snapshot: Snapshot, *, expected: bool = False) -> Manifest:
     return assembly.manifest(present=document is not None)
 
 
-def _read_file(snapshot: Snapshot) -> tuple[Document | None, ManifestModel | None]:
+def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, ManifestModel | None]:
     found = [name for name in MANIFEST_NAMES if name in snapshot.files]
     if not found:
         return None, None
@@ -65,13 +70,19 @@ def _read_file(snapshot: Snapshot) -> tuple[Document | None, ManifestModel | Non
     file = snapshot.files[name]
     if file.content is None:
         raise ManifestInvalid([Problem("unreadable-file", f"{name} {file.problem}", Location(name))])
+    if (name, file.content) in known:
+        return known[name, file.content]
     document = read_document(name, file.content)
     if document.value is None and not document.problems:
         hint = "start with `version: 1` and `functions:`"
         document.problems.append(Problem("empty", "the manifest is empty", Location(name, 1, 1), hint))
     if document.problems:
         raise ManifestInvalid(sorted(document.problems, key=_position))
-    return document, check(document, ManifestModel)
+    model = check(document, ManifestModel)
+    known.clear()
+    if model is not None and not document.problems:
+        known[name, file.content] = document, model
+    return document, model
 
 
 def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:

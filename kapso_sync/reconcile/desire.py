@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kapso_sync.build import Builder, imported_files
-from kapso_sync.manifest import read_manifest, unlisted_files
+from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
@@ -16,10 +16,11 @@ class Desire:
         """``notices`` are warnings about something else, which everyone who reads a plan should see as well."""
         self._builder = builder
         self._notices = notices
+        self._parsed: Parsed = {}
 
     def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
-        manifest = read_manifest(snapshot, expected=memory.manifest_present)
+        manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
         functions, unusable = self._builder.build(manifest.entries, snapshot.files)
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
         used = imported_files(manifest.entries, snapshot.files)

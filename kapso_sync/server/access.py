@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 from collections.abc import Callable
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,10 +26,11 @@ HEADERS = {
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics", "/hooks/git"})
+"""What kubelets, scrapers and git hosts ask for, under whatever name they know us by."""
 
 
 class SafeHeaders:
-    """Middleware that puts the headers on every answer, errors included."""
+    """Middleware that puts the headers on every answer of the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,22 +48,48 @@ class SafeHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
+class OwnNames:
+    """Middleware against DNS rebinding: on loopback only our own names are answered.
+
+    Else a page elsewhere, whose name was made to lead to loopback, could read ours through a browser on this machine.
+    """
+
+    def __init__(self, app: ASGIApp, *, public: bool) -> None:
+        self._app = app
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        if scope["type"] != "http" or self._public or scope["path"] in _ANY_HOST or _is_ours(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        else:
+            await error(403, "ask for this server by its own name: localhost")(scope, receive, send)
+
+
+class Json(JSONResponse):
+    """JSON of any text, half characters included: what people wrote must not keep a status from being shown."""
+
+    def render(self, content: object) -> bytes:
+        """Return the body."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
 def error(status: int, text: str, **headers: str) -> Response:
     """Return an error as JSON."""
-    return JSONResponse({"error": text}, status, headers=headers)
+    return Json({"error": text}, status, headers=headers)
 
 
-def foreign_host(request: Request, *, public: bool) -> bool:
-    """Tell whether a page elsewhere makes a browser here talk to us: on loopback only our own names are answered."""
-    host = request.headers.get("host", "")
-    name = host if host.startswith("[") and host.endswith("]") else host.rpartition(":")[0] or host
-    return not public and request.url.path not in _ANY_HOST and name.lower() not in _LOOPBACK
+def _is_ours(headers: Headers) -> bool:
+    host = headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.lower() in _LOOPBACK
 
 
 def may_act(request: Request, token: Callable[[], str]) -> bool:
     """Tell whether the request carries the admin token as bearer."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and _same(given.strip(), token())
+    # Starlette reads headers as Latin-1: this gives back the bytes that were sent.
+    return scheme.lower() == "bearer" and _same(given.strip().encode("latin-1"), token())
 
 
 def may_look(request: Request, token: Callable[[], str]) -> bool:
@@ -72,11 +100,12 @@ def may_look(request: Request, token: Callable[[], str]) -> bool:
     if scheme.lower() != "basic":
         return False
     try:
-        _, _, password = base64.b64decode(given, validate=True).decode("utf-8").partition(":")
+        _, _, password = base64.b64decode(given, validate=True).partition(b":")
     except ValueError:
         return False
     return _same(password, token())
 
 
-def _same(given: str, wanted: str) -> bool:
-    return bool(given) and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode("utf-8"))
+def _same(given: bytes, wanted: str) -> bool:
+    """Compare in constant time, as bytes: the library refuses text beyond ASCII. An empty token opens nothing."""
+    return bool(given) and bool(wanted) and hmac.compare_digest(given, wanted.encode("utf-8"))

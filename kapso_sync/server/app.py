@@ -14,20 +14,30 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.status import Status, status_document
-from kapso_sync.server.access import SafeHeaders, error, foreign_host, may_act, may_look
-from kapso_sync.server.hooks import Ping, Refused, concerns, read_hook
+from kapso_sync.server.access import HEADERS, Json, OwnNames, SafeHeaders, error, may_act, may_look
+from kapso_sync.server.body import read_body
+from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
 from kapso_sync.server.page import render_page
 
-LARGEST_BODY = 1024 * 1024
-BODY_SECONDS = 10.0
 HEARTBEAT = 15.0
+"""Seconds after which a quiet event stream says that it is still there."""
+
+GATHERING = 0.2
+"""Seconds that changes are gathered for: many in a moment are one for who looks."""
+
+STREAMS = 100
+"""So many people may look on at a time."""
+
 REMEMBERED = 1000
 """So many delivery ids are kept, to answer a replay without another look."""
+
+LONGEST_SUSPENSION = 365 * 86400
 
 STATIC = Path(__file__).with_name("static")
 
@@ -72,11 +82,14 @@ def make_app(deps: ServerDeps) -> Starlette:
         Route("/api/suspend", server.suspend, methods=["POST"]),
         Route("/api/resume", server.resume, methods=["POST"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        middleware=[Middleware(SafeHeaders)],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        middleware=[Middleware(SafeHeaders), Middleware(OwnNames, public=deps.public)],
+        exception_handlers={HTTPException: _http_error, KapsoSyncError: _told_error, Exception: _internal_error},
     )
+    # A redirect would be built from the Host header, which anybody can choose.
+    app.router.redirect_slashes = False
+    return app
 
 
 @dataclass
@@ -85,6 +98,7 @@ class _Server:
 
     deps: ServerDeps
     seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
         """Tell whether the daemon itself is well."""
@@ -102,11 +116,11 @@ class _Server:
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""
-        return self._closed(request) or JSONResponse(status_document(self.deps.status()))
+        return self._closed(request) or Json(status_document(self.deps.status()))
 
     async def page(self, request: Request) -> Response:
         """Return the status page."""
-        return self._closed(request) or HTMLResponse(render_page(self.deps.status()))
+        return self._closed(request) or HTMLResponse(render_page(self.deps.status()).encode("utf-8", "replace"))
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""
@@ -118,27 +132,41 @@ class _Server:
 
     async def events(self, request: Request) -> Response:
         """Return server-sent events: one for each change of the status."""
-        return self._closed(request) or StreamingResponse(self._changes(), media_type="text/event-stream")
+        if (closed := self._closed(request)) is not None:
+            return closed
+        if self.streams >= STREAMS:
+            return error(503, "too many look on already", **{"Retry-After": "10"})
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        return StreamingResponse(self._changes(), media_type="text/event-stream")
 
     async def _changes(self) -> AsyncIterator[str]:
-        yield "retry: 3000\n\n"
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT):
-                    await self.deps.changed()
-            except TimeoutError:
-                yield ": still here\n\n"
-            else:
+        waiting = asyncio.ensure_future(self.deps.changed())
+        self.streams += 1
+        try:
+            yield "retry: 3000\n\n"
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
+                if not done:
+                    yield ": still here\n\n"
+                    continue
+                # The next change is waited for before this one is told: none can fall in between.
+                waiting = asyncio.ensure_future(self.deps.changed())
+                await self.deps.clock.sleep(GATHERING)
                 yield "event: changed\ndata: {}\n\n"
-                # Many changes in a moment are one for who looks.
-                await self.deps.clock.sleep(0.2)
+        finally:
+            self.streams -= 1
+            waiting.cancel()
 
     async def hook(self, request: Request) -> Response:
         """Take a push; it only rings the bell, and is answered before any work."""
-        secret = self.deps.webhook_secret()
-        if secret is None:
+        try:
+            secret = self.deps.webhook_secret()
+        except KapsoSyncError:
+            return error(503, "the webhook's secret cannot be read at the moment")
+        if not secret:
             return error(404, "no webhook is configured")
-        body = await _body(request)
+        body = await read_body(request)
         if isinstance(body, Response):
             return body
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -146,15 +174,21 @@ class _Server:
         if isinstance(verdict, Refused):
             return error(verdict.status, verdict.reason)
         if isinstance(verdict, Ping):
-            return JSONResponse({"pong": True})
+            return Json({"pong": True})
         delivery = verdict.delivery or uuid.uuid4().hex
-        if self._replayed(verdict.delivery):
-            return JSONResponse({"delivery": delivery, "ignored": "this delivery was taken before"}, 202)
-        ignored = concerns(verdict, *self.deps.watched())
+        ignored = self._ignored(verdict)
         if ignored is not None:
-            return JSONResponse({"delivery": delivery, "ignored": ignored}, 202)
+            return Json({"delivery": delivery, "ignored": ignored}, 202)
         self.deps.trigger("webhook")
-        return JSONResponse({"delivery": delivery}, 202)
+        return Json({"delivery": delivery}, 202)
+
+    def _ignored(self, verdict: Ignored | Push) -> str | None:
+        if isinstance(verdict, Ignored):
+            return verdict.reason
+        elsewhere = concerns(verdict, *self.deps.watched())
+        if elsewhere is None and self._replayed(verdict.delivery):
+            return "this delivery was taken before"
+        return elsewhere
 
     def _replayed(self, delivery: str | None) -> bool:
         if delivery is None:
@@ -171,21 +205,26 @@ class _Server:
             return closed
         if request.query_params.get("wait") not in ("1", "true"):
             self.deps.trigger("reconcile")
-            return JSONResponse({"accepted": True}, 202)
-        # A pass that runs already may have read the source before this request: the one after it is awaited.
+            return Json({"accepted": True}, 202)
+        code = await _while_connected(request, self._pass_from_now())
+        return Json({"exit_code": code, "status": status_document(self.deps.status())}, 202)
+
+    async def _pass_from_now(self) -> int:
+        """Ask for a pass and wait for its end; one that runs already may have read the source before, and does not count."""
         running = self.deps.status().reconciling
         passed = asyncio.ensure_future(self.deps.passed())
-        self.deps.trigger("reconcile")
-        code = await passed
-        if running:
-            code = await self.deps.passed()
-        return JSONResponse({"exit_code": code, "status": status_document(self.deps.status())}, 202)
+        try:
+            self.deps.trigger("reconcile")
+            code = await passed
+        finally:
+            passed.cancel()
+        return await self.deps.passed() if running else code
 
     async def suspend(self, request: Request) -> Response:
         """Stop writing: ``{"reason": "…", "for_seconds": 7200}``."""
         if (closed := self._admin(request)) is not None:
             return closed
-        body = await _body(request)
+        body = await read_body(request)
         if isinstance(body, Response):
             return body
         try:
@@ -193,52 +232,63 @@ class _Server:
             reason, seconds = asked["reason"], asked.get("for_seconds")
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             return error(400, "expected a JSON object with a reason")
-        if not isinstance(reason, str) or not reason.strip() or len(reason) > 500:
+        if not isinstance(reason, str) or not reason.strip() or len(reason) > 500 or not _is_text(reason):
             return error(400, "reason: expected some text, of at most 500 characters")
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (number and 0 < seconds <= 365 * 86400):
-            return error(400, "for_seconds: expected a number above 0, or null")
+        if seconds is not None and not (number and 0 < seconds <= LONGEST_SUSPENSION):
+            return error(400, "for_seconds: expected a number above 0, at most a year, or null for until somebody resumes")
         self.deps.suspend(" ".join(reason.split()), seconds)
-        return JSONResponse({"suspended": True}, 202)
+        return Json({"suspended": True}, 202)
 
     async def resume(self, request: Request) -> Response:
         """Write again."""
         if (closed := self._admin(request)) is not None:
             return closed
         self.deps.resume()
-        return JSONResponse({"suspended": False}, 202)
+        return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:
-        if foreign_host(request, public=self.deps.public):
-            return error(403, "ask for this server by its own name")
-        if self.deps.public and not may_look(request, self.deps.admin_token):
-            return error(401, "the admin token is needed", **{"WWW-Authenticate": 'Basic realm="kapso-sync", charset="UTF-8"'})
-        return None
+        """Refuse who may not look; on loopback everybody may."""
+        if not self.deps.public:
+            return None
+        return self._refused(may_look, request, 'Basic realm="kapso-sync", charset="UTF-8"')
 
     def _admin(self, request: Request) -> Response | None:
-        if foreign_host(request, public=self.deps.public):
-            return error(403, "ask for this server by its own name")
-        if not may_act(request, self.deps.admin_token):
-            return error(401, "the admin token is needed", **{"WWW-Authenticate": "Bearer"})
-        return None
+        """Refuse who may not act: it takes a header that no browser sends by itself."""
+        return self._refused(may_act, request, "Bearer")
+
+    def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
+        try:
+            allowed = may(request, self.deps.admin_token)
+        except KapsoSyncError:
+            return error(503, "the admin token cannot be read at the moment")
+        return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
 
 
-async def _body(request: Request) -> bytes | Response:
-    """Return the whole body; 413 beyond the limit, announced or not, and 408 for one that does not arrive in time."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > LARGEST_BODY:
-        return error(413, "the body is larger than 1 MiB", Connection="close")
-    parts, size = [], 0
+async def _while_connected(request: Request, work: Awaitable[int]) -> int | None:
+    """Return what comes of the work, or None once nobody waits for it any more."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > LARGEST_BODY:
-                    return error(413, "the body is larger than 1 MiB", Connection="close")
-                parts.append(part)
-    except TimeoutError:
-        return error(408, "the body did not arrive in time", Connection="close")
-    return b"".join(parts)
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether it can be written down: JSON may carry half a character."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _http_error(_: Request, problem: Exception) -> Response:
@@ -247,5 +297,11 @@ async def _http_error(_: Request, problem: Exception) -> Response:
     return error(status, {404: "not found", 405: "method not allowed"}.get(status, "the request cannot be served"), **headers)
 
 
+async def _told_error(_: Request, problem: Exception) -> Response:
+    """Say what the daemon could not do; only who was let in gets so far."""
+    return error(503, problem.message if isinstance(problem, KapsoSyncError) else str(problem))
+
+
 async def _internal_error(_: Request, __: Exception) -> Response:
-    return error(500, "something went wrong here; the log may say more")
+    """Starlette answers these outside of all middleware."""
+    return error(500, "something went wrong here; the log may say more", **HEADERS)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 TOLERANCE = 300.0
 """Seconds that a signed timestamp may differ from our clock."""
@@ -34,16 +34,33 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """It is theirs, and tells of something else than a push."""
+
+    delivery: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
-    """Somebody pushed. ``refs`` are full names, or plain branch names; empty where the payload names none."""
+    """Somebody pushed. ``refs`` are full names, or plain branch names; empty where the payload names none.
+
+    ``default_branch`` is what the provider calls the repository's default, where it says.
+    """
 
     delivery: str | None
     repositories: tuple[str, ...]
     refs: tuple[str, ...]
+    default_branch: str | None = None
 
 
-def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused | Ping | Push:
-    """Return what a request to the hook means. ``now`` is Unix time, for signatures that carry a timestamp."""
+def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused | Ping | Ignored | Push:
+    """Return what a request to the hook means. ``now`` is Unix time, for signatures that carry a timestamp.
+
+    ``headers`` are by lower-case name, read as Latin-1. ``secret`` must not be empty: anybody can sign with nothing.
+    """
+    if not secret:
+        return Refused(404, "no webhook is configured")
     key = secret.encode("utf-8")
     problem = _signature_problem(headers, body, key, now)
     if problem is not None:
@@ -55,7 +72,14 @@ def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused
     payload = _payload(headers, body)
     if isinstance(payload, Refused):
         return payload
-    return Push(delivery, _repositories(payload), _refs(payload))
+    if event not in _PUSHES and not (event == "system hook" and payload.get("event_name") in _SYSTEM_PUSHES):
+        return Ignored(delivery, "not a push")
+    return Push(delivery, _repositories(payload), _refs(payload), _default_branch(payload))
+
+
+_PUSHES = frozenset({"push", "push hook", "tag push hook", "repo:push", "repo:refs_changed", "mirror:repo_synchronized"})
+_SYSTEM_PUSHES = frozenset({"push", "tag_push", "repository_update"})
+"""GitLab's system hooks share one event header."""
 
 
 def _signature_problem(headers: Headers, body: bytes, key: bytes, now: float) -> str | None:
@@ -99,7 +123,7 @@ def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) ->
         raw = base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else key
     except ValueError:
         return "the secret is no whsec_ key"
-    signed = f"{identity}.{stamp}.".encode("utf-8", "surrogateescape") + body
+    signed = _sent(identity) + f".{stamp}.".encode("ascii") + body
     wanted = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode("ascii")
     given = [part.partition(",") for part in value.split()]
     problems = [_same(signature, wanted) for version, _, signature in given if version == "v1"]
@@ -111,7 +135,15 @@ def _same(given: str, wanted: str | bytes) -> str | None:
     expected = wanted.encode("utf-8") if isinstance(wanted, str) else wanted
     if not given:
         return "an empty signature"
-    return None if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected) else "wrong signature"
+    return None if hmac.compare_digest(_sent(given), expected) else "wrong signature"
+
+
+def _sent(value: str) -> bytes:
+    """Return the bytes of a header: servers read them as Latin-1."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
 
 
 _CHECKS: Mapping[str, Callable[[Headers, str, bytes, bytes, float], str | None]] = {
@@ -147,10 +179,13 @@ def _event(headers: Headers) -> str:
 
 
 def _payload(headers: Headers, body: bytes) -> Mapping[str, Any] | Refused:
-    if headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded":
-        return Refused(400, "send the payload as application/json")
     try:
-        payload = json.loads(body, parse_constant=_no_constant)
+        # GitHub's and Gitea's forms offer both kinds; the signature is over the body as it was sent.
+        if headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+            text = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10).get("payload", [""])[0]
+        else:
+            text = body.decode("utf-8")
+        payload = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return Refused(400, "the payload is not JSON")
     return payload if isinstance(payload, dict) else Refused(400, "the payload is not a JSON object")
@@ -187,15 +222,30 @@ def _refs(payload: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(change, dict):
             sides = [change.get("new"), change.get("old"), change.get("ref")]
             names = [side.get("name") or side.get("id") for side in sides if isinstance(side, dict)]
-            refs += [name for name in [*names, change.get("refId")] if isinstance(name, str)]
+            refs += [name for name in [*names, change.get("ref"), change.get("refId")] if isinstance(name, str)]
     return tuple(dict.fromkeys(refs))
 
 
+def _default_branch(payload: Mapping[str, Any]) -> str | None:
+    """Return what is called the default branch; GitLab says it of the project, Bitbucket of the repository's main branch."""
+    for place in (payload.get("repository"), payload.get("project")):
+        if isinstance(place, dict):
+            main = place.get("mainbranch")
+            name = place.get("default_branch") or (main.get("name") if isinstance(main, dict) else None)
+            if isinstance(name, str) and name:
+                return name
+    return None
+
+
 def concerns(push: Push, location: str, ref: str | None) -> str | None:
-    """Return why a push is none of our business, or None. ``ref`` None: any ref may be the default branch."""
+    """Return why a push is none of our business, or None.
+
+    ``ref`` None: the default branch is watched, whichever that is; any ref may be it unless the payload says which one is.
+    """
     if push.repositories and not any(same_repository(address, location) for address in push.repositories):
         return "another repository"
-    if ref is not None and push.refs and not any(_plain(name) == _plain(ref) for name in push.refs):
+    watched = ref or push.default_branch
+    if watched is not None and push.refs and not any(_plain(name) == _plain(watched) for name in push.refs):
         return "another ref"
     return None
 
@@ -210,15 +260,15 @@ def same_repository(left: str, right: str) -> bool:
 
 
 def _identity(address: str) -> str:
+    """Return host and path in one spelling. Case in paths is ignored as most hosts do: a hint too many costs one look."""
     if "://" in address:
         try:
             parts = urlsplit(address)
-            host, path = (parts.hostname or "").lower(), parts.path
+            host, path = parts.hostname or "", parts.path
         except ValueError:
             return address
-    elif "@" in address.partition("/")[0] and ":" in address:
-        host, _, path = address.partition("@")[2].partition(":")
-        host = host.lower()
+    elif ":" in address.partition("/")[0]:  # ssh as scp has it, with or without a user
+        host, _, path = address.rpartition("@")[2].partition(":")
     else:
         host, path = "", address
     return f"{host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()

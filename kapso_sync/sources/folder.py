@@ -24,8 +24,17 @@ class _Seen:
 
     path: str
     target: str
-    stamp: tuple[int, int, int] | None
+    stamp: tuple[int, int, int, int] | None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a file that was seen so, and how often."""
+
+    seen: _Seen
+    file: SourceFile
+    reads: int
 
 
 class FolderSource:
@@ -47,6 +56,7 @@ class FolderSource:
         self._describe = describe
         self._last: str | None = None
         self._found: Snapshot | None = None
+        self._read_before: dict[str, _Read] = {}
 
     def home(self) -> str:
         """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
@@ -83,11 +93,25 @@ class FolderSource:
             root = Path(os.path.realpath(self._root))
             home, path = self._home(root)
             before = list(_listing(home))
-            files = {seen.path: _load(seen) for seen in before}
+            files = {seen.path: self._file(seen) for seen in before}
             if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
+                self._read_before = {path: self._read_before[path] for path in files}
                 revision = Revision(folder_digest(files), described=self._describe())
                 return Snapshot(str(self._root), revision, path, files)
         raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
+
+    def _file(self, seen: _Seen) -> SourceFile:
+        """Return a file's content; one that showed no change in two looks is not read a third time.
+
+        The change time cannot be set by hand, but it is coarse: a second read finds what was written within the same tick.
+        """
+        known = self._read_before.get(seen.path)
+        same = known is not None and known.seen == seen
+        if known is not None and same and known.reads > 1:
+            return known.file
+        file = _load(seen)
+        self._read_before[seen.path] = _Read(seen, file, known.reads + 1 if known is not None and same else 1)
+        return file
 
     def _home(self, root: Path) -> tuple[Path, str]:
         if not root.is_dir():
@@ -117,16 +141,26 @@ def _listing(home: Path) -> Iterator[_Seen]:
             raise SourceUnavailable(f"{where} cannot be read: {error.strerror}", hint="the next pass tries again") from error
         for name in names:
             path = f"{folder}/{name}" if folder else name
-            full = home / path
-            real = os.path.realpath(full)
-            inside = Path(real).is_relative_to(home)
-            if inside and os.path.isdir(real):  # noqa: PTH112 - a path that may not be text
-                if is_entered(name) and not full.is_symlink():
+            full = f"{home}{os.sep}{path}"
+            link, folder_found = _kind(full)
+            real = os.path.realpath(full) if link else full
+            inside = not link or Path(real).is_relative_to(home)
+            if inside and (folder_found or (link and os.path.isdir(real))):  # noqa: PTH112 - a path that may not be text
+                if is_entered(name) and not link:
                     pending.append(path)
             elif is_read(name):
                 count += 1
                 check_count(count, str(home))
                 yield _look(path, real, inside=inside)
+
+
+def _kind(full: str) -> tuple[bool, bool]:
+    """Tell whether it is a link, and whether it is a folder."""
+    try:
+        mode = os.lstat(full).st_mode
+    except OSError:
+        return False, False
+    return stat.S_ISLNK(mode), stat.S_ISDIR(mode)
 
 
 def _look(path: str, real: str, *, inside: bool) -> _Seen:
@@ -136,7 +170,7 @@ def _look(path: str, real: str, *, inside: bool) -> _Seen:
         found = os.stat(real)  # noqa: PTH116 - a path that may not be text
     except OSError as error:
         return _Seen(path, real, None, f"cannot be read: {error.strerror}")
-    stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+    stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
     if not stat.S_ISREG(found.st_mode):
         return _Seen(path, real, stamp, "is not a regular file")
     return _Seen(path, real, stamp, too_large(path, found.st_size))
@@ -148,7 +182,7 @@ def _load(seen: _Seen) -> SourceFile:
     try:
         descriptor = os.open(seen.target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            size = seen.stamp[1] if seen.stamp else 0
+            size = seen.stamp[2] if seen.stamp else 0
             return SourceFile(seen.path, file.read(size + 1))
     except OSError as error:
         return SourceFile(seen.path, None, f"cannot be read: {error.strerror}")

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,7 @@ class GitSource:
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
         self._found: _Head | None = None
+        self._contents: dict[bytes, bytes] = {}
 
     async def home(self) -> str:
         """Return the functions folder inside the repository, empty for its root; raises like `fetch`.
@@ -230,7 +231,9 @@ class GitSource:
             commit = repository.commit(commit_id)
             _content(commit)
             tree, path = self._home(commit.tree)
-            files = {file.path: file for file in _files(tree)}
+            fresh: dict[bytes, bytes] = {}
+            files = {file.path: file for file in _files(tree, self._contents, fresh)}
+            self._contents = fresh
             author, message = commit.author.name, str(commit.message)
             revision = Revision(
                 commit.hexsha,
@@ -268,7 +271,8 @@ class _Broken(Exception):
     """The mirror holds something unreadable."""
 
 
-def _files(home: Tree) -> Iterator[SourceFile]:
+def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
+    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again."""
     pending, count = [("", home)], 0
     while pending:
         prefix, tree = pending.pop()
@@ -282,16 +286,22 @@ def _files(home: Tree) -> Iterator[SourceFile]:
             elif is_read(name) or item.mode == _SUBMODULE:
                 count += 1
                 check_count(count, str(home.path) or "the repository")
-                yield _file(path, item)
+                yield _file(path, item, known, fresh)
 
 
-def _file(path: str, blob: Blob) -> SourceFile:
+def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> SourceFile:
     if blob.mode == _SUBMODULE:
         return SourceFile(path, None, "is a submodule, which is not followed")
     if blob.mode == _LINK:
         return SourceFile(path, None, "is a symbolic link, which is not followed in a repository")
-    problem = too_large(path, blob.size)
-    return SourceFile(path, None if problem else _content(blob), problem)
+    content = known.get(blob.binsha)
+    if content is None:
+        problem = too_large(path, blob.size)
+        if problem is not None:
+            return SourceFile(path, None, problem)
+        content = _content(blob)
+    fresh[blob.binsha] = content
+    return SourceFile(path, content)
 
 
 def _content(item: Commit | Tree | Blob) -> bytes:

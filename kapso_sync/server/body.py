@@ -1,0 +1,47 @@
+"""Reading a request's body: so much, so long, and not a byte more."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from kapso_sync.server.access import error
+
+LARGEST = 1024 * 1024
+"""Bytes that a body may have."""
+
+DISCARDED = 8 * LARGEST
+"""Bytes that are taken in, and thrown away, so that who sent too much reads our answer rather than a broken connection."""
+
+SECONDS = 10.0
+"""How long a body may take to arrive."""
+
+
+async def read_body(request: Request) -> bytes | Response:
+    """Return the whole body; 413 beyond the limit, announced or not, and 408 for one that does not arrive in time."""
+    # h11 has checked that it is a number; with Expect the body has not been sent yet, and never needs to be.
+    announced = int(request.headers.get("content-length", "0"))
+    if announced > DISCARDED or (announced > LARGEST and "expect" in request.headers):
+        return _too_large()
+    parts, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > DISCARDED:
+                    break
+                if size > LARGEST:
+                    parts.clear()
+                else:
+                    parts.append(part)
+    except TimeoutError:
+        return _too_large() if size > LARGEST else error(408, "the body did not arrive in time", Connection="close")
+    except ClientDisconnect:
+        return error(400, "the connection was closed")  # nobody reads it, and nobody needs a traceback
+    return _too_large() if size > LARGEST else b"".join(parts)
+
+
+def _too_large() -> Response:
+    return error(413, "the body is larger than 1 MiB", Connection="close")
