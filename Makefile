@@ -19,7 +19,12 @@ $(STAMP): pyproject.toml requirements/dev.txt
 demo: $(STAMP)   ## show the main job: git in, running functions out (on a local emulator)
 	@$(BIN)/kapso-sync demo
 
-test: $(STAMP)   ## run every test, with coverage
+NODE_STAMP := node_modules/.installed
+$(NODE_STAMP): package-lock.json
+	npm ci --no-audit --no-fund --silent
+	@touch $(NODE_STAMP)
+
+test: $(STAMP) $(NODE_STAMP)   ## run every test, with coverage
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 check: $(STAMP)  ## format, lint, types, import rules, then the tests
@@ -39,6 +44,7 @@ format: $(STAMP) ## format the code
 lock:            ## pin every dependency again, with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/run.txt pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --group dev -o requirements/dev.txt pyproject.toml
+	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.status import Status
 from kapso_sync.server.app import ServerDeps, make_app
 from kapso_sync.server.serve import serving
@@ -31,6 +32,8 @@ class Front:
     public: bool = False
     triggers: list[str] = field(default_factory=list)
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
+    failure: KapsoSyncError | None = None
+    defect: Exception | None = None
     change: asyncio.Event = field(default_factory=asyncio.Event)
     passed: asyncio.Event = field(default_factory=asyncio.Event)
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -46,21 +49,36 @@ class Front:
             self.change.clear()
 
         return ServerDeps(
-            status=lambda: self.status,
+            status=self.shown,
             unhealthy=lambda: self.problem,
             ready=lambda: self.ready,
             metrics=lambda: (b"kapso_sync_suspended 0\n", "text/plain"),
             changed=changed,
             passed=passed,
-            webhook_secret=lambda: self.secret,
+            webhook_secret=self.webhook_secret,
             admin_token=lambda: TOKEN,
             trigger=self.triggers.append,
-            suspend=lambda reason, seconds: self.suspensions.append((reason, seconds)),
+            suspend=self.suspend,
             resume=lambda: self.triggers.append("resume"),
             watched=lambda: self.watched,
             clock=self.clock,
             public=self.public,
         )
+
+    def shown(self) -> Status:
+        if self.defect is not None:
+            raise self.defect
+        return self.status
+
+    def webhook_secret(self) -> str | None:
+        if self.failure is not None:
+            raise self.failure
+        return self.secret
+
+    def suspend(self, reason: str, seconds: float | None) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.suspensions.append((reason, seconds))
 
 
 @contextlib.asynccontextmanager
@@ -70,3 +88,13 @@ async def open_front(front: Front) -> AsyncIterator[httpx.AsyncClient]:
         front.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
             yield client
+
+
+@contextlib.asynccontextmanager
+async def connected(front: Front) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to it, for what no client would send."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(front.url.rpartition(":")[2]))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()

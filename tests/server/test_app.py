@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from kapso_sync.errors import ConfigError, StateUnusable
+from kapso_sync.model.status import Suspension
 from kapso_sync.server import app as application
-from tests.server.front import SECRET, TOKEN, Front, open_front
+from tests.server.front import SECRET, TOKEN, Front, connected, open_front
+from tests.server.statuses import GOOD, NOW
 from tests.server.test_hooks import BODY, hexed
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 SIGNED = {"X-Hub-Signature-256": f"sha256={hexed(BODY)}", "X-GitHub-Event": "push"}
+
+
+async def until(lines: AsyncIterator[str], start: str) -> str:
+    """The next line that starts so."""
+    while not (line := await anext(lines)).startswith(start):
+        pass
+    return line
 
 
 @pytest.fixture
@@ -85,11 +97,31 @@ async def test_off_loopback_looking_needs_the_token(path: str) -> None:
         assert (await client.get("/metrics")).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "localhost.evil.example", ""])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8321", "localhost.evil.example", "", "[::1", "evil.example/healthz?", "evil@localhost"],
+)
 async def test_a_page_elsewhere_cannot_look_through_a_browser(client: httpx.AsyncClient, host: str) -> None:
-    """A name of somebody else's that leads to loopback is not answered."""
-    assert (await client.get("/", headers={"Host": host})).status_code in (400, 403)
-    assert (await client.post("/api/resume", headers={"Host": host, **BEARER})).status_code in (400, 403)
+    """A name of somebody else's that leads to loopback is not answered; health, metrics and the hook are."""
+    for path in ("/", "/api/status", "/api/status/", "/events", "/static/page.js", "/nowhere"):
+        assert (await client.get(path, headers={"Host": host})).status_code == 403
+    assert (await client.post("/api/resume", headers={"Host": host, **BEARER})).status_code == 403
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await client.get(path, headers={"Host": host})).status_code == 200
+    assert (await client.post("/hooks/git", headers={"Host": host, **SIGNED}, content=BODY)).status_code == 202
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8321", "[::1]", "[::1]:8321"])
+async def test_our_own_names_are_answered(client: httpx.AsyncClient, host: str) -> None:
+    """Whatever the port: it may be a forwarded one."""
+    assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
+
+
+async def test_the_host_header_leads_nowhere() -> None:
+    """No redirect is built from it."""
+    async with open_front(Front(public=True)) as client:
+        answer = await client.get("/api/status/", headers={"Host": "evil.example", **BEARER})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
 async def test_people_need_the_token_to_act(front: Front, client: httpx.AsyncClient) -> None:
@@ -131,7 +163,7 @@ async def test_suspending_takes_a_reason(front: Front, client: httpx.AsyncClient
     [
         *(b"", b"[]", b"{}", b'"x"', b'{"reason": ""}', b'{"reason": 7}', b"[" * 10_000),
         *(b'{"reason": "x", "for_seconds": -1}', b'{"reason": "x", "for_seconds": true}'),
-        b'{"reason": "x", "for_seconds": 1e300}',
+        *(b'{"reason": "x", "for_seconds": 1e300}', b'{"reason": "x", "for_seconds": NaN}', b'{"reason": "\\ud800"}'),
     ],
 )
 async def test_suspending_without_sense_is_400(front: Front, client: httpx.AsyncClient, body: bytes) -> None:
@@ -150,6 +182,15 @@ async def test_a_push_rings_and_is_answered_before_any_work(front: Front, client
     assert front.triggers == ["webhook"]
 
 
+async def test_a_delivery_that_rang_nothing_may_come_again(front: Front, client: httpx.AsyncClient) -> None:
+    """A replay is one that was acted upon."""
+    headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
+    front.watched = ("https://github.com/acme/other", None)
+    await client.post("/hooks/git", content=BODY, headers=headers)
+    front.watched = ("https://github.com/acme/flows", None)
+    assert (await client.post("/hooks/git", content=BODY, headers=headers)).json() == {"delivery": "d-1"}
+
+
 async def test_a_push_elsewhere_and_a_ping_ring_nothing(front: Front, client: httpx.AsyncClient) -> None:
     """Told why; and without a secret there is no hook at all."""
     front.watched = ("https://github.com/acme/other", None)
@@ -163,6 +204,49 @@ async def test_a_push_elsewhere_and_a_ping_ring_nothing(front: Front, client: ht
     assert front.triggers == []
 
 
+async def test_without_a_usable_secret_there_is_no_hook(front: Front, client: httpx.AsyncClient) -> None:
+    """Nothing is not a secret: everybody could sign with it; and one that cannot be read is no crash."""
+    forged = {"X-Signature": f"sha256={hexed(BODY, key='')}"}
+    front.secret = ""
+    assert (await client.post("/hooks/git", content=BODY, headers=forged)).status_code == 404
+    front.failure = ConfigError("KAPSO_SYNC_WEBHOOK_SECRET_FILE cannot be read")
+    answer = await client.post("/hooks/git", content=BODY, headers=forged)
+    assert (answer.status_code, "_FILE" in answer.text) == (503, False)
+    assert front.triggers == []
+
+
+async def test_secrets_beyond_ascii_are_compared_as_bytes(front: Front, client: httpx.AsyncClient) -> None:
+    """A header's bytes are what was sent, whatever a library makes of them."""
+    front.secret = "clé-ключ"
+    headers = [(b"X-Gitlab-Token", front.secret.encode()), (b"X-Gitlab-Event", b"Push Hook")]
+    assert (await client.post("/hooks/git", content=BODY, headers=headers)).status_code == 202
+    assert front.triggers == ["webhook"]
+
+
+async def test_a_failing_daemon_tells_its_people(front: Front, client: httpx.AsyncClient) -> None:
+    """What it could not do is said to who may ask; who may not hears nothing of it."""
+    front.failure = StateUnusable("state/suspended.json cannot be written: No space left on device")
+    answer = await client.post("/api/suspend", headers=BEARER, json={"reason": "x"})
+    assert (answer.status_code, "No space left" in answer.text) == (503, True)
+    assert (await client.post("/api/suspend", json={"reason": "x"})).status_code == 401
+
+
+@pytest.mark.filterwarnings("default")
+async def test_even_a_defect_is_answered_safely(front: Front, client: httpx.AsyncClient) -> None:
+    """500 as JSON, with every header, and nothing about the inside."""
+    front.defect = RuntimeError(SECRET)
+    answer = await client.get("/api/status")
+    assert (answer.status_code, list(answer.json()), SECRET in answer.text) == (500, ["error"], False)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_any_text_can_be_shown(front: Front, client: httpx.AsyncClient) -> None:
+    """Half a character in a reason breaks neither page nor JSON."""
+    front.status = replace(GOOD, suspension=Suspension("half \ud800", NOW))
+    assert "half ?" in (await client.get("/")).text
+    assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
+
+
 async def test_replay_memory_is_bounded(client: httpx.AsyncClient, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many deliveries are known, and the oldest are forgotten first."""
     monkeypatch.setattr(application, "REMEMBERED", 5)
@@ -172,19 +256,64 @@ async def test_replay_memory_is_bounded(client: httpx.AsyncClient, front: Front,
 
 
 async def test_bodies_beyond_the_limit_are_refused(client: httpx.AsyncClient) -> None:
-    """Announced or in chunks: 413, without reading to the end."""
+    """Announced or in chunks: 413, and whoever sent it gets to read that; a body at the limit is read."""
     large = b"x" * (2 * 1024 * 1024)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(large), 65536):
             yield large[start : start + 65536]
 
-    for content in (large, chunks()):
-        try:
-            answer = await client.post("/hooks/git", content=content, headers=SIGNED)
-        except httpx.NetworkError:
-            continue  # the connection was closed while we still wrote: refused as well
-        assert answer.status_code == 413
+    for content in (large, chunks(), b"x" * (1024 * 1024 + 1)):
+        answer = await client.post("/hooks/git", content=content, headers=SIGNED)
+        assert (answer.status_code, "error" in answer.json()) == (413, True)
+    assert (await client.post("/hooks/git", content=b"x" * 1024 * 1024, headers=SIGNED)).status_code == 401
+
+
+async def test_a_body_without_end_is_cut_off(front: Front, client: httpx.AsyncClient) -> None:
+    """What is announced as enormous is not even begun."""
+    async with connected(front) as (reader, writer):
+        writer.write(b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+        assert b" 413 " in (await reader.read()).splitlines()[0]
+    async with connected(front) as (reader, writer):
+        writer.write(b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\nExpect: 100-continue\r\n\r\n")
+        assert b" 413 " in (await reader.read()).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 200_000,
+        b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZZ\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_like_everything_else(
+    front: Front, client: httpx.AsyncClient, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """400 as JSON under the same headers, and no word of it in the log."""
+    async with connected(front) as (reader, writer):
+        writer.write(sent)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b" 400 " in head.splitlines()[0]
+    assert b"Content-Security-Policy" in head
+    assert list(json.loads(body)) == ["error"]
+    assert caplog.records == []
+
+
+async def test_who_leaves_in_the_middle_leaves_no_traceback(
+    front: Front, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a body, of the events, or while waiting for a pass."""
+    for sent in (
+        b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\nx",
+        b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /api/reconcile?wait=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n",
+    ):
+        async with connected(front) as (_, writer):
+            writer.write(sent)
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)
+    assert caplog.records == []
 
 
 async def test_a_request_that_does_not_come_is_not_waited_for(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,16 +337,70 @@ async def test_a_request_that_does_not_come_is_not_waited_for(front: Front, monk
 
 
 async def test_changes_are_told_as_they_happen(front: Front, client: httpx.AsyncClient) -> None:
-    """One event for each change."""
-    async with client.stream("GET", "/events") as answer:
+    """One event for each; what changes while one is told is told next."""
+    async with client.stream("GET", "/events") as answer, asyncio.timeout(5):
         lines = answer.aiter_lines()
         assert await anext(lines) == "retry: 3000"
+        for _ in range(3):
+            front.change.set()
+            assert await until(lines, "event:") == "event: changed"
+
+
+async def test_a_quiet_stream_says_that_it_is_there(
+    front: Front, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And loses no change by it."""
+    monkeypatch.setattr(application, "HEARTBEAT", 0.02)
+    async with client.stream("GET", "/events") as answer, asyncio.timeout(5):
+        lines = answer.aiter_lines()
+        assert await until(lines, ":") == ": still here"
         front.change.set()
-        async with asyncio.timeout(5):
-            async for line in lines:
-                if line.startswith("event:"):
-                    break
-        assert line == "event: changed"
+        assert await until(lines, "event:") == "event: changed"
+
+
+async def test_only_so_many_may_look_on(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a place is free again when one has left; who only asks for the head takes none."""
+    monkeypatch.setattr(application, "STREAMS", 1)
+    async with open_front(front) as client, asyncio.timeout(5):
+        assert (await client.head("/events")).status_code == 200
+        async with client.stream("GET", "/events") as first:
+            await anext(first.aiter_lines())
+            assert (await client.get("/events")).status_code == 503
+        while (await client.head("/events")).status_code == 503:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stop_is_not_held_up_by_who_looks_on(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+    """Event streams end at once, quietly; whoever waits for a pass gets the grace."""
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as kept:
+        async with open_front(front):
+            reader, writer = await kept.enter_async_context(connected(front))
+            writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"retry")
+            started = loop.time()
+        assert loop.time() - started < 0.5
+    async with contextlib.AsyncExitStack() as kept:
+        async with open_front(front):
+            reader, writer = await kept.enter_async_context(connected(front))
+            writer.write(b"POST /api/reconcile?wait=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN.encode())
+            writer.write(b"\r\n\r\n")
+            async with asyncio.timeout(5):
+                while not front.triggers:  # noqa: ASYNC110 - the server has no event for it
+                    await asyncio.sleep(0.001)
+            loop.call_later(0.1, front.passed.set)
+        assert b" 202 " in (await reader.read()).splitlines()[0]
+    assert caplog.records == []
+
+
+async def test_answers_do_not_wait_for_acknowledgements(client: httpx.AsyncClient) -> None:
+    """Nagle's algorithm would hold each one back for 40 ms."""
+    loop = asyncio.get_running_loop()
+    await client.get("/healthz")
+    started = loop.time()
+    for _ in range(25):
+        await client.get("/")
+    assert loop.time() - started < 0.7
 
 
 async def test_status_is_json_with_the_documented_keys(client: httpx.AsyncClient) -> None:

@@ -7,12 +7,13 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.server.hooks import Ping, Push, Refused, concerns, read_hook, same_repository
+from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook, same_repository
 
 SECRET = "the-webhook-secret"
 NOW = 1_767_268_800.0
@@ -110,6 +111,41 @@ def test_a_right_signature_under_nonsense_is_400(body: bytes) -> None:
     assert verdict.status == 400
 
 
+@pytest.mark.parametrize(
+    "headers", [{"x-github-event": "issues"}, {"x-gitlab-event": "Pipeline Hook"}, {"x-event-key": "pullrequest:created"}]
+)
+def test_what_is_no_push_is_ignored(headers: Headers) -> None:
+    """A hook that is subscribed to everything must not cause a look at everything."""
+    verdict = read_hook({**PROVIDERS["github"](BODY), **headers, "x-github-event": "issues"}, BODY, SECRET, NOW)
+    assert verdict == Ignored("d-1", "not a push")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("push", Push), ("repository_update", Push), ("project_create", Ignored)])
+def test_gitlabs_system_hooks_are_told_apart_by_their_payload(name: str, kind: type) -> None:
+    """They share one header."""
+    body = json.dumps({"event_name": name, "changes": [{"ref": "refs/heads/main"}]}).encode()
+    verdict = read_hook({"x-gitlab-token": SECRET, "x-gitlab-event": "System Hook"}, body, SECRET, NOW)
+    assert isinstance(verdict, kind)
+    assert not isinstance(verdict, Push) or verdict.refs == ("refs/heads/main",)
+
+
+def test_a_form_is_read_as_well() -> None:
+    """GitHub's default kind; signed as it was sent, and as strict."""
+    form = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+    body = urlencode({"payload": BODY.decode()}).encode()
+    verdict = read_hook({"x-signature": f"sha256={hexed(body)}", **form}, body, SECRET, NOW)
+    assert isinstance(verdict, Push)
+    assert verdict.refs == ("refs/heads/main",)
+    for broken in (b"", b"payload=%7B", b"other=1", b"&".join([b"a=1"] * 50), b"\xff"):
+        assert isinstance(read_hook({"x-signature": f"sha256={hexed(broken)}", **form}, broken, SECRET, NOW), Refused)
+
+
+def test_nothing_is_no_secret() -> None:
+    """Anybody could sign with it."""
+    verdict = read_hook({"x-signature": f"sha256={hexed(BODY, key='')}"}, BODY, "", NOW)
+    assert isinstance(verdict, Refused)
+
+
 def push_of(payload: object) -> Push:
     body = json.dumps(payload).encode()
     verdict = read_hook({"x-signature": f"sha256={hexed(body)}"}, body, SECRET, NOW)
@@ -137,17 +173,42 @@ def test_a_push_elsewhere_is_none_of_our_business() -> None:
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        {"repository": {"default_branch": "main"}},
+        {"project": {"default_branch": "main"}},
+        {"repository": {"mainbranch": {"name": "main"}}},
+    ],
+)
+def test_where_the_default_branch_is_watched_the_provider_says_which_it_is(place: dict[str, object]) -> None:
+    """Unless a branch is configured."""
+    assert concerns(push_of({"ref": "refs/heads/main", **place}), HTTPS, None) is None
+    assert concerns(push_of({"ref": "refs/heads/dev", **place}), HTTPS, None) == "another ref"
+    assert concerns(push_of({"ref": "refs/heads/dev", **place}), HTTPS, "dev") is None
+
+
+def test_a_deleted_branch_is_worth_a_look_where_it_is_ours() -> None:
+    """Its absence is an error that people want to hear of at once."""
+    gone = push_of({"ref": "refs/heads/main", "after": "0" * 40, "deleted": True, "repository": {"clone_url": HTTPS}})
+    assert concerns(gone, HTTPS, "main") is None
+    assert concerns(gone, HTTPS, "other") == "another ref"
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "https://github.com/acme/flows",
         "https://GitHub.com/acme/flows.git",
         "ssh://git@github.com:22/acme/flows.git",
         "git@github.com:acme/flows",
+        "github.com:acme/flows.git",
+        "git@github.com:/acme/flows.git",
         "https://github.com/Acme/Flows/",
     ],
 )
 def test_one_repository_has_many_addresses(address: str) -> None:
-    """Transport, user, port, case and suffix make no difference."""
+    """Transport, user, port, case and suffix make no difference; a bare repository's path has a URL as well."""
+    assert same_repository("/srv/git/flows.git", "file:///srv/git/flows")
     assert same_repository(address, HTTPS)
     assert not same_repository(address, "https://github.com/acme/other")
     assert not same_repository(address, "https://gitlab.com/acme/flows")

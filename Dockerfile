@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+# Tags are exact rather than digests, so that a rebuild takes the distribution's security fixes.
+FROM python:3.13-slim-trixie AS build
+WORKDIR /build
+COPY requirements/run.txt requirements/
+RUN python -m venv /venv \
+ && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/run.txt
+COPY requirements/build.txt requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY functions.example functions.example
+COPY kapso_sync kapso_sync
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
+ && /venv/bin/pip uninstall --yes pip \
+ && find /venv -name '__pycache__' -prune -exec rm -rf {} +
+
+FROM python:3.13-slim-trixie
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="kapso-sync" \
+      org.opencontainers.image.description="GitOps for Kapso functions: push to git, and what runs becomes what git says." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates git openssh-client tini \
+ && rm -rf /var/lib/apt/lists/* \
+ && pip uninstall --yes pip \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/kapso-sync
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    KAPSO_SYNC_STATE_DIR=/var/lib/kapso-sync \
+    KAPSO_SYNC_LISTEN=0.0.0.0:8321
+USER 10001:10001
+WORKDIR /var/lib/kapso-sync
+VOLUME ["/var/lib/kapso-sync"]
+EXPOSE 8321
+# Only /tmp and the state folder are written: the root file system may be read-only.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8321/healthz', timeout=4)"]
+ENTRYPOINT ["/usr/bin/tini", "--", "kapso-sync"]
+CMD ["run"]

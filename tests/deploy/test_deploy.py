@@ -1,0 +1,198 @@
+"""Where it runs: images, manifests, units and dashboards say what the program knows, and nothing it does not."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from kapso_sync.clock import SystemClock
+from kapso_sync.settings import RESERVED, VARIABLES
+from kapso_sync.telemetry import StatusBoard
+from kapso_sync.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+KUSTOMIZATIONS = ("base", "overlays/sidecar-git", "overlays/sidecar-git-sync")
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
+
+
+def load(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def go_tool(module: str, name: str) -> Path:
+    """Return a tool of Go's, installed once into the user's cache."""
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed")
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kapso-sync-tests" / module.replace("/", "-")
+    if not (folder / name).exists():
+        environment = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
+        ran = subprocess.run(
+            ["go", "install", module], env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        if ran.returncode:
+            pytest.skip(f"{module} cannot be installed: {ran.stderr.strip()[-200:]}")
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[Any]]:
+    tool = go_tool(KUSTOMIZE, "kustomize")
+    found = {}
+    for name in KUSTOMIZATIONS:
+        ran = subprocess.run(
+            [str(tool), "build", str(DEPLOY / "kubernetes" / name)], capture_output=True, text=True, check=True
+        )
+        found[name] = [item for item in YAML(typ="safe", pure=True).load_all(ran.stdout) if item]
+    return found
+
+
+def pods(documents: list[Any]) -> Iterator[Any]:
+    for document in documents:
+        if document["kind"] == "Deployment":
+            yield document["spec"]["template"]["spec"]
+
+
+@pytest.mark.e2e
+def test_kubernetes_takes_every_document(rendered: dict[str, list[Any]]) -> None:
+    """Strictly, as the real kustomize renders them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import kubernetes_validate  # type: ignore[import-untyped]
+    for documents in rendered.values():
+        for document in documents:
+            if document["kind"] != "PodMonitor":
+                kubernetes_validate.validate(document, "1.33", strict=True)
+    kinds = {document["kind"] for document in rendered["base"]}
+    assert kinds == {
+        *("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor", "Service", "ServiceAccount")
+    }
+
+
+@pytest.mark.e2e
+def test_pods_meet_the_restricted_standard(rendered: dict[str, list[Any]]) -> None:
+    """Field by field, for every container, and a read-only root beyond it."""
+    for documents in rendered.values():
+        for pod in pods(documents):
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["securityContext"]["runAsUser"] > 0
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["automountServiceAccountToken"] is False
+            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+            for container in (*pod["containers"], *pod.get("initContainers", ())):
+                context = container["securityContext"]
+                assert context["allowPrivilegeEscalation"] is False
+                assert context["capabilities"] == {"drop": ["ALL"]}
+                assert context["readOnlyRootFilesystem"] is True
+                assert "privileged" not in context
+                assert {"requests", "limits"} <= set(container["resources"])
+            for volume in pod["volumes"]:
+                assert set(volume) - {"name"} <= {"emptyDir", "secret", "persistentVolumeClaim"}
+                assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
+
+
+@pytest.mark.e2e
+def test_one_daemon_and_a_state_that_fits_its_policy(rendered: dict[str, list[Any]]) -> None:
+    """One replica, never two at once; where the state dies with the Pod, drift is only reported and nothing deleted."""
+    for name, documents in rendered.items():
+        (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
+        assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+        (pod,) = pods(documents)
+        containers = [*pod["containers"], *pod.get("initContainers", ())]
+        (daemon,) = [container for container in containers if container["name"] == "kapso-sync"]
+        probes = {probe: daemon[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+        assert probes == {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+        if name != "base":
+            assert daemon["restartPolicy"] == "Always", "a native sidecar"
+            values = {variable["name"]: variable["value"] for variable in daemon["env"]}
+            assert (values["KAPSO_SYNC_DRIFT"], values["KAPSO_SYNC_PRUNE"]) == ("report", "false")
+        assert all("subPath" not in mount for mount in daemon["volumeMounts"])
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    """In images, manifests, units and pages: a misspelt variable would silently do nothing."""
+    files = [ROOT / "Dockerfile", *DEPLOY.rglob("*.*"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    for path in files:
+        if path.is_file():
+            named = set(re.findall(r"\bKAPSO_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
+            unknown = named - set(VARIABLES) - RESERVED - {"KAPSO_SYNC", "KAPSO_SYNC_COMPLETE"}
+            assert not unknown, path
+
+
+def metric_names() -> frozenset[str]:
+    board = StatusBoard(SystemClock(), "0", "x")
+    return Metrics("0", board.status).names
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
+    """Every name in every query is one that the program exposes."""
+    dashboard = json.loads((DEPLOY / "grafana" / "kapso-sync.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [rule["expr"] for group in load(DEPLOY / "prometheus" / "alerts.yaml")["groups"] for rule in group["rules"]]
+    asked = {name for query in queries for name in re.findall(r"kapso_sync_\w+", query)}
+    assert asked
+    assert asked <= metric_names()
+    assert {"kapso_sync_function_ready", "kapso_sync_suspended", "kapso_sync_api_rate_limit"} <= asked
+
+
+def test_every_alert_leads_to_its_page() -> None:
+    """Summary, description, and a heading that tells what to do."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in page.splitlines() if line[:1] == "#"
+    }
+    rules = [rule for group in load(DEPLOY / "prometheus" / "alerts.yaml")["groups"] for rule in group["rules"]]
+    assert len(rules) >= 6
+    for rule in rules:
+        assert {"summary", "description", "runbook"} <= set(rule["annotations"])
+        assert rule["annotations"]["runbook"].partition("#")[2] in anchors, rule["alert"]
+
+
+def test_the_dockerfile_is_clean() -> None:
+    """The linter has nothing to say; the final stage runs as a number, and starts the daemon."""
+    hadolint = Path(sys.executable).with_name("hadolint")
+    ran = subprocess.run([str(hadolint), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+    final = (ROOT / "Dockerfile").read_text(encoding="utf-8").split("\nFROM ")[-1]
+    assert "USER 10001:10001" in final
+    assert 'ENTRYPOINT ["/usr/bin/tini", "--", "kapso-sync"]' in final
+    assert not re.search(r"\b(gcc|build-essential|make)\b", final)
+
+
+def test_the_unit_is_hardened() -> None:
+    """Systemd is told when we are ready, watches us, and gives us nothing that we do not need."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(DEPLOY / "systemd" / "kapso-sync.service", encoding="utf-8")
+    service = parser["Service"]
+    assert (service["Type"], service["NoNewPrivileges"], service["ProtectSystem"], service["CapabilityBoundingSet"]) == (
+        *("notify", "yes", "strict", ""),
+    )
+    assert int(service["TimeoutStopSec"]) > 10
+    verify = shutil.which("systemd-analyze")
+    if verify is not None:
+        command = [verify, "verify", "--man=no", str(DEPLOY / "systemd" / "kapso-sync.service")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        problems = [line for line in ran.stderr.splitlines() if "kapso-sync" in line and "not executable" not in line]
+        assert problems == []
+
+
+def test_compose_runs_it_as_hardened() -> None:
+    """Read-only root, no capabilities, secrets as files, a volume for the state."""
+    service = load(DEPLOY / "compose.yaml")["services"]["kapso-sync"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["environment"]["KAPSO_API_KEY_FILE"] == "/run/secrets/api-key"
+    assert service["volumes"] == ["state:/var/lib/kapso-sync"]
