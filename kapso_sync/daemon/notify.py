@@ -28,6 +28,11 @@ class Notify:
         """Say that it is about to end."""
         self._send("STOPPING=1")
 
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+
     def status(self, line: str) -> None:
         """Say how things stand, once for each change."""
         if line != self._said:

@@ -15,7 +15,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.events import Event, Level, SourceChanged, SourceUnchanged
+from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged
 from kapso_sync.telemetry.redact import Redactor
 
 
@@ -58,16 +58,18 @@ class LogListener:
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         self._logger = logger
+        self._author: str | None = None
 
     def __call__(self, event: Event) -> None:
         """Log an event at its own level."""
         self.write(event, event.level)
 
-    @staticmethod
-    def notice(event: Event) -> None:
-        """Bind the revision that a source shows to every line that follows in the pass."""
+    def notice(self, event: Event) -> None:
+        """Bind the revision that a source shows to every line that follows in the pass; whose it is goes with what failed."""
         if isinstance(event, SourceChanged | SourceUnchanged):
             bind_contextvars(revision=event.revision)
+        if isinstance(event, SourceChanged):
+            self._author = event.author
 
     def write(self, event: Event, level: Level) -> None:
         """Log an event at this level."""
@@ -75,6 +77,8 @@ class LogListener:
         values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         # structlog calls a line's name `event`, like its own parameter; our fields keep clear of it.
         fields = {name: value for name, value in values.items() if value is not None and name != "event"}
+        if isinstance(event, FunctionEvent) and event.level is Level.ERROR and self._author is not None:
+            fields["author"] = self._author
         getattr(self._logger, str(level))(event.name, **fields)
 
 

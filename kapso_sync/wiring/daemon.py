@@ -120,6 +120,7 @@ class Daemon:
                 while not self.stopped.is_set():
                     self.reloaded.clear()
                     await self._serve(url)
+        self.notify.close()
         self.logging.emit(events.DaemonStopped())
         return int(ExitCode.OK)
 

@@ -49,6 +49,14 @@ def test_a_line_has_time_level_event_and_its_fields() -> None:
     }
 
 
+def test_what_failed_names_the_commits_author() -> None:
+    """The one to ask; lines of what went well are shorter."""
+    changed = events.SourceChanged(revision="c0ffee", author="Ada")
+    _, failed, created = lines(logged(changed, events.DeployFailed(slug="greet", error="no"), CREATED))
+    assert (failed["author"], failed["revision"]) == ("Ada", "c0ffee")
+    assert "author" not in created
+
+
 def test_nothing_of_a_pass_sticks_to_the_next() -> None:
     """The context ends with the pass."""
     logged(CHANGED)

@@ -1,0 +1,137 @@
+"""The smaller parts of the daemon: tasks that are kept alive, the clock's rings, and what systemd hears."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.clock import SystemClock
+from kapso_sync.daemon.notify import Notify
+from kapso_sync.daemon.schedule import Every, Schedule
+from kapso_sync.daemon.supervisor import SLOWEST, Supervisor
+from kapso_sync.model import events
+from kapso_sync.settings import load_settings
+from kapso_sync.wiring.daemon import one_line
+from kapso_sync.wiring.http import parse_listen
+from tests.clock import VirtualClock
+from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
+
+
+async def test_a_task_that_dies_is_started_again_later_each_time() -> None:
+    """Its reason is logged; the pauses double up to a minute."""
+    clock, told, lives = VirtualClock(), list[events.Event](), list[float]()
+
+    async def mortal() -> None:
+        lives.append(clock.monotonic())
+        raise RuntimeError("it\nhurts")
+
+    async with Supervisor(clock, told.append) as supervisor:
+        supervisor.start("mortal", mortal)
+        for _ in range(400):
+            await clock.sleep(1)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(lives)]
+    assert gaps[:6] == [1, 2, 4, 8, 16, 32]
+    assert max(gaps) == SLOWEST
+    first = told[0]
+    assert isinstance(first, events.TaskFailed)
+    assert (first.task, first.error, first.error_type, first.restart_in_s) == ("mortal", "it hurts", "RuntimeError", 1.0)
+
+
+async def test_a_task_that_ends_is_done_and_all_end_together() -> None:
+    """Nothing outlives the supervisor."""
+    ended = asyncio.Event()
+
+    async def lasting() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def brief() -> None:
+        return
+
+    async with Supervisor(VirtualClock(), lambda _: None) as supervisor:
+        supervisor.start("lasting", lasting)
+        supervisor.start("brief", brief)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert supervisor.alive == {"lasting": True, "brief": False}
+    assert ended.is_set()
+
+
+async def test_the_clock_rings_by_name_and_says_when_next() -> None:
+    """No work runs inside a job: it only rings."""
+    rung = asyncio.Event()
+    names: list[str] = []
+
+    def ring(name: str) -> None:
+        names.append(name)
+        rung.set()
+
+    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0))) as schedule:
+        async with asyncio.timeout(5):
+            await rung.wait()
+        following = schedule.next("interval")
+        assert following is not None
+        assert 3200 < (following - datetime.now(UTC)).total_seconds() < 4000
+        assert schedule.next("unknown") is None
+    assert set(names) == {"poll"}
+
+
+async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready, a status line once for each change, the watchdog while all is well, stopping."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        notify = Notify({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
+        notify.ready()
+        notify.status("6 of 6 functions ready")
+        notify.status("6 of 6 functions ready")
+        notify.stopping()
+        said = [listener.recv(200).decode() for _ in range(3)]
+        assert said == ["READY=1", "STATUS=6 of 6 functions ready", "STOPPING=1"]
+        healthy = True
+        keeping = asyncio.create_task(notify.keep_alive(lambda: healthy, SystemClock()))
+        assert await asyncio.to_thread(listener.recv, 200) == b"WATCHDOG=1"
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        notify.close()
+
+
+async def test_without_systemd_nobody_is_told() -> None:
+    """No socket, no watchdog: nothing happens, at once."""
+    notify = Notify({})
+    notify.ready()
+    notify.status("x")
+    await asyncio.wait_for(notify.keep_alive(lambda: True, SystemClock()), 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (EMPTY, "starting"),
+        (GOOD, "6 of 6 functions ready at 4f1c2ab8d0e1"),
+        (DOWN, "failing: no connection to app.kapso.ai"),
+        (SUSPENDED, "suspended: moving the project to another plan"),
+    ],
+)
+def test_one_line_says_how_things_stand(status: object, line: str) -> None:
+    """In ``systemctl status`` and at SIGUSR1."""
+    assert one_line(status) == line  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("127.0.0.1:8321", ("127.0.0.1", 8321)), (":80", ("0.0.0.0", 80)), ("[::1]:8321", ("::1", 8321))],  # noqa: S104
+)
+def test_addresses_are_read_as_usual(text: str, expected: tuple[str, int]) -> None:
+    """Host and port; without a host, everywhere."""
+    assert parse_listen(text) == expected
+    assert load_settings({"listen": text}, environment={}).listen == text

@@ -1,0 +1,101 @@
+"""Left alone: hundreds of passes grow nothing, and a burst of pushes is answered while passes stay few."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.test_daemon import commit, daemon, push_hook, until
+from tests.program import answering, git
+from tests.served import Served, served
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def kapso() -> Iterator[Served]:
+    with served() as running:
+        yield running
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    commit(repository, {f"f{number}": answering(str(number)) for number in range(20)})
+    return repository
+
+
+def held(process: int) -> dict[str, int]:
+    """What a process holds: handles, threads, children, and memory in kB."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    children = sum(1 for other in Path("/proc").iterdir() if other.name.isdigit() and _parent(other) == process)
+    return {
+        "handles": len(os.listdir(f"/proc/{process}/fd")),  # noqa: PTH208 - a count
+        "threads": int(lines["Threads"]),
+        "children": children,
+        "memory": int(lines["VmRSS"].split()[0]),
+    }
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def test_hundreds_of_passes_grow_nothing(kapso: Served, repository: Path, tmp_path: Path) -> None:
+    """Shortened time: as many passes as in an hour and more, each with a look at git; no zombie is left of it."""
+    environment = {
+        **kapso.environment(tmp_path / "state"),
+        "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+        "KAPSO_SYNC_INTERVAL": "40ms",
+        "KAPSO_SYNC_GIT_INTERVAL": "50ms",
+        "KAPSO_SYNC_RATE_SHARE": "100%",
+        "KAPSO_SYNC_RATE_WINDOW": "1s",
+    }
+    kapso.emulator.parts.limiter.limit = 1_000_000
+    with daemon(repository.as_uri(), environment) as running:
+        running.event("reconcile.finished")
+        passes = 0
+
+        def after(count: int) -> dict[str, int]:
+            nonlocal passes
+            passes += count
+            until(lambda: len([call for call in kapso.calls() if call == "GET /functions"]) >= passes, 60)
+            return held(running.process.pid)
+
+        early = after(60)
+        late = after(150)
+        assert late["handles"] <= early["handles"] + 4
+        assert late["threads"] <= early["threads"] + 2
+        assert late["children"] <= 4
+        assert late["memory"] <= early["memory"] * 1.1 + 4_000
+        assert running.status()["in_sync"]
+
+
+def test_ten_thousand_pushes_are_a_handful_of_passes(kapso: Served, repository: Path, tmp_path: Path) -> None:
+    """Each is answered with 202; never more than one pass runs and one waits, and the page answers meanwhile."""
+    environment = {
+        **kapso.environment(tmp_path / "state"),
+        "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+        "KAPSO_SYNC_WEBHOOK_SECRET": "webhook-secret-of-this-test",
+    }
+    with daemon(repository.as_uri(), environment) as running:
+        running.event("reconcile.finished")
+        kapso.forget_requests()
+        with ThreadPoolExecutor(8) as pool:
+            codes = list(pool.map(lambda _: push_hook(running).status_code, range(400)))
+        assert set(codes) == {202}
+        assert httpx.get(running.url, timeout=5, trust_env=False).status_code == 200
+        running.stop()
+        looks = kapso.calls().count("GET /functions")
+        assert 1 <= looks < 200
