@@ -1,6 +1,6 @@
 """Prints what kapso-sync costs, each number beside a baseline measured in the same run. ``make bench`` runs it.
 
-    python benchmarks/run.py [--functions 1000] [--runs 5]
+    python benchmarks/run.py [--functions 1000] [--runs 5] [--idle 20]
 
 Everything runs on loopback against the emulator, in processes of their own: start-up and memory are part of what users pay.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import hmac
 import os
 import statistics
 import subprocess
@@ -16,10 +18,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import httpx
 from rich.console import Console
@@ -209,14 +212,135 @@ def rate_limit(folder: Path) -> list[Row]:
     ]
 
 
+class Daemon:
+    """A running daemon, for what it costs and how soon it acts."""
+
+    def __init__(self, source: str, environment: dict[str, str], kapso: Emulator) -> None:
+        self.kapso = kapso
+        self.process = subprocess.Popen(
+            kapso_sync("run", source), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not self._in_sync():
+            time.sleep(0.2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(15)
+
+    def _in_sync(self) -> bool:
+        if self.process.poll() is not None:
+            raise SystemExit(f"the daemon ended with {self.process.returncode}")
+        try:
+            return bool(httpx.get(f"{DAEMON}/api/status", trust_env=False).json()["in_sync"])
+        except httpx.HTTPError:
+            return False
+
+    def first_write(self, act: Callable[[], object]) -> float:
+        """Return the seconds from an act to the first write that it causes, once all is quiet."""
+        while not self._in_sync():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        seen = len(self.kapso.log.entries)
+        started = time.perf_counter()
+        act()
+        while not any(entry.method != "GET" for entry in self.kapso.log.entries[seen:]):
+            time.sleep(0.001)
+        return time.perf_counter() - started
+
+    def idle(self, seconds: float) -> tuple[float, float, int]:
+        """Return CPU in percent, memory in MB and API calls while nothing happens."""
+        while not self._in_sync():
+            time.sleep(0.05)
+        time.sleep(1)
+        calls, before = len(self.kapso.log.entries), self._cpu()
+        time.sleep(seconds)
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        memory = next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmRSS"))
+        return (self._cpu() - before) / seconds * 100, memory, len(self.kapso.log.entries) - calls
+
+    def _cpu(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+DAEMON = "http://127.0.0.1:18321"
+
+
+def daemon(folder: Path, runs: int, idle_seconds: float) -> list[Row]:
+    """How soon the daemon acts on a save and on a push, and what it costs while nothing happens."""
+    small, repository = folder / "small", folder / "repository"
+    write_functions(small, 10)
+    repository.mkdir()
+    write_functions(repository / "functions", 1000)
+    for command in ("init --quiet --initial-branch=main", "add --all", "commit --quiet --message Begin"):
+        run_git(repository, command)
+    with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=1_000_000)) as kapso:
+        more = {
+            "KAPSO_SYNC_LISTEN": DAEMON.removeprefix("http://"),
+            "KAPSO_SYNC_DEBOUNCE": "100ms",
+            "KAPSO_SYNC_INTERVAL": "1h",
+        }
+        more |= {"KAPSO_SYNC_GIT_INTERVAL": "1h", "KAPSO_SYNC_WEBHOOK_SECRET": "secret", "KAPSO_SYNC_CONCURRENCY": "64"}
+        environment = settings(kapso, folder / "state", KAPSO_SYNC_RATE_SHARE="100%", **more)
+        with Daemon(str(small), {**environment, "KAPSO_SYNC_OWNER": "small"}, kapso) as running:
+            saves = [running.first_write(lambda n=n: touch(small, n)) for n in range(runs)]
+            cpu, memory, calls = running.idle(idle_seconds)
+        kapso.world.reset()
+        with Daemon(repository.as_uri(), {**environment, "KAPSO_SYNC_OWNER": "large"}, kapso) as running:
+            pushes = []
+            for number in range(runs):
+                touch(repository / "functions", number)
+                run_git(repository, "commit --quiet --all --message Change")
+                pushes.append(running.first_write(push))
+    save, push_time = statistics.median(saves), statistics.median(pushes)
+    return [
+        Row("save to first write", f"{save:.3f} s", "0.100 s (the debounce)", "< 0.2 s", save < 0.2),
+        Row("push to first write, 1000 functions", f"{push_time:.3f} s", "", "< 0.5 s", push_time < 0.5),
+        Row("idle daemon, CPU", f"{cpu:.2f} %", "", "< 0.2 %", cpu < 0.2),
+        Row("… memory", f"{memory:.0f} MB", "", "< 90 MB", memory < 90),
+        Row("… API calls", str(calls), "", "0", calls == 0),
+    ]
+
+
+def touch(folder: Path, number: int) -> None:
+    """Change one function."""
+    path = folder / f"function-{number:04d}.js"
+    path.write_text(path.read_text() + f"// {time.time_ns()}\n")
+
+
+def push() -> None:
+    """Tell the daemon of a push."""
+    body = b'{"ref": "refs/heads/main"}'
+    signature = hmac.new(b"secret", body, hashlib.sha256).hexdigest()
+    httpx.post(f"{DAEMON}/hooks/git", content=body, headers={"X-Signature": f"sha256={signature}"}, trust_env=False)
+
+
+def run_git(folder: Path, command: str) -> None:
+    """Run git with a fixed identity."""
+    identity = ["-c", "user.name=Bench", "-c", "user.email=bench@example.com"]
+    subprocess.run(["git", "-C", str(folder), *identity, *command.split()], check=True, capture_output=True)
+
+
 def main() -> int:
     """Measure, print the table, and say with the exit code whether every goal was reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--functions", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--idle", type=float, default=20.0, help="seconds to watch an idle daemon")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        rows = [start_up(asked.runs * 2), *no_op(asked.functions, asked.runs, Path(first)), *rate_limit(Path(second))]
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(scratch, name) for name in ("no-op", "rate-limit", "daemon")]
+        for folder in folders:
+            folder.mkdir()
+        rows = [
+            start_up(asked.runs * 2),
+            *no_op(asked.functions, asked.runs, folders[0]),
+            *rate_limit(folders[1]),
+            *daemon(folders[2], asked.runs, asked.idle),
+        ]
     table = Table("what", "kapso-sync", "baseline", "goal", "reached")
     for row in rows:
         table.add_row(row.what, row.ours, row.baseline, row.goal, "" if not row.goal else "yes" if row.reached else "no")
