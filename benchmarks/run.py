@@ -190,7 +190,7 @@ def rate_limit(folder: Path) -> list[Row]:
     write_functions(functions, count)
     with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=limit, window=window)) as kapso:
         begun = time.time()
-        environment = settings(kapso, folder / "state", KAPSO_SYNC_RATE_WINDOW=f"{window:g}s", KAPSO_SYNC_DEPLOY_POLL="500ms")
+        environment = settings(kapso, folder / "state", KAPSO_SYNC_RATE_WINDOW=f"{window:g}s", KAPSO_SYNC_CONCURRENCY="32")
         measure(kapso_sync("sync", str(functions)), 1, environment)
         refused = sum(entry.status == 429 for entry in kapso.log.entries)
         per_window: dict[int, int] = {}

@@ -2,8 +2,7 @@
 
 Measured with watchfiles 1.x: flipping a symbolic link above the watched folder gives no event, a watched folder that is removed
 and made again is silent for ever, files in new nested folders are missed, and one file name that is no UTF-8 ends the watch. So
-the links on the way are watched as well, what the path leads to is checked every second, and the watch is begun anew whenever
-it ends.
+what the path leads to is checked twice a second, and the watch is begun anew whenever that changes, or the watch ends.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from kapso_sync.model.clock import Clock
 STEP_MS = 100
 """The library looks for events this often, and hands them over once such a step was quiet."""
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 """How often it is checked what the path leads to."""
 
 NESTED_SECONDS = 0.25
@@ -84,14 +83,11 @@ class FileWatcher:
         """Watch what the path leads to now; return when it leads elsewhere."""
         identity = self._identity()
         async with asyncio.TaskGroup() as group:
-            way = _way(self._root)
-            tasks = [group.create_task(self._follow([path.parent for path in way], frozenset(map(str, way))))]
-            if identity is not None:
-                tasks.append(group.create_task(self._follow([Path(identity[0])], None)))
+            following = None if identity is None else group.create_task(self._follow(identity[0]))
             while self._identity() == identity:
-                await self._clock.sleep(CHECK_SECONDS if identity is not None else CHECK_SECONDS / 4)
-            for task in tasks:
-                task.cancel()
+                await self._clock.sleep(CHECK_SECONDS)
+            if following is not None:
+                following.cancel()
         self._touch()
 
     def _identity(self) -> tuple[str, int, int] | None:
@@ -103,15 +99,14 @@ class FileWatcher:
             return None
         return real, found.st_dev, found.st_ino
 
-    async def _follow(self, folders: list[Path], names: frozenset[str] | None) -> None:
-        """Watch folders: for these paths only, or, where ``names`` is None, with everything below."""
+    async def _follow(self, folder: str) -> None:
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
-            *dict.fromkeys(folders),
-            watch_filter=_matters if names is None else lambda _, path: path in names,
+            folder,
+            watch_filter=_matters,
             debounce=STEP_MS * 2,
-            step=STEP_MS if names is None else STEP_MS * 3,
+            step=STEP_MS,
             rust_timeout=5000,
-            recursive=names is None,
+            recursive=True,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,
             ignore_permission_denied=True,
@@ -163,29 +158,3 @@ def _matters(_change: Change, path: str) -> bool:
 
 def _is_folder(path: str) -> bool:
     return Path(path).is_dir()
-
-
-def _way(path: Path) -> list[Path]:
-    """Return what decides where the path leads: itself, and every link on the way, by their real places.
-
-    What does not exist yet is stood for by the first part that is missing.
-    """
-    way: dict[Path, None] = {}
-    pending, seen = [path], set[Path]()
-    while pending:
-        current = pending.pop()
-        if current in seen or len(seen) > 40:
-            continue
-        seen.add(current)
-        for part in (current, *current.parents):
-            if part.is_symlink():
-                way[_placed(part)] = None
-                pending.append(Path(os.path.normpath(part.parent / os.readlink(part))))  # noqa: PTH115 - text is what it is
-    way[_placed(path)] = None
-    return list(way)
-
-
-def _placed(path: Path) -> Path:
-    while not path.parent.is_dir():
-        path = path.parent
-    return Path(os.path.realpath(path.parent)) / path.name
