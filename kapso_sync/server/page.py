@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
 from html import escape
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import ConditionType, FunctionStatus, PassStatus, RecentEvent, Status
+from kapso_sync.model.status import Budget, ConditionType, PassStatus, RecentEvent, Status
+from kapso_sync.server.rows import SHAPES, functions_section
+from kapso_sync.server.words import counted, span, time_tag, took
 
-_SHAPES = {"Ready": "●", "Reconciling": "◐", "Drifted": "◆", "Stalled": "■", "NotReady": "▲"}
-_WORDS = {
-    "Ready": "ready",
-    "Reconciling": "in the works",
-    "Drifted": "drifted",
-    "Stalled": "stalled",
-    "NotReady": "not ready",
-}
+_TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "Drifted"}
+_LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
 
 def render_page(status: Status) -> str:
@@ -28,7 +22,7 @@ def render_page(status: Status) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(_title(status))} · kapso-sync</title>
+<title>{escape(sentence.split(":")[0].rstrip("."))} · kapso-sync</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/static/page.css">
 <noscript><meta http-equiv="refresh" content="15"></noscript>
@@ -39,30 +33,31 @@ def render_page(status: Status) -> str:
 <h1>kapso-sync</h1>
 <p class="source">{escape(status.source)}</p>
 </header>
-<main id="status" data-tone="{tone}">
+<p id="offline" class="banner" role="status" hidden></p>
+<main id="status">
 {_suspended(status)}
-<section class="verdict {tone}" aria-labelledby="verdict">
-<h2 id="verdict"><span aria-hidden="true" class="shape">{_SHAPES[_TONES[tone]]}</span> {escape(sentence)}</h2>
+<section id="standing" class="card verdict {tone}" aria-labelledby="verdict">
+{_sentence(tone, sentence)}
 {_trouble(status.last_pass)}
+{_revision(status.revision, status)}
 </section>
+{_warnings(status)}
 {_facts(status)}
-{_functions(status)}
+{_in_flight(status)}
+{functions_section(status.functions, status.now)}
 {_events(status)}
 </main>
-<footer><p>kapso-sync {escape(status.version)}, running for {_span((status.now - status.started_at).total_seconds())}.
+<footer><p>kapso-sync {escape(status.version)}, running for {span((status.now - status.started_at).total_seconds())}.
 <a href="/api/status">JSON</a> · <a href="/metrics">Metrics</a></p></footer>
 </body>
 </html>
 """
 
 
-_TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "Drifted"}
-
-
 def _verdict(status: Status) -> tuple[str, str]:
     """Return how it looks, and the sentence that says how things stand."""
     count = len(status.functions)
-    ready = sum(function.condition(ConditionType.READY).status for function in status.functions)
+    unready = sum(not function.condition(ConditionType.READY).status for function in status.functions)
     if status.suspension is not None:
         return "paused", "Suspended: nothing is written to Kapso."
     if status.last_pass is None:
@@ -72,163 +67,120 @@ def _verdict(status: Status) -> tuple[str, str]:
     if status.reconciling:
         return "busy", "Working: Kapso is being made what git says."
     if status.in_sync:
-        plural = "function runs" if count == 1 else "functions run"
-        return "good", f"In sync: {count} {plural} what git says." if count else "In sync: git lists no function."
-    return "bad", f"{count - ready} of {count} function{'s' if count != 1 else ''} not ready."
+        runs = "runs" if count == 1 else "run"
+        return (
+            "good",
+            f"In sync: {counted(count, 'function')} {runs} what git says." if count else "In sync: git lists no function.",
+        )
+    return "bad", f"{unready} of {counted(count, 'function')} not ready."
 
 
-def _title(status: Status) -> str:
-    return _verdict(status)[1].split(":")[0].rstrip(".")
+def _sentence(tone: str, sentence: str) -> str:
+    """Return the sentence so that screen readers say it when it changes, and only then: it tells no times."""
+    shape = f'<span aria-hidden="true" class="shape">{SHAPES[_TONES[tone]]}</span>'
+    return f'<div role="status"><h2 id="verdict">{shape} {escape(sentence)}</h2></div>'
 
 
 def _suspended(status: Status) -> str:
     suspension = status.suspension
     if suspension is None:
         return ""
-    until = f" until {_time(suspension.until, status.now)}" if suspension.until else ""
+    until = f", ends {time_tag(suspension.until, status.now)}" if suspension.until else ", until somebody resumes"
     return (
-        f'<p class="banner" role="status"><strong>Suspended</strong> since {_time(suspension.since, status.now)}{until}: '
-        f"{escape(suspension.reason)}</p>"
+        f'<section id="suspended" class="banner" aria-label="Suspended"><p class="reason">{escape(suspension.reason)}</p>'
+        f'<p class="note">suspended {time_tag(suspension.since, status.now)}{until}</p></section>'
     )
 
 
 def _trouble(last: PassStatus | None) -> str:
     if last is None or last.error is None:
         return ""
-    hint = f'<p class="hint">{escape(last.hint)}</p>' if last.hint else ""
-    return f'<p class="error">{escape(last.error)}</p>{hint}'
-
-
-def _facts(status: Status) -> str:
-    facts = [("Revision", _revision(status.revision, status))]
-    if status.last_pass is not None:
-        last = status.last_pass
-        calls = f"{last.api_calls} API call{'s' if last.api_calls != 1 else ''}"
-        facts.append(("Last look", f"{_time(last.finished_at, status.now)}, {_took(last.seconds)}, {calls}"))
-    if status.next_check_at is not None:
-        facts.append(("Next look", _time(status.next_check_at, status.now)))
-    if status.budget is not None:
-        limit, remaining = status.budget.limit, status.budget.remaining
-        meter = (
-            f'<meter min="0" max="{limit}" value="{remaining}" aria-label="API calls left in this window">{remaining}</meter>'
-        )
-        facts.append(("API budget", f"{meter} {remaining} of {limit} calls left"))
-    if status.owner:
-        facts.append(("Owner", f"<code>{escape(status.owner)}</code>"))
-    items = "\n".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in status.warnings)
-    noted = f'<ul class="warnings" aria-label="Warnings">{warnings}</ul>' if warnings else ""
-    return f'<section aria-label="At a glance"><dl class="facts">\n{items}\n</dl>{noted}</section>'
+    hint = f'<p class="hint"><span aria-hidden="true">→</span> {escape(last.hint)}</p>' if last.hint else ""
+    return f'<div class="trouble"><p class="error">{escape(last.error)}</p>{hint}</div>'
 
 
 def _revision(revision: Revision | None, status: Status) -> str:
     if revision is None:
-        return "not read yet"
-    subject = f" “{escape(revision.subject)}”" if revision.subject else ""
-    author = f" by {escape(revision.author)}" if revision.author else ""
-    when = revision.committed_at or status.revision_since
-    described = f" ({escape(revision.described)})" if revision.described else ""
-    return f"<code>{escape(revision.short)}</code>{described}{subject}{author}, {_time(when, status.now)}"
-
-
-def _functions(status: Status) -> str:
-    if not status.functions:
-        return '<section aria-labelledby="functions"><h2 id="functions">Functions</h2><p class="empty">None yet.</p></section>'
-    order = {"Stalled": 0, "NotReady": 1, "Drifted": 2, "Reconciling": 3, "Ready": 4}
-    rows = sorted(status.functions, key=lambda function: (order[function.state], function.slug))
-    items = "\n".join(_function(function, status.now) for function in rows)
-    return f"""<section aria-labelledby="functions">
-<h2 id="functions">Functions <span class="count">{len(rows)}</span></h2>
-<ul class="functions">
-{items}
-</ul>
-</section>"""
-
-
-def _function(function: FunctionStatus, now: datetime) -> str:
-    state = function.state
-    ready = function.condition(ConditionType.READY)
-    lines = [f'<p class="message">{escape(ready.message)}</p>' if state != "Ready" else ""]
-    if function.deploying_since is not None:
-        elapsed = _span((now - function.deploying_since).total_seconds())
-        lines.append(f'<p class="note">deploying for {elapsed}</p>')
-    if function.retry_at is not None:
-        lines.append(f'<p class="note">tried again {_time(function.retry_at, now)}</p>')
-    if function.changed_at is not None:
-        lines.append(f'<p class="note">{escape(function.change or "changed")}, {_time(function.changed_at, now)}</p>')
-    if function.condition(ConditionType.DRIFTED).status and state != "Drifted":
-        lines.append(f'<p class="note">{escape(function.condition(ConditionType.DRIFTED).message)}</p>')
-    body = "".join(lines) + _diff(function)
-    return (
-        f'<li class="function {state.lower()}" id="function-{escape(function.slug, quote=True)}">'
-        f'<div class="head"><h3>{escape(function.slug)}</h3>'
-        f'<span class="state"><span aria-hidden="true" class="shape">{_SHAPES[state]}</span> {_WORDS[state]}</span>'
-        f'<span class="since">for {_span((now - _since(function)).total_seconds())}</span></div>{body}</li>'
-    )
-
-
-def _since(function: FunctionStatus) -> datetime:
-    kind = next((kind for kind in ConditionType if str(kind) == function.state), ConditionType.READY)
-    return function.condition(kind).since
-
-
-def _diff(function: FunctionStatus) -> str:
-    if not function.diff:
         return ""
-    lines = "".join(_diff_line(line) for line in function.diff.split("\n")[:-1])
+    described = f" ({escape(revision.described)})" if revision.described else ""
+    author = f"by {escape(revision.author)}, " if revision.author else ""
+    when = revision.committed_at or status.revision_since
+    subject = f'<span class="subject">{escape(revision.subject)}</span>' if revision.subject else ""
     return (
-        f'<details id="diff-{escape(function.slug, quote=True)}"><summary>What differs, from Kapso to git</summary>'
-        f'<pre tabindex="0" aria-label="Diff of {escape(function.slug, quote=True)}"><code>{lines}</code></pre></details>'
+        f'<p class="revision"><code title="{escape(revision.id, quote=True)}">{escape(revision.short)}</code>{described} '
+        f'{subject} <span class="quiet">{author}{time_tag(when, status.now)}</span></p>'
     )
 
 
-def _diff_line(line: str) -> str:
-    if line.startswith(("---", "+++", "@@")):
-        return f'<span class="place">{escape(line)}\n</span>'
-    kind = {"+": "ins", "-": "del"}.get(line[:1])
-    return f"<{kind}>{escape(line)}\n</{kind}>" if kind else f"{escape(line)}\n"
+def _warnings(status: Status) -> str:
+    if not status.warnings:
+        return ""
+    items = "".join(f'<li><span aria-hidden="true" class="shape">▲</span> {escape(text)}</li>' for text in status.warnings)
+    return f'<section id="warned" aria-label="Warnings"><ul class="warnings">{items}</ul></section>'
+
+
+def _facts(status: Status) -> str:
+    facts = []
+    if status.last_pass is not None:
+        last = status.last_pass
+        detail = f"{escape(last.trigger)}, {took(last.seconds)}, {counted(last.api_calls, 'API call')}"
+        facts.append(_fact("Last look", time_tag(last.finished_at, status.now), detail))
+    if status.next_check_at is not None:
+        facts.append(_fact("Next look", time_tag(status.next_check_at, status.now), "or as soon as something changes"))
+    if status.budget is not None:
+        facts.append(_fact("API calls left", _budget(status.budget), f"of {status.budget.limit} in this window"))
+    if status.owner:
+        facts.append(_fact("Owner", f"<code>{escape(status.owner)}</code>"))
+    items = "\n".join(facts)
+    return f'<section id="glance" aria-label="At a glance"><dl class="facts">\n{items}\n</dl></section>' if facts else ""
+
+
+def _fact(name: str, value: str, detail: str = "") -> str:
+    note = f' <span class="note">{detail}</span>' if detail else ""
+    return f"<div><dt>{name}</dt><dd>{value}{note}</dd></div>"
+
+
+def _budget(budget: Budget) -> str:
+    limit, left = max(budget.limit, 1), max(0, budget.remaining)
+    return (
+        f'<meter min="0" low="{limit // 10}" high="{limit // 4}" optimum="{limit}" max="{limit}" value="{left}" '
+        f'aria-label="API calls left in this window">{left} of {limit}</meter> {left}'
+    )
+
+
+def _in_flight(status: Status) -> str:
+    """Return what is going on right now: deployments, and writes whose end nobody has seen yet."""
+    deploying = [
+        f"<li><strong>{escape(function.slug)}</strong> deploying for "
+        f"{span((status.now - function.deploying_since).total_seconds())}</li>"
+        for function in status.functions
+        if function.deploying_since is not None
+    ]
+    unfinished = [f'<li>{escape(text)} <span class="note">result not known yet</span></li>' for text in status.unfinished]
+    if not deploying and not unfinished:
+        return ""
+    items = "\n".join([*deploying, *unfinished])
+    return (
+        '<section id="flights" aria-labelledby="in-flight"><h2 id="in-flight">In flight</h2>'
+        f'<ul class="card plain">\n{items}\n</ul></section>'
+    )
 
 
 def _events(status: Status) -> str:
     if not status.events:
         return ""
-    items = "\n".join(_event(event, status.now) for event in status.events)
-    return f'<section aria-labelledby="events"><h2 id="events">Lately</h2><ol class="events">\n{items}\n</ol></section>'
+    items = "\n".join(_event(event, status) for event in status.events[:20])
+    return f"""<section id="lately" aria-labelledby="events">
+<h2 id="events">Lately</h2>
+<ol class="card events">
+{items}
+</ol>
+</section>"""
 
 
-def _event(event: RecentEvent, now: datetime) -> str:
-    level = event.level if event.level in ("warning", "error") else "info"
-    mark = f'<span class="level">{level}</span> ' if level != "info" else ""
+def _event(event: RecentEvent, status: Status) -> str:
+    shape, word = _LEVELS.get(event.level, ("", ""))
+    mark = f'<span class="level"><span aria-hidden="true">{shape}</span> {word}</span> ' if word else ""
     slug = f"<strong>{escape(event.slug)}</strong> " if event.slug else ""
-    return f'<li class="{level}">{_time(event.at, now)} <span>{mark}{slug}{escape(event.text)}</span></li>'
-
-
-def _time(moment: datetime | None, now: datetime) -> str:
-    if moment is None:
-        return "at an unknown time"
-    seconds = (moment - now).total_seconds()
-    words = f"in {_span(seconds)}" if seconds > 0 else f"{_span(-seconds)} ago"
-    exact = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f'<time datetime="{exact}" title="{exact}">{words}</time>'
-
-
-def _span(seconds: float) -> str:
-    """Return a duration in one or two units: ``45 s``, ``3 min``, ``2 h 5 min``, ``4 days``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    parts = _units(whole, (("day", 86400), ("h", 3600), ("min", 60)))
-    return " ".join(parts)
-
-
-def _took(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else _span(seconds)
-
-
-def _units(seconds: int, units: Iterable[tuple[str, int]]) -> list[str]:
-    parts: list[str] = []
-    for name, size in units:
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
-    return parts[:1] if parts and parts[0].split()[1].startswith("day") else parts[:2]
+    kind = event.level if word else "info"
+    return f'<li class="{kind}">{time_tag(event.at, status.now)} <p>{mark}{slug}{escape(event.text)}</p></li>'

@@ -28,7 +28,8 @@ def ago(**units: float) -> datetime:
 def function(slug: str, state: str = "Ready", message: str = "in sync", **more: object) -> FunctionStatus:
     """A function whose one true condition is ``state`` (none of them for NotReady)."""
     conditions = tuple(
-        Condition(kind, str(kind) == state, "Because", message, ago(hours=3), "c0ffee") for kind in ConditionType
+        Condition(kind, str(kind) == state, "InSync" if state == "Ready" else "Because", message, ago(hours=3), "c0ffee")
+        for kind in ConditionType
     )
     return replace(FunctionStatus(slug, f"id-{slug}", conditions), **more)  # type: ignore[arg-type]
 
@@ -80,6 +81,13 @@ BAD = status(
         RecentEvent(ago(minutes=1), "info", "source.changed", "new revision 4f1c2ab8d0e1 “Add greeting” by Ada"),
     ),
     warnings=("not in git, kept since KAPSO_SYNC_PRUNE is off: old-one, older-one",),
+    unfinished=("deploy greet",),
+)
+
+MANY = status(
+    *(function(f"number-{index}", changed_at=ago(hours=index), change="updated: changed in git: code") for index in range(60)),
+    budget=Budget(1000, 60),
+    events=tuple(RecentEvent(ago(minutes=7 * index), "info", "deploy.succeeded", "live", "number-1") for index in range(30)),
 )
 
 DOWN = replace(
@@ -93,4 +101,4 @@ SUSPENDED = replace(GOOD, suspension=Suspension("moving the project to another p
 
 EMPTY = Status(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
 
-ALL = {"good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "empty": EMPTY}
+ALL = {"many": MANY, "good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "empty": EMPTY}

@@ -6,17 +6,19 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
-from kapso_sync.model.status import Suspension
+from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server import app as application
 from tests.server.front import SECRET, TOKEN, Front, connected, open_front
-from tests.server.statuses import GOOD, NOW
+from tests.server.statuses import BAD, GOOD, NOW
 from tests.server.test_hooks import BODY, hexed
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -283,7 +285,6 @@ async def test_a_body_without_end_is_cut_off(front: Front, client: httpx.AsyncCl
     "sent",
     [
         b"NONSENSE\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 200_000,
         b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZZ\r\n",
     ],
 )
@@ -298,6 +299,15 @@ async def test_what_is_no_http_is_answered_like_everything_else(
     assert b"Content-Security-Policy" in head
     assert list(json.loads(body)) == ["error"]
     assert caplog.records == []
+
+
+async def test_a_head_without_end_is_cut_off(front: Front, client: httpx.AsyncClient) -> None:
+    """Long before it fills the memory."""
+    async with connected(front) as (reader, writer):
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1_000_000)
+            async with asyncio.timeout(5):
+                await reader.read()
 
 
 async def test_who_leaves_in_the_middle_leaves_no_traceback(
@@ -411,3 +421,22 @@ async def test_status_is_json_with_the_documented_keys(client: httpx.AsyncClient
     assert {"version", "source", "revision", "in_sync", "last_pass", "next_check_at", "rate_limit", "events"} <= set(document)
     assert TOKEN not in page
     assert SECRET not in page
+
+
+def test_every_field_is_documented() -> None:
+    """The page names each one, in the table where it belongs."""
+    page = (Path(__file__).parents[2] / "docs" / "status.md").read_text(encoding="utf-8")
+    text = page.split("## The document")[1].split("## Endpoints")[0]
+    whole, of_a_function = text.split("Of each function:")
+    document = status_document(replace(BAD, suspension=Suspension("why not", NOW)))
+    parts = [document[name] for name in ("revision", "suspended", "last_pass", "rate_limit")]
+    functions, events = document["functions"], document["events"]
+    assert isinstance(functions, list)
+    assert isinstance(events, list)
+    names = {name for part in (document, *parts, events[0]) if isinstance(part, dict) for name in part}
+    assert names - set(re.findall(r"`(\w+)`", whole)) == set()
+    assert isinstance(functions[0], dict)
+    conditions = functions[0]["conditions"]
+    assert isinstance(conditions, list)
+    assert isinstance(conditions[0], dict)
+    assert {*functions[0], *conditions[0]} - set(re.findall(r"`(\w+)`", of_a_function)) == set()

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import RecentEvent, Status
+from kapso_sync.model.status import Budget, PassStatus, RecentEvent, Status, Suspension
 from kapso_sync.server.page import render_page
+from kapso_sync.server.words import span
 from tests.server.front import Front, open_front
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, NOW, SUSPENDED, function, status
+from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -90,13 +91,15 @@ def test_a_bad_day_can_be_read() -> None:
     """State, reason, retry, diff, deployments, events, warnings and budget."""
     text = words(BAD)
     for said in (
-        "4f1c2ab8d0e1 “Add greeting” by Ada, 42 min ago",
-        "broken-syntax.js:12:5: syntax error near `return (`",
-        "tried again in 42 s",
+        "4f1c2ab8d0e1 Add greeting by Ada, 42 min ago",
+        "2 stalled",
+        "deploy greet result not known yet",
+        "Because broken-syntax.js:12:5: syntax error near `return (`",
+        "next try in 42 s",
         "+const a = 'new';",
         "deploying for 17 s",
-        "error fails-to-deploy the deployment ended in `error`, 2 times",
-        "912 of 1000 calls left",
+        "■ error fails-to-deploy the deployment ended in `error`, 2 times",
+        "912 of 1000 in this window",
         "not in git, kept since KAPSO_SYNC_PRUNE is off: old-one, older-one",
     ):
         assert said in text
@@ -106,21 +109,65 @@ def test_a_bad_day_can_be_read() -> None:
     assert "moving the project to another plan" in words(SUSPENDED)
 
 
-@given(HOSTILE, HOSTILE, HOSTILE)
-def test_no_text_becomes_markup(first: str, second: str, third: str) -> None:
-    """Slugs, messages, diffs, subjects, authors, events, warnings, errors: shown, never obeyed."""
-    shown = status(
-        function(first, "Drifted", second, diff=f"+{third}\n", change=first, changed_at=NOW),
+def test_what_goes_without_saying_is_not_said() -> None:
+    """A function that is ready as expected needs no message; one that is ready for another reason does."""
+    kept = function("old-one", message="not in git, kept")
+    ready = tuple(replace(condition, reason="KeptOutsideGit") for condition in kept.conditions)
+    assert "KeptOutsideGit not in git, kept" in words(status(replace(kept, conditions=ready)))
+    assert "in sync" not in words(status(function("greet")))
+    assert "of 1000" not in words(EMPTY)
+
+
+def test_only_the_last_events_are_shown() -> None:
+    """Twenty of them."""
+    assert outline(MANY).tags.count("li") == 60 + 20
+
+
+def test_budgets_of_any_size_are_drawn() -> None:
+    """Nothing left, nothing known, more left than there is."""
+    for budget in (Budget(0, 0), Budget(1000, 0), Budget(10, 20), Budget(10, -1)):
+        assert outline(status(budget=budget)).tags.count("meter") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-5, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (86400, "1 day"), (400_000, "4 days")],
+)
+def test_durations_are_words(seconds: float, said: str) -> None:
+    """As people say them."""
+    assert span(seconds) == said
+
+
+def hostile(first: str, second: str, third: str) -> Status:
+    """These three texts in every place where somebody else's words can be."""
+    conditions = tuple(replace(condition, reason=third) for condition in function(first, "Drifted", second).conditions)
+    return Status(
+        version=first,
+        now=NOW,
+        started_at=NOW,
         source=first,
         owner=second,
-        warnings=(third,),
         revision=Revision(first, subject=second, author=third, described=first),
-        events=(RecentEvent(NOW, "error", first, second, third),),
-        suspension=None,
+        functions=(
+            replace(
+                function(first, diff=f"+{third}\n{second}", change=first, changed_at=NOW, deploying_since=NOW),
+                conditions=conditions,
+            ),
+        ),
+        events=(RecentEvent(NOW, second, first, second, third), RecentEvent(NOW, "error", first, second, third)),
+        last_pass=PassStatus(NOW, first, 69, 1.0, 1, {}, second, third),
+        suspension=Suspension(first, NOW),
+        warnings=(third,),
+        unfinished=(second,),
     )
-    plain = status(function("x", "Drifted", "x", diff="+x\n", change="x", changed_at=NOW), warnings=("x",), events=shown.events)
-    assert outline(shown).tags.count("script") == outline(plain).tags.count("script") == 1
-    assert outline(shown).tags.count("img") == 0
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_no_text_becomes_markup(first: str, second: str, third: str) -> None:
+    """Versions, slugs, messages, reasons, diffs, subjects, authors, events, levels, errors, hints: shown, never obeyed."""
+    shown, plain = outline(hostile(first, second, third)), outline(hostile("x", "x", "x"))
+    assert {*shown.tags} == {*plain.tags}
+    assert (shown.tags.count("script"), shown.tags.count("img")) == (1, 0)
 
 
 @pytest.fixture
@@ -157,27 +204,106 @@ async def test_everybody_can_use_it(browser: Any, theme: str) -> None:
 
 
 @pytest.mark.e2e
-async def test_it_updates_itself_and_leaves_people_where_they_are(browser: Any) -> None:
-    """A change shows without a reload; an opened diff stays open, and focus stays on it."""
-    front = Front(status=BAD)
+async def test_hostile_words_do_nothing_in_a_browser(browser: Any) -> None:
+    """No script of theirs runs, and our own policy blocks nothing of ours; the same after a live update."""
+    front = Front()
+    said: list[str] = []
     async with open_front(front):
         page = await browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("dialog", lambda _: said.append("a dialog"))
+        await page.goto(front.url)
+        front.status = hostile("</pre><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title></style>'&lt;")
+        front.change.set()
+        await page.wait_for_selector("#verdict:has-text('Suspended')", timeout=5000)
+        await page.reload()
+        assert await page.locator("img").count() == 0
+        assert said == []
+        await page.close()
+
+
+@pytest.mark.e2e
+async def test_it_updates_itself_and_leaves_people_where_they_are(browser: Any) -> None:
+    """A change shows without a reload; opened diffs, focus, scroll positions and selected text stay."""
+    long = "".join(f"+line {number}\n" for number in range(200))
+    drifted = function("tuned-by-hand", "Drifted", "changed on Kapso", diff=long)
+    front = Front(status=status(drifted, function("fine")))
+    async with open_front(front):
+        page = await browser.new_page(viewport={"width": 800, "height": 500})
         await page.goto(front.url)
         await page.evaluate("window.sameDocument = true")
-        summary = page.locator("#diff-tuned-by-hand summary")
-        await summary.click()
-        front.status = replace(BAD, reconciling=False, warnings=("something new",))
+        await page.locator("#diff-tuned-by-hand summary").click()
+        await page.evaluate("document.querySelector('pre').scrollTop = 300; scrollTo(0, 250)")
+        await page.evaluate("getSelection().selectAllChildren(document.querySelector('#function-tuned-by-hand h3'))")
+        before = await page.evaluate("document.querySelector('#diff-tuned-by-hand').getBoundingClientRect().top")
+        # Something new above it, something gone, something else first in the list.
+        front.status = status(
+            function("broken", "Stalled", "no"), drifted, suspension=Suspension("why not", NOW), warnings=("something new",)
+        )
         front.change.set()
         await page.wait_for_selector("text=something new", timeout=5000)
         assert await page.evaluate("window.sameDocument")
         assert await page.evaluate("document.getElementById('diff-tuned-by-hand').open")
         assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        assert await page.evaluate("document.querySelector('pre').scrollTop") == 300
+        assert await page.evaluate("getSelection().toString()") == "tuned-by-hand"
+        assert await page.evaluate("document.querySelectorAll('.function').length") == 2
+        after = await page.evaluate("document.querySelector('#diff-tuned-by-hand').getBoundingClientRect().top")
+        assert abs(after - before) < 2, "what one reads does not move"
+        await page.close()
+
+
+@pytest.mark.e2e
+async def test_after_any_change_it_is_what_a_reload_would_show(browser: Any) -> None:
+    """Whatever came before: good days, bad days, nothing at all, and back."""
+    front = Front(status=EMPTY)
+    async with open_front(front):
+        page = await browser.new_page()
+        await page.goto(front.url)
+        for name in [*ALL, *reversed(ALL)]:
+            front.status = replace(ALL[name], version=f"after-{name}")
+            front.change.set()
+            await page.wait_for_selector(f"footer:has-text('after-{name},')", timeout=5000)
+            shown = await page.evaluate("document.querySelector('main').innerHTML")
+            fresh = "fetch('/').then(a => a.text()).then(t => new DOMParser().parseFromString(t, 'text/html'))"
+            assert shown == await page.evaluate(f"{fresh}.then(d => d.querySelector('main').innerHTML)"), name
+        await page.close()
+
+
+@pytest.mark.e2e
+async def test_it_says_when_nobody_answers(browser: Any) -> None:
+    """What is shown may then be out of date; and says no more once somebody answers again."""
+    front = Front()
+    async with open_front(front):
+        page = await browser.new_page()
+        await page.goto(front.url)
+        front.defect = RuntimeError("for a while")
+        front.change.set()
+        await page.wait_for_selector("#offline:has-text('may be out of date')", timeout=5000)
+        front.defect = None
+        front.change.set()
+        await page.wait_for_selector("#offline", state="hidden", timeout=5000)
+        await page.close()
+
+
+@pytest.mark.e2e
+async def test_it_is_used_by_keyboard(browser: Any) -> None:
+    """Diffs are reached, opened and scrolled without a mouse."""
+    front = Front(status=BAD)
+    async with open_front(front):
+        page = await browser.new_page()
+        await page.goto(front.url)
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.tagName") == "PRE"
         await page.close()
 
 
 @pytest.mark.e2e
 async def test_it_is_complete_without_javascript(browser: Any) -> None:
-    """Everything is there, and diffs open."""
+    """Everything is there, diffs open, and it reloads itself."""
     front = Front(status=BAD)
     async with open_front(front):
         context = await browser.new_context(java_script_enabled=False)
@@ -185,4 +311,5 @@ async def test_it_is_complete_without_javascript(browser: Any) -> None:
         await page.goto(front.url)
         await page.locator("#diff-tuned-by-hand summary").click()
         assert await page.locator("#diff-tuned-by-hand pre").is_visible()
+        assert await page.locator("meta[http-equiv=refresh]").count() == 1
         await asyncio.wait_for(context.close(), 5)
