@@ -1,0 +1,168 @@
+"""What is told of single functions: writes, drift, deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kapso_sync.model.events.base import Event, FunctionEvent, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionAdopted(FunctionEvent):
+    """A function that was nobody's is ours now."""
+
+    name: ClassVar[str] = "function.adopted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCreated(FunctionEvent):
+    """A function was created on Kapso; it is a draft until its deployment."""
+
+    name: ClassVar[str] = "function.created"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionUpdated(FunctionEvent):
+    """Code or fields were written to Kapso."""
+
+    name: ClassVar[str] = "function.updated"
+    fields: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionRenamed(FunctionEvent):
+    """A function got another slug; id, URL and secrets stay."""
+
+    name: ClassVar[str] = "function.renamed"
+    previous: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionDeleted(FunctionEvent):
+    """A function was deleted from Kapso; ``backup`` names the copy that was saved before."""
+
+    name: ClassVar[str] = "function.deleted"
+    backup: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionBackedUp(FunctionEvent):
+    """What is about to be overwritten or deleted was saved."""
+
+    name: ClassVar[str] = "function.backed_up"
+    backup: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionConflict(FunctionEvent):
+    """Git wants a function that we must not touch, or that changed on both sides."""
+
+    name: ClassVar[str] = "function.conflict"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionFailed(FunctionEvent):
+    """A write about this function failed; it is tried again at the next pass."""
+
+    name: ClassVar[str] = "function.failed"
+    level: ClassVar[Level] = Level.ERROR
+    error: str
+    error_type: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDetected(FunctionEvent):
+    """Kapso shows something else than what we last wrote."""
+
+    name: ClassVar[str] = "drift.detected"
+    level: ClassVar[Level] = Level.WARNING
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftCorrected(FunctionEvent):
+    """Git's version was written back."""
+
+    name: ClassVar[str] = "drift.corrected"
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftIgnored(FunctionEvent):
+    """The drift policy is ``report``: nothing was written."""
+
+    name: ClassVar[str] = "drift.ignored"
+    level: ClassVar[Level] = Level.WARNING
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionOscillating(FunctionEvent):
+    """Each of three writes was undone on Kapso: we stop writing until git changes or a person asks."""
+
+    name: ClassVar[str] = "function.oscillating"
+    level: ClassVar[Level] = Level.ERROR
+    fields: tuple[str, ...]
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionStalled(FunctionEvent):
+    """The same code failed again and again; it is tried again at the slowest pace until git changes or a person asks."""
+
+    name: ClassVar[str] = "function.stalled"
+    level: ClassVar[Level] = Level.ERROR
+    reason: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneBlocked(Event):
+    """Deletions or recreations were held back; ``hint`` names the setting that allows them."""
+
+    name: ClassVar[str] = "prune.blocked"
+    level: ClassVar[Level] = Level.WARNING
+    slugs: tuple[str, ...]
+    reason: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployStarted(FunctionEvent):
+    """Kapso accepted a deployment."""
+
+    name: ClassVar[str] = "deploy.started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploySucceeded(FunctionEvent):
+    """The code that git wants is the code that runs."""
+
+    name: ClassVar[str] = "deploy.succeeded"
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployFailed(FunctionEvent):
+    """A deployment ended in ``error``, or was refused."""
+
+    name: ClassVar[str] = "deploy.failed"
+    level: ClassVar[Level] = Level.ERROR
+    error: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployTimedOut(FunctionEvent):
+    """A deployment did not end in time; it counts as failed."""
+
+    name: ClassVar[str] = "deploy.timed_out"
+    level: ClassVar[Level] = Level.ERROR
+    timeout_s: float
+    hint: str | None = None
