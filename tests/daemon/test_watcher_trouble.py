@@ -1,0 +1,210 @@
+"""The file watcher in trouble: links that lead on, a library that fails for long, bursts, and an end at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.clock import SystemClock
+from kapso_sync.daemon import watcher as watching
+from kapso_sync.daemon.watcher import FileWatcher
+
+DEBOUNCE = 0.1
+PATIENCE = 5.0
+"""Seconds an awaited ring may take: generous, for a machine that is busy."""
+
+
+@dataclass
+class Bell:
+    """Remembers rings, what was there to see at the last one, and what was told."""
+
+    folder: Path
+    count: int = 0
+    seen: int = 0
+    troubles: list[str] = field(default_factory=list)
+    rung: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ring(self) -> None:
+        self.count += 1
+        with contextlib.suppress(OSError):
+            self.seen = len(os.listdir(self.folder))  # noqa: PTH208 - a count
+        self.rung.set()
+
+    async def wait(self, seconds: float = PATIENCE) -> None:
+        async with asyncio.timeout(seconds):
+            await self.rung.wait()
+
+    async def settle(self, seconds: float = 0.4) -> None:
+        """Wait until it was quiet for so long."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.rung.clear()
+                await self.wait(seconds)
+        self.rung.clear()
+
+
+class HastyClock:
+    """Whoever sleeps moves time at once, and a little further: no rounding may keep a deadline out of reach."""
+
+    def __init__(self) -> None:
+        self.elapsed = 0.0
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.elapsed, UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        self.elapsed += seconds + 0.001
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def listening(root: Path) -> AsyncIterator[Bell]:
+    """Watch; the watch answers when the block begins."""
+    bell = Bell(root)
+    task = asyncio.create_task(
+        FileWatcher(root, bell.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=bell.troubles.append).run()
+    )
+    try:
+        await hears(bell, root / "probe.js")
+        yield bell
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def hears(bell: Bell, path: Path) -> None:
+    """Save until it rings, as a person would: a watch that is being begun anew may miss the first one."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            path.write_text(str(time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                await bell.wait(0.3)
+                break
+    await bell.settle()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    (folder / "greet.js").write_text("1")
+    return folder
+
+
+def flip(link: Path, target: str) -> None:
+    """Let a link lead elsewhere in one step."""
+    following = link.with_name("following")
+    following.symlink_to(target)
+    following.rename(link)
+
+
+async def test_a_link_in_the_middle_of_a_chain_is_flipped_and_the_old_tree_removed(tmp_path: Path) -> None:
+    """The path itself and its first link stay; one ring for the flip, and saves in the new tree ring."""
+    for name in ("one", "two"):
+        (tmp_path / "trees" / name / "functions").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("trees/one")
+    (tmp_path / "app").symlink_to("current")
+    root = tmp_path / "app" / "functions"
+    async with listening(root) as bell:
+        flip(tmp_path / "current", "trees/two")
+        shutil.rmtree(tmp_path / "trees" / "one")
+        await bell.wait()
+        await bell.settle()
+        await hears(bell, root / "greet.js")
+
+
+async def test_a_folder_that_another_takes_the_place_of_is_noticed(folder: Path) -> None:
+    """Renamed away, and another one renamed in: the old one's events no longer count for anything."""
+    other = folder.with_name("other")
+    other.mkdir()
+    async with listening(folder) as bell:
+        folder.rename(folder.with_name("old"))
+        other.rename(folder)
+        await bell.wait()
+        await bell.settle()
+        await hears(bell, folder / "greet.js")
+
+
+async def test_the_last_ring_sees_the_whole_burst(folder: Path) -> None:
+    """Thousands of files may be more than the kernel's queue holds: whatever is dropped, a ring follows the last save."""
+    async with listening(folder) as bell:
+        before = len(os.listdir(folder))  # noqa: PTH208 - a count
+        for number in range(3000):
+            (folder / f"f{number}.js").touch()
+        async with asyncio.timeout(PATIENCE):
+            while bell.seen < before + 3000:
+                bell.rung.clear()
+                await bell.wait()
+
+
+async def test_a_library_that_fails_for_long_is_asked_ever_less_often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No busy loop: ten minutes of failure are some sixty attempts, and one message."""
+    attempts = 0
+
+    def broken(*_paths: object, **_options: object) -> object:
+        nonlocal attempts
+        attempts += 1
+        raise RuntimeError("the library is broken")
+
+    monkeypatch.setattr(watching, "awatch", broken)
+    clock, bell = HastyClock(), Bell(folder)
+    watcher = FileWatcher(folder, bell.ring, debounce=DEBOUNCE, clock=clock, on_trouble=bell.troubles.append)
+    task = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(PATIENCE):
+        while clock.elapsed < 600:  # noqa: ASYNC110 - this clock tells nobody
+            await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert 10 < attempts < 80
+    assert bell.troubles == ["watching files failed: the library is broken; the watch is begun anew"]
+
+
+@pytest.mark.parametrize("state", ["watching", "missing", "failing"])
+async def test_cancellation_ends_at_once_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """Whatever it waits for: no inotify handle, no thread of the library stays."""
+
+    def broken(*_paths: object, **_options: object) -> object:
+        raise RuntimeError("the library is broken")
+
+    if state == "failing":
+        monkeypatch.setattr(watching, "awatch", broken)
+    root = folder / "missing" if state == "missing" else folder
+    bell = Bell(root)
+    watcher = FileWatcher(root, bell.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=bell.troubles.append)
+    task = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(PATIENCE):
+        while state == "watching" and not _left_behind():  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+        while state == "failing" and not bell.troubles:  # noqa: ASYNC110 - it is told before the wait begins
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait({task}, timeout=1)
+    assert task.cancelled()
+    async with asyncio.timeout(PATIENCE):
+        while _left_behind():  # noqa: ASYNC110 - they end by themselves, within a step of the library
+            await asyncio.sleep(0.01)
+
+
+def _left_behind() -> list[str]:
+    """Return this process's inotify handles and the library's threads."""
+    found = []
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(handle.readlink()))
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.append((thread / "comm").read_text().strip())
+    return [name for name in found if "inotify" in name or name.startswith("notify-rs")]
