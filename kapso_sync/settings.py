@@ -117,6 +117,10 @@ class Settings(BaseModel):
         default=30.0, description="Deadline of one API request, and of a git transfer times four."
     )
     deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
+    check_delay: Duration = Field(
+        default=20.0, description="First check after a deployment: the edge may answer with old code."
+    )
+    check_window: Duration = Field(default=60.0, description="A failing check counts when so much time has passed.")
     deploy_poll: Duration = Field(default=2.0, description="First look at running deployments; grows fivefold.")
     log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
@@ -164,8 +168,6 @@ def variable(name: str) -> str:
 VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
 
 _LATER = (
-    "CHECK_DELAY",
-    "CHECK_WINDOW",
     "SECRET_ENV",
     "SECRETS_DIR",
 )

@@ -16,7 +16,7 @@ from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.storage import Forgetful
 from kapso_sync.emulator.world import NoSuch, Rejected, Unprocessable, World
 from kapso_sync.errors import ApiNotFound, ApiRejected, ApiUnavailable, Call
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, Json, RemoteFunction
 from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
@@ -45,10 +45,20 @@ def new_world(clock: VirtualClock, behaviour: Behaviour | None = None, quota: in
 
 
 class WorldApi:
-    """The Functions API over a world. ``fate`` decides each call by its number (from 1), method and route."""
+    """The Functions API over a world. ``fate`` decides each call by its number (from 1), method and route.
 
-    def __init__(self, world: World, fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE) -> None:
+    ``runtime`` answers for the code that is live.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE,
+        runtime: Callable[[Function], Invocation] = lambda function: Invocation(200, "", function.live_code or ""),
+    ) -> None:
         self.world = world
+        self.runtime = runtime
+        self.deploy: Callable[[Function], object] = world.deploy
         self.fate = fate
         self.log: list[tuple[str, str, str]] = []
 
@@ -116,7 +126,14 @@ class WorldApi:
         self._call("DELETE", "/functions/{id}", function_id, lambda: self.world.delete(self.world.by_id(function_id)))
 
     async def deploy_function(self, function_id: str) -> None:
-        self._call("POST", "/functions/{id}/deploy", function_id, lambda: self.world.deploy(self.world.by_id(function_id)))
+        self._call("POST", "/functions/{id}/deploy", function_id, lambda: self.deploy(self.world.by_id(function_id)))
+
+    async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:  # noqa: ARG002
+        def act() -> Invocation:
+            function = self.world.by_id(function_id)
+            return self.runtime(function) if function.running else Invocation(422, "", '{"error": "Function is not deployed"}')
+
+        return self._call("POST", "/functions/{id}/invoke", function_id, act)  # type: ignore[return-value]
 
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         def act() -> Mapping[str, tuple[str, ...]]:

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kapso_sync.api import wire
 from kapso_sync.api.transport import Request, Transport
 from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiUnsupported, Call
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, Json, RemoteFunction
 
 PAGE = 100
 """Records asked for in each page; larger pages are not documented."""
 
 MOST_PAGES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """A function's own answer."""
-
-    status: int
-    content_type: str
-    text: str
 
 
 class KapsoClient:

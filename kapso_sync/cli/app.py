@@ -47,6 +47,7 @@ def app() -> None:
 @source_argument
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
 @repeated("--only", "SLUG", "Touch only this function")
+@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
 @repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
 @repeated("--take-from", "OWNER", "Take over functions of this owner")
@@ -58,6 +59,7 @@ def sync(
     source: str | None,
     dry_run: bool,
     only: tuple[str, ...],
+    retry: tuple[str, ...],
     expect: str | None,
     overwrite: tuple[str, ...],
     take_from: tuple[str, ...],
@@ -70,7 +72,7 @@ def sync(
     from kapso_sync.wiring import Exceptions
 
     exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate)
-    ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, expect, json_output)
+    ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
 
 
@@ -131,7 +133,7 @@ def plan(*, source: str | None, only: tuple[str, ...], detailed_exitcode: bool, 
     from kapso_sync.cli import passes
     from kapso_sync.wiring import Exceptions
 
-    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, None, json_output)
+    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, (), None, json_output)
     return passes.show_plan(ask, detailed=detailed_exitcode)
 
 

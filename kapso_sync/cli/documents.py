@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
         "error": outcome.error,
         "hint": outcome.hint,
         "backup": outcome.backup,
+        "quarantine": None if outcome.quarantine is None else dataclasses.asdict(outcome.quarantine),
     }
 
 

@@ -29,6 +29,7 @@ class Ask:
     env_file: Path | None
     exceptions: Exceptions
     only: tuple[str, ...]
+    retry: tuple[str, ...]
     expect: str | None
     json_output: bool
 
@@ -47,7 +48,7 @@ def sync(ask: Ask) -> int:
             # Where people watch, the bar and the report tell the story; elsewhere the log does.
             logging = Logging(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
             async with open_session(settings, ask.exceptions, logging, writes=True) as session:
-                report = await session.sync(Request("sync", ask.only, ask.expect))
+                report = await session.sync(Request("sync", ask.only, ask.retry, ask.expect))
         if ask.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
@@ -66,7 +67,7 @@ def show_plan(ask: Ask, *, detailed: bool = False) -> int:
         async with open_session(
             settings, ask.exceptions, Logging(settings, sys.stderr, level="error"), writes=False
         ) as session:
-            plan = await session.plan(Request("plan", ask.only, ask.expect))
+            plan = await session.plan(Request("plan", ask.only, ask.retry, ask.expect))
         if ask.json_output:
             print(json.dumps(plan_document(plan), indent=2))
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Blocked, Plan, Step
-from kapso_sync.model.report import Report, Result
+from kapso_sync.model.report import Outcome, Report, Result
 
 FIRST = 5.0
 SLOWEST = 900.0
@@ -15,6 +15,10 @@ SLOWEST = 900.0
 
 STALLED_AFTER = 5
 """So many failures of the same content in a row, and a function is stalled: tried at the slowest pace, never given up."""
+
+
+NEVER_RAN_AFTER = 2
+"""The same for code with nothing to go back to: each failure is a deployment and its retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,12 @@ class Failing:
     failures: int
     error: str
     retry_at: float
+    patience: int = STALLED_AFTER
 
     @property
     def stalled(self) -> bool:
         """Tell whether it failed too often to hope for a passing trouble."""
-        return self.failures >= STALLED_AFTER
+        return self.failures >= self.patience
 
 
 class Backoff:
@@ -73,24 +78,28 @@ class Backoff:
         stalled = []
         for outcome in report.outcomes:
             step = outcome.step
-            if outcome.result in (Result.DONE, Result.UNCHANGED):
+            if outcome.result is Result.FAILED and outcome.quarantine is None:
+                if not outcome.blameless:
+                    failing = self._again(outcome)
+                    self._failing[step.slug] = failing
+                    if failing.failures == failing.patience:
+                        stalled.append(failing)
+            elif outcome.result is not Result.SKIPPED and not (isinstance(step, Blocked) and step.deferred):
+                # It went well, or it is held back for a reason that no time mends.
                 self._failing.pop(step.slug, None)
-            elif outcome.result is Result.FAILED and not outcome.blameless:
-                failing = self._again(step, outcome.error or "")
-                self._failing[step.slug] = failing
-                if failing.failures == STALLED_AFTER:
-                    stalled.append(failing)
         known = {step.slug for step in report.plan.steps}
         self._failing = {slug: failing for slug, failing in self._failing.items() if slug in known}
         return tuple(stalled)
 
-    def _again(self, step: Step, error: str) -> Failing:
-        before = self._failing.get(step.slug)
+    def _again(self, outcome: Outcome) -> Failing:
+        step, before = outcome.step, self._failing.get(outcome.step.slug)
         same = before is not None and before.desired_hash == step.desired_hash
         failures = before.failures + 1 if before is not None and same else 1
-        pace = SLOWEST if failures >= STALLED_AFTER else min(FIRST * 2.0 ** (failures - 1), SLOWEST)
-        wait = max(pace * self._random(), 1.0) if failures < STALLED_AFTER else pace
-        return Failing(step.slug, step.desired_hash, failures, error, self._clock.monotonic() + wait)
+        patience = NEVER_RAN_AFTER if outcome.never_ran else STALLED_AFTER
+        pace = SLOWEST if failures >= patience else min(FIRST * 2.0 ** (failures - 1), SLOWEST)
+        wait = max(pace * self._random(), 1.0) if failures < patience else pace
+        error = outcome.error or ""
+        return Failing(step.slug, step.desired_hash, failures, error, self._clock.monotonic() + wait, patience)
 
     def forgive(self, slugs: Collection[str] | None = None) -> None:
         """Forget failures, of everyone or of these: a person asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import Location, Problem
@@ -22,7 +23,8 @@ def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str,
     values: dict[str, object] = {}
     for model in (defaults, entry):
         if model is not None:
-            values |= {name: value for name in model.model_fields_set if (value := getattr(model, name)) is not None}
+            given = model.model_fields_set & EntryModel.model_fields.keys()
+            values |= {name: value for name in given if (value := getattr(model, name)) is not None}
     return values
 
 
@@ -43,8 +45,14 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         drift=None if drift is None else DriftPolicy(str(drift)),
         moved_from=None if moved_from is None else str(moved_from),
         secrets={name: _secret(model) for name, model in secrets.items()},
-        checks=tuple(Check(check.request, check.expect.status, check.expect.json_) for check in checks),
+        checks=tuple(map(_check, checks)),
     )
+
+
+def _check(model: CheckModel) -> Check:
+    expect = model.expect
+    check = Check(model.request, expect.status, expect.json_, expect.text, expect.matches)
+    return check if model.timeout is None else replace(check, timeout=model.timeout)
 
 
 def _secret(model: SecretModel) -> SecretSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem
@@ -14,7 +14,7 @@ from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
-from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret
+from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
@@ -45,6 +45,7 @@ def read_manifest(snapshot: Snapshot, *, expected: bool = False, known: Parsed |
     if document is not None:
         check_names(document, entries)
         _check_code_once(document, entries, folders)
+        _check_canary(document, model, {*entries, *(folder.slug for folder in folders)})
         if document.problems:
             raise ManifestInvalid(sorted(document.problems, key=_position))
     assembly = _Assembly(snapshot.files, document, model)
@@ -107,6 +108,14 @@ def _check_code_once(document: Document, entries: Mapping[str, EntryModel | None
             location = document.location(("functions", folder.slug, "file"))
             hint = "remove `file` here to add to the folder, or remove the folder"
             document.problems.append(document.problem("code-twice", text, location, hint))
+
+
+def _check_canary(document: Document, model: ManifestModel | None, slugs: Collection[str]) -> None:
+    canary = model.defaults.rollout.canary if model and model.defaults and model.defaults.rollout else None
+    if canary is not None and canary not in slugs:
+        where = document.location(("defaults", "rollout", "canary"))
+        text = f"defaults.rollout.canary: there is no function `{canary}`"
+        document.problems.append(document.problem("unknown-canary", text, where, "name a function of this manifest"))
 
 
 def _position(problem: Problem) -> tuple[float, int]:
@@ -172,13 +181,18 @@ class _Assembly:
     def manifest(self, *, present: bool) -> Manifest:
         """Return everything, sorted by slug."""
         entries = tuple(sorted(self._entries, key=lambda entry: entry.slug))
-        return Manifest(entries, dict(sorted(self._broken.items())), tuple(self.notices), present)
+        return Manifest(entries, dict(sorted(self._broken.items())), tuple(self.notices), present, self._rollout())
+
+    def _rollout(self) -> RolloutPolicy:
+        given = self._defaults.rollout if self._defaults else None
+        return RolloutPolicy() if given is None else RolloutPolicy(given.canary, given.max_failures)
 
 
 def _notices(entry: Entry) -> Iterator[Notice]:
-    for what, given in (("secrets", entry.secrets), ("checks", entry.checks)):
-        if given:
-            yield Notice("not-applied", f"functions.{entry.slug}.{what}: not applied yet by this version", entry.location)
+    if entry.secrets:
+        yield Notice("not-applied", f"functions.{entry.slug}.secrets: not applied yet by this version", entry.location)
+    if entry.checks and not entry.deploy:
+        yield Notice("not-applied", f"functions.{entry.slug}.checks: they wait, since `deploy` is false", entry.location)
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and _CREDENTIAL.search(source.value):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"

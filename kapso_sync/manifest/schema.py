@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from kapso_sync.model.functions import Json
@@ -17,6 +18,17 @@ Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
 SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        raise PydanticCustomError("pattern", "expected a regular expression: {reason}", {"reason": str(error)}) from None
+    return pattern
+
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_compiles)]
 
 
 class _Strict(BaseModel):
@@ -46,13 +58,16 @@ class ExpectModel(_Strict):
 
     status: Annotated[int, Field(ge=100, le=599)] | None = Field(default=None, description="The HTTP status.")
     json_: JsonValue = Field(default=None, alias="json", description="A subset of the answer's JSON.")
+    text: Annotated[str, StringConstraints(min_length=1)] | None = Field(default=None, description="Text in the answer.")
+    matches: Pattern | None = Field(default=None, description="A regular expression that is found in the answer.")
 
 
 class CheckModel(_Strict):
     """A request to send after each deployment."""
 
     request: JsonValue = Field(default=None, description="The request's JSON.")
-    expect: ExpectModel = Field(description="What the answer must be.")
+    expect: ExpectModel = Field(description="What the answer must be; without `status`, any success.")
+    timeout: Annotated[float, Field(gt=0, le=120)] | None = Field(default=None, description="Seconds to wait. Default: 10.")
 
 
 class SharedModel(_Strict):
@@ -71,6 +86,21 @@ class SharedModel(_Strict):
     checks: list[CheckModel] | None = Field(default=None, description="Requests to send after each deployment.")
 
 
+class RolloutModel(_Strict):
+    """How carefully a pass goes on."""
+
+    canary: Slug | None = Field(
+        default=None, description="This function goes first; unless it is well, nothing else is written."
+    )
+    max_failures: Annotated[int, Field(ge=1)] | None = Field(default=None, description="So many failures end the pass.")
+
+
+class DefaultsModel(SharedModel):
+    """Fields for every function, and what concerns all of them."""
+
+    rollout: RolloutModel | None = Field(default=None, description="How carefully a pass goes on.")
+
+
 class EntryModel(SharedModel):
     """One function."""
 
@@ -85,7 +115,7 @@ class ManifestModel(_Strict):
     """The whole manifest."""
 
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version.")
-    defaults: SharedModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
+    defaults: DefaultsModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
     functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
 
 
@@ -109,7 +139,7 @@ def json_schema() -> dict[str, Json]:
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
     slugs = schema["properties"]["functions"]["anyOf"][0]
     slugs["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
-    for model in ("SharedModel", "EntryModel"):
+    for model in ("DefaultsModel", "EntryModel"):
         schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
     _forbid_nulls(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "kapso-sync manifest"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import Location, Problem
-from kapso_sync.model.functions import CODE, Content, FunctionType, Json, code_hash
+from kapso_sync.model.functions import CODE, Content, FunctionType, Json, code_hash, content_hash
 from kapso_sync.model.source import Revision
 
 
@@ -52,11 +53,26 @@ SecretSource = EnvSecret | FileSecret | PlainSecret
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A request to send after a deployment, and what the answer must be (``status``, and a subset of its JSON)."""
+    """A request to send after a deployment, and what the answer must be.
+
+    ``status`` None accepts any success. ``json`` is a subset of the answer's, ``text`` is in it, and ``matches`` is a regular
+    expression that is found in it. ``timeout`` is in seconds.
+    """
 
     request: Json
     status: int | None = None
     json: Json = None
+    text: str | None = None
+    matches: str | None = None
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How carefully a pass goes on. Nothing else is written before ``canary`` is as git says, nor after ``max_failures``."""
+
+    canary: str | None = None
+    max_failures: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,7 @@ class Manifest:
     broken: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
     present: bool = True
+    rollout: RolloutPolicy = RolloutPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,11 @@ class DesiredFunction:
     def content(self) -> Content:
         """The managed fields and the code's hash."""
         return {**self.entry.fields, CODE: code_hash(self.code)}
+
+    @property
+    def attempt(self) -> str:
+        """A hash of what is tried as one: the content and its checks. What failed as this is not tried again unasked."""
+        return content_hash({**self.content, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +171,7 @@ class Desired:
     unusable: tuple[UnusableFunction, ...] = ()
     notices: tuple[Notice, ...] = ()
     manifest_present: bool = True
+    rollout: RolloutPolicy = RolloutPolicy()
 
     @property
     def slugs(self) -> frozenset[str]:

@@ -81,6 +81,23 @@ class RemoteFunction:
         return text if isinstance(text, str) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A function's own answer to a call."""
+
+    status: int
+    content_type: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a function was at one time: its code, and its fields without our mark."""
+
+    code: str = field(repr=False)
+    fields: Mapping[str, Json]
+
+
 def code_hash(code: str) -> str:
     """Return ``sha256:…`` of the code's UTF-8 bytes; lone surrogates, which JSON can carry, are kept apart."""
     return "sha256:" + hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kapso_sync.errors import Problem
-from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice
+from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
 from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Live, Owned
+from kapso_sync.model.state import Live, Owned, Quarantine
 
 
 class Origin(enum.StrEnum):
@@ -35,7 +35,7 @@ class AdoptPolicy(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the settings and the command line allow. The three sets name slugs or owners, for this pass only."""
+    """What the settings and the command line allow. The sets name slugs or owners, for this pass only."""
 
     owner: str
     adopt: AdoptPolicy = AdoptPolicy.IDENTICAL
@@ -43,6 +43,7 @@ class Policy:
     prune: bool = False
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
+    retry: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +116,14 @@ class Create(Write):
 class Overwrite(Write):
     """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
 
-    ``live`` is what is confirmed to run, where that is what is stored.
+    ``live`` is what is confirmed to run, where that is what is stored. ``quarantine`` tells of what failed, where that is taken
+    back.
     """
 
     remote: RemoteFunction = field(repr=False)
     base: Owned | None = field(default=None, repr=False)
     live: Live | None = field(default=None, repr=False)
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +155,13 @@ class Deploy(Overwrite):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack(Overwrite):
+    """Take back what failed: ``desired`` is what ran before, while ``desired_hash`` is still that of git's content."""
+
+    action: ClassVar[str] = "update"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delete(Step):
     """Remove a function that we own and that left git."""
 
@@ -172,7 +182,7 @@ class Blocked(Step):
     """Something is to be done, and a rule or a missing ability forbids it; the reasons name what would allow it.
 
     ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
-    so far was undone. ``deferred``: it failed before, and is tried again later.
+    so far was undone. ``deferred``: it failed before, and is tried again later. ``quarantine``: it failed, and is not.
     """
 
     action: ClassVar[str] = "blocked"
@@ -180,6 +190,7 @@ class Blocked(Step):
     reported: bool = False
     oscillating: bool = False
     deferred: bool = False
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +221,7 @@ class Plan:
     project_id: str | None = None
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
 
     @property
     def in_sync(self) -> bool:

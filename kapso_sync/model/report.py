@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kapso_sync.errors import ExitCode, KapsoSyncError
 from kapso_sync.model.plan import Plan, Step
+from kapso_sync.model.state import Quarantine
 
 
 class Result(enum.StrEnum):
@@ -25,6 +26,7 @@ class Outcome:
     """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
 
     ``blameless``: it failed, or was not tried, for a reason that is not its own: Kapso is down, or a newer revision came.
+    ``never_ran``: it failed, and there is nothing to go back to. ``quarantine``: it failed, and what ran before was put back.
     """
 
     step: Step
@@ -35,6 +37,8 @@ class Outcome:
     hint: str | None = None
     backup: str | None = None
     blameless: bool = False
+    never_ran: bool = False
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from kapso_sync.model.functions import Content
+from kapso_sync.model.functions import Content, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,36 @@ class Live:
     deployed_at: datetime | None
 
 
+class Fault(enum.StrEnum):
+    """What code did wrong to be quarantined; also the reason of the function's condition."""
+
+    CHECK = "CheckFailed"
+    DEPLOYMENT = "DeploymentFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What failed, and is not tried again until git changes or a person asks; what ran before it was put back.
+
+    ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the code that
+    failed and of that which was put back; ``at`` is an ISO time.
+    """
+
+    attempt: str
+    fault: Fault
+    error: str
+    code: str
+    restored: str
+    at: str
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """What we last wrote of a function that we own: the base of the three-way comparison.
 
     ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
     corrections since a look last found the function in sync. ``refused_slug`` is a slug that Kapso would not change to.
+    ``unproven``: what was deployed last has not passed its checks. ``quarantine``: git's content failed, and was taken back.
     """
 
     slug: str
@@ -38,6 +62,8 @@ class Owned:
     protected: bool = False
     corrections: int = 0
     refused_slug: str | None = None
+    unproven: bool = False
+    quarantine: Quarantine | None = None
 
 
 class IntentKind(enum.StrEnum):
@@ -77,10 +103,14 @@ class QuotaRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Everything the state folder holds that a plan depends on. ``owned`` is by function id."""
+    """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
+
+    ``versions`` holds what ran before, by function id, where something is in quarantine.
+    """
 
     owned: Mapping[str, Owned] = field(default_factory=dict)
     intents: tuple[Intent, ...] = ()
     quota: QuotaRefusal | None = None
     manifest_present: bool = False
     project_id: str | None = None
+    versions: Mapping[str, Version] = field(default_factory=dict)

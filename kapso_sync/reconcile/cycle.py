@@ -31,12 +31,15 @@ Build = Callable[[Snapshot, Memory], Desired]
 class Request:
     """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be.
 
+    ``retry`` names slugs whose quarantine is lifted.
+
     ``hold`` may hold steps back before anything is written. Set ``superseded`` when a newer revision is known: the pass then
     begins nothing new and waits for no deployment.
     """
 
     trigger: str = "sync"
     only: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
     expect: str | None = None
     hold: Callable[[Plan], Plan] = lambda plan: plan
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,7 +83,7 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     memory = parts.recall()
     desired = parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, _wanted(desired), parts.policy.owner)
-    plan = make_plan(desired, observed, parts.policy)
+    plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     tell_plan(parts.emit, narrowed)
@@ -93,7 +96,7 @@ def _wanted(desired: Desired) -> dict[str, str]:
 
 def _narrow(plan: Plan, request: Request) -> Plan:
     known = {step.slug for step in plan.steps}
-    unknown = [slug for slug in request.only if slug not in known]
+    unknown = [slug for slug in (*request.only, *request.retry) if slug not in known]
     if unknown:
         raise UsageError(f"unknown slug: {', '.join(unknown)}", hint="`kapso-sync plan` lists the slugs it knows")
     plan = select(plan, request.only)

@@ -31,4 +31,5 @@ class Desire:
             unusable=tuple(sorted((*unusable, *broken), key=lambda function: function.slug)),
             notices=(*self._notices, *manifest.notices, *unlisted_files(snapshot, used)),
             manifest_present=manifest.present,
+            rollout=manifest.rollout,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import (
@@ -18,8 +19,11 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import FunctionType, Status
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Step
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.reconcile.caution import Caution
+from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
+from kapso_sync.reconcile.delivery import Crew, Delivery
 from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
@@ -40,19 +44,27 @@ class ExecutorSettings:
     concurrency: int = 8
     deploy_timeout: float = 180.0
     pace: Pace = field(default_factory=Pace)
+    checks: CheckPace = field(default_factory=CheckPace)
 
 
 class Executor:
-    """Carries out plans, one at a time."""
+    """Carries out plans, one at a time. ``redact`` takes secrets out of what functions answer to checks."""
 
     def __init__(
-        self, api: FunctionsApi, store: Store, clock: Clock, listener: events.Listener, settings: ExecutorSettings
+        self,
+        api: FunctionsApi,
+        store: Store,
+        clock: Clock,
+        listener: events.Listener,
+        settings: ExecutorSettings,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._api = api
         self._store = store
         self._clock = clock
         self._emit = listener
         self._settings = settings
+        self._redact = redact
 
     async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
@@ -71,8 +83,15 @@ class Executor:
         async with DeploymentWatch(self._api, self._clock, timeout, pace, superseded) as watch:
             rollout = Rollout(self._api, self._store, watch, self._clock, self._emit)
             rollout.start_with(_deployed_workers(observed), observed.memory.quota)
-            writer = FunctionWriter(self._api, self._store, self._emit)
-            run = _Pass(self._api, self._emit, writer, rollout, asyncio.Semaphore(self._settings.concurrency), superseded)
+            prover = Prover(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
+            crew = Crew(FunctionWriter(self._api, self._store, self._emit), rollout, prover, self._store)
+            slots = asyncio.Semaphore(self._settings.concurrency)
+            delivery = Delivery(crew, self._clock, self._emit, plan.owner, slots, superseded)
+            # Where failures are counted, a function counts as under way until its checks have passed.
+            lanes = (
+                contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
+            )
+            run = _Pass(self._api, self._emit, delivery, lanes, superseded, Caution(plan.rollout))
             outcomes = await run.carry_out(plan)
         for function_id in plan.forget:
             self._store.forget(function_id)
@@ -86,24 +105,26 @@ class _Pass:
         self,
         api: FunctionsApi,
         listener: events.Listener,
-        writer: FunctionWriter,
-        rollout: Rollout,
-        slots: asyncio.Semaphore,
+        delivery: Delivery,
+        lanes: contextlib.AbstractAsyncContextManager[None],
         superseded: asyncio.Event,
+        caution: Caution,
     ) -> None:
         self._api = api
         self._emit = listener
-        self._writer = writer
-        self._rollout = rollout
-        self._slots = slots
+        self._delivery = delivery
+        self._lanes = lanes
         self._superseded = superseded
         self._unanswered = 0
+        self._caution = caution
         self.halted: KapsoSyncError | None = None
 
     async def carry_out(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Write and deploy first, delete last."""
-        deletions = [step for step in plan.steps if isinstance(step, Delete)]
-        outcomes = await self._all(step for step in plan.steps if not isinstance(step, Delete))
+        """Write and deploy first, the canary before all others; delete last."""
+        canary = [step for step in plan.steps if step.slug == plan.rollout.canary]
+        outcomes = await self._all(canary)
+        outcomes += await self._all(step for step in plan.steps if not isinstance(step, Delete) and step not in canary)
+        deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in canary]
         if deletions:
             references = await self._references()
             outcomes += await self._all(_unless_used(step, references) for step in deletions)
@@ -121,41 +142,48 @@ class _Pass:
             return error
 
     async def _guarded(self, step: Step) -> Outcome:
+        outcome = await self._outcome(step)
+        self._caution.learn(outcome)
+        return outcome
+
+    async def _outcome(self, step: Step) -> Outcome:
         if isinstance(step, Keep):
             return Outcome(step, Result.UNCHANGED, step.function_id)
         if isinstance(step, Blocked | Invalid):
             return self._not_done(step)
-        async with self._slots:
-            if self.halted is not None:
-                error_text = f"not tried: {self.halted.message}"
-                return Outcome(step, Result.SKIPPED, step.function_id, error=error_text, blameless=True)
-            if self._superseded.is_set():
-                return Outcome(step, Result.SKIPPED, step.function_id, error="not tried: a newer revision came", blameless=True)
-            try:
+        try:
+            async with self._lanes:
                 outcome = await self._one(step)
-            except Superseded as error:
-                return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
-            except KapsoSyncError as error:
-                return self._failed(step, error)
-            self._unanswered = 0
-            return outcome
+        except Superseded as error:
+            return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
+        except KapsoSyncError as error:
+            return self._failed(step, error)
+        self._unanswered = 0
+        return outcome
 
     async def _one(self, step: Step) -> Outcome:
-        if step.drifted:
-            self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
-        match step:
-            case Create():
-                written = await self._writer.create(step)
-            case Overwrite():
-                written = await self._writer.overwrite(step)
-            case Delete():
-                backup = await self._writer.delete(step)
-                return Outcome(step, Result.DONE, step.function_id, backup=backup)
-            case _:
-                raise AssertionError(step)
-        if step.deploy:
-            await self._rollout.make_live(step, written)
-        return Outcome(step, Result.DONE, written.record.id, deployed=step.deploy, backup=written.backup)
+        async with self._delivery.slots:
+            reason = self._not_now()
+            if reason is not None:
+                return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
+            if step.drifted:
+                self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
+            match step:
+                case Delete():
+                    return await self._delivery.remove(step)
+                case PutBack():
+                    return await self._delivery.take_back(step)
+                case Create() | Overwrite():
+                    begun = await self._delivery.begin(step)
+                case _:
+                    raise AssertionError(step)
+        return await self._delivery.finish(begun)
+
+    def _not_now(self) -> str | None:
+        """Return why nothing new is begun any more, or None."""
+        if self.halted is not None:
+            return self.halted.message
+        return "a newer revision came" if self._superseded.is_set() else self._caution.reason
 
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
         if isinstance(error, ApiUnauthorized | StateUnusable):
@@ -164,7 +192,8 @@ class _Pass:
             self._unanswered += 1
             if self._unanswered >= PATIENCE:
                 self.halted = error
-        if not isinstance(error, DeploymentFailed):
+        told = isinstance(error, DeploymentFailed | ChecksFailed)
+        if not told:
             self._emit(
                 events.FunctionFailed(
                     slug=step.slug,
@@ -174,8 +203,15 @@ class _Pass:
                     hint=error.hint,
                 )
             )
-        blameless = isinstance(error, _NOT_ITS_OWN)
-        return Outcome(step, Result.FAILED, step.function_id, error=error.message, hint=error.hint, blameless=blameless)
+        return Outcome(
+            step,
+            Result.FAILED,
+            step.function_id,
+            error=error.message,
+            hint=error.hint,
+            blameless=isinstance(error, _NOT_ITS_OWN),
+            never_ran=told and _never_ran(step),
+        )
 
     def _not_done(self, step: Blocked | Invalid) -> Outcome:
         error = step.reasons[0] if step.reasons else None
@@ -191,6 +227,8 @@ class _Pass:
         elif step.reported:
             self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
             self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
+        elif step.quarantine is not None:
+            self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
         elif step.wanted != "delete" and not step.deferred:
             self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
@@ -214,6 +252,11 @@ def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiEr
         diff=step.diff,
         wanted="delete",
     )
+
+
+def _never_ran(step: Step) -> bool:
+    """Tell whether there is nothing to go back to."""
+    return not isinstance(step, Overwrite) or step.remote.last_deployed_at is None
 
 
 def _deployed_workers(observed: Observed) -> set[str]:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction, agree
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    RUNTIME_CONTENT,
+    SLUG,
+    Content,
+    Json,
+    RemoteFunction,
+    Version,
+    agree,
+)
 from kapso_sync.model.ownership import Mark, mark_for, split_description
 from kapso_sync.model.state import Intent, Owned
-from kapso_sync.reconcile.compare import Difference, Liveness, liveness
+from kapso_sync.reconcile.compare import Difference, Liveness, compare, liveness
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.observed import mark_of
 
@@ -60,7 +70,14 @@ class Match:
         judged = liveness(self.remote, self.stored, self.base)
         if judged.reason is None and any(not _same_runtime(intent.content, self.stored) for intent in self.uncertain):
             return Liveness("a deployment of older content was not seen to end: what runs may be older")
+        if judged.reason is None and self.unproven:
+            return Liveness("deployed, and its checks have not passed yet")
         return judged
+
+    @property
+    def unproven(self) -> bool:
+        """Tell whether git has checks for what was deployed last that have not passed."""
+        return bool(self.want.entry.checks) and self.base is not None and self.base.unproven
 
     @property
     def overlapped(self) -> bool:
@@ -104,6 +121,12 @@ class Match:
         new = {**self.stored, **self.want.content}
         return content_diff(self.want.slug, (self.stored, self.remote.code), (new, self.want.code), self.difference.fields)
 
+    def restoring(self, version: Version) -> Match:
+        """Return the same function beside what ran before, in place of what git wants of it."""
+        fields = {name: version.fields[name] for name in self.want.entry.fields if name in version.fields}
+        want = DesiredFunction(replace(self.want.entry, fields=fields, checks=()), version.code)
+        return replace(self, want=want, difference=compare(want.content, self.stored, self.base))
+
     def learned(self) -> Owned:
         """Return what to remember of a function that was found in sync."""
         mark = mark_of(self.remote)
@@ -116,6 +139,7 @@ class Match:
             live=self.liveness.live,
             protected=mark is not None and mark.protected,
             refused_slug=self.base.refused_slug if self.base else None,
+            unproven=self.unproven,
         )
 
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
-from kapso_sync.model.functions import CODE, DESCRIPTION, SLUG, Json, RemoteFunction, content_hash, normal_code
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    RUNTIME_CONTENT,
+    SLUG,
+    Json,
+    RemoteFunction,
+    Version,
+    agree,
+    content_hash,
+    normal_code,
+)
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
     Adopt,
@@ -20,15 +32,19 @@ from kapso_sync.model.plan import (
     Overwrite,
     Plan,
     Policy,
+    PutBack,
     Rename,
     Step,
     Update,
 )
+from kapso_sync.model.state import Quarantine
 from kapso_sync.reconcile.compare import Difference, compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices
 from kapso_sync.reconcile.observed import Claim, Observed, mark_of
+
+_Kind = TypeVar("_Kind", bound=Overwrite)
 
 OSCILLATION_LIMIT = 3
 """So many corrections in a row, each of them undone, and we stop writing."""
@@ -54,6 +70,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
         notices=(*desired.notices, *orphan_notices(steps), *quota_notices(desired, observed)),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
+        rollout=desired.rollout,
     )
 
 
@@ -166,6 +183,9 @@ class _Planner:
 
     def _ours(self, match: Match) -> Step:
         difference, want, base = match.difference, match.want, match.base
+        quarantine = base.quarantine if base is not None else None
+        if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
+            return self._quarantined(match, quarantine)
         drifted = bool(difference.on_kapso) or (bool(difference.fields) and base is None)
         moved_there = match.renames and base is not None and base.slug == want.slug
         forced = want.slug in self._policy.overwrite
@@ -200,6 +220,21 @@ class _Planner:
             remote_hash=content_hash(match.stored),
             memory=None if learned == base else learned,
         )
+
+    def _quarantined(self, match: Match, quarantine: Quarantine) -> Step:
+        """Plan a function whose content from git failed: nothing, unless taking it back was cut short."""
+        version, base = self._observed.memory.versions.get(match.remote.id), match.base
+        undisturbed = base is not None and agree(base.stored, match.stored, RUNTIME_CONTENT)
+        if version is not None and undisturbed:
+            step = put_back(match, version, quarantine)
+            if step.fields or step.deploy:
+                return step
+        blocked = _blocked(
+            match,
+            f"in quarantine: {quarantine.error}",
+            f"what ran before was put back; new code, or `kapso-sync sync --retry {match.want.slug}`, tries again",
+        )
+        return replace(blocked, quarantine=quarantine)
 
     def _rename(self, match: Match) -> Step:
         want, remote, base = match.want, match.remote, match.base
@@ -263,11 +298,17 @@ class _Planner:
         )
 
 
+def put_back(match: Match, version: Version, quarantine: Quarantine) -> PutBack:
+    """Return the step that takes back what failed; it writes nothing where what ran before is stored already."""
+    step = _overwrite(PutBack, match.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; what ran before is put back",))
+    return replace(step, desired_hash=content_hash(match.want.content), quarantine=quarantine)
+
+
 def _adopt(match: Match, reason: str, origin: Origin) -> Step:
     return _overwrite(Adopt, match, origin, (reason,))
 
 
-def _overwrite(kind: type[Overwrite], match: Match, origin: Origin, reasons: tuple[str, ...]) -> Step:
+def _overwrite(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[str, ...]) -> _Kind:
     """Build a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
     stale = match.liveness.reason
     if match.deploys and stale is not None and not match.touches_runtime:

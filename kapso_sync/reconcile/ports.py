@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, Json, RemoteFunction, Version
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
 
@@ -54,6 +54,10 @@ class FunctionsApi(Protocol):
         """Ask for a deployment; it runs in the background."""
         ...
 
+    async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
+        """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
+        ...
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the workflows that use a function, by its id or slug; None where the API has no workflows."""
         ...
@@ -88,6 +92,14 @@ class Store(Protocol):
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
+        ...
+
+    def keep_version(self, remote: RemoteFunction) -> None:
+        """Keep a record's code and fields as what ran before, in place of what was kept of this function."""
+        ...
+
+    def version(self, function_id: str) -> Version | None:
+        """Return what ran before, or None where nothing is known of it."""
         ...
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:

@@ -27,7 +27,14 @@ _QUOTA = re.compile(
 
 
 class DeploymentFailed(KapsoSyncError):
-    """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens."""
+    """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens.
+
+    ``down`` is the function's record where it ended in ``error``: then the function cannot be invoked.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, down: RemoteFunction | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.down = down
 
 
 class Superseded(KapsoSyncError):
@@ -53,8 +60,10 @@ class Rollout:
         self._fitting = set(deployed)
         self._quota = quota
 
-    async def make_live(self, step: Write, written: Written) -> None:
-        """Deploy until what is stored is confirmed to run; raises `ApiError`, `DeploymentFailed` or `Superseded`.
+    async def make_live(self, step: Write, written: Written) -> Written:
+        """Deploy until what is stored is confirmed to run, and return that.
+
+        Raises `ApiError`, `DeploymentFailed` or `Superseded`.
 
         After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
         certain which of the two came last.
@@ -72,9 +81,8 @@ class Rollout:
         if ended.verdict is Verdict.SUPERSEDED:
             raise Superseded("a newer revision came while it was deployed", hint="the next pass goes on from here")
         if ended.verdict is not Verdict.LIVE or ended.record is None:
-            self._failed(step.slug, record.id, ended, number)
-        else:
-            self._confirm(step.slug, written, ended, closes)
+            raise self._failed(step.slug, record.id, ended, number)
+        return self._confirm(step, written, ended.record, closes, ended.seconds)
 
     async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[Ended, int]:
         owned = written.owned
@@ -101,14 +109,15 @@ class Rollout:
             self._store.remember_quota(self._quota)
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
 
-    def _failed(self, slug: str, function_id: str, ended: Ended, number: int) -> None:
+    def _failed(self, slug: str, function_id: str, ended: Ended, number: int) -> DeploymentFailed:
+        """Report a deployment that did not go live, and return the error to raise."""
         self._fitting.discard(function_id)
         call = Call("POST", "/functions/{id}/deploy")
         if ended.verdict is Verdict.TIMED_OUT:
             # It may still end: its intent stays open, so that the next pass does not take its end for that of another.
             hint = "a larger KAPSO_SYNC_DEPLOY_TIMEOUT waits longer; the next pass deploys again"
             self._emit(events.DeployTimedOut(slug=slug, function_id=function_id, timeout_s=round(ended.seconds, 1), hint=hint))
-            raise DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
+            return DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
         self._store.close(number)
         if ended.verdict is Verdict.GONE:
             message, hint = "the function vanished from Kapso while it was deployed", "the next pass looks again"
@@ -116,18 +125,18 @@ class Rollout:
             message = f"the deployment ended in `error`, {1 + RETRIES} times"
             hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
-        raise DeploymentFailed(message, hint=hint)
+        return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is Verdict.FAILED else None)
 
-    def _confirm(self, slug: str, written: Written, ended: Ended, closes: Sequence[int]) -> None:
-        record = ended.record
-        assert record is not None  # noqa: S101 - the caller looked
-        owned = written.owned
+    def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
+        slug, owned = step.slug, written.owned
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
         live = Live(runtime_content(owned.stored), record.last_deployed_at)
-        self._store.remember(replace(owned, live=live, updated_at=record.updated_at), closes=closes)
+        unproven = bool(step.desired.entry.checks)
+        owned = replace(owned, live=live, updated_at=record.updated_at, unproven=unproven)
+        self._store.remember(owned, closes=closes)
         if self._quota is not None and len(self._fitting) > self._quota.fits:
             self._quota = None
             self._store.remember_quota(None)
-        duration = round(ended.seconds * 1000)
-        self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=duration))
+        self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=round(seconds * 1000)))
+        return Written(record, owned, written.backup)

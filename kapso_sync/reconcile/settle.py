@@ -36,7 +36,7 @@ def settle(functions: Sequence[RemoteFunction], memory: Memory, owner: str) -> O
     for function_id, intents in deployments.items():
         known, remote = owned.get(function_id), by_id[function_id]
         if known is not None and all(_deployed(intent, remote) for intent in intents):
-            owned[function_id] = replace(known, live=Live(intents[-1].content, remote.last_deployed_at))
+            owned[function_id] = replace(known, live=Live(intents[-1].content, remote.last_deployed_at), unproven=True)
         elif known is not None:
             uncertain[function_id] = tuple(intents)
     still_open = {intent.id for intents in uncertain.values() for intent in intents}
@@ -66,7 +66,13 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
     stored = {**(known.stored if known else {}), **stored_content(remote, known)}
     written = Owned(intent.slug, remote.id, intent.wanted, stored, remote.updated_at, protected=intent.protected)
     if known is not None:
-        written = replace(written, live=known.live, corrections=known.corrections, refused_slug=known.refused_slug)
+        written = replace(
+            written,
+            live=known.live,
+            corrections=known.corrections,
+            refused_slug=known.refused_slug,
+            quarantine=known.quarantine,
+        )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
         # The write was to be deployed, and what ran before it is not what we once saw go live: whatever it is, it is not this.

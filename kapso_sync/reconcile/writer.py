@@ -20,7 +20,7 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction, code_hash
 from kapso_sync.model.ownership import split_description
-from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, Rename, Write
+from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, PutBack, Rename, Write
 from kapso_sync.model.state import Intent, IntentKind, Live, Owned
 from kapso_sync.reconcile.match import OWNERSHIP
 from kapso_sync.reconcile.observed import stored_content
@@ -84,7 +84,10 @@ class FunctionWriter:
         """Write what differs (nothing, for a step that only deploys)."""
         if not step.payload:
             return Written(step.remote, self._base_of(step))
-        backup = await self._back_up(step)
+        full = await self._whole(step)
+        if step.live is not None and step.quarantine is None and _touches_runtime(step):
+            self._store.keep_version(full)
+        backup = self._back_up(step, full)
         content = sent_content(step.payload)
         intent = Intent(
             IntentKind.UPDATE,
@@ -108,6 +111,7 @@ class FunctionWriter:
             protected=step.protected,
             corrections=step.base.corrections + 1 if step.base and step.origin is Origin.DRIFT else 0,
             refused_slug=step.slug if refused else None,
+            quarantine=step.quarantine,
         )
         self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)
@@ -120,20 +124,31 @@ class FunctionWriter:
         base, remote = step.base, step.remote
         stored = stored_content(remote, base)
         if base is not None:
-            return replace(base, wanted=step.desired.content, stored=stored, updated_at=remote.updated_at)
+            return replace(
+                base,
+                wanted=step.desired.content,
+                stored=stored,
+                updated_at=remote.updated_at,
+                quarantine=step.quarantine,
+            )
         return Owned(step.slug, remote.id, step.desired.content, stored, remote.updated_at, protected=step.protected)
 
-    async def _back_up(self, step: Overwrite) -> str | None:
-        lost = [name for name in step.fields if name not in (OWNERSHIP, SLUG)]
-        if not lost:
+    async def _whole(self, step: Overwrite) -> RemoteFunction:
+        """Return the record with its code, where it is going to be saved."""
+        if step.remote.code is not None or not (_lost(step) or _touches_runtime(step)):
+            return step.remote
+        return await self._api.get_function(step.remote.id)
+
+    def _back_up(self, step: Overwrite, full: RemoteFunction) -> str | None:
+        if not _lost(step):
             return None
         reasons = {Origin.DRIFT: "drift", Origin.CONFLICT: "conflict"}
-        reason = "adopted" if isinstance(step, Adopt) else reasons.get(step.origin or Origin.GIT, "changed in git")
-        return await self._save(step.slug, step.remote, reason, keep=step.origin is not Origin.GIT)
+        kinds: dict[type[Overwrite], str] = {Adopt: "adopted", PutBack: "failed"}
+        reason = kinds.get(type(step)) or reasons.get(step.origin or Origin.GIT, "changed in git")
+        return self._save(step.slug, full, reason, keep=step.origin not in (Origin.GIT, Origin.RECOVERY))
 
-    async def _save(self, slug: str, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
-        full = remote if remote.code is not None else await self._api.get_function(remote.id)
-        name = self._store.back_up(full, reason, keep=keep)
+    def _save(self, slug: str, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
+        name = self._store.back_up(remote, reason, keep=keep)
         self._emit(events.FunctionBackedUp(slug=slug, function_id=remote.id, backup=name, reason=reason))
         return name
 
@@ -151,7 +166,8 @@ class FunctionWriter:
 
     async def delete(self, step: Delete) -> str:
         """Save a copy that is never dropped, then delete; return the copy's name."""
-        backup = await self._save(step.slug, step.remote, "deleted", keep=True)
+        full = step.remote if step.remote.code is not None else await self._api.get_function(step.remote.id)
+        backup = self._save(step.slug, full, "deleted", keep=True)
         try:
             await self._api.delete_function(step.remote.id)
         except ApiNotFound:
@@ -190,12 +206,21 @@ def sent_content(payload: Mapping[str, Json]) -> Content:
 
 def _live_after(step: Overwrite) -> Live | None:
     """Return what is known to run after a write that is not deployed yet."""
-    if not any(name in RUNTIME_CONTENT for name in step.payload):
+    if not _touches_runtime(step):
         return step.live or (step.base.live if step.base else None)
     known = step.live or (step.base.live if step.base else None)
     if known is not None and known.deployed_at == step.remote.last_deployed_at:
         return known
     return Live(NOT_STORED, step.remote.last_deployed_at)
+
+
+def _touches_runtime(step: Overwrite) -> bool:
+    return any(name in RUNTIME_CONTENT for name in step.payload)
+
+
+def _lost(step: Overwrite) -> bool:
+    """Tell whether the write replaces something that people would miss."""
+    return any(name not in (OWNERSHIP, SLUG) for name in step.fields)
 
 
 def _require_slug(step: Write, record: RemoteFunction, call: Call) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kapso_sync.model.state import Intent, IntentKind, Live, Owned, QuotaRefusal
+from kapso_sync.model.functions import RemoteFunction, Version
+from kapso_sync.model.ownership import split_description
+from kapso_sync.model.state import Fault, Intent, IntentKind, Live, Owned, Quarantine, QuotaRefusal
 
 
 def encode_owned(owned: Owned) -> str:
@@ -25,6 +28,8 @@ def encode_owned(owned: Owned) -> str:
             "protected": owned.protected,
             "corrections": owned.corrections,
             "refused_slug": owned.refused_slug,
+            "unproven": owned.unproven,
+            "quarantine": None if owned.quarantine is None else dataclasses.asdict(owned.quarantine),
         }
     )
 
@@ -43,7 +48,16 @@ def decode_owned(text: str) -> Owned:
         protected=bool(data.get("protected")),
         corrections=int(data.get("corrections") or 0),
         refused_slug=data.get("refused_slug"),
+        unproven=bool(data.get("unproven")),
+        quarantine=_quarantine(data.get("quarantine")),
     )
+
+
+def _quarantine(data: Mapping[str, Any] | None) -> Quarantine | None:
+    if data is None:
+        return None
+    texts = {name: str(data[name]) for name in ("attempt", "error", "code", "restored", "at")}
+    return Quarantine(fault=Fault(data["fault"]), **texts)
 
 
 def encode_intent(intent: Intent) -> str:
@@ -85,6 +99,18 @@ def decode_quota(text: str) -> QuotaRefusal:
     """Return the quota refusal; raises like `decode_owned`."""
     data: Mapping[str, Any] = json.loads(text)
     return QuotaRefusal(int(data["fits"]), str(data["message"]), str(data["at"]))
+
+
+def encode_version(remote: RemoteFunction) -> str:
+    """Return a record's code and fields as JSON; it must have come with its code."""
+    fields = {**remote.fields, "description": split_description(remote.description)[0]}
+    return json.dumps({"code": remote.code, "fields": fields})
+
+
+def decode_version(text: str) -> Version:
+    """Return the code and fields; raises like `decode_owned`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return Version(str(data["code"]), data["fields"])
 
 
 def _moment(value: datetime | None) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from kapso_sync.errors import StateForeign, StateUnusable
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
 from kapso_sync.store import backups, codec
 
@@ -101,6 +101,7 @@ class StateStore:
         """Drop a function's record."""
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
+            self._db.execute("DELETE FROM meta WHERE key = ?", (_version_key(function_id),))
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
@@ -115,6 +116,15 @@ class StateStore:
     def record_pass(self, document: Mapping[str, Json]) -> None:
         """Keep the last pass as people want to see it."""
         self._set_meta("last_pass", json.dumps(dict(document)))
+
+    def keep_version(self, remote: RemoteFunction) -> None:
+        """Keep what runs now, in place of what was kept of this function before."""
+        self._set_meta(_version_key(remote.id), codec.encode_version(remote))
+
+    def version(self, function_id: str) -> Version | None:
+        """Return what was kept of a function, or None."""
+        text = self._meta(_version_key(function_id))
+        return None if text is None else codec.decode_version(text)
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
         """Save a copy of a function and return its name below the backups folder."""
@@ -222,13 +232,23 @@ def _recall(db: sqlite3.Connection) -> Memory:
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]
     quota = _get_meta(db, "quota")
+    versions = {
+        record.function_id: codec.decode_version(text)
+        for record in owned
+        if record.quarantine is not None and (text := _get_meta(db, _version_key(record.function_id))) is not None
+    }
     return Memory(
         owned={record.function_id: record for record in owned},
         intents=tuple(intents),
         quota=None if quota is None else codec.decode_quota(quota),
         manifest_present=_get_meta(db, "manifest_present") is not None,
         project_id=_get_meta(db, "project_id"),
+        versions=versions,
     )
+
+
+def _version_key(function_id: str) -> str:
+    return f"version:{function_id}"
 
 
 def _get_meta(db: sqlite3.Connection, key: str) -> str | None:

@@ -16,6 +16,7 @@ from kapso_sync.model.events import Event, Level
 from kapso_sync.model.plan import Blocked, Delete, Keep, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
+from kapso_sync.model.state import Quarantine
 from kapso_sync.model.status import (
     Budget,
     Condition,
@@ -240,6 +241,9 @@ class StatusBoard:
         stuck = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not deferred)
         stalled = stuck or (not good and retry is not None and retry.stalled)
         drifted = step.drifted and not good
+        quarantine = outcome.quarantine or (step.quarantine if isinstance(step, Blocked) else None)
+        if quarantine is not None:
+            stalled, message = True, _quarantined(quarantine)
         found = {
             ConditionType.READY: (good, _reason(outcome), message),
             ConditionType.RECONCILING: (not good and not stalled, "Retrying" if not good else "Done", message),
@@ -293,8 +297,16 @@ def _stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
     )
 
 
+def _quarantined(quarantine: Quarantine) -> str:
+    failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
+    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was put back"
+
+
 def _reason(outcome: Outcome) -> str:
     step = outcome.step
+    quarantine = outcome.quarantine or (step.quarantine if isinstance(step, Blocked) else None)
+    if quarantine is not None:
+        return str(quarantine.fault)
     if isinstance(step, Keep) and step.desired_hash is None:
         return "KeptOutsideGit"
     if isinstance(step, Blocked):

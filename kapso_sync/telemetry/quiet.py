@@ -18,6 +18,7 @@ _LASTING = (
     events.FunctionInvalid,
     events.FunctionConflict,
     events.FunctionOscillating,
+    events.FunctionStalled,
     events.DeployFailed,
     events.DeployTimedOut,
     events.DriftDetected,

@@ -37,6 +37,12 @@ def event_line(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table o
             return f"live after {event.duration_ms / 1000:.1f} s"
         case events.DeployTimedOut():
             return f"the deployment did not end within {event.timeout_s:.0f} s"
+        case events.CheckPassed():
+            return f"{event.checks} check{'s' if event.checks != 1 else ''} passed after {event.duration_ms / 1000:.0f} s"
+        case events.RollbackStarted():
+            return "putting back what ran before"
+        case events.RollbackSucceeded():
+            return "what ran before runs again"
         case events.FailureEnded():
             return f"over after {event.times} times: {event.error or event.failure}"
         case _:

@@ -26,6 +26,7 @@ from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import Memory
 from kapso_sync.model.status import status_document
+from kapso_sync.reconcile.checks import CheckPace
 from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
 from kapso_sync.reconcile.deployments import Pace
 from kapso_sync.reconcile.desire import Desire
@@ -204,10 +205,11 @@ async def open_session(
             emit=logging.emit,
         )
         pace = Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5)
-        execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace)
+        checks = CheckPace(settings.check_delay, settings.check_window)
+        execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace, checks)
         writing = None
         if store is not None:
-            executor = Executor(api, store, clock, parts.emit, execution)
+            executor = Executor(api, store, clock, parts.emit, execution, logging.redactor.text)
             writing = Writing(executor, store, board or _board(clock, place, logging))
         yield Session(place, parts, writing)
 

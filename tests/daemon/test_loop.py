@@ -296,7 +296,7 @@ def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
 def test_what_left_git_is_forgotten() -> None:
     """The memory of failures is bounded by the functions there are."""
     backoff = failing_backoff(VirtualClock(), 1, plan_for("a", "b"))
-    backoff.learn(report_on(plan_for("b"), Result.BLOCKED))
+    backoff.learn(report_on(plan_for("b"), Result.SKIPPED))
     assert [failing.slug for failing in backoff.failing] == ["b"]
 
 

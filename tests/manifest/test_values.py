@@ -138,10 +138,10 @@ def test_one_name_or_origin_for_two_functions_is_refused_with_both_lines() -> No
 
 
 def test_what_is_not_applied_yet_is_a_warning() -> None:
-    """Secrets and checks parse, and nobody is left to believe that they act; a credential in the manifest is noticed."""
+    """Secrets parse, and nobody is left to believe that they act; checks wait with `deploy`; a credential is noticed."""
     manifest = read(
         "version: 1\nfunctions:\n  greet:\n    secrets: {KEY: {value: sk_live_abcdefgh12345678}}\n"
-        "    checks: [{request: {}, expect: {status: 200}}]\n"
+        "    deploy: false\n    checks: [{request: {}, expect: {status: 200}}]\n"
     )
     assert [notice.code for notice in manifest.notices] == ["not-applied", "not-applied", "credential-value"]
     assert "sk_live" not in " ".join(notice.message for notice in manifest.notices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,11 +42,12 @@ class Bench:
     limits: Limits = LIMITS
     settings: ExecutorSettings = field(default_factory=ExecutorSettings)
     events: list[Event] = field(default_factory=list)
+    redact: Callable[[str], str] = str
 
     async def sync(self, desired: Desired, request: Request | None = None) -> Report:
         """One pass, as one process would do it: whatever happens, the state folder is closed behind it."""
         with StateStore(self.folder, self.clock.now) as store:
-            executor = Executor(self.api, store, self.clock, self.events.append, self.settings)
+            executor = Executor(self.api, store, self.clock, self.events.append, self.settings, self.redact)
             return await reconcile(self._parts(desired, store), executor, request or Request())
 
     async def plan(self, desired: Desired) -> Plan:

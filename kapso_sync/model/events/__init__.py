@@ -28,6 +28,8 @@ from kapso_sync.model.events.daemon import (
     WatchDegraded,
 )
 from kapso_sync.model.events.functions import (
+    CheckFailed,
+    CheckPassed,
     DeployFailed,
     DeployStarted,
     DeploySucceeded,
@@ -46,6 +48,9 @@ from kapso_sync.model.events.functions import (
     FunctionStalled,
     FunctionUpdated,
     PruneBlocked,
+    RollbackFailed,
+    RollbackStarted,
+    RollbackSucceeded,
 )
 from kapso_sync.model.events.passes import (
     ApiCalled,
@@ -69,6 +74,8 @@ __all__ = [
     "ApiCalled",
     "ApiKeyRejected",
     "ApiRetry",
+    "CheckFailed",
+    "CheckPassed",
     "DaemonStarted",
     "DaemonState",
     "DaemonStopped",
@@ -106,6 +113,9 @@ __all__ = [
     "ReconcileFinished",
     "ReconcileStarted",
     "Resumed",
+    "RollbackFailed",
+    "RollbackStarted",
+    "RollbackSucceeded",
     "SettingsRejected",
     "SettingsReloaded",
     "SourceChanged",

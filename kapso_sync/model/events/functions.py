@@ -114,12 +114,13 @@ class FunctionOscillating(FunctionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionStalled(FunctionEvent):
-    """The same code failed again and again; it is tried again at the slowest pace until git changes or a person asks."""
+    """The same code failed again and again, and is tried at the slowest pace; or it is in quarantine, and is not (no time)."""
 
     name: ClassVar[str] = "function.stalled"
     level: ClassVar[Level] = Level.ERROR
     reason: str
-    retry_in_s: float
+    retry_in_s: float | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,4 +166,59 @@ class DeployTimedOut(FunctionEvent):
     name: ClassVar[str] = "deploy.timed_out"
     level: ClassVar[Level] = Level.ERROR
     timeout_s: float
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPassed(FunctionEvent):
+    """What was deployed answers as the manifest expects."""
+
+    name: ClassVar[str] = "check.passed"
+    checks: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckFailed(FunctionEvent):
+    """What was deployed does not answer as the manifest expects, and the edge had time to take it up."""
+
+    name: ClassVar[str] = "check.failed"
+    level: ClassVar[Level] = Level.ERROR
+    check: int
+    expected: str
+    answer: str
+    error: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackStarted(FunctionEvent):
+    """What ran before is put back: its code's hash is ``restored``, that of what failed is ``code``."""
+
+    name: ClassVar[str] = "rollback.started"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+    code: str
+    restored: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackSucceeded(FunctionEvent):
+    """What ran before runs again; what failed is in quarantine until git changes or a person asks."""
+
+    name: ClassVar[str] = "rollback.succeeded"
+    level: ClassVar[Level] = Level.WARNING
+    code: str
+    restored: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackFailed(FunctionEvent):
+    """What ran before could not be put back. Where it would not go live either, git's code is tried again with patience."""
+
+    name: ClassVar[str] = "rollback.failed"
+    level: ClassVar[Level] = Level.ERROR
+    code: str
+    restored: str
+    error: str
     hint: str | None = None

@@ -1,0 +1,129 @@
+"""Proving what was deployed: the manifest's checks, asked with patience for an edge that still answers with old code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kapso_sync.errors import ApiUnavailable, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import Check
+from kapso_sync.model.functions import Invocation, InvokeMode, RemoteFunction
+from kapso_sync.reconcile.judgement import Failure, describe, judge
+from kapso_sync.reconcile.ports import FunctionsApi
+from kapso_sync.reconcile.rollout import Superseded
+
+NOT_ITS_OWN = frozenset({429, 502, 503, 504})
+"""Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPace:
+    """When checks are asked, in seconds after the deployment: first, until when a failure is forgiven, and how often."""
+
+    delay: float = 20.0
+    window: float = 60.0
+    first: float = 5.0
+    slowest: float = 20.0
+
+
+class ChecksFailed(KapsoSyncError):
+    """What runs does not answer as expected. It is reported where it happens."""
+
+    def __init__(self, failures: Sequence[Failure], total: int) -> None:
+        first, more = failures[0], len(failures) - 1
+        rest = f"; {len(failures)} of {total} checks failed" if more else ""
+        super().__init__(f"{first}{rest}", hint="look at the function's code, or at the check")
+        self.failures = tuple(failures)
+
+
+class Prover:
+    """Asks checks. ``redact`` takes secrets out of answers before anybody sees them."""
+
+    def __init__(
+        self,
+        api: FunctionsApi,
+        clock: Clock,
+        listener: events.Listener,
+        pace: CheckPace,
+        superseded: asyncio.Event,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._emit = listener
+        self._pace = pace
+        self._superseded = superseded
+        self._redact = redact
+
+    async def prove(self, slug: str, record: RemoteFunction, checks: Sequence[Check]) -> None:
+        """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
+        started = self._clock.monotonic()
+        await self._wait(self._pace.delay)
+        pause = self._pace.first
+        while True:
+            failures = await self._ask(record, checks)
+            elapsed = self._clock.monotonic() - started
+            if not failures:
+                break
+            if elapsed >= self._pace.window:
+                self._report(slug, record, failures)
+                raise ChecksFailed(failures, len(checks))
+            await self._wait(min(pause, self._pace.window - elapsed))
+            pause = min(pause * 2, self._pace.slowest)
+        self._emit(events.CheckPassed(slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)))
+
+    async def _ask(self, record: RemoteFunction, checks: Sequence[Check]) -> list[Failure]:
+        failures = []
+        for number, check in enumerate(checks, 1):
+            failure = await self._one(record, number, check)
+            if failure is not None:
+                failures.append(failure)
+        return failures
+
+    async def _one(self, record: RemoteFunction, number: int, check: Check) -> Failure | None:
+        wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
+        try:
+            answer = await self._api.invoke_function(record.id, check.request, patience=check.timeout)
+        except ApiUnavailable as error:
+            # A function that hangs looks like this, and so does a Kapso that is down: its list tells them apart.
+            await self._api.list_functions()
+            return Failure(number, "an answer", self._redact(error.message))
+        expected = judge(check, answer, wrapped=wrapped)
+        if expected is None:
+            return None
+        if answer.status in NOT_ITS_OWN:
+            await self._api.list_functions()
+        return Failure(number, expected, self._shown(answer))
+
+    def _shown(self, answer: Invocation) -> str:
+        return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text)))
+
+    def _report(self, slug: str, record: RemoteFunction, failures: Sequence[Failure]) -> None:
+        for failure in failures:
+            self._emit(
+                events.CheckFailed(
+                    slug=slug,
+                    function_id=record.id,
+                    check=failure.number,
+                    expected=failure.expected,
+                    answer=failure.answer,
+                    error=str(failure),
+                    hint="look at the function's code, or at the check",
+                )
+            )
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless a newer revision comes; raises `Superseded` then."""
+        newer = asyncio.create_task(self._superseded.wait(), name="superseded")
+        sleep = asyncio.create_task(self._clock.sleep(seconds), name="patience")
+        try:
+            await asyncio.wait({newer, sleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            newer.cancel()
+            sleep.cancel()
+            await asyncio.gather(newer, sleep, return_exceptions=True)
+        if self._superseded.is_set():
+            raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here")

@@ -1,0 +1,171 @@
+"""Bringing one function from git to running code: write, deploy, prove; and back to what ran before, when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Version, agree, code_hash
+from kapso_sync.model.plan import Create, Delete, Overwrite, PutBack, Write
+from kapso_sync.model.report import Outcome, Result
+from kapso_sync.model.state import Fault, Quarantine
+from kapso_sync.reconcile.checks import ChecksFailed, Prover
+from kapso_sync.reconcile.compare import compare
+from kapso_sync.reconcile.match import Match
+from kapso_sync.reconcile.observed import stored_content
+from kapso_sync.reconcile.planner import put_back
+from kapso_sync.reconcile.ports import Store
+from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.writer import FunctionWriter, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the single jobs of a delivery."""
+
+    writer: FunctionWriter
+    rollout: Rollout
+    prover: Prover
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A step that was written and, unless it failed, deployed."""
+
+    step: Write
+    written: Written
+    failure: DeploymentFailed | None = None
+
+
+class Delivery:
+    """Delivers ``owner``'s functions of one pass. ``slots`` bound how many are written and deployed at a time."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        clock: Clock,
+        listener: events.Listener,
+        owner: str,
+        slots: asyncio.Semaphore,
+        superseded: asyncio.Event,
+    ) -> None:
+        self.slots = slots
+        self._crew = crew
+        self._clock = clock
+        self._emit = listener
+        self._owner = owner
+        self._superseded = superseded
+
+    async def remove(self, step: Delete) -> Outcome:
+        """Delete a function, after a copy was saved; the caller holds a slot. Raises `ApiError` and `StateUnusable`."""
+        backup = await self._crew.writer.delete(step)
+        return Outcome(step, Result.DONE, step.function_id, backup=backup)
+
+    async def begin(self, step: Create | Overwrite) -> Begun:
+        """Write and deploy; the caller holds a slot. Raises `ApiError`, `StateUnusable` and `Superseded`."""
+        writer = self._crew.writer
+        written = await (writer.overwrite(step) if isinstance(step, Overwrite) else writer.create(step))
+        try:
+            return Begun(step, await self._crew.rollout.make_live(step, written) if step.deploy else written)
+        except DeploymentFailed as failure:
+            return Begun(step, written, failure)
+
+    async def finish(self, begun: Begun) -> Outcome:
+        """Prove what was deployed, and take it back where it failed; waits for long, so that the caller holds no slot.
+
+        Raises like `begin`, and `DeploymentFailed` or `ChecksFailed` where there is nothing to go back to.
+        """
+        step, written = begun.step, begun.written
+        failure: DeploymentFailed | ChecksFailed | None = begun.failure
+        if failure is None and step.deploy and step.desired.entry.checks:
+            failure = await self._prove(step, written)
+        if failure is None:
+            return Outcome(step, Result.DONE, written.record.id, deployed=step.deploy, backup=written.backup)
+        back = self._way_back(begun, failure)
+        if back is None:
+            raise failure
+        async with self.slots:
+            outcome = await self.take_back(back)
+        return replace(outcome, step=step, backup=written.backup)
+
+    async def _prove(self, step: Write, written: Written) -> ChecksFailed | None:
+        try:
+            await self._crew.prover.prove(step.slug, written.record, step.desired.entry.checks)
+        except ChecksFailed as failure:
+            return failure
+        self._crew.store.remember(replace(written.owned, unproven=False))
+        return None
+
+    def _way_back(self, begun: Begun, failure: DeploymentFailed | ChecksFailed) -> PutBack | None:
+        """Return the step that takes back what failed, or None where it cannot be at fault, or nothing ran before."""
+        step, owned = begun.step, begun.written.owned
+        record = begun.written.record if isinstance(failure, ChecksFailed) else failure.down
+        if record is None or (isinstance(failure, DeploymentFailed) and _ran_once(begun.written)):
+            return None
+        version = self._crew.store.version(record.id)
+        if version is None:
+            return None
+        stored = stored_content(record, owned)
+        match = Match(self._owner, step.desired, record, owned, stored, compare(step.desired.content, stored, owned))
+        back = put_back(match, version, self._quarantine(step, failure, version))
+        return back if back.fields else None
+
+    def _quarantine(self, step: Write, failure: DeploymentFailed | ChecksFailed, version: Version) -> Quarantine:
+        return Quarantine(
+            attempt=step.desired.attempt,
+            fault=Fault.CHECK if isinstance(failure, ChecksFailed) else Fault.DEPLOYMENT,
+            error=failure.message,
+            code=code_hash(step.desired.code),
+            restored=code_hash(version.code),
+            at=self._clock.now().isoformat(timespec="seconds"),
+        )
+
+    async def take_back(self, step: PutBack) -> Outcome:
+        """Put back what ran before and make it live; the caller holds a slot.
+
+        What failed is in quarantine before anything is written: whoever dies here is followed by somebody who goes on. Where
+        not even what ran before goes live, the platform is at fault, and git's content is free again. Raises like `begin`,
+        and `DeploymentFailed`.
+        """
+        quarantine, owned = step.quarantine, step.base
+        if quarantine is None or owned is None:
+            raise AssertionError(step)
+        slug, function_id = step.slug, step.remote.id
+        code, restored = quarantine.code, quarantine.restored
+        self._crew.store.remember(replace(owned, quarantine=quarantine))
+        if self._superseded.is_set():
+            raise Superseded("a newer revision came before it was taken back", hint="the next pass goes on from here")
+        self._emit(
+            events.RollbackStarted(slug=slug, function_id=function_id, reason=quarantine.error, code=code, restored=restored)
+        )
+        written = None
+        try:
+            written = await self._crew.writer.overwrite(step)
+            await self._crew.rollout.make_live(step, written)
+        except Superseded:
+            raise
+        except KapsoSyncError as error:
+            if written is not None and isinstance(error, DeploymentFailed) and error.down is not None:
+                self._crew.store.remember(replace(written.owned, quarantine=None))
+            self._emit(
+                events.RollbackFailed(
+                    slug=slug, function_id=function_id, code=code, restored=restored, error=error.message, hint=error.hint
+                )
+            )
+            raise
+        self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
+        hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {slug}`"
+        return Outcome(step, Result.FAILED, function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
+
+
+def _ran_once(written: Written) -> bool:
+    """Tell whether this very content ran before: then a deployment that fails is not its fault."""
+    live = written.owned.live
+    if live is None or written.owned.unproven:
+        return False
+    known = {name: value for name, value in written.owned.stored.items() if name in RUNTIME_CONTENT}
+    return CODE in live.content and agree(live.content, known, RUNTIME_CONTENT)

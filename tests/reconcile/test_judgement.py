@@ -1,0 +1,78 @@
+"""Whether an answer is what a check expects."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kapso_sync.model.desired import Check
+from kapso_sync.model.functions import Invocation, Json
+from kapso_sync.reconcile.judgement import SHOWN, describe, includes, judge
+
+json_values: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def ask(check: Check, status: int = 200, text: str = "", *, wrapped: bool = False) -> str | None:
+    return judge(check, Invocation(status, "", text), wrapped=wrapped)
+
+
+@pytest.mark.parametrize(
+    ("check", "status", "text", "missing"),
+    [
+        (Check({}), 204, "", None),
+        (Check({}), 302, "", "a success"),
+        (Check({}, status=401), 401, "no", None),
+        (Check({}, status=200), 500, "", "status 200"),
+        (Check({}, json={"ok": True}), 200, '{"ok": true, "more": 1}', None),
+        (Check({}, json={"ok": True}), 200, '{"ok": 1}', 'JSON with {"ok":true}'),
+        (Check({}, json={"ok": True}), 200, "<html>", 'JSON with {"ok":true}'),
+        (Check({}, json={"items": [{"id": 1}]}), 200, '{"items": [{"id": 1, "x": 2}]}', None),
+        (Check({}, json={"items": [{"id": 1}]}), 200, '{"items": [{"id": 1}, {"id": 2}]}', 'JSON with {"items":[{"id":1}]}'),
+        (Check({}, text="pong"), 200, "ping pong", None),
+        (Check({}, text="pong"), 200, "ping", "the text 'pong'"),
+        (Check({}, matches=r"v\d+\.\d+"), 200, "this is v1.20", None),
+        (Check({}, matches=r"^v\d+$"), 200, "version", r"a match of '^v\\d+$'"),
+    ],
+)
+def test_an_answer_is_judged_by_what_is_expected(check: Check, status: int, text: str, missing: str | None) -> None:
+    """Status, a part of the JSON, a text, a pattern; without a status any success will do."""
+    assert ask(check, status, text) == missing
+
+
+def test_a_wrapped_answer_is_unwrapped() -> None:
+    """The check speaks of what the function said, not of Kapso's envelope."""
+    assert ask(Check({}, json={"ok": True}), text='{"data": {"ok": true}}', wrapped=True) is None
+    assert ask(Check({}, text="hello"), text='{"data": "hello"}', wrapped=True) is None
+    assert ask(Check({}, json={"ok": True}), text='{"data": {"ok": true}}') is not None
+
+
+@given(json_values)
+def test_everything_includes_itself(value: Json) -> None:
+    """And an object includes every part of itself."""
+    assert includes(value, value)
+    if isinstance(value, dict):
+        for name in value:
+            assert includes({name: value[name]}, value)
+            assert not includes(value, {other: value[other] for other in value if other != name})
+
+
+def test_a_pattern_that_never_ends_is_given_up() -> None:
+    """Whoever can push must not be able to stop the daemon."""
+    started = time.monotonic()
+    assert ask(Check({}, matches=r"^(\w+\s?)+$"), text="a word " * 4000 + "!") is not None
+    assert time.monotonic() - started < 5
+
+
+def test_an_answer_is_shown_on_one_short_line() -> None:
+    """However long it is, and whatever is in it."""
+    shown = describe(Invocation(500, "", "boom\n\x1b[31m" * 500))
+    assert "\n" not in shown
+    assert "\x1b" not in shown
+    assert len(shown) < SHOWN * 2

@@ -1,0 +1,344 @@
+"""Checks after a deployment, and the way back when code fails: the bad code is taken back once, and not tried again unasked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.emulator.records import Function
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.desired import Check, Desired, DesiredFunction, RolloutPolicy
+from kapso_sync.model.functions import Invocation, code_hash
+from kapso_sync.model.plan import Blocked, PutBack
+from kapso_sync.model.report import Report, Result
+from kapso_sync.model.state import Fault
+from kapso_sync.reconcile.cycle import Request
+from tests.builders import CODE_A, CODE_B, desired, want
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.world import Fate, Killed, WorldApi, new_world
+
+CODE_C = "async function handler() { return new Response('c'); }\n"
+BROKEN = "async function handler( {"
+GOOD = Check({"ping": True}, status=200)
+
+
+def runtime(function: Function) -> Invocation:
+    """Code B is broken in a way that only its answers show."""
+    return Invocation(500, "", "boom") if function.live_code == CODE_B else Invocation(200, "", '{"ok": true}')
+
+
+def checked(code: str, *checks: Check, slug: str = "a", description: str | None = None) -> DesiredFunction:
+    """A function with checks."""
+    function = want(slug, code) if description is None else want(slug, code, description=description)
+    return replace(function, entry=replace(function.entry, checks=checks or (GOOD,)))
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Bench:
+    bench.api.runtime = runtime
+    return bench
+
+
+def fails_to_deploy(bench: Bench, *codes: str) -> None:
+    """Let deployments of these codes end in error, whatever they look like."""
+    world = bench.api.world
+    deploy = world.deploy
+    bench.api.deploy = lambda function: deploy(function, failure="out of luck" if function.code in codes else None)
+
+
+def only(report: Report) -> Result:
+    (outcome,) = report.outcomes
+    return outcome.result
+
+
+async def test_what_answers_as_expected_is_done(bench: Bench) -> None:
+    """Asked once, some time after the deployment; then in sync is one list call again."""
+    report = await bench.sync(desired(checked(CODE_A)))
+    assert (only(report), bench.api.count("POST", "/functions/{id}/invoke")) == (Result.DONE, 1)
+    assert "check.passed" in bench.names()
+    bench.api.log.clear()
+    assert (await bench.sync(desired(checked(CODE_A)))).plan.in_sync
+    assert len(bench.api.log) == 1
+
+
+async def test_failing_check_puts_back_what_ran_before_and_is_not_retried(bench: Bench) -> None:
+    """Within one deployment's time the old code and fields run again; the bad code waits for git; the fix goes live."""
+    await bench.sync(desired(checked(CODE_A, description="first")))
+    before = bench.clock.monotonic()
+    report = await bench.sync(desired(checked(CODE_B, description="second")))
+    (outcome,) = report.outcomes
+    assert (outcome.result, int(report.exit_code)) == (Result.FAILED, 1)
+    assert outcome.error == "check 1 failed: expected status 200, got status 500, 'boom'"
+    assert outcome.quarantine is not None
+    assert (outcome.quarantine.fault, outcome.quarantine.code) == (Fault.CHECK, code_hash(CODE_B))
+    assert outcome.quarantine.restored == code_hash(CODE_A)
+    assert bench.clock.monotonic() - before < 17 + 60 + 17
+    function = bench.api.world.function("a")
+    assert (function.live_code, function.code) == (CODE_A, CODE_A)
+    assert str(function.description).startswith("first [kapso-sync:")
+    names = bench.names()
+    assert [name for name in names if name.startswith(("check.f", "rollback"))] == [
+        *("check.failed", "rollback.started", "rollback.succeeded")
+    ]
+    bench.api.log.clear()
+    for _ in range(3):
+        again = await bench.sync(desired(checked(CODE_B, description="second")))
+        step = again.plan.steps[0]
+        assert isinstance(step, Blocked)
+        assert step.reasons[0].startswith("in quarantine: check 1 failed")
+        assert (step.quarantine, int(again.exit_code)) == (outcome.quarantine, 1)
+        assert "-async function handler() { return new Response('a')" in step.diff
+    assert bench.api.log == [("GET", "/functions", "")] * 3
+    fixed = await bench.sync(desired(checked(CODE_C)))
+    assert (only(fixed), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_C})
+    assert bench.memory().owned[function.id].quarantine is None
+
+
+async def test_a_person_may_have_it_tried_again(bench: Bench) -> None:
+    """--retry lifts the quarantine for one pass; code that fails again is back in it."""
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.sync(desired(checked(CODE_B)))
+    report = await bench.sync(desired(checked(CODE_B)), Request(retry=("a",)))
+    assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+    bench.api.runtime = lambda _: Invocation(200, "", "")
+    report = await bench.sync(desired(checked(CODE_B)), Request(retry=("a",)))
+    assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
+
+
+async def test_other_checks_for_the_same_code_are_a_new_try(bench: Bench) -> None:
+    """It may have been the check that was wrong."""
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.sync(desired(checked(CODE_B)))
+    report = await bench.sync(desired(checked(CODE_B, Check({}, status=500, text="boom"))))
+    assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
+
+
+async def test_back_to_the_old_code_in_git_ends_the_quarantine(bench: Bench) -> None:
+    """What git says is what runs: in sync, and the same bad code pushed later is tried once more."""
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.sync(desired(checked(CODE_B)))
+    assert (await bench.sync(desired(checked(CODE_A)))).plan.in_sync
+    assert only(await bench.sync(desired(checked(CODE_B)))) is Result.FAILED
+    assert bench.api.world.live_code() == {"a": CODE_A}
+
+
+async def test_code_that_does_not_deploy_is_taken_back(bench: Bench) -> None:
+    """A function in error is down: one retry, then what ran before, without any check in the manifest."""
+    await bench.sync(desired(want("a")))
+    bench.api.log.clear()
+    report = await bench.sync(desired(want("a", BROKEN)))
+    (outcome,) = report.outcomes
+    assert outcome.quarantine is not None
+    assert outcome.quarantine.fault is Fault.DEPLOYMENT
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 3
+    assert bench.api.world.live_code() == {"a": CODE_A}
+    assert (await bench.plan(desired(want("a", BROKEN)))).summary["blocked"] == 1
+    assert only(await bench.sync(desired(want("a", CODE_C)))) is Result.DONE
+
+
+async def test_where_nothing_deploys_the_platform_is_at_fault(bench: Bench) -> None:
+    """No quarantine: git's code is tried again, and goes live once the platform is well."""
+    await bench.sync(desired(want("a")))
+    fails_to_deploy(bench, CODE_A, CODE_B)
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (only(report), report.outcomes[0].quarantine) == (Result.FAILED, None)
+    assert "rollback.failed" in bench.names()
+    assert [record.quarantine for record in bench.memory().owned.values()] == [None]
+    fails_to_deploy(bench)
+    assert only(await bench.sync(desired(want("a", CODE_B)))) is Result.DONE
+    assert bench.api.world.live_code() == {"a": CODE_B}
+
+
+async def test_code_that_ran_before_is_not_to_blame_for_a_bad_platform(bench: Bench) -> None:
+    """Somebody's deployment of the very same code failed: deployed again, never taken back to something older."""
+    await bench.sync(desired(want("a")))
+    await bench.sync(desired(want("a", CODE_B)))
+    world = bench.api.world
+    world.deploy(world.function("a"), failure="a bad moment")
+    await bench.clock.sleep(60)
+    fails_to_deploy(bench, CODE_B)
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (only(report), report.outcomes[0].quarantine) == (Result.FAILED, None)
+    assert world.function("a").code == CODE_B
+
+
+async def test_a_new_function_has_nothing_to_go_back_to(bench: Bench) -> None:
+    """It stays as it is, and is tried again."""
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), report.outcomes[0].never_ran, report.outcomes[0].quarantine) == (Result.FAILED, True, None)
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    bench.api.runtime = lambda _: Invocation(200, "", "")
+    assert only(await bench.sync(desired(checked(CODE_B)))) is Result.DONE
+    assert (await bench.sync(desired(checked(CODE_B)))).plan.in_sync
+
+
+async def test_old_code_at_the_edge_is_forgiven_for_a_while(bench: Bench) -> None:
+    """Half a minute after the deployment the edge still answers as before: the check waits, and passes."""
+    await bench.sync(desired(checked(CODE_A, Check({}, text="1"))))
+    answers: Callable[[Function], Invocation] = lambda _: Invocation(200, "", "2" if bench.clock.monotonic() > turn else "1")  # noqa: E731
+    bench.api.runtime = answers
+    turn = bench.clock.monotonic() + 12 + 45
+    report = await bench.sync(desired(checked(CODE_C, Check({}, text="2"))))
+    assert only(report) is Result.DONE
+    assert bench.api.count("POST", "/functions/{id}/invoke") > 3
+
+
+async def test_an_api_that_is_down_is_not_the_codes_fault(bench: Bench) -> None:
+    """Nothing is taken back on the word of a proxy; once Kapso answers again, the checks are made up for."""
+    await bench.sync(desired(checked(CODE_A)))
+    down = False
+
+    def fate(_number: int, _method: str, route: str) -> Fate:
+        nonlocal down
+        down = down or route == "/functions/{id}/invoke"
+        return Fate.UNAVAILABLE if down else Fate.FINE
+
+    bench.api.fate = fate
+    report = await bench.sync(desired(checked(CODE_C)))
+    assert (only(report), report.outcomes[0].blameless, report.outcomes[0].quarantine) == (Result.FAILED, True, None)
+    bench.api.fate = lambda *_: Fate.FINE
+    plan = await bench.plan(desired(checked(CODE_C)))
+    assert (plan.steps[0].action, plan.steps[0].reasons) == ("deploy", ("deployed, and its checks have not passed yet",))
+    assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
+
+
+async def test_a_gateway_error_counts_only_while_the_api_is_well(bench: Bench) -> None:
+    """A Worker that is killed answers 503 too: with a list that works it is the function's own."""
+    await bench.sync(desired(checked(CODE_A)))
+    bench.api.runtime = lambda f: Invocation(503, "", "") if f.live_code == CODE_B else Invocation(200, "", "")
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+
+
+async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench) -> None:
+    """A newer revision ends the patience; the next pass brings it."""
+    await bench.sync(desired(checked(CODE_A)))
+    request = Request()
+
+    def pushed(function: Function) -> Invocation:
+        request.superseded.set()
+        return runtime(function)
+
+    bench.api.runtime = pushed
+    report = await bench.sync(desired(checked(CODE_B)), request)
+    assert (only(report), report.outcomes[0].quarantine) == (Result.SKIPPED, None)
+    bench.api.runtime = runtime
+    assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
+
+
+async def test_an_edit_on_kapso_during_quarantine_stays(bench: Bench) -> None:
+    """Somebody helps himself while git's code is bad: it is neither overwritten nor taken for ours."""
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.sync(desired(checked(CODE_B)))
+    world = bench.api.world
+    world.update(world.function("a"), {"code": CODE_C})
+    world.deploy(world.function("a"))
+    await bench.clock.sleep(60)
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), world.live_code()) == (Result.BLOCKED, {"a": CODE_C})
+
+
+@pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
+@pytest.mark.parametrize("fails", ["check", "deployment"])
+async def test_killed_at_any_step_of_a_rollback_ends_in_a_good_state(tmp_path: Path, fate: Fate, fails: str) -> None:
+    """Whatever call it dies at, the next passes end with the old code live and the bad code in quarantine."""
+    bad = CODE_B if fails == "check" else BROKEN
+    position = 0
+    while True:
+        position += 1
+        clock = VirtualClock()
+        bench = Bench(tmp_path / f"{position}", clock, WorldApi(new_world(clock), runtime=runtime))
+        await bench.sync(desired(checked(CODE_A)))
+        bench.api.log.clear()
+        reached = False
+
+        def decide(number: int, *_: str, at: int = position) -> Fate:
+            nonlocal reached
+            reached = reached or number == at
+            return fate if number == at else Fate.FINE
+
+        bench.api.fate = decide
+        with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+            await bench.sync(desired(checked(bad)))
+        bench.api.fate = lambda *_: Fate.FINE
+        if not reached:
+            break
+        await clock.sleep(100)
+        for _ in range(3):
+            await bench.sync(desired(checked(bad)))
+        assert bench.api.world.live_code() == {"a": CODE_A}, position
+        assert bench.api.world.function("a").code == CODE_A
+        plan = await bench.plan(desired(checked(bad)))
+        assert (plan.summary["blocked"], len(plan.changes)) == (1, 0), position
+    assert position > 8
+
+
+async def test_an_interrupted_rollback_is_planned_as_one(bench: Bench) -> None:
+    """The plan says what is taken back and why, and does not try the bad code first."""
+    await bench.sync(desired(checked(CODE_A)))
+
+    def fate(_number: int, method: str, _route: str) -> Fate:
+        patches = bench.api.count("PATCH", "/functions/{id}")
+        return Fate.KILLED_BEFORE if method == "PATCH" and patches == 2 else Fate.FINE
+
+    bench.api.fate = fate
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(checked(CODE_B)))
+    bench.api.fate = lambda *_: Fate.FINE
+    plan = await bench.plan(desired(checked(CODE_B)))
+    (step,) = plan.steps
+    assert isinstance(step, PutBack)
+    assert step.reasons[0].endswith("what ran before is put back")
+    bench.api.log.clear()
+    await bench.sync(desired(checked(CODE_B)))
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 1
+
+
+def cautious(policy: RolloutPolicy, *functions: DesiredFunction) -> Desired:
+    return replace(desired(*functions), rollout=policy)
+
+
+async def test_nothing_follows_a_canary_that_fails(bench: Bench) -> None:
+    """In this pass and in every later one, until the canary is well."""
+    policy = RolloutPolicy(canary="b")
+    await bench.sync(cautious(policy, checked(CODE_A), checked(CODE_A, slug="b"), checked(CODE_A, slug="c")))
+    bad = cautious(policy, checked(CODE_C), checked(CODE_B, slug="b"), checked(CODE_C, slug="c"))
+    for _ in range(3):
+        report = await bench.sync(bad)
+        results = {outcome.step.slug: outcome.result for outcome in report.outcomes}
+        assert (results["a"], results["c"]) == (Result.SKIPPED, Result.SKIPPED)
+        assert bench.api.world.live_code() == dict.fromkeys("abc", CODE_A)
+    good = cautious(policy, checked(CODE_C), checked(CODE_C, slug="b"), checked(CODE_C, slug="c"))
+    await bench.sync(good)
+    assert bench.api.world.live_code() == dict.fromkeys("abc", CODE_C)
+    deployed = [event for event in bench.events if event.name == "deploy.started"]
+    assert getattr(deployed[-3], "slug", None) == "b"
+
+
+async def test_so_many_failures_end_the_pass(bench: Bench) -> None:
+    """Counted with those of earlier passes that are still in quarantine."""
+    slugs = [f"f{number}" for number in range(8)]
+    policy = RolloutPolicy(max_failures=2)
+    await bench.sync(cautious(policy, *(checked(CODE_A, slug=slug) for slug in slugs)))
+    bench.settings = replace(bench.settings, concurrency=1)
+    bad = cautious(policy, *(checked(CODE_B, slug=slug) for slug in slugs))
+    for failed in (2, 0):
+        report = await bench.sync(bad)
+        assert len(report.results(Result.FAILED)) == failed
+        assert len(report.results(Result.SKIPPED)) == 6
+    assert bench.api.world.live_code() == dict.fromkeys(slugs, CODE_A)
+
+
+async def test_secrets_in_an_answer_are_not_told(bench: Bench) -> None:
+    """Whatever a function answers goes through the redaction first."""
+    bench.redact = lambda text: text.replace("s3cret", "[redacted]")
+    await bench.sync(desired(checked(CODE_A)))
+    bench.api.runtime = lambda f: Invocation(500, "", "my key is s3cret") if f.live_code == CODE_B else Invocation(200, "", "")
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert "s3cret" not in f"{report.outcomes}{bench.events}{bench.memory()}"
+    assert "[redacted]" in str(report.outcomes[0].error)
