@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kapso_sync.model.clock import Clock
+
+LONGEST = 10_000
+"""So many calls are remembered at most: more than any documented limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Pacer:
         self._latest_start = 0.0
         self._last_sent = 0.0
         self._told = -1
+        self._ended: deque[float] = deque(maxlen=LONGEST)
 
     async def ticket(self) -> Ticket:
         """Wait until a request may be sent."""
@@ -56,7 +61,7 @@ class Pacer:
     async def answered(self, ticket: Ticket, limit: int | None, remaining: int | None) -> None:
         """Give a ticket back with what the answer's headers said (None: no such header)."""
         async with self._changed:
-            self._in_flight -= 1
+            self._over()
             if limit is None or remaining is None or limit < 1:
                 self._unlimited = self._limit is None
             else:
@@ -66,9 +71,13 @@ class Pacer:
     async def lost(self, _ticket: Ticket) -> None:
         """Give a ticket back whose request got no answer; the server may have counted it."""
         async with self._changed:
-            self._in_flight -= 1
+            self._over()
             self._remaining = max(self._remaining - 1, 0)
             self._changed.notify_all()
+
+    def _over(self) -> None:
+        self._in_flight -= 1
+        self._ended.append(self._clock.monotonic())
 
     def _may_send(self) -> bool:
         if self._unlimited:
@@ -76,7 +85,12 @@ class Pacer:
         if self._limit is None:
             return self._in_flight == 0
         self._roll(self._limit)
-        return self._remaining - self._in_flight > self._reserve(self._limit)
+        if self._remaining - self._in_flight <= self._reserve(self._limit):
+            return False
+        # Where windows begin is a guess; that no stretch of a window's length may see more calls than the limit is not.
+        while self._ended and self._clock.monotonic() >= self._ended[0] + self._length:
+            self._ended.popleft()
+        return len(self._ended) + self._in_flight < self._limit
 
     def _reserve(self, limit: int) -> int:
         return limit - max(1, math.floor(limit * self._share))
@@ -103,14 +117,18 @@ class Pacer:
             self._remaining = remaining
         elif ticket.window == self._window:
             self._remaining = min(self._remaining, remaining)
+        else:
+            # Sent before the window began, answered after: it may have been counted in either.
+            self._remaining = max(self._remaining - 1, 0)
         self._last_sent = max(self._last_sent, ticket.at)
 
     async def _wait(self) -> None:
         """Wait for an answer that tells more, or for the next window; the lock is free meanwhile."""
-        pause = self._latest_start + self._length - self._clock.monotonic()
         if self._limit is None or self._in_flight:
             await self._changed.wait()
             return
+        spent = self._remaining <= self._reserve(self._limit)
+        pause = (self._latest_start if spent else self._ended[0]) + self._length - self._clock.monotonic()
         if self._told != self._window:
             self._told = self._window
             self._on_wait(pause, self._limit, self._remaining)
