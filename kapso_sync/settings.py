@@ -121,6 +121,8 @@ class Settings(BaseModel):
         default=20.0, description="First check after a deployment: the edge may answer with old code."
     )
     check_window: Duration = Field(default=60.0, description="A failing check counts when so much time has passed.")
+    secret_env: str = Field(default="*", description="Globs of variables that `secrets: {env: …}` may read; `KAPSO_*` never.")
+    secrets_dir: Path = Field(default=Path("/run/secrets"), description="`secrets: {file: …}` reads only below it.")
     deploy_poll: Duration = Field(default=2.0, description="First look at running deployments; grows fivefold.")
     log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
@@ -133,10 +135,12 @@ class Settings(BaseModel):
     git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
 
     _notices: tuple[Notice, ...] = PrivateAttr(default=())
+    _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep the warnings that loading found."""
-        self._notices = tuple(context or ())
+        """Keep the variables that were loaded, and what there is to say of them."""
+        self._variables = context or {}
+        self._notices = _unknown_variables(self._variables)
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -155,6 +159,17 @@ class Settings(BaseModel):
         """Return the admin token, read anew, or None when one must be made."""
         return _secret("admin_token", self.admin_token, self.admin_token_file)
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment, and below it the ``--env-file``: where ``secrets: {env: …}`` finds values."""
+        return self._variables
+
+    @property
+    def credential_files(self) -> tuple[Path, ...]:
+        """The files that hold our own credentials."""
+        named = (getattr(self, name) for name in type(self).model_fields if name.endswith("_file"))
+        return tuple(path for path in named if path is not None)
+
     def git_password(self) -> str | None:
         """Return the git token, read anew, or None."""
         return _secret("git_token", self.git_token, self.git_token_file)
@@ -166,13 +181,6 @@ def variable(name: str) -> str:
 
 
 VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
-
-_LATER = (
-    "SECRET_ENV",
-    "SECRETS_DIR",
-)
-RESERVED = frozenset(f"KAPSO_SYNC_{name}" for name in _LATER)
-"""Settings of what is not built yet: a file of settings that names them is no mistake."""
 
 
 def load_settings(
@@ -189,14 +197,14 @@ def load_settings(
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES}
     merged |= overrides
     try:
-        return Settings.model_validate(merged, context=_unknown_variables({**file, **environment}))
+        return Settings.model_validate(merged, context={**file, **environment})
     except ValidationError as error:
         raise _explain(error) from None
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     """Return a warning for each ``KAPSO_SYNC_…`` variable that is no setting."""
-    known = VARIABLES.keys() | RESERVED
+    known = VARIABLES.keys()
     notices = []
     for name in sorted(environment):
         if name.startswith("KAPSO_SYNC_") and name not in known:

@@ -135,6 +135,21 @@ class WorldApi:
 
         return self._call("POST", "/functions/{id}/invoke", function_id, act)  # type: ignore[return-value]
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        def act() -> tuple[str, ...]:
+            function = self.world.by_id(function_id)
+            return tuple(function.secrets) if function.running else ()
+
+        return self._call("GET", "/functions/{id}/secrets", function_id, act)  # type: ignore[return-value]
+
+    async def set_secret(self, function_id: str, name: str, value: str) -> None:
+        act = lambda: self.world.set_secret(self.world.by_id(function_id), name, value)  # noqa: E731
+        self._call("POST", "/functions/{id}/secrets", f"{function_id} {name}", act)
+
+    async def drop_secret(self, function_id: str, name: str) -> None:
+        act = lambda: self.world.drop_secret(self.world.by_id(function_id), name)  # noqa: E731
+        self._call("DELETE", "/functions/{id}/secrets/{name}", f"{function_id} {name}", act)
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         def act() -> Mapping[str, tuple[str, ...]]:
             return {

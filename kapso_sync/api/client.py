@@ -115,6 +115,22 @@ class KapsoClient:
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        """Return the names of a function's secrets; values are never told. Empty while it is not deployed."""
+        call = Call("GET", "/functions/{id}/secrets")
+        return wire.parse_names(await self._transport.json(Request(call, f"{_function(function_id)}/secrets")), call)
+
+    async def set_secret(self, function_id: str, name: str, value: str) -> None:
+        """Give a deployed function a secret that it does not have; never sent again once it may have been acted on."""
+        body: Json = {"secret": {"name": name, "value": value}}
+        request = Request(Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets", body, repeatable=False)
+        await self._transport.send(request)
+
+    async def drop_secret(self, function_id: str, name: str) -> None:
+        """Take a secret from a deployed function."""
+        path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
+        await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path))
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows."""
         call = Call("GET", "/workflows")

@@ -163,3 +163,11 @@ def _status(value: Json) -> Status:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def parse_names(value: Json, call: Call) -> tuple[str, ...]:
+    """Return the names of a list of secrets, in either wrapping; raises `ApiGarbled` when it is no list of them."""
+    names = [item.get("name") if isinstance(item, dict) else item for item in parse_records(value, call)]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ApiGarbled(f"{call} answered with a secret that has no name", call=call)
+    return tuple(str(name) for name in names)

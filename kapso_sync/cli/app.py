@@ -52,6 +52,7 @@ def app() -> None:
 @repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
 @repeated("--take-from", "OWNER", "Take over functions of this owner")
 @click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
+@click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us.")
 @json_flag
 @with_flags()
 def sync(
@@ -64,6 +65,7 @@ def sync(
     overwrite: tuple[str, ...],
     take_from: tuple[str, ...],
     allow_recreate: bool,
+    reset_secrets: bool,
     json_output: bool,
     flags: Flags,
 ) -> int:
@@ -71,7 +73,7 @@ def sync(
     from kapso_sync.cli import passes
     from kapso_sync.wiring import Exceptions
 
-    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate)
+    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate, reset_secrets)
     ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
 

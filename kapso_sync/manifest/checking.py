@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
-from kapso_sync.manifest.schema import SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
+from kapso_sync.manifest.schema import DOTENV_PATTERN, SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
 from kapso_sync.model.functions import Json
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -22,6 +22,7 @@ _BOOLEAN_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _PATTERNS = {
     SLUG_PATTERN: "expected a slug: lower-case letters, digits and hyphens",
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
+    DOTENV_PATTERN: "expected FILE#NAME",
     VARIABLE_PATTERN: "expected the name of an environment variable",
 }
 

@@ -10,8 +10,18 @@ from pathlib import PurePosixPath
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document
 from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel
-from kapso_sync.model.desired import Check, Contract, DriftPolicy, Entry, EnvSecret, FileSecret, PlainSecret, SecretSource
-from kapso_sync.model.functions import FIELDS, Json
+from kapso_sync.model.desired import (
+    Check,
+    Contract,
+    DotenvSecret,
+    DriftPolicy,
+    Entry,
+    EnvSecret,
+    FileSecret,
+    PlainSecret,
+    SecretSource,
+)
+from kapso_sync.model.functions import FIELDS, Json, canonical_json
 from kapso_sync.model.source import SourceFile
 
 GUESSED_SUFFIXES = (".ts", ".js")
@@ -58,7 +68,12 @@ def _check(model: CheckModel) -> Check:
 def _secret(model: SecretModel) -> SecretSource:
     if model.env is not None:
         return EnvSecret(model.env)
-    return FileSecret(model.file) if model.file is not None else PlainSecret(model.value or "")
+    if model.file is not None:
+        return FileSecret(model.file)
+    if model.dotenv is not None:
+        file, _, name = model.dotenv.rpartition("#")
+        return DotenvSecret(file, name)
+    return PlainSecret(model.value if isinstance(model.value, str) else canonical_json(model.value))
 
 
 def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem
@@ -174,7 +175,8 @@ class _Assembly:
         if problem is not None:
             self._broken[slug] = (problem,)
             return
-        entry = make_entry(slug, file, values, location)
+        policy = self._defaults.secrets_policy if self._defaults else None
+        entry = replace(make_entry(slug, file, values, location), exact_secrets=policy == "exact")
         self._entries.append(entry)
         self.notices += _notices(entry)
 
@@ -189,10 +191,9 @@ class _Assembly:
 
 
 def _notices(entry: Entry) -> Iterator[Notice]:
-    if entry.secrets:
-        yield Notice("not-applied", f"functions.{entry.slug}.secrets: not applied yet by this version", entry.location)
-    if entry.checks and not entry.deploy:
-        yield Notice("not-applied", f"functions.{entry.slug}.checks: they wait, since `deploy` is false", entry.location)
+    for what, given in (("secrets", entry.secrets), ("checks", entry.checks)):
+        if given and not entry.deploy:
+            yield Notice("not-applied", f"functions.{entry.slug}.{what}: they wait, since `deploy` is false", entry.location)
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and _CREDENTIAL.search(source.value):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"

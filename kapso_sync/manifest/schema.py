@@ -12,6 +12,7 @@ from kapso_sync.model.functions import Json
 
 SLUG_PATTERN = "^[a-z0-9-]+$"
 SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
+DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
@@ -36,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class SecretModel(_Strict):
-    """Where a secret's value comes from: exactly one of the three."""
+    """Where a secret's value comes from: exactly one of the four."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -44,12 +45,15 @@ class SecretModel(_Strict):
         default=None, description="An environment variable of the daemon."
     )
     file: FilePath | None = Field(default=None, description="A file below the secrets folder.")
-    value: str | None = Field(default=None, description="Plain configuration; not for credentials.")
+    dotenv: Annotated[str, StringConstraints(pattern=DOTENV_PATTERN)] | None = Field(
+        default=None, description="FILE#NAME: a value of a .env file below the secrets folder."
+    )
+    value: JsonValue = Field(default=None, description="Plain configuration, text or JSON; not for credentials.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1:
-            raise PydanticCustomError("one_source", "expected exactly one of env, file and value")
+            raise PydanticCustomError("one_source", "expected exactly one of env, file, dotenv and value")
         return self
 
 
@@ -99,6 +103,9 @@ class DefaultsModel(SharedModel):
     """Fields for every function, and what concerns all of them."""
 
     rollout: RolloutModel | None = Field(default=None, description="How carefully a pass goes on.")
+    secrets_policy: Literal["leave", "exact"] | None = Field(
+        default=None, description="What becomes of secrets that the manifest does not name."
+    )
 
 
 class EntryModel(SharedModel):
@@ -150,6 +157,6 @@ def _forbid_nulls(schema: dict[str, Any]) -> None:
     for model in (schema, *schema["$defs"].values()):
         for name, field in model.get("properties", {}).items():
             options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
-            if "anyOf" in field and name not in ("request", "json"):
+            if "anyOf" in field and name not in ("request", "json", "value"):
                 rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
                 model["properties"][name] = {**(options[0] if len(options) == 1 else {"anyOf": options}), **rest}

@@ -42,13 +42,29 @@ class FileSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class DotenvSecret:
+    """A value of a ``.env`` file below the secrets folder."""
+
+    file: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlainSecret:
     """Plain configuration, written in the manifest."""
 
     value: str = field(repr=False)
 
 
-SecretSource = EnvSecret | FileSecret | PlainSecret
+SecretSource = EnvSecret | FileSecret | DotenvSecret | PlainSecret
+
+
+@dataclass(frozen=True, slots=True)
+class SecretValue:
+    """A secret's value, and its keyed digest: all of it that is ever kept."""
+
+    value: str = field(repr=False)
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ class Entry:
     """One function as the manifest (or a ``function.yaml``) describes it, defaults applied, paths checked.
 
     ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: what is left out is not
-    managed. ``protected`` and ``drift`` are None when the entry does not say.
+    managed. ``protected`` and ``drift`` are None when the entry does not say. ``exact_secrets``: others are removed.
     """
 
     slug: str
@@ -93,6 +109,7 @@ class Entry:
     drift: DriftPolicy | None = None
     moved_from: str | None = None
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
 
     @property
@@ -127,10 +144,11 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class DesiredFunction:
-    """A function that can be written: its entry, and the code to upload."""
+    """A function that can be written: its entry, the code to upload, and the values of its secrets."""
 
     entry: Entry
     code: str = field(repr=False)
+    secrets: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
 
     @property
     def slug(self) -> str:

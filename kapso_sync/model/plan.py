@@ -12,7 +12,7 @@ from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
 from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Live, Owned, Quarantine
+from kapso_sync.model.state import KnownSecrets, Live, Owned, Quarantine
 
 
 class Origin(enum.StrEnum):
@@ -43,6 +43,7 @@ class Policy:
     prune: bool = False
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
+    reset_secrets: bool = False
     retry: frozenset[str] = frozenset()
 
 
@@ -78,9 +79,28 @@ class Step:
         return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
 
 
+@dataclass(frozen=True, slots=True)
+class SecretChanges:
+    """Which secrets a step sets, takes away and sets again, and removes, by name.
+
+    ``unverified`` are there and not known to be ours: they are left alone, since rewriting would open a gap.
+    """
+
+    sets: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether something is to be done."""
+        return bool(self.sets or self.rewrites or self.removes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write(Step):
     """Base of the steps that send content: ``payload`` is exactly what is sent, ``desired`` what git says.
+
+    ``deploy`` says that the content must be deployed; once it runs, ``secrets`` follow, with a deployment of their own.
 
     ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped``: one of them is of other content and
     may end last, so one more deployment must follow this one.
@@ -90,13 +110,14 @@ class Write(Step):
     payload: Mapping[str, Json] = field(repr=False)
     deploy: bool = True
     protected: bool = False
+    secrets: SecretChanges = SecretChanges()
     unconfirmed: tuple[int, ...] = ()
     overlapped: bool = False
 
     @property
     def deploys(self) -> bool:
         """Tell whether a deployment follows the write."""
-        return self.deploy
+        return self.deploy or bool(self.secrets)
 
     @property
     def writes(self) -> Mapping[str, Json]:
@@ -123,6 +144,7 @@ class Overwrite(Write):
     remote: RemoteFunction = field(repr=False)
     base: Owned | None = field(default=None, repr=False)
     live: Live | None = field(default=None, repr=False)
+    known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
     quarantine: Quarantine | None = None
 
 
@@ -183,6 +205,7 @@ class Blocked(Step):
 
     ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
     so far was undone. ``deferred``: it failed before, and is tried again later. ``quarantine``: it failed, and is not.
+    ``explained``: a warning of the plan says why, for all that are concerned.
     """
 
     action: ClassVar[str] = "blocked"
@@ -190,6 +213,7 @@ class Blocked(Step):
     reported: bool = False
     oscillating: bool = False
     deferred: bool = False
+    explained: bool = False
     quarantine: Quarantine | None = None
 
 
@@ -251,7 +275,10 @@ class Plan:
 
 
 def _fingerprint(step: Step) -> Json:
-    return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash]
+    names: list[Json] = []
+    if isinstance(step, Write) and step.secrets:
+        names = [[*group] for group in (step.secrets.sets, step.secrets.rewrites, step.secrets.removes)]
+    return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash, *names]
 
 
 def hash_of(content: Content | None) -> str | None:

@@ -45,6 +45,21 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSecrets:
+    """What we know of a function's secrets. Values are never kept: ``digests`` are keyed, by name, of those that we set.
+
+    ``unverified`` were there when we first looked, and are left alone. ``rewriting`` names those whose setting was begun and
+    not confirmed. ``undeployed``: some were set since the last deployment. ``listed_at``: when Kapso was last asked for names.
+    """
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    unverified: tuple[str, ...] = ()
+    rewriting: tuple[str, ...] = ()
+    undeployed: bool = False
+    listed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Owned:
     """What we last wrote of a function that we own: the base of the three-way comparison.
 
@@ -64,6 +79,7 @@ class Owned:
     refused_slug: str | None = None
     unproven: bool = False
     quarantine: Quarantine | None = None
+    secrets: KnownSecrets = KnownSecrets()
 
 
 class IntentKind(enum.StrEnum):

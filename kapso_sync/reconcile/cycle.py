@@ -10,7 +10,6 @@ from kapso_sync.errors import KapsoSyncError, PlanChanged, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.source import Snapshot
@@ -82,16 +81,12 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     snapshot = await parts.source.fetch()
     memory = parts.recall()
     desired = parts.build(snapshot, memory)
-    observed = await observe(parts.api, memory, _wanted(desired), parts.policy.owner)
+    observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
     plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     tell_plan(parts.emit, narrowed)
     return narrowed, observed
-
-
-def _wanted(desired: Desired) -> dict[str, str]:
-    return {function.slug: str(function.content[CODE]) for function in desired.functions}
 
 
 def _narrow(plan: Plan, request: Request) -> Plan:

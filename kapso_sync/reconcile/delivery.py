@@ -14,6 +14,7 @@ from kapso_sync.model.report import Outcome, Result
 from kapso_sync.model.state import Fault, Quarantine
 from kapso_sync.reconcile.checks import ChecksFailed, Prover
 from kapso_sync.reconcile.compare import compare
+from kapso_sync.reconcile.keeper import SecretKeeper
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.observed import stored_content
 from kapso_sync.reconcile.planner import put_back
@@ -28,6 +29,7 @@ class Crew:
 
     writer: FunctionWriter
     rollout: Rollout
+    keeper: SecretKeeper
     prover: Prover
     store: Store
 
@@ -66,13 +68,21 @@ class Delivery:
         return Outcome(step, Result.DONE, step.function_id, backup=backup)
 
     async def begin(self, step: Create | Overwrite) -> Begun:
-        """Write and deploy; the caller holds a slot. Raises `ApiError`, `StateUnusable` and `Superseded`."""
+        """Write, deploy, set secrets and deploy those; the caller holds a slot.
+
+        Raises `ApiError`, `StateUnusable` and `Superseded`.
+        """
         writer = self._crew.writer
         written = await (writer.overwrite(step) if isinstance(step, Overwrite) else writer.create(step))
         try:
-            return Begun(step, await self._crew.rollout.make_live(step, written) if step.deploy else written)
+            if step.deploy:
+                written = await self._crew.rollout.make_live(step, written)
+            written = await self._crew.keeper.apply(step, written)
+            if step.secrets:
+                written = await self._crew.rollout.make_live(step, written)
         except DeploymentFailed as failure:
             return Begun(step, written, failure)
+        return Begun(step, written)
 
     async def finish(self, begun: Begun) -> Outcome:
         """Prove what was deployed, and take it back where it failed; waits for long, so that the caller holds no slot.
@@ -81,10 +91,10 @@ class Delivery:
         """
         step, written = begun.step, begun.written
         failure: DeploymentFailed | ChecksFailed | None = begun.failure
-        if failure is None and step.deploy and step.desired.entry.checks:
+        if failure is None and step.deploys and step.desired.entry.checks:
             failure = await self._prove(step, written)
         if failure is None:
-            return Outcome(step, Result.DONE, written.record.id, deployed=step.deploy, backup=written.backup)
+            return Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
         back = self._way_back(begun, failure)
         if back is None:
             raise failure

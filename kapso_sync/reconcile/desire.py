@@ -7,14 +7,19 @@ from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.secretvalues import SecretValues
 
 
 class Desire:
     """Builds what git wants; keeps what it learned of unchanged files for the next time."""
 
-    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = ()) -> None:
-        """``notices`` are warnings about something else, which everyone who reads a plan should see as well."""
+    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = (), secrets: SecretValues | None = None) -> None:
+        """``notices`` are warnings about something else, which everyone who reads a plan should see as well.
+
+        Without ``secrets`` nobody needs their values.
+        """
         self._builder = builder
+        self._secrets = secrets
         self._notices = notices
         self._parsed: Parsed = {}
 
@@ -22,6 +27,9 @@ class Desire:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
         manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
         functions, unusable = self._builder.build(manifest.entries, snapshot.files)
+        if self._secrets is not None:
+            functions, lacking = self._secrets.give(functions)
+            unusable = (*unusable, *lacking)
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
         used = imported_files(manifest.entries, snapshot.files)
         return Desired(

@@ -25,6 +25,7 @@ from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
 from kapso_sync.reconcile.delivery import Crew, Delivery
 from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
+from kapso_sync.reconcile.keeper import SecretKeeper
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
@@ -84,7 +85,9 @@ class Executor:
             rollout = Rollout(self._api, self._store, watch, self._clock, self._emit)
             rollout.start_with(_deployed_workers(observed), observed.memory.quota)
             prover = Prover(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
-            crew = Crew(FunctionWriter(self._api, self._store, self._emit), rollout, prover, self._store)
+            writer = FunctionWriter(self._api, self._store, self._emit)
+            keeper = SecretKeeper(self._api, self._store, self._clock, self._emit)
+            crew = Crew(writer, rollout, keeper, prover, self._store)
             slots = asyncio.Semaphore(self._settings.concurrency)
             delivery = Delivery(crew, self._clock, self._emit, plan.owner, slots, superseded)
             # Where failures are counted, a function counts as under way until its checks have passed.
@@ -229,7 +232,7 @@ class _Pass:
             self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
         elif step.quarantine is not None:
             self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
-        elif step.wanted != "delete" and not step.deferred:
+        elif step.wanted != "delete" and not (step.deferred or step.explained):
             self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
 

@@ -18,20 +18,24 @@ from kapso_sync.model.functions import (
     agree,
 )
 from kapso_sync.model.ownership import Mark, mark_for, split_description
-from kapso_sync.model.state import Intent, Owned
+from kapso_sync.model.plan import SecretChanges
+from kapso_sync.model.state import Intent, KnownSecrets, Owned
 from kapso_sync.reconcile.compare import Difference, Liveness, compare, liveness
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.observed import mark_of
+from kapso_sync.reconcile.secretplan import Listing, learned_secrets, secret_changes
 
+SECRETS = "secrets"
 OWNERSHIP = "ownership"
-"""Stands among a step's fields for the mark in the description, which diffs never show."""
+"""Stand among a step's fields for its secrets, and for the mark in the description; diffs never show either."""
 
 
 @dataclass(frozen=True)
 class Match:
     """What git wants, what Kapso has (``stored`` is its comparable content), what we last wrote, and how they differ.
 
-    ``uncertain`` are earlier deployments that were not seen to end.
+    ``uncertain`` are earlier deployments that were not seen to end. ``listing`` holds the names of its secrets, where Kapso was
+    asked for them; ``reset_secrets``: those that are not known to be ours are set as well.
     """
 
     owner: str
@@ -41,6 +45,8 @@ class Match:
     stored: Content
     difference: Difference
     uncertain: tuple[Intent, ...] = ()
+    listing: Listing | None = None
+    reset_secrets: bool = False
 
     @property
     def renames(self) -> bool:
@@ -72,7 +78,24 @@ class Match:
             return Liveness("a deployment of older content was not seen to end: what runs may be older")
         if judged.reason is None and self.unproven:
             return Liveness("deployed, and its checks have not passed yet")
+        if judged.reason is None and self.known_secrets.undeployed and not self.secrets:
+            return Liveness("secrets were set after the last deployment")
         return judged
+
+    @property
+    def known_secrets(self) -> KnownSecrets:
+        """What we remember of its secrets."""
+        return self.base.secrets if self.base is not None else KnownSecrets()
+
+    @property
+    def learned_secrets(self) -> KnownSecrets:
+        """What is known of its secrets after this look."""
+        return learned_secrets(self.known_secrets, self.secrets, self.listing)
+
+    @functools.cached_property
+    def secrets(self) -> SecretChanges:
+        """What is to be done about its secrets."""
+        return secret_changes(self.want, self.known_secrets, self.listing, reset=self.reset_secrets)
 
     @property
     def unproven(self) -> bool:
@@ -113,7 +136,8 @@ class Match:
     def fields(self) -> tuple[str, ...]:
         """The names of what differs, as people should read them."""
         marked = self.mark_differs and DESCRIPTION not in self.difference.fields
-        return (*((SLUG,) if self.renames else ()), *self.difference.fields, *((OWNERSHIP,) if marked else ()))
+        extra = (*((OWNERSHIP,) if marked else ()), *((SECRETS,) if self.secrets else ()))
+        return (*((SLUG,) if self.renames else ()), *self.difference.fields, *extra)
 
     @property
     def diff(self) -> str:
@@ -124,7 +148,8 @@ class Match:
     def restoring(self, version: Version) -> Match:
         """Return the same function beside what ran before, in place of what git wants of it."""
         fields = {name: version.fields[name] for name in self.want.entry.fields if name in version.fields}
-        want = DesiredFunction(replace(self.want.entry, fields=fields, checks=()), version.code)
+        entry = replace(self.want.entry, fields=fields, checks=(), secrets={}, exact_secrets=False)
+        want = DesiredFunction(entry, version.code)
         return replace(self, want=want, difference=compare(want.content, self.stored, self.base))
 
     def learned(self) -> Owned:
@@ -140,6 +165,7 @@ class Match:
             protected=mark is not None and mark.protected,
             refused_slug=self.base.refused_slug if self.base else None,
             unproven=self.unproven,
+            secrets=self.learned_secrets,
         )
 
 

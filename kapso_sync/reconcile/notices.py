@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import FunctionType, RemoteFunction, Status
@@ -34,6 +34,18 @@ def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
         return ()
     said = f"Kapso said “{quota.message}” at {quota.at}"
     return (Notice("quota", f"{total} functions want to be deployed, {quota.fits} are known to fit: {said}"),)
+
+
+def secret_notices(without: Sequence[str], unverified: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
+    """Warn of secrets that cannot be set, and of those whose values cannot be compared with what is there."""
+    notices = []
+    if without:
+        notices.append(Notice("no-secrets", f"this API base has no secrets; blocked for that: {_some(without)}"))
+    if unverified:
+        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(unverified.items())])
+        text = f"secrets that were there already cannot be compared, and are left alone: {names}"
+        notices.append(Notice("unverified-secret", f"{text}; `kapso-sync sync --reset-secrets` sets them"))
+    return tuple(notices)
 
 
 def _is_worker(function: DesiredFunction, remote: RemoteFunction | None) -> bool:

@@ -4,27 +4,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 
-from kapso_sync.errors import StateForeign
+from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
+from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, RemoteFunction
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.observed import Observed, mark_of
 from kapso_sync.reconcile.ports import FunctionsApi
+from kapso_sync.reconcile.secretplan import Listing, listing_needed
 from kapso_sync.reconcile.settle import settle
 
 
-async def observe(api: FunctionsApi, memory: Memory, wanted: Mapping[str, str], owner: str) -> Observed:
-    """Return what Kapso shows, open intents settled. ``wanted`` gives the code hash that git wants, by slug.
+async def observe(api: FunctionsApi, memory: Memory, desired: Desired, owner: str, now: datetime) -> Observed:
+    """Return what Kapso shows, open intents settled.
 
     Raises `ApiError` when the list cannot be had, and `StateForeign` when the key opens another project than before.
     """
+    wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     functions = await api.list_functions()
     _same_project(functions, memory)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, memory, wanted)]
     if bare:
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
-    return settle(functions, memory, owner)
+    observed = settle(functions, memory, owner)
+    return replace(observed, secrets=await _secrets(api, observed, desired, now))
+
+
+async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, now: datetime) -> Mapping[str, Listing]:
+    """Return the names of secrets, of those functions where they are needed."""
+    found = {want.slug: observed.find(want.slug) for want in desired.functions}
+    asked = [
+        remote.id
+        for want in desired.functions
+        if (remote := found[want.slug]) is not None and listing_needed(want, remote, observed.memory.owned.get(remote.id), now)
+    ]
+    listings = await asyncio.gather(*(_names(api, function_id, now) for function_id in asked))
+    return dict(zip(asked, listings, strict=True))
+
+
+async def _names(api: FunctionsApi, function_id: str, now: datetime) -> Listing:
+    try:
+        return Listing(frozenset(await api.list_secrets(function_id)), now)
+    except (ApiNotFound, ApiUnsupported):
+        return Listing(frozenset(), now, supported=False)
 
 
 def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, str]) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
 from kapso_sync.model.ownership import Mark, split_description
 from kapso_sync.model.state import Intent, Memory, Owned
+from kapso_sync.reconcile.secretplan import Listing
 
 
 class Claim(enum.Enum):
@@ -25,13 +26,15 @@ class Claim(enum.Enum):
 class Observed:
     """Kapso's list at one moment, and our memory with every open intent settled against it.
 
-    ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end.
+    ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end; ``secrets`` the names of those
+    functions that were asked for them.
     """
 
     functions: tuple[RemoteFunction, ...]
     memory: Memory
     uncertain: Mapping[str, tuple[Intent, ...]]
     closed_intents: tuple[int, ...] = ()
+    secrets: Mapping[str, Listing] = field(default_factory=dict)
 
     @functools.cached_property
     def by_slug(self) -> Mapping[str, RemoteFunction]:
@@ -47,6 +50,13 @@ class Observed:
     def owned_by_slug(self) -> Mapping[str, Owned]:
         """What we remember, by the slug under which git knows it."""
         return {owned.slug: owned for owned in self.memory.owned.values()}
+
+    def find(self, slug: str) -> RemoteFunction | None:
+        """Return the function that git knows by this slug: under it on Kapso, or remembered under another there."""
+        if slug in self.by_slug:
+            return self.by_slug[slug]
+        known = self.owned_by_slug.get(slug)
+        return None if known is None else self.by_id.get(known.function_id)
 
     def content(self, remote: RemoteFunction) -> Content:
         """Return the record as comparable content: description without mark, code as a hash (ours, where unseen)."""

@@ -34,6 +34,7 @@ from kapso_sync.model.plan import (
     Policy,
     PutBack,
     Rename,
+    SecretChanges,
     Step,
     Update,
 )
@@ -41,10 +42,15 @@ from kapso_sync.model.state import Quarantine
 from kapso_sync.reconcile.compare import Difference, compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
-from kapso_sync.reconcile.notices import orphan_notices, quota_notices
+from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
 from kapso_sync.reconcile.observed import Claim, Observed, mark_of
 
 _Kind = TypeVar("_Kind", bound=Overwrite)
+
+NO_SECRETS = (
+    "its manifest names secrets, and this API base has none",
+    "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest",
+)
 
 OSCILLATION_LIMIT = 3
 """So many corrections in a row, each of them undone, and we stop writing."""
@@ -68,7 +74,12 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
         manifest_present=desired.manifest_present,
         project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
-        notices=(*desired.notices, *orphan_notices(steps), *quota_notices(desired, observed)),
+        notices=(
+            *desired.notices,
+            *orphan_notices(steps),
+            *quota_notices(desired, observed),
+            *secret_notices(planner.without_secrets, planner.unverified),
+        ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
     )
@@ -81,6 +92,8 @@ class _Planner:
         self._desired = desired
         self._observed = observed
         self._policy = policy
+        self.without_secrets: list[str] = []
+        self.unverified: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
             mark.check: remote
             for remote in observed.functions
@@ -95,19 +108,33 @@ class _Planner:
         base = self._observed.memory.owned.get(remote.id)
         stored = self._observed.content(remote)
         uncertain = self._observed.uncertain.get(remote.id, ())
-        match = Match(self._policy.owner, want, remote, base, stored, compare(want.content, stored, base), uncertain)
+        match = Match(
+            owner=self._policy.owner,
+            want=want,
+            remote=remote,
+            base=base,
+            stored=stored,
+            difference=compare(want.content, stored, base),
+            uncertain=uncertain,
+            listing=self._observed.secrets.get(remote.id),
+            reset_secrets=self._policy.reset_secrets,
+        )
         claim = self._observed.claim(remote, self._policy.owner)
+        if claim in (Claim.OURS, Claim.FREE):
+            if match.listing is not None and not match.listing.supported:
+                self.without_secrets.append(want.slug)
+                return replace(_blocked(match, *NO_SECRETS), explained=True)
+            if match.secrets.unverified:
+                self.unverified[want.slug] = match.secrets.unverified
         if claim is Claim.OURS:
             return self._ours(match)
         return self._free(match) if claim is Claim.FREE else self._others(match, claim)
 
     def _find(self, want: DesiredFunction) -> RemoteFunction | None:
         observed = self._observed
-        if want.slug in observed.by_slug:
-            return observed.by_slug[want.slug]
-        known = observed.owned_by_slug.get(want.slug)
-        if known is not None and known.function_id in observed.by_id:
-            return observed.by_id[known.function_id]
+        found = observed.find(want.slug)
+        if found is not None:
+            return found
         old = want.entry.moved_from
         source = observed.by_slug.get(old) if old and old not in self._desired.slugs else None
         return source if source is not None and observed.claim(source, self._policy.owner) is Claim.OURS else None
@@ -143,6 +170,7 @@ class _Planner:
             payload=payload,
             deploy=want.entry.deploy,
             protected=protected,
+            secrets=SecretChanges(sets=tuple(sorted(want.secrets))),
             recreate=vanished,
         )
 
@@ -205,9 +233,10 @@ class _Planner:
             return replace(blocked, oscillating=True)
         if match.renames:
             return self._rename(match)
-        if difference.fields or match.mark_differs:
-            reasons = _reasons(difference) or ("its ownership mark is missing or changed on Kapso",)
-            return _overwrite(Update, match, difference.origin or Origin.RECOVERY, reasons)
+        if difference.fields or match.mark_differs or match.secrets:
+            marked = ("its ownership mark is missing or changed on Kapso",) if match.mark_differs else ()
+            origin = difference.origin or (Origin.GIT if match.secrets else Origin.RECOVERY)
+            return _overwrite(Update, match, origin, _reasons(difference) or marked)
         if match.deploys:
             return _overwrite(Deploy, match, Origin.RECOVERY, ())
         learned = match.learned()
@@ -313,6 +342,7 @@ def _overwrite(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[s
     stale = match.liveness.reason
     if match.deploys and stale is not None and not match.touches_runtime:
         reasons = (*reasons, stale)
+    reasons = (*reasons, *_secret_reasons(match.secrets))
     return kind(
         slug=match.want.slug,
         function_id=match.remote.id,
@@ -327,6 +357,8 @@ def _overwrite(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[s
         payload=match.payload,
         deploy=match.deploys,
         protected=match.mark.protected,
+        secrets=match.secrets,
+        known_secrets=match.learned_secrets,
         remote=match.remote,
         base=match.base,
         live=match.liveness.live,
@@ -348,6 +380,11 @@ def _blocked(match: Match, *reasons: str) -> Blocked:
         diff=match.diff,
         wanted="rename" if match.renames else "update",
     )
+
+
+def _secret_reasons(changes: SecretChanges) -> tuple[str, ...]:
+    groups = (("sets", changes.sets), ("changes", changes.rewrites), ("removes", changes.removes))
+    return tuple(f"{verb} secret {', '.join(names)}" for verb, names in groups if names)
 
 
 def _reasons(difference: Difference) -> tuple[str, ...]:

@@ -58,6 +58,18 @@ class FunctionsApi(Protocol):
         """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
         ...
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        """Return the names of a function's secrets; empty while it is not deployed."""
+        ...
+
+    async def set_secret(self, function_id: str, name: str, value: str) -> None:
+        """Give a deployed function a secret that it does not have. Never repeated once it may have been acted on."""
+        ...
+
+    async def drop_secret(self, function_id: str, name: str) -> None:
+        """Take a secret from a deployed function."""
+        ...
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the workflows that use a function, by its id or slug; None where the API has no workflows."""
         ...

@@ -134,6 +134,7 @@ class Rollout:
         live = Live(runtime_content(owned.stored), record.last_deployed_at)
         unproven = bool(step.desired.entry.checks)
         owned = replace(owned, live=live, updated_at=record.updated_at, unproven=unproven)
+        owned = replace(owned, secrets=replace(owned.secrets, undeployed=False))
         self._store.remember(owned, closes=closes)
         if self._quota is not None and len(self._fitting) > self._quota.fits:
             self._quota = None

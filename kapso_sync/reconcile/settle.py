@@ -72,6 +72,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
             corrections=known.corrections,
             refused_slug=known.refused_slug,
             quarantine=known.quarantine,
+            secrets=known.secrets,
         )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):

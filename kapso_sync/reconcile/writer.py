@@ -22,7 +22,7 @@ from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG,
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, PutBack, Rename, Write
 from kapso_sync.model.state import Intent, IntentKind, Live, Owned
-from kapso_sync.reconcile.match import OWNERSHIP
+from kapso_sync.reconcile.match import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.observed import stored_content
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.settle import NOT_STORED
@@ -112,6 +112,7 @@ class FunctionWriter:
             corrections=step.base.corrections + 1 if step.base and step.origin is Origin.DRIFT else 0,
             refused_slug=step.slug if refused else None,
             quarantine=step.quarantine,
+            secrets=step.known_secrets,
         )
         self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)
@@ -130,8 +131,17 @@ class FunctionWriter:
                 stored=stored,
                 updated_at=remote.updated_at,
                 quarantine=step.quarantine,
+                secrets=step.known_secrets,
             )
-        return Owned(step.slug, remote.id, step.desired.content, stored, remote.updated_at, protected=step.protected)
+        return Owned(
+            slug=step.slug,
+            function_id=remote.id,
+            wanted=step.desired.content,
+            stored=stored,
+            updated_at=remote.updated_at,
+            protected=step.protected,
+            secrets=step.known_secrets,
+        )
 
     async def _whole(self, step: Overwrite) -> RemoteFunction:
         """Return the record with its code, where it is going to be saved."""
@@ -157,7 +167,7 @@ class FunctionWriter:
             self._emit(events.FunctionAdopted(slug=step.slug, function_id=record.id))
         if isinstance(step, Rename) and not refused:
             self._emit(events.FunctionRenamed(slug=step.slug, function_id=record.id, previous=step.remote.slug))
-        fields = tuple(name for name in step.fields if name != SLUG)
+        fields = tuple(name for name in step.fields if name not in (SLUG, SECRETS))
         if fields and not (isinstance(step, Adopt) and fields == (OWNERSHIP,)):
             origin = str(step.origin or Origin.GIT)
             self._emit(events.FunctionUpdated(slug=step.slug, function_id=record.id, fields=fields, origin=origin))
@@ -220,7 +230,7 @@ def _touches_runtime(step: Overwrite) -> bool:
 
 def _lost(step: Overwrite) -> bool:
     """Tell whether the write replaces something that people would miss."""
-    return any(name not in (OWNERSHIP, SLUG) for name in step.fields)
+    return any(name not in (OWNERSHIP, SECRETS, SLUG) for name in step.fields)
 
 
 def _require_slug(step: Write, record: RemoteFunction, call: Call) -> None:

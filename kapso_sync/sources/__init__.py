@@ -1,14 +1,15 @@
-"""What git says: a folder or a git repository, read as one unchanging Snapshot.
+"""What git says: a folder or a git repository, read as one unchanging Snapshot; and the values that its secrets name.
 
 `spec` decides what a SOURCE means and refuses what is unsafe, `identity` derives the owner, `folder` reads a folder that may
 move while it is read, `git` keeps a bare mirror and reads blobs from one commit's tree, `command` runs git in a hardened
-environment.
+environment, `secrets` reads values.
 """
 
 from kapso_sync.sources.command import Git, GitCredentials
 from kapso_sync.sources.folder import FolderSource
 from kapso_sync.sources.git import GitSource
 from kapso_sync.sources.identity import WorkTree, find_work_tree, folder_identity, remote_identity
+from kapso_sync.sources.secrets import SecretMissing, SecretReader
 from kapso_sync.sources.spec import SourceKind, SourceSpec, parse_source
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Git",
     "GitCredentials",
     "GitSource",
+    "SecretMissing",
+    "SecretReader",
     "SourceKind",
     "SourceSpec",
     "WorkTree",

@@ -10,7 +10,7 @@ from typing import Any
 
 from kapso_sync.model.functions import RemoteFunction, Version
 from kapso_sync.model.ownership import split_description
-from kapso_sync.model.state import Fault, Intent, IntentKind, Live, Owned, Quarantine, QuotaRefusal
+from kapso_sync.model.state import Fault, Intent, IntentKind, KnownSecrets, Live, Owned, Quarantine, QuotaRefusal
 
 
 def encode_owned(owned: Owned) -> str:
@@ -30,6 +30,7 @@ def encode_owned(owned: Owned) -> str:
             "refused_slug": owned.refused_slug,
             "unproven": owned.unproven,
             "quarantine": None if owned.quarantine is None else dataclasses.asdict(owned.quarantine),
+            "secrets": {**dataclasses.asdict(owned.secrets), "listed_at": _moment(owned.secrets.listed_at)},
         }
     )
 
@@ -50,6 +51,17 @@ def decode_owned(text: str) -> Owned:
         refused_slug=data.get("refused_slug"),
         unproven=bool(data.get("unproven")),
         quarantine=_quarantine(data.get("quarantine")),
+        secrets=_secrets(data.get("secrets") or {}),
+    )
+
+
+def _secrets(data: Mapping[str, Any]) -> KnownSecrets:
+    return KnownSecrets(
+        digests=data.get("digests") or {},
+        unverified=tuple(data.get("unverified") or ()),
+        rewriting=tuple(data.get("rewriting") or ()),
+        undeployed=bool(data.get("undeployed")),
+        listed_at=_parse(data.get("listed_at")),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from kapso_sync.errors import StateForeign, StateUnusable
 from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
-from kapso_sync.store import backups, codec
+from kapso_sync.store import backups, codec, secretkey
 
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
@@ -125,6 +125,11 @@ class StateStore:
         """Return what was kept of a function, or None."""
         text = self._meta(_version_key(function_id))
         return None if text is None else codec.decode_version(text)
+
+    def secret_key(self, random: Callable[[int], bytes]) -> bytes:
+        """Return the key of the secrets' digests; ``random`` makes so many bytes where there is none yet."""
+        with _writing(self._folder):
+            return secretkey.read_key(self._folder) or secretkey.make_key(self._folder, random)
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
         """Save a copy of a function and return its name below the backups folder."""

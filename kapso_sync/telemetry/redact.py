@@ -13,6 +13,9 @@ MASK = "[redacted]"
 SHORTEST = 6
 """A known secret below this length is not searched for: it would take ordinary words apart."""
 
+MOST = 50_000
+"""So many spellings are known at a time; the oldest, of values that have long been changed, go first."""
+
 _LOOKS = re.compile(
     r"(?:sk|pk|rk)[_-](?:live|test|proj|ant)[_-][\w-]{8,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
     r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|whsec_[\w+/=]{16,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?"
@@ -30,7 +33,7 @@ class Redactor:
 
     def add(self, value: str | None) -> None:
         """Learn a secret, in every spelling that it may take on its way out."""
-        if value is None or len(value) < SHORTEST:
+        if value is None or len(value) < SHORTEST or value in self._known:
             return
         raw = value.encode("utf-8", "surrogatepass")
         spellings = {
@@ -42,14 +45,16 @@ class Redactor:
         spellings |= {json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], raw.hex()}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             spellings.add(encode(raw).decode("ascii").rstrip("="))
-        before = len(self._known)
         self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= SHORTEST)
-        if len(self._known) > before:
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        while len(self._known) > MOST:
+            self._known.pop(next(iter(self._known)))
+        self._pattern = None
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
+        if self._known and self._pattern is None:
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
         return _LOOKS.sub(MASK, text)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import random
 import re
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.ports import Source
+from kapso_sync.reconcile.secretvalues import SecretValues, keyed_digest
 from kapso_sync.reconcile.telling import tell_failure
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
@@ -40,6 +42,7 @@ from kapso_sync.sources import (
     Git,
     GitCredentials,
     GitSource,
+    SecretReader,
     SourceKind,
     SourceSpec,
     find_work_tree,
@@ -49,6 +52,7 @@ from kapso_sync.sources import (
 )
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.lock import held
+from kapso_sync.store.secretkey import LENGTH, read_key
 from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
 
 GIT_PATIENCE = 4
@@ -62,6 +66,7 @@ class Exceptions:
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
     allow_recreate: bool = False
+    reset_secrets: bool = False
 
 
 class Logging:
@@ -194,9 +199,10 @@ async def open_session(
                 logging.emit(events.StateSetAside(path=str(store.set_aside)))
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, logging))
         api = KapsoClient(transport)
+        key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
         parts = Parts(
             source=place.source,
-            build=Desire(Builder(target_for(base_url)), settings.notices),
+            build=Desire(Builder(target_for(base_url)), settings.notices, _secret_values(settings, logging, key)),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
@@ -212,6 +218,13 @@ async def open_session(
             executor = Executor(api, store, clock, parts.emit, execution, logging.redactor.text)
             writing = Writing(executor, store, board or _board(clock, place, logging))
         yield Session(place, parts, writing)
+
+
+def _secret_values(settings: Settings, logging: Logging, key: bytes | None) -> SecretValues:
+    """Return where values of secrets come from. Without a key of the state folder nothing is known that could be compared."""
+    allowed = tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip())
+    reader = SecretReader(settings.variables, allowed, settings.secrets_dir, settings.credential_files, logging.redactor.add)
+    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)))
 
 
 def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:
@@ -322,7 +335,15 @@ def _check_prune(settings: Settings, place: Place) -> None:
 
 
 def _policy(settings: Settings, exceptions: Exceptions, owner: str) -> Policy:
-    return Policy(owner, settings.adopt, settings.drift, settings.prune, exceptions.overwrite, exceptions.take_from)
+    return Policy(
+        owner=owner,
+        adopt=settings.adopt,
+        drift=settings.drift,
+        prune=settings.prune,
+        overwrite=exceptions.overwrite,
+        take_from=exceptions.take_from,
+        reset_secrets=exceptions.reset_secrets,
+    )
 
 
 def state_name(parts: Mapping[str, str | None]) -> str:

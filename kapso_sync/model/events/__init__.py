@@ -51,6 +51,8 @@ from kapso_sync.model.events.functions import (
     RollbackFailed,
     RollbackStarted,
     RollbackSucceeded,
+    SecretRemoved,
+    SecretSet,
 )
 from kapso_sync.model.events.passes import (
     ApiCalled,
@@ -116,6 +118,8 @@ __all__ = [
     "RollbackFailed",
     "RollbackStarted",
     "RollbackSucceeded",
+    "SecretRemoved",
+    "SecretSet",
     "SettingsRejected",
     "SettingsReloaded",
     "SourceChanged",

@@ -222,3 +222,19 @@ class RollbackFailed(FunctionEvent):
     restored: str
     error: str
     hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSet(FunctionEvent):
+    """A secret got its value; the value itself is never told."""
+
+    name: ClassVar[str] = "secret.set"
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRemoved(FunctionEvent):
+    """A secret that the manifest does not name was removed, as ``secrets_policy: exact`` wants it."""
+
+    name: ClassVar[str] = "secret.removed"
+    secret: str

@@ -1,0 +1,75 @@
+"""What must be done about a function's secrets: desired digests beside those that we set, and the names on Kapso. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from kapso_sync.model.desired import DesiredFunction
+from kapso_sync.model.functions import RemoteFunction, Status
+from kapso_sync.model.plan import SecretChanges
+from kapso_sync.model.state import KnownSecrets, Owned
+
+LOOK_AGAIN = timedelta(days=1)
+"""Names are asked for at least this often: somebody may have taken one away, and nothing else would show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names that Kapso showed, and when. ``supported`` False: this API base has no secrets."""
+
+    names: frozenset[str]
+    at: datetime
+    supported: bool = True
+
+
+def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned | None, now: datetime) -> bool:
+    """Tell whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time."""
+    if remote.status is not Status.DEPLOYED or not want.entry.deploy or not (want.secrets or want.entry.exact_secrets):
+        return False
+    if owned is None:
+        return True
+    known = owned.secrets
+    unknown = [name for name in want.secrets if name not in known.unverified and not _comparable(want, name, known)]
+    due = known.listed_at is None or not timedelta(0) <= now - known.listed_at < LOOK_AGAIN
+    return bool(known.rewriting or unknown or due or remote.updated_at != owned.updated_at)
+
+
+def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
+    """Tell whether what we know of a secret was made with the key that we have now."""
+    digest = known.digests.get(name)
+    return digest is not None and digest.partition(":")[0] == want.secrets[name].digest.partition(":")[0]
+
+
+def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: Listing | None, *, reset: bool) -> SecretChanges:
+    """Return what to set, to rewrite and to remove. ``reset``: what cannot be verified is rewritten too."""
+    if not want.entry.deploy:
+        return SecretChanges()
+    names = listing.names if listing is not None else None
+    setting, rewriting, unverified = list[str](), list[str](), list[str]()
+    for name in sorted(want.secrets):
+        there = name in names if names is not None else name in known.digests or name in known.unverified
+        same = _comparable(want, name, known) and known.digests[name] == want.secrets[name].digest
+        if name in known.rewriting:
+            (rewriting if names is None or there else setting).append(name)
+        elif same and (names is None or there):
+            continue
+        elif not there:
+            setting.append(name)
+        elif _comparable(want, name, known) or reset:
+            rewriting.append(name)
+        else:
+            unverified.append(name)
+    present = names if names is not None else known.digests.keys()
+    doomed = sorted(present - want.secrets.keys()) if want.entry.exact_secrets else []
+    return SecretChanges(tuple(setting), tuple(rewriting), tuple(doomed), tuple(unverified))
+
+
+def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: Listing | None) -> KnownSecrets:
+    """Return what to remember before anything is changed."""
+    if listing is None:
+        return known
+    gone = known.digests.keys() - listing.names
+    digests: Mapping[str, str] = {name: digest for name, digest in known.digests.items() if name not in gone}
+    return replace(known, digests=digests, unverified=changes.unverified, listed_at=listing.at)

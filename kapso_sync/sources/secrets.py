@@ -1,0 +1,110 @@
+"""The values that secrets name: from the environment, from mounted files, or from the manifest itself.
+
+Whoever can push to the repository chooses these names, so that nothing of our own can be read through them: no ``KAPSO_…``
+variable, no file outside the secrets folder, and none in it that holds a credential of ours.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, PlainSecret, SecretSource
+
+OURS = "KAPSO_"
+SIZE_LIMIT = 64 * 1024
+"""Largest value, and largest file with values, in bytes."""
+
+
+class SecretMissing(Exception):
+    """A value is not to be had; ``message`` ends a sentence that names the secret, ``hint`` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReader:
+    """Reads values anew each time.
+
+    ``allowed`` are globs of variables, ``folder`` holds files, ``ours`` are the files of our own credentials. ``on_value`` is
+    told every value that is not plain configuration, so that it can be kept out of what is shown.
+    """
+
+    environment: Mapping[str, str] = field(repr=False)
+    allowed: Sequence[str]
+    folder: Path
+    ours: Sequence[Path]
+    on_value: Callable[[str], None]
+
+    def read(self, source: SecretSource) -> str:
+        """Return the value; raises `SecretMissing`."""
+        if isinstance(source, PlainSecret):
+            return source.value
+        value = self._value(source)
+        if not value:
+            raise SecretMissing("is empty", "give it a value")
+        if "\0" in value:
+            raise SecretMissing("holds a NUL character", "is it text?")
+        self.on_value(value)
+        return value
+
+    def _value(self, source: EnvSecret | FileSecret | DotenvSecret) -> str:
+        if isinstance(source, EnvSecret):
+            return self._variable(source.env)
+        if isinstance(source, FileSecret):
+            text = self._file(source.file)
+            return text.removesuffix("\n").removesuffix("\r")
+        values = dotenv_values(stream=io.StringIO(self._file(source.file)), interpolate=False)
+        value = values.get(source.name)
+        if value is None:
+            raise SecretMissing(f"is not in {source.file}", f"add a line {source.name}=… to it")
+        return value
+
+    def _variable(self, name: str) -> str:
+        if name.upper().startswith(OURS):
+            raise SecretMissing(f"may not be the variable {name}: it is kapso-sync's own", "give it a name of its own")
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.allowed):
+            raise SecretMissing(f"may not be the variable {name}", "KAPSO_SYNC_SECRET_ENV says which ones may be read")
+        if name not in self.environment:
+            raise SecretMissing(f"needs the variable {name}, which is not set", "set it where kapso-sync runs")
+        return self.environment[name]
+
+    def _file(self, name: str) -> str:
+        folder = Path(os.path.realpath(self.folder))
+        path = Path(os.path.realpath(folder / name))
+        if not path.is_relative_to(folder) or path == folder:
+            raise SecretMissing(f"may not be the file {name}: it is outside {self.folder}", "name a file below that folder")
+        try:
+            found = path.stat()
+            if any(_same(found, own) for own in self.ours):
+                raise SecretMissing(f"may not be the file {name}: it holds a credential of kapso-sync's", "use another file")
+            if not stat.S_ISREG(found.st_mode):
+                raise SecretMissing(f"needs {name} below {self.folder}, which is no regular file", "mount the secret there")
+            if found.st_size > SIZE_LIMIT:
+                raise SecretMissing(f"is {found.st_size} bytes; {SIZE_LIMIT} are allowed", "is it the right file?")
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SecretMissing(
+                f"needs {name} below {self.folder}, which is not UTF-8 text", "is it the right file?"
+            ) from error
+        except OSError as error:
+            raise SecretMissing(
+                f"needs {name} below {self.folder}: {error.strerror}", "mount it there; KAPSO_SYNC_SECRETS_DIR names the folder"
+            ) from error
+
+
+def _same(found: os.stat_result, other: Path) -> bool:
+    try:
+        return os.path.samestat(found, other.stat())
+    except OSError:
+        return False

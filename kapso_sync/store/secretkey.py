@@ -1,0 +1,32 @@
+"""The key of the digests by which we know a changed secret: made once, kept in the state folder, for its owner's eyes only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+NAME = "secret-key"
+LENGTH = 32
+
+
+def read_key(folder: Path) -> bytes | None:
+    """Return the state folder's key, or None where there is none that is whole."""
+    try:
+        key = (folder / NAME).read_bytes()
+    except OSError:
+        return None
+    return key if len(key) == LENGTH else None
+
+
+def make_key(folder: Path, random: Callable[[int], bytes]) -> bytes:
+    """Make a key and keep it; raises OSError."""
+    key = random(LENGTH)
+    part = folder / f".{NAME}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / NAME)
+    return key

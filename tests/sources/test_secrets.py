@@ -1,0 +1,101 @@
+"""Values of secrets: whoever can push must not be able to read what is not theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, PlainSecret, SecretSource
+from kapso_sync.sources import SecretMissing, SecretReader
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets"
+    (folder / "tls").mkdir(parents=True)
+    (folder / "tls" / "cert").write_text("-----BEGIN\nabc\n-----END\n")
+    (folder / "api-key").write_text("our own key\n")
+    (folder / ".env").write_text("# comment\nSTRIPE='sk $HOME'\nexport OTHER=two words\nEMPTY=\n")
+    (folder / "binary").write_bytes(b"\xff\xfe")
+    (folder / "nul").write_text("a\0b")
+    (folder / "big").write_text("x" * 70_000)
+    (tmp_path / "outside").write_text("not yours")
+    (folder / "leads-out").symlink_to(tmp_path / "outside")
+    (folder / "hard").hardlink_to(folder / "api-key")
+    return folder
+
+
+def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...] = ("*",)) -> SecretReader:
+    environment = {"STRIPE": "sk_1", "BLANK": "", "KAPSO_API_KEY": "ours", "kapso_sync_git_token": "ours", "AWS_KEY": "aws"}
+    return SecretReader(environment, allowed, folder, (folder / "api-key",), ([] if told is None else told).append)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        (EnvSecret("STRIPE"), "sk_1"),
+        (FileSecret("tls/cert"), "-----BEGIN\nabc\n-----END"),
+        (DotenvSecret(".env", "STRIPE"), "sk $HOME"),
+        (DotenvSecret(".env", "OTHER"), "two words"),
+        (PlainSecret("0.19"), "0.19"),
+    ],
+)
+def test_values_come_from_where_they_should(folder: Path, source: SecretSource, value: str) -> None:
+    """Nothing is expanded; a file's last line end is not part of its value; all but plain configuration is told."""
+    told: list[str] = []
+    assert reader(folder, told).read(source) == value
+    assert told == ([] if isinstance(source, PlainSecret) else [value])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (EnvSecret("KAPSO_API_KEY"), "it is kapso-sync's own"),
+        (EnvSecret("kapso_sync_git_token"), "it is kapso-sync's own"),
+        (EnvSecret("ABSENT"), "which is not set"),
+        (EnvSecret("BLANK"), "is empty"),
+        (FileSecret("api-key"), "a credential of kapso-sync's"),
+        (FileSecret("hard"), "a credential of kapso-sync's"),
+        (DotenvSecret("api-key", "X"), "a credential of kapso-sync's"),
+        (FileSecret("../outside"), "outside"),
+        (FileSecret("/etc/passwd"), "outside"),
+        (FileSecret("leads-out"), "outside"),
+        (FileSecret("."), "outside"),
+        (FileSecret("tls"), "no regular file"),
+        (FileSecret("absent"), "No such file"),
+        (FileSecret("binary"), "not UTF-8"),
+        (FileSecret("nul"), "NUL"),
+        (FileSecret("big"), "65536 are allowed"),
+        (DotenvSecret(".env", "ABSENT"), "is not in .env"),
+        (DotenvSecret(".env", "EMPTY"), "is empty"),
+    ],
+)
+def test_what_is_not_to_be_had_says_why(folder: Path, source: SecretSource, said: str) -> None:
+    """And never what it found instead."""
+    with pytest.raises(SecretMissing) as missing:
+        reader(folder).read(source)
+    assert said in missing.value.message
+    assert "our own key" not in f"{missing.value.message}{missing.value.hint}"
+
+
+def test_only_allowed_variables_are_read(folder: Path) -> None:
+    """Globs say which."""
+    limited = reader(folder, allowed=("STRIPE", "FN_*"))
+    assert limited.read(EnvSecret("STRIPE")) == "sk_1"
+    with pytest.raises(SecretMissing, match="may not be the variable AWS_KEY"):
+        limited.read(EnvSecret("AWS_KEY"))
+
+
+def test_a_mounted_secret_that_is_swapped_is_read_anew(folder: Path) -> None:
+    """Kubernetes mounts through a link that it flips."""
+    for version in ("one", "two"):
+        (folder / f"..{version}").mkdir()
+        (folder / f"..{version}" / "token").write_text(version)
+    (folder / "..data").symlink_to("..one")
+    (folder / "token").symlink_to("..data/token")
+    reading = reader(folder)
+    assert reading.read(FileSecret("token")) == "one"
+    (folder / "..next").symlink_to("..two")
+    (folder / "..next").rename(folder / "..data")
+    assert reading.read(FileSecret("token")) == "two"
