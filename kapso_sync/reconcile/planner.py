@@ -158,11 +158,15 @@ class _Planner:
         payload: dict[str, Json] = {SLUG: want.slug, "name": want.slug, **want.entry.fields, CODE: want.code}
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
         fields = (CODE, *want.entry.fields)
+        secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
         return Create(
             slug=want.slug,
             origin=Origin.DRIFT if vanished else Origin.NEW,
             fields=fields,
-            reasons=("it was ours and is gone from Kapso",) if vanished else ("in the manifest, not on Kapso",),
+            reasons=(
+                "it was ours and is gone from Kapso" if vanished else "in the manifest, not on Kapso",
+                *_secret_reasons(secrets),
+            ),
             file=want.entry.file,
             desired_hash=content_hash(want.content),
             diff=content_diff(want.slug, ({}, None), (want.content, want.code), fields),
@@ -170,7 +174,7 @@ class _Planner:
             payload=payload,
             deploy=want.entry.deploy,
             protected=protected,
-            secrets=SecretChanges(sets=tuple(sorted(want.secrets))),
+            secrets=secrets,
             recreate=vanished,
         )
 

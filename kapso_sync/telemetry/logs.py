@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged
+from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
 
 
@@ -74,7 +73,7 @@ class LogListener:
     def write(self, event: Event, level: Level) -> None:
         """Log an event at this level."""
         self.notice(event)
-        values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+        values = fields_of(event)
         # structlog calls a line's name `event`, like its own parameter; our fields keep clear of it.
         fields = {name: value for name, value in values.items() if value is not None and name != "event"}
         if isinstance(event, FunctionEvent) and event.level is Level.ERROR and self._author is not None:

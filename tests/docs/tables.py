@@ -16,9 +16,13 @@ def event_rows() -> Iterator[str]:
     """A row of docs/logs.md for each event, in the order of the code."""
     for event in vars(events).values():
         if inspect.isclass(event) and issubclass(event, events.Event) and isinstance(getattr(event, "name", None), str):
-            fields = " ".join(f"`{f.name}`" + ("?" if f.default is None else "") for f in dataclasses.fields(event))
+            fields = " ".join(map(_field, dataclasses.fields(event)))
             meaning = " ".join(str(inspect.getdoc(event)).split()).replace("``", "`")
             yield f"| `{event.name}` | {event.level} | {fields} | {meaning} |"
+
+
+def _field(field: dataclasses.Field[object]) -> str:
+    return f"`{field.metadata.get('key', field.name)}`" + ("?" if field.default is None else "")
 
 
 def setting_rows() -> Iterator[str]:

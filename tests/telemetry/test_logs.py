@@ -114,3 +114,11 @@ def _event_types() -> list[type[events.Event]]:
 def test_no_field_collides_with_the_frame_of_a_line(event: type[events.Event]) -> None:
     """``event``, ``level`` and ``timestamp`` belong to the line itself."""
     assert not {field.name for field in dataclasses.fields(event)} & {"event", "level", "timestamp", "reconcile_id"}
+
+
+def test_a_secret_is_told_by_name_alone() -> None:
+    """The field is called `name`, and is not taken for a secret itself."""
+    stream = io.StringIO()
+    LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(events.SecretSet(slug="a", secret="STRIPE_KEY"))
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["slug"], line["name"]) == ("secret.set", "a", "STRIPE_KEY")

@@ -12,6 +12,7 @@ from kapso_sync.model.events.base import (
     FunctionEvent,
     Level,
     Listener,
+    fields_of,
 )
 from kapso_sync.model.events.daemon import (
     DaemonStarted,
@@ -130,4 +131,5 @@ __all__ = [
     "TaskFailed",
     "TriggerReceived",
     "WatchDegraded",
+    "fields_of",
 ]

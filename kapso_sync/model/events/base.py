@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ class Event:
 
     name: ClassVar[str]
     level: ClassVar[Level] = Level.INFO
+
+
+def fields_of(event: Event) -> dict[str, object]:
+    """Return an event's fields as a log names them; the metadata of one that may not be called so here says how."""
+    return {field.metadata.get("key", field.name): getattr(event, field.name) for field in dataclasses.fields(event)}
 
 
 Listener = Callable[[Event], None]

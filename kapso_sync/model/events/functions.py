@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kapso_sync.model.events.base import Event, FunctionEvent, Level
@@ -229,7 +229,7 @@ class SecretSet(FunctionEvent):
     """A secret got its value; the value itself is never told."""
 
     name: ClassVar[str] = "secret.set"
-    secret: str
+    secret: str = field(metadata={"key": "name"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,4 +237,4 @@ class SecretRemoved(FunctionEvent):
     """A secret that the manifest does not name was removed, as ``secrets_policy: exact`` wants it."""
 
     name: ClassVar[str] = "secret.removed"
-    secret: str
+    secret: str = field(metadata={"key": "name"})
