@@ -178,6 +178,13 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Fl
 @click.option("--window", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds in a window.")
 @click.option("--deploy-delay", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds a deployment takes.")
 @click.option("--quota", type=click.IntRange(0), help="How many functions may be deployed.")
+@click.option(
+    "--runtime",
+    metavar="auto|off|PATH",
+    default="auto",
+    show_default=True,
+    help="Compile and run functions on workerd: one that is found, none, or this one.",
+)
 def emulator(
     *,
     port: int,
@@ -187,11 +194,12 @@ def emulator(
     window: float,
     deploy_delay: float,
     quota: int | None,
+    runtime: str,
 ) -> int:
     """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
     from kapso_sync.cli import playground
 
-    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota))
+    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime))
 
 
 @app.command(epilog="Example: kapso-sync demo")

@@ -230,8 +230,7 @@ async def test_kv_keeps_values_of_the_project(kapso: Kapso) -> None:
         ),
         (
             "const nothing = 1;",
-            "Uncaught TypeError: there is no handler: "
-            "neither a top-level function `handler` nor a default export that can be called",
+            "Uncaught TypeError: there is no handler, neither at top level nor as the default export",
         ),
         (
             "module.exports = {};",

@@ -5,7 +5,7 @@ import user from "USER_MODULE";
 
 const handler = typeof user === "function" ? user : typeof user?.fetch === "function" ? user.fetch.bind(user) : undefined;
 if (handler === undefined) {
-  throw new TypeError("there is no handler: neither a top-level function `handler` nor a default export that can be called");
+  throw new TypeError("there is no handler, neither at top level nor as the default export");
 }
 
 const LATE = Symbol("late");

@@ -23,10 +23,10 @@ EPITAPH = 4096
 
 GUARD = """
 exec 3<&0 </dev/null
-"$@" 3<&- & child=$!
-{ read -r _; kill -KILL "$child"; } <&3 >/dev/null 2>&1 &
+"$@" 3<&- &
+{ read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
 exec 3<&-
-wait "$child"
+wait %1
 """
 """Ends workerd once standard input does: we hold the other end, so it closes with us, however we end."""
 
