@@ -202,6 +202,26 @@ def emulator(
     return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime))
 
 
+@app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")
+@click.argument("slug", required=False, metavar="[SLUG]")
+@click.option("--source", metavar="FOLDER", help="The functions. Default: KAPSO_SYNC_SOURCE, else the current folder.")
+@click.option("--data", default="{}", help="The request's JSON, or @file, which is read at each run.")
+@click.option(
+    "--runtime",
+    metavar="auto|PATH",
+    default="auto",
+    show_default=True,
+    help="The workerd to run on: one that is found, or this.",
+)
+@with_flags("path", "debounce")
+def dev(*, slug: str | None, source: str | None, data: str, runtime: str, flags: Flags) -> int:
+    """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
+    from kapso_sync.cli import dev as workbench
+
+    ask = workbench.Ask(slug, data, flags.overrides(source), flags.env_file, runtime, os.environ)
+    return workbench.dev(ask)
+
+
 @app.command(epilog="Example: kapso-sync demo")
 def demo() -> int:
     """Show the whole loop in under a minute, on an emulator and a throw-away git repository."""

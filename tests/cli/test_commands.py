@@ -243,4 +243,4 @@ def test_the_demo_shows_the_whole_loop() -> None:
 def test_commands_are_what_click_says() -> None:
     """The table of commands is complete, so that the tests above see all of them."""
     assert isinstance(app, click.Group)
-    assert {"sync", "plan", "validate", "status", "invoke", "emulator", "demo", "schema", "version"} <= set(app.commands)
+    assert {"sync", "plan", "validate", "status", "invoke", "emulator", "dev", "demo", "schema", "version"} <= set(app.commands)
