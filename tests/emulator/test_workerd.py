@@ -71,13 +71,13 @@ def processes(runtime: WorkerdRuntime) -> list[int]:
     return [keeper.current.pid for keeper in runtime.processes if keeper.current and keeper.current.alive]
 
 
-def members(group: int) -> list[int]:
-    """The processes of a group that live."""
+def members(group: int, *, dead: bool = True) -> list[int]:
+    """The processes of a group, with those that are dead and that nobody waited for."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(pgrp) == group and state != "Z":
+            if int(pgrp) == group and (dead or state != "Z"):
                 found.append(int(stat.parent.name))
     return found
 
@@ -253,6 +253,16 @@ async def test_code_that_does_not_start_fails_its_deployment(kapso: Kapso, code:
     assert (await invoke(kapso, function_id)).status_code == 422
 
 
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("functions.example/*.js")), ids=lambda path: path.stem)
+async def test_example_functions_run(runtime: WorkerdRuntime, path: Path) -> None:
+    """Each starts, and answers even an empty request in JSON, without an exception."""
+    code = path.read_text(encoding="utf-8")
+    assert await runtime.check(path.stem, code) is None
+    result = await runtime.run(call(code, path.stem))
+    assert not result.failed
+    assert json.loads(result.body)
+
+
 async def test_syntax_newer_than_our_grammar_is_the_runtime_s_to_judge(kapso: Kapso) -> None:
     """What starts is deployed, whatever the parser of an emulator without runtime says of it."""
     code = "function handler() { using lock = {[Symbol.dispose]() {}}; return new Response('hi'); }"
@@ -360,7 +370,7 @@ async def test_process_that_was_killed_is_replaced(runtime: WorkerdRuntime) -> N
         os.killpg(group, signal.SIGKILL)
     assert await runtime.check("hello", COUNTER) is None
     assert (await runtime.run(call(COUNTER))).body == b"1"
-    running = asyncio.create_task(runtime.run(call(WAITING, body=b"mine")))
+    running = asyncio.create_task(runtime.run(call(WAITING, "waiting", body=b"mine")))
     await until(lambda: (current := runtime.processes[1].current) and current.busy)
     os.killpg(processes(runtime)[1], signal.SIGKILL)
     assert (await running).body == b"mine"
@@ -379,15 +389,20 @@ async def test_workerd_that_does_not_start_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "starts").read_text().count("x") < 12
 
 
-async def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    """With the emulator's end its processes are gone, and so are their sockets."""
-    async with workerd_runtime(binary(), clock=SystemClock()) as runtime:
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_nothing_is_left_behind(tmp_path: Path, wrapped: bool) -> None:
+    """With the emulator's end its processes are gone, those of a script that only starts workerd too."""
+    path = binary()
+    if wrapped:
+        path = tmp_path / "workerd"
+        path.write_text(f'#!/bin/sh\n"{binary()}" "$@"\nexit $?\n')
+        path.chmod(0o700)
+    async with workerd_runtime(path, clock=SystemClock()) as runtime:
         await runtime.check("hello", COUNTER)
         await runtime.run(call(COUNTER))
         groups = processes(runtime)
-        assert len(groups) == 2
-        assert all(len(members(group)) == 3 for group in groups)
-    assert not any(members(group) for group in groups)
+        assert [len(members(group)) for group in groups] == [3 + wrapped] * 2
+    await until(lambda: not any(members(group) for group in groups))
 
 
 async def test_emulator_that_is_killed_takes_workerd_along() -> None:
@@ -412,7 +427,7 @@ asyncio.run(main())
     assert members(group)
     process.kill()
     await process.wait()
-    await until(lambda: not members(group))
+    await until(lambda: not members(group, dead=False))
 
 
 async def test_nothing_reaches_out_unless_asked(runtime: WorkerdRuntime) -> None:

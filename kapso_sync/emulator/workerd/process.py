@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import ssl
@@ -19,16 +18,26 @@ START_TIMEOUT = 30.0
 """Seconds until it listens; a tenth of one is usual, but a machine may be busy."""
 ALIVE_TIMEOUT = 1.0
 """Seconds in which a process that is not stuck says that it is alive, however busy it is."""
+KILL_TIMEOUT = 2.0
+"""Seconds that the guard gets to do its work."""
 EPITAPH = 4096
+"""Bytes kept of what it says."""
 
 GUARD = """
 exec 3<&0 </dev/null
-"$@" 3<&- &
-{ read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+"$@" 3<&- & child=$!
+{ read -r _; kill -KILL "$child"; } <&3 >/dev/null 2>&1 & reader=$!
 exec 3<&-
-wait %1
+wait "$child"
+kill "$reader"
+wait
+kill -KILL 0
 """
-"""Ends workerd once standard input does: we hold the other end, so it closes with us, however we end."""
+"""Ends workerd once standard input does: we hold the other end, so it closes with us, however we end.
+
+It waits for what it started, so that no dead process is left to whoever is the first of a container; what those started in
+turn dies with the group.
+"""
 
 
 class Gone(Exception):
@@ -55,9 +64,11 @@ class Process:
     """A running process. ``isolates``: those it was asked to make; ``busy``: how many callers hold it."""
 
     def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
-        assert process.stdout  # noqa: S101 - it was started with pipes
+        assert process.stdin  # noqa: S101 - it was started with pipes
+        assert process.stdout  # noqa: S101
         assert process.stderr  # noqa: S101
         self._process = process
+        self._guarded = process.stdin
         self._socket = socket
         self._said = bytearray()
         self._readers = [asyncio.ensure_future(self._read(stream)) for stream in (process.stdout, process.stderr)]
@@ -115,9 +126,12 @@ class Process:
         """End it at once, its guard included; what it was asked meanwhile ends with Gone."""
         if not self._killed:
             self._killed = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._guarded.close()
             self._socket.unlink(missing_ok=True)
+            try:
+                await asyncio.wait_for(self._process.wait(), KILL_TIMEOUT)
+            except TimeoutError:
+                os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()
         await asyncio.gather(*self._readers)
         await self._http.aclose()
