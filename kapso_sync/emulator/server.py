@@ -72,11 +72,11 @@ async def running_emulator(
     options = options or EmulatorOptions()
     clock = clock or SystemClock()
     rules = read_fault_file(options.faults) if options.faults else ()
-    async with contextlib.AsyncExitStack() as held:
+    async with contextlib.AsyncExitStack() as held, contextlib.AsyncExitStack() as running:
         listener = held.enter_context(_listen(options.host, options.port))
         storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else Forgetful()))
         if runtime is None and options.workerd is not None:
-            runtime = await held.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
+            runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
         world = World(options, clock=clock, storage=storage)
         parts = Parts(
             world=world,
@@ -90,7 +90,11 @@ async def running_emulator(
         gate = Gate(parts, FunctionsApi(world, parts.deployer), options.api_key)
         app = Starlette(routes=[Mount("/_emulator", routes=Control(parts, rules).routes()), Mount("/", app=gate)])
         async with serving(app, listener):
-            yield Emulator(_url(listener), options.api_key, parts)
+            try:
+                yield Emulator(_url(listener), options.api_key, parts)
+            finally:
+                # Code that runs ends before the connections do: then its callers have an answer, and nothing is cut off.
+                await running.aclose()
 
 
 async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> None:

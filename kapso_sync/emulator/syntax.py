@@ -21,6 +21,8 @@ def syntax_error(code: str) -> str | None:
 
 def is_module(code: str) -> bool:
     """Tell whether code imports or exports anything at top level; otherwise it is a script."""
+    if "import" not in code and "export" not in code:
+        return False
     return any(child.type in ("import_statement", "export_statement") for child in _parse(code).children)
 
 

@@ -162,6 +162,20 @@ def test_one_function_runs_at_every_save(tmp_path: Path) -> None:
         screen.until("error: there is no function `count` in the source")
 
 
+@pytest.mark.e2e
+@needs_workerd
+def test_ctrl_c_ends_a_loop_too(tmp_path: Path) -> None:
+    """A function that never answers keeps nobody waiting: no traceback, and nothing is left running."""
+    folder = tmp_path / "functions"
+    write_functions(
+        folder, {"a-quick": "const handler = () => new Response('here');", "loop": "function handler() { while (true); }"}
+    )
+    with developing(folder) as screen:
+        screen.until("  here")
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

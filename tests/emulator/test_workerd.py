@@ -376,6 +376,19 @@ async def test_process_that_was_killed_is_replaced(runtime: WorkerdRuntime) -> N
     assert (await running).body == b"mine"
 
 
+async def test_end_waits_for_nobody(runtime: WorkerdRuntime) -> None:
+    """Calls that are under way, and those that wait for another process, are answered when the emulator ends."""
+    looping = asyncio.create_task(runtime.run(call(LOOP, "loop")))
+    await until(lambda: (current := runtime.processes[1].current) and current.busy)
+    waiting = asyncio.create_task(runtime.run(call(COUNTER)))
+    await asyncio.sleep(0)
+    begun = time.monotonic()
+    await runtime.processes[1].close()
+    for task in (looping, waiting):
+        assert json.loads((await task).body) == {"error": "The runtime ended: the emulator ends"}
+    assert time.monotonic() - begun < 3
+
+
 async def test_workerd_that_does_not_start_is_said(tmp_path: Path) -> None:
     """Deployments fail and calls are refused with its own words, at once, without starting it again and again."""
     broken = tmp_path / "workerd"

@@ -35,6 +35,7 @@ class Keeper:
         self._deaths = 0
         self._refusal = ""
         self._not_before = 0.0
+        self._closing = asyncio.Event()
 
     @property
     def current(self) -> Process | None:
@@ -58,8 +59,10 @@ class Keeper:
             await self._leave(process)
 
     async def close(self) -> None:
-        """End all processes."""
-        await asyncio.gather(*(process.kill() for process in self._all))
+        """End all processes, for good; whoever asks or waits meets Gone."""
+        self._closing.set()
+        async with self._starting:
+            await asyncio.gather(*(process.kill() for process in self._all))
 
     async def _ready(self, isolate: str) -> Process:
         async with self._starting:
@@ -71,10 +74,7 @@ class Keeper:
             self._current = None
             if process:
                 await self._leave(process)
-            pause = self._not_before - asyncio.get_running_loop().time()
-            if pause > 0 and self._refusal:
-                raise Gone(self._refusal)
-            await asyncio.sleep(pause)
+            await self._wait()
             try:
                 self._current = await self._start(self._sockets.with_name(f"{self._sockets.name}-{next(self._numbers)}"))
             except Gone as gone:
@@ -84,6 +84,16 @@ class Keeper:
             self._refusal = ""
             self._all.add(self._current)
             return self._current
+
+    async def _wait(self) -> None:
+        """Return when another process may be started; raises Gone where there is nothing to wait for."""
+        pause = self._not_before - asyncio.get_running_loop().time()
+        if pause > 0 and self._refusal:
+            raise Gone(self._refusal)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), max(pause, 0.0))
+        if self._closing.is_set():
+            raise Gone("the emulator ends")
 
     def _died(self, process: Process) -> None:
         if process is self._current:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -131,7 +132,8 @@ class Process:
             try:
                 await asyncio.wait_for(self._process.wait(), KILL_TIMEOUT)
             except TimeoutError:
-                os.killpg(self.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()
         await asyncio.gather(*self._readers)
         await self._http.aclose()
