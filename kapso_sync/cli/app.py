@@ -182,6 +182,13 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Fl
 @click.option("--window", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds in a window.")
 @click.option("--deploy-delay", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds a deployment takes.")
 @click.option("--quota", type=click.IntRange(0), help="How many functions may be deployed.")
+@click.option(
+    "--runtime",
+    metavar="auto|off|PATH",
+    default="auto",
+    show_default=True,
+    help="Compile and run functions on workerd: one that is found, none, or this one.",
+)
 def emulator(
     *,
     port: int,
@@ -191,11 +198,32 @@ def emulator(
     window: float,
     deploy_delay: float,
     quota: int | None,
+    runtime: str,
 ) -> int:
     """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
     from kapso_sync.cli import playground
 
-    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota))
+    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime))
+
+
+@app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")
+@click.argument("slug", required=False, metavar="[SLUG]")
+@click.option("--source", metavar="FOLDER", help="The functions. Default: KAPSO_SYNC_SOURCE, else the current folder.")
+@click.option("--data", default="{}", help="The request's JSON, or @file, which is read at each run.")
+@click.option(
+    "--runtime",
+    metavar="auto|PATH",
+    default="auto",
+    show_default=True,
+    help="The workerd to run on: one that is found, or this.",
+)
+@with_flags("path", "debounce")
+def dev(*, slug: str | None, source: str | None, data: str, runtime: str, flags: Flags) -> int:
+    """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
+    from kapso_sync.cli import dev as workbench
+
+    ask = workbench.Ask(slug, data, flags.overrides(source), flags.env_file, runtime, os.environ)
+    return workbench.dev(ask)
 
 
 @app.command(epilog="Example: kapso-sync demo")

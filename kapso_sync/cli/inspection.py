@@ -67,7 +67,7 @@ def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def invoke(slug: str, data: str, patience: float, flags: Flags, *, json_output: bool) -> int:
     """Call a function by its slug and print its answer; 1 when it answers 400 or above."""
-    body = _request_body(data)
+    body = request_body(data)
     settings = load_settings(flags.overrides(), env_file=flags.env_file)
 
     async def work() -> int:
@@ -93,7 +93,8 @@ def invoke(slug: str, data: str, patience: float, flags: Flags, *, json_output: 
     return run_to_end(work)
 
 
-def _request_body(data: str) -> Json:
+def request_body(data: str) -> Json:
+    """Return the JSON that ``--data`` gives, itself or as ``@file``; raises `UsageError`."""
     try:
         text = Path(data[1:]).read_text(encoding="utf-8") if data.startswith("@") else data
         body: Json = json.loads(text)

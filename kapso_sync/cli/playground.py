@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.errors import EmulatorError
 from kapso_sync.emulator.options import DEFAULT_KEY, EmulatorOptions
 from kapso_sync.emulator.server import serve as serve_emulator
@@ -14,7 +16,7 @@ from kapso_sync.errors import ConfigError, ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the command line asks of the emulator."""
+    """What the command line asks of the emulator; ``runtime``: auto, off, or the path of a workerd."""
 
     port: int
     data: Path | None
@@ -23,10 +25,12 @@ class Serving:
     window: float
     deploy_delay: float
     quota: int | None
+    runtime: str
 
 
 def serve(serving: Serving) -> int:
     """Serve until a signal comes; the first lines say how to use it. Raises `ConfigError`."""
+    workerd = find_workerd(serving.runtime)
     options = EmulatorOptions(
         port=serving.port,
         data=serving.data,
@@ -35,16 +39,27 @@ def serve(serving: Serving) -> int:
         window=serving.window,
         deploy_delay=serving.deploy_delay,
         quota=serving.quota,
+        workerd=workerd.path if workerd else None,
+        network=True,
     )
     try:
-        asyncio.run(serve_emulator(options, _announce))
+        asyncio.run(serve_emulator(options, functools.partial(_announce, _runs(serving.runtime, workerd))))
     except EmulatorError as error:
         raise ConfigError(str(error), hint=error.hint) from error
     return int(ExitCode.OK)
 
 
-def _announce(url: str) -> None:
+def _runs(wanted: str, workerd: Workerd | None) -> str:
+    if workerd is not None:
+        return f"Functions run, on workerd {workerd.version} ({workerd.path})."
+    if wanted == "off":
+        return "Functions are deployed and not run: --runtime off."
+    return f"Functions are deployed and not run, for there is no workerd here. To have them run: {HOW_TO_GET_IT}"
+
+
+def _announce(runs: str, url: str) -> None:
     print(f"The Kapso emulator listens on {url}. In another terminal:", flush=True)
     print(f"  export KAPSO_API_BASE_URL={url}/api/v1 KAPSO_API_KEY={DEFAULT_KEY}")
     print("  kapso-sync sync ./functions")
-    print(f"Requests it saw: {url}/_emulator/requests   Everything it holds: {url}/_emulator/state", flush=True)
+    print(f"Requests it saw: {url}/_emulator/requests   Everything it holds: {url}/_emulator/state")
+    print(runs, flush=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.records import CLOUDFLARE, Function, stamp
+from kapso_sync.emulator.runtime import ConsoleLine
 from kapso_sync.emulator.values import Json, JsonObject, dump_json
 from kapso_sync.emulator.world import World
 
@@ -17,12 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer."""
+    """One HTTP answer. ``console``: what the code that gave it wrote, which stays here."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    console: Sequence[ConsoleLine] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Control:
         self._limiter = parts.limiter
         self._log = parts.log
         self._hangs = parts.hangs
+        self._deployer = parts.deployer
         self._rules = tuple(rules)
 
     def routes(self) -> list[Route]:
@@ -115,8 +116,10 @@ class Control:
         secrets = {name: str(value) for name, value in _object(body, "secrets", {}).items()}
         function_id = attributes.get("id")
         function = self._world.create(attributes, function_id=str(function_id) if function_id else None)
-        self._world.seed(function, deployed=bool(body.get("deployed")), secrets=secrets)
-        return _json(_show(function, self._world, ""), 201)
+        self._world.seed_secrets(function, secrets)
+        if body.get("deployed"):
+            await self._deployer.deploy(function, delay=0.0)
+        return _json(_show(self._world.function(function.id), self._world, ""), 201)
 
     async def patch_function(self, request: Request) -> Response:
         """Edit a function as the dashboard would: ``{"function": {…}, "deploy"?: bool}``; the slug may change too."""
@@ -124,7 +127,7 @@ class Control:
         function = self._world.function(request.path_params["ref"])
         self._world.update(function, _object(body, "function", {}), may_rename=True)
         if body.get("deploy"):
-            self._world.deploy(function)
+            await self._deployer.deploy(function)
         return _json(_show(function, self._world, ""))
 
     async def delete_function(self, request: Request) -> Response:
@@ -148,6 +151,8 @@ class Control:
         self._world.reset()
         self._faults.replace(self._rules)
         self._limiter.reset()
+        if self._deployer.runtime is not None:
+            self._deployer.runtime.forget()
         self._log.clear()
         return Response(status_code=204)
 

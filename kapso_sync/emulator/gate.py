@@ -63,6 +63,7 @@ class Gate:
 
     async def _send(self, exchange: Exchange, entry: Entry, answer: Answer) -> None:
         entry.status = answer.status
+        entry.console = [list(line) for line in answer.console]
         await exchange.answer(answer)
 
     async def _strike(self, exchange: Exchange, entry: Entry, fault: Rule, answer: Answer | None) -> None:
@@ -88,8 +89,9 @@ class Gate:
             route=find_route(request.scope["path"]),
             query=dict(request.query_params),
             body=body,
-            content_type=request.headers.get("content-type", ""),
+            headers=dict(request.headers),
             key_ok=hmac.compare_digest(key, self._key),
+            url=str(request.url),
             origin=f"{request.url.scheme}://{request.url.netloc}",
         )
 

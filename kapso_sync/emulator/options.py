@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from kapso_sync.emulator.errors import BehaviourInvalid, EmulatorError
-from kapso_sync.emulator.values import is_int
+from kapso_sync.emulator.values import is_int, is_number
 
 DEFAULT_KEY = "kapso-emulator-key"
 
@@ -29,6 +29,7 @@ class Behaviour:
     ``paging``: lists honour ``page``, ``limit`` and ``per_page``; otherwise they answer everything at once.
     ``page_size`` is the default and the largest size of a page. ``list_meta``: a list of more than one page carries ``meta``.
     ``error_moves_updated_at``: a failed deployment moves ``updated_at``.
+    ``edge_stale``: seconds after a deployment for which invocations are still answered by the code and fields before it.
     """
 
     slug_changes: bool = True
@@ -42,6 +43,7 @@ class Behaviour:
     page_size: int = 100
     list_meta: bool = True
     error_moves_updated_at: bool = True
+    edge_stale: float = 0.0
 
     def changed(self, changes: Mapping[str, object]) -> Self:
         """Return a copy with ``changes`` applied; raises BehaviourInvalid for an unknown name or a value of the wrong kind."""
@@ -58,6 +60,8 @@ def _check(name: str, hint: object, value: object) -> None:
         fits, expected = isinstance(value, bool), "true or false"
     elif hint is int:
         fits, expected = is_int(value) and value > 0, "a whole number above 0"
+    elif hint is float:
+        fits, expected = is_number(value) and value >= 0, "a number of seconds"
     else:
         choices = typing.get_args(hint)
         fits, expected = value in choices, "one of " + ", ".join(choices)
@@ -72,7 +76,8 @@ class EmulatorOptions:
     ``port`` 0 picks a free one. ``data``: folder in which everything survives a restart; None keeps it in memory.
     ``faults``: a YAML file with fault rules. ``rate_limit`` requests are answered in each window of ``window`` seconds.
     ``deploy_delay``: seconds a deployment takes, or a range to draw from. ``quota``: how many functions may be deployed; None
-    for no limit. Raises EmulatorError for a rate limit that allows nothing.
+    for no limit. ``workerd``: the binary that compiles and runs what is deployed; None: code is only parsed, and not run.
+    ``network``: functions that run reach public addresses. Raises EmulatorError for a rate limit that allows nothing.
     """
 
     port: int = 0
@@ -84,6 +89,8 @@ class EmulatorOptions:
     window: float = 60.0
     deploy_delay: float | tuple[float, float] = 0.5
     quota: int | None = None
+    workerd: Path | None = None
+    network: bool = False
     behaviour: Behaviour = field(default_factory=Behaviour)
 
     def __post_init__(self) -> None:

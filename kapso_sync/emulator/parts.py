@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kapso_sync.emulator.clock import Clock
+from kapso_sync.emulator.deployer import Deployer
 from kapso_sync.emulator.faults import Faults
 from kapso_sync.emulator.limiter import FixedWindow
 from kapso_sync.emulator.requestlog import RequestLog
@@ -14,7 +15,7 @@ from kapso_sync.emulator.world import World
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is there, what was asked, what goes wrong, and how much is allowed."""
+    """What is there, what was asked, what goes wrong, how much is allowed, and how code goes live."""
 
     world: World
     faults: Faults
@@ -22,3 +23,4 @@ class Parts:
     log: RequestLog
     hangs: Hangs
     clock: Clock
+    deployer: Deployer

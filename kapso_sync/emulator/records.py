@@ -22,7 +22,8 @@ LIVE_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runt
 class Function:
     """One function's record. ``live_code`` and ``live_fields`` are what really runs; the Functions API never shows them.
 
-    ``failure`` is why the last deployment ended in ``error``.
+    ``live_deployment`` is the id of the deployment that did it. ``former`` is what ran before, and what invocations still get
+    until ``former_until``. ``failure`` is why the last deployment ended in ``error``.
     """
 
     id: str
@@ -41,6 +42,9 @@ class Function:
     last_deployed_at: datetime | None = None
     live_code: str | None = None
     live_fields: JsonObject | None = None
+    live_deployment: str | None = None
+    former: JsonObject | None = None
+    former_until: datetime | None = None
     failure: str | None = None
     secrets: dict[str, str] = field(default_factory=dict)
 
@@ -48,6 +52,14 @@ class Function:
     def running(self) -> bool:
         """Tell whether it can be invoked."""
         return self.status == "deployed"
+
+    def serving(self, now: datetime) -> Live | None:
+        """Return what answers an invocation at this time, or None for a function that is not deployed."""
+        if not self.running or self.live_code is None:
+            return None
+        if self.former is not None and self.former_until is not None and now < self.former_until:
+            return Live.from_document(self.former)
+        return Live(self.live_code, self.live_fields or self.deployable_fields(), self.live_deployment or "")
 
     def deployable_fields(self) -> JsonObject:
         """Return a copy of the fields that take effect with a deployment."""
@@ -60,7 +72,25 @@ class Function:
     @classmethod
     def from_document(cls, document: Mapping[str, Json]) -> Self:
         """Return what `to_document` wrote."""
-        return cls(**_values(document, ("created_at", "updated_at", "last_deployed_at")))  # type: ignore[arg-type]
+        return cls(**_values(document, ("created_at", "updated_at", "last_deployed_at", "former_until")))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What answers an invocation: code, the fields it was deployed with, and the deployment's id."""
+
+    code: str
+    fields: JsonObject
+    deployment: str
+
+    def to_document(self) -> JsonObject:
+        """Return everything as JSON."""
+        return {"code": self.code, "fields": self.fields, "deployment": self.deployment}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json]) -> Self:
+        """Return what `to_document` wrote."""
+        return cls(**document)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class Entry:
 
     ``route`` is the template that matched, without the base, or None. ``status`` is that of the answer that was meant to
     leave; None while there is none, and for requests that never get one. ``size`` is that of the body in bytes,
-    and ``body`` the JSON in it, or None.
+    and ``body`` the JSON in it, or None. ``console`` is what a function that was invoked wrote: levels and texts.
     """
 
     seq: int
@@ -34,6 +34,7 @@ class Entry:
     body: Json = field(repr=False, default=None)
     status: int | None = None
     fault: str | None = None
+    console: list[Json] = field(default_factory=list)
 
     def to_json(self) -> JsonObject:
         """Return the entry as the control API shows it."""

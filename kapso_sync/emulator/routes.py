@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.emulator.answers import Answer, data_answer, error_answer, json_answer, list_answer, show_function
+from kapso_sync.emulator.deployer import Deployer
 from kapso_sync.emulator.faults import ROUTES, Rule
-from kapso_sync.emulator.runtime import Call, Runtime
+from kapso_sync.emulator.records import CLOUDFLARE
+from kapso_sync.emulator.runtime import Call
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, parse_json
 from kapso_sync.emulator.world import NOT_DEPLOYED, NoSuch, Rejected, Unprocessable, World
 
@@ -20,6 +22,11 @@ OLDER_BASE = "/api/v1"
 PLATFORM_BASE = "/platform/v1"
 
 INVOKE = "/functions/{id}/invoke"
+
+NO_CODE_RUNS = "This emulator does not run code"
+NO_DENO = "This emulator does not run Supabase functions"
+NOT_FOR_FUNCTIONS = ("x-api-key", "host", "connection", "content-length", "transfer-encoding")
+"""Headers of a request that the function it invokes does not get: the caller's key, and those of the connection."""
 
 _PATTERNS = [(route, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route) + r"\Z")) for route in ROUTES]
 
@@ -46,14 +53,18 @@ def find_route(path: str) -> Route:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One request to the Functions API, read but not yet judged. ``origin`` is the scheme and host it was sent to."""
+    """One request to the Functions API, read but not yet judged.
+
+    ``url`` is where it was sent to, and ``origin`` the scheme and host of that; the names of ``headers`` are in lower case.
+    """
 
     method: str
     route: Route
     query: Mapping[str, str]
     body: bytes = field(repr=False)
-    content_type: str
+    headers: Mapping[str, str] = field(repr=False)
     key_ok: bool
+    url: str
     origin: str
 
     @property
@@ -90,9 +101,9 @@ Handler = Callable[[Asking, Rule | None], Awaitable[Answer]]
 class FunctionsApi:
     """Answers the requests of the Functions API, any of either base."""
 
-    def __init__(self, world: World, runtime: Runtime | None = None) -> None:
+    def __init__(self, world: World, deployer: Deployer) -> None:
         self._world = world
-        self._runtime = runtime
+        self._deployer = deployer
         self._handlers: dict[str, dict[str, Handler]] = {
             "/functions": {"GET": self._list, "POST": self._create},
             "/functions/{id}": {"GET": self._get, "PATCH": self._update, "PUT": self._update, "DELETE": self._delete},
@@ -158,7 +169,7 @@ class FunctionsApi:
         function = self._world.by_id(asking.route.params["id"])
         what = fault.what if fault else None
         failure = fault.message if fault and what == "deploy_fails" else None
-        self._world.deploy(function, failure=failure, ends=what != "deploy_hangs")
+        await self._deployer.deploy(function, failure=failure, ends=what != "deploy_hangs")
         return json_answer(
             200 if asking.route.base == OLDER_BASE else 202,
             {"message": "Function deployment initiated", "function_id": function.id, "status": "deploying"},
@@ -166,31 +177,36 @@ class FunctionsApi:
 
     async def _invoke(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
-        live = function.live_fields or function.deployable_fields()
-        if not asking.key_ok and not live["public_endpoint"]:
+        live = self._world.serving(function)
+        fields = live.fields if live else function.deployable_fields()
+        if not asking.key_ok and not fields["public_endpoint"]:
             raise NoSuch
-        if not function.running or function.live_code is None:
+        if live is None:
             raise Unprocessable(NOT_DEPLOYED)
-        if self._runtime is None:
+        runtime = self._deployer.runtime
+        if runtime is None or live.fields["function_type"] != CLOUDFLARE:
             self._world.record_invocation(function, asking.json, 501)
-            return error_answer(501, "This emulator does not run code")
+            return error_answer(501, NO_CODE_RUNS if runtime is None else NO_DENO)
         call = Call(
             function_id=function.id,
-            code=function.live_code,
-            fields=live,
+            slug=function.slug,
+            deployment=live.deployment,
+            code=live.code,
+            fields=live.fields,
             secrets=dict(function.secrets),
+            url=asking.url,
+            headers={name: value for name, value in asking.headers.items() if name not in NOT_FOR_FUNCTIONS},
             body=asking.body,
-            content_type=asking.content_type,
         )
-        result = await self._runtime.run(call)
+        result = await runtime.run(call)
         self._world.record_invocation(function, asking.json, result.status)
-        if live["invoke_response_mode"] == "passthrough":
-            return Answer(result.status, result.body, result.content_type)
+        if result.failed or live.fields["invoke_response_mode"] == "passthrough":
+            return Answer(result.status, result.body, result.content_type, console=result.console)
         try:
             value = parse_json(result.body)
         except ValueError:
             value = result.body.decode("utf-8", "replace")
-        return Answer(result.status, dump_json({"data": value}))
+        return Answer(result.status, dump_json({"data": value}), console=result.console)
 
     async def _list_secrets(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])

@@ -8,15 +8,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kapso_sync.emulator.clock import Clock, SystemClock
 from kapso_sync.emulator.control import Control
+from kapso_sync.emulator.deployer import Deployer
 from kapso_sync.emulator.errors import EmulatorError
 from kapso_sync.emulator.faultfile import read_fault_file
 from kapso_sync.emulator.faults import Faults
@@ -27,12 +25,11 @@ from kapso_sync.emulator.parts import Parts
 from kapso_sync.emulator.requestlog import RequestLog
 from kapso_sync.emulator.routes import FunctionsApi
 from kapso_sync.emulator.runtime import Runtime
+from kapso_sync.emulator.serving import serving
 from kapso_sync.emulator.storage import Forgetful, SqliteStorage, Storage
-from kapso_sync.emulator.wire import TRANSPORT, Hangs
+from kapso_sync.emulator.wire import Hangs
+from kapso_sync.emulator.workerd import workerd_runtime
 from kapso_sync.emulator.world import World
-
-GRACE = 0.3
-"""Seconds that requests in flight get to end when the emulator stops; their connections are closed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +66,35 @@ async def running_emulator(
 ) -> AsyncIterator[Emulator]:
     """Serve an emulator in the running loop, without touching signals; ends at once, requests that hang included.
 
+    ``runtime`` compiles and runs code, in place of the one that the options ask for.
     Raises EmulatorError when the port, the data folder or the fault file cannot be used.
     """
     options = options or EmulatorOptions()
     clock = clock or SystemClock()
     rules = read_fault_file(options.faults) if options.faults else ()
-    with contextlib.ExitStack() as held:
+    async with contextlib.AsyncExitStack() as held, contextlib.AsyncExitStack() as running:
         listener = held.enter_context(_listen(options.host, options.port))
         storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else Forgetful()))
+        if runtime is None and options.workerd is not None:
+            runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
+        world = World(options, clock=clock, storage=storage)
         parts = Parts(
-            world=World(options, clock=clock, storage=storage),
+            world=world,
             faults=Faults(rules),
             limiter=FixedWindow(options.rate_limit, options.window, clock),
             log=RequestLog(),
             hangs=Hangs(),
             clock=clock,
+            deployer=Deployer(world, runtime),
         )
-        gate = Gate(parts, FunctionsApi(parts.world, runtime), options.api_key)
+        gate = Gate(parts, FunctionsApi(world, parts.deployer), options.api_key)
         app = Starlette(routes=[Mount("/_emulator", routes=Control(parts, rules).routes()), Mount("/", app=gate)])
-        async with _serving(app, listener):
-            yield Emulator(_url(listener), options.api_key, parts)
+        async with serving(app, listener):
+            try:
+                yield Emulator(_url(listener), options.api_key, parts)
+            finally:
+                # Code that runs ends before the connections do: then its callers have an answer, and nothing is cut off.
+                await running.aclose()
 
 
 async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> None:
@@ -105,55 +111,6 @@ async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> No
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
-
-
-class _Protocol(H11Protocol):
-    """Hands the connection to the application, so that a fault can close it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", transport))
-        self.app_state = {**self.app_state, TRANSPORT: transport}
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn of which only `startup` and `shutdown` are called: no signal handlers, and no loop that polls for the end."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the caller closes them
-        """Close all connections, then wait for what was going on in them, at most for the grace."""
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        tasks = list(self.server_state.tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=GRACE)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        app,
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-    )
-    config.load()
-    server = _Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    try:
-        yield
-    finally:
-        await server.shutdown()
 
 
 @contextlib.contextmanager

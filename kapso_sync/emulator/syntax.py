@@ -1,4 +1,4 @@
-"""Whether code is JavaScript: what a deployment fails on."""
+"""Whether code is JavaScript, and of which style: what a deployment fails on, and how it is run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ def syntax_error(code: str) -> str | None:
 
     The grammar takes scripts and modules alike.
     """
-    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_javascript.language()))
-    node = parser.parse(code.encode("utf-8", "surrogatepass")).root_node
+    node = _parse(code)
     if not node.has_error:
         return None
     while not (node.is_error or node.is_missing):
         node = next(child for child in node.children if child.has_error or child.is_missing)
     return f"syntax error at line {node.start_point.row + 1}, column {node.start_point.column + 1}"
+
+
+def is_module(code: str) -> bool:
+    """Tell whether code imports or exports anything at top level; otherwise it is a script."""
+    if "import" not in code and "export" not in code:
+        return False
+    return any(child.type in ("import_statement", "export_statement") for child in _parse(code).children)
+
+
+def _parse(code: str) -> tree_sitter.Node:
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_javascript.language()))
+    return parser.parse(code.encode("utf-8", "surrogatepass")).root_node

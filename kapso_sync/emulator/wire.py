@@ -94,7 +94,9 @@ class Exchange:
         await self._receive()
 
     async def _start(self, answer: Answer) -> None:
-        content = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body))}
+        content = {"Content-Length": str(len(answer.body))} | (
+            {"Content-Type": answer.content_type} if answer.content_type else {}
+        )
         headers = {
             name.lower().encode("ascii"): value.encode("ascii")
             for part in ({} if answer.status in NO_BODY else content, self.headers, answer.headers)

@@ -11,7 +11,7 @@ from kapso_sync.emulator import attributes as attrs
 from kapso_sync.emulator.clock import Clock
 from kapso_sync.emulator.deployments import Deployments
 from kapso_sync.emulator.options import EmulatorOptions
-from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function, Invocation, Workflow
+from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function, Invocation, Live, Workflow
 from kapso_sync.emulator.storage import Storage
 from kapso_sync.emulator.syntax import syntax_error
 from kapso_sync.emulator.values import Json, JsonObject, dump_json
@@ -107,6 +107,10 @@ class World:
         """Return the code that really runs, by slug; None for a function that does not run."""
         return {item.slug: item.live_code for item in self.functions.values()}
 
+    def serving(self, function: Function) -> Live | None:
+        """Return what answers an invocation of a function now, or None for one that is not deployed."""
+        return function.serving(self._clock.now())
+
     def invocations(self, function_id: str) -> list[Invocation]:
         """Return the recent invocations of a function, newest first."""
         return self._invocations.get(function_id, [])[::-1]
@@ -166,11 +170,18 @@ class World:
         self._storage.drop("invocations", function.id)
 
     def deploy(
-        self, function: Function, *, delay: float | None = None, failure: str | None = None, ends: bool = True
+        self,
+        function: Function,
+        *,
+        delay: float | None = None,
+        failure: str | None = None,
+        ends: bool = True,
+        held: bool = False,
     ) -> Deployment:
         """Begin a deployment of the code and fields as they are now; raises Unprocessable when the quota is used up.
 
         ``delay`` seconds instead of the usual ones; ``failure`` dooms it; ``ends`` False lets it run for ever.
+        ``held``: a runtime says later, with `release`, whether the code starts; otherwise its syntax is all that is looked at.
         """
         self._settle()
         over = self._over_quota(function)
@@ -184,10 +195,14 @@ class World:
             fields=function.deployable_fields(),
             requested_at=now,
             ends_at=now + timedelta(seconds=self._delay() if delay is None else delay) if ends else None,
-            failure=failure or over or _syntax_failure(function),
+            failure=failure or over or (None if held else _syntax_failure(function)),
         )
-        self._deployments.start(deployment)
+        self._deployments.start(deployment, held=held)
         return deployment
+
+    def release(self, deployment: Deployment, failure: str | None) -> None:
+        """Let a deployment that was held end: as it was doomed to, with ``failure``, or well."""
+        self._deployments.release(deployment, deployment.failure or failure, self._clock.now())
 
     def set_secret(self, function: Function, name: Json, value: Json) -> None:
         """Add a secret to a deployed function; raises Unprocessable or Rejected."""
@@ -212,13 +227,10 @@ class World:
         del function.secrets[name]
         self._save(function)
 
-    def seed(self, function: Function, *, deployed: bool, secrets: Mapping[str, str]) -> None:
-        """Give a fresh function its secrets and, with ``deployed``, let it run at once."""
+    def seed_secrets(self, function: Function, secrets: Mapping[str, str]) -> None:
+        """Give a function secrets, deployed or not."""
         function.secrets.update(secrets)
         self._save(function)
-        if deployed:
-            self.deploy(function, delay=0.0)
-            self._settle()
 
     def record_invocation(self, function: Function, request: Json, response_status: int) -> Invocation:
         """Remember that a function was called, and how it answered."""
@@ -272,15 +284,22 @@ class World:
         moment = max(ended_at, function.updated_at + TICK)
         function.failure = deployment.failure
         if deployment.failure is None:
+            self._keep_former(function, moment)
             function.status = "deployed"
             function.live_code, function.live_fields = deployment.code, deployment.fields
+            function.live_deployment = deployment.id
             function.last_deployed_at = function.updated_at = moment
         else:
             function.status = "error"
-            function.live_code = function.live_fields = None
+            function.live_code = function.live_fields = function.live_deployment = function.former = None
             if self.behaviour.error_moves_updated_at:
                 function.updated_at = moment
         self._save(function)
+
+    def _keep_former(self, function: Function, moment: datetime) -> None:
+        former = function.serving(moment) if self.behaviour.edge_stale else None
+        function.former = former.to_document() if former else None
+        function.former_until = moment + timedelta(seconds=self.behaviour.edge_stale)
 
     def _check(self, values: Mapping[str, Json], function: Function | None, errors: attrs.Errors) -> None:
         slug = values.get("slug")

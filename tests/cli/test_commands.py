@@ -13,6 +13,7 @@ import pytest
 
 import kapso_sync as package
 from kapso_sync.cli.app import app
+from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from tests.program import answering, kapso_sync, started, write_functions
 from tests.served import Served
 
@@ -179,6 +180,43 @@ def test_the_emulator_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert (tmp_path / "data").is_dir()
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize("runtime", ["auto", "off"])
+def test_the_emulator_says_whether_it_runs_code(folder: Path, tmp_path: Path, runtime: str) -> None:
+    """With workerd the last line says which one and an invocation is answered; without, how to get one, or that it is off."""
+    if runtime == "auto" and find_workerd() is None:
+        pytest.skip("needs workerd: npm ci")
+    with started("emulator", "--port", "0", "--deploy-delay", "0", "--runtime", runtime, environment={}) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(5)]
+        assert lines[-1].startswith(
+            {"auto": "Functions run, on workerd 20", "off": "Functions are deployed and not run:"}[runtime]
+        )
+        settings = dict(item.split("=", 1) for item in lines[1].split()[1:])
+        environment = {**settings, "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"), "KAPSO_SYNC_DEPLOY_POLL": "20ms"}
+        assert kapso_sync("sync", str(folder), environment=environment).code == 0
+        ran = kapso_sync("invoke", "greet", environment=environment)
+        assert (ran.code, ran.out) == {"auto": (0, "hello\n"), "off": (1, '{"error":"This emulator does not run code"}\n')}[
+            runtime
+        ]
+
+
+def test_a_runtime_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A path that leads to something else is a configuration error that says how to get the right thing."""
+    (tmp_path / "workerd").write_text("#!/bin/sh\necho node v20\n")
+    (tmp_path / "workerd").chmod(0o700)
+    ran = kapso_sync("emulator", "--port", "0", "--runtime", str(tmp_path / "workerd"))
+    assert ran.code == 78
+    assert "is no workerd that starts here" in ran.err
+    assert "hint: get one with: npm install --global workerd@" in ran.err
+
+
+def test_workerd_that_we_name_is_the_one_we_test_with() -> None:
+    """The version in the advice is the one that `package.json` pins."""
+    pins = json.loads((Path(__file__).parents[2] / "package.json").read_text())["devDependencies"]
+    assert f"workerd@{pins['workerd']}" == PACKAGE
+
+
 def test_emulator_faults_are_checked_at_the_start(tmp_path: Path) -> None:
     """A fault file that says nothing sensible is a configuration error."""
     (tmp_path / "faults.yaml").write_text("faults:\n  - what: explode\n")
@@ -205,4 +243,4 @@ def test_the_demo_shows_the_whole_loop() -> None:
 def test_commands_are_what_click_says() -> None:
     """The table of commands is complete, so that the tests above see all of them."""
     assert isinstance(app, click.Group)
-    assert {"sync", "plan", "validate", "status", "invoke", "emulator", "demo", "schema", "version"} <= set(app.commands)
+    assert {"sync", "plan", "validate", "status", "invoke", "emulator", "dev", "demo", "schema", "version"} <= set(app.commands)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+from kapso_sync.emulator.deployments import INTERRUPTED
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.runtime import Call, Result
-from tests.emulator.kapso import CODE, DELAY, Kapso, opened
+from tests.clock import VirtualClock
+from tests.emulator.kapso import BROKEN, CODE, DELAY, Kapso, opened, until
 
 NOT_DEPLOYED = {"error": "Function is not deployed"}
 NO_CODE_RUNS = {"error": "This emulator does not run code"}
@@ -104,7 +110,13 @@ async def test_invoke_obeys_the_fields_that_were_deployed(kapso: Kapso) -> None:
 
 
 class Echo:
-    """A runtime that answers what it was called with."""
+    """A runtime that answers what it was called with, and takes any code but broken code."""
+
+    async def check(self, slug: str, code: str) -> str | None:
+        return f"{slug} is broken" if code == BROKEN else None
+
+    def forget(self) -> None:
+        """Keep nothing."""
 
     async def run(self, call: Call) -> Result:
         text = f"{call.code == CODE} {call.secrets} {call.content_type} ".encode()
@@ -128,6 +140,100 @@ async def test_runtime_may_be_plugged_in() -> None:
         for query, statuses in (("", [200, 418]), ("?status=failed", [418]), ("?status=success", [200]), ("?limit=1", [200])):
             listed = (await kapso.http.get(f"/functions/{function_id}/invocations{query}")).json()["data"]
             assert [item["response_status"] for item in listed] == statuses
+
+
+async def test_what_the_runtime_says_of_the_code_decides() -> None:
+    """A deployment of code that the runtime refuses ends in ``error`` with its words; Supabase code is not its business."""
+    async with opened(runtime=Echo()) as kapso:
+        bad = await kapso.deployed("bad", BROKEN)
+        deno = await kapso.deployed("deno", BROKEN, function_type="supabase_function")
+        assert (await kapso.record(bad))["status"] == "error"
+        assert kapso.emulator.world.function(bad).failure == "bad is broken"
+        assert (await kapso.record(deno))["status"] == "deployed"
+        answer = await kapso.http.post(f"/functions/{deno}/invoke", json={})
+        assert (answer.status_code, answer.json()) == (501, {"error": "This emulator does not run Supabase functions"})
+
+
+class Slow(Echo):
+    """A runtime that takes its time over code, until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def check(self, slug: str, code: str) -> str | None:
+        await self.go_on.wait()
+        return await super().check(slug, code)
+
+
+async def test_deployment_ends_once_the_runtime_has_spoken(tmp_path: Path) -> None:
+    """Neither well nor badly before that, however late it is; one that the emulator's own end interrupts has failed."""
+    options, clock, runtime = EmulatorOptions(data=tmp_path, deploy_delay=DELAY), VirtualClock(), Slow()
+    async with opened(options, clock=clock, runtime=runtime) as kapso:
+        function_id = await kapso.create()
+        deploying = asyncio.create_task(kapso.deploy(function_id))
+        await until(lambda: kapso.emulator.world.deployments)
+        await clock.sleep(3 * DELAY)
+        assert (await kapso.record(function_id))["status"] == "draft"
+        runtime.go_on.set()
+        await deploying
+        record = await kapso.record(function_id)
+        assert (record["status"], record["last_deployed_at"]) == ("deployed", "2026-01-01T00:00:30.000000Z")
+        runtime.go_on.clear()
+        deploying = asyncio.create_task(kapso.deploy(function_id))
+        await until(lambda: kapso.emulator.world.deployments)
+    await asyncio.gather(deploying, return_exceptions=True)
+    await clock.sleep(DELAY)
+    async with opened(options, clock=clock) as kapso:
+        assert (await kapso.record(function_id))["status"] == "error"
+        assert kapso.emulator.world.function(function_id).failure == INTERRUPTED
+
+
+async def test_edge_answers_with_former_code_for_a_while() -> None:
+    """``edge_stale``: code and fields of before answer until the time is over; a first deployment has none before it."""
+    options = EmulatorOptions(deploy_delay=DELAY, behaviour=Behaviour(edge_stale=12.0))
+    async with opened(options, runtime=Echo()) as kapso:
+        function_id = await kapso.deployed(public_endpoint=True)
+        answers = []
+
+        async def ask() -> None:
+            answer = await kapso.http.post(f"/functions/{function_id}/invoke", json="x", headers={"X-API-Key": ""})
+            answers.append((answer.status_code, answer.text[:5]))
+
+        await ask()
+        await kapso.update(function_id, code="const other = 1;", public_endpoint=False)
+        await kapso.deploy(function_id)
+        await kapso.clock.sleep(DELAY)
+        assert (await kapso.record(function_id))["status"] == "deployed"
+        await ask()
+        await kapso.clock.sleep(11.9)
+        await ask()
+        await kapso.clock.sleep(0.1)
+        await ask()
+        assert [status for status, _ in answers] == [200, 200, 200, 404]
+        assert {text for status, text in answers if status == 200} == {"True "}
+        answer = await kapso.http.post(f"/functions/{function_id}/invoke", json="x")
+        assert answer.text.startswith("False ")
+
+
+async def test_function_gets_no_key_with_its_headers() -> None:
+    """Headers of the caller arrive, a signature for instance; the key that opened the door does not."""
+    calls: list[Call] = []
+
+    class Noting(Echo):
+        async def run(self, call: Call) -> Result:
+            calls.append(call)
+            return Result(200, b"", "", console=(("log", "noted"),))
+
+    async with opened(runtime=Noting()) as kapso:
+        function_id = await kapso.deployed()
+        answer = await kapso.http.post(f"/functions/{function_id}/invoke?a=1", content=b"x", headers={"X-Signature": "abc"})
+        assert (answer.status_code, "content-type" in answer.headers) == (200, False)
+        (call,) = calls
+        assert call.url == f"{kapso.emulator.base('/platform/v1')}/functions/{function_id}/invoke?a=1"
+        assert call.headers["x-signature"] == "abc"
+        assert not {"x-api-key", "host", "content-length"} & set(call.headers)
+        entry = (await kapso.control("GET", "/requests")).json()["requests"][-1]
+        assert entry["console"] == [["log", "noted"]]
 
 
 async def test_invocations_are_bounded(kapso: Kapso) -> None:

@@ -15,7 +15,8 @@ import pytest
 from kapso_sync.emulator.errors import DataUnusable, EmulatorError, FaultsInvalid
 from kapso_sync.emulator.options import DEFAULT_KEY, EmulatorOptions
 from kapso_sync.emulator.runtime import Call, Result
-from kapso_sync.emulator.server import GRACE, Emulator, running_emulator
+from kapso_sync.emulator.server import Emulator, running_emulator
+from kapso_sync.emulator.serving import GRACE
 from tests.clock import VirtualClock
 from tests.emulator.kapso import BROKEN, CODE, DELAY, opened, until
 
@@ -134,6 +135,12 @@ async def test_stops_at_once_with_hung_requests_and_leaves_signals_alone() -> No
 
 class Stuck:
     """A runtime that never answers."""
+
+    async def check(self, slug: str, code: str) -> str | None:  # noqa: ARG002 - it likes everything
+        return None
+
+    def forget(self) -> None:
+        """Keep nothing."""
 
     async def run(self, call: Call) -> Result:
         await asyncio.Event().wait()

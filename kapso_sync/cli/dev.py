@@ -1,0 +1,219 @@
+"""``kapso-sync dev``: functions run at home, on workerd, and their answer is shown after every save."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from kapso_sync.cli.answers import Answered, DidNotStart, show_answer, show_failure, show_problem
+from kapso_sync.cli.inspection import request_body
+from kapso_sync.cli.render import visible
+from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
+from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.records import Function
+from kapso_sync.emulator.server import Emulator, running_emulator
+from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
+from kapso_sync.model.desired import Desired, DesiredFunction, EnvSecret, PlainSecret, SecretSource
+from kapso_sync.settings import load_settings
+from kapso_sync.wiring import Logging
+from kapso_sync.wiring.local import Local, open_local
+
+PATIENCE = 660.0
+"""Seconds to wait for an answer: functions have deadlines of their own."""
+UNLIMITED = 1_000_000
+OURS = "KAPSO_"
+"""Variables that begin so are never a secret of a function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the command line asks: one function or all, the request, and ``environment`` for their secrets."""
+
+    slug: str | None
+    data: str
+    overrides: Mapping[str, object]
+    env_file: Path | None
+    runtime: str
+    environment: Mapping[str, str]
+
+
+def dev(ask: Ask) -> int:
+    """Run functions whenever a file is saved, until a signal; raises `ConfigError` without workerd, and `UsageError`."""
+    request_body(ask.data)
+    settings = load_settings(ask.overrides, env_file=ask.env_file)
+    workerd = find_workerd(ask.runtime)
+    if workerd is None:
+        raise ConfigError("`dev` runs functions on workerd, and there is none here", hint=f"get it with: {HOW_TO_GET_IT}")
+
+    async def work() -> int:
+        local = await open_local(settings, Logging(settings, sys.stderr, level="warning"))
+        await _until_stopped(_work(local, workerd, ask))
+        return int(ExitCode.OK)
+
+    return asyncio.run(work())
+
+
+async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
+    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+    async with _bench(workerd, ask, console) as bench:
+        console.print(f"Functions of {local.where} on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.")
+        saved = asyncio.Event()
+        watching = asyncio.create_task(local.watch(saved.set))
+        try:
+            while True:
+                saved.clear()
+                await bench.look(local)
+                await saved.wait()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _bench(workerd: Workerd, ask: Ask, console: Console) -> AsyncIterator[_Bench]:
+    options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True)
+    async with (
+        running_emulator(options) as kapso,
+        httpx.AsyncClient(
+            base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=PATIENCE
+        ) as http,
+    ):
+        yield _Bench(kapso, http, ask, console)
+
+
+class _Bench:
+    """Deploys what changed on an emulator of its own, and shows what is answered."""
+
+    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: Ask, console: Console) -> None:
+        self._kapso = kapso
+        self._http = http
+        self._ask = ask
+        self._console = console
+        self._ran: dict[str, object] = {}
+        self._said: set[str] = set()
+
+    async def look(self, local: Local) -> None:
+        """Read the folder and run what changed, or the one function that was asked for; whatever is wrong is shown."""
+        try:
+            desired = await local.read()
+            data = json.dumps(request_body(self._ask.data))
+        except ManifestInvalid as error:
+            for problem in error.problems:
+                show_problem(self._console, problem)
+        except KapsoSyncError as error:
+            self._console.print(f"\nerror: {error.message}", style="red")
+        else:
+            await self._run(desired, data)
+
+    async def _run(self, desired: Desired, data: str) -> None:
+        chosen = self._ask.slug
+        for broken in desired.unusable:
+            if chosen in (None, broken.slug) and self._news(broken.slug, broken.problems):
+                for problem in broken.problems:
+                    show_problem(self._console, problem)
+        for function in desired.functions:
+            if chosen in (None, function.slug):
+                await self._try(function, data)
+        slugs = {item.slug for item in desired.functions} | {item.slug for item in desired.unusable}
+        if chosen is not None and chosen not in slugs:
+            self._console.print(f"\nerror: there is no function `{chosen}` in the source", style="red")
+
+    async def _try(self, wanted: DesiredFunction, data: str) -> None:
+        secrets = dict(self._secrets(wanted))
+        changed = self._news(wanted.slug, (wanted.content, secrets, data))
+        if not changed and self._ask.slug is None:
+            return
+        function = self._find(wanted.slug)
+        if changed or function is None:
+            function = await self._deploy(wanted, secrets)
+        if function.failure is not None:
+            show_failure(self._console, DidNotStart(wanted.slug, function.failure, wanted.code))
+            return
+        begun = time.monotonic()
+        answer = await self._http.post(
+            f"/functions/{function.id}/invoke", content=data, headers={"Content-Type": "application/json"}
+        )
+        seconds = time.monotonic() - begun
+        lines = tuple((str(line[0]), str(line[1])) for line in self._kapso.log.entries[-1].console if isinstance(line, list))
+        content_type = answer.headers.get("content-type", "")
+        show_answer(
+            self._console,
+            Answered(wanted.slug, answer.status_code, content_type, answer.content, seconds, lines, wanted.code),
+        )
+
+    async def _deploy(self, wanted: DesiredFunction, secrets: Mapping[str, str]) -> Function:
+        """Make the function anew, so that nothing of the former one is left; what is in ``env.KV`` stays."""
+        world = self._kapso.world
+        former = self._find(wanted.slug)
+        if former is not None:
+            world.delete(former)
+        function = world.create({"name": wanted.slug, **wanted.entry.fields, "slug": wanted.slug, "code": wanted.code})
+        world.seed_secrets(function, secrets)
+        await self._kapso.parts.deployer.deploy(function)
+        return world.function(function.id)
+
+    def _find(self, slug: str) -> Function | None:
+        return next((item for item in self._kapso.world.functions.values() if item.slug == slug), None)
+
+    def _secrets(self, wanted: DesiredFunction) -> Iterator[tuple[str, str]]:
+        for name, source in wanted.entry.secrets.items():
+            value = _value(source, self._ask.environment)
+            if value is not None:
+                yield name, value
+            else:
+                where = f"the variable {source.env}" if isinstance(source, EnvSecret) else "a file, which `dev` does not read"
+                self._say_once(f"warning: env.{name} is not set; it comes from {where}")
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._console.print(f"\n{visible(text)}", style="yellow")
+
+    def _news(self, slug: str, what: object) -> bool:
+        """Tell whether this is not what was seen of the function last time."""
+        before = self._ran.get(slug)
+        self._ran[slug] = what
+        return before != what
+
+
+def _value(source: SecretSource, environment: Mapping[str, str]) -> str | None:
+    if isinstance(source, PlainSecret):
+        return source.value
+    if isinstance(source, EnvSecret) and not source.env.startswith(OURS):
+        return environment.get(source.env)
+    return None
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGINT or SIGTERM, which is how this work ends; a second signal is not needed, for nothing here is slow."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,29 @@
+"""Deploys: the world keeps the time, and the runtime, where there is one, says whether the code starts."""
+
+from __future__ import annotations
+
+from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function
+from kapso_sync.emulator.runtime import Runtime
+from kapso_sync.emulator.world import World
+
+
+class Deployer:
+    """Begins deployments. ``runtime`` None: only the code's syntax is looked at."""
+
+    def __init__(self, world: World, runtime: Runtime | None) -> None:
+        self._world = world
+        self.runtime = runtime
+
+    async def deploy(
+        self, function: Function, *, delay: float | None = None, failure: str | None = None, ends: bool = True
+    ) -> Deployment:
+        """Begin a deployment as `World.deploy` does, and return once it is known whether the code starts.
+
+        It takes the code and fields of this moment, and its place among other deployments of the function.
+        """
+        runtime = self.runtime if function.function_type == CLOUDFLARE else None
+        deployment = self._world.deploy(function, delay=delay, failure=failure, ends=ends, held=runtime is not None)
+        if runtime is not None:
+            verdict = None if deployment.failure else await runtime.check(function.slug, deployment.code)
+            self._world.release(deployment, verdict)
+        return deployment

@@ -1,0 +1,186 @@
+"""One workerd process: started under a guard that ends it with us, and asked over a socket that only we can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from kapso_sync.emulator.values import JsonObject, dump_json, parse_json
+
+CONFIG = Path(__file__).with_name("config.capnp")
+START_TIMEOUT = 30.0
+"""Seconds until it listens; a tenth of one is usual, but a machine may be busy."""
+ALIVE_TIMEOUT = 1.0
+"""Seconds in which a process that is not stuck says that it is alive, however busy it is."""
+KILL_TIMEOUT = 2.0
+"""Seconds that the guard gets to do its work."""
+EPITAPH = 4096
+"""Bytes kept of what it says."""
+
+GUARD = """
+exec 3<&0 </dev/null
+"$@" 3<&- & child=$!
+{ read -r _; kill -KILL "$child"; } <&3 >/dev/null 2>&1 & reader=$!
+exec 3<&-
+wait "$child"
+kill "$reader"
+wait
+kill -KILL 0
+"""
+"""Ends workerd once standard input does: we hold the other end, so it closes with us, however we end.
+
+It waits for what it started, so that no dead process is left to whoever is the first of a container; what those started in
+turn dies with the group.
+"""
+
+
+class Gone(Exception):
+    """The process ended without an answer, or would not start; ``message`` is what it said last."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Late(Exception):
+    """There was no answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the dispatcher answered: its JSON, and the body that came with it."""
+
+    json: JsonObject
+    body: bytes
+
+
+class Process:
+    """A running process. ``isolates``: those it was asked to make; ``busy``: how many callers hold it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
+        assert process.stdin  # noqa: S101 - it was started with pipes
+        assert process.stdout  # noqa: S101
+        assert process.stderr  # noqa: S101
+        self._process = process
+        self._guarded = process.stdin
+        self._socket = socket
+        self._said = bytearray()
+        self._readers = [asyncio.ensure_future(self._read(stream)) for stream in (process.stdout, process.stderr)]
+        self._killed = False
+        # A connection for each call, as one that a cancelled call leaves behind in a pool is never given back.
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket),
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            ),
+            base_url="http://workerd",
+        )
+        self.isolates: set[str] = set()
+        self.busy = 0
+
+    @property
+    def pid(self) -> int:
+        """The id of the process group: the guard's."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it runs, as far as is known without asking it."""
+        return self._process.returncode is None and not self._killed
+
+    async def ask(self, job: JsonObject, code: str, body: bytes = b"", *, timeout: float) -> Answer:  # noqa: ASYNC109 - httpx has it
+        """Return the dispatcher's answer; raises Late after ``timeout`` seconds, and Gone when the process ends first."""
+        head, text = dump_json(job), code.encode("utf-8", "replace")
+        try:
+            answer = await self._http.post(
+                "/",
+                content=head + text + body,
+                headers={"x-lengths": f"{len(head)},{len(text)}"},
+                timeout=httpx.Timeout(START_TIMEOUT, read=timeout),
+            )
+            length = int(answer.headers["x-length"])
+            value = parse_json(answer.content[:length])
+        except httpx.ReadTimeout:
+            raise Late from None
+        except (httpx.TransportError, KeyError, ValueError) as error:
+            await self.kill()
+            raise Gone(self.last_words() or str(error)) from error
+        return Answer(value if isinstance(value, dict) else {}, answer.content[length:])
+
+    async def stuck(self) -> bool:
+        """Tell whether it does not even answer us, as when code that it runs loops for ever."""
+        try:
+            await self._http.get("/", timeout=ALIVE_TIMEOUT)
+        except httpx.TransportError:
+            return True
+        return False
+
+    async def kill(self) -> None:
+        """End it at once, its guard included; what it was asked meanwhile ends with Gone."""
+        if not self._killed:
+            self._killed = True
+            self._guarded.close()
+            self._socket.unlink(missing_ok=True)
+            try:
+                await asyncio.wait_for(self._process.wait(), KILL_TIMEOUT)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.gather(*self._readers)
+        await self._http.aclose()
+
+    def last_words(self) -> str:
+        """Return the last line that it wrote, addresses of its own code left out, or nothing."""
+        said = self._said.decode("utf-8", "replace").strip().splitlines()
+        lines = [line for line in said if not line.startswith("stack:")]
+        return lines[-1][:300] if lines else ""
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        while part := await stream.read(EPITAPH):
+            self._said += part
+            del self._said[:-EPITAPH]
+
+
+async def start(binary: Path, socket: Path, kv: Path) -> Process:
+    """Start workerd and return it once it listens on ``socket``; its key-value store is at ``kv``. Raises Gone."""
+    serve = [str(binary), "serve", str(CONFIG), "config", "--experimental", f"--socket-addr=calls=unix:{socket}"]
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", GUARD, "workerd-guard", *serve, f"--external-addr=kv=unix:{kv}"),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env={},
+            cwd=socket.parent,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Gone(str(error)) from error
+    process = Process(child, socket)
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            await _listening(process)
+    except TimeoutError:
+        await process.kill()
+        raise Gone(f"workerd did not listen within {START_TIMEOUT:g} s") from None
+    except BaseException:
+        await process.kill()
+        raise
+    return process
+
+
+async def _listening(process: Process) -> None:
+    while await process.stuck():
+        if not process.alive:
+            raise Gone(process.last_words() or "workerd ended at once")
+        await asyncio.sleep(0.01)

@@ -1,0 +1,61 @@
+"""A folder of functions for work on it at home: read again whenever a file moves, and no Kapso in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kapso_sync.api import parse_base_url
+from kapso_sync.build import Builder, target_for
+from kapso_sync.clock import SystemClock
+from kapso_sync.daemon.watcher import FileWatcher
+from kapso_sync.errors import UsageError
+from kapso_sync.model import events
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.desire import Desire
+from kapso_sync.settings import Settings
+from kapso_sync.sources import SourceKind, parse_source
+from kapso_sync.wiring.session import Logging, Place, find_place
+
+
+class Local:
+    """The settings' folder. What did not change is not built again."""
+
+    def __init__(self, place: Place, desire: Desire, settings: Settings, logging: Logging) -> None:
+        self._place = place
+        self._desire = desire
+        self._debounce = settings.debounce
+        self._emit = logging.emit
+
+    @property
+    def where(self) -> str:
+        """The folder, absolute."""
+        return self._place.spec.location
+
+    async def read(self) -> Desired:
+        """Return what the folder says now; raises `KapsoSyncError`."""
+        return self._desire(await self._place.source.fetch(), Memory())
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Call back after each burst of changes, until cancelled."""
+        watcher = FileWatcher(
+            Path(self.where),
+            on_change,
+            debounce=self._debounce,
+            clock=SystemClock(),
+            on_trouble=lambda reason: self._emit(events.WatchDegraded(reason=reason)),
+        )
+        await watcher.run()
+
+
+async def open_local(settings: Settings, logging: Logging) -> Local:
+    """Return the settings' source, which must be a folder; raises `UsageError` for another, and `ConfigError`."""
+    spec = parse_source(settings.source or ".", branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+    if spec.kind is not SourceKind.FOLDER:
+        raise UsageError(
+            f"{spec.location} is no folder to work in", hint="clone it, and name the functions folder in the clone"
+        )
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    place = await find_place(settings, base_url, logging.emit, None)
+    return Local(place, Desire(Builder(target_for(base_url)), settings.notices), settings, logging)

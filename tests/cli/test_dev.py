@@ -1,0 +1,199 @@
+"""``kapso-sync dev``: save a file, see the answer."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from inline_snapshot import snapshot
+
+from kapso_sync.cli.workerd import find_workerd
+from tests.program import git, kapso_sync, started, write_functions
+
+needs_workerd = pytest.mark.skipif(find_workerd() is None, reason="needs workerd: npm ci")
+
+ECHO = "async function handler(request, env) {\n  return Response.json({got: await request.json(), rate: env.RATE});\n}\n"
+
+
+class Screen:
+    """What the program prints, as it comes; times and folders made equal."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def until(self, last: str) -> str:
+        """Return what was printed up to a line that ends so."""
+        shown = ""
+        deadline = time.monotonic() + 20
+        while not shown.endswith(f"{last}\n"):
+            shown += self._lines.get(timeout=max(deadline - time.monotonic(), 0.01))
+        return shown
+
+    def rest(self) -> str:
+        """Return what was printed since, to the end."""
+        self._process.wait(20)
+        time.sleep(0.1)
+        return "".join(self._lines.queue)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            shown = re.sub(r"\b\d+ ms", "N ms", line).replace(str(self._folder), "FOLDER")
+            self._lines.put(re.sub(r"workerd \d{4}-\d\d-\d\d", "workerd DATE", shown))
+
+
+@contextlib.contextmanager
+def developing(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Screen]:
+    """Run ``dev`` on a folder; it ends with 0 at Ctrl-C, and quietly."""
+    with started("dev", "--source", str(folder), *arguments, environment={**(environment or {})}) as process:
+        screen = Screen(process, folder)
+        yield screen
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), screen.rest()) == (0, "")
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.e2e
+@needs_workerd
+def test_each_save_shows_the_answer(tmp_path: Path) -> None:
+    """At first all functions run; then those that a save changed, with their secrets, until Ctrl-C."""
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": ECHO, "other": "const handler = () => new Response('other');\n"})
+    secrets = '    secrets: {RATE: {value: "0.19"}, TOKEN: {env: TOKEN}, KEY: {env: KEY}, CERT: {file: cert}}\n'
+    manifest = folder / "manifest.yaml"
+    manifest.write_text(manifest.read_text().replace("greet.js\n", f"greet.js\n{secrets}"))
+    with developing(folder, "--data", '{"a": 1}', environment={"TOKEN": "abc"}) as screen:
+        assert screen.until("  other") == snapshot(
+            """\
+Functions of FOLDER on workerd DATE. Save a file to run them again; Ctrl-C ends.
+
+warning: env.KEY is not set; it comes from the variable KEY
+
+warning: env.CERT is not set; it comes from a file, which `dev` does not read
+
+greet  200  application/json  N ms
+  {
+    "got": {
+      "a": 1
+    },
+    "rate": "0.19"
+  }
+
+other  200  text/plain  N ms
+  other
+"""
+        )
+        (folder / "greet.js").write_text("function handler(request, env) {\n  console.log('in');\n  return env.TOKEN.x.y;\n}\n")
+        assert screen.until("  }") == snapshot(
+            """\
+
+greet  500  application/json  N ms
+  log   in
+  error TypeError: Cannot read properties of undefined (reading 'y')
+            at handler (greet.js:3:22)
+     1 | function handler(request, env) {
+     2 |   console.log('in');
+     3 |   return env.TOKEN.x.y;
+                              ^
+  {
+    "error": "TypeError: Cannot read properties of undefined (reading 'y')"
+  }
+"""
+        )
+        (folder / "greet.js").write_text("function handler(request, env) {\n  return (;\n}\n")
+        assert screen.until("from here on") == snapshot(
+            """\
+
+error: greet.js:2:10: syntax error near `(`
+     2 |   return (;
+                  ^
+hint: the code cannot be parsed from here on
+"""
+        )
+        (folder / "greet.js").write_text("throw new Error('not yet');\nfunction handler() {}\n")
+        assert screen.until("^") == snapshot(
+            """\
+
+greet  does not start
+  Uncaught Error: not yet
+    at greet.js:1:7
+     1 | throw new Error('not yet');
+               ^
+"""
+        )
+        (folder / "greet.js").write_text(ECHO)
+        assert "greet  200" in screen.until("  }")
+
+
+@pytest.mark.e2e
+@needs_workerd
+def test_one_function_runs_at_every_save(tmp_path: Path) -> None:
+    """The request comes from a file, which may change too; other functions are left alone, and KV keeps what was put."""
+    folder = tmp_path / "functions"
+    count = """async function handler(request, {KV}) {
+      const n = Number(await KV.get('n')) + 1;
+      await KV.put('n', String(n));
+      return new Response(`${n}: ${(await request.json()).name}`);
+    }"""
+    write_functions(folder, {"count": count, "other": "function handler( {"})
+    data = folder / "request.json"
+    data.write_text('{"name": "Ada"}')
+    with developing(folder, "count", "--data", f"@{data}") as screen:
+        screen.until("  1: Ada")
+        data.write_text('{"name": "Bob"}')
+        screen.until("  2: Bob")
+        (folder / "count.js").write_text(f"// Saved.\n{count}")
+        screen.until("  3: Bob")
+        (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  count: {flie: x}\n")
+        assert "error: manifest.yaml:3:" in screen.until("?")
+        (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  other:\n    file: other.js\n")
+        screen.until("error: there is no function `count` in the source")
+
+
+@pytest.mark.e2e
+@needs_workerd
+def test_ctrl_c_ends_a_loop_too(tmp_path: Path) -> None:
+    """A function that never answers keeps nobody waiting: no traceback, and nothing is left running."""
+    folder = tmp_path / "functions"
+    write_functions(
+        folder, {"a-quick": "const handler = () => new Response('here');", "loop": "function handler() { while (true); }"}
+    )
+    with developing(folder) as screen:
+        screen.until("  here")
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "{"], 64, "error: --data is not JSON"),
+        (["--runtime", "off"], 78, "error: `dev` runs functions on workerd, and there is none here"),
+        (["--runtime", "nothing"], 78, "error: nothing is no workerd that starts here"),
+        pytest.param(["--source", "flows.git"], 64, "flows.git is no folder to work in", marks=needs_workerd),
+    ],
+)
+def test_dev_needs_data_a_runtime_and_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    """Data must be JSON, without workerd it is said how to get one, and a bare repository cannot be edited."""
+    monkeypatch.chdir(tmp_path)
+    write_functions(tmp_path / "functions", {"greet": ECHO})
+    git(tmp_path, "init", "--quiet", "--bare", "flows.git")
+    ran = kapso_sync("dev", "--source", "functions", *arguments)
+    assert ran.code == code
+    first, hint = ran.err.splitlines()
+    assert message in first
+    assert hint.startswith("hint: ")
