@@ -1,0 +1,128 @@
+"""Checks and the way back, with the program as a process and code that really runs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
+from tests.e2e.test_daemon import daemon, until
+from tests.e2e.test_kill import settle, wait_for_hang
+from tests.program import kapso_sync, started, write_functions
+from tests.served import Served, served
+
+FOUND = find_workerd()
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(FOUND is None, reason="needs workerd: npm ci")]
+
+CHECKED = "    checks: [{request: {ping: true}, expect: {json: {pong: true}}}]\n"
+ROLLBACK = (
+    "GET /functions",
+    "PATCH /functions/{id}",
+    "POST /functions/{id}/deploy",
+    "GET /functions",
+    "POST /functions/{id}/invoke",
+    "PATCH /functions/{id}",
+    "POST /functions/{id}/deploy",
+    "GET /functions",
+)
+"""What a failing check costs: written, deployed, asked; then the same with what ran before."""
+
+
+def pong(version: int, *, good: bool = True) -> str:
+    """Code that deploys in any case, and answers as the check expects or not."""
+    return f"async function handler() {{\n  return Response.json({{pong: {str(good).lower()}, version: {version}}});\n}}\n"
+
+
+@pytest.fixture
+def options() -> EmulatorOptions:
+    assert FOUND is not None
+    return EmulatorOptions(deploy_delay=0.02, workerd=FOUND.path)
+
+
+@pytest.fixture
+def kapso(options: EmulatorOptions) -> Iterator[Served]:
+    with served(options) as running:
+        yield running
+
+
+def quick(kapso: Served, tmp_path: Path) -> dict[str, str]:
+    return {
+        **kapso.environment(tmp_path / "state"),
+        "KAPSO_SYNC_OWNER": "acme/flows",
+        "KAPSO_SYNC_CHECK_DELAY": "10ms",
+        "KAPSO_SYNC_CHECK_WINDOW": "20ms",
+        "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+        "KAPSO_SYNC_DEBOUNCE": "50ms",
+    }
+
+
+def folder_with(tmp_path: Path, code: str) -> str:
+    write_functions(tmp_path / "functions", {"greet": code}, CHECKED)
+    return str(tmp_path / "functions")
+
+
+def test_bad_code_is_taken_back_and_the_fix_goes_live(kapso: Served, tmp_path: Path) -> None:
+    """Seen by the person on call: the log's lines, the page's condition, and what runs at each moment."""
+    folder = folder_with(tmp_path, pong(1))
+    with daemon(folder, quick(kapso, tmp_path)) as running:
+        running.event("check.passed")
+        folder_with(tmp_path, pong(2, good=False))
+        failed = running.event("check.failed")
+        assert (failed["expected"], "pong" in failed["answer"]) == ('JSON with {"pong":true}', True)
+        running.event("rollback.succeeded")
+        assert kapso.world.live_code() == {"greet": pong(1)}
+        status = httpx.get(f"{running.url}/api/status", timeout=5, trust_env=False).json()
+        (function,) = status["functions"]
+        conditions = {item["type"]: item for item in function["conditions"]}
+        assert (conditions["Stalled"]["status"], conditions["Stalled"]["reason"]) == (True, "CheckFailed")
+        assert "is in quarantine" in conditions["Stalled"]["message"]
+        assert "+  return Response.json({pong: false, version: 2});" in function["diff"]
+        kapso.forget_requests()
+        asked = kapso_sync("reconcile", "--wait", folder, environment=quick(kapso, tmp_path))
+        assert (asked.code, kapso.calls()) == (1, ["GET /functions"])
+        folder_with(tmp_path, pong(3))
+        until(lambda: kapso.world.live_code() == {"greet": pong(3)})
+        assert running.event("check.passed", 2)["slug"] == "greet"
+
+
+def test_an_edge_that_is_late_is_waited_for(options: EmulatorOptions, tmp_path: Path) -> None:
+    """It goes on answering with old code for a second after the deployment; the check passes all the same."""
+    with served(replace(options, behaviour=Behaviour(edge_stale=1.0))) as kapso:
+        environment = {**quick(kapso, tmp_path), "KAPSO_SYNC_CHECK_WINDOW": "20s"}
+        old = "async function handler() {\n  return Response.json({pong: false});\n}\n"
+        write_functions(tmp_path / "functions", {"greet": old})
+        assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
+        assert kapso_sync("sync", folder_with(tmp_path, pong(2)), environment=environment).code == 0
+        assert kapso.world.live_code() == {"greet": pong(2)}
+
+
+@pytest.mark.parametrize("when", ["hang_before", "hang_after"])
+@pytest.mark.parametrize(("call", "nth"), [(c, ROLLBACK[: n + 1].count(c)) for n, c in enumerate(ROLLBACK)])
+def test_sigkill_anywhere_in_a_rollback_ends_with_the_old_code(
+    kapso: Served, tmp_path: Path, call: str, nth: int, when: str
+) -> None:
+    """One more sync, and what ran before runs; the bad code is in quarantine, and nothing more is asked of Kapso."""
+    environment = quick(kapso, tmp_path)
+    assert kapso_sync("sync", folder_with(tmp_path, pong(1)), environment=environment).code == 0
+    folder = folder_with(tmp_path, pong(2, good=False))
+    method, route = call.split()
+    kapso.faults({"what": when, "method": method, "route": route, "nth": nth})
+    with started("sync", folder, environment=environment) as process:
+        wait_for_hang(kapso, process.poll)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    kapso.control("POST", "/release")
+    kapso.faults()
+    assert kapso_sync("sync", folder, environment=environment).code == 1
+    settle(kapso)
+    assert kapso.world.live_code() == {"greet": pong(1)}
+    assert kapso.world.function("greet").code == pong(1)
+    kapso.forget_requests()
+    assert kapso_sync("sync", folder, environment=environment).code == 1
+    assert kapso.calls() == ["GET /functions"]
