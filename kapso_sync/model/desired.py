@@ -78,6 +78,7 @@ class Entry:
     moved_from: str | None = None
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    minify: bool = False
 
     @property
     def function_type(self) -> FunctionType:

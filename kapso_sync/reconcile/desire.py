@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kapso_sync.build import Builder, imported_files
+from collections.abc import Callable
+
+from kapso_sync.build import Builder, Packages
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
@@ -12,23 +14,31 @@ from kapso_sync.model.state import Memory
 class Desire:
     """Builds what git wants; keeps what it learned of unchanged files for the next time."""
 
-    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = ()) -> None:
-        """``notices`` are warnings about something else, which everyone who reads a plan should see as well."""
+    def __init__(
+        self,
+        builder: Builder,
+        notices: tuple[Notice, ...] = (),
+        packages: Callable[[Snapshot], Packages | None] = lambda _snapshot: None,
+    ) -> None:
+        """``notices`` are warnings about something else, which everyone who reads a plan should see as well.
+
+        ``packages`` returns where a snapshot's npm packages are, or None where its source has none.
+        """
         self._builder = builder
         self._notices = notices
+        self._packages = packages
         self._parsed: Parsed = {}
 
-    def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
+    async def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
         manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
-        functions, unusable = self._builder.build(manifest.entries, snapshot.files)
+        built = await self._builder.build(manifest.entries, snapshot.files, self._packages(snapshot))
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
-        used = imported_files(manifest.entries, snapshot.files)
         return Desired(
             source=snapshot.source,
             revision=snapshot.revision,
-            functions=functions,
-            unusable=tuple(sorted((*unusable, *broken), key=lambda function: function.slug)),
-            notices=(*self._notices, *manifest.notices, *unlisted_files(snapshot, used)),
+            functions=built.functions,
+            unusable=tuple(sorted((*built.unusable, *broken), key=lambda function: function.slug)),
+            notices=(*self._notices, *manifest.notices, *built.notices, *unlisted_files(snapshot, built.used)),
             manifest_present=manifest.present,
         )

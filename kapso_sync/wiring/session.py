@@ -16,19 +16,16 @@ import platformdirs
 
 from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
-from kapso_sync.build import Builder, target_for
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Desired
 from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import Memory
 from kapso_sync.model.status import status_document
 from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
 from kapso_sync.reconcile.deployments import Pace
-from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.ports import Source
@@ -46,9 +43,11 @@ from kapso_sync.sources import (
     parse_source,
     remote_identity,
 )
+from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.lock import held
 from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
+from kapso_sync.wiring.building import make_desire
 
 GIT_PATIENCE = 4
 """A git transfer may take so many times as long as an API request."""
@@ -195,7 +194,7 @@ async def open_session(
         api = KapsoClient(transport)
         parts = Parts(
             source=place.source,
-            build=Desire(Builder(target_for(base_url)), settings.notices),
+            build=make_desire(settings, base_url, place.spec, BuildFolder(place.folder, clock.now(), writes=writes)),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
@@ -236,16 +235,6 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Log
         pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
         settings=TransportSettings(deadline=settings.request_timeout, concurrency=settings.concurrency),
     )
-
-
-async def read_desired(settings: Settings, logging: Logging) -> Desired:
-    """Return what the source says, for the settings' API base; asks Kapso nothing."""
-    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    logging.redactor.add(settings.git_password())
-    with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
-        place = await find_place(settings, base_url, logging.emit, Path(git_home))
-        snapshot = await place.source.fetch()
-    return Desire(Builder(target_for(base_url)), settings.notices)(snapshot, Memory())
 
 
 @contextlib.asynccontextmanager
