@@ -26,15 +26,23 @@ async def run_process(command: Sequence[str], *, environment: Mapping[str, str],
     Raises `TimeoutError` after ``deadline`` seconds, and `OSError` when it cannot be started. Whatever happens, the whole
     process group is gone when this returns.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-        cwd=cwd,
-        start_new_session=True,
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
     )
+    try:
+        # Cut off in here, asyncio would kill the program alone, and wait for the helpers that hold its pipes.
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
     try:
         async with asyncio.timeout(deadline):
             output, errors = await process.communicate()

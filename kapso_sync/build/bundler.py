@@ -150,7 +150,9 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
         return Failure(
             (Fault("build-timeout", f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),), lasting=False
         )
-    own = [message for message in errors if message.file in job.closure.files] or errors
+    own = [message for message in errors if message.file in job.closure.files] or [
+        replace(message, file=None) if (message.file or "").startswith(WRAPPERS) else message for message in errors
+    ]
     # Packages change without git, so that what they made fail may work the next time.
     return Failure(tuple(message.fault(job.file) for message in own), lasting=not job.closure.packages)
 

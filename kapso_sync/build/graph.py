@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Import, Shape, inspect, value_names
 from kapso_sync.build.faults import Fault
-from kapso_sync.build.packages import Packages, is_built_in
+from kapso_sync.build.packages import Packages, is_built_in, package_name
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 
@@ -205,8 +205,9 @@ class Graph:
             text = f"`{specifier}` is an npm package, and a git source has no node_modules"
             hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
             return Fault("package-unavailable", text, path, item.place, hint)
-        hint = f"`npm install {specifier}` in the repository; aliases of tsconfig.json and package.json are not followed"
-        return Fault("package-missing", f"the npm package `{specifier}` is not installed", path, item.place, hint)
+        name = package_name(specifier)
+        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
+        return Fault("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Tell whether a package of a built-in's name is there, as it is for polyfills."""

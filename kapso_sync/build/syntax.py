@@ -98,11 +98,10 @@ def calls(root: Node, name: bytes) -> Iterator[tuple[Node, Node | None]]:
 
 
 def string_text(node: Node | None) -> bytes | None:
-    """Return what a plain string holds, or None for anything else, an escape sequence included."""
+    """Return what stands between the quotes of a string, escapes as they are written, or None for anything else."""
     if node is None or node.type not in ("string", "template_string"):
         return None
-    kinds = {child.type for child in node.named_children}
-    return (node.text or b"")[1:-1] if kinds <= {"string_fragment"} else None
+    return None if any(child.type == "template_substitution" for child in node.children) else (node.text or b"")[1:-1]
 
 
 def unwrapped(node: Node | None) -> Node | None:

@@ -60,9 +60,11 @@ class BuildFolder:
 
     def _drop_old(self, now: datetime) -> None:
         with contextlib.suppress(OSError):
+            for part in self._folder.glob("*.part"):
+                part.unlink()
             found = sorted(((path.stat().st_mtime, path) for path in self._folder.iterdir()), reverse=True)
             for number, (used, path) in enumerate(found):
-                if number >= KEPT or used < (now - OLDEST).timestamp() or path.suffix == ".part":
+                if number >= KEPT or used < (now - OLDEST).timestamp():
                     path.unlink()
 
 

@@ -45,13 +45,18 @@ STYLES: Mapping[str, tuple[str, str]] = {
     ),
     "export default object": (
         "a.ts",
-        "interface Env { SECRET: string }\nexport default {\n  async fetch(r: Request, env: Env): Promise<Response> {\n"
-        "    return new Response(env.SECRET && greeting(await r.json(), Tone.Warm));\n  },\n} satisfies ExportedHandler<Env>;",
+        (
+            "interface Env { SECRET: string }\n"
+            "export default {\n  async fetch(r: Request, env: Env): Promise<Response> {\n"
+            "    return new Response(env.SECRET && greeting(await r.json(), Tone.Warm));\n  },\n} satisfies Handler<Env>;"
+        ),
     ),
     "export default named object": (
         "a.js",
-        "const worker = { say: greeting, async fetch(r) { return new Response(this.say(await r.json())) } };\n"
-        "export default worker;",
+        (
+            "const worker = { say: greeting, async fetch(r) { return new Response(this.say(await r.json())) } };\n"
+            "export default worker;"
+        ),
     ),
     "object made by a call": ("a.js", "const make = (f) => ({ fetch: f });\nexport default make(async (r) => SAY);"),
     "export as default": ("a.js", "async function go(r) { return SAY }\nexport { go as default };"),
@@ -61,15 +66,19 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "default from elsewhere": ("a.js", 'export { default } from "./other";'),
     "decorated, the standard way": (
         "a.ts",
-        "function loud(method: Function, _: unknown) {\n"
-        "  return function (this: unknown, ...all: unknown[]) { return method.apply(this, all) }\n}\n"
-        "class Greeter { @loud say(to: { name: string }) { return greeting(to) } }\n"
-        "export default async (r: Request) => new Response(new Greeter().say(await r.json()));",
+        (
+            "function loud(method: Function, _: unknown) {\n"
+            "  return function (this: unknown, ...all: unknown[]) { return method.apply(this, all) }\n}\n"
+            "class Greeter { @loud say(to: { name: string }) { return greeting(to) } }\n"
+            "export default async (r: Request) => new Response(new Greeter().say(await r.json()));"
+        ),
     ),
     "JSX": (
         "a.tsx",
-        "const h = (tag: string, _: unknown, ...inner: string[]) => inner.join('');\n/** @jsx h */\n"
-        "export default async (r: Request) => new Response(<b>{greeting(await r.json())}</b>);",
+        (
+            "const h = (tag: string, _: unknown, ...inner: string[]) => inner.join('');\n/** @jsx h */\n"
+            "export default async (r: Request) => new Response(<b>{greeting(await r.json())}</b>);"
+        ),
     ),
     "cyclic imports": (
         "a.js",

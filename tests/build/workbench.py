@@ -69,8 +69,7 @@ def build(
     """Build one entry; a text alone is the entry's file."""
     listed = name if isinstance(name, Entry) else entry(name)
     made = Workbench(target).build({listed.file: texts} if isinstance(texts, str) else texts, listed, packages=packages)
-    (one,) = (*made.functions, *made.unusable)
-    return one
+    return made.functions[0] if made.functions else made.unusable[0]
 
 
 def good(texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: Packages | None = None) -> str:
