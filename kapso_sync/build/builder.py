@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -156,9 +155,10 @@ class Builder:
         """Return everything that is wrong with an entry and with what it imports."""
         shape = site.shapes[entry.file]
         faults: list[Fault] = []
+        # The bundler knows more of the language than we do, and says more of what is wrong.
+        is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
+        judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
-            # The bundler knows more of the language than we do, and says more of what is wrong.
-            judged_later = not plain and Grammar.of(path) is not Grammar.JAVASCRIPT and shape.style is not Style.NONE
             broken = syntax_fault(each, path)
             if broken is not None and not judged_later:
                 faults.append(broken)
@@ -171,12 +171,9 @@ class Builder:
         faults += closure.faults
         if script and not plain:
             faults += built_in_faults(closure)
-        if (
-            not plain
-            and site.tsconfig[1] is not None
-            and any(Grammar.of(path) is not Grammar.JAVASCRIPT for path in closure.files)
-        ):
-            faults.append(site.tsconfig[1])
+        unread = site.tsconfig[1]
+        if not plain and unread is not None and any(Grammar.of(path) is not Grammar.JAVASCRIPT for path in closure.files):
+            faults.append(unread)
         return faults
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
@@ -208,12 +205,9 @@ class Builder:
                 self._accept(entry, became, site)
             elif became is not None:
                 site.refuse(entry, became.faults)
-            elif failed is not None:
-                site.refuse(
-                    entry,
-                    [Fault("needs-esbuild", f"{_why(job)}: {failed.message}", job.file, Place(0, 0), failed.hint)],
-                    blocked=True,
-                )
+            elif failed is not None and not self._refuse_broken(entry, job, site):
+                text = f"{_why(job)}: {failed.message}"
+                site.refuse(entry, [Fault("needs-esbuild", text, job.file, Place(0, 0), failed.hint)], blocked=True)
         for key in [key for key, result in self._known.items() if isinstance(result, Failure) and not result.lasting]:
             del self._known[key]
 
@@ -227,6 +221,15 @@ class Builder:
         else:
             self._known[job.key] = known
         return known
+
+    @staticmethod
+    def _refuse_broken(entry: Entry, job: Job, site: _Site) -> bool:
+        """Give up an entry whose syntax is broken as far as we can tell, where no bundler is there to judge."""
+        files = [path for path in job.closure.files if path in site.shapes]
+        faults = [fault for path in files if (fault := syntax_fault(site.shapes[path], path)) is not None]
+        if faults:
+            site.refuse(entry, faults)
+        return bool(faults)
 
     def _accept(self, entry: Entry, built: Built, site: _Site) -> None:
         fault = size_fault(built.code, entry.file)
@@ -255,9 +258,8 @@ def _why(job: Job) -> str:
         return "it is TypeScript"
     if job.shape.jsx is not None:
         return "it is JSX"
-    imported = next(itertools.chain(job.shape.imports), None)
-    if imported is not None:
-        return f"it imports `{imported.specifier}`"
+    if job.shape.imports:
+        return f"it imports `{job.shape.imports[0].specifier}`"
     if job.options.minify:
         return "it is to be minified"
     return f"it is in {job.shape.style.value} style"

@@ -220,10 +220,16 @@ class _Stage:
 
     def escaped(self, path: str) -> bool:
         """Tell whether an input of the build lies anywhere but in the stage or, really, below the source's root."""
-        full = Path(os.path.normpath(self.home / path))
-        if MODULES not in full.parts and full.is_relative_to(self._root):
-            return False
-        return self.packages is None or not self.packages.holds(full)
+        full = self._full(path)
+        if not full.is_relative_to(self._root):
+            return True
+        return self._is_linked(full) and (self.packages is None or not self.packages.holds(full))
+
+    def _full(self, path: str) -> Path:
+        return Path(os.path.normpath(self.home / path))
+
+    def _is_linked(self, full: Path) -> bool:
+        return MODULES in full.relative_to(self._root).parts
 
     def outside(self, inputs: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Return the inputs that are no files of the snapshot, by their paths below the source's root, with their hashes.
@@ -232,8 +238,8 @@ class _Stage:
         """
         found: set[Path] = set()
         for path in inputs:
-            full = Path(os.path.normpath(self.home / path))
-            if MODULES in full.parts:
+            full = self._full(path)
+            if self._is_linked(full):
                 about = (parent / "package.json" for parent in full.parents if MODULES in parent.parent.parts)
                 found |= {full, *(file for file in about if file.is_file())}
         return tuple(

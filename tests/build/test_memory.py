@@ -211,6 +211,14 @@ def test_without_esbuild_only_what_needs_it_is_blocked(tmp_path: Path) -> None:
     )
 
 
+def test_without_esbuild_broken_syntax_is_told_all_the_same() -> None:
+    """The place is known without it, and waiting for esbuild would mend nothing."""
+    texts = {"a.ts": "import './lib/b';\nexport default () => 1", "lib/b.ts": "export const b = (;\n"}
+    made = Workbench(places=ToolPlaces(None, (), [])).build(texts, "a.ts")
+    (problem,) = made.unusable[0].problems
+    assert (made.unusable[0].blocked, problem.code, str(problem.location)) == (False, "syntax", "lib/b.ts:1:16")
+
+
 def test_another_version_is_never_used(tmp_path: Path) -> None:
     """Its bytes could differ; the message names what was found, and where."""
     other = tmp_path / "esbuild"

@@ -246,6 +246,21 @@ def test_a_tsconfig_that_cannot_be_read_stops_what_needs_it() -> None:
     assert good({**texts, "b.js": SCRIPTS[0]}, "b.js") == SCRIPTS[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "place"),
+    [
+        ("a.ts", "export default async (r: Request) => {\n  const x = 1\n  return new Response(x.;\n}\n", (3, 25)),
+        ("a.js", "import './b.js';\nexport default () => {\n  return [1, 2;\n}\n", (3, 15)),
+    ],
+)
+def test_a_typo_in_what_is_built_is_told_where_it_is(name: str, code: str, place: tuple[int, int]) -> None:
+    """Not where the parser lost its way: esbuild's word is exact, and the line is shown."""
+    (problem,) = bad({name: code, "b.js": ""}, name)
+    assert problem.location is not None
+    assert (problem.location.line, problem.location.column) == place
+    assert problem.frame is not None
+
+
 @needs_node
 def test_syntax_newer_than_our_parser_is_left_to_the_bundler() -> None:
     """`const` type parameters and variance are TypeScript that the grammar does not know yet."""
