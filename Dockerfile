@@ -15,6 +15,11 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
  && /venv/bin/pip uninstall --yes pip \
  && find /venv -name '__pycache__' -prune -exec rm -rf {} +
 
+FROM node:24-trixie-slim AS esbuild
+WORKDIR /esbuild
+COPY package.json package-lock.json ./
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+
 FROM python:3.13-slim-trixie
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="kapso-sync" \
@@ -28,6 +33,8 @@ RUN apt-get update \
  && pip uninstall --yes pip \
  && install -d -o 10001 -g 10001 -m 0700 /var/lib/kapso-sync
 COPY --from=build /venv /venv
+# The program alone, without node: it is where an installed kapso-sync looks for its own copy.
+COPY --from=esbuild /esbuild/node_modules/@esbuild /venv/lib/node_modules/@esbuild
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

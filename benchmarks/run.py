@@ -1,6 +1,6 @@
 """Prints what kapso-sync costs, each number beside a baseline measured in the same run. ``make bench`` runs it.
 
-    python benchmarks/run.py [--functions 1000] [--runs 5] [--idle 20]
+    python benchmarks/run.py [--functions 1000] [--runs 5] [--idle 20] [--built 500]
 
 Everything runs on loopback against the emulator, in processes of their own: start-up and memory are part of what users pay.
 """
@@ -28,8 +28,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+import kapso_sync
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
+from kapso_sync.tools import own_copies
 
 CODE_SIZE = 2048
 
@@ -132,14 +134,14 @@ def settings(kapso: Emulator, state: Path, **more: str) -> dict[str, str]:
     return {**clean, **ours, **more}
 
 
-def kapso_sync(*arguments: str) -> list[str]:
+def command_of(*arguments: str) -> list[str]:
     """Return the command line of this environment's kapso-sync."""
     return [str(Path(sys.executable).with_name("kapso-sync")), *arguments]
 
 
 def start_up(runs: int) -> Row:
     """How long a command takes that does nothing heavy."""
-    ours = measure(kapso_sync("version"), runs)
+    ours = measure(command_of("version"), runs)
     bare = measure([sys.executable, "-c", "pass"], runs)
     return Row(
         "kapso-sync version", f"{ours.seconds:.3f} s", f"{bare.seconds:.3f} s (python -c pass)", "< 0.2 s", ours.seconds < 0.2
@@ -152,11 +154,11 @@ def no_op(count: int, runs: int, folder: Path) -> list[Row]:
     write_functions(functions, count)
     with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=1_000_000)) as kapso:
         environment = settings(kapso, state, KAPSO_SYNC_CONCURRENCY="64", KAPSO_SYNC_RATE_SHARE="100%")
-        measure(kapso_sync("sync", str(functions)), 1, environment)
-        ours = measure(kapso_sync("sync", str(functions)), runs, environment)
+        measure(command_of("sync", str(functions)), 1, environment)
+        ours = measure(command_of("sync", str(functions)), runs, environment)
         base = measure([sys.executable, "-c", BY_HAND, str(functions), kapso.base("/api/v1"), kapso.key], runs)
         before = len(kapso.log.entries)
-        measure(kapso_sync("sync", str(functions)), 1, environment)
+        measure(command_of("sync", str(functions)), 1, environment)
         calls = len(kapso.log.entries) - before
         besides = ours.seconds - network_seconds(kapso, runs)
     pages = -(-count // 100)
@@ -183,6 +185,60 @@ def network_seconds(kapso: Emulator, runs: int) -> float:
     return statistics.median(times)
 
 
+def write_typescript(folder: Path, count: int) -> None:
+    """Write so many functions in TypeScript that share modules three deep; every tenth one shares another."""
+    (folder / "lib").mkdir(parents=True)
+    names = [f"function-{number:04d}" for number in range(count)]
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n" + "".join(f"  {name}:\n" for name in names))
+    chain = {"a": "b", "b": "c"}
+    for name in ("a", "b", "c", "rare"):
+        below = chain.get(name)
+        head = f'import {{ {below} }} from "./{below}";\n' if below else ""
+        call = f"{below}(text)" if below else "text.trim()"
+        (folder / "lib" / f"{name}.ts").write_text(f"{head}export const {name} = (text: string): string => {call};\n")
+    for number, name in enumerate(names):
+        shared = "a" if number % 10 else "rare"
+        values = "".join(f"  const value{index}: number = {index} * {number};\n" for index in range(40))
+        (folder / f"{name}.ts").write_text(
+            f'import {{ {shared} }} from "./lib/{shared}";\ninterface Env {{ KV?: unknown }}\n'
+            f"export default async function handler(request: Request, env: Env): Promise<Response> {{\n{values}"
+            f"  return new Response({shared}(String(value1 + value39)));\n}}\n"
+        )
+
+
+def builds(count: int, runs: int, folder: Path) -> list[Row]:
+    """What building costs: all of it, nothing of it, and a shared module that every tenth function imports."""
+    esbuild = next((path for path in own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix)) if path.is_file()), None)
+    if esbuild is None:
+        raise SystemExit("esbuild is not installed: make node_modules/.installed")
+    functions, state = folder / "functions", folder / "state"
+    write_typescript(functions, count)
+    with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=1_000_000)) as kapso:
+        environment = settings(kapso, state, KAPSO_SYNC_CONCURRENCY="64", KAPSO_SYNC_RATE_SHARE="100%")
+        cold = measure(command_of("validate", str(functions)), runs, environment)
+        measure(command_of("sync", str(functions)), 1, environment)
+        warm = measure(command_of("validate", str(functions)), runs, environment)
+        with (functions / "lib" / "rare.ts").open("a") as file:
+            file.write("export const more = 1;\n")
+        shared = measure(command_of("validate", str(functions)), runs, environment)
+    started = time.perf_counter()
+    for path in sorted(functions.glob("*.ts")):
+        command = [str(esbuild), "--bundle", "--format=esm", f"--outfile={folder / 'out.js'}", "--log-level=error", str(path)]
+        subprocess.run(command, check=True)
+    one_by_one = time.perf_counter() - started
+    return [
+        Row(
+            f"build {count} TypeScript functions",
+            f"{cold.seconds:.2f} s",
+            f"{one_by_one:.2f} s (esbuild, one by one)",
+            "< 5 s",
+            cold.seconds < 5,
+        ),
+        Row("… once more, after a restart", f"{warm.seconds:.2f} s", "", "< 1.5 s", warm.seconds < 1.5),
+        Row("… a module changed that every tenth imports", f"{shared.seconds:.2f} s", "", "< 2 s", shared.seconds < 2),
+    ]
+
+
 def rate_limit(folder: Path) -> list[Row]:
     """How much of the rate limit's share is spent, and whether a 429 is ever earned. A window lasts 3 s here instead of 60."""
     count, limit, share, window = 200, 100, 0.8, 3.0
@@ -191,7 +247,7 @@ def rate_limit(folder: Path) -> list[Row]:
     with emulator(EmulatorOptions(deploy_delay=0.05, rate_limit=limit, window=window)) as kapso:
         begun = time.time()
         environment = settings(kapso, folder / "state", KAPSO_SYNC_RATE_WINDOW=f"{window:g}s", KAPSO_SYNC_CONCURRENCY="32")
-        measure(kapso_sync("sync", str(functions)), 1, environment)
+        measure(command_of("sync", str(functions)), 1, environment)
         refused = sum(entry.status == 429 for entry in kapso.log.entries)
         per_window: dict[int, int] = {}
         for entry in kapso.log.entries:
@@ -218,7 +274,7 @@ class Daemon:
     def __init__(self, source: str, environment: dict[str, str], kapso: Emulator) -> None:
         self.kapso = kapso
         self.process = subprocess.Popen(
-            kapso_sync("run", source), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command_of("run", source), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while not self._in_sync():
             time.sleep(0.2)
@@ -330,14 +386,16 @@ def main() -> int:
     parser.add_argument("--functions", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--idle", type=float, default=20.0, help="seconds to watch an idle daemon")
+    parser.add_argument("--built", type=int, default=500)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch, name) for name in ("no-op", "rate-limit", "daemon")]
+        folders = [Path(scratch, name) for name in ("no-op", "rate-limit", "daemon", "builds")]
         for folder in folders:
             folder.mkdir()
         rows = [
             start_up(asked.runs * 2),
             *no_op(asked.functions, asked.runs, folders[0]),
+            *builds(asked.built, asked.runs, folders[3]),
             *rate_limit(folders[1]),
             *daemon(folders[2], asked.runs, asked.idle),
         ]

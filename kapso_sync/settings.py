@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.model.desired import DriftPolicy, Notice
+from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import AdoptPolicy
 
@@ -110,6 +110,10 @@ class Settings(BaseModel):
     webhook_secret_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each push.")
     admin_token: Secret = Field(default=None, description="Token for people. Default: made, in the state folder.")
     admin_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each request.")
+    contract: Contract = Field(
+        default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
+    )
+    esbuild: OptionalPath = Field(default=None, description="The esbuild to build with. Default: our own copy, else PATH.")
     concurrency: int = Field(default=8, ge=1, le=64, description="Functions in the works at once, deployments included.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")

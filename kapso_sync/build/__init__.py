@@ -1,9 +1,23 @@
-"""From an entry's file to the code that is uploaded: the contract check, and the decision whether the file can go up as it is.
+"""From an entry's file to the code that is uploaded: the contract check, and the build of whatever cannot go up as it is.
 
-`contract` reads the shape of a file with tree-sitter, without Node; `target` says what an API base wants; `builder` decides.
+`contract` reads the shape of a file with tree-sitter, without Node, `graph` follows its imports, `rules` judge both. `target`
+says what an API base wants, `builder` decides and remembers, `bundler` runs esbuild over what needs it, all at once.
 """
 
-from kapso_sync.build.builder import Builder, imported_files
+from kapso_sync.build.builder import Builder, Construction
+from kapso_sync.build.bundler import Bundler
+from kapso_sync.build.esbuild import Esbuild
+from kapso_sync.build.packages import Packages
 from kapso_sync.build.target import Target, target_for
+from kapso_sync.build.types import check_types
 
-__all__ = ["Builder", "Target", "imported_files", "target_for"]
+__all__ = [
+    "Builder",
+    "Bundler",
+    "Construction",
+    "Esbuild",
+    "Packages",
+    "Target",
+    "check_types",
+    "target_for",
+]

@@ -1,188 +1,265 @@
-"""Deciding what is uploaded for an entry: its file byte for byte, or nothing and the reason."""
+"""Deciding what is uploaded for an entry: its file byte for byte, what was built of it, or nothing and the reason."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 
-from kapso_sync.build.contract import Place, Shape, Style, inspect
+from kapso_sync.build.bundler import Bundler, Failure, Job, Options
+from kapso_sync.build.contract import Shape, Style
+from kapso_sync.build.faults import Fault
+from kapso_sync.build.graph import Closure, Graph, Shapes
+from kapso_sync.build.outside import Outside
+from kapso_sync.build.packages import Packages
+from kapso_sync.build.rules import (
+    built_in_faults,
+    deno_notice,
+    entry_faults,
+    entry_notices,
+    file_faults,
+    notices,
+    size_fault,
+    syntax_fault,
+)
+from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.build.target import Target
-from kapso_sync.errors import Location, Problem
-from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
+from kapso_sync.build.tsconfig import NAME as TSCONFIG
+from kapso_sync.build.tsconfig import read_options
+from kapso_sync.model.builds import BuildStore, Built, NoBuilds
+from kapso_sync.model.desired import Contract, DesiredFunction, Entry, Notice, UnusableFunction
 from kapso_sync.model.functions import FunctionType
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+from kapso_sync.tools import VERSION, ToolMissing
 
-TYPESCRIPT = (".ts", ".mts", ".cts", ".tsx")
-_SHOWN = 160
-
-SCRIPT_FORM = "declare it at the top level: `async function handler(request, env) { … }`"
+FORMAT = 1
+"""Raised whenever the same input gives other bytes than before, so that nothing old is taken for new."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Fault:
-    """What keeps a file from going up as it is: for good (an error), or until a build is available (``buildable``)."""
+class Construction:
+    """What became of the entries, in their order. ``used`` are all files that they reach, declarations of types included."""
 
-    code: str
-    message: str
-    place: Place
-    hint: str
-    buildable: bool = False
+    functions: tuple[DesiredFunction, ...] = ()
+    unusable: tuple[UnusableFunction, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    used: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Site:
+    """One pass: the files, where their imports lead, and what came of each entry so far."""
+
+    files: Mapping[str, SourceFile]
+    graph: Graph
+    packages: Packages | None
+    tsconfig: tuple[str, Fault | None]
+    results: dict[str, DesiredFunction | UnusableFunction] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    waiting: list[tuple[Entry, Job]] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+    def content(self, path: str) -> bytes:
+        """Return the content of a file that is there."""
+        return self.files[path].content or b""
+
+    def refuse(self, entry: Entry, faults: Iterable[Fault], *, blocked: bool = False) -> None:
+        """Give up an entry, with every reason."""
+        problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
+        self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked)
+
+    def _text(self, path: str) -> bytes | None:
+        return self.files[path].content if path in self.files else None
 
 
 class Builder:
-    """Builds entries for one target. A file that did not change is not looked at twice."""
+    """Builds entries for one target. What did not change is neither parsed nor built twice."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, bundler: Bundler, store: BuildStore | None = None) -> None:
         self._target = target
-        self._shapes: dict[tuple[bytes, bool], Shape] = {}
+        self._bundler = bundler
+        self._store = store or NoBuilds()
+        self._shapes = Shapes()
+        self._outside = Outside()
+        self._known: dict[str, Built | Failure] = {}
 
-    def build(
-        self, entries: Iterable[Entry], files: Mapping[str, SourceFile]
-    ) -> tuple[tuple[DesiredFunction, ...], tuple[UnusableFunction, ...]]:
-        """Return the functions that can be written and those that cannot, in the order of the entries."""
-        good, bad = [], []
-        seen: dict[tuple[bytes, bool], Shape] = {}
-        for entry in entries:
-            built = self._build(entry, files[entry.file].content or b"", seen)
-            if isinstance(built, DesiredFunction):
-                good.append(built)
-            else:
-                bad.append(built)
-        self._shapes = seen
-        return tuple(good), tuple(bad)
+    async def build(
+        self, entries: Iterable[Entry], files: Mapping[str, SourceFile], packages: Packages | None = None
+    ) -> Construction:
+        """Return what becomes of the entries; ``packages`` is None where the source has no packages."""
+        listed = list(entries)
+        tsconfig = files.get(TSCONFIG)
+        options = read_options(tsconfig.content if tsconfig is not None else None)
+        site = _Site(files, Graph(files, self._shapes, packages), packages, options)
+        for entry in listed:
+            await self._take(entry, site)
+        await self._bundle(site)
+        self._shapes.turn()
+        self._known = {key: result for key, result in self._known.items() if key in site.jobs}
+        results = [site.results[entry.slug] for entry in listed]
+        return Construction(
+            tuple(result for result in results if isinstance(result, DesiredFunction)),
+            tuple(result for result in results if isinstance(result, UnusableFunction)),
+            tuple(dict.fromkeys(site.notices)),
+            frozenset(site.used),
+        )
 
-    def _build(self, entry: Entry, content: bytes, seen: dict[tuple[bytes, bool], Shape]) -> DesiredFunction | UnusableFunction:
-        try:
-            code = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = content[: error.start].count(b"\n") + 1
-            return _unusable(
-                entry, Problem("not-utf8", "the file is not UTF-8 text", Location(entry.file, line, 1), "save it as UTF-8")
-            )
-        if "\0" in code:
-            line = code[: code.index("\0")].count("\n") + 1
-            return _unusable(
-                entry, Problem("binary", "the file holds a NUL character", Location(entry.file, line, 1), "is it code?")
-            )
+    async def _take(self, entry: Entry, site: _Site) -> None:
+        """Decide about an entry, or let it wait for the build."""
+        content = site.content(entry.file)
+        site.used.add(entry.file)
+        fault = _not_text(entry.file, content)
+        if fault is not None:
+            site.refuse(entry, [fault])
+            return
+        code = content.decode("utf-8")
+        shape = await self._shapes.read(entry.file, content)
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
-            return DesiredFunction(entry, code)
-        typescript = entry.file.endswith(TYPESCRIPT)
-        shape = self._shapes.get((content, typescript)) or inspect(content, typescript=typescript)
-        seen[content, typescript] = shape
-        fault = _error(shape, entry) or self._needs_build(shape, entry, typescript=typescript)
-        return (
-            DesiredFunction(entry, code)
-            if fault is None
-            else _unusable(entry, _problem(entry, code, fault), blocked=fault.buildable)
-        )
+            notice = deno_notice(shape, entry.file)
+            site.notices += [notice] if notice is not None else []
+            site.results[entry.slug] = DesiredFunction(entry, code)
+            return
+        closure = await site.graph.closure(entry.file)
+        site.used |= {*closure.files, *closure.types}
+        site.shapes |= {
+            path: await self._shapes.read(path, site.content(path)) for path in closure.files if path.endswith(CODE_SUFFIXES)
+        }
+        script, plain = self._style(entry, shape)
+        faults = self._faults(entry, site, closure, script=script, plain=plain)
+        for path in closure.files:
+            site.notices += notices(site.shapes[path], path) if path in site.shapes else ()
+        site.notices += entry_notices(shape, closure, entry.file)
+        if faults:
+            first = entry.file
+            site.refuse(entry, sorted(faults, key=lambda f: (f.file != first, f.file, f.place.line, f.place.column)))
+        elif plain:
+            site.results[entry.slug] = DesiredFunction(entry, code)
+        else:
+            self._plan_job(entry, shape, closure, site, script=script)
 
-    def _needs_build(self, shape: Shape, entry: Entry, *, typescript: bool) -> _Fault | None:
-        """Return why a sound file cannot go up as it is. Raw source is never uploaded where a build is needed."""
-        if typescript:
-            return _build_fault("it is TypeScript", Place(1, 1), "write it in JavaScript")
-        if shape.jsx is not None:
-            return _build_fault("it is JSX", shape.jsx, "build the answer without it")
-        if shape.imports:
-            first = shape.imports[0]
-            return _build_fault(f"it imports `{first.text}`", first, "put what it imports into the file")
-        if shape.style is Style.MODULE and (entry.contract is Contract.SCRIPT or not self._target.modules):
-            wanted = (
-                "the manifest asks for script style"
-                if entry.contract is Contract.SCRIPT
-                else "this API base takes script style"
-            )
-            return _build_fault(f"it is in module style and {wanted}", _first(shape.handlers), SCRIPT_FORM)
-        return None
+    def _style(self, entry: Entry, shape: Shape) -> tuple[bool, bool]:
+        """Return whether script style is wanted, and whether the file goes up as it is."""
+        contract = self._wanted(entry)
+        bare = Grammar.of(entry.file) is Grammar.JAVASCRIPT and shape.jsx is None and not shape.imports and not entry.minify
+        plain_script = bare and shape.style is Style.SCRIPT and not shape.exports
+        script = plain_script or not self._target.modules if contract is Contract.AUTO else contract is Contract.SCRIPT
+        return script, plain_script if script else bare and shape.style is Style.MODULE
+
+    def _wanted(self, entry: Entry) -> Contract:
+        return entry.contract if entry.contract is not Contract.AUTO else self._target.contract
+
+    def _faults(self, entry: Entry, site: _Site, closure: Closure, *, script: bool, plain: bool) -> list[Fault]:
+        """Return everything that is wrong with an entry and with what it imports."""
+        shape = site.shapes[entry.file]
+        faults: list[Fault] = []
+        # The bundler knows more of the language than we do, and says more of what is wrong.
+        is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
+        judged_later = not plain and (shape.style is not Style.NONE or is_module)
+        for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
+            broken = syntax_fault(each, path)
+            if broken is not None and not judged_later:
+                faults.append(broken)
+            elif broken is None:
+                faults += file_faults(each, path, script=script)
+        if shape.error is None:
+            by_entry = entry.contract is Contract.MODULE
+            asked = "the manifest asks for" if by_entry else "KAPSO_SYNC_CONTRACT asks for"
+            faults += entry_faults(shape, entry.file, module=self._wanted(entry) is Contract.MODULE, asked=asked)
+        faults += closure.faults
+        if script and not plain:
+            faults += built_in_faults(closure)
+        unread = site.tsconfig[1]
+        if not plain and unread is not None and any(Grammar.of(path) is not Grammar.JAVASCRIPT for path in closure.files):
+            faults.append(unread)
+        return faults
+
+    def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
+        options = Options(script, entry.minify, site.tsconfig[0])
+        digest = hashlib.sha256(json.dumps([FORMAT, VERSION, options.flags, entry.file, closure.packages]).encode())
+        for path in closure.files:
+            digest.update(f"{path}\0{hashlib.sha256(site.content(path)).hexdigest()}\0".encode("utf-8", "surrogateescape"))
+        job = Job(digest.hexdigest(), entry.file, shape, closure, options)
+        site.jobs[job.key] = job
+        site.waiting.append((entry, job))
+
+    async def _bundle(self, site: _Site) -> None:
+        """Build what was not built before, all at once."""
+        missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
+        failed: ToolMissing | None = None
+        if missing:
+            try:
+                made = await self._bundler.bundle(missing, site.content, site.shapes, site.packages)
+            except ToolMissing as error:
+                failed = error
+            else:
+                for key, result in made.items():
+                    self._known[key] = result
+                    if isinstance(result, Built):
+                        self._store.put(key, result)
+        for entry, job in site.waiting:
+            became = self._known.get(job.key)
+            if isinstance(became, Built):
+                self._accept(entry, became, site)
+            elif became is not None:
+                site.refuse(entry, became.faults)
+            elif failed is not None and not self._refuse_broken(entry, job, site):
+                text = f"{_why(job)}: {failed.message}"
+                site.refuse(entry, [Fault("needs-esbuild", text, job.file, Place(0, 0), failed.hint)], blocked=True)
+        for key in [key for key, result in self._known.items() if isinstance(result, Failure) and not result.lasting]:
+            del self._known[key]
+
+    def _recall(self, job: Job, site: _Site) -> Built | Failure | None:
+        """Return what came of the same job before, as long as the packages that went into it are the same."""
+        known = self._known.get(job.key) or self._store.get(job.key)
+        if isinstance(known, Built) and not self._outside.unchanged(known.inputs, site.packages):
+            known = None
+        if known is None:
+            self._known.pop(job.key, None)
+        else:
+            self._known[job.key] = known
+        return known
+
+    @staticmethod
+    def _refuse_broken(entry: Entry, job: Job, site: _Site) -> bool:
+        """Give up an entry whose syntax is broken as far as we can tell, where no bundler is there to judge."""
+        files = [path for path in job.closure.files if path in site.shapes]
+        faults = [fault for path in files if (fault := syntax_fault(site.shapes[path], path)) is not None]
+        if faults:
+            site.refuse(entry, faults)
+        return bool(faults)
+
+    def _accept(self, entry: Entry, built: Built, site: _Site) -> None:
+        fault = size_fault(built.code, entry.file)
+        if fault is not None:
+            site.refuse(entry, [fault])
+            return
+        site.results[entry.slug] = DesiredFunction(entry, built.code)
+        site.notices += built.notices
 
 
-def imported_files(entries: Iterable[Entry], files: Mapping[str, SourceFile]) -> frozenset[str]:
-    """Return the entries' files and every file below the folder that they reach by relative imports."""
-    reached: set[str] = set()
-    pending = [entry.file for entry in entries]
-    while pending:
-        path = pending.pop()
-        file = files.get(path)
-        if path in reached or file is None:
-            continue
-        reached.add(path)
-        if (
-            file.content is None
-            or not path.endswith(CODE_SUFFIXES)
-            or (b"import" not in file.content and b"from" not in file.content)
-        ):
-            continue
-        shape = inspect(file.content, typescript=path.endswith(TYPESCRIPT))
-        pending += [found for place in shape.imports if (found := _resolve(path, place.text, files)) is not None]
-    return frozenset(reached)
-
-
-def _resolve(importer: str, specifier: str, files: Mapping[str, SourceFile]) -> str | None:
-    if not specifier.startswith("."):
-        return None
-    parts: list[str] = list(PurePosixPath(importer).parent.parts)
-    for part in specifier.split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in (".", ""):
-            parts.append(part)
-    base = "/".join(parts)
-    endings = ("", *CODE_SUFFIXES, ".json", *(f"/index{suffix}" for suffix in CODE_SUFFIXES))
-    return next((base + ending for ending in endings if base + ending in files), None)
-
-
-def _error(shape: Shape, entry: Entry) -> _Fault | None:  # noqa: PLR0911 - one rule after the other
-    """Return what is wrong with the file itself."""
-    if shape.error is not None:
-        near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
-        return _Fault("syntax", f"syntax error{near}", shape.error, "the code cannot be parsed from here on")
-    if shape.style is Style.COMMONJS:
-        return _Fault("commonjs", "`module.exports` does not work on Kapso", _first(shape.handlers), SCRIPT_FORM)
-    if shape.requires:
-        return _Fault(
-            "require", "`require` does not work on Kapso", shape.requires[0], "remove it; Workers have the Web's own APIs"
-        )
-    if shape.style is Style.NONE:
-        return _Fault("no-handler", "there is no handler", Place(1, 1), SCRIPT_FORM)
-    if shape.style is Style.NAMED_EXPORT:
-        return _Fault(
-            "named-export", "`handler` is a named export", _first(shape.handlers), "write `export default`, or drop `export`"
-        )
-    if shape.generator is not None:
-        return _Fault("generator", "the handler is a generator", shape.generator, "drop the `*`")
-    if shape.also is not None or len(shape.handlers) > 1:
-        again = shape.handlers[-1] if shape.handlers else Place(1, 1)
-        return _Fault("two-handlers", "there is more than one handler", again, "keep one of them")
-    if entry.contract is Contract.MODULE and shape.style is not Style.MODULE:
-        return _Fault(
-            "contract",
-            "the manifest says `contract: module`, and there is no `export default`",
-            Place(1, 1),
-            "drop one of them",
-        )
+def _not_text(file: str, content: bytes) -> Fault | None:
+    try:
+        code = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return Fault("not-utf8", "the file is not UTF-8 text", file, Place(line, 1), "save it as UTF-8")
+    if "\0" in code:
+        line = code[: code.index("\0")].count("\n") + 1
+        return Fault("binary", "the file holds a NUL character", file, Place(line, 1), "is it code?")
     return None
 
 
-def _build_fault(reason: str, place: Place, instead: str) -> _Fault:
-    hint = f"this version uploads plain JavaScript only: {instead}"
-    return _Fault("needs-build", f"{reason}, which needs a build that is not available", place, hint, buildable=True)
-
-
-def _problem(entry: Entry, code: str, fault: _Fault) -> Problem:
-    place = fault.place
-    lines = code.splitlines()
-    frame = None
-    if 0 < place.line <= len(lines):
-        margin = f"{place.line:>4} | "
-        frame = f"{margin}{lines[place.line - 1][:_SHOWN]}\n{' ' * (len(margin) + place.column - 1)}^"
-    return Problem(fault.code, fault.message, Location(entry.file, place.line, place.column), fault.hint, frame)
-
-
-def _unusable(entry: Entry, problem: Problem, *, blocked: bool = False) -> UnusableFunction:
-    return UnusableFunction(entry.slug, entry.file, (problem,), blocked)
-
-
-def _first(places: tuple[Place, ...]) -> Place:
-    return places[0] if places else Place(1, 1)
+def _why(job: Job) -> str:
+    """Return why a file cannot go up as it is, as the beginning of a sentence."""
+    if Grammar.of(job.file) is not Grammar.JAVASCRIPT:
+        return "it is TypeScript"
+    if job.shape.jsx is not None:
+        return "it is JSX"
+    if job.shape.imports:
+        return f"it imports `{job.shape.imports[0].specifier}`"
+    if job.options.minify:
+        return "it is to be minified"
+    return f"it is in {job.shape.style.value} style"

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import enum
-import functools
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import tree_sitter
-import tree_sitter_javascript
-import tree_sitter_typescript
+from tree_sitter import Node
+
+from kapso_sync.build.syntax import (
+    FUNCTIONS,
+    Grammar,
+    Place,
+    at_top_level,
+    calls,
+    first_error,
+    member,
+    nodes,
+    parse,
+    place,
+    string_text,
+    unwrapped,
+)
+from kapso_sync.model.credentials import CREDENTIAL
 
 HANDLER = b"handler"
+_MADE_OF = (b"handler", b"default", b"fetch")
+"""The properties of ``module.exports`` that hold a handler."""
+
+_IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 
 
 class Style(enum.Enum):
@@ -24,64 +42,89 @@ class Style(enum.Enum):
     NONE = "no handler"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in the code, from 1, and the text there."""
+class Form(enum.Enum):
+    """How what a module exports is called; ``UNCLEAR`` shows only when it runs."""
 
-    line: int
-    column: int
-    text: str = ""
+    FUNCTION = enum.auto()
+    FETCH = enum.auto()
+    CLASS = enum.auto()
+    UNCLEAR = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One import: where it stands (its text is the specifier), the names it binds, and whether it is of types only.
+
+    The specifier is None where it is known only at run time.
+    """
+
+    place: Place
+    specifier: str | None
+    names: frozenset[str] = frozenset()
+    types: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a file looks like. ``handlers`` are the places that declare one, ``imports`` the specifiers and where they stand."""
+    """What a file looks like.
+
+    ``handlers`` are the places that declare one. ``exports`` tells whether there is any export. ``local``: the handler is a
+    top-level name that nothing exports. ``parameters`` and ``returns`` (whether it ever returns a value) are None where the
+    handler's function is not in plain view.
+    """
 
     style: Style
     handlers: tuple[Place, ...] = ()
-    imports: tuple[Place, ...] = ()
+    imports: tuple[Import, ...] = ()
     requires: tuple[Place, ...] = ()
+    form: Form = Form.FUNCTION
+    exports: bool = False
+    local: bool = False
     generator: Place | None = None
     error: Place | None = None
     also: Style | None = None
     jsx: Place | None = None
+    awaits: Place | None = None
+    evaluated: Place | None = None
+    parameters: int | None = None
+    returns: bool | None = None
+    process_env: Place | None = None
+    credentials: tuple[Place, ...] = ()
+    deno: bool = False
 
 
-def inspect(code: bytes, *, typescript: bool = False) -> Shape:
-    """Return the shape of a file; never raises, whatever the bytes are."""
-    root = _parser(typescript=typescript).parse(code).root_node
-    if root.has_error:
-        return Shape(Style.NONE, error=_first_error(root, code))
-    found = _Found()
+def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
+    """Return the shape of a file; never raises, whatever the bytes are.
+
+    Where ``error`` is set, the rest is what can be told in spite of it.
+    """
+    root = parse(code, grammar)
+    found = _Found(root, code)
     for node in root.children:
         found.take(node)
-    requires = tuple(_calls(root, b"require")) if b"require" in code else ()
-    dynamic = tuple(_calls(root, b"import")) if b"import" in code else ()
-    jsx = next(_nodes(root, "jsx_element", "jsx_self_closing_element"), None) if b"</" in code or b"/>" in code else None
-    return replace(found.shape((*found.imports, *dynamic), requires), jsx=_place(jsx) if jsx is not None else None)
-
-
-@functools.cache
-def _parser(*, typescript: bool) -> tree_sitter.Parser:
-    grammar = tree_sitter_typescript.language_typescript() if typescript else tree_sitter_javascript.language()
-    return tree_sitter.Parser(tree_sitter.Language(grammar))
+    return found.shape()
 
 
 class _Found:
     """What the top level of a file declares."""
 
-    def __init__(self) -> None:
-        self.imports: list[Place] = []
+    def __init__(self, root: Node, code: bytes) -> None:
+        self._root = root
+        self._code = code
+        self._imports: list[Import] = []
         self._script: list[Place] = []
         self._default: list[Place] = []
         self._named: list[Place] = []
         self._commonjs: list[Place] = []
-        self._generator: Place | None = None
+        self._handler: Node | None = None
+        self._values: dict[bytes, Node] = {}
+        self._exports = False
+        self._module_exports: Place | None = None
 
-    def take(self, node: tree_sitter.Node) -> None:
+    def take(self, node: Node) -> None:
         """Look at one top-level statement."""
         if node.type == "import_statement":
-            self._import(node.child_by_field_name("source"))
+            self._import(node)
         elif node.type == "export_statement":
             self._export(node)
         elif node.type == "expression_statement":
@@ -89,107 +132,248 @@ class _Found:
         else:
             self._script += self._declared(node)
 
-    def _import(self, source: tree_sitter.Node | None) -> None:
-        if source is not None:
-            self.imports.append(_place(source, (source.text or b"")[1:-1]))
+    def _place(self, node: Node) -> Place:
+        return place(node, self._code)
 
-    def _export(self, node: tree_sitter.Node) -> None:
-        self._import(node.child_by_field_name("source"))
-        if any(child.type == "default" for child in node.children):
-            self._default.append(_place(node))
-            value = node.child_by_field_name("value") or node.child_by_field_name("declaration")
-            if value is not None and value.type.startswith("generator_function"):
-                self._generator = _place(value)
+    def _import(self, node: Node) -> None:
+        source = node.child_by_field_name("source")
+        if source is None:
+            clause = next((child for child in node.children if child.type == "import_require_clause"), None)
+            source = clause.child_by_field_name("source") if clause is not None else None
+        if source is None:
             return
-        declaration = node.child_by_field_name("declaration")
-        if declaration is not None:
-            self._named += self._declared(declaration)
-        for clause in node.children:
+        text = string_text(source)
+        types = any(child.type in ("type", "typeof") for child in node.children)
+        names = frozenset((name.text or b"").decode("utf-8", "replace") for name in _bound(node))
+        self._imports.append(
+            Import(self._place(source), None if text is None else text.decode("utf-8", "replace"), names, types)
+        )
+
+    def _export(self, node: Node) -> None:
+        self._exports = True
+        self._import(node)
+        value = node.child_by_field_name("value") or node.child_by_field_name("declaration")
+        kinds = {child.type for child in node.children}
+        if "default" in kinds:
+            if value is None or value.type not in ("interface_declaration", "function_signature"):
+                self._default.append(self._place(node))
+                self._handler = value
+                self._remember(value)
+        elif "=" in kinds:
+            self._commonjs.append(self._place(node))
+            self._handler = next((child for child in node.named_children if child.type != "comment"), None)
+        elif value is not None:
+            self._named += self._declared(value)
+        for clause in node.children if "type" not in kinds else ():
             for specifier in clause.children if clause.type == "export_clause" else ():
-                name = specifier.child_by_field_name("alias") or specifier.child_by_field_name("name")
-                if name is not None and name.text == b"default":
-                    self._default.append(_place(specifier))
-                elif name is not None and name.text == HANDLER:
-                    self._named.append(_place(specifier))
+                self._specifier(specifier)
 
-    def _declared(self, node: tree_sitter.Node) -> list[Place]:
-        """Return where a declaration declares ``handler``."""
-        if node.type in ("function_declaration", "generator_function_declaration"):
-            name = node.child_by_field_name("name")
-            if name is None or name.text != HANDLER:
-                return []
-            if node.type.startswith("generator"):
-                self._generator = _place(node)
-            return [_place(name)]
-        if node.type not in ("lexical_declaration", "variable_declaration"):
-            return []
-        names = [child.child_by_field_name("name") for child in node.children if child.type == "variable_declarator"]
-        return [_place(name) for name in names if name is not None and name.text == HANDLER]
+    def _specifier(self, node: Node) -> None:
+        local = node.child_by_field_name("name")
+        name = node.child_by_field_name("alias") or local
+        text = (name.text or b"").strip(b"\"'") if name is not None else b""
+        if text in (b"default", HANDLER):
+            (self._default if text == b"default" else self._named).append(self._place(node))
+            self._handler = local
 
-    def _expression(self, node: tree_sitter.Node) -> None:
+    def _declared(self, node: Node) -> list[Place]:
+        """Remember what a declaration declares, and return where it declares ``handler``."""
+        if node.type in ("lexical_declaration", "variable_declaration"):
+            found = []
+            for child in node.named_children:
+                name = child.child_by_field_name("name") if child.type == "variable_declarator" else None
+                value = child.child_by_field_name("value")
+                if name is not None and name.type == "identifier":
+                    self._values.setdefault(name.text or b"", value if value is not None else child)
+                    found += [self._place(name)] if name.text == HANDLER else []
+            return found
+        name = node.child_by_field_name("name")
+        self._remember(node)
+        is_function = node.type in ("function_declaration", "generator_function_declaration")
+        return [self._place(name)] if is_function and name is not None and name.text == HANDLER else []
+
+    def _remember(self, node: Node | None) -> None:
+        name = node.child_by_field_name("name") if node is not None else None
+        if node is not None and name is not None and node.type.endswith("_declaration"):
+            self._values.setdefault(name.text or b"", node)
+
+    def _expression(self, node: Node) -> None:
         assignment = node.children[0] if node.children else None
         if assignment is None or assignment.type != "assignment_expression":
             return
-        left = assignment.child_by_field_name("left")
+        left, right = assignment.child_by_field_name("left"), unwrapped(assignment.child_by_field_name("right"))
         text = (left.text or b"") if left is not None else b""
-        if text == b"module.exports" or text.startswith((b"module.exports.", b"exports.")):
-            self._commonjs.append(_place(assignment))
+        if text != b"module.exports" and not text.startswith((b"module.exports.", b"exports.")):
+            return
+        where = self._place(assignment)
+        self._module_exports = self._module_exports or where
+        if text != b"module.exports":
+            found = right if text.rpartition(b".")[2] in _MADE_OF else None
+        elif right is not None and right.type == "object":
+            given = [member(right, name) for name in _MADE_OF]
+            found = next((value for value in given if value is not None), None)
+        else:
+            found = right
+        if found is not None:
+            self._commonjs.append(where)
+            self._handler = self._handler or found
 
-    def shape(self, imports: tuple[Place, ...], requires: tuple[Place, ...]) -> Shape:
+    def shape(self) -> Shape:
         """Return the whole."""
-        by_style = {
-            Style.MODULE: self._default,
-            Style.NAMED_EXPORT: self._named,
-            Style.COMMONJS: self._commonjs,
-            Style.SCRIPT: self._script,
-        }
-        if self._default:
-            # A module may well declare the handler that it exports.
-            by_style.pop(Style.SCRIPT)
-        given = [style for style, places in by_style.items() if places]
-        style = given[0] if given else Style.NONE
+        style, also = self._style()
+        handler = self._resolve(self._handler if style is not Style.SCRIPT and self._handler else self._values.get(HANDLER))
+        function = self._function(handler)
+        where = {Style.MODULE: self._default, Style.NAMED_EXPORT: self._named, Style.SCRIPT: self._script}
+        commonjs = self._commonjs or ([self._module_exports] if self._module_exports else [])
         return Shape(
             style=style,
-            handlers=tuple(by_style.get(style, ())),
-            imports=imports,
-            requires=requires,
-            generator=self._generator,
-            also=given[1] if len(given) > 1 else None,
+            handlers=tuple(where.get(style, commonjs[:1] if style is Style.COMMONJS else ())),
+            imports=(*self._imports, *self._import_calls()),
+            requires=tuple(self._place(node) for node, _ in self._calls(b"require")),
+            form=self._form(handler) if style is Style.MODULE else Form.UNCLEAR if style is Style.COMMONJS else Form.FUNCTION,
+            exports=self._exports or self._module_exports is not None,
+            local=style is Style.SCRIPT or (style is Style.COMMONJS and not self._commonjs),
+            generator=self._place(function) if function is not None and _is_generator(function) else None,
+            error=first_error(self._root, self._code) if self._root.has_error else None,
+            also=also,
+            jsx=self._first(("jsx_element", "jsx_self_closing_element"), b"</", b"/>"),
+            awaits=self._awaits(),
+            evaluated=self._evaluated(style, handler),
+            parameters=_parameters(function) if function is not None else None,
+            returns=_returns(function) if function is not None else None,
+            process_env=self._process_env(),
+            credentials=tuple(_credentials(self._code)),
+            deno=b"Deno.serve" in self._code or next(self._calls(b"serve"), None) is not None or bool(self._default),
         )
 
+    def _style(self) -> tuple[Style, Style | None]:
+        """Return the style, and a second one where there are two."""
+        given = [
+            style
+            for style, places in (
+                (Style.MODULE, self._default),
+                (Style.NAMED_EXPORT, self._named),
+                (Style.COMMONJS, self._commonjs),
+            )
+            if places
+        ]
+        if not given and self._script:
+            given = [Style.COMMONJS if self._module_exports is not None else Style.SCRIPT]
+        return (given[0] if given else Style.NONE), (given[1] if len(given) > 1 else None)
 
-def _calls(root: tree_sitter.Node, name: bytes) -> Iterator[Place]:
-    """Yield calls of a function by this name, with the text of a literal first argument."""
-    for node in _nodes(root, "call_expression"):
-        function = node.child_by_field_name("function")
-        if function is None or function.text != name:
-            continue
-        arguments = node.child_by_field_name("arguments")
-        first = arguments.named_children[0] if arguments is not None and arguments.named_children else None
-        text = (first.text or b"")[1:-1] if first is not None and first.type == "string" else b""
-        yield _place(node, text)
+    def _resolve(self, node: Node | None) -> Node | None:
+        """Return what a name of the file's top level stands for."""
+        for _ in range(5):
+            node = unwrapped(node)
+            if node is None or node.type not in ("identifier", "shorthand_property_identifier"):
+                break
+            node = self._values.get(node.text or b"")
+        return node
+
+    def _form(self, node: Node | None) -> Form:
+        if node is None:
+            return Form.UNCLEAR
+        if node.type in FUNCTIONS:
+            return Form.FUNCTION
+        if node.type in ("class_declaration", "class", "abstract_class_declaration"):
+            return Form.CLASS
+        return Form.FETCH if node.type == "object" and member(node, b"fetch") is not None else Form.UNCLEAR
+
+    def _function(self, node: Node | None) -> Node | None:
+        """Return the function that handles a request, where it is in plain view."""
+        if node is not None and node.type == "object":
+            node = self._resolve(member(node, b"fetch"))
+        return node if node is not None and node.type in FUNCTIONS else None
+
+    def _calls(self, name: bytes) -> Iterator[tuple[Node, Node | None]]:
+        return calls(self._root, name) if name + b"(" in self._code or name + b" (" in self._code else iter(())
+
+    def _import_calls(self) -> Iterator[Import]:
+        if _IMPORT_CALL.search(self._code):
+            for node, argument in calls(self._root, b"import"):
+                text = string_text(argument)
+                yield Import(self._place(node), None if text is None else text.decode("utf-8", "replace"))
+
+    def _first(self, types: tuple[str, ...], *signs: bytes) -> Place | None:
+        """Return the first node of these types; one of the signs must be in the code for there to be one."""
+        if not any(sign in self._code for sign in signs):
+            return None
+        return next((self._place(node) for node in nodes(self._root, types)), None)
+
+    def _awaits(self) -> Place | None:
+        if b"await" not in self._code:
+            return None
+        for node in at_top_level(self._root, ("await_expression", "for_in_statement")):
+            if node.type == "await_expression" or any(child.type == "await" for child in node.children):
+                return self._place(node)
+        return None
+
+    def _evaluated(self, style: Style, handler: Node | None) -> Place | None:
+        """Return where the handler is made from text: by `eval`, or by the constructor of functions."""
+        if handler is not None:
+            return self._place(handler) if _is_evaluation(handler) else None
+        if style is not Style.NONE or (b"eval" not in self._code and b"Function" not in self._code):
+            return None
+        found = nodes(self._root, ("call_expression", "new_expression"))
+        return next((self._place(node) for node in found if _is_evaluation(node)), None)
+
+    def _process_env(self) -> Place | None:
+        if b"process" not in self._code:
+            return None
+        found = nodes(self._root, ("member_expression",))
+        return next((self._place(node) for node in found if node.text == b"process.env"), None)
 
 
-def _nodes(root: tree_sitter.Node, *types: str) -> Iterator[tree_sitter.Node]:
-    """Yield the nodes of these types, in order; the walk does not recurse."""
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        pending += reversed(node.children)
-        if node.type in types:
-            yield node
+def value_names(code: bytes, grammar: Grammar) -> frozenset[str]:
+    """Return the names that a file uses as values, outside its imports: what is used as a type only vanishes in the build."""
+    kinds = ("identifier", "shorthand_property_identifier")
+    found = nodes(parse(code, grammar), kinds, outside=("import_statement",))
+    return frozenset(
+        (node.text or b"").decode("utf-8", "replace")
+        for node in found
+        if node.parent is None or node.parent.type not in ("nested_type_identifier", "type_query")
+    )
 
 
-def _first_error(root: tree_sitter.Node, code: bytes) -> Place:
-    """Return the first place that the parser could not make sense of."""
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        if node.is_error or node.is_missing:
-            return _place(node, b"" if node.is_missing else code[node.start_byte : node.end_byte][:40])
-        pending += reversed([child for child in node.children if child.has_error or child.is_missing])
-    return _place(root)
+def _credentials(code: bytes) -> Iterator[Place]:
+    text = code.decode("utf-8", "replace")
+    for found in CREDENTIAL.finditer(text):
+        yield Place(text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start()))
 
 
-def _place(node: tree_sitter.Node, text: bytes = b"") -> Place:
-    return Place(node.start_point.row + 1, node.start_point.column + 1, text.decode("utf-8", "replace"))
+def _bound(node: Node) -> Iterator[Node]:
+    for part in nodes(node, ("import_clause", "import_specifier", "namespace_import", "import_require_clause")):
+        if part.type == "import_specifier":
+            name = part.child_by_field_name("alias") or part.child_by_field_name("name")
+            if name is not None:
+                yield name
+        else:
+            yield from (child for child in part.children if child.type == "identifier")
+
+
+def _is_generator(function: Node) -> bool:
+    return function.type.startswith("generator") or any(child.type == "*" for child in function.children)
+
+
+def _is_evaluation(node: Node) -> bool:
+    field = {"call_expression": "function", "new_expression": "constructor"}.get(node.type)
+    callee = node.child_by_field_name(field) if field is not None else None
+    names = (b"Function",) if node.type == "new_expression" else (b"eval", b"Function")
+    return callee is not None and callee.text in names
+
+
+def _parameters(function: Node) -> int:
+    listed = function.child_by_field_name("parameters")
+    if listed is None:
+        return 1 if function.child_by_field_name("parameter") is not None else 0
+    given = [child for child in listed.named_children if child.type != "comment"]
+    return len([child for child in given if not (child.text or b"").startswith(b"this")])
+
+
+def _returns(function: Node) -> bool:
+    """Tell whether a function ever returns a value."""
+    body = function.child_by_field_name("body")
+    if body is None or body.type != "statement_block":
+        return True
+    found = nodes(body, ("return_statement",), outside=FUNCTIONS)
+    return any(child.type != "comment" for node in found for child in node.named_children)

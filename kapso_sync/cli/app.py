@@ -141,13 +141,16 @@ def plan(*, source: str | None, only: tuple[str, ...], detailed_exitcode: bool, 
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")
 @source_argument
+@click.option("--github", is_flag=True, help="Print annotations for GitHub's pull requests.")
+@click.option("--types", is_flag=True, help="Run the repository's own TypeScript compiler as well.")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
-def validate(*, source: str | None, json_output: bool, flags: Flags) -> int:
+def validate(*, source: str | None, github: bool, types: bool, json_output: bool, flags: Flags) -> int:
     """Check manifest and code offline: no API key, no call to Kapso."""
     from kapso_sync.cli import validation
 
-    return validation.validate(flags.overrides(source), flags.env_file, json_output=json_output)
+    ways = validation.Ways(json=json_output, github=github, types=types)
+    return validation.validate(flags.overrides(source), flags.env_file, ways)
 
 
 @app.command(epilog="Example: kapso-sync status --json")

@@ -5,71 +5,93 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.cli.annotations import annotate
 from kapso_sync.cli.failures import print_problem
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.errors import ExitCode, ManifestInvalid, Problem
-from kapso_sync.model.desired import Desired
+from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring import Logging, read_desired
+from kapso_sync.wiring import Logging, Reading, read_source
 
 
-def validate(overrides: Mapping[str, object], env_file: Path | None, *, json_output: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How to tell it: as JSON, or as annotations of GitHub's; and whether the repository's own `tsc` is run."""
+
+    json: bool = False
+    github: bool = False
+    types: bool = False
+
+
+def validate(overrides: Mapping[str, object], env_file: Path | None, ways: Ways) -> int:
     """Print every problem of the source, and every warning; 65 when there is a problem."""
+    if ways.json and ways.github:
+        raise UsageError("both --json and --github are given", hint="one is for programs, the other for GitHub's log")
     settings = load_settings(overrides, env_file=env_file)
 
     async def work() -> int:
-        desired: Desired | None = None
-        try:
-            desired = await read_desired(settings, Logging(settings, sys.stderr, level="error"))
-        except ManifestInvalid as error:
-            problems = error.problems
+        reading = await read_source(settings, Logging(settings, sys.stderr, level="error"), types=ways.types)
+        if ways.json:
+            print(json.dumps(_document(reading), indent=2))
         else:
-            problems = tuple(problem for function in desired.unusable for problem in function.problems)
-        if json_output:
-            print(json.dumps(_document(desired, problems), indent=2))
-        else:
-            _print(desired, problems)
-        return int(ExitCode.INVALID if problems else ExitCode.OK)
+            _print(reading, github=ways.github)
+        return int(ExitCode.INVALID if reading.problems else ExitCode.OK)
 
     return run_to_end(work)
 
 
-def _print(desired: Desired | None, problems: tuple[Problem, ...]) -> None:
-    for problem in problems:
-        print_problem(problem)
-    for notice in desired.notices if desired else ():
-        place = f"{notice.location}: " if notice.location else ""
-        sys.stderr.write(f"warning: {place}{notice.message}\n")
-    if problems:
-        print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} found.")
-    elif desired is not None:
-        count = len(desired.functions)
+def _print(reading: Reading, *, github: bool) -> None:
+    if github:
+        for line in annotate(reading):
+            print(line)
+    else:
+        for problem in reading.problems:
+            print_problem(problem)
+        for notice in reading.notices:
+            place = f"{notice.location}: " if notice.location else ""
+            sys.stderr.write(f"warning: {place}{notice.message}\n")
+    count = len(reading.problems)
+    if count:
+        print(f"{count} problem{'s' if count != 1 else ''} found.")
+    elif reading.desired is not None:
+        count = len(reading.desired.functions)
         print(f"Valid: {count} function{'s' if count != 1 else ''}.")
 
 
-def _document(desired: Desired | None, problems: tuple[Problem, ...]) -> dict[str, Json]:
-    slugs: list[Json] = [*sorted(desired.slugs)] if desired else []
+def _document(reading: Reading) -> dict[str, Json]:
+    slugs: list[Json] = [*sorted(reading.desired.slugs)] if reading.desired else []
     return {
-        "valid": not problems,
+        "valid": not reading.problems,
         "functions": slugs,
-        "problems": [_problem(problem) for problem in problems],
+        "problems": [_problem(problem) for problem in reading.problems],
         "warnings": [
-            {"code": notice.code, "message": notice.message, "location": str(notice.location) if notice.location else None}
-            for notice in (desired.notices if desired else ())
+            {
+                "code": notice.code,
+                "message": notice.message,
+                "location": str(notice.location) if notice.location else None,
+                **_place(notice.location),
+            }
+            for notice in reading.notices
         ],
     }
 
 
 def _problem(problem: Problem) -> dict[str, Json]:
-    location = problem.location
     return {
         "code": problem.code,
         "message": problem.message,
+        **_place(problem.location),
+        "hint": problem.hint,
+        "frame": problem.frame,
+    }
+
+
+def _place(location: Location | None) -> dict[str, Json]:
+    return {
         "file": location.file if location else None,
         "line": location.line if location else None,
         "column": location.column if location else None,
-        "hint": problem.hint,
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import kapso_sync
 from kapso_sync.errors import ExitCode
+from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces, own_copies
 
 LIBRARIES = ("httpx", "gitpython", "structlog", "watchfiles", "apscheduler", "pydantic", "ruamel.yaml", "tree-sitter")
 
@@ -22,6 +25,7 @@ def show(*, json_output: bool) -> int:
         "platform": sys.platform,
         **{name: _installed(name) for name in LIBRARIES},
         "git": _git(),
+        "esbuild": _esbuild(),
     }
     if json_output:
         print(json.dumps(versions, indent=2))
@@ -40,8 +44,27 @@ def _installed(name: str) -> str:
 
 
 def _git() -> str:
+    return _asked("git").removeprefix("git version ") or "not found"
+
+
+def _esbuild() -> str:
+    """Return the version and the place of the first esbuild that there is; what lies in the current folder is not run."""
+    named = os.environ.get("KAPSO_SYNC_ESBUILD")
+    own = own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix))
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     try:
-        answer = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=5, check=False)
+        found = next(ToolPlaces(Path(named) if named else None, own, path, [Path.cwd()]).candidates(), None)
+    except ToolMissing as error:
+        return error.message
+    if found is None:
+        return f"not found; {VERSION} is needed for what must be built"
+    version = _asked(str(found)) or "does not run"
+    return f"{version} ({found})" if version == VERSION else f"{version} ({found}); {VERSION} is needed"
+
+
+def _asked(program: str) -> str:
+    try:
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return "not found"
-    return answer.stdout.strip().removeprefix("git version ") or "not found"
+        return ""
+    return answer.stdout.strip()

@@ -41,6 +41,7 @@ def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str,
 def make_entry(slug: str, file: str, values: Mapping[str, object], location: Location) -> Entry:
     """Return the entry for these merged keys."""
     fields: dict[str, Json] = {name: values[name] for name in FIELDS if name in values}  # type: ignore[misc]
+    minify = values.get("minify")
     protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
     secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
     checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
@@ -56,6 +57,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         moved_from=None if moved_from is None else str(moved_from),
         secrets={name: _secret(model) for name, model in secrets.items()},
         checks=tuple(map(_check, checks)),
+        minify=minify is True,
     )
 
 

@@ -15,17 +15,12 @@ from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
+from kapso_sync.model.credentials import CREDENTIAL
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
 """So many unlisted files are named in the warning; the rest is counted."""
-
-_CREDENTIAL = re.compile(
-    r"(?:sk|pk|rk)[_-](?:live|test|proj|ant)[_-]\S{8,}|gh[pousr]_\w{20,}|glpat-\S{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-\S{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ\w{10,}\.eyJ\w{10,}"
-)
-
 
 Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
 """Sound manifests that were read before, by name and content."""
@@ -195,7 +190,7 @@ def _notices(entry: Entry) -> Iterator[Notice]:
         if given and not entry.deploy:
             yield Notice("not-applied", f"functions.{entry.slug}.{what}: they wait, since `deploy` is false", entry.location)
     for name, source in entry.secrets.items():
-        if isinstance(source, PlainSecret) and _CREDENTIAL.search(source.value):
+        if isinstance(source, PlainSecret) and CREDENTIAL.search(source.value):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
             yield Notice("credential-value", text, entry.location)
 

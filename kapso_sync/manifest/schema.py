@@ -83,6 +83,7 @@ class SharedModel(_Strict):
     public_endpoint: bool | None = Field(default=None, description="Callers need no API key.")
     runtime_config: dict[str, JsonValue] | None = Field(default=None, description="Free-form settings of the runtime.")
     contract: Literal["auto", "script", "module"] | None = Field(default=None, description="How the code presents its handler.")
+    minify: bool | None = Field(default=None, description="True: the code is built, and as small as it can be.")
     deploy: bool | None = Field(default=None, description="False keeps it a draft.")
     protected: bool | None = Field(default=None, description="True: never deleted by kapso-sync.")
     drift: Literal["correct", "report"] | None = Field(default=None, description="What to do about changes made on Kapso.")

@@ -111,6 +111,7 @@ class Entry:
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
+    minify: bool = False
 
     @property
     def function_type(self) -> FunctionType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import KapsoSyncError, PlanChanged, UsageError
@@ -22,7 +22,7 @@ from kapso_sync.reconcile.planner import make_plan
 from kapso_sync.reconcile.ports import FunctionsApi, Source
 from kapso_sync.reconcile.telling import tell_failure, tell_plan, tell_report
 
-Build = Callable[[Snapshot, Memory], Desired]
+Build = Callable[[Snapshot, Memory], Awaitable[Desired]]
 """From files to functions; raises `InvalidSource` when nothing can be planned from them."""
 
 
@@ -80,7 +80,7 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
     snapshot = await parts.source.fetch()
     memory = parts.recall()
-    desired = parts.build(snapshot, memory)
+    desired = await parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
     plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
     guarded = guard(plan, parts.limits)

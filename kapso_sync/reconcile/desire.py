@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kapso_sync.build import Builder, imported_files
+from collections.abc import Callable
+
+from kapso_sync.build import Builder, Packages
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
@@ -13,31 +15,36 @@ from kapso_sync.reconcile.secretvalues import SecretValues
 class Desire:
     """Builds what git wants; keeps what it learned of unchanged files for the next time."""
 
-    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = (), secrets: SecretValues | None = None) -> None:
+    def __init__(
+        self,
+        builder: Builder,
+        notices: tuple[Notice, ...] = (),
+        packages: Callable[[Snapshot], Packages | None] = lambda _snapshot: None,
+        secrets: SecretValues | None = None,
+    ) -> None:
         """``notices`` are warnings about something else, which everyone who reads a plan should see as well.
 
-        Without ``secrets`` nobody needs their values.
+        ``packages`` returns where a snapshot's npm packages are, or None where its source has none. Without ``secrets`` nobody
+        needs their values.
         """
         self._builder = builder
         self._secrets = secrets
         self._notices = notices
+        self._packages = packages
         self._parsed: Parsed = {}
 
-    def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
+    async def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
         manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
-        functions, unusable = self._builder.build(manifest.entries, snapshot.files)
-        if self._secrets is not None:
-            functions, lacking = self._secrets.give(functions)
-            unusable = (*unusable, *lacking)
+        built = await self._builder.build(manifest.entries, snapshot.files, self._packages(snapshot))
+        functions, lacking = (built.functions, ()) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
-        used = imported_files(manifest.entries, snapshot.files)
         return Desired(
             source=snapshot.source,
             revision=snapshot.revision,
             functions=functions,
-            unusable=tuple(sorted((*unusable, *broken), key=lambda function: function.slug)),
-            notices=(*self._notices, *manifest.notices, *unlisted_files(snapshot, used)),
+            unusable=tuple(sorted((*built.unusable, *lacking, *broken), key=lambda function: function.slug)),
+            notices=(*self._notices, *manifest.notices, *built.notices, *unlisted_files(snapshot, built.used)),
             manifest_present=manifest.present,
             rollout=manifest.rollout,
         )

@@ -293,7 +293,7 @@ class _Planner:
                 slug=function.slug,
                 function_id=function_id,
                 file=function.file,
-                reasons=reasons,
+                reasons=(*reasons, *(problem.hint for problem in function.problems if problem.hint)),
                 remote_hash=remote_hash,
                 wanted="update" if remote else "create",
             )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import os
 import re
 import shlex
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
+from kapso_sync.process import run_process
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -69,33 +67,19 @@ class Git:
         """
         environment = self.environment(network=network)
         try:
-            process = await asyncio.create_subprocess_exec(
-                "git",
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                cwd=self._home,
-                start_new_session=True,
-            )
+            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=self._deadline)
         except FileNotFoundError as error:
             raise ConfigError(
                 "git is not installed, or not on PATH", hint="install git; reading a repository needs it"
             ) from error
-        try:
-            async with asyncio.timeout(self._deadline):
-                output, errors = await process.communicate()
         except TimeoutError:
             raise SourceUnavailable(
                 f"git {arguments[0]} did not end within {self._deadline:g} s",
                 hint="is the git server up? the next pass tries again",
             ) from None
-        finally:
-            await _end(process)
-        if process.returncode:
-            raise GitFailed(process.returncode, self._clean(errors))
-        return output[:OUTPUT_LIMIT].decode("utf-8", "replace")
+        if ended.status:
+            raise GitFailed(ended.status, self._clean(ended.errors))
+        return ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace")
 
     def environment(self, *, network: bool = False) -> dict[str, str]:
         """Return git's environment: nothing is inherited but PATH; credentials are in it only for the network."""
@@ -169,12 +153,3 @@ class Git:
         if password:
             text = text.replace(password, "[redacted]")
         return _USERINFO.sub("", text)[-600:]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave no process of the group behind: git's helpers outlive their parent, and hold its pipes open."""
-    pipes = (process.stdout, process.stderr)
-    if process.returncode is None or any(pipe is not None and not pipe.at_eof() for pipe in pipes):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()

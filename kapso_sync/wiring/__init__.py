@@ -1,8 +1,10 @@
 """Builds every object from Settings: the one place that knows them all.
 
-`session` builds what a sync or a plan needs.
+`session` builds what a sync or a plan needs, `building` what turns a source's files into functions, `reading` tells what a
+source says and what is wrong with it.
 """
 
+from kapso_sync.wiring.reading import Reading, read_source
 from kapso_sync.wiring.session import (
     Exceptions,
     Logging,
@@ -10,7 +12,15 @@ from kapso_sync.wiring.session import (
     find_state_folder,
     open_api,
     open_session,
-    read_desired,
 )
 
-__all__ = ["Exceptions", "Logging", "Session", "find_state_folder", "open_api", "open_session", "read_desired"]
+__all__ = [
+    "Exceptions",
+    "Logging",
+    "Reading",
+    "Session",
+    "find_state_folder",
+    "open_api",
+    "open_session",
+    "read_source",
+]

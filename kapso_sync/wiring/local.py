@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kapso_sync.api import parse_base_url
-from kapso_sync.build import Builder, target_for
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import UsageError
@@ -16,6 +15,8 @@ from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.desire import Desire
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, parse_source
+from kapso_sync.store.builds import BuildFolder
+from kapso_sync.wiring.building import make_desire
 from kapso_sync.wiring.session import Logging, Place, find_place
 
 
@@ -35,7 +36,7 @@ class Local:
 
     async def read(self) -> Desired:
         """Return what the folder says now; raises `KapsoSyncError`."""
-        return self._desire(await self._place.source.fetch(), Memory())
+        return await self._desire(await self._place.source.fetch(), Memory())
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call back after each burst of changes, until cancelled."""
@@ -58,4 +59,5 @@ async def open_local(settings: Settings, logging: Logging) -> Local:
         )
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     place = await find_place(settings, base_url, logging.emit, None)
-    return Local(place, Desire(Builder(target_for(base_url)), settings.notices), settings, logging)
+    builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
+    return Local(place, make_desire(settings, base_url, place.spec, builds), settings, logging)

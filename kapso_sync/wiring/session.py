@@ -17,12 +17,10 @@ import platformdirs
 
 from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
-from kapso_sync.build import Builder, target_for
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Desired
 from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import Memory
@@ -30,11 +28,9 @@ from kapso_sync.model.status import status_document
 from kapso_sync.reconcile.checks import CheckPace
 from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
 from kapso_sync.reconcile.deployments import Pace
-from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.ports import Source
-from kapso_sync.reconcile.secretvalues import SecretValues, keyed_digest
 from kapso_sync.reconcile.telling import tell_failure
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
@@ -42,7 +38,6 @@ from kapso_sync.sources import (
     Git,
     GitCredentials,
     GitSource,
-    SecretReader,
     SourceKind,
     SourceSpec,
     find_work_tree,
@@ -50,10 +45,12 @@ from kapso_sync.sources import (
     parse_source,
     remote_identity,
 )
+from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.lock import held
-from kapso_sync.store.secretkey import LENGTH, read_key
+from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
+from kapso_sync.wiring.building import make_desire, make_secret_values
 
 GIT_PATIENCE = 4
 """A git transfer may take so many times as long as an API request."""
@@ -202,7 +199,13 @@ async def open_session(
         key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
         parts = Parts(
             source=place.source,
-            build=Desire(Builder(target_for(base_url)), settings.notices, _secret_values(settings, logging, key)),
+            build=make_desire(
+                settings,
+                base_url,
+                place.spec,
+                BuildFolder(place.folder, clock.now(), writes=writes),
+                make_secret_values(settings, logging.redactor, key),
+            ),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
@@ -218,13 +221,6 @@ async def open_session(
             executor = Executor(api, store, clock, parts.emit, execution, logging.redactor.text)
             writing = Writing(executor, store, board or _board(clock, place, logging))
         yield Session(place, parts, writing)
-
-
-def _secret_values(settings: Settings, logging: Logging, key: bytes | None) -> SecretValues:
-    """Return where values of secrets come from. Without a key of the state folder nothing is known that could be compared."""
-    allowed = tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip())
-    reader = SecretReader(settings.variables, allowed, settings.secrets_dir, settings.credential_files, logging.redactor.add)
-    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)))
 
 
 def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:
@@ -251,16 +247,6 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Log
         pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
         settings=TransportSettings(deadline=settings.request_timeout, concurrency=settings.concurrency),
     )
-
-
-async def read_desired(settings: Settings, logging: Logging) -> Desired:
-    """Return what the source says, for the settings' API base; asks Kapso nothing."""
-    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    logging.redactor.add(settings.git_password())
-    with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
-        place = await find_place(settings, base_url, logging.emit, Path(git_home))
-        snapshot = await place.source.fetch()
-    return Desire(Builder(target_for(base_url)), settings.notices)(snapshot, Memory())
 
 
 @contextlib.asynccontextmanager

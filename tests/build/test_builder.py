@@ -1,81 +1,53 @@
-"""What goes up as it is, what is refused with a place, and what waits for a build."""
+"""What goes up as it is, and what is refused with every reason and its place."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.build import Builder, imported_files, target_for
 from kapso_sync.build.contract import Style, inspect
-from kapso_sync.errors import Location
+from kapso_sync.build.rules import GZIP_LIMIT, RAW_LIMIT, size_fault
+from kapso_sync.build.syntax import Grammar
 from kapso_sync.manifest import read_manifest
-from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
-from kapso_sync.model.functions import Json
+from kapso_sync.model.desired import Contract, DesiredFunction, UnusableFunction
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
+from tests.build.plain import MODULES, SCRIPTS, WRITTEN_BY_PEOPLE
+from tests.build.workbench import MODULE, SCRIPT, Workbench, bad, build, entry, good, needs_esbuild, source_files, where
 
-FUNCTIONS_BASE = "https://app.kapso.ai/api/v1"
-PLATFORM_BASE = "https://api.kapso.ai/platform/v1"
 EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
-SCRIPTS = [
-    "async function handler(request, env) { return new Response('x'); }",
-    "const handler = async (request, env) => new Response('x');",
-    "let handler = function (request) { return new Response('x') }",
-    "var handler = async request => new Response('x')",
-    "// export default nothing\nfunction handler(r) { return new Response(`export default ${r.url}`) }",
-    "/* module.exports = 1 */ function handler() { return new Response('require(1)'); }",
-    "const re = /export default [/]/; const half = 4 / 2 / 1;\nfunction handler() { return new Response(re.source) }",
-    "class A { static #n = 1; static { A.m = 2 } #p() {} has(o) { return #p in o } }\nfunction handler() { return new A() }",
-    "const n = 1_000n ** 2n; let a = null; a ??= n?.x?.[0]?.(1) ?? 2;\nfunction handler() { return a }",
-    "#!/usr/bin/env node\n'use strict'\nfunction handler() {}",
-    "const exports_ = {}; exports_.a = 1; function handler() {}",
-    "async function handler(r) { for await (const c of r.body) { if (c) continue } return tag`a${1}` }",
-    "const { a: { b = [1, 2] } = {}, ...rest } = {}; function handler(x, y,) { return { ...rest, async *[b]() {} } }",
-]
-MODULES = [
-    "export default { async fetch(request, env, ctx) { return new Response('x') } }",
-    "export default async function (request, env) { return new Response('x') }",
-    "export default (request) => new Response('x')",
-    "const worker = { fetch() {} }; export default worker",
-    "function handler() {}\nexport { handler as default }",
-    "function handler() {}\nexport default handler",
-    "export const helper = 1; export default class { fetch() {} }",
-]
 
-
-def build(
-    code: str | bytes, *, name: str = "greet.js", base: str = FUNCTIONS_BASE, contract: Contract = Contract.AUTO, **fields: Json
-) -> DesiredFunction | UnusableFunction:
-    content = code if isinstance(code, bytes) else code.encode()
-    entry = Entry("greet", name, Location("manifest.yaml", 3, 3), fields, contract)
-    good, bad = Builder(target_for(base)).build([entry], {name: SourceFile(name, content)})
-    return good[0] if good else bad[0]
-
-
-@pytest.mark.parametrize("code", SCRIPTS)
+@pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
 def test_script_style_goes_anywhere_byte_for_byte(code: str) -> None:
     """A top-level ``handler``, however it is declared, and whatever is said in strings and comments."""
-    for base in (FUNCTIONS_BASE, PLATFORM_BASE):
-        built = build(code, base=base)
-        assert isinstance(built, DesiredFunction), built
-        assert built.code == code
+    assert good(code, target=MODULE) == code
+    assert good(code, target=SCRIPT) == code
+
+
+@given(
+    st.lists(
+        st.sampled_from([*SCRIPTS[:4], "const a = 1;", "// é\n", "\r\n", "\t", ";", "function other() { return `\u2028` }"])
+    )
+    .map("\n".join)
+    .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1)
+)
+def test_any_plain_script_is_uploaded_as_it_stands(code: str) -> None:
+    """Whatever surrounds the one handler: the bytes are the author's."""
+    assert good(code, target=MODULE) == good(code, target=SCRIPT) == code
 
 
 @pytest.mark.parametrize("code", MODULES)
-def test_module_style_goes_where_it_is_taken_and_waits_elsewhere(code: str) -> None:
-    """Raw source is never sent to a base that would not run it."""
-    built = build(code)
-    assert isinstance(built, DesiredFunction), built
-    assert built.code == code
-    for held in (build(code, base=PLATFORM_BASE), build(code, contract=Contract.SCRIPT)):
-        assert isinstance(held, UnusableFunction)
-        assert held.blocked
-        assert "needs a build that is not available" in held.problems[0].message
+def test_module_style_goes_as_it_is_where_it_is_taken(code: str) -> None:
+    """Byte for byte to the base that documents it."""
+    assert good(code, target=MODULE) == code
 
 
 @pytest.mark.parametrize("code", [*SCRIPTS, *MODULES])
@@ -97,116 +69,182 @@ def test_what_is_taken_is_javascript(code: str, tmp_path: Path) -> None:
         ("", "no-handler", (1, 1)),
         ("function handlers() {}", "no-handler", (1, 1)),
         ("{ function handler() {} }", "no-handler", (1, 1)),
-        ("export function handler() {}", "named-export", (1, 17)),
-        ("const handler = 1;\nexport { handler };", "named-export", (2, 10)),
-        ("module.exports = { handler() {} }", "commonjs", (1, 1)),
-        ("exports.handler = () => {}", "commonjs", (1, 1)),
+        ("exports.helper = () => {}", "no-handler", (1, 1)),
+        ("module.exports = { helper() {} }", "no-handler", (1, 1)),
         ("const fs = require('fs');\nfunction handler() {}", "require", (1, 12)),
+        ("const é = 'é', fs = require('fs');\nfunction handler() {}", "require", (1, 21)),
         ("function* handler() {}", "generator", (1, 1)),
+        ("async function* go() {}\nexport default go", "generator", (1, 1)),
         ("export default async function* () {}", "generator", (1, 16)),
         ("function handler() {}\nvar handler = 1;", "two-handlers", (2, 5)),
         ("export default 1;\nexport default 2;", "two-handlers", (2, 1)),
+        ("export default 1;\nexport function handler() {}", "two-handlers", (1, 1)),
+        ("const x = await fetch('https://x.y');\nfunction handler() {}", "top-level-await", (1, 11)),
+        ("for await (const x of y) {}\nfunction handler() {}", "top-level-await", (1, 1)),
+        ("eval('function handler() {}')", "eval", (1, 1)),
+        ("const handler = new Function('request', 'return 1');", "eval", (1, 17)),
+        ("export default eval('(r) => r')", "eval", (1, 16)),
+        ("const name = 'x'; export default () => import(name)", "dynamic-import", (1, 40)),
     ],
 )
 def test_what_cannot_run_is_told_with_its_place(code: str, fault: str, place: tuple[int, int]) -> None:
-    """Line and column in the file, the line itself, and what to do."""
-    built = build(code)
-    assert isinstance(built, UnusableFunction)
-    assert not built.blocked
-    (problem,) = built.problems
-    assert problem.location is not None
-    assert (problem.code, problem.location.line, problem.location.column) == (fault, *place)
+    """Line and column, in characters, the line itself, and what to do."""
+    (problem,) = bad(code)
+    assert where(problem) == (fault, "greet.js", *place)
     assert problem.hint
+    assert problem.frame
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    """In the order of the file: nobody should mend a file five times."""
+    code = (
+        "import { a } from '../../etc/passwd';\nimport b from '/etc/passwd';\nimport c from 'https://example.com/c.js';\n"
+        "import d from './gone.js';\nconst fs = require('fs');\nawait fs;\nfunction* handler() {}\nvar handler;\n"
+    )
+    problems = bad({"greet.js": code})
+    assert [where(problem)[0] for problem in problems] == [
+        *("import-outside", "import-outside", "import-url", "unresolved-import", "require", "top-level-await"),
+        *("generator", "two-handlers"),
+    ]
+    assert [problem.location.line for problem in problems if problem.location] == list(range(1, 9))
+
+
+def test_the_frame_shows_the_line_and_points_at_the_place() -> None:
+    """Two lines before it, tabs and wide characters counted as a terminal shows them."""
+    (problem,) = bad("// one\n// two\n\tconst 字 = '日本'; require('x'); function handler() {}\n")
+    assert problem.frame == (
+        "   1 | // one\n"
+        "   2 | // two\n"
+        "   3 |  const 字 = '日本'; require('x'); function handler() {}\n"
+        "       " + " " * len(" const zz = 'zzzz'; ") + "^"
+    )
+    (problem,) = bad(f"const x = '{'y' * 5000}'; require('x'); function handler() {{}}")
+    assert problem.frame is not None
+    line, caret = problem.frame.splitlines()
+    assert line[caret.index("^") :].startswith("require('x')")
+    assert len(line) < 200
 
 
 @pytest.mark.parametrize(
-    ("code", "name", "said"),
+    ("code", "name", "warned"),
     [
-        ("export async function handler() {}", "greet.ts", "greet.ts:1:1"),
-        ("import { x } from './x.js';\nasync function handler() {}", "greet.js", "it imports `./x.js`"),
-        ("export { x } from 'pkg';\nexport default 1", "greet.js", "it imports `pkg`"),
-        ("async function handler() { await import('./late.js') }", "greet.js", "it imports `./late.js`"),
-        ("const handler = () => <div>hello</div>;", "greet.js", "it is JSX"),
-        ("const handler = () => <br/>;", "greet.js", "it is JSX"),
+        ("const KEY = 'sk_live_0123456789abcdef';\nfunction handler() { return 1 }", "greet.js", ("credential", 1, 14)),
+        ("function handler() {\n  return process.env.KEY;\n}", "greet.js", ("process-env", 2, 10)),
+        ("async function handler(request) {\n  await request.text();\n}", "greet.js", ("no-answer", 1, 16)),
+        ("function handler() { return [1].map(() => { return 1 }) && undefined }", "greet.js", None),
+        ("function handler() { function other() { return 1 } }", "greet.js", ("no-answer", 1, 10)),
+        ("const handler = async () => {};", "greet.js", ("no-answer", 1, 7)),
+        ("const handler = async () => new Response('x');", "greet.js", None),
+        ("function handler(a, b, c, d) { return 1 }", "greet.js", ("parameters", 1, 10)),
+        ("function handler(a, b, c) { return 1 }", "greet.js", None),
+        ("// process.env.KEY is no more\nfunction handler() { return 'process.env' }", "greet.js", None),
     ],
 )
-def test_what_needs_a_build_is_blocked(code: str, name: str, said: str) -> None:
-    """It waits, what runs stays, and it is no error of the author's."""
-    if name.endswith(".ts"):
-        code = "async function handler(request: Request): Promise<Response> { return new Response('x') }"
-    built = build(code, name=name)
-    assert isinstance(built, UnusableFunction)
-    assert built.blocked
-    assert said in str(built.problems[0])
+def test_what_surprises_is_a_warning_with_its_place(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
+    """It goes up all the same, byte for byte."""
+    made = Workbench().build({name: code}, name)
+    assert made.functions[0].code == code
+    told = [(n.code, n.location.line, n.location.column) for n in made.notices if n.location]
+    assert told == ([] if warned is None else [warned])
+    assert "sk_live" not in "".join(notice.message for notice in made.notices)
 
 
 def test_a_module_contract_needs_a_module() -> None:
-    """The manifest says one thing and the file another."""
-    built = build(SCRIPTS[0], contract=Contract.MODULE)
-    assert isinstance(built, UnusableFunction)
-    assert not built.blocked
-    assert "`contract: module`" in built.problems[0].message
+    """The manifest says one thing and the file another; or the settings do, and are named."""
+    (problem,) = bad(SCRIPTS[0], entry("greet.js", Contract.MODULE), MODULE)
+    assert problem.message == "the manifest asks for module style, and there is no `export default`"
+    made = Workbench(type(MODULE)(modules=True, contract=Contract.MODULE)).build({"greet.js": SCRIPTS[0]}, "greet.js")
+    assert made.unusable[0].problems[0].message.startswith("KAPSO_SYNC_CONTRACT asks for module style")
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"caf\xe9\n", "not-utf8"), (b"line\nwith \0", "binary")])
 def test_what_is_no_text_is_refused(content: bytes, code: str) -> None:
     """Binary or Latin-1: with the line."""
-    built = build(content)
-    assert isinstance(built, UnusableFunction)
-    assert built.problems[0].code == code
+    (problem,) = bad({"greet.js": content})
+    assert problem.code == code
 
 
 def test_supabase_functions_go_up_as_they_are() -> None:
-    """TypeScript too: Deno runs it, and there is no handler contract."""
-    code = "Deno.serve((r: Request) => new Response('x'))"
-    built = build(code, name="greet.ts", function_type="supabase_function")
-    assert isinstance(built, DesiredFunction)
-    assert built.code == code
+    """TypeScript too: Deno runs it, and there is no handler contract; one that serves nothing is a warning."""
+    listed = entry("greet.ts", function_type="supabase_function")
+    for code in ("Deno.serve((r: Request) => new Response('x'))", "import { serve } from 'https://x.y'; serve(() => 1)"):
+        made = Workbench().build({"greet.ts": code}, listed)
+        assert (made.functions[0].code, made.notices) == (code, ())
+    made = Workbench().build({"greet.ts": "const x: number = 1"}, listed)
+    assert made.functions[0].code == "const x: number = 1"
+    assert [notice.code for notice in made.notices] == ["no-server"]
 
 
-def test_windows_lines_and_a_byte_order_mark_go_up_untouched() -> None:
-    """Byte for byte means just that."""
-    code = "\ufeffasync function handler() {\r\n  return new Response('x');\r\n}\r\n"
-    built = build(code)
-    assert isinstance(built, DesiredFunction)
-    assert built.code == code
+def test_both_size_limits_are_named() -> None:
+    """Raw and compressed; what compresses well may be large."""
+    assert size_fault("x" * (GZIP_LIMIT + 1), "a.js") is None
+    fault = size_fault("x" * (RAW_LIMIT + 1), "a.js")
+    assert fault is not None
+    assert fault.message == "the code is 64.0 MiB; a Worker may have 64 MiB, and 10 MB compressed"
+    fault = size_fault(random.Random(1).randbytes(10_000_000).hex(), "a.js")
+    assert fault is not None
+    assert fault.message.startswith("the code is 19.1 MiB, 11.")
+    assert fault.message.endswith(" MB compressed; a Worker may have 64 MiB, and 10 MB compressed")
 
 
-def test_unchanged_files_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second pass over the same bytes costs nothing: it is remembered by content, so it also forgets what is gone."""
-    builder = Builder(target_for(FUNCTIONS_BASE))
-    entry = Entry("greet", "greet.js", Location("m", 1, 1))
-    files = {"greet.js": SourceFile("greet.js", SCRIPTS[0].encode())}
-    builder.build([entry], files)
-    first = dict(builder._shapes)
-    builder.build([entry], files)
-    assert all(builder._shapes[key] is shape for key, shape in first.items())
-    builder.build([], {})
-    assert not builder._shapes
-
-
+@needs_esbuild
 def test_the_examples_are_sound_in_both_styles() -> None:
-    """All six build for the base that takes modules; on the other one the two modules wait."""
-    files = {path.name: SourceFile(path.name, path.read_bytes()) for path in EXAMPLES.iterdir()}
+    """All of them, whichever base they go to."""
+    files = {
+        path.relative_to(EXAMPLES).as_posix(): SourceFile(path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
+        for path in EXAMPLES.rglob("*")
+        if path.is_file()
+    }
     entries = read_manifest(Snapshot("example", Revision("c0ffee"), files=files)).entries
-    good, bad = Builder(target_for(FUNCTIONS_BASE)).build(entries, files)
-    assert (len(good), bad) == (6, ())
-    good, bad = Builder(target_for(PLATFORM_BASE)).build(entries, files)
-    assert (len(good), {function.blocked for function in bad}) == (4, {True})
+    for target in (SCRIPT, MODULE):
+        made = asyncio.run(Workbench(target).builder.build(entries, files))
+        assert (len(made.functions), made.unusable, made.notices) == (len(entries), (), ())
 
 
 def test_imports_are_followed_to_know_what_is_used() -> None:
-    """Helpers of an entry are no strays; packages, missing files and ways out of the folder lead nowhere."""
+    """Helpers of an entry are no strays, and neither are types; packages, missing files and ways out lead nowhere."""
     texts = {
         "a.js": "import './lib/b.js'; import 'pkg'; export * from './c'; export default 1",
         "lib/b.js": "import '../d/index.js'; import '../../../etc/passwd'; import './gone.js'",
-        "c.ts": "import type { X } from './a.js'",
+        "c.ts": "import type { X } from './a.js'; import { Env } from './types'; export const c: Env = 1",
+        "types.d.ts": "export type Env = number",
         "d/index.js": "import '../a.js'",
         "other.js": "",
     }
-    files = {path: SourceFile(path, text.encode()) for path, text in texts.items()}
-    entry = Entry("a", "a.js", Location("m", 1, 1))
-    assert imported_files([entry], files) == {"a.js", "lib/b.js", "c.ts", "d/index.js"}
+    made = Workbench().build(texts, "a.js")
+    assert made.used == {"a.js", "lib/b.js", "c.ts", "d/index.js", "types.d.ts"}
+
+
+def test_unchanged_files_are_parsed_once() -> None:
+    """The second pass over the same bytes costs nothing: it is remembered by content, so it also forgets what is gone."""
+    bench = Workbench()
+    bench.build({"greet.js": SCRIPTS[0]}, "greet.js")
+    first = dict(bench.builder._shapes._known)
+    bench.build({"greet.js": SCRIPTS[0]}, "greet.js")
+    assert first
+    assert all(bench.builder._shapes._known[key] is shape for key, shape in first.items())
+    bench.build({})
+    assert not bench.builder._shapes._known
+
+
+async def test_checking_a_thousand_files_leaves_the_loop_its_turns() -> None:
+    """A health check is answered while code is checked."""
+    texts = {f"f{number}.js": f"// {number}\n" + SCRIPTS[0] * 1 + "\n//" + "x" * 2000 for number in range(1000)}
+    texts["large.js"] = SCRIPTS[0] + "\nconst x = [" + "1, " * 300_000 + "];"
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            gaps.append(time.monotonic() - before)
+
+    task = asyncio.create_task(beat())
+    made = await Workbench().builder.build([entry(path) for path in texts], source_files(texts))
+    task.cancel()
+    assert len(made.functions) == 1001
+    assert len(gaps) > 5
+    assert sorted(gaps)[-2] < 0.2  # the goal is 50 ms; another process of the machine may take its share
 
 
 @given(
@@ -215,7 +253,9 @@ def test_imports_are_followed_to_know_what_is_used() -> None:
 )
 def test_no_code_makes_the_inspection_raise(code: str) -> None:
     """Whatever is committed, it is either sound or has a place where it is not."""
-    for typescript in (False, True):
-        shape = inspect(code.encode("utf-8", "surrogatepass"), typescript=typescript)
-        assert (shape.error is None) or shape.style is Style.NONE
-    assert isinstance(build(code.encode("utf-8", "surrogatepass")), DesiredFunction | UnusableFunction)
+    for grammar in Grammar:
+        shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)
+        assert isinstance(shape.style, Style)
+    assert isinstance(
+        build({"greet.js": code.encode("utf-8", "surrogatepass")}, target=MODULE), DesiredFunction | UnusableFunction
+    )

@@ -67,9 +67,9 @@ def test_version_is_told_without_loading_anything_heavy() -> None:
 
 
 def test_the_examples_are_valid() -> None:
-    """All six functions that people start from pass."""
+    """All eight functions that people start from pass."""
     ran = kapso_sync("validate", str(EXAMPLES))
-    assert (ran.code, ran.out, ran.err) == (0, "Valid: 6 functions.\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, "Valid: 8 functions.\n", "")
 
 
 def test_validate_lists_every_problem_with_its_place(folder: Path) -> None:
@@ -231,8 +231,8 @@ def test_the_demo_shows_the_whole_loop() -> None:
     ran = kapso_sync("demo")
     assert ran.code == 0, ran.out
     for said in (
-        "6 created, 6 deployed.",
-        "6 in sync. 1 API call,",
+        "8 created, 8 deployed.",
+        "8 in sync. 1 API call,",
         "changed in git: code",
         "changed on Kapso: code",
         "invalid",

@@ -64,9 +64,12 @@ class Bench:
         return [event.name for event in self.events]
 
     def _parts(self, desired: Desired, store: StateStore | None) -> Parts:
+        async def build(_snapshot: Snapshot, _memory: Memory) -> Desired:
+            return desired
+
         return Parts(
             source=_Nothing(),
-            build=lambda _snapshot, _memory: desired,
+            build=build,
             api=self.api,
             recall=store.recall if store else lambda: read_memory(self.folder),
             policy=self.policy,

@@ -1,0 +1,52 @@
+"""The esbuild that builds: found when it is first needed, and asked for its version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kapso_sync.process import run_process
+from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
+
+PATIENCE = 10.0
+"""Seconds that `esbuild --version` may take."""
+
+
+@dataclass(slots=True)
+class Esbuild:
+    """Finds the program when it is first needed; a file that was asked for its version is not asked again."""
+
+    places: ToolPlaces
+    _versions: dict[tuple[str, int, int, int], str] = field(default_factory=dict)
+
+    async def find(self) -> Path:
+        """Return a program of the pinned version; raises `ToolMissing`."""
+        others: list[str] = []
+        for path in self.places.candidates():
+            version = await self._version(path)
+            if version == VERSION:
+                return path
+            others.append(f"{path} {f'is {version}' if version else 'does not run'}")
+        found = "; ".join(others) or "there is none"
+        raise ToolMissing(
+            f"esbuild {VERSION} is needed, and {found}",
+            f"`npm install --global --prefix {sys.prefix} esbuild@{VERSION}`, or KAPSO_SYNC_ESBUILD with the path of one",
+        )
+
+    async def _version(self, path: Path) -> str:
+        try:
+            key = _identity(path)
+            if key not in self._versions:
+                command = [str(path), "--version"]
+                ended = await run_process(command, environment={}, cwd=Path("/"), deadline=PATIENCE)
+                self._versions[key] = ended.output.decode("utf-8", "replace").strip()[:40] if ended.status == 0 else ""
+            return self._versions[key]
+        except (OSError, TimeoutError):
+            return ""
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    found = path.stat()
+    return os.path.realpath(path), found.st_mtime_ns, found.st_size, found.st_ino

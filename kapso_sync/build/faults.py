@@ -1,0 +1,54 @@
+"""What is wrong with code, or surprising in it: the words for each, and the lines that show where."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from kapso_sync.build.syntax import Place
+from kapso_sync.errors import Location, Problem
+
+CONTEXT = 2
+"""So many lines are shown before the one that is meant."""
+
+_SHOWN, _BEFORE = 160, 100
+"""Of a long line so many characters are shown, and at most so many of them before the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What keeps a file from being used, where, and what to do about it."""
+
+    code: str
+    message: str
+    file: str
+    place: Place
+    hint: str
+
+    def problem(self, content: bytes | None) -> Problem:
+        """Return it as people read it, with the lines around the place; ``content`` is the file's."""
+        frame = code_frame(content.decode("utf-8", "replace"), self.place) if content is not None else None
+        return Problem(self.code, self.message, Location(self.file, self.place.line, self.place.column), self.hint, frame)
+
+
+def code_frame(code: str, place: Place) -> str | None:
+    """Return the line of a place with a caret below it, after the lines before it; None where there is no such line."""
+    lines = code.split("\n")
+    if not 0 < place.line <= len(lines):
+        return None
+    skip = max(0, place.column - 1 - _BEFORE)
+    first = max(1, place.line - CONTEXT)
+    shown = [
+        f"{number:>4} | {_printable(lines[number - 1][skip:][:_SHOWN])}".rstrip() for number in range(first, place.line + 1)
+    ]
+    before = _printable(lines[place.line - 1][skip : place.column - 1])
+    return "\n".join([*shown, " " * (len("   1 | ") + _width(before)) + "^"])
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _width(text: str) -> int:
+    """Return how many columns a text takes on a terminal."""
+    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,259 @@
+"""What an entry is made of: every file that its imports reach, each inside the folder, and every import that leads nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from kapso_sync.build.contract import Import, Shape, inspect, value_names
+from kapso_sync.build.faults import Fault
+from kapso_sync.build.packages import Packages, is_built_in, package_name
+from kapso_sync.build.syntax import Grammar, Place
+from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+
+TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
+"""What is imported as a string."""
+
+RESOLVED = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".mts", ".cjs", ".cts", ".json")
+"""What an import may leave out, in the order of preference."""
+
+_WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".tsx",), ".mjs": (".mts",), ".cjs": (".cts",)}
+_TYPES = re.compile(r"\.d\.[cm]?ts$")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_LARGE = 64 * 1024
+"""A file above so many bytes is parsed in a thread: the loop must not wait for it."""
+
+_TURN = 0.02
+"""Seconds of work after which the loop gets its turn."""
+
+
+class Shapes:
+    """The shapes of files by content, so that what did not change is never parsed twice; what is gone is forgotten."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, Grammar], Shape] = {}
+        self._seen: dict[tuple[bytes, Grammar], Shape] = {}
+        self._since = 0.0
+
+    async def read(self, path: str, content: bytes) -> Shape:
+        """Return the shape of a file."""
+        key = (content, Grammar.of(path))
+        shape = self._seen.get(key) or self._known.get(key)
+        if shape is None:
+            if len(content) > _LARGE:
+                shape = await asyncio.to_thread(inspect, *key)
+            else:
+                await self.rest()
+                shape = inspect(*key)
+        self._seen[key] = shape
+        return shape
+
+    async def rest(self) -> None:
+        """Give the loop its turn, when the last one was a while ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._since > _TURN:
+            await asyncio.sleep(0)
+            self._since = asyncio.get_running_loop().time()
+
+    def turn(self) -> None:
+        """Forget what was not asked for since the last turn."""
+        self._known, self._seen = self._seen, {}
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the imports of one file lead; ``packages`` says where each package lies below the source's root."""
+
+    files: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    built_ins: tuple[Place, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """An entry's files, itself included, in order. ``types`` are files that matter to type checkers only."""
+
+    files: tuple[str, ...]
+    types: frozenset[str]
+    packages: tuple[str, ...]
+    built_ins: tuple[tuple[str, Place], ...]
+    faults: tuple[Fault, ...]
+
+
+@dataclass(slots=True)
+class _Resolving:
+    """The links of one file, as they are found."""
+
+    files: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    built_ins: list[Place] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def done(self) -> Links:
+        return Links(tuple(self.files), tuple(self.types), tuple(self.packages), tuple(self.built_ins), tuple(self.faults))
+
+
+class Graph:
+    """The imports of one snapshot. ``packages`` is None where the source has none: a git source."""
+
+    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: Packages | None) -> None:
+        self._files = files
+        self._shapes = shapes
+        self._packages = packages
+        self._links: dict[str, Links] = {}
+
+    async def closure(self, entry: str) -> Closure:
+        """Return everything that an entry reaches."""
+        reached: dict[str, Links] = {}
+        pending = [entry]
+        while pending:
+            path = pending.pop()
+            if path not in reached:
+                reached[path] = links = await self.links(path)
+                pending += links.files
+        order = sorted(reached)
+        return Closure(
+            files=tuple(order),
+            types=frozenset(path for links in reached.values() for path in links.types if path not in reached),
+            packages=tuple(sorted({found for links in reached.values() for found in links.packages})),
+            built_ins=tuple((path, place) for path in order for place in reached[path].built_ins),
+            faults=tuple(fault for path in order for fault in reached[path].faults),
+        )
+
+    async def links(self, path: str) -> Links:
+        """Return where the imports of one file lead."""
+        if path not in self._links:
+            content = self._files[path].content or b""
+            found = _Resolving()
+            if path.endswith(CODE_SUFFIXES):
+                for item in (await self._shapes.read(path, content)).imports:
+                    self._resolve(path, item, found)
+            self._links[path] = found.done()
+        return self._links[path]
+
+    def _resolve(self, path: str, item: Import, found: _Resolving) -> None:
+        specifier = item.specifier
+        if specifier is None:
+            text, hint = "`import(…)` names its file only at run time", 'name the file: `import("./file.js")`'
+            found.faults.append(Fault("dynamic-import", text, path, item.place, hint))
+        elif is_built_in(specifier) and not self._installed(path, specifier):
+            if not item.types:
+                found.built_ins.append(Place(item.place.line, item.place.column, specifier))
+        elif specifier == "." or specifier.startswith(("./", "../")) or specifier == "..":
+            self._relative(path, item, specifier, found)
+        else:
+            self._bare(path, item, specifier, found)
+
+    def _relative(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
+        base = _joined(path, specifier)
+        if base is None:
+            text, hint = f"`{specifier}` leads out of the functions folder", "move what it names into the folder"
+            found.faults.append(Fault("import-outside", text, path, item.place, hint))
+            return
+        target = next((name for name in _candidates(base) if name in self._files), None)
+        fault = self._unusable(path, item, specifier, target) if target is not None else None
+        if target is None:
+            if not self._only_types(path, item):
+                hint = self._close(base) or "add the file, or mend the path"
+                found.faults.append(Fault("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
+        elif fault is not None:
+            found.faults.append(fault)
+        elif item.types or (_TYPES.search(target) and target != base):
+            found.types.append(target)
+        else:
+            found.files.append(target)
+
+    def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Fault | None:
+        """Return what is wrong with a file that is there."""
+        file = self._files[target]
+        if file.content is None:
+            return Fault(
+                "import-unreadable", f"`{specifier}`: {target} {file.problem}", path, item.place, "it cannot be built in"
+            )
+        if target.rpartition("/")[2] == "package.json":
+            hint = "write what you need of it into the code: package.json would change how the code is built"
+            return Fault("import-package-json", f"`{specifier}` cannot be imported", path, item.place, hint)
+        if not target.endswith((*CODE_SUFFIXES, ".json", *TEXT_LOADED)):
+            hint = f"code, .json and {' '.join(TEXT_LOADED)} can be imported"
+            return Fault("import-kind", f"`{specifier}` is a kind of file that cannot be imported", path, item.place, hint)
+        return None
+
+    def _bare(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
+        folder = _folder(path)
+        at = self._packages.find(folder, specifier) if self._packages is not None and not _strange(specifier) else None
+        if at is not None:
+            if not item.types:
+                found.packages.append(at)
+        elif not self._only_types(path, item):
+            found.faults.append(self._missing(path, item, specifier))
+
+    def _missing(self, path: str, item: Import, specifier: str) -> Fault:
+        if specifier.startswith("/") or re.match(r"[A-Za-z]:[\\/]", specifier) or "\\" in specifier:
+            text, hint = f"`{specifier}` is no path inside the functions folder", "import by a path that starts with ./ or ../"
+            return Fault("import-outside", text, path, item.place, hint)
+        if _URL.match(specifier):
+            text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
+            return Fault("import-url", text, path, item.place, hint)
+        if self._packages is None:
+            text = f"`{specifier}` is an npm package, and a git source has no node_modules"
+            hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
+            return Fault("package-unavailable", text, path, item.place, hint)
+        name = package_name(specifier)
+        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
+        return Fault("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
+
+    def _installed(self, path: str, specifier: str) -> bool:
+        """Tell whether a package of a built-in's name is there, as it is for polyfills."""
+        return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
+
+    def _only_types(self, path: str, item: Import) -> bool:
+        """Tell whether an import vanishes in the build, because TypeScript uses it for types only."""
+        if item.types:
+            return True
+        grammar = Grammar.of(path)
+        if grammar is Grammar.JAVASCRIPT or not item.names:
+            return False
+        return item.names.isdisjoint(value_names(self._files[path].content or b"", grammar))
+
+    def _close(self, base: str) -> str | None:
+        near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)
+        return f"there is {near[0]}" if near else None
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _joined(importer: str, specifier: str) -> str | None:
+    """Return the path that a relative import names, or None where it leads out of the folder."""
+    parts = list(PurePosixPath(importer).parent.parts)
+    for part in specifier.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in (".", ""):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _candidates(base: str) -> list[str]:
+    """Return the files that an import may mean, in the bundler's order; declarations of types come last."""
+    stem, dot, ending = base.rpartition(".")
+    written = [f"{stem}{suffix}" for suffix in _WRITTEN_AS.get(f"{dot}{ending}", ())]
+    index = f"{base}/index" if base else "index"
+    declared = [f"{base}.d.ts", *([f"{stem}.d.ts"] if f"{dot}{ending}" in _WRITTEN_AS else ()), f"{index}.d.ts"]
+    return [base, *(base + suffix for suffix in RESOLVED), *written, *(index + suffix for suffix in RESOLVED), *declared]
+
+
+def _strange(specifier: str) -> bool:
+    """Tell whether a specifier cannot be the name of a package."""
+    parts = specifier.split("/")
+    return not specifier or specifier[0] in "/#." or ":" in specifier or "\\" in specifier or ".." in parts or "" in parts

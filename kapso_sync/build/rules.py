@@ -1,0 +1,118 @@
+"""The rules that code must keep, and what is worth a warning although it works."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+
+from kapso_sync.build.contract import Shape, Style
+from kapso_sync.build.faults import Fault
+from kapso_sync.build.graph import Closure
+from kapso_sync.build.syntax import Place
+from kapso_sync.errors import Location
+from kapso_sync.model.desired import Notice
+
+RAW_LIMIT = 64 * 1024 * 1024
+"""Largest code of a Worker, in bytes. Source: Cloudflare's limits of Workers, since September 2026."""
+
+GZIP_LIMIT = 10 * 1000 * 1000
+"""Largest code of a Worker once compressed, in bytes. Source: the same page, the limit of paid plans."""
+
+PARAMETERS = 3
+"""A handler gets the request, its environment, and a context."""
+
+SCRIPT_FORM = "declare it at the top level: `async function handler(request, env) { … }`"
+_WHOLE = Place(0, 0)
+
+
+def syntax_fault(shape: Shape, file: str) -> Fault | None:
+    """Return where the syntax breaks. What the parser finds after its first error it may have invented."""
+    if shape.error is None:
+        return None
+    near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
+    return Fault("syntax", f"syntax error{near}", file, shape.error, "the code cannot be parsed from here on")
+
+
+def entry_faults(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Fault]:
+    """Yield what is wrong with how a file presents its handler.
+
+    ``module``: module style was asked for, by whom ``asked`` says.
+    """
+    first = shape.handlers[0] if shape.handlers else Place(1, 1)
+    if shape.evaluated is not None:
+        text, hint = "the handler is made from text, and Workers run no `eval`", "write the code itself into the file"
+        yield Fault("eval", text, file, shape.evaluated, hint)
+    elif shape.style is Style.NONE:
+        yield Fault("no-handler", "there is no handler", file, Place(1, 1), SCRIPT_FORM)
+    if shape.generator is not None:
+        yield Fault("generator", "the handler is a generator", file, shape.generator, "drop the `*`")
+    if shape.also is not None or len(shape.handlers) > 1:
+        again = shape.handlers[-1] if shape.handlers else first
+        yield Fault("two-handlers", "there is more than one handler", file, again, "keep one of them")
+    if module and shape.style not in (Style.MODULE, Style.NONE):
+        text = f"{asked} module style, and there is no `export default`"
+        yield Fault("contract", text, file, Place(1, 1), "drop one of them")
+
+
+def file_faults(shape: Shape, file: str, *, script: bool) -> Iterator[Fault]:
+    """Yield what is wrong with any file that becomes part of a function; ``script``: it is to run in script style."""
+    hint = "write `import`, or drop it; Workers have the Web's own APIs"
+    for where in shape.requires:
+        yield Fault("require", "`require` does not work on Kapso", file, where, hint)
+    if script and shape.awaits is not None:
+        text = "`await` at the top level does not work in script style"
+        yield Fault("top-level-await", text, file, shape.awaits, "await inside of the handler")
+
+
+def built_in_faults(closure: Closure) -> Iterator[Fault]:
+    """Yield the imports of what the runtime has, which only a module can import."""
+    for file, where in closure.built_ins:
+        text = f"`{where.text}` is part of the runtime, and script style imports nothing"
+        yield Fault("built-in", text, file, where, "use the Web's own APIs, or `contract: module` where the API base takes it")
+
+
+def size_fault(code: str, file: str) -> Fault | None:
+    """Return that the code is too large to be uploaded, or None."""
+    raw = code.encode("utf-8", "surrogatepass")
+    # What is below the smaller limit needs no compression to be below it.
+    packed = len(gzip.compress(raw, 6, mtime=0)) if GZIP_LIMIT < len(raw) <= RAW_LIMIT else 0
+    if len(raw) <= RAW_LIMIT and packed <= GZIP_LIMIT:
+        return None
+    is_now = f"{len(raw) / 2**20:.1f} MiB" + (f", {packed / 1e6:.1f} MB compressed" if packed else "")
+    text = f"the code is {is_now}; a Worker may have 64 MiB, and 10 MB compressed"
+    return Fault("too-large", text, file, _WHOLE, "import less of it: what is not used is left out of a build")
+
+
+def notices(shape: Shape, file: str) -> Iterator[Notice]:
+    """Yield what works but surprises, in any file that becomes part of a function."""
+    for where in shape.credentials:
+        yield _notice("credential", "this looks like a credential: anyone who reads git has it; use a secret", file, where)
+    if shape.process_env is not None:
+        text = "`process.env` is empty on Kapso: secrets come as the handler's second parameter"
+        yield _notice("process-env", text, file, shape.process_env)
+
+
+def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]:
+    """Yield what works but surprises, in how a file handles requests."""
+    where = shape.handlers[0] if shape.handlers else Place(1, 1)
+    if shape.error is not None:
+        return
+    if shape.returns is False:
+        yield _notice("no-answer", "the handler never returns anything; it must return a `Response`", file, where)
+    if shape.parameters is not None and shape.parameters > PARAMETERS:
+        text = f"the handler has {shape.parameters} parameters, and gets {PARAMETERS}: request, env and ctx"
+        yield _notice("parameters", text, file, where)
+    for importer, place in closure.built_ins:
+        text = f"`{place.text}` is there only where the runtime's compatibility flags allow it"
+        yield _notice("built-in", text, importer, place)
+
+
+def deno_notice(shape: Shape, file: str) -> Notice | None:
+    """Warn of a `supabase_function` that serves nothing."""
+    if shape.deno or shape.error is not None:
+        return None
+    return _notice("no-server", "there is no `Deno.serve(…)`: nothing would answer", file, Place(1, 1))
+
+
+def _notice(code: str, message: str, file: str, where: Place) -> Notice:
+    return Notice(code, message, Location(file, where.line, where.column))

@@ -1,0 +1,47 @@
+"""The few options of a ``tsconfig.json`` that change what TypeScript means; everything else of it stays unread."""
+
+from __future__ import annotations
+
+import json
+
+from kapso_sync.build.faults import Fault
+from kapso_sync.build.syntax import Grammar, Place, first_error, member, nodes, parse, string_text
+
+NAME = "tsconfig.json"
+OPTIONS = (
+    "experimentalDecorators",
+    "jsx",
+    "jsxFactory",
+    "jsxFragmentFactory",
+    "jsxImportSource",
+    "target",
+    "useDefineForClassFields",
+    "verbatimModuleSyntax",
+)
+"""Options that are heeded. ``target`` decides only whether class fields are defined or assigned."""
+
+
+def read_options(content: bytes | None) -> tuple[str, Fault | None]:
+    """Return the options as JSON for esbuild, and what is wrong with the file; comments and trailing commas are no mistakes.
+
+    JavaScript's own grammar reads it, since every tsconfig is an expression of it.
+    """
+    if content is None:
+        return "{}", None
+    code = b"(" + content.removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n)"
+    root = parse(code, Grammar.JAVASCRIPT)
+    if root.has_error:
+        where = first_error(root, code)
+        place = Place(where.line, where.column - (where.line == 1))
+        return "{}", Fault("tsconfig", "syntax error", NAME, place, "TypeScript would not read it either")
+    whole = next(nodes(root, ("object",)), None)
+    options = member(whole, b"compilerOptions") if whole is not None else None
+    found: dict[str, object] = {}
+    for name in OPTIONS if options is not None and options.type == "object" else ():
+        value = member(options, name.encode()) if options is not None else None
+        text = string_text(value)
+        if value is not None and value.type in ("true", "false"):
+            found[name] = value.type == "true"
+        elif text is not None and text != b"preserve":
+            found[name] = text.decode("utf-8", "replace")
+    return json.dumps({"compilerOptions": found} if found else {}, sort_keys=True), None

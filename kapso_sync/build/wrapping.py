@@ -1,0 +1,58 @@
+"""The code around the code: what makes a module of a file that is none, and a script of a module."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from kapso_sync.build.contract import Form, Shape, Style
+
+_EXPORT = re.compile(r"export\s*\{\s*([^\s{}]+) as default\s*\};?\s*$")
+_CALLS = {
+    Form.FUNCTION: "{name}(request, env, ctx)",
+    Form.FETCH: "{name}.fetch(request, env, ctx)",
+    Form.CLASS: "new {name}(ctx, env).fetch(request)",
+    Form.UNCLEAR: 'typeof {name} === "function" ? {name}(request, env, ctx) : {name}.fetch(request, env, ctx)',
+}
+
+
+def appended(shape: Shape) -> str:
+    """Return what a file needs at its end, so that its handler can be imported from outside."""
+    if not shape.local:
+        return ""
+    return "\nmodule.exports = handler;\n" if shape.style is Style.COMMONJS else "\nexport { handler as default };\n"
+
+
+def wrapper(shape: Shape, file: str) -> str:
+    """Return a module whose default export is the file's handler; ``file`` is the path from the wrapper to it."""
+    source = json.dumps(file)
+    if shape.style is Style.COMMONJS:
+        return (
+            f"const file_exports = require({source});\n"
+            "const file_handler = file_exports.handler ?? file_exports.default ?? file_exports;\n"
+            "export { file_handler as default };\n"
+        )
+    name = "handler" if shape.style is Style.NAMED_EXPORT else "default"
+    return f"export {{ {name} as default }} from {source};\n"
+
+
+def finished(bundle: str, file: str, form: Form, *, script: bool) -> str:
+    """Return what is uploaded, of a bundle with one default export; raises ValueError for any other.
+
+    A script hides the bundle in a function, so that none of its names can meet one outside.
+    """
+    end = _EXPORT.search(bundle)
+    if end is None:
+        raise ValueError("the bundle has no default export")
+    source = "".join(char if char.isprintable() else "?" for char in file)
+    banner = f"// Built by kapso-sync from {source}: edit that file, not this.\n"
+    if not script:
+        return banner + bundle
+    body = bundle[: end.start()].rstrip("\n")
+    name = "built"
+    while re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body):
+        name += "_"
+    return (
+        f'{banner}const {name} = (() => {{\n"use strict";\n{body}\nreturn {end[1]};\n}})();\n'
+        f"async function handler(request, env, ctx) {{\n  return {_CALLS[form].format(name=name)};\n}}\n"
+    )

@@ -1,0 +1,44 @@
+"""What a build gave, and where it is kept: by content, so that what did not change is never built twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kapso_sync.model.desired import Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The code that a build gave. ``inputs`` are files outside the snapshot, below the source's root, with their sha256.
+
+    ``notices`` are the bundler's own warnings.
+    """
+
+    code: str = field(repr=False)
+    inputs: Sequence[tuple[str, str]] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+class BuildStore(Protocol):
+    """Builds that survive a restart. Losing them costs time, nothing else, so neither method ever raises."""
+
+    def get(self, key: str) -> Built | None:
+        """Return what was built for a key."""
+        ...
+
+    def put(self, key: str, built: Built) -> None:
+        """Keep what was built for a key."""
+        ...
+
+
+class NoBuilds:
+    """Keeps nothing."""
+
+    def get(self, key: str) -> Built | None:  # noqa: ARG002 - there is nothing to look for
+        """Return nothing."""
+        return None
+
+    def put(self, key: str, built: Built) -> None:
+        """Keep nothing."""

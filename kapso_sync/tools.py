@@ -1,0 +1,70 @@
+"""Where esbuild is looked for: the pinned version or none, and never a program that came with the functions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = "0.28.2"
+"""The one version that builds: another one may give other bytes for the same code. `package.json` says the same."""
+
+_MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+class ToolMissing(Exception):
+    """No esbuild can be used; ``message`` and ``hint`` are fit to be shown."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPlaces:
+    """Where esbuild is looked for: the path that a person named, our own copies, then the folders of PATH.
+
+    What lies below ``foreign`` is never run: whoever may push functions would run programs beside the API key. Our own copies
+    are as trustworthy as the program that asks.
+    """
+
+    named: Path | None
+    own: Sequence[Path]
+    path: Sequence[str]
+    foreign: Sequence[Path] = ()
+
+    def candidates(self) -> Iterator[Path]:
+        """Yield the programs that there are, the preferred one first; raises `ToolMissing` for a named one that is not."""
+        if self.named is not None:
+            if self._is_foreign(self.named) or not self.named.is_absolute():
+                hint = "name one that did not come with the functions, by its full path"
+                raise ToolMissing(
+                    f"KAPSO_SYNC_ESBUILD {self.named} is not run: it lies in the source, or is no full path", hint
+                )
+            yield self.named
+            return
+        yield from (path for path in self.own if path.is_file())
+        for folder in self.path:
+            found = Path(folder, "esbuild")
+            if found.is_absolute() and found.is_file() and not self._is_foreign(found):
+                yield found
+
+    def _is_foreign(self, path: Path) -> bool:
+        real, named = Path(os.path.realpath(path)), Path(os.path.abspath(path))  # noqa: PTH100 - the path as named, links and all
+        return any(real.is_relative_to(root) or named.is_relative_to(root) for root in self.foreign)
+
+
+def own_copies(package: Path, prefix: Path) -> tuple[Path, ...]:
+    """Return where our own copy is, in a checkout and in an installation; ``package`` is our package's folder."""
+    machine = _MACHINES.get(platform.machine().lower(), platform.machine().lower())
+    binary = Path("@esbuild", f"{sys.platform}-{machine}", "bin", "esbuild")
+    installed = prefix / "lib" / "node_modules"
+    return (
+        package.parent / "node_modules" / binary,
+        installed / binary,
+        installed / "esbuild" / "node_modules" / binary,
+    )

@@ -1,0 +1,77 @@
+"""From settings and a source to what builds its functions."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import kapso_sync
+from kapso_sync.build import Builder, Bundler, Esbuild, Packages, target_for
+from kapso_sync.model.builds import BuildStore
+from kapso_sync.model.source import Snapshot
+from kapso_sync.reconcile.desire import Desire
+from kapso_sync.reconcile.secretvalues import SecretValues, keyed_digest
+from kapso_sync.settings import Settings
+from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
+from kapso_sync.store.secretkey import LENGTH
+from kapso_sync.telemetry import Redactor
+from kapso_sync.tools import ToolPlaces, own_copies
+
+
+def make_desire(
+    settings: Settings, base_url: str, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
+) -> Desire:
+    """Return what turns a source's snapshots into what git wants; builds are kept in ``store``.
+
+    Without ``secret_values`` functions are left without the values of their secrets.
+    """
+    home = folder_of(spec)
+    esbuild = Esbuild(tool_places(settings.esbuild, home))
+    builder = Builder(target_for(base_url, settings.contract), Bundler(esbuild), store)
+    packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
+    return Desire(builder, settings.notices, packages, secret_values)
+
+
+def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None) -> SecretValues:
+    """Return where values of secrets come from; ``redactor`` learns each of them.
+
+    Without a key of the state folder nothing is known that their digests could be compared with.
+    """
+    reader = SecretReader(
+        environment=settings.variables,
+        allowed=tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip()),
+        folder=settings.secrets_dir,
+        ours=settings.credential_files,
+        on_value=redactor.add,
+    )
+    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)))
+
+
+def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:
+    """Return where esbuild is looked for; ``source`` is the folder that functions are read from, or None for a git source."""
+    foreign = []
+    if source is not None:
+        tree = find_work_tree(source)
+        for root in (source, *([tree.root] if tree is not None else [])):
+            foreign += [root.absolute(), Path(os.path.realpath(root))]
+    own = own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix))
+    return ToolPlaces(named, own, os.environ.get("PATH", os.defpath).split(os.pathsep), foreign)
+
+
+def folder_of(spec: SourceSpec) -> Path | None:
+    """Return the folder that a source is, or None for a git source."""
+    return Path(spec.location) if spec.kind is SourceKind.FOLDER else None
+
+
+def find_packages(spec: SourceSpec, snapshot: Snapshot) -> Packages | None:
+    """Return where a snapshot's npm packages are, up to the root of its work tree; None for a git source."""
+    folder = folder_of(spec)
+    if folder is None:
+        return None
+    home = Path(os.path.realpath(folder / snapshot.path))
+    tree = find_work_tree(folder)
+    roots = [Path(os.path.realpath(root)) for root in ([tree.root, folder] if tree is not None else [folder])]
+    return Packages(home, next((root for root in roots if home.is_relative_to(root)), home))

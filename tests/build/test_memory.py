@@ -1,0 +1,343 @@
+"""The same bytes for the same input, anywhere; nothing is built twice; and one that fails takes no other along."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.build import Packages
+from kapso_sync.model.builds import Built
+from kapso_sync.store.builds import KEPT, OLDEST, BuildFolder
+from kapso_sync.tools import VERSION, ToolPlaces
+from tests.build.workbench import ESBUILD, MODULE, OWN, SCRIPT, Workbench, entry, good, needs_esbuild, source_files
+from tests.process.test_process import is_gone
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LIB = {
+    "lib/a.ts": 'import { b } from "./b";\nexport const a = () => b() + "a";\n',
+    "lib/b.ts": 'import { c } from "./c";\nexport const b = () => c() + "b";\n',
+    "lib/c.ts": 'export const c = (): string => "c";\n',
+    "lib/alone.ts": "export const alone = (): number => 1;\n",
+}
+TEXTS = {
+    **LIB,
+    "first.ts": 'import { a } from "./lib/a";\nexport default () => new Response(a());\n',
+    "second.ts": 'import { b } from "./lib/b";\nexport default () => new Response(b());\n',
+    "third.ts": 'import { alone } from "./lib/alone";\nexport default () => new Response(String(alone()));\n',
+    "plain.js": "async function handler() { return new Response('x') }\n",
+}
+ENTRIES = ("first.ts", "second.ts", "third.ts", "plain.js")
+
+
+class Counted:
+    """An esbuild that notes each run, with the entries it was given."""
+
+    def __init__(self, folder: Path, before: str = "") -> None:
+        self.log = folder / "runs.log"
+        self.path = folder / "esbuild"
+        real = ESBUILD or Path("/nowhere")
+        self.path.write_text(f'#!/bin/sh\necho "$@" >> {self.log}\n{before}\nexec {real} "$@"\n', encoding="utf-8")
+        self.path.chmod(0o755)
+
+    @property
+    def places(self) -> ToolPlaces:
+        return ToolPlaces(self.path, (), [])
+
+    @property
+    def processes(self) -> int:
+        return len(self.log.read_text(encoding="utf-8").splitlines()) if self.log.exists() else 0
+
+
+def entries_of(counted: Counted) -> int:
+    """How many functions the last run built."""
+    last = counted.log.read_text(encoding="utf-8").splitlines()[-1]
+    return sum(word.startswith(".kapso-sync/") for word in last.split())
+
+
+@needs_esbuild
+def test_the_same_input_gives_the_same_bytes_alone_together_and_elsewhere(tmp_path: Path) -> None:
+    """Whatever else is built in the same run, and wherever the temporary folder is."""
+    together = {f.slug: f.code for f in Workbench().build(TEXTS, *ENTRIES).functions}
+    alone = {name.partition(".")[0]: good(TEXTS, name) for name in ENTRIES}
+    before = os.environ.get("TMPDIR")
+    other = tmp_path / "a place with spaces" / "deep" / "er"
+    other.mkdir(parents=True)
+    (tmp_path / "package.json").write_text('{"browser": {"./lib/c.ts": "./evil.ts"}, "sideEffects": false, "type": "module"}')
+    (tmp_path / "tsconfig.json").write_text('{"compilerOptions": {"experimentalDecorators": true, "jsx": "preserve"}}')
+    tempfile.tempdir = str(other)
+    try:
+        elsewhere = {f.slug: f.code for f in Workbench().build(TEXTS, *ENTRIES).functions}
+    finally:
+        tempfile.tempdir = before
+    assert together == alone == elsewhere
+    assert str(tmp_path) not in "".join(together.values())
+    assert "kapso-sync-build" not in "".join(together.values())
+
+
+@needs_esbuild
+def test_a_pass_without_news_starts_no_process(tmp_path: Path) -> None:
+    """Nor after a restart; what was built is found in the state folder."""
+    counted = Counted(tmp_path)
+    state = tmp_path / "state"
+    bench = Workbench(store=BuildFolder(state, NOW, writes=True), places=counted.places)
+    first = bench.build(TEXTS, *ENTRIES)
+    assert len(first.functions) == 4
+    assert (counted.processes, entries_of(counted)) == (2, 3)  # its version, and one build of everything
+    assert bench.build(TEXTS, *ENTRIES) == first
+    again = Workbench(store=BuildFolder(state, NOW, writes=False), places=counted.places)
+    assert again.build(TEXTS, *ENTRIES) == first
+    assert counted.processes == 2
+
+
+@needs_esbuild
+@pytest.mark.parametrize(
+    ("changed", "rebuilt"),
+    [("lib/c.ts", 2), ("lib/a.ts", 1), ("lib/alone.ts", 1), ("first.ts", 1), ("plain.js", 0), ("unused.ts", 0)],
+)
+def test_a_change_rebuilds_exactly_what_it_reaches(tmp_path: Path, changed: str, rebuilt: int) -> None:
+    """A shared module's dependants, however far away, and nobody else."""
+    counted = Counted(tmp_path)
+    bench = Workbench(places=counted.places)
+    bench.build(TEXTS, *ENTRIES)
+    before = counted.processes
+    after = {**TEXTS, changed: TEXTS.get(changed, "") + "\n// changed\n"}
+    assert len(bench.build(after, *ENTRIES).functions) == 4
+    assert counted.processes == before + (1 if rebuilt else 0)
+    assert entries_of(counted) == (rebuilt or 3)
+
+
+@needs_esbuild
+def test_what_only_types_see_rebuilds_nothing(tmp_path: Path) -> None:
+    """A declaration file is used, and is no part of the code."""
+    counted = Counted(tmp_path)
+    texts = {
+        "a.ts": "import { Env } from './kapso';\nexport default (_: Request, e: Env) => 1;",
+        "kapso.d.ts": "export type Env = 1",
+    }
+    bench = Workbench(places=counted.places)
+    assert bench.build(texts, "a.ts").used == {"a.ts", "kapso.d.ts"}
+    bench.build({**texts, "kapso.d.ts": "export type Env = 2"}, "a.ts")
+    assert counted.processes == 2
+
+
+@needs_esbuild
+def test_options_that_change_the_code_build_it_again(tmp_path: Path) -> None:
+    """tsconfig, style, minify: each has its own bytes."""
+    counted = Counted(tmp_path)
+    bench = Workbench(places=counted.places)
+    bench.build(TEXTS, "first.ts")
+    for texts, listed in (
+        ({**TEXTS, "tsconfig.json": '{"compilerOptions": {"useDefineForClassFields": false}}'}, entry("first.ts")),
+        (TEXTS, entry("first.ts", minify=True)),
+    ):
+        before = counted.processes
+        bench.build(texts, listed)
+        assert counted.processes == before + 1
+    assert good(TEXTS, "first.ts", SCRIPT) != good(TEXTS, "first.ts", MODULE)
+
+
+@needs_esbuild
+@pytest.mark.parametrize("broken", ["export default () => (;", "import './lib/bad.json'; export default () => 1"])
+def test_one_that_fails_takes_no_other_along(tmp_path: Path, broken: str) -> None:
+    """It is told with its file and place, and not tried again until it changes; the others are built."""
+    counted = Counted(tmp_path)
+    texts = {**TEXTS, "lib/bad.json": '{\n  "é": oops\n}', "broken.ts": broken}
+    bench = Workbench(places=counted.places)
+    made = bench.build(texts, *ENTRIES, "broken.ts")
+    assert [function.slug for function in made.functions] == ["first", "second", "third", "plain"]
+    (problem,) = made.unusable[0].problems
+    assert problem.location is not None
+    assert problem.frame is not None
+    assert (problem.location.file, problem.location.line) == (("lib/bad.json", 2) if "json" in broken else ("broken.ts", 1))
+    before = counted.processes
+    assert bench.build(texts, *ENTRIES, "broken.ts") == made
+    assert counted.processes == before
+
+
+@needs_esbuild
+def test_the_guilty_is_found_where_no_message_names_it(tmp_path: Path) -> None:
+    """A package that cannot be built is nobody's file: halving finds who imports it."""
+    broken = tmp_path / "node_modules" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "index.js").write_text("export const x = (;")
+    sound = tmp_path / "node_modules" / "sound"
+    sound.mkdir()
+    (sound / "index.js").write_text("export const x = 'sound';")
+    texts = {f"f{n}.ts": f"import {{ x }} from 'sound'; export default () => new Response(x + {n});" for n in range(9)}
+    texts["f4.ts"] = "import { x } from 'broken'; export default () => new Response(x);"
+    made = Workbench().build(texts, *texts, packages=Packages(tmp_path, tmp_path))
+    assert [function.slug for function in made.unusable] == ["f4"]
+    assert len(made.functions) == 8
+    (problem,) = made.unusable[0].problems
+    assert problem.location is not None
+    assert problem.location.file == "node_modules/broken/index.js"
+
+
+@needs_esbuild
+def test_a_build_that_never_ends_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    """At the deadline, group and all; it is told, and tried again at the next pass."""
+    child = tmp_path / "child.pid"
+    counted = Counted(tmp_path, f'case "$1" in --version) ;; *) sleep 600 & echo $! > {child}; wait;; esac')
+    bench = Workbench(places=counted.places, deadline=0.5)
+    made = bench.build(TEXTS, "first.ts")
+    (problem,) = made.unusable[0].problems
+    assert problem.message == "esbuild did not end within 0.5 s"
+    assert is_gone(int(child.read_text()))
+    before = counted.processes
+    bench.build(TEXTS, "first.ts")
+    assert counted.processes == before + 1
+
+
+def test_without_esbuild_only_what_needs_it_is_blocked(tmp_path: Path) -> None:
+    """It says how to get it, exactly; nobody's raw TypeScript is ever uploaded."""
+    made = Workbench(places=ToolPlaces(None, (), [])).build(TEXTS, *ENTRIES)
+    assert [function.slug for function in made.functions] == ["plain"]
+    assert [(function.slug, function.blocked) for function in made.unusable] == [
+        ("first", True),
+        ("second", True),
+        ("third", True),
+    ]
+    (problem,) = made.unusable[0].problems
+    assert problem.message == f"it is TypeScript: esbuild {VERSION} is needed, and there is none"
+    assert problem.hint == (
+        f"`npm install --global --prefix {sys.prefix} esbuild@{VERSION}`, or KAPSO_SYNC_ESBUILD with the path of one"
+    )
+
+
+def test_without_esbuild_broken_syntax_is_told_all_the_same() -> None:
+    """The place is known without it, and waiting for esbuild would mend nothing."""
+    texts = {"a.ts": "import './lib/b';\nexport default () => 1", "lib/b.ts": "export const b = (;\n"}
+    made = Workbench(places=ToolPlaces(None, (), [])).build(texts, "a.ts")
+    (problem,) = made.unusable[0].problems
+    assert (made.unusable[0].blocked, problem.code, str(problem.location)) == (False, "syntax", "lib/b.ts:1:16")
+
+
+def test_another_version_is_never_used(tmp_path: Path) -> None:
+    """Its bytes could differ; the message names what was found, and where."""
+    other = tmp_path / "esbuild"
+    other.write_text("#!/bin/sh\necho 0.1.0\n", encoding="utf-8")
+    other.chmod(0o755)
+    made = Workbench(places=ToolPlaces(None, (), [str(tmp_path)])).build(TEXTS, "first.ts")
+    assert f"and {other} is 0.1.0" in made.unusable[0].problems[0].message
+
+
+@needs_esbuild
+def test_the_search_order_is_named_own_path(tmp_path: Path) -> None:
+    """A named one is the only one that counts; without one, ours goes before PATH."""
+    assert ESBUILD is not None
+    counted = Counted(tmp_path)
+    assert len(Workbench(places=ToolPlaces(None, OWN, [str(tmp_path)])).build(TEXTS, "first.ts").functions) == 1
+    assert counted.processes == 0
+    assert len(Workbench(places=ToolPlaces(None, (), [str(tmp_path)])).build(TEXTS, "first.ts").functions) == 1
+    assert counted.processes == 2
+    named = Workbench(places=ToolPlaces(tmp_path / "nowhere", OWN, [str(tmp_path)])).build(TEXTS, "first.ts")
+    assert "does not run" in named.unusable[0].problems[0].message
+
+
+@needs_esbuild
+@pytest.mark.parametrize("how", ["named", "path", "linked", "relative"])
+def test_a_program_that_came_with_the_functions_is_never_run(tmp_path: Path, how: str) -> None:
+    """Not even for its version: whoever pushes would run programs beside the API key."""
+    source = tmp_path / "source"
+    (source / "node_modules" / ".bin").mkdir(parents=True)
+    counted = Counted(source / "node_modules" / ".bin")
+    link = tmp_path / "bin"
+    link.mkdir()
+    (link / "esbuild").symlink_to(counted.path)
+    places = {
+        "named": ToolPlaces(counted.path, (), [], [source]),
+        "path": ToolPlaces(None, (), [str(counted.path.parent)], [source]),
+        "linked": ToolPlaces(None, (), [str(link)], [source]),
+        "relative": ToolPlaces(None, (), [os.path.relpath(counted.path.parent), ".", ""], []),
+    }[how]
+    made = Workbench(places=places).build(TEXTS, "first.ts")
+    assert made.unusable[0].blocked
+    assert counted.processes == 0
+
+
+@needs_esbuild
+def test_esbuild_is_told_nothing_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no home, no path."""
+    monkeypatch.setenv("KAPSO_API_KEY", "sesame")
+    seen = tmp_path / "environment"
+    counted = Counted(tmp_path, f"/usr/bin/env > {seen}")
+    assert len(Workbench(places=counted.places).build(TEXTS, "first.ts").functions) == 1
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert names <= {"NODE_PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+
+
+class TestBuildFolder:
+    """What the state folder keeps."""
+
+    BUILT = Built("code é", (("node_modules/x/index.js", "abc"),), ())
+
+    def test_a_build_is_found_again_as_it_was(self, tmp_path: Path) -> None:
+        """For its owner's eyes only; warnings with their places too."""
+        from kapso_sync.errors import Location
+        from kapso_sync.model.desired import Notice
+
+        built = Built(
+            "code é", (("node_modules/x/index.js", "abc"),), (Notice("a", "b", Location("f", 1, 2)), Notice("c", "d"))
+        )
+        BuildFolder(tmp_path, NOW, writes=True).put("key", built)
+        assert BuildFolder(tmp_path, NOW, writes=False).get("key") == built
+        assert stat.S_IMODE((tmp_path / "builds" / "key.json").stat().st_mode) == 0o600
+
+    def test_a_reader_writes_nothing(self, tmp_path: Path) -> None:
+        """`plan` leaves no trace."""
+        BuildFolder(tmp_path, NOW, writes=False).put("key", self.BUILT)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "damage", ["", "{", '{"code": 1}', "null", '{"code": "x", "sha256": "y", "inputs": [], "notices": []}']
+    )
+    def test_a_damaged_file_counts_as_not_there(self, tmp_path: Path, damage: str) -> None:
+        """Torn or changed: it is built again."""
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        folder.put("key", self.BUILT)
+        (tmp_path / "builds" / "key.json").write_text(damage)
+        assert folder.get("key") is None
+        assert folder.get("other") is None
+
+    def test_old_and_surplus_builds_go(self, tmp_path: Path) -> None:
+        """The ones that were not used for longest; what an interrupted write left goes as well."""
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        for number in range(KEPT + 3):
+            folder.put(f"k{number}", Built("x"))
+            os.utime(tmp_path / "builds" / f"k{number}.json", (NOW.timestamp() - number,) * 2)
+        (tmp_path / "builds" / "k.1.part").write_text("")
+        BuildFolder(tmp_path, NOW, writes=True)
+        kept = {path.name for path in (tmp_path / "builds").iterdir()}
+        assert len(kept) == KEPT
+        assert f"k{KEPT}.json" not in kept
+        BuildFolder(tmp_path, NOW + OLDEST + timedelta(days=1), writes=True)
+        assert not list((tmp_path / "builds").iterdir())
+
+    def test_a_folder_that_cannot_be_written_does_no_harm(self, tmp_path: Path) -> None:
+        """Then everything is built again, that is all."""
+        (tmp_path / "builds").write_text("a file where the folder should be")
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        folder.put("key", self.BUILT)
+        assert folder.get("key") is None
+
+
+@needs_esbuild
+async def test_a_pass_that_is_cut_off_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No process and no stage."""
+    counted = Counted(tmp_path, 'case "$1" in --version) ;; *) sleep 600;; esac')
+    bench = Workbench(places=counted.places)
+    before = set(Path(tempfile.gettempdir()).glob("kapso-sync-build-*"))
+    task = asyncio.create_task(bench.builder.build([entry("first.ts")], source_files(TEXTS)))
+    while counted.processes < 2:  # noqa: ASYNC110 - another process writes that log
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert set(Path(tempfile.gettempdir()).glob("kapso-sync-build-*")) <= before

@@ -1,0 +1,254 @@
+"""npm packages, and everything hostile that can lie in a folder: nothing outside is read, nothing is run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.build import Packages
+from kapso_sync.model.events import Event
+from kapso_sync.sources import FolderSource
+from tests.build.workbench import MODULE, SCRIPT, Workbench, answers, bad, entry, good, needs_esbuild, needs_node
+
+SECRET = "TOP-SECRET-OF-THIS-MACHINE"
+
+
+def package(folder: Path, name: str, code: str, **about: object) -> Path:
+    """Install a package."""
+    home = folder / "node_modules" / name
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "package.json").write_text(json.dumps({"name": name, "version": "1.0.0", "main": "main.js", **about}))
+    (home / "main.js").write_text(code)
+    return home
+
+
+@needs_esbuild
+@needs_node
+@pytest.mark.parametrize("target", [SCRIPT, MODULE])
+def test_packages_of_the_repository_are_bundled(tmp_path: Path, target: object) -> None:
+    """ESM and CommonJS, with their own dependencies, from the folder's or a parent's node_modules; paths stay relative."""
+    home = tmp_path / "services" / "functions"
+    home.mkdir(parents=True)
+    package(tmp_path, "@scope/root", "exports.root = () => 'root+' + require('inner').inner;")
+    package(tmp_path, "inner", "exports.inner = 'inner';")
+    package(home, "near", "export const near = () => 'near'; export const unused = 'not wanted';")
+    text = (
+        "import { root } from '@scope/root';\nimport { near } from 'near';\n"
+        "export default () => new Response([root(), near()].join());"
+    )
+    code = good({"a.ts": text}, "a.ts", target, Packages(home, tmp_path))  # type: ignore[arg-type]
+    assert answers([code], target) == [(200, "root+inner,near")]  # type: ignore[arg-type]
+    assert "// node_modules/near/main.js" in code
+    assert "../../node_modules/@scope/root/main.js" in code
+    assert str(tmp_path) not in code
+    assert "not wanted" not in code
+
+
+@needs_esbuild
+def test_a_package_gives_the_same_bytes_on_another_path(tmp_path: Path) -> None:
+    """Whatever the path of the repository, and whatever the temporary folder."""
+    codes = []
+    for name in ("here", "over there/deeper"):
+        root = tmp_path / name
+        package(root, "thing", "export const thing = { name: 'thing' };")
+        codes.append(
+            good({"a.ts": "import { thing } from 'thing'; export default () => thing"}, "a.ts", packages=Packages(root, root))
+        )
+    assert codes[0] == codes[1]
+
+
+@needs_esbuild
+def test_a_package_that_changed_is_built_in_anew(tmp_path: Path) -> None:
+    """`npm install` changes no file of git: the hashes of what went in are looked at."""
+    package(tmp_path, "thing", "export const thing = 'before';")
+    other = package(tmp_path, "thing", "export const thing = 'before';") / "other.js"
+    other.write_text("export const thing = 'elsewhere';")
+    bench, packages = Workbench(), Packages(tmp_path, tmp_path)
+    texts = {"a.ts": "import { thing } from 'thing'; export default () => thing"}
+    assert '"before"' in bench.build(texts, "a.ts", packages=packages).functions[0].code
+    package(tmp_path, "thing", "export const thing = 'after';")
+    assert '"after"' in bench.build(texts, "a.ts", packages=packages).functions[0].code
+    package(tmp_path, "thing", "export const thing = 'after';", main="other.js")
+    assert '"elsewhere"' in bench.build(texts, "a.ts", packages=packages).functions[0].code
+
+
+@needs_esbuild
+@needs_node
+def test_packages_of_pnpm_are_found(tmp_path: Path) -> None:
+    """Links into a store inside of node_modules."""
+    store = tmp_path / "node_modules" / ".pnpm"
+    package(store / "outer@1.0.0", "outer", "exports.outer = 'outer+' + require('inner').inner;")
+    package(store / "inner@1.0.0", "inner", "exports.inner = 'inner';")
+    (store / "node_modules").mkdir()
+    (store / "node_modules" / "inner").symlink_to(store / "inner@1.0.0" / "node_modules" / "inner")
+    (tmp_path / "node_modules" / "outer").symlink_to(store / "outer@1.0.0" / "node_modules" / "outer")
+    text = "import { outer } from 'outer'; export default () => new Response(outer)"
+    assert answers([good({"a.ts": text}, "a.ts", packages=Packages(tmp_path, tmp_path))], SCRIPT) == [(200, "outer+inner")]
+
+
+def test_a_package_is_missing_or_cannot_be(tmp_path: Path) -> None:
+    """Not installed, and a git source: two messages, each with what to do."""
+    text = {"a.ts": "import { z } from 'zod/v4';\nexport default () => z"}
+    (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
+    assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
+    assert "`npm install zod`" in (problem.hint or "")
+    (problem,) = bad(text, "a.ts")
+    assert (problem.code, str(problem.location)) == ("package-unavailable", "a.ts:1:19")
+    assert "has no node_modules" in problem.message
+
+
+@needs_esbuild
+def test_imports_of_types_need_no_package() -> None:
+    """Even without the word `type`: TypeScript drops what is used as a type only, and so do we."""
+    text = (
+        "import { ExportedHandler as H } from '@cloudflare/workers-types';\nimport type Stripe from 'stripe';\n"
+        "import { Order } from './types';\nimport * as S from 'schema';\n"
+        "export default { fetch: (_: Request, o: Order, s: S.Any) => new Response('x') } satisfies H<Stripe.Event>;"
+    )
+    assert "import" not in good({"a.ts": text, "types.d.ts": ""}, "a.ts")
+    (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts")
+    assert problem.code == "package-unavailable"
+
+
+@needs_esbuild
+def test_what_the_runtime_has_is_external_in_modules_and_refused_in_scripts(tmp_path: Path) -> None:
+    """With a warning; a package of the same name goes before it."""
+    text = (
+        "import { Buffer } from 'node:buffer';\nimport { EventEmitter as E } from 'events';\nexport default () => [Buffer, E]"
+    )
+    made = Workbench(MODULE).build({"a.js": text}, "a.js")
+    assert 'from "node:buffer"' in made.functions[0].code
+    assert [(n.code, n.location and n.location.line) for n in made.notices] == [("built-in", 1), ("built-in", 2)]
+    assert [problem.code for problem in bad({"a.js": text}, "a.js")] == ["built-in", "built-in"]
+    package(tmp_path, "events", "export class EventEmitter {}")
+    code = good({"a.js": text.replace("Buffer", "x")}, "a.js", MODULE, Packages(tmp_path, tmp_path))
+    assert 'from "events"' not in code
+    package(tmp_path, "needs-node", "import fs from 'node:fs'; export const x = fs;")
+    text = "import { x } from 'needs-node'; export default () => x"
+    (problem,) = bad({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path))
+    assert "`node:fs`, which script style cannot" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("specifier", "code"),
+    [
+        ("../../../etc/passwd", "import-outside"),
+        ("../outside.json", "import-outside"),
+        ("./lib/../../outside.json", "import-outside"),
+        ("/etc/passwd", "import-outside"),
+        ("C:\\\\Windows\\\\x.js", "import-outside"),
+        ("file:///etc/passwd", "import-url"),
+        ("https://example.com/x.js", "import-url"),
+        ("//example.com/x.js", "import-outside"),
+        ("data:text/javascript,export default 1", "import-url"),
+        ("#internal", "package-missing"),
+        ("@/lib/x", "package-missing"),
+        ("pkg/../../../outside", "package-missing"),
+        ("..", "import-outside"),
+        ("./", "unresolved-import"),
+        ("./package.json", "import-package-json"),
+        ("./data.yaml", "import-kind"),
+        ("./large.json", "import-unreadable"),
+    ],
+)
+def test_no_import_leads_out_of_the_folder(tmp_path: Path, specifier: str, code: str) -> None:
+    """By no road that a specifier can take."""
+    (tmp_path / "outside.json").write_text(json.dumps(SECRET))
+    home = tmp_path / "functions"
+    home.mkdir()
+    (home / "a.js").write_text(f'import x from "{specifier}";\nexport default () => x;\n')
+    (home / "package.json").write_text('{"browser": {"./a.js": "../outside.json"}}')
+    (home / "data.yaml").write_text("x: 1")
+    with (home / "large.json").open("wb") as file:
+        file.truncate(50 * 1024 * 1024)
+    (problem,) = read_and_fail(home)
+    assert problem == (code, 1, 15)
+
+
+def read_and_fail(home: Path) -> list[tuple[str, int, int]]:
+    """Read a folder as the source does, build `a.js` of it, and return what is wrong."""
+    events: list[Event] = []
+    snapshot = asyncio.run(FolderSource(home, None, work_tree=False, listener=events.append).fetch())
+    made = asyncio.run(Workbench(MODULE).builder.build([entry("a.js")], snapshot.files, Packages(home, home)))
+    problems = made.unusable[0].problems
+    return [(p.code, p.location.line, p.location.column) for p in problems if p.location]
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """A file, and a folder that looks like a package."""
+    home = tmp_path / "functions"
+    (home / "node_modules").mkdir(parents=True)
+    (tmp_path / "outside.js").write_text(f"export default '{SECRET}'")
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "index.js").write_text(f"export default '{SECRET}'")
+    (home / "link.js").symlink_to(tmp_path / "outside.js")
+    (home / "node_modules" / "pkg").symlink_to(tmp_path / "pkg")
+    (home / "a.js").write_text("import x from './link.js';\nimport y from 'pkg';\nexport default () => [x, y];\n")
+    assert read_and_fail(home) == [("import-unreadable", 1, 15), ("package-missing", 2, 15)]
+
+
+def test_node_modules_that_lead_out_of_the_repository_are_none(tmp_path: Path) -> None:
+    """A link to the whole disk is no place for packages."""
+    home = tmp_path / "functions"
+    home.mkdir()
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "index.js").write_text(f"export default '{SECRET}'")
+    (home / "node_modules").symlink_to(tmp_path)
+    (home / "a.js").write_text("import y from 'pkg';\nexport default () => y;\n")
+    assert read_and_fail(home) == [("package-missing", 1, 15)]
+
+
+@needs_esbuild
+@pytest.mark.parametrize(
+    "road",
+    ["import './link.js'", "import '../../../outside.js'", "import 'beyond'"],
+)
+def test_a_package_that_leads_out_is_refused(tmp_path: Path, road: str) -> None:
+    """Whatever its own code names: what was read is looked at after the build, by real paths."""
+    root = tmp_path / "repository"
+    (tmp_path / "outside.js").write_text(f"console.log('{SECRET}')")
+    (tmp_path / "node_modules" / "beyond").mkdir(parents=True)
+    (tmp_path / "node_modules" / "beyond" / "index.js").write_text(f"console.log('{SECRET}')")
+    home = package(root, "evil", f"{road}; export const x = 1;")
+    (home / "link.js").symlink_to(tmp_path / "outside.js")
+    (problem,) = bad({"a.js": "import { x } from 'evil'; export default () => x"}, "a.js", MODULE, Packages(root, root))
+    assert problem.code in ("import-outside", "build")
+    assert SECRET not in str(problem)
+    assert SECRET not in (problem.frame or "")
+
+
+@needs_esbuild
+def test_nothing_that_lies_about_is_run_or_heeded(tmp_path: Path) -> None:
+    """Configurations, plugins, scripts of package.json, programs: all of them stay files."""
+    trap = tmp_path / "trap"
+    bite = f"require('fs').writeFileSync({str(trap)!r}, 'bitten');"
+    home = tmp_path / "functions"
+    home.mkdir()
+    package(
+        home, "thing", "export const thing = 'thing';", scripts={"install": f"touch {trap}", "postinstall": f"touch {trap}"}
+    )
+    for name in ("esbuild.config.js", "esbuild.config.mjs", "plugin.js", "babel.config.js", "postcss.config.js", ".pnp.cjs"):
+        (home / name).write_text(bite)
+    (home / "package.json").write_text(
+        json.dumps({"scripts": {"build": f"touch {trap}"}, "browser": {"./a.ts": "./plugin.js"}, "sideEffects": False})
+    )
+    (tmp_path / "tsconfig.json").write_text('{"compilerOptions": {"paths": {"thing": ["./functions/plugin.js"]}}}')
+    (home / "tsconfig.json").write_text(
+        '{"extends": "../../etc/passwd", "compilerOptions": {"paths": {"thing": ["./plugin.js"]}, "plugins": [{"name": "x"}]}}'
+    )
+    (home / "a.ts").write_text("import { thing } from 'thing';\nexport default () => new Response(thing);\n")
+    snapshot = asyncio.run(FolderSource(home, None, work_tree=False, listener=lambda _: None).fetch())
+    made = asyncio.run(Workbench().builder.build([entry("a.ts")], snapshot.files, Packages(home, home)))
+    assert 'var thing = "thing";' in made.functions[0].code
+    assert "writeFileSync" not in made.functions[0].code
+    assert not trap.exists()
+
+
+@needs_esbuild
+def test_names_that_look_like_flags_are_names() -> None:
+    """`--outfile=x.js`, an equals sign, a star: files may be called so."""
+    for name in ("--outfile=x.ts", "a=b.ts", "sp ace.ts", "ünï.ts", 'quo"te.ts'):
+        assert "new Response" in good({name: "export default () => new Response('x' as string)"}, name)

@@ -1,0 +1,166 @@
+"""``validate``: everything that is wrong, for people, for programs and for GitHub; and types, for whoever asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inline_snapshot import snapshot
+
+from tests.build.workbench import needs_esbuild
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served
+
+FAULTY = "import x from '../outside.js';\nconst key = 'sk_live_0123456789abcdef';\nfunction* handler(request) {}\n"
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """A repository whose functions folder lies two folders deep."""
+    folder = tmp_path / "apps" / "100%, flows"
+    write_functions(folder, {"broken": FAULTY, "greet": answering("x")})
+    git(tmp_path, "init", "--quiet")
+    return folder
+
+
+def test_everything_is_told_to_people_at_once(faulty: Path) -> None:
+    """Place, line, caret, and what to do; warnings after the errors."""
+    ran = kapso_sync("validate", str(faulty))
+    assert (ran.code, ran.out) == (65, "2 problems found.\n")
+    assert ran.err == snapshot("""\
+error: broken.js:1:15: `../outside.js` leads out of the functions folder
+     1 | import x from '../outside.js';
+                       ^
+hint: move what it names into the folder
+error: broken.js:3:1: the handler is a generator
+     1 | import x from '../outside.js';
+     2 | const key = 'sk_live_0123456789abcdef';
+     3 | function* handler(request) {}
+         ^
+hint: drop the `*`
+warning: broken.js:2:14: this looks like a credential: anyone who reads git has it; use a secret
+warning: broken.js:3:11: the handler never returns anything; it must return a `Response`
+""")
+
+
+def test_programs_get_the_same_with_places(faulty: Path) -> None:
+    """Problems and warnings alike carry file, line and column."""
+    document = kapso_sync("validate", str(faulty), "--json").document
+    assert document["valid"] is False
+    assert [(p["code"], p["file"], p["line"], p["column"]) for p in document["problems"]] == [
+        ("import-outside", "broken.js", 1, 15),
+        ("generator", "broken.js", 3, 1),
+    ]
+    assert [(w["code"], w["file"], w["line"]) for w in document["warnings"]] == [
+        ("credential", "broken.js", 2),
+        ("no-answer", "broken.js", 3),
+    ]
+
+
+def test_github_gets_annotations(faulty: Path) -> None:
+    """Relative to the root of the repository, with what means something to GitHub escaped."""
+    ran = kapso_sync("validate", str(faulty), "--github")
+    assert ran.code == 65
+    assert ran.err == ""
+    assert ran.out == snapshot("""\
+::error file=apps/100%25%2C flows/broken.js,line=1,col=15,title=import-outside::`../outside.js` leads out of the functions folder%0Ahint: move what it names into the folder
+::error file=apps/100%25%2C flows/broken.js,line=3,col=1,title=generator::the handler is a generator%0Ahint: drop the `*`
+::warning file=apps/100%25%2C flows/broken.js,line=2,col=14,title=credential::this looks like a credential: anyone who reads git has it; use a secret
+::warning file=apps/100%25%2C flows/broken.js,line=3,col=11,title=no-answer::the handler never returns anything; it must return a `Response`
+2 problems found.
+""")  # noqa: E501 - an annotation is one line
+
+
+def test_a_broken_manifest_is_annotated_too(faulty: Path) -> None:
+    """Nothing else can be told then."""
+    (faulty / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:\n    fil: x.js\n")
+    ran = kapso_sync("validate", str(faulty), "--github")
+    assert ran.out.startswith("::error file=apps/100%25%2C flows/manifest.yaml,line=4,col=5,title=unknown-key::")
+
+
+def test_one_form_at_a_time(faulty: Path) -> None:
+    """--json and --github contradict each other."""
+    assert kapso_sync("validate", str(faulty), "--json", "--github").code == 64
+
+
+@needs_esbuild
+def test_types_are_checked_by_the_repositorys_own_compiler_when_asked(tmp_path: Path) -> None:
+    """Its findings become problems; it gets no key, and runs for no other command, nor without the flag."""
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": answering("x")})
+    (folder / "sum.ts").write_text("export default () => {\n  const sum: string = 1;\n  return new Response(sum);\n};\n")
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  sum:\n  greet:\n")
+    git(tmp_path, "init", "--quiet")
+    ran = kapso_sync("validate", str(folder), "--types")
+    assert (ran.code, ran.err) == (0, "warning: types are not checked: TypeScript is not installed in the repository\n")
+    tsc = tmp_path / "node_modules" / ".bin" / "tsc"
+    tsc.parent.mkdir(parents=True)
+    tsc.write_text(
+        f"#!/bin/sh\nenv >> {tmp_path / 'ran'}\n"
+        "echo \"sum.ts(2,9): error TS2322: Type 'number' is not assignable to type 'string'.\"; exit 2\n"
+    )
+    tsc.chmod(0o755)
+    ran = kapso_sync("validate", str(folder), "--types")
+    assert ran.err == "warning: types are not checked: there is no tsconfig.json\n"
+    (folder / "tsconfig.json").write_text("{}")
+    assert kapso_sync("validate", str(folder)).code == 0
+    assert not (tmp_path / "ran").exists()
+    ran = kapso_sync("validate", str(folder), "--types", environment={"KAPSO_API_KEY": "sesame"})
+    assert ran.code == 65
+    assert ran.err == snapshot("""\
+error: sum.ts:2:9: Type 'number' is not assignable to type 'string'. (TS2322)
+     1 | export default () => {
+     2 |   const sum: string = 1;
+                 ^
+hint: the types do not fit
+""")
+    assert "sesame" not in (tmp_path / "ran").read_text()
+    tsc.write_text("#!/bin/sh\necho 'out of memory' >&2; exit 134\n")
+    ran = kapso_sync("validate", str(folder), "--types")
+    assert "error: tsc ended with 134: out of memory" in ran.err
+
+
+def test_a_git_source_has_no_compiler(tmp_path: Path) -> None:
+    """It is said, and nothing is run."""
+    write_functions(tmp_path / "functions", {"greet": answering("x")})
+    for command in (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all"),
+        ("commit", "--quiet", "--message", "Begin"),
+    ):
+        git(tmp_path, *command)
+    ran = kapso_sync("validate", tmp_path.as_uri(), "--types", environment={"KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")})
+    assert (ran.code, ran.err) == (0, "warning: types are not checked: a git source has no node_modules\n")
+
+
+@needs_esbuild
+def test_a_sync_keeps_what_it_built_and_nobody_else_writes(tmp_path: Path, kapso: Served) -> None:
+    """`validate` and `plan` leave no trace; after a `sync` the builds are in the state folder, and the next pass is in sync."""
+    folder, state = tmp_path / "functions", tmp_path / "state"
+    write_functions(folder, {"greet": answering("x")})
+    (folder / "sum.ts").write_text("import { x } from './lib/x';\nexport default () => new Response(x as string);\n")
+    (folder / "lib").mkdir()
+    (folder / "lib" / "x.ts").write_text("export const x = 'x';\n")
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  sum:\n  greet:\n")
+    environment = kapso.environment(state)
+    assert kapso_sync("validate", str(folder), environment=environment).code == 0
+    assert kapso_sync("plan", str(folder), environment=environment).code == 0
+    assert not list(state.rglob("builds"))
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert len(list(state.rglob("builds/*.json"))) == 1
+    without = {**environment, "KAPSO_SYNC_ESBUILD": "/nowhere/esbuild"}
+    assert kapso_sync("plan", str(folder), "--json", environment=without).document["in_sync"] is True
+    (folder / "lib" / "x.ts").write_text("export const x = 'y';\n")
+    (step,) = [
+        step
+        for step in kapso_sync("plan", str(folder), "--json", environment=environment).document["functions"]
+        if step["action"] != "none"
+    ]
+    assert (step["slug"], step["action"], step["fields"]) == ("sum", "update", ["code"])
+    (step,) = [
+        step
+        for step in kapso_sync("plan", str(folder), "--json", environment=without).document["functions"]
+        if step["action"] != "none"
+    ]
+    assert (step["slug"], step["action"]) == ("sum", "blocked")
+    assert "KAPSO_SYNC_ESBUILD" in step["reasons"][-1]
