@@ -155,6 +155,11 @@ class StatusBoard:
                 self._tell()
         self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
 
+    def suspended(self, suspension: Suspension | None) -> None:
+        """Take note that somebody asked us not to write, or that this is over."""
+        self.suspension = suspension
+        self._tell()
+
     def next_check(self, moment: datetime | None) -> None:
         """Take note of when the next look is due anyway."""
         self._next_check = moment

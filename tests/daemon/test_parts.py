@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.notify import Notify
-from kapso_sync.daemon.schedule import Every, Schedule
+from kapso_sync.daemon.schedule import CHECK_SECONDS, Every, Schedule
 from kapso_sync.daemon.supervisor import SLOWEST, Supervisor
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
@@ -70,10 +71,11 @@ async def test_the_clock_rings_by_name_and_says_when_next() -> None:
     names: list[str] = []
 
     def ring(name: str) -> None:
+        assert threading.current_thread() is threading.main_thread(), "the bell is not for threads"
         names.append(name)
         rung.set()
 
-    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0))) as schedule:
+    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0)), SystemClock()) as schedule:
         async with asyncio.timeout(5):
             await rung.wait()
         following = schedule.next("interval")
@@ -81,6 +83,48 @@ async def test_the_clock_rings_by_name_and_says_when_next() -> None:
         assert 3200 < (following - datetime.now(UTC)).total_seconds() < 4000
         assert schedule.next("unknown") is None
     assert set(names) == {"poll"}
+
+
+class SetClock(VirtualClock):
+    """A virtual clock whose wall somebody may set."""
+
+    def __init__(self) -> None:
+        super().__init__(datetime.now(UTC))
+        self.set_by = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.set_by
+
+
+@pytest.mark.parametrize(("before_days", "after_days"), [(1, 0), (0, 1)])
+async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_days: int) -> None:
+    """The library goes by the wall; set back by a day, it would ring a day late."""
+    clock = SetClock()
+    clock.set_by = timedelta(days=before_days)
+    with Schedule(lambda _: None, (Every("interval", 3600.0),), clock) as schedule:
+        minding = asyncio.create_task(schedule.mind_the_clock())
+        before = schedule.next("interval")
+        await clock.sleep(CHECK_SECONDS * 3)
+        assert schedule.next("interval") == before, "a steady clock changes nothing"
+        clock.set_by = timedelta(days=after_days)
+        await clock.sleep(CHECK_SECONDS * 2)
+        following = schedule.next("interval")
+        assert following is not None
+        assert 3000 < (following - clock.now()).total_seconds() < 4000
+        minding.cancel()
+        await asyncio.gather(minding, return_exceptions=True)
+
+
+async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten per cent up and down, so that the mean is what was asked for."""
+    waits = []
+    for luck in (0.0, 1.0):
+        monkeypatch.setattr("random.uniform", lambda low, high, luck=luck: low + (high - low) * luck)
+        with Schedule(lambda _: None, (Every("interval", 1000.0),), SystemClock()) as schedule:
+            following = schedule.next("interval")
+            assert following is not None
+            waits.append(round((following - datetime.now(UTC)).total_seconds() / 10))
+    assert waits == [90, 110]
 
 
 async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
