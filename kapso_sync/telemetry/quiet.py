@@ -67,7 +67,7 @@ class QuietLog:
             self._flush()
             self._log(event, event.level)
         if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
-            self._end_pass()
+            self._end_pass(whole=isinstance(event, events.ReconcileFinished))
 
     def _known(self, event: Event) -> bool:
         key = _key(event)
@@ -84,13 +84,14 @@ class QuietLog:
         for event in held:
             self._log(event, event.level)
 
-    def _end_pass(self) -> None:
+    def _end_pass(self, *, whole: bool) -> None:
+        """Tell what is over; of functions, a pass that failed as a whole says nothing."""
         held, self._held = self._held or [], None
         for event in held:
             if isinstance(event, events.ReconcileFinished):
                 self._log(event, Level.DEBUG)
         for key, lasting in list(self._lasting.items()):
-            if not lasting.seen:
+            if not lasting.seen and (whole or isinstance(lasting.event, events.Failure)):
                 del self._lasting[key]
                 self._ended(lasting)
 
@@ -112,7 +113,7 @@ def _key(event: Event) -> tuple[object, ...]:
 
 def _uneventful(event: Event) -> bool:
     if isinstance(event, events.PlanComputed):
-        return not any(function.get("action") != "blocked" for function in event.functions)
+        return all(function.get("action") in ("blocked", "invalid") for function in event.functions)
     if isinstance(event, events.ReconcileFinished):
         counts = dataclasses.asdict(event)
         return not any(counts[name] for name in ("created", "updated", "deployed", "deleted", "adopted"))
