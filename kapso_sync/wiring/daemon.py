@@ -16,7 +16,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.backoff import Backoff
-from kapso_sync.daemon.bell import FILES, INTERVAL, PERSON, POLL, RESCAN, START, Bell
+from kapso_sync.daemon.bell import FILES, INTERVAL, POLL, RESCAN, START, Bell
 from kapso_sync.daemon.loop import Loop, Timing
 from kapso_sync.daemon.notify import Notify
 from kapso_sync.daemon.schedule import Every, Schedule
@@ -27,6 +27,7 @@ from kapso_sync.model import events
 from kapso_sync.model.status import ConditionType, Status, Suspension
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind
+from kapso_sync.store.lock import held
 from kapso_sync.telemetry import Redactor, StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.wiring.belongings import Belongings
@@ -117,6 +118,8 @@ class Daemon:
 
     async def run(self) -> int:
         """Run until a signal; return the exit code."""
+        with held(self.kept.folder, self.clock.now()):
+            pass  # a second daemon is told who holds the state folder, rather than that its port is taken
         self.admin_token()
         with self._signals():
             async with contextlib.AsyncExitStack() as stack:
@@ -282,8 +285,8 @@ class Daemon:
             return
         if (before.log_level, before.log_format) != (self.settings.log_level, self.settings.log_format):
             self.logging = self._make_logging(self.logging.redactor)
+        # Nobody rings: what runs now must not act once more by the settings of before; the next session begins with a look.
         self._emit(events.SettingsReloaded())
-        self.bell.ring(PERSON)
         self.reloaded.set()
 
     def _tell_state(self) -> None:

@@ -243,9 +243,10 @@ def test_a_restart_finishes_the_work(kapso: Served, folder: Path, environment: d
 
 
 def test_two_daemons_on_one_state_folder(folder: Path, environment: dict[str, str]) -> None:
-    """The second says who is there, and exits with 75."""
+    """The second says who is there, and exits with 75, even where the first also has its port."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
+        environment = {**environment, "KAPSO_SYNC_LISTEN": running.url.removeprefix("http://")}
         second = subprocess.run(
             [*_program(), "run", str(folder)], env=_clean(environment), capture_output=True, text=True, timeout=20, check=False
         )
