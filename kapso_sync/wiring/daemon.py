@@ -30,6 +30,7 @@ from kapso_sync.sources import SourceKind
 from kapso_sync.store.lock import held
 from kapso_sync.telemetry import Redactor, StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
+from kapso_sync.wiring import memory
 from kapso_sync.wiring.belongings import Belongings
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
@@ -217,12 +218,15 @@ class Daemon:
         self.notify.ready()
 
     def _hear(self, event: events.Event) -> None:
-        """Take note that a first look was taken, whatever it showed, and that a suspension ended by itself."""
+        """Take note that a first look was taken, whatever it showed, that a suspension ended by itself, that a pass is over."""
         match event:
             case events.SourceChanged() | events.SourceUnchanged() | events.ReconcileFailed():
                 self.looked = True
             case events.Resumed():
                 self._end_suspension()
+            case events.ReconcileFinished():
+                # In a moment, when what the pass held is free; it costs a few milliseconds.
+                asyncio.get_running_loop().call_later(1.0, memory.give_back)
             case _:
                 pass
 
@@ -299,7 +303,7 @@ class Daemon:
                 functions=len(status.functions),
                 ready=ready,
                 passes=self.loop.passes if self.loop else 0,
-                memory_mb=_memory(),
+                memory_mb=memory.resident(),
             )
         )
 
@@ -370,12 +374,3 @@ async def _until(*orders: asyncio.Event) -> AsyncIterator[None]:
         if deadline.expired():
             raise _ToldError from error
         raise
-
-
-def _memory() -> float:
-    """Return our resident memory in MB, as the kernel counts it."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000, 1)
-    except (OSError, ValueError, IndexError):
-        return 0.0
