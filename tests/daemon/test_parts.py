@@ -127,26 +127,38 @@ async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> 
     assert waits == [90, 110]
 
 
-async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
     """Ready, a status line once for each change, the watchdog while all is well, stopping."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", path)
         notify = Notify({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
         notify.ready()
         notify.status("6 of 6 functions ready")
         notify.status("6 of 6 functions ready")
         notify.stopping()
         said = [listener.recv(200).decode() for _ in range(3)]
-        assert said == ["READY=1", "STATUS=6 of 6 functions ready", "STOPPING=1"]
+        assert said == ["READY=1\n", "STATUS=6 of 6 functions ready\n", "STOPPING=1\n"]
         healthy = True
         keeping = asyncio.create_task(notify.keep_alive(lambda: healthy, SystemClock()))
-        assert await asyncio.to_thread(listener.recv, 200) == b"WATCHDOG=1"
+        assert await asyncio.to_thread(listener.recv, 200) == b"WATCHDOG=1\n"
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         notify.close()
+
+
+async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) -> None:
+    """Nothing is waited for, and nothing raised."""
+    path = str(tmp_path / "notify")
+    notify = Notify({"NOTIFY_SOCKET": path})
+    notify.ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(path)
+        for number in range(2000):
+            notify.status(f"line {number}")
+    notify.stopping()
+    notify.close()
 
 
 async def test_without_systemd_nobody_is_told() -> None:

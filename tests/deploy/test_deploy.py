@@ -243,6 +243,23 @@ def test_the_dockerfile_is_clean() -> None:
     assert not re.search(r"\b(gcc|build-essential|make)\b", final)
 
 
+@pytest.mark.e2e
+def test_the_image_installs_from_wheels_alone(tmp_path: Path) -> None:
+    """What the Dockerfile asks of pip, for its Python, without installing: the build stage has no compiler."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (version,) = set(re.findall(r"^FROM python:(\d+\.\d+)-", dockerfile, re.MULTILINE))
+    assert dockerfile.count("--require-hashes --only-binary :all:") == 2
+    for name in ("run", "build"):
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--disable-pip-version-check"]
+        command += ["--require-hashes", "--only-binary", ":all:", "--target", str(tmp_path), "--python-version", version]
+        command += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64", "--retries", "1"]
+        command += ["--requirement", str(ROOT / "requirements" / f"{name}.txt")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if ran.returncode and ("Retrying" in ran.stderr or "connection" in ran.stderr):
+            pytest.skip("no package index can be reached")
+        assert ran.returncode == 0, ran.stderr[-1000:]
+
+
 def test_the_unit_is_hardened() -> None:
     """Systemd is told when we are ready, watches us, and gives us nothing that we do not need."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)

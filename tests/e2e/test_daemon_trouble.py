@@ -67,7 +67,7 @@ def systemd(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
         def listen() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    said.append(listener.recv(4096).decode())
+                    said.append(listener.recv(4096).decode().strip())
 
         threading.Thread(target=listen, daemon=True).start()
         yield path, said
