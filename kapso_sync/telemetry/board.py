@@ -29,7 +29,7 @@ from kapso_sync.model.status import (
 from kapso_sync.telemetry.words import event_line
 
 RECENT = 20
-_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged"})
+_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged", "daemon.state"})
 
 
 class Failing(Protocol):
@@ -103,8 +103,16 @@ class StatusBoard:
                 pass
         if event.level is not Level.DEBUG and event.name not in _UNTOLD:
             slug = getattr(event, "slug", None)
-            self._events.appendleft(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
+            self._note(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
         self._tell()
+
+    def _note(self, event: RecentEvent) -> None:
+        """Put an event in front; a trouble that lasts stands there once, with the time it was seen last."""
+        if event.level != Level.INFO:
+            same = [old for old in self._events if replace(old, at=event.at) == event]
+            for old in same:
+                self._events.remove(old)
+        self._events.appendleft(event)
 
     def began(self, trigger: str) -> None:
         """Take note that a pass begins."""

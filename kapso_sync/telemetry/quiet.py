@@ -59,7 +59,9 @@ class QuietLog:
                 lasting.seen = False
         if isinstance(event, _LASTING) and self._known(event):
             return
-        if self._held is None:
+        if isinstance(event, events.ApiRetry) and self._outage():
+            self._log(event, Level.DEBUG)
+        elif self._held is None:
             self._log(event, event.level)
         elif _uneventful(event):
             self._held.append(event)
@@ -78,6 +80,10 @@ class QuietLog:
             return True
         self._lasting[key] = _Lasting(event)
         return False
+
+    def _outage(self) -> bool:
+        """Tell whether the last pass failed as a whole: then every retry is part of a trouble that was told."""
+        return any(isinstance(lasting.event, events.ReconcileFailed) for lasting in self._lasting.values())
 
     def _flush(self) -> None:
         held, self._held = self._held or [], []

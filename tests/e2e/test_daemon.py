@@ -290,7 +290,7 @@ def test_people_can_ask_suspend_and_resume(kapso: Served, folder: Path, environm
 
 
 def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Kapso is down: two lines in all, the page answers, health stays good, and work goes on when it returns."""
+    """Kapso is down: told when it begins and when it is over; the page answers, health stays good, work goes on."""
     kapso.faults({"what": "status", "status": 503})
     quick = {**environment, "KAPSO_SYNC_INTERVAL": "300ms", "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
     with daemon(str(folder), quick) as running:
@@ -302,6 +302,7 @@ def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, enviro
         kapso.faults()
         until(live(kapso, greet="one", part="bye"), 30)
         assert len(running.named("reconcile.failed")) == 1
+        assert len(running.named("api.retry")) <= 4, "those of the first pass alone"
         running.event("failure.ended")
 
 

@@ -89,6 +89,18 @@ def test_a_plan_that_is_only_blocked_or_invalid_is_no_news() -> None:
     assert Reader().read(STARTED, SAME, plan, finished(failed=1, blocked=1)) == [("reconcile.finished", "debug")]
 
 
+def test_retries_are_told_until_a_pass_has_failed() -> None:
+    """A hiccup is worth a line; within an outage that was told, each retry would be one more of the same."""
+    reader = Reader()
+    retry = events.ApiRetry(method="GET", route="/functions", status=None, attempt=1, wait_s=0.1, error="no connection")
+    down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
+    assert ("api.retry", "warning") in reader.read(STARTED, retry, down)
+    for _ in range(10):
+        assert reader.read(STARTED, retry, down) == [("api.retry", "debug")]
+    reader.read(STARTED, PLANNED, finished())
+    assert ("api.retry", "warning") in reader.read(STARTED, retry, PLANNED, finished())
+
+
 def test_two_functions_of_one_failure_are_two() -> None:
     """One of them recovers: that one is over."""
     reader = Reader()
