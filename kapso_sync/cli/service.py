@@ -42,6 +42,8 @@ def reconcile(overrides: Overrides, env_file: Path | None, *, wait: bool, json_o
     answer = _ask(
         overrides, env_file, "/api/reconcile" + ("?wait=1" if wait else ""), None, PASS_PATIENCE if wait else PATIENCE
     )
+    if "suspended" in answer:
+        return _not_now(answer, wait=wait, json_output=json_output)
     if json_output:
         print(json.dumps(answer, indent=2))
     elif wait:
@@ -49,6 +51,17 @@ def reconcile(overrides: Overrides, env_file: Path | None, *, wait: bool, json_o
     else:
         print("The daemon looks now.")
     return int(answer.get("exit_code", ExitCode.OK))
+
+
+def _not_now(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> int:
+    """Say that the daemon is suspended; who wanted to wait for a pass has not got one."""
+    reason = answer["suspended"]
+    print(
+        json.dumps(answer, indent=2)
+        if json_output
+        else f"Suspended: {reason}. The daemon looks once `kapso-sync resume` ends it."
+    )
+    return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 
 def suspend(overrides: Overrides, env_file: Path | None, reason: str, duration: str | None) -> int:
@@ -86,9 +99,17 @@ def _ask(overrides: Overrides, env_file: Path | None, path: str, body: object, p
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"the daemon at {url} does not answer: {text}", hint="is it running?") from error
     if answer.status_code != 202:
-        raise ConfigError(f"the daemon refuses: {answer.text.strip()[:200]}", hint="is KAPSO_SYNC_ADMIN_TOKEN the daemon's?")
+        hint = "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?" if answer.status_code == 401 else "its log may say more"
+        raise ConfigError(f"the daemon refuses: {_reason(answer)}", hint=hint)
     document: dict[str, Any] = answer.json()
     return document
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:200]
 
 
 def daemon_url(folder: Path) -> str | None:

@@ -48,7 +48,8 @@ class Backoff:
 
     def hold(self, plan: Plan) -> Plan:
         """Return the plan with those steps held back whose time has not come; other content is a new beginning."""
-        return replace(plan, steps=tuple(self._held(step) if step in plan.changes else step for step in plan.steps))
+        changing = {step.slug for step in plan.changes}
+        return replace(plan, steps=tuple(self._held(step) if step.slug in changing else step for step in plan.steps))
 
     def _held(self, step: Step) -> Step:
         failing = self._failing.get(step.slug)
@@ -75,24 +76,25 @@ class Backoff:
 
     def learn(self, report: Report) -> tuple[Failing, ...]:
         """Take note of what came of a pass; return those that have just become stalled."""
+        before, self._failing = self._failing, {}
         stalled = []
         for outcome in report.outcomes:
             step = outcome.step
-            if outcome.result is Result.FAILED and outcome.quarantine is None:
-                if not outcome.blameless:
-                    failing = self._again(outcome)
-                    self._failing[step.slug] = failing
-                    if failing.failures == failing.patience:
-                        stalled.append(failing)
-            elif outcome.result is not Result.SKIPPED and not (isinstance(step, Blocked) and step.deferred):
-                # It went well, or it is held back for a reason that no time mends.
-                self._failing.pop(step.slug, None)
-        known = {step.slug for step in report.plan.steps}
-        self._failing = {slug: failing for slug, failing in self._failing.items() if slug in known}
+            if outcome.result is Result.FAILED and outcome.quarantine is None and not outcome.blameless:
+                failing = self._failing[step.slug] = self._again(outcome, before.get(step.slug))
+                if failing.failures == failing.patience:
+                    stalled.append(failing)
+            elif step.slug in before and _waits(outcome):
+                self._failing[step.slug] = self._not_at_once(before[step.slug])
         return tuple(stalled)
 
-    def _again(self, outcome: Outcome) -> Failing:
-        step, before = outcome.step, self._failing.get(outcome.step.slug)
+    def _not_at_once(self, failing: Failing) -> Failing:
+        """What was due and not tried is not due again at once: passes that never get so far must not follow in a circle."""
+        now = self._clock.monotonic()
+        return failing if failing.retry_at > now else replace(failing, retry_at=now + FIRST)
+
+    def _again(self, outcome: Outcome, before: Failing | None) -> Failing:
+        step = outcome.step
         same = before is not None and before.desired_hash == step.desired_hash
         failures = before.failures + 1 if before is not None and same else 1
         patience = NEVER_RAN_AFTER if outcome.never_ran else STALLED_AFTER
@@ -115,6 +117,12 @@ class Backoff:
         if not self._failing:
             return None
         return max(0.0, min(failing.retry_at for failing in self._failing.values()) - self._clock.monotonic())
+
+
+def _waits(outcome: Outcome) -> bool:
+    """Tell whether a failure of before is still what keeps a function from being tried; whatever else came of it ends that."""
+    step = outcome.step
+    return outcome.result is Result.SKIPPED or outcome.blameless or (isinstance(step, Blocked) and step.deferred)
 
 
 def _words(seconds: float) -> str:

@@ -19,7 +19,7 @@ RESUME = "resume"
 LOOKS = frozenset({FILES, POLL, RESCAN})
 """Triggers that ask for a pass only where the source really moved."""
 
-OF_SOURCE = LOOKS | {WEBHOOK}
+MAY_HAVE_MOVED = LOOKS | {WEBHOOK, PERSON}
 """Triggers that may mean a new revision."""
 
 OF_PEOPLE = frozenset({PERSON, RESUME})

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.daemon.backoff import Backoff, Failing
-from kapso_sync.daemon.bell import LOOKS, OF_PEOPLE, OF_SOURCE, RESUME, RETRY, Bell
+from kapso_sync.daemon.bell import LOOKS, MAY_HAVE_MOVED, OF_PEOPLE, RESUME, RETRY, Bell
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Plan
-from kapso_sync.model.report import Report
+from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import Request
 
@@ -25,6 +27,9 @@ HEARTBEAT = 10.0
 
 PASS_DEADLINE = 2 * 3600.0
 """Seconds after which a pass is cancelled: even thousands of functions at a slow rate limit take less."""
+
+GIVING_WAY = 3
+"""So many passes in a row give way to newer revisions; the next is carried out whole, or pushes without end would let none."""
 
 
 class Passes(Protocol):
@@ -73,6 +78,7 @@ class Loop:
         self._waiting = waiting
         self._failures = 0
         self._retry_at = 0.0
+        self._cut_short = 0
         self._busy = False
         self._superseded = asyncio.Event()
         self._stopping = False
@@ -100,7 +106,7 @@ class Loop:
 
     async def _next(self) -> tuple[str, ...]:
         """Wait for a trigger, or for the time of a retry."""
-        retry = self._retry_in()
+        retry = self._retry_in() if self.suspension is None else None
         self._waiting(retry, self._backoff.failing)
         suspended_for = self._suspended_for()
         pauses = [seconds for seconds in (retry, suspended_for, HEARTBEAT) if seconds is not None]
@@ -114,11 +120,10 @@ class Loop:
         return (RETRY,) if due is not None and due <= 0 else ()
 
     def _retry_in(self) -> float | None:
-        waits = [wait for wait in (self._backoff.next_retry(), self._pass_retry_in()) if wait is not None]
-        return min(waits) if waits else None
-
-    def _pass_retry_in(self) -> float | None:
-        return None if not self._failures else max(0.0, self._retry_at - self._clock.monotonic())
+        """Return in how many seconds to try again; where a pass failed as a whole, that counts, and no function's own time."""
+        if not self._failures:
+            return self._backoff.next_retry()
+        return max(0.0, self._retry_at - self._clock.monotonic())
 
     def _suspended_for(self) -> float | None:
         if self.suspension is None or self.suspension.until is None:
@@ -147,28 +152,39 @@ class Loop:
     async def _answer(self, triggers: tuple[str, ...]) -> None:
         for trigger in triggers:
             self._emit(events.TriggerReceived(trigger=trigger))
-        if LOOKS.issuperset(triggers) and not await self._moved():
-            return
-        if OF_PEOPLE.intersection(triggers):
-            self._backoff.forgive()
         self._superseded = asyncio.Event()
-        self.passes += 1
         self._busy = True
         try:
-            async with asyncio.timeout(PASS_DEADLINE):
-                report = await self._pass(triggers[0])
-        except (KapsoSyncError, TimeoutError) as error:
-            self._fail(error)
-        else:
-            self._end(report)
+            if await self._worth_a_pass(triggers) and not self._stopping:
+                await self._guarded(triggers)
         finally:
             self._busy = False
 
-    async def _moved(self) -> bool:
+    async def _worth_a_pass(self, triggers: tuple[str, ...]) -> bool:
+        """Tell whether there may be something to do; what a pass that gave way has left behind is, even if all is as before."""
+        if self._cut_short or not LOOKS.issuperset(triggers):
+            return True
         try:
             return await self._passes.moved()
         except KapsoSyncError:
             return True  # the pass will meet the same trouble, and report it
+
+    async def _guarded(self, triggers: tuple[str, ...]) -> None:
+        """Do a pass, and learn from it, whatever comes of it."""
+        if OF_PEOPLE.intersection(triggers):
+            self._backoff.forgive()
+        self.passes += 1
+        deadline = asyncio.timeout(PASS_DEADLINE)
+        try:
+            async with deadline:
+                report = await self._pass(triggers[0])
+        except KapsoSyncError:
+            self._later()
+        except Exception as error:  # noqa: BLE001 - not even a defect of ours ends the loop, or loses what was asked
+            self._emit(_too_long() if deadline.expired() else _defect(error))
+            self._later()
+        else:
+            self._end(report)
 
     async def _pass(self, trigger: str) -> Report:
         planned = asyncio.Event()
@@ -177,20 +193,25 @@ class Loop:
             planned.set()
             return self._backoff.hold(plan)
 
+        cut_short = self._cut_short
         lookout = asyncio.create_task(self._look_out(planned), name="lookout")
         try:
-            return await self._passes.sync(Request(trigger, hold=hold, superseded=self._superseded))
+            report = await self._passes.sync(Request(trigger, hold=hold, superseded=self._superseded))
         finally:
             lookout.cancel()
             await asyncio.gather(lookout, return_exceptions=True)
+            if self._cut_short == cut_short:
+                self._cut_short = 0
+        return report
 
     async def _look_out(self, planned: asyncio.Event) -> None:
         """While a plan is carried out: once the source moves on, end it early, so that a fix never waits for what it fixes."""
         await planned.wait()
-        while True:
+        while self._cut_short < GIVING_WAY:
             rings = self._bell.rings
-            if self._bell.waiting & OF_SOURCE and await self._moved_meanwhile():
+            if self._bell.waiting & MAY_HAVE_MOVED and await self._moved_meanwhile():
                 self._superseded.set()
+                self._cut_short += 1
                 return
             await self._bell.another(rings)
 
@@ -204,19 +225,34 @@ class Loop:
         for failing in self._backoff.learn(report):
             wait = max(0.0, failing.retry_at - self._clock.monotonic())
             self._emit(events.FunctionStalled(slug=failing.slug, reason=failing.error, retry_in_s=round(wait, 1)))
-        if report.halted is None:
+        unanswered = any(outcome.result is Result.FAILED and outcome.blameless for outcome in report.outcomes)
+        if report.halted is None and not unanswered:
             self._failures = 0
         else:
             self._later()
-
-    def _fail(self, error: KapsoSyncError | TimeoutError) -> None:
-        if isinstance(error, TimeoutError):
-            text = f"the pass did not end within {PASS_DEADLINE / 3600:.0f} h"
-            self._emit(events.ReconcileFailed(error=text, error_type="TimeoutError"))
-        self._later()
 
     def _later(self) -> None:
         """Try the pass again later: Kapso, git or the manifest is the trouble, and no function is to blame."""
         self._failures += 1
         ceiling = min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 16), self._timing.slowest)
         self._retry_at = self._clock.monotonic() + max(ceiling * self._timing.random(), ceiling / 2)
+
+
+def _too_long() -> events.ReconcileFailed:
+    return events.ReconcileFailed(
+        error=f"the pass did not end within {PASS_DEADLINE / 3600:.0f} h",
+        error_type="TimeoutError",
+        hint="what was begun is journaled, the next pass goes on from there",
+    )
+
+
+def _defect(error: Exception) -> events.ReconcileFailed:
+    """Tell of what should never happen, with the place in the code: nobody will see a traceback."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return events.ReconcileFailed(
+        error=f"{kind}: {text}" if text else kind,
+        error_type=kind,
+        hint=f"a defect of kapso-sync{where}: please report it; the pass is tried again",
+    )

@@ -200,9 +200,13 @@ class _Server:
         return known
 
     async def reconcile(self, request: Request) -> Response:
-        """Ask for a pass; with ``?wait=1`` answer when it has ended."""
+        """Ask for a pass; with ``?wait=1`` answer when it has ended. While suspended there is nothing to wait for."""
         if (closed := self._admin(request)) is not None:
             return closed
+        suspension = self.deps.status().suspension
+        if suspension is not None:
+            self.deps.trigger("reconcile")
+            return Json({"accepted": True, "suspended": suspension.reason}, 202)
         if request.query_params.get("wait") not in ("1", "true"):
             self.deps.trigger("reconcile")
             return Json({"accepted": True}, 202)

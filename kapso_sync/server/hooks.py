@@ -180,8 +180,10 @@ def _event(headers: Headers) -> str:
 
 def _payload(headers: Headers, body: bytes) -> Mapping[str, Any] | Refused:
     try:
-        # GitHub's and Gitea's forms offer both kinds; the signature is over the body as it was sent.
-        if headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+        # GitHub's and Gitea's forms offer both kinds; the signature is over the body as it was sent. curl says
+        # form of whatever it sends.
+        form = headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+        if form and not body.lstrip().startswith(b"{"):
             text = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10).get("payload", [""])[0]
         else:
             text = body.decode("utf-8")

@@ -113,6 +113,10 @@ class StateStore:
         if project_id is not None:
             self._set_meta("project_id", project_id)
 
+    def remember_pass(self) -> None:
+        """Keep when a pass began; raises `StateUnusable` where nothing can be kept."""
+        self._set_meta("pass_began_at", self._now().isoformat(timespec="seconds"))
+
     def record_pass(self, document: Mapping[str, Json]) -> None:
         """Keep the last pass as people want to see it."""
         self._set_meta("last_pass", json.dumps(dict(document)))

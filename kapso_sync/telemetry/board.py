@@ -30,7 +30,7 @@ from kapso_sync.model.status import (
 from kapso_sync.telemetry.words import event_line
 
 RECENT = 20
-_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged"})
+_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged", "daemon.state"})
 
 
 class Failing(Protocol):
@@ -104,8 +104,16 @@ class StatusBoard:
                 pass
         if event.level is not Level.DEBUG and event.name not in _UNTOLD:
             slug = getattr(event, "slug", None)
-            self._events.appendleft(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
+            self._note(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
         self._tell()
+
+    def _note(self, event: RecentEvent) -> None:
+        """Put an event in front; a trouble that lasts stands there once, with the time it was seen last."""
+        if event.level != Level.INFO:
+            same = [old for old in self._events if replace(old, at=event.at) == event]
+            for old in same:
+                self._events.remove(old)
+        self._events.appendleft(event)
 
     def began(self, trigger: str) -> None:
         """Take note that a pass begins."""
@@ -155,6 +163,11 @@ class StatusBoard:
                 self._functions[item.slug] = _stalled(function, self.clock.now())
                 self._tell()
         self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
+
+    def suspended(self, suspension: Suspension | None) -> None:
+        """Take note that somebody asked us not to write, or that this is over."""
+        self.suspension = suspension
+        self._tell()
 
     def next_check(self, moment: datetime | None) -> None:
         """Take note of when the next look is due anyway."""

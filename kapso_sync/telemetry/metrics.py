@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from kapso_sync.model import events
@@ -21,13 +21,18 @@ class Metrics:
         self._status = status
         self._registry = registry = CollectorRegistry()
         self._reconciles = Counter("kapso_sync_reconcile_total", "Passes, by how they ended", ["result"], registry=registry)
+        self._deploys = Counter("kapso_sync_deploy_total", "Deployments, by how they ended", ["result"], registry=registry)
+        # Where a count begins with its first event, a query sees no increase in it.
+        for result in ("success", "failed", "error"):
+            self._reconciles.labels(result)
+        for result in ("succeeded", "failed", "timed_out"):
+            self._deploys.labels(result)
         self._reconcile_seconds = Histogram(
             "kapso_sync_reconcile_duration_seconds", "How long passes take", buckets=_SECONDS, registry=registry
         )
         self._functions = Gauge("kapso_sync_functions", "Functions, by condition", ["condition"], registry=registry)
         self._ready = Gauge("kapso_sync_function_ready", "1 while a function is as git wants it", ["slug"], registry=registry)
         self._drift = Counter("kapso_sync_drift_total", "Changes made on Kapso", ["slug", "field"], registry=registry)
-        self._deploys = Counter("kapso_sync_deploy_total", "Deployments, by how they ended", ["result"], registry=registry)
         self._deploy_seconds = Histogram(
             "kapso_sync_deploy_duration_seconds", "How long deployments take", buckets=_SECONDS, registry=registry
         )
@@ -50,6 +55,7 @@ class Metrics:
         self._triggers = Counter("kapso_sync_triggers_total", "Triggers", ["trigger"], registry=registry)
         self._suspended = Gauge("kapso_sync_suspended", "1 while suspended", registry=registry)
         Gauge("kapso_sync_build_info", "The version that runs", ["version"], registry=registry).labels(version).set(1)
+        ProcessCollector(registry=registry)
 
     def __call__(self, event: Event) -> None:
         """Count an event."""

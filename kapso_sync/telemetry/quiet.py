@@ -60,7 +60,9 @@ class QuietLog:
                 lasting.seen = False
         if isinstance(event, _LASTING) and self._known(event):
             return
-        if self._held is None:
+        if isinstance(event, events.ApiRetry) and self._outage():
+            self._log(event, Level.DEBUG)
+        elif self._held is None:
             self._log(event, event.level)
         elif _uneventful(event):
             self._held.append(event)
@@ -68,7 +70,7 @@ class QuietLog:
             self._flush()
             self._log(event, event.level)
         if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
-            self._end_pass()
+            self._end_pass(whole=isinstance(event, events.ReconcileFinished))
 
     def _known(self, event: Event) -> bool:
         key = _key(event)
@@ -80,18 +82,23 @@ class QuietLog:
         self._lasting[key] = _Lasting(event)
         return False
 
+    def _outage(self) -> bool:
+        """Tell whether the last pass failed as a whole: then every retry is part of a trouble that was told."""
+        return any(isinstance(lasting.event, events.ReconcileFailed) for lasting in self._lasting.values())
+
     def _flush(self) -> None:
         held, self._held = self._held or [], []
         for event in held:
             self._log(event, event.level)
 
-    def _end_pass(self) -> None:
+    def _end_pass(self, *, whole: bool) -> None:
+        """Tell what is over; of functions, a pass that failed as a whole says nothing."""
         held, self._held = self._held or [], None
         for event in held:
             if isinstance(event, events.ReconcileFinished):
                 self._log(event, Level.DEBUG)
         for key, lasting in list(self._lasting.items()):
-            if not lasting.seen:
+            if not lasting.seen and (whole or isinstance(lasting.event, events.Failure)):
                 del self._lasting[key]
                 self._ended(lasting)
 
@@ -113,7 +120,7 @@ def _key(event: Event) -> tuple[object, ...]:
 
 def _uneventful(event: Event) -> bool:
     if isinstance(event, events.PlanComputed):
-        return not any(function.get("action") != "blocked" for function in event.functions)
+        return all(function.get("action") in ("blocked", "invalid") for function in event.functions)
     if isinstance(event, events.ReconcileFinished):
         counts = dataclasses.asdict(event)
         return not any(counts[name] for name in ("created", "updated", "deployed", "deleted", "adopted"))

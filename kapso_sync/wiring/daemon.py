@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
-import secrets
 import signal
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
 from kapso_sync import __version__
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.backoff import Backoff
-from kapso_sync.daemon.bell import FILES, INTERVAL, PERSON, POLL, RESCAN, START, Bell
+from kapso_sync.daemon.bell import FILES, INTERVAL, POLL, RESCAN, START, Bell
 from kapso_sync.daemon.loop import Loop, Timing
 from kapso_sync.daemon.notify import Notify
 from kapso_sync.daemon.schedule import Every, Schedule
 from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.daemon.watcher import FileWatcher
-from kapso_sync.errors import ConfigError, ExitCode, SourceUnavailable, StateUnusable
+from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.status import ConditionType, Status, Suspension
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind
+from kapso_sync.store.lock import held
 from kapso_sync.telemetry import Redactor, StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
+from kapso_sync.wiring import memory
+from kapso_sync.wiring.belongings import Belongings
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
 
-TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
-ADDRESS_NAME = "daemon.json"
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds between attempts to reach a git server that does not answer when the daemon starts."""
 
 SILENT = 60.0
 """Seconds without a sign of life after which the loop counts as stuck."""
+
+STARTED = 20.0
+"""Seconds after which we count as started, even if the git server keeps us waiting: nothing remote keeps a daemon from it."""
 
 GRACE = 6.0
 """Seconds that a pass gets to end when the daemon is told to stop; what is in flight then is cut off, and journaled."""
@@ -62,15 +63,19 @@ class Daemon:
     looked: bool = False
 
     def __post_init__(self) -> None:
-        self.folder = find_state_folder(self.settings)
+        self.kept = Belongings(find_state_folder(self.settings))
         source = self.settings.source or str(Path.cwd())
         redactor = Redactor()
         self.board = StatusBoard(self.clock, __version__, source, redact=redactor.text)
         self.metrics = Metrics(__version__, self.status)
-        self.logging = Logging(self.settings, self.stream, self.board, self.metrics, quiet=True, redactor=redactor)
+        self.logging = self._make_logging(redactor)
         self.notify = Notify()
         self.schedule: Schedule | None = None
-        self.suspension_file = self.folder / "suspended.json"
+        self.proven: Settings | None = None
+
+    def _make_logging(self, redactor: Redactor) -> Logging:
+        others = (self.board, self.metrics, self._hear)
+        return Logging(self.settings, self.stream, *others, quiet=True, redactor=redactor)
 
     # What people ask for
 
@@ -87,13 +92,15 @@ class Daemon:
         """Write nothing until `resume`, or for so many seconds; a restart does not end it."""
         now = self.clock.now()
         suspension = Suspension(reason, now, None if seconds is None else now + timedelta(seconds=seconds))
-        self._remember_suspension(suspension)
+        self.kept.remember_suspension(suspension)
+        self.board.suspended(suspension)
         if self.loop is not None:
             self.loop.suspend(suspension)
 
     def resume(self) -> None:
         """Write again, and look at once."""
-        self._remember_suspension(None)
+        self.kept.forget_suspension()
+        self.board.suspended(None)
         if self.loop is not None:
             self.loop.resume()
 
@@ -106,22 +113,29 @@ class Daemon:
 
     def admin_token(self) -> str:
         """Return the admin token: the settings', else one that is made and kept in the state folder, for its owner's eyes."""
-        return self.settings.admin_key() or _kept_token(self.folder / TOKEN_NAME)
+        return self.settings.admin_key() or self.kept.token()
 
     # Running
 
     async def run(self) -> int:
         """Run until a signal; return the exit code."""
+        with held(self.kept.folder, self.clock.now()):
+            pass  # a second daemon is told who holds the state folder, rather than that its port is taken
         self.admin_token()
         with self._signals():
             async with contextlib.AsyncExitStack() as stack:
                 url = await stack.enter_async_context(open_server(self))
-                stack.callback(self._forget_address)
+                stack.callback(lambda: self.kept.forget_address())  # noqa: PLW0108 - it may have moved
+                supervisor = await stack.enter_async_context(Supervisor(self.clock, self._emit))
+                supervisor.start("notify", lambda: self.notify.keep_alive(lambda: self.unhealthy() is None, self.clock))
+                supervisor.start("reporter", self._report)
+                late = asyncio.get_running_loop().call_later(STARTED, self._started)
+                stack.callback(late.cancel)
                 while not self.stopped.is_set():
                     self.reloaded.clear()
                     await self._serve(url)
         self.notify.close()
-        self.logging.emit(events.DaemonStopped())
+        self._emit(events.DaemonStopped())
         return int(ExitCode.OK)
 
     async def _serve(self, url: str | None) -> None:
@@ -130,18 +144,21 @@ class Daemon:
             session = await self._open(stack)
             if session is None:
                 return
-            self._remember_address(url)
-            self.logging.emit(events.DaemonStarted(version=__version__, source=session.place.spec.location, url=url))
+            if session.place.folder != self.kept.folder:
+                self.kept.forget_address()
+                self.kept = Belongings(session.place.folder)
+                self.admin_token()
+            self.kept.remember_address(url)
+            self._emit(events.DaemonStarted(version=__version__, source=session.place.spec.location, url=url))
             backoff = Backoff(self.clock, random.random)
             timing = Timing(self.clock, random.random, self.settings.interval)
-            self.loop = loop = Loop(session, self.bell, backoff, timing, self.logging.emit, self.board.waiting)
+            self.loop = loop = Loop(session, self.bell, backoff, timing, self._emit, self.board.waiting)
             self._recall_suspension(loop)
-            supervisor = await stack.enter_async_context(Supervisor(self.clock, self.logging.emit))
-            self.schedule = stack.enter_context(Schedule(self.bell.ring, self._intervals(session)))
+            supervisor = await stack.enter_async_context(Supervisor(self.clock, self._emit))
+            self.schedule = schedule = stack.enter_context(Schedule(self.bell.ring, self._intervals(session), self.clock))
+            supervisor.start("clock", schedule.mind_the_clock)
             if session.place.spec.kind is SourceKind.FOLDER:
                 supervisor.start("watcher", self._watcher(session).run)
-            supervisor.start("notify", lambda: self.notify.keep_alive(lambda: self.unhealthy() is None, self.clock))
-            supervisor.start("reporter", self._report)
             self.bell.ring(START)
             supervisor.start("loop", loop.run)
             self.notify.ready()
@@ -149,8 +166,6 @@ class Daemon:
             await self._end(loop, supervisor)
 
     async def _end(self, loop: Loop, supervisor: Supervisor) -> None:
-        if self.stopped.is_set():
-            self.notify.stopping()
         loop.stop()
         deadline = self.clock.monotonic() + GRACE
         while supervisor.alive.get("loop") and self.clock.monotonic() < deadline:
@@ -158,25 +173,65 @@ class Daemon:
         self.loop = self.schedule = None
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> Session | None:
-        """Return the session; a git server that does not answer is asked again, later each time, until the daemon stops."""
+        """Return the session, or None once the daemon stops or its settings are read again.
+
+        A git server that does not answer is asked again, later each time. Once a session was had, nothing is final any more:
+        settings that make none give way to those that did, and what is missing may come back.
+        """
         wait = FIRST_WAIT
-        while not self.stopped.is_set():
+        while not (self.stopped.is_set() or self.reloaded.is_set()):
             try:
-                session = await stack.enter_async_context(
-                    open_session(self.settings, Exceptions(), self.logging, writes=True, board=self.board)
-                )
-            except SourceUnavailable as error:
+                async with _until(self.stopped, self.reloaded):
+                    opened = open_session(self.settings, Exceptions(), self.logging, writes=True, board=self.board)
+                    session = await stack.enter_async_context(opened)
+            except _ToldError:
+                return None
+            except KapsoSyncError as error:
+                if self.proven is None and not isinstance(error, SourceUnavailable):
+                    raise
+                if self.proven not in (None, self.settings) and not isinstance(error, SourceUnavailable):
+                    self._reject(error)
+                    continue
+                if not isinstance(error, SourceUnavailable | SourceMissing):
+                    self._emit(events.ReconcileFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
                 self.board.failed(error)
-                self.looked = True
-                self.notify.ready()
+                self._started()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await _first(self.stopped.wait(), self.reloaded.wait())
                 wait = min(wait * 2, LONGEST_WAIT)
             else:
                 self.board.source, self.board.owner = session.place.spec.location, session.place.owner
+                self.proven = self.settings
                 return session
         return None
+
+    def _reject(self, error: KapsoSyncError) -> None:
+        """Go on with the settings of before."""
+        if self.proven is not None:
+            self.settings = self.proven
+        self._emit(events.SettingsRejected(error=error.message, error_type=type(error).__name__, hint=error.hint))
+
+    def _started(self) -> None:
+        """Count as started: whoever waits for that, systemd or a Pod, goes on."""
+        self.looked = True
+        self.notify.ready()
+
+    def _hear(self, event: events.Event) -> None:
+        """Take note that a first look was taken, whatever it showed, that a suspension ended by itself, that a pass is over."""
+        match event:
+            case events.SourceChanged() | events.SourceUnchanged() | events.ReconcileFailed():
+                self.looked = True
+            case events.Resumed():
+                self._end_suspension()
+            case events.ReconcileFinished():
+                # In a moment, when what the pass held is free; it costs a few milliseconds.
+                asyncio.get_running_loop().call_later(1.0, memory.give_back)
+            case _:
+                pass
+
+    def _emit(self, event: events.Event) -> None:
+        self.logging.emit(event)
 
     def _intervals(self, session: Session) -> tuple[Every, ...]:
         git = session.place.spec.kind is SourceKind.GIT
@@ -189,16 +244,14 @@ class Daemon:
             lambda: self.bell.ring(FILES),
             debounce=self.settings.debounce,
             clock=self.clock,
-            on_trouble=lambda reason: self.logging.emit(events.WatchDegraded(reason=reason)),
+            on_trouble=lambda reason: self._emit(events.WatchDegraded(reason=reason)),
         )
 
     async def _report(self) -> None:
-        """Tell systemd how things stand, and note that a first look was taken."""
+        """Tell systemd how things stand."""
         while True:
             await self.board.changed()
-            status = self.board.status()
-            self.looked = self.looked or status.last_pass is not None
-            self.notify.status(one_line(status))
+            self.notify.status(one_line(self.board.status()))
 
     # Signals
 
@@ -223,17 +276,21 @@ class Daemon:
         if self.stopped.is_set():
             # A second signal: everything is journaled, so that ending at once does no harm.
             os._exit(int(ExitCode.TERMINATED if reason == "SIGTERM" else ExitCode.INTERRUPTED))
-        self.logging.emit(events.DaemonStopping(reason=reason))
+        self._emit(events.DaemonStopping(reason=reason))
+        self.notify.stopping()
         self.stopped.set()
 
     def _reload(self) -> None:
+        before = self.settings
         try:
             self.settings = self.load()
         except ConfigError as error:
-            self.logging.emit(events.SettingsRejected(error=error.message, error_type="ConfigError", hint=error.hint))
+            self._reject(error)
             return
-        self.logging.emit(events.SettingsReloaded())
-        self.bell.ring(PERSON)
+        if (before.log_level, before.log_format) != (self.settings.log_level, self.settings.log_format):
+            self.logging = self._make_logging(self.logging.redactor)
+        # Nobody rings: what runs now must not act once more by the settings of before; the next session begins with a look.
+        self._emit(events.SettingsReloaded())
         self.reloaded.set()
 
     def _tell_state(self) -> None:
@@ -246,38 +303,25 @@ class Daemon:
                 functions=len(status.functions),
                 ready=ready,
                 passes=self.loop.passes if self.loop else 0,
-                memory_mb=_memory(),
+                memory_mb=memory.resident(),
             )
         )
 
-    # Files
-
-    def _remember_suspension(self, suspension: Suspension | None) -> None:
-        self.board.suspension = suspension
-        if suspension is None:
-            self.suspension_file.unlink(missing_ok=True)
-            return
-        until = suspension.until.isoformat() if suspension.until else None
-        document = {"reason": suspension.reason, "since": suspension.since.isoformat(), "until": until}
-        _write_private(self.suspension_file, json.dumps(document))
-
     def _recall_suspension(self, loop: Loop) -> None:
-        try:
-            kept = json.loads(self.suspension_file.read_text(encoding="utf-8"))
-            until = datetime.fromisoformat(kept["until"]) if kept["until"] else None
-            suspension = Suspension(str(kept["reason"]), datetime.fromisoformat(kept["since"]), until)
-        except (OSError, ValueError, KeyError, TypeError):
+        """Go on with a suspension of before; one that was asked for in another state folder counts as well."""
+        suspension = self.board.suspension or self.kept.suspension()
+        if suspension is None or (suspension.until is not None and suspension.until <= self.clock.now()):
+            self._end_suspension()
             return
-        if suspension.until is None or suspension.until > self.clock.now():
-            self.board.suspension = suspension
-            loop.suspend(suspension)
+        self.kept.remember_suspension(suspension)
+        self.board.suspended(suspension)
+        self._started()
+        loop.suspend(suspension)
 
-    def _remember_address(self, url: str | None) -> None:
-        _write_private(self.folder / ADDRESS_NAME, json.dumps({"url": url, "pid": os.getpid()}))
-
-    def _forget_address(self) -> None:
-        with contextlib.suppress(OSError):
-            (self.folder / ADDRESS_NAME).unlink(missing_ok=True)
+    def _end_suspension(self) -> None:
+        self.board.suspended(None)
+        with contextlib.suppress(StateUnusable):
+            self.kept.forget_suspension()
 
 
 def one_line(status: Status) -> str:
@@ -305,35 +349,28 @@ async def _first(*waits: Awaitable[object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _kept_token(path: Path) -> str:
+class _ToldError(Exception):
+    """What was awaited is not wanted any more."""
+
+
+@contextlib.asynccontextmanager
+async def _until(*orders: asyncio.Event) -> AsyncIterator[None]:
+    """Cut the block off with `_ToldError` once one of these is set."""
+
+    async def watch() -> None:
+        await _first(*(order.wait() for order in orders))
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+    deadline = asyncio.timeout(None)
     try:
-        return path.read_text(encoding="utf-8").strip() or _make_token(path)
-    except FileNotFoundError:
-        return _make_token(path)
-
-
-def _make_token(path: Path) -> str:
-    token = secrets.token_urlsafe(32)
-    _write_private(path, token)
-    return token
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only we can read, as a whole or not at all; raises `StateUnusable`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(part).replace(path)
-    except OSError as error:
-        raise StateUnusable(f"{path} cannot be written: {error.strerror}", hint="make the state folder writable") from error
-
-
-def _memory() -> float:
-    """Return our resident memory in MB, as the kernel counts it."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000, 1)
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        async with deadline:
+            watcher = asyncio.create_task(watch(), name="orders")
+            try:
+                yield
+            finally:
+                watcher.cancel()
+                await asyncio.gather(watcher, return_exceptions=True)
+    except TimeoutError as error:
+        if deadline.expired():
+            raise _ToldError from error
+        raise

@@ -42,13 +42,14 @@ async def open_server(daemon: Daemon) -> AsyncIterator[str | None]:
         clock=daemon.clock,
         public=not _is_loopback(host),
     )
-    try:
-        async with serving(make_app(deps), host, port) as url:
-            yield url
-    except OSError as error:
-        raise ConfigError(
-            f"KAPSO_SYNC_LISTEN {listen} cannot be had: {error.strerror or error}", hint="is another daemon running there?"
-        ) from error
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serving(make_app(deps), host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"KAPSO_SYNC_LISTEN {listen} cannot be had: {error.strerror or error}", hint="is another daemon running there?"
+            ) from error
+        yield url
 
 
 def parse_listen(text: str) -> tuple[str, int]:

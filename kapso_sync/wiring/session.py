@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import random
@@ -18,7 +19,7 @@ import platformdirs
 from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ConfigError, KapsoSyncError
+from kapso_sync.errors import ConfigError, KapsoSyncError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Plan, Policy
@@ -139,16 +140,30 @@ class Session:
         board.began(request.trigger)
         try:
             with reconcile_context(f"{random.getrandbits(48):012x}"):
+                self._check_state(store)
                 report = await reconcile(self._parts, self._writing.executor, replace(request, hold=hold))
-        except KapsoSyncError as error:
+            store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
+        except asyncio.CancelledError:
+            board.failed(KapsoSyncError("the last pass was cut off; the next one goes on from there"))
+            raise
+        except Exception as error:
             board.failed(error)
             raise
         else:
             board.ended(report)
-            store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
             return report
         finally:
-            store.record_pass(status_document(board.status()))
+            # Only for people; what it cannot be written to is told when the next pass begins.
+            with contextlib.suppress(StateUnusable):
+                store.record_pass(status_document(board.status()))
+
+    def _check_state(self, store: StateStore) -> None:
+        """Raise `StateUnusable`, told, where nothing can be remembered: then nothing is asked of Kapso either."""
+        try:
+            store.remember_pass()
+        except StateUnusable as error:
+            tell_failure(self._parts.emit, error)
+            raise
 
     async def moved(self, *, keep: bool = True) -> bool:
         """Tell whether the source shows another revision than the last one read; raises `KapsoSyncError`."""

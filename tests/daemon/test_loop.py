@@ -51,8 +51,9 @@ class Pretend:
     passes: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     plan: Plan = field(default_factory=lambda: plan_for("a"))
-    results: list[Callable[[Plan], Report] | KapsoSyncError] = field(default_factory=list)
+    results: list[Callable[[Plan], Report] | Exception] = field(default_factory=list)
     is_moved: bool | KapsoSyncError = True
+    answer: asyncio.Event | None = None
     gate: asyncio.Event | None = None
     running: int = 0
     most: int = 0
@@ -72,13 +73,15 @@ class Pretend:
                 tasks = {asyncio.create_task(self.gate.wait()), asyncio.create_task(request.superseded.wait())}
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 self.superseded += request.superseded.is_set()
-            if isinstance(result, KapsoSyncError):
+            if isinstance(result, Exception):
                 raise result
             return result(plan)
         finally:
             self.running -= 1
 
     async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - the loop decides what to keep
+        if self.answer is not None:
+            await self.answer.wait()
         if isinstance(self.is_moved, KapsoSyncError):
             raise self.is_moved
         return self.is_moved
@@ -94,10 +97,16 @@ class Ring:
     clock: VirtualClock
     backoff: Backoff
     told: list[events.Event]
+    waits: list[float | None]
 
     async def settle(self) -> None:
         """Let everything happen that can happen without time."""
         for _ in range(60):
+            await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let things happen one by one, and stop at once when it is so: time must not move on."""
+        while not condition():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0)
 
     def names(self) -> list[str]:
@@ -109,10 +118,12 @@ async def ringing(slowest: float = 300.0) -> AsyncIterator[Ring]:
     clock = VirtualClock()
     place, bell, told = Pretend(clock), Bell(), list[events.Event]()
     backoff = Backoff(clock, lambda: 1.0)
-    loop = Loop(place, bell, backoff, Timing(clock, lambda: 1.0, slowest), told.append, lambda *_: None)
+    waits = list[float | None]()
+    timing = Timing(clock, lambda: 1.0, slowest)
+    loop = Loop(place, bell, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in))
     task = asyncio.create_task(loop.run())
     try:
-        yield Ring(place, bell, loop, clock, backoff, told)
+        yield Ring(place, bell, loop, clock, backoff, told, waits)
     finally:
         loop.stop()
         await asyncio.wait_for(task, 5)
@@ -224,6 +235,144 @@ async def test_a_suspended_loop_answers_nobody_until_it_is_resumed() -> None:
         assert ring.names().count("suspended") == ring.names().count("resumed") == 2
 
 
+async def test_a_person_may_bring_a_newer_revision_too() -> None:
+    """Who asks for a look after a push does not wait for the deployments of what it replaces."""
+    async with ringing() as ring:
+        ring.place.gate = asyncio.Event()
+        ring.bell.ring(INTERVAL)
+        await ring.settle()
+        ring.bell.ring(PERSON)
+        await ring.settle()
+        assert (ring.place.superseded, ring.place.passes) == (1, [INTERVAL, PERSON])
+        ring.place.gate.set()
+
+
+async def test_pushes_without_end_let_every_fourth_pass_go_through() -> None:
+    """Newest wins, but not for ever: else a busy branch would never be deployed whole."""
+    async with ringing() as ring:
+        ring.place.gate = asyncio.Event()
+        for _ in range(8):
+            ring.bell.ring(WEBHOOK)
+            await ring.settle()
+        assert (len(ring.place.passes), ring.place.superseded) == (4, 3)
+        ring.place.gate.set()
+        await ring.settle()
+        assert len(ring.place.passes) == 5
+        assert ring.bell.waiting == frozenset()
+
+
+async def test_what_a_pass_gave_way_for_may_be_taken_back() -> None:
+    """Saved, and saved back, while it was deployed: the source is as it was, and yet there is something to finish."""
+    async with ringing() as ring:
+        ring.place.gate = asyncio.Event()
+        ring.bell.ring(INTERVAL)
+        await ring.settle()
+        ring.bell.ring(FILES)
+        ring.place.gate.set()
+        await ring.until(lambda: ring.place.superseded)
+        ring.place.is_moved = False
+        await ring.settle()
+        assert ring.place.passes == [INTERVAL, FILES]
+
+
+async def test_a_function_whose_time_has_come_waits_for_the_api() -> None:
+    """Kapso is down and a function is due: the pass's own pace rules, and nothing is asked for in a circle."""
+    async with ringing(slowest=60.0) as ring:
+        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no"), *[DOWN] * 5]
+        ring.bell.ring(INTERVAL)
+        for _ in range(130):
+            await ring.clock.sleep(1)
+        gaps = [round(later - earlier) for earlier, later in zip(ring.place.times, ring.place.times[1:], strict=False)]
+        assert gaps[:5] == [5, 5, 10, 20, 40]
+
+
+async def test_who_waits_is_not_asked_for_while_suspended() -> None:
+    """A suspension over night costs a heartbeat, whoever's time comes meanwhile."""
+    async with ringing() as ring:
+        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no")]
+        ring.bell.ring(INTERVAL)
+        await ring.until(lambda: ring.backoff.failing)
+        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
+        before = len(ring.waits)
+        await ring.clock.sleep(3600)
+        assert len(ring.waits) - before <= 3600 / HEARTBEAT + 5
+        assert ring.place.passes == [INTERVAL]
+
+
+async def test_a_call_that_kapso_left_unanswered_is_repeated_soon() -> None:
+    """It raises no function's back-off, and still nobody waits for the next interval."""
+    async with ringing() as ring:
+        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no connection", blameless=True)]
+        ring.bell.ring(INTERVAL)
+        await ring.clock.sleep(FIRST_RETRY + 1)
+        await ring.settle()
+        assert ring.place.passes == [INTERVAL, RETRY]
+        assert ring.backoff.failing == ()
+
+
+async def test_a_suspension_during_a_look_holds_the_pass_back() -> None:
+    """Whoever suspends while the source is asked has suspended what comes of the answer."""
+    async with ringing() as ring:
+        ring.place.answer, ring.place.gate = asyncio.Event(), asyncio.Event()
+        ring.bell.ring(POLL)
+        await ring.settle()
+        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
+        ring.place.answer.set()
+        await ring.settle()
+        assert ring.place.superseded == len(ring.place.passes) == 1, "it was told to write nothing"
+
+
+async def test_a_stop_during_a_look_begins_no_pass() -> None:
+    """There is no time left for it."""
+    async with ringing() as ring:
+        ring.place.answer = asyncio.Event()
+        ring.bell.ring(POLL)
+        await ring.settle()
+        ring.loop.stop()
+        ring.place.answer.set()
+        await ring.settle()
+        assert ring.place.passes == []
+
+
+async def test_a_defect_in_a_pass_loses_nothing() -> None:
+    """What should never happen is told with its place in the code, and the pass is repeated."""
+    async with ringing() as ring:
+        ring.place.results = [ValueError("what a\nsurprise"), TimeoutError()]
+        ring.bell.ring(WEBHOOK)
+        await ring.clock.sleep(FIRST_RETRY * 4)
+        await ring.settle()
+        assert ring.place.passes == [WEBHOOK, RETRY, RETRY]
+        first, second = [event for event in ring.told if isinstance(event, events.ReconcileFailed)]
+        assert (first.error, second.error) == ("ValueError: what a surprise", "TimeoutError")
+        assert first.hint is not None
+        assert "a defect of kapso-sync in test_loop.py, line " in first.hint
+
+
+async def test_a_pass_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a deadline, and the loop goes on."""
+    monkeypatch.setattr("kapso_sync.daemon.loop.PASS_DEADLINE", 0.05)
+    async with ringing() as ring:
+        ring.place.gate = asyncio.Event()
+        ring.bell.ring(INTERVAL)
+        await ring.until(lambda: "reconcile.failed" in ring.names())
+        ring.place.gate.set()
+        await ring.clock.sleep(FIRST_RETRY)
+        await ring.settle()
+        assert ring.place.passes[:2] == [INTERVAL, RETRY]
+        assert ring.place.running == 0
+
+
+async def test_a_git_server_that_hangs_leaves_the_loop_healthy() -> None:
+    """Nothing remote counts: asking takes as long as its own deadline allows."""
+    async with ringing() as ring:
+        ring.place.answer = asyncio.Event()
+        ring.bell.ring(POLL)
+        await ring.settle()
+        await ring.clock.sleep(120)
+        assert ring.loop.silent_for() == 0
+        ring.place.answer.set()
+
+
 async def test_the_loop_shows_that_it_lives() -> None:
     """Silent only when it is stuck: waiting, or within a pass, it is well."""
     async with ringing() as ring:
@@ -293,10 +442,28 @@ def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
     assert backoff.failing == ()
 
 
+def test_what_something_else_stands_in_the_way_of_is_not_due() -> None:
+    """Somebody changed it on Kapso, or git's version became invalid: no retry comes due, again and again, for nothing."""
+    for result in (Result.BLOCKED, Result.INVALID):
+        backoff = failing_backoff(VirtualClock(), 2, plan_for("a"))
+        backoff.learn(report_on(plan_for("a"), result))
+        assert backoff.next_retry() is None
+
+
+async def test_what_was_due_and_not_tried_is_not_due_at_once() -> None:
+    """A pass that gives way before it gets to a function must not be asked for in a circle."""
+    clock = VirtualClock()
+    backoff = failing_backoff(clock, 1, plan_for("a"))
+    await clock.sleep(FIRST)
+    assert backoff.next_retry() == 0
+    backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
+    assert backoff.next_retry() == FIRST
+
+
 def test_what_left_git_is_forgotten() -> None:
     """The memory of failures is bounded by the functions there are."""
     backoff = failing_backoff(VirtualClock(), 1, plan_for("a", "b"))
-    backoff.learn(report_on(plan_for("b"), Result.SKIPPED))
+    backoff.learn(report_on(backoff.hold(plan_for("b"))))
     assert [failing.slug for failing in backoff.failing] == ["b"]
 
 

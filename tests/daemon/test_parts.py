@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.notify import Notify
-from kapso_sync.daemon.schedule import Every, Schedule
+from kapso_sync.daemon.schedule import CHECK_SECONDS, Every, Schedule
 from kapso_sync.daemon.supervisor import SLOWEST, Supervisor
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
@@ -70,10 +71,11 @@ async def test_the_clock_rings_by_name_and_says_when_next() -> None:
     names: list[str] = []
 
     def ring(name: str) -> None:
+        assert threading.current_thread() is threading.main_thread(), "the bell is not for threads"
         names.append(name)
         rung.set()
 
-    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0))) as schedule:
+    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0)), SystemClock()) as schedule:
         async with asyncio.timeout(5):
             await rung.wait()
         following = schedule.next("interval")
@@ -83,26 +85,80 @@ async def test_the_clock_rings_by_name_and_says_when_next() -> None:
     assert set(names) == {"poll"}
 
 
-async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class SetClock(VirtualClock):
+    """A virtual clock whose wall somebody may set."""
+
+    def __init__(self) -> None:
+        super().__init__(datetime.now(UTC))
+        self.set_by = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.set_by
+
+
+@pytest.mark.parametrize(("before_days", "after_days"), [(1, 0), (0, 1)])
+async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_days: int) -> None:
+    """The library goes by the wall; set back by a day, it would ring a day late."""
+    clock = SetClock()
+    clock.set_by = timedelta(days=before_days)
+    with Schedule(lambda _: None, (Every("interval", 3600.0),), clock) as schedule:
+        minding = asyncio.create_task(schedule.mind_the_clock())
+        before = schedule.next("interval")
+        await clock.sleep(CHECK_SECONDS * 3)
+        assert schedule.next("interval") == before, "a steady clock changes nothing"
+        clock.set_by = timedelta(days=after_days)
+        await clock.sleep(CHECK_SECONDS * 2)
+        following = schedule.next("interval")
+        assert following is not None
+        assert 3000 < (following - clock.now()).total_seconds() < 4000
+        minding.cancel()
+        await asyncio.gather(minding, return_exceptions=True)
+
+
+async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten per cent up and down, so that the mean is what was asked for."""
+    waits = []
+    for luck in (0.0, 1.0):
+        monkeypatch.setattr("random.uniform", lambda low, high, luck=luck: low + (high - low) * luck)
+        with Schedule(lambda _: None, (Every("interval", 1000.0),), SystemClock()) as schedule:
+            following = schedule.next("interval")
+            assert following is not None
+            waits.append(round((following - datetime.now(UTC)).total_seconds() / 10))
+    assert waits == [90, 110]
+
+
+async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
     """Ready, a status line once for each change, the watchdog while all is well, stopping."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", path)
         notify = Notify({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
         notify.ready()
         notify.status("6 of 6 functions ready")
         notify.status("6 of 6 functions ready")
         notify.stopping()
         said = [listener.recv(200).decode() for _ in range(3)]
-        assert said == ["READY=1", "STATUS=6 of 6 functions ready", "STOPPING=1"]
+        assert said == ["READY=1\n", "STATUS=6 of 6 functions ready\n", "STOPPING=1\n"]
         healthy = True
         keeping = asyncio.create_task(notify.keep_alive(lambda: healthy, SystemClock()))
-        assert await asyncio.to_thread(listener.recv, 200) == b"WATCHDOG=1"
+        assert await asyncio.to_thread(listener.recv, 200) == b"WATCHDOG=1\n"
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         notify.close()
+
+
+async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) -> None:
+    """Nothing is waited for, and nothing raised."""
+    path = str(tmp_path / "notify")
+    notify = Notify({"NOTIFY_SOCKET": path})
+    notify.ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(path)
+        for number in range(2000):
+            notify.status(f"line {number}")
+    notify.stopping()
+    notify.close()
 
 
 async def test_without_systemd_nobody_is_told() -> None:

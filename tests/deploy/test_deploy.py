@@ -141,7 +141,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "kapso-sync.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     queries += [rule["expr"] for group in load(DEPLOY / "prometheus" / "alerts.yaml")["groups"] for rule in group["rules"]]
-    asked = {name for query in queries for name in re.findall(r"kapso_sync_\w+", query)}
+    asked = {name for query in queries for name in re.findall(r"(?:kapso_sync|process)_\w+", query)}
     assert asked
     assert asked <= metric_names()
     assert {"kapso_sync_function_ready", "kapso_sync_suspended", "kapso_sync_api_rate_limit"} <= asked
@@ -160,6 +160,78 @@ def test_every_alert_leads_to_its_page() -> None:
         assert rule["annotations"]["runbook"].partition("#")[2] in anchors, rule["alert"]
 
 
+SERIES = '{instance="a:8321", job="kapso-sync"'
+HOUR = 60
+"""Prometheus looks once a minute in these tests, and begins at the epoch."""
+
+
+def series(values: dict[str, str]) -> list[dict[str, str]]:
+    """Return what a healthy daemon that started an hour ago shows, with other values laid over it."""
+    healthy = {
+        "process_start_time_seconds}": f"0x{HOUR * 3}",
+        "kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR * 3}",
+        "kapso_sync_suspended}": f"0x{HOUR * 3}",
+        "kapso_sync_build_info}": f"1x{HOUR * 3}",
+        "up}": f"1x{HOUR * 3}",
+        'kapso_sync_reconcile_total, result="success"}': f"0+1x{HOUR * 3}",
+        'kapso_sync_deploy_total, result="failed"}': f"0x{HOUR * 3}",
+        'kapso_sync_drift_total, slug="greet", field="code"}': f"0x{HOUR * 3}",
+        'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 3}",
+        "kapso_sync_api_rate_limit}": f"100x{HOUR * 3}",
+        "kapso_sync_api_rate_limit_remaining}": f"90x{HOUR * 3}",
+    }
+    assert values.keys() <= healthy.keys()
+    found = []
+    for name, value in (healthy | values).items():
+        metric, comma, labels = name.removesuffix("}").partition(",")
+        found.append({"series": f"{metric}{SERIES}{comma}{labels}}}", "values": value})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "alert"),
+    [
+        ({}, None),
+        ({"kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR} {HOUR * 60}x{HOUR * 2}"}, "KapsoSyncNotInSync"),
+        ({"kapso_sync_last_success_timestamp_seconds}": f"0x{HOUR * 3}"}, "KapsoSyncNotInSync"),
+        ({'kapso_sync_deploy_total, result="failed"}': f"0x{HOUR + 40} 1 2 3 4x{HOUR}"}, "KapsoSyncDeploymentsFail"),
+        ({'kapso_sync_drift_total, slug="greet", field="code"}': f"0x{HOUR} 1 2 3 4x{HOUR}"}, "KapsoSyncDriftRecurs"),
+        ({'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 2 - 5} 1x{HOUR}"}, "KapsoSyncKeyRejected"),
+        ({"kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}"}, "KapsoSyncRateLimitExhausted"),
+        ({'kapso_sync_reconcile_total, result="success"}': f"0+1x{HOUR} {HOUR}x{HOUR * 2}"}, "KapsoSyncSilent"),
+        ({"up}": f"1x{HOUR} 0x{HOUR * 2}"}, "KapsoSyncGone"),
+    ],
+)
+def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: dict[str, str], alert: str | None) -> None:
+    """Two hours after the start, as Prometheus' own tool works it out."""
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed")
+    rules = DEPLOY / "prometheus" / "alerts.yaml"
+    names = [rule["alert"] for group in load(rules)["groups"] for rule in group["rules"]]
+    case = {
+        "rule_files": [str(rules)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series(values),
+                "promql_expr_test": [
+                    {
+                        "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
+                        "eval_time": "2h",
+                        "exp_samples": [{"labels": "{}", "value": int(name == alert)}],
+                    }
+                    for name in names
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "case.yaml"
+    path.write_text(json.dumps(case), encoding="utf-8")
+    ran = subprocess.run([tool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_the_dockerfile_is_clean() -> None:
     """The linter has nothing to say; the final stage runs as a number, and starts the daemon."""
     hadolint = Path(sys.executable).with_name("hadolint")
@@ -169,6 +241,23 @@ def test_the_dockerfile_is_clean() -> None:
     assert "USER 10001:10001" in final
     assert 'ENTRYPOINT ["/usr/bin/tini", "--", "kapso-sync"]' in final
     assert not re.search(r"\b(gcc|build-essential|make)\b", final)
+
+
+@pytest.mark.e2e
+def test_the_image_installs_from_wheels_alone(tmp_path: Path) -> None:
+    """What the Dockerfile asks of pip, for its Python, without installing: the build stage has no compiler."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (version,) = set(re.findall(r"^FROM python:(\d+\.\d+)-", dockerfile, re.MULTILINE))
+    assert dockerfile.count("--require-hashes --only-binary :all:") == 2
+    for name in ("run", "build"):
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--disable-pip-version-check"]
+        command += ["--require-hashes", "--only-binary", ":all:", "--target", str(tmp_path), "--python-version", version]
+        command += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64", "--retries", "1"]
+        command += ["--requirement", str(ROOT / "requirements" / f"{name}.txt")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if ran.returncode and ("Retrying" in ran.stderr or "connection" in ran.stderr):
+            pytest.skip("no package index can be reached")
+        assert ran.returncode == 0, ran.stderr[-1000:]
 
 
 def test_the_unit_is_hardened() -> None:
@@ -187,6 +276,8 @@ def test_the_unit_is_hardened() -> None:
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         problems = [line for line in ran.stderr.splitlines() if "kapso-sync" in line and "not executable" not in line]
         assert problems == []
+        command = [verify, "security", "--offline=true", "--threshold=20", str(DEPLOY / "systemd" / "kapso-sync.service")]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, "an exposure of at most 2.0 of 10"
 
 
 def test_compose_runs_it_as_hardened() -> None:

@@ -243,9 +243,10 @@ def test_a_restart_finishes_the_work(kapso: Served, folder: Path, environment: d
 
 
 def test_two_daemons_on_one_state_folder(folder: Path, environment: dict[str, str]) -> None:
-    """The second says who is there, and exits with 75."""
+    """The second says who is there, and exits with 75, even where the first also has its port."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
+        environment = {**environment, "KAPSO_SYNC_LISTEN": running.url.removeprefix("http://")}
         second = subprocess.run(
             [*_program(), "run", str(folder)], env=_clean(environment), capture_output=True, text=True, timeout=20, check=False
         )
@@ -289,7 +290,7 @@ def test_people_can_ask_suspend_and_resume(kapso: Served, folder: Path, environm
 
 
 def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Kapso is down: two lines in all, the page answers, health stays good, and work goes on when it returns."""
+    """Kapso is down: told when it begins and when it is over; the page answers, health stays good, work goes on."""
     kapso.faults({"what": "status", "status": 503})
     quick = {**environment, "KAPSO_SYNC_INTERVAL": "300ms", "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
     with daemon(str(folder), quick) as running:
@@ -301,6 +302,7 @@ def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, enviro
         kapso.faults()
         until(live(kapso, greet="one", part="bye"), 30)
         assert len(running.named("reconcile.failed")) == 1
+        assert len(running.named("api.retry")) <= 4, "those of the first pass alone"
         running.event("failure.ended")
 
 

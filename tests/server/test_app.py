@@ -18,7 +18,7 @@ from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server import app as application
 from tests.server.front import SECRET, TOKEN, Front, connected, open_front
-from tests.server.statuses import BAD, GOOD, NOW
+from tests.server.statuses import BAD, GOOD, NOW, SUSPENDED
 from tests.server.test_hooks import BODY, hexed
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -148,6 +148,14 @@ async def test_reconcile_can_be_waited_for(front: Front, client: httpx.AsyncClie
     front.passed.set()
     answer = (await asked).json()
     assert (answer["exit_code"], answer["status"]["in_sync"]) == (0, True)
+
+
+async def test_nobody_waits_for_a_pass_while_suspended(front: Front, client: httpx.AsyncClient) -> None:
+    """The ring counts once somebody resumes; who waits is told at once, with the reason."""
+    front.status = SUSPENDED
+    answer = await client.post("/api/reconcile?wait=1", headers=BEARER)
+    assert (answer.status_code, front.triggers) == (202, ["reconcile"])
+    assert answer.json() == {"accepted": True, "suspended": "moving the project to another plan"}
 
 
 @pytest.mark.parametrize(

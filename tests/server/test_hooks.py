@@ -140,6 +140,14 @@ def test_a_form_is_read_as_well() -> None:
         assert isinstance(read_hook({"x-signature": f"sha256={hexed(broken)}", **form}, broken, SECRET, NOW), Refused)
 
 
+def test_json_that_is_called_a_form_is_read_as_json() -> None:
+    """It is what curl sends unless told otherwise."""
+    headers = {"x-signature": f"sha256={hexed(BODY)}", "content-type": "application/x-www-form-urlencoded"}
+    verdict = read_hook(headers, BODY, SECRET, NOW)
+    assert isinstance(verdict, Push)
+    assert verdict.refs == ("refs/heads/main",)
+
+
 def test_nothing_is_no_secret() -> None:
     """Anybody could sign with it."""
     verdict = read_hook({"x-signature": f"sha256={hexed(BODY, key='')}"}, BODY, "", NOW)

@@ -137,6 +137,17 @@ def test_the_last_events_are_kept_newest_first(board: StatusBoard) -> None:
     assert (status.budget.limit, status.budget.remaining) == (100, 42)
 
 
+def test_a_lasting_trouble_is_one_of_the_last_events(board: StatusBoard, clock: VirtualClock) -> None:
+    """Else an hour's outage would leave nothing else to read; what is good news may well be told twice."""
+    for number in range(30):
+        board(events.ApiRetry(method="GET", route="/functions", status=None, attempt=number, wait_s=0.1, error="no connection"))
+        board(events.ReconcileFailed(error="no connection", error_type="ApiUnavailable"))
+    for _ in range(2):
+        board(events.DeploySucceeded(slug="greet", function_id="id-greet", duration_ms=1000))
+    names = [event.event for event in board.status().events]
+    assert names == ["deploy.succeeded", "deploy.succeeded", "reconcile.failed", "api.retry"]
+
+
 def test_running_deployments_show_since_when(board: StatusBoard) -> None:
     """From the request to its end."""
     board.planned(plan())

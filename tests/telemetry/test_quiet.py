@@ -70,6 +70,37 @@ def test_an_api_that_is_down_for_an_hour_makes_two_lines() -> None:
     assert [line for line in lines if line[1] != "debug"] == [("reconcile.failed", "error"), ("failure.ended", "info")]
 
 
+def test_a_pass_that_failed_as_a_whole_says_nothing_of_functions() -> None:
+    """Git is away for a pass: the function that is invalid in git still is, and neither end nor beginning is told."""
+    reader = Reader()
+    invalid = events.FunctionInvalid(slug="greet", error="syntax error", location="greet.js:1:1")
+    reader.read(STARTED, PLANNED, invalid, finished(failed=1))
+    down = events.ReconcileFailed(error="no repository", error_type="SourceMissing")
+    assert reader.read(STARTED, down)[-1] == ("reconcile.failed", "error")
+    assert reader.read(STARTED, PLANNED, invalid, finished(failed=1)) == [
+        ("reconcile.finished", "debug"),
+        ("failure.ended", "info"),
+    ]
+
+
+def test_a_plan_that_is_only_blocked_or_invalid_is_no_news() -> None:
+    """Whatever is wrong with a function has a line of its own, once."""
+    plan = events.PlanComputed(summary={}, functions=({"slug": "a", "action": "invalid"}, {"slug": "b", "action": "blocked"}))
+    assert Reader().read(STARTED, SAME, plan, finished(failed=1, blocked=1)) == [("reconcile.finished", "debug")]
+
+
+def test_retries_are_told_until_a_pass_has_failed() -> None:
+    """A hiccup is worth a line; within an outage that was told, each retry would be one more of the same."""
+    reader = Reader()
+    retry = events.ApiRetry(method="GET", route="/functions", status=None, attempt=1, wait_s=0.1, error="no connection")
+    down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
+    assert ("api.retry", "warning") in reader.read(STARTED, retry, down)
+    for _ in range(10):
+        assert reader.read(STARTED, retry, down) == [("api.retry", "debug")]
+    reader.read(STARTED, PLANNED, finished())
+    assert ("api.retry", "warning") in reader.read(STARTED, retry, PLANNED, finished())
+
+
 def test_two_functions_of_one_failure_are_two() -> None:
     """One of them recovers: that one is over."""
     reader = Reader()
