@@ -91,13 +91,14 @@ def run(*, source: str | None, flags: Flags) -> int:
 @app.command(epilog="Example: kapso-sync reconcile --wait")
 @source_argument
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
+@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def reconcile(*, source: str | None, wait: bool, json_output: bool, flags: Flags) -> int:
+def reconcile(*, source: str | None, wait: bool, retry: tuple[str, ...], json_output: bool, flags: Flags) -> int:
     """Tell the running daemon to look now, and to try again whatever failed before."""
     from kapso_sync.cli import service
 
-    return service.reconcile(flags.overrides(source), flags.env_file, wait=wait, json_output=json_output)
+    return service.reconcile(flags.overrides(source), flags.env_file, retry, wait=wait, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ def run(overrides: Overrides, env_file: Path | None) -> int:
     return asyncio.run(work())
 
 
-def reconcile(overrides: Overrides, env_file: Path | None, *, wait: bool, json_output: bool) -> int:
-    """Ask for a pass; with ``wait`` print what came of it, and return its exit code."""
-    answer = _ask(
-        overrides, env_file, "/api/reconcile" + ("?wait=1" if wait else ""), None, PASS_PATIENCE if wait else PATIENCE
-    )
+def reconcile(overrides: Overrides, env_file: Path | None, retry: Sequence[str], *, wait: bool, json_output: bool) -> int:
+    """Ask for a pass, in which ``retry`` leaves quarantine; with ``wait`` print what came of it, and return its exit code."""
+    query = str(httpx.QueryParams([*(("retry", slug) for slug in retry), *([("wait", "1")] if wait else [])]))
+    path = "/api/reconcile" + (f"?{query}" if query else "")
+    answer = _ask(overrides, env_file, path, None, PASS_PATIENCE if wait else PATIENCE)
     if "suspended" in answer:
         return _not_now(answer, wait=wait, json_output=json_output)
     if json_output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +81,7 @@ class Loop:
         self._cut_short = 0
         self._busy = False
         self._superseded = asyncio.Event()
+        self._retry: set[str] = set()
         self._stopping = False
         self.suspension: Suspension | None = None
         self.passes = 0
@@ -135,6 +136,10 @@ class Loop:
             self.resume()
         return self.suspension is not None
 
+    def lift(self, slugs: Iterable[str]) -> None:
+        """Let the next pass that gets as far as a plan try again what is in quarantine; whoever asks rings as well."""
+        self._retry.update(slugs)
+
     def suspend(self, suspension: Suspension) -> None:
         """Answer no trigger until somebody resumes, or until its time is over; a pass that runs ends early."""
         self.suspension = suspension
@@ -188,15 +193,17 @@ class Loop:
 
     async def _pass(self, trigger: str) -> Report:
         planned = asyncio.Event()
+        retry = tuple(sorted(self._retry))
 
         def hold(plan: Plan) -> Plan:
             planned.set()
+            self._retry.difference_update(retry)
             return self._backoff.hold(plan)
 
         cut_short = self._cut_short
         lookout = asyncio.create_task(self._look_out(planned), name="lookout")
         try:
-            report = await self._passes.sync(Request(trigger, hold=hold, superseded=self._superseded))
+            report = await self._passes.sync(Request(trigger, retry=retry, hold=hold, superseded=self._superseded))
         finally:
             lookout.cancel()
             await asyncio.gather(lookout, return_exceptions=True)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class ServerDeps:
     webhook_secret: Callable[[], str | None]
     admin_token: Callable[[], str]
     trigger: Callable[[str], None]
+    lift: Callable[[Sequence[str]], None]
     suspend: Callable[[str, float | None], None]
     resume: Callable[[], None]
     watched: Callable[[], tuple[str, str | None]]
@@ -200,9 +201,17 @@ class _Server:
         return known
 
     async def reconcile(self, request: Request) -> Response:
-        """Ask for a pass; with ``?wait=1`` answer when it has ended. While suspended there is nothing to wait for."""
+        """Ask for a pass, with ``?retry=SLUG`` without that one's quarantine; with ``?wait=1`` answer when it has ended.
+
+        While suspended there is nothing to wait for.
+        """
         if (closed := self._admin(request)) is not None:
             return closed
+        retry = request.query_params.getlist("retry")
+        unknown = set(retry) - {function.slug for function in self.deps.status().functions}
+        if unknown:
+            return error(404, f"no function {', '.join(sorted(unknown))}")
+        self.deps.lift(retry)
         suspension = self.deps.status().suspension
         if suspension is not None:
             self.deps.trigger("reconcile")

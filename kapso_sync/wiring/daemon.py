@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.backoff import Backoff
-from kapso_sync.daemon.bell import FILES, INTERVAL, POLL, RESCAN, START, Bell
+from kapso_sync.daemon.bell import FILES, INTERVAL, POLL, RESCAN, SECRETS, START, Bell
 from kapso_sync.daemon.loop import Loop, Timing
 from kapso_sync.daemon.notify import Notify
 from kapso_sync.daemon.schedule import Every, Schedule
@@ -88,6 +88,11 @@ class Daemon:
         """Ask for a look."""
         self.bell.ring(name)
 
+    def lift(self, slugs: Sequence[str]) -> None:
+        """Let what is in quarantine be tried again by the next pass."""
+        if self.loop is not None:
+            self.loop.lift(slugs)
+
     def suspend(self, reason: str, seconds: float | None) -> None:
         """Write nothing until `resume`, or for so many seconds; a restart does not end it."""
         now = self.clock.now()
@@ -158,7 +163,9 @@ class Daemon:
             self.schedule = schedule = stack.enter_context(Schedule(self.bell.ring, self._intervals(session), self.clock))
             supervisor.start("clock", schedule.mind_the_clock)
             if session.place.spec.kind is SourceKind.FOLDER:
-                supervisor.start("watcher", self._watcher(session).run)
+                supervisor.start("watcher", self._watcher(Path(session.place.spec.location), FILES).run)
+            if self.settings.secrets_dir.is_dir():
+                supervisor.start("secrets", self._watcher(self.settings.secrets_dir, SECRETS).run)
             self.bell.ring(START)
             supervisor.start("loop", loop.run)
             self.notify.ready()
@@ -238,10 +245,10 @@ class Daemon:
         look = Every(POLL, self.settings.git_interval) if git else Every(RESCAN, self.settings.git_interval)
         return (Every(INTERVAL, self.settings.interval), look)
 
-    def _watcher(self, session: Session) -> FileWatcher:
+    def _watcher(self, folder: Path, trigger: str) -> FileWatcher:
         return FileWatcher(
-            Path(session.place.spec.location),
-            lambda: self.bell.ring(FILES),
+            folder,
+            lambda: self.bell.ring(trigger),
             debounce=self.settings.debounce,
             clock=self.clock,
             on_trouble=lambda reason: self._emit(events.WatchDegraded(reason=reason)),

@@ -36,6 +36,7 @@ async def open_server(daemon: Daemon) -> AsyncIterator[str | None]:
         webhook_secret=lambda: daemon.settings.webhook_key(),  # noqa: PLW0108 - settings are replaced when they are read again
         admin_token=daemon.admin_token,
         trigger=daemon.trigger,
+        lift=daemon.lift,
         suspend=daemon.suspend,
         resume=daemon.resume,
         watched=lambda: (daemon.board.source, daemon.settings.branch or daemon.settings.ref),

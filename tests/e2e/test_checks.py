@@ -86,6 +86,10 @@ def test_bad_code_is_taken_back_and_the_fix_goes_live(kapso: Served, tmp_path: P
         kapso.forget_requests()
         asked = kapso_sync("reconcile", "--wait", folder, environment=quick(kapso, tmp_path))
         assert (asked.code, kapso.calls()) == (1, ["GET /functions"])
+        again = kapso_sync("reconcile", "--wait", "--retry", "greet", folder, environment=quick(kapso, tmp_path))
+        assert (again.code, len(running.named("rollback.succeeded"))) == (1, 2)
+        unknown = kapso_sync("reconcile", "--retry", "nobody", folder, environment=quick(kapso, tmp_path))
+        assert "no function nobody" in unknown.err
         folder_with(tmp_path, pong(3))
         until(lambda: kapso.world.live_code() == {"greet": pong(3)})
         assert running.event("check.passed", 2)["slug"] == "greet"

@@ -322,6 +322,40 @@ def test_a_function_that_keeps_failing_is_tried_with_patience(kapso: Served, fol
         until(live(kapso, greet="fixed"), 5)
 
 
+def test_a_mounted_secret_that_changes_is_noticed(
+    kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Kubernetes flips a link: the new value is set, and deployed once; the old one is nowhere in what we write."""
+    mounted = tmp_path / "mounted"
+    for version in ("one", "two"):
+        (mounted / f"..{version}").mkdir(parents=True)
+        (mounted / f"..{version}" / "token").write_text(f"value-{version}-of-the-secret")
+    (mounted / "..data").symlink_to("..one")
+    (mounted / "token").symlink_to("..data/token")
+    write_functions(folder, {"greet": answering("one")}, "    secrets: {TOKEN: {file: token}}\n")
+    with daemon(str(folder), {**environment, "KAPSO_SYNC_SECRETS_DIR": str(mounted)}) as running:
+        running.event("secret.set")
+        running.event("reconcile.finished")
+        assert kapso.world.function("greet").secrets == {"TOKEN": "value-one-of-the-secret"}
+        kapso.forget_requests()
+        (mounted / "..next").symlink_to("..two")
+        (mounted / "..next").rename(mounted / "..data")
+        running.event("secret.set", 2)
+        running.event("reconcile.finished", 2)
+        assert kapso.world.function("greet").secrets == {"TOKEN": "value-two-of-the-secret"}
+        writes = [call for call in kapso.calls() if not call.startswith("GET")]
+        assert writes == [
+            "DELETE /functions/{id}/secrets/{name}",
+            "POST /functions/{id}/secrets",
+            "POST /functions/{id}/deploy",
+        ]
+        page = httpx.get(running.url, timeout=5, trust_env=False).text
+        status = json.dumps(running.status())
+    state = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+    assert "of-the-secret" not in "".join(running.raw) + page + status
+    assert b"of-the-secret" not in state
+
+
 def test_signals_reload_and_tell(kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """SIGHUP reads the settings' file again, SIGUSR1 tells how things stand in one line."""
     settings = tmp_path / "settings.env"

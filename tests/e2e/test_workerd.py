@@ -9,6 +9,8 @@ import pytest
 
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
+from tests.build.test_styles import COMMONJS, IMPORT, OTHERS, SAID
+from tests.build.test_styles import STYLES as BUILT
 from tests.program import kapso_sync, write_functions
 from tests.served import served
 
@@ -37,6 +39,35 @@ def test_every_style_is_synced_and_answers(tmp_path: Path) -> None:
         for slug in STYLES:
             ran = kapso_sync("invoke", slug, "--data", '{"text": "ñ"}', environment=environment)
             assert (ran.code, json.loads(ran.out)) == (0, {"text": "ñ"}), slug
+
+
+@pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])
+def test_every_style_that_is_built_answers_right(tmp_path: Path, base: str) -> None:
+    """TypeScript, shared modules three deep, enums, decorators, JSON, text, unicode, CommonJS: as people write it, it runs."""
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    for path, text in OTHERS.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    slugs = {f"s{number:02d}": given for number, given in enumerate(BUILT.values())}
+    slugs |= {f"c{number:02d}": ("a.js", code) for number, code in enumerate(COMMONJS.values())}
+    for slug, (name, code) in slugs.items():
+        said = code.replace("SAY", "new Response(greeting(await r.json()))").replace("HI", f"new Response({SAID!r})")
+        text = said if slug.startswith("c") else IMPORT + said
+        (folder / name.replace("a.", f"{slug}.")).write_text(text, encoding="utf-8")
+    entries = "".join(
+        f"  {slug}: {{file: {name.replace('a.', f'{slug}.')}, secrets: {{SECRET: {{value: x}}}}}}\n"
+        for slug, (name, _) in slugs.items()
+    )
+    (folder / "manifest.yaml").write_text(f"version: 1\nfunctions:\n{entries}", encoding="utf-8")
+    with served(options()) as kapso:
+        environment = {**kapso.environment(tmp_path / "state"), "KAPSO_API_BASE_URL": kapso.emulator.base(base)}
+        ran = kapso_sync("sync", str(folder), environment=environment)
+        assert ran.code == 0, ran.out
+        for slug in slugs:
+            answer = kapso_sync("invoke", slug, "--data", '{"name": "Ada"}', environment=environment)
+            assert (answer.code, answer.out.strip()) == (0, SAID), (slug, slugs[slug])
+        assert kapso_sync("sync", str(folder), environment=environment).out.startswith(f"{len(slugs)} in sync.")
 
 
 def test_code_that_does_not_start_fails_alone(tmp_path: Path) -> None:

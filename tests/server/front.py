@@ -31,6 +31,7 @@ class Front:
     watched: tuple[str, str | None] = ("https://github.com/acme/flows", None)
     public: bool = False
     triggers: list[str] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
     failure: KapsoSyncError | None = None
     defect: Exception | None = None
@@ -58,6 +59,7 @@ class Front:
             webhook_secret=self.webhook_secret,
             admin_token=lambda: TOKEN,
             trigger=self.triggers.append,
+            lift=self.lifted.extend,
             suspend=self.suspend,
             resume=lambda: self.triggers.append("resume"),
             watched=lambda: self.watched,
