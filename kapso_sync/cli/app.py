@@ -226,7 +226,7 @@ def dev(*, slug: str | None, source: str | None, data: str, runtime: str, flags:
     """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
     from kapso_sync.cli import dev as workbench
 
-    ask = workbench.Ask(slug, data, flags.overrides(source), flags.env_file, runtime, os.environ)
+    ask = workbench.Ask(slug, data, flags.overrides(source), flags.env_file, runtime)
     return workbench.dev(ask)
 
 

@@ -24,28 +24,26 @@ from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
-from kapso_sync.model.desired import Desired, DesiredFunction, EnvSecret, PlainSecret, SecretSource
+from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.settings import load_settings
+from kapso_sync.sources import SecretMissing
 from kapso_sync.wiring import Logging
 from kapso_sync.wiring.local import Local, open_local
 
 PATIENCE = 660.0
 """Seconds to wait for an answer: functions have deadlines of their own."""
 UNLIMITED = 1_000_000
-OURS = "KAPSO_"
-"""Variables that begin so are never a secret of a function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the command line asks: one function or all, the request, and ``environment`` for their secrets."""
+    """What the command line asks: one function or all, and the request."""
 
     slug: str | None
     data: str
     overrides: Mapping[str, object]
     env_file: Path | None
     runtime: str
-    environment: Mapping[str, str]
 
 
 def dev(ask: Ask) -> int:
@@ -66,14 +64,14 @@ def dev(ask: Ask) -> int:
 
 async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-    async with _bench(workerd, ask, console) as bench:
+    async with _bench(workerd, ask, console, local) as bench:
         console.print(f"Functions of {local.where} on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.")
         saved = asyncio.Event()
         watching = asyncio.create_task(local.watch(saved.set))
         try:
             while True:
                 saved.clear()
-                await bench.look(local)
+                await bench.look()
                 await saved.wait()
         finally:
             watching.cancel()
@@ -81,7 +79,7 @@ async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _bench(workerd: Workerd, ask: Ask, console: Console) -> AsyncIterator[_Bench]:
+async def _bench(workerd: Workerd, ask: Ask, console: Console, local: Local) -> AsyncIterator[_Bench]:
     options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True)
     async with (
         running_emulator(options) as kapso,
@@ -89,24 +87,25 @@ async def _bench(workerd: Workerd, ask: Ask, console: Console) -> AsyncIterator[
             base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=PATIENCE
         ) as http,
     ):
-        yield _Bench(kapso, http, ask, console)
+        yield _Bench(kapso, http, ask, console, local)
 
 
 class _Bench:
     """Deploys what changed on an emulator of its own, and shows what is answered."""
 
-    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: Ask, console: Console) -> None:
+    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: Ask, console: Console, local: Local) -> None:
         self._kapso = kapso
         self._http = http
         self._ask = ask
         self._console = console
+        self._local = local
         self._ran: dict[str, object] = {}
         self._said: set[str] = set()
 
-    async def look(self, local: Local) -> None:
+    async def look(self) -> None:
         """Read the folder and run what changed, or the one function that was asked for; whatever is wrong is shown."""
         try:
-            desired = await local.read()
+            desired = await self._local.read()
             data = json.dumps(request_body(self._ask.data))
         except ManifestInvalid as error:
             for problem in error.problems:
@@ -168,12 +167,10 @@ class _Bench:
 
     def _secrets(self, wanted: DesiredFunction) -> Iterator[tuple[str, str]]:
         for name, source in wanted.entry.secrets.items():
-            value = _value(source, self._ask.environment)
-            if value is not None:
-                yield name, value
-            else:
-                where = f"the variable {source.env}" if isinstance(source, EnvSecret) else "a file, which `dev` does not read"
-                self._say_once(f"warning: env.{name} is not set; it comes from {where}")
+            try:
+                yield name, self._local.secrets.read(source)
+            except SecretMissing as missing:
+                self._say_once(f"warning: env.{name} is not set: it {missing.message}")
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -185,14 +182,6 @@ class _Bench:
         before = self._ran.get(slug)
         self._ran[slug] = what
         return before != what
-
-
-def _value(source: SecretSource, environment: Mapping[str, str]) -> str | None:
-    if isinstance(source, PlainSecret):
-        return source.value
-    if isinstance(source, EnvSecret) and not source.env.startswith(OURS):
-        return environment.get(source.env)
-    return None
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:

@@ -16,14 +16,15 @@ from kapso_sync.reconcile.desire import Desire
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, parse_source
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.wiring.building import make_desire
+from kapso_sync.wiring.building import make_desire, make_secret_values
 from kapso_sync.wiring.session import Logging, Place, find_place
 
 
 class Local:
-    """The settings' folder. What did not change is not built again."""
+    """The settings' folder, and ``secrets`` to read their values with. What did not change is not built again."""
 
     def __init__(self, place: Place, desire: Desire, settings: Settings, logging: Logging) -> None:
+        self.secrets = make_secret_values(settings, logging.redactor, None).reader
         self._place = place
         self._desire = desire
         self._debounce = settings.debounce

@@ -74,14 +74,14 @@ def test_each_save_shows_the_answer(tmp_path: Path) -> None:
     secrets = '    secrets: {RATE: {value: "0.19"}, TOKEN: {env: TOKEN}, KEY: {env: KEY}, CERT: {file: cert}}\n'
     manifest = folder / "manifest.yaml"
     manifest.write_text(manifest.read_text().replace("greet.js\n", f"greet.js\n{secrets}"))
-    with developing(folder, "--data", '{"a": 1}', environment={"TOKEN": "abc"}) as screen:
+    with developing(folder, "--data", '{"a": 1}', environment={"TOKEN": "abc", "KAPSO_SYNC_SECRETS_DIR": "SECRETS"}) as screen:
         assert screen.until("  other") == snapshot(
             """\
 Functions of FOLDER on workerd DATE. Save a file to run them again; Ctrl-C ends.
 
-warning: env.KEY is not set; it comes from the variable KEY
+warning: env.KEY is not set: it needs the variable KEY, which is not set
 
-warning: env.CERT is not set; it comes from a file, which `dev` does not read
+warning: env.CERT is not set: it needs cert below SECRETS: No such file or directory
 
 greet  200  application/json  N ms
   {
