@@ -117,6 +117,7 @@ greet  500  application/json  N ms
             """\
 
 error: greet.js:2:10: syntax error near `(`
+     1 | function handler(request, env) {
      2 |   return (;
                   ^
 hint: the code cannot be parsed from here on
