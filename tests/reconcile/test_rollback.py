@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kapso_sync.emulator.records import Function
 from kapso_sync.errors import KapsoSyncError
@@ -342,3 +346,39 @@ async def test_secrets_in_an_answer_are_not_told(bench: Bench) -> None:
     report = await bench.sync(desired(checked(CODE_B)))
     assert "s3cret" not in f"{report.outcomes}{bench.events}{bench.memory()}"
     assert "[redacted]" in str(report.outcomes[0].error)
+
+
+VERSIONS = (CODE_A, CODE_C, CODE_B, BROKEN)
+"""Two that are good, one that fails its check, and one that does not deploy."""
+
+bad_days = st.tuples(
+    st.integers(0, 3), st.none() | st.integers(1, 16), st.sampled_from([fate for fate in Fate if fate is not Fate.FINE])
+)
+
+
+@given(days=st.lists(bad_days, min_size=1, max_size=5), last=st.integers(0, 3))
+@settings(max_examples=100)
+def test_whatever_happened_good_code_runs_once_it_was_proven(days: list[tuple[int, int | None, Fate]], last: int) -> None:
+    """After any pushes, deaths and lost answers: git's code if it is good, else some that passed before, and then peace."""
+
+    async def scenario(folder: Path) -> None:
+        clock = VirtualClock()
+        world = new_world(clock)
+        proven = False
+        for version, position, fate in [*days, (last, None, Fate.FINE), (last, None, Fate.FINE)]:
+            bench = Bench(folder, clock, WorldApi(world, runtime=runtime))
+            bench.api.fate = lambda number, *_, at=position, what=fate: what if number == at else Fate.FINE
+            with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+                await bench.sync(desired(checked(VERSIONS[version])))
+            proven = proven or "check.passed" in bench.names()
+            await clock.sleep(100)
+        live = world.live_code()["a"]
+        if last < 2:
+            assert live == VERSIONS[last]
+        elif proven:
+            assert live in VERSIONS[:2]
+            plan = await Bench(folder, clock, WorldApi(world, runtime=runtime)).plan(desired(checked(VERSIONS[last])))
+            assert plan.summary["blocked"] == 1
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder) / "state"))
