@@ -19,6 +19,7 @@ from rich.text import Text
 import kapso_sync
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode
@@ -31,6 +32,13 @@ DEPLOY_DELAY = (0.4, 1.2)
 """Seconds that a deployment takes here; on Kapso it is 10 to 60."""
 
 HOTFIX = "async function handler(request, env) {\n  return new Response('a hotfix that git knows nothing of');\n}\n"
+CHECK = """\
+  shipping-cost:
+    checks:
+      - request: { country: CO, weightGrams: 500, orderCents: 4500 }
+        expect: { json: { totalCents: 600 } }
+"""
+WRONG = "async function handler(request, env) {\n  return Response.json({ totalCents: 0 });\n}\n"
 BROKEN = "async function handler(request, env) {\n  return new Response('oops'\n}\n"
 
 
@@ -41,8 +49,10 @@ def demo() -> int:
 
     async def work() -> int:
         with tempfile.TemporaryDirectory(prefix="kapso-sync-demo-") as folder:
-            async with running_emulator(EmulatorOptions(deploy_delay=DEPLOY_DELAY)) as kapso:
-                return await _Show(Path(folder), kapso).run()
+            workerd = find_workerd()
+            options = EmulatorOptions(deploy_delay=DEPLOY_DELAY, workerd=workerd.path if workerd else None)
+            async with running_emulator(options) as kapso:
+                return await _Show(Path(folder), kapso).run(runs_code=workerd is not None)
 
     return run_to_end(work)
 
@@ -56,8 +66,8 @@ class _Show:
         self._kapso = kapso
         self._console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
 
-    async def run(self) -> int:
-        """Play all scenes; return 1 when one did not end as announced."""
+    async def run(self, *, runs_code: bool) -> int:
+        """Play all scenes; return 1 when one did not end as announced. Where no code runs, none can answer wrong."""
         self._say("Everything here is local and thrown away at the end: a Kapso emulator, and a git repository.")
         self._make_repository()
         good = [
@@ -66,6 +76,7 @@ class _Show:
             await self._push(),
             await self._drift(),
             await self._broken(),
+            not runs_code or await self._taken_back(),
         ]
         self._scene("That was the loop")
         self._say("Try it on your own functions:  kapso-sync plan ./functions   (writes nothing)")
@@ -121,6 +132,18 @@ class _Show:
         self._say(f"`{slug}` keeps running its last good version; exit code {int(report.exit_code)} tells CI.")
         return report.failed == 1 and report.deployed == 1
 
+    async def _taken_back(self) -> bool:
+        self._scene("6. A commit deploys well and answers wrong: its check takes it back")
+        self._git("checkout", "--quiet", "HEAD~1", "--", str(self._pick()[1]))
+        manifest = self._functions() / "manifest.yaml"
+        manifest.write_text(manifest.read_text("utf-8").replace("  shipping-cost:\n", CHECK), encoding="utf-8")
+        (self._functions() / "shipping-cost.js").write_text(WRONG, encoding="utf-8")
+        self._commit("Ship for nothing, and check what it costs")
+        self._command("kapso-sync sync flows/")
+        report = await self._sync()
+        self._say("The old code runs again; the new one is in quarantine until git changes.")
+        return report.failed == 1 and any(outcome.quarantine for outcome in report.outcomes)
+
     async def _sync(self) -> Report:
         async with self._session(writes=True) as session:
             report = await session.sync(Request("demo"))
@@ -139,6 +162,8 @@ class _Show:
                 "api_base_url": self._kapso.base("/api/v1"),
                 "api_key": self._kapso.key,
                 "deploy_poll": "500ms",
+                "check_delay": "200ms",
+                "check_window": "500ms",
             },
             environment={},
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.errors import ExitCode
 from tests.docs.tables import event_rows, setting_rows
 from tests.program import answering, git, kapso_sync, write_functions
@@ -92,6 +93,7 @@ def test_every_command_was_run(kapso: Served, tmp_path: Path, page: str) -> None
 
 
 @pytest.mark.e2e
+@pytest.mark.skipif(find_workerd() is None, reason="needs workerd and esbuild: npm ci")
 def test_the_transcript_is_what_the_demo_prints() -> None:
     """The README shows the demo's own words; ids, times and places differ from run to run."""
     (shown,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
