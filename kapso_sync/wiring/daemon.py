@@ -34,6 +34,7 @@ from kapso_sync.telemetry import Redactor, StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
+from kapso_sync.wiring.telling import telling
 
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
@@ -117,6 +118,7 @@ class Daemon:
             async with contextlib.AsyncExitStack() as stack:
                 url = await stack.enter_async_context(open_server(self))
                 stack.callback(self._forget_address)
+                await stack.enter_async_context(telling(self, self.folder))
                 while not self.stopped.is_set():
                     self.reloaded.clear()
                     await self._serve(url)
