@@ -63,4 +63,5 @@ async def _set(event: asyncio.Event) -> object:
 
 
 async def _slept(clock: Clock, seconds: float) -> object:
-    return await clock.sleep(seconds)
+    await clock.sleep(seconds)
+    return None
