@@ -20,6 +20,9 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~#!])")
 _RUN = re.compile(r"`+")
 _MARKER = re.compile(r"[^A-Za-z0-9/._@#+-]")
 _TABLE = ("| function | action | why |", "|---|---|---|")
+_DELETIONS_TITLE = """### Deletions
+
+What is deleted is gone for good, id and secrets included; code and fields are saved to `backups/` first."""
 _DELETIONS = ("| function | id | why |", "|---|---|---|")
 
 
@@ -30,11 +33,9 @@ def plan_markdown(plan: Plan) -> str:
     tail = _tail(plan)
     page = _Page(LONGEST - len(tail) - _NOTE_ROOM)
     page.add(_head(plan))
-    page.table(
-        "### Deletions\n\nThese are removed for good. What they hold is saved to `backups/` first.", _DELETIONS, deletions
-    )
+    page.table(_DELETIONS_TITLE, _DELETIONS, deletions)
     page.table("### Changes", _TABLE, others)
-    for step in (*deletions, *others):
+    for step in others:
         if _diff(step):
             page.add(_folded(step))
     return page.text + page.note + tail
@@ -121,7 +122,8 @@ def _action(step: Step) -> str:
 
 def _diff(step: Step) -> str:
     """Return what a reader may unfold. A deletion has nothing to compare; the code of a new function is in the pull request."""
-    return "" if isinstance(step, Create | Delete) else step.diff
+    whole = isinstance(step, Create | Delete) or (isinstance(step, Blocked) and step.wanted in ("create", "delete"))
+    return "" if whole else step.diff
 
 
 def _folded(step: Step) -> str:

@@ -1,5 +1,7 @@
 """A plan for a pull request: held by snapshots, and by what markup and code must never be able to do."""
 
+# ruff: noqa: E501 - a table's row is one line
+
 from __future__ import annotations
 
 import re
@@ -43,7 +45,7 @@ https://example.com/acme/flows at 4f1c2ab8d0e1 “Add greeting” by Ada
 
 ### Deletions
 
-These are removed for good. What they hold is saved to `backups/` first.
+What is deleted is gone for good, id and secrets included; code and fields are saved to `backups/` first.
 
 | function | id | why |
 |---|---|---|
@@ -60,22 +62,6 @@ These are removed for good. What they hold is saved to `backups/` first.
 | found | adopt | on Kapso, nobody's, and the same as in git |
 | stored | deploy | saved on Kapso, never deployed |
 | taken | **blocked** (update) | it is owned by example.com/other, and we are example.com/acme/flows<br>\\`kapso-sync sync --take-from example.com/other\\` takes it over |
-
-<details><summary>gone: blocked</summary>
-
-```diff
---- kapso/gone (fields)
-+++ /dev/null
-@@ -1,2 +0,0 @@
--name: gone
--description: \n\
---- kapso/gone (code)
-+++ /dev/null
-@@ -1 +0,0 @@
--async function handler() { return new Response('a'); }
-```
-
-</details>
 
 <details><summary>changed: update</summary>
 
@@ -122,7 +108,7 @@ test at c0ffee
 
 ### Deletions
 
-These are removed for good. What they hold is saved to `backups/` first.
+What is deleted is gone for good, id and secrets included; code and fields are saved to `backups/` first.
 
 | function | id | why |
 |---|---|---|
