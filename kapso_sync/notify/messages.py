@@ -130,7 +130,7 @@ def _revision(revision: Revision) -> str:
     parts = [revision.short, f"({revision.described})" if revision.described else ""]
     parts.append(f"“{subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1] + '…'}”" if subject else "")
     parts.append(f"by {revision.author}" if revision.author else "")
-    return " ".join(part for part in parts if part)
+    return " ".join(" ".join(parts).split())
 
 
 def _harmless(text: str) -> str:
