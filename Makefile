@@ -43,8 +43,8 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix .
 
 lock:            ## pin every dependency again, with hashes (needs uv)
-	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/run.txt pyproject.toml
-	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --group dev -o requirements/dev.txt pyproject.toml
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify -o requirements/run.txt pyproject.toml
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify --group dev -o requirements/dev.txt pyproject.toml
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made

@@ -137,6 +137,20 @@ class Settings(BaseModel):
     git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
     git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
     git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
+    public_url: Text = Field(default=None, description="Where people reach the status page; messages and commits link to it.")
+    notify_urls_file: OptionalPath = Field(
+        default=None,
+        description="A file of apprise addresses, one a line, that are told of trouble; read again when it changes.",
+    )
+    notify_interval: Duration = Field(default=60.0, description="Least time between two messages to one address.")
+    commit_status: Literal["auto", "github", "gitlab", "gitea", "off"] = Field(
+        default="off", description="Set each commit's status at its forge: `auto` goes by the host; Forgejo is `gitea`."
+    )
+    commit_status_url: Text = Field(default=None, description="Base of the forge's API. Default: from the remote's host.")
+    commit_status_token: Secret = Field(default=None, description="Token that may set statuses. Default: git's token.")
+    commit_status_token_file: OptionalPath = Field(
+        default=None, description="A file that holds it; read again at every status."
+    )
 
     _notices: tuple[Notice, ...] = PrivateAttr(default=())
     _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -177,6 +191,17 @@ class Settings(BaseModel):
     def git_password(self) -> str | None:
         """Return the git token, read anew, or None."""
         return _secret("git_token", self.git_token, self.git_token_file)
+
+    def commit_status_key(self) -> str:
+        """Return the token for commit statuses, read anew; raises `ConfigError` when there is none."""
+        own = _secret("commit_status_token", self.commit_status_token, self.commit_status_token_file)
+        token = own or self.git_password()
+        if token is None:
+            raise ConfigError(
+                "KAPSO_SYNC_COMMIT_STATUS needs a token, and there is none",
+                hint="set KAPSO_SYNC_COMMIT_STATUS_TOKEN_FILE, or KAPSO_SYNC_GIT_TOKEN_FILE to one that may set statuses",
+            )
+        return token
 
 
 def variable(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from kapso_sync.cli.flags import ALL_FLAGS, Flags, json_flag, repeated, source_argument, with_flags
-from kapso_sync.errors import ExitCode, KapsoSyncError
+from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -127,17 +127,33 @@ def resume(*, source: str | None, flags: Flags) -> int:
 @source_argument
 @repeated("--only", "SLUG", "Show only this function")
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    help="How to print it; markdown fits a pull request's comment. Default: text.",
+)
+@click.option(
     "--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead of Kapso, 3 when Kapso has only drifted."
 )
 @json_flag
 @with_flags()
-def plan(*, source: str | None, only: tuple[str, ...], detailed_exitcode: bool, json_output: bool, flags: Flags) -> int:
+def plan(
+    *,
+    source: str | None,
+    only: tuple[str, ...],
+    form: str | None,
+    detailed_exitcode: bool,
+    json_output: bool,
+    flags: Flags,
+) -> int:
     """Show what `sync` would do, and why; write nothing at all."""
     from kapso_sync.cli import passes
     from kapso_sync.wiring import Exceptions
 
-    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, (), None, json_output)
-    return passes.show_plan(ask, detailed=detailed_exitcode)
+    if json_output and form not in (None, "json"):
+        raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
+    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, (), None, json_output or form == "json")
+    return passes.show_plan(ask, detailed=detailed_exitcode, markdown=form == "markdown")
 
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")

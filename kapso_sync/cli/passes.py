@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kapso_sync.cli.documents import plan_document, report_document
+from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.progress import Progress
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
@@ -58,7 +59,7 @@ def sync(ask: Ask) -> int:
     return run_to_end(work)
 
 
-def show_plan(ask: Ask, *, detailed: bool = False) -> int:
+def show_plan(ask: Ask, *, detailed: bool = False, markdown: bool = False) -> int:
     """Print what a sync would do; write nothing at all."""
     settings = ask.settings()
     console = _console()
@@ -70,6 +71,8 @@ def show_plan(ask: Ask, *, detailed: bool = False) -> int:
             plan = await session.plan(Request("plan", ask.only, ask.retry, ask.expect))
         if ask.json_output:
             print(json.dumps(plan_document(plan), indent=2))
+        elif markdown:
+            print(plan_markdown(plan), end="")
         else:
             print_plan(console, plan)
         return int(plan_exit_code(plan, detailed=detailed))

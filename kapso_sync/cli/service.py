@@ -25,10 +25,12 @@ PASS_PATIENCE = 2 * 3600.0
 def run(overrides: Overrides, env_file: Path | None) -> int:
     """Run the daemon until a signal; raises `KapsoSyncError` for what must stop it at once."""
     from kapso_sync.wiring.daemon import Daemon
+    from kapso_sync.wiring.telling import check_telling
 
     def load() -> Settings:
         settings = load_settings(overrides, env_file=env_file)
         settings.key()
+        check_telling(settings)
         return settings
 
     async def work() -> int:

@@ -79,7 +79,10 @@ class RecentEvent:
 
 @dataclass(frozen=True, slots=True)
 class PassStatus:
-    """The last pass that ended. ``error`` says why nothing could be planned, or what halted it."""
+    """The last pass that ended. ``error`` says why nothing could be planned, or what halted it; ``error_type`` is its class.
+
+    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none.
+    """
 
     finished_at: datetime
     trigger: str
@@ -89,6 +92,8 @@ class PassStatus:
     summary: Mapping[str, int]
     error: str | None = None
     hint: str | None = None
+    error_type: str | None = None
+    revision: Revision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything at one moment. ``revision`` is the one that was read last, ``revision_since`` when it was first seen.
+    """Everything at one moment. ``revision`` is the one that was planned last, ``revision_since`` when it was first seen.
 
+    ``reading`` is the one that the running pass has read, as soon as it has.
     ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``.
     """
 
@@ -126,6 +132,7 @@ class Status:
     events: tuple[RecentEvent, ...] = ()
     last_pass: PassStatus | None = None
     reconciling: bool = False
+    reading: Revision | None = None
     next_check_at: datetime | None = None
     budget: Budget | None = None
     suspension: Suspension | None = None
@@ -191,6 +198,8 @@ def _pass(last: PassStatus) -> Json:
         "summary": dict(last.summary),
         "error": last.error,
         "hint": last.hint,
+        "error_type": last.error_type,
+        "revision": None if last.revision is None else last.revision.id,
     }
 
 

@@ -54,10 +54,11 @@ class Failing(Protocol):
 
 @dataclass
 class _Pass:
-    """The pass that runs now."""
+    """The pass that runs now; ``revision`` is what it has read."""
 
     trigger: str
     started: float
+    revision: Revision | None = None
 
 
 @dataclass
@@ -74,6 +75,7 @@ class StatusBoard:
     _events: deque[RecentEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
     _deploying: dict[str, datetime] = field(default_factory=dict)
     _revision: tuple[Revision, datetime] | None = None
+    _read: Revision | None = None
     _running: _Pass | None = None
     _last: PassStatus | None = None
     _next_check: datetime | None = None
@@ -96,6 +98,8 @@ class StatusBoard:
                 if event.rate_limit is not None and event.rate_remaining is not None:
                     self._budget = Budget(event.rate_limit, event.rate_remaining)
                 return
+            case events.SourceChanged() | events.SourceUnchanged():
+                self._note_revision(event)
             case events.DeployStarted():
                 self._deploying[event.slug] = now
             case events.DeploySucceeded() | events.DeployFailed() | events.DeployTimedOut():
@@ -153,6 +157,7 @@ class StatusBoard:
         seconds = self.clock.monotonic() - running.started if running else 0.0
         known = KapsoSyncError(str(error)) if not isinstance(error, KapsoSyncError) else error
         self._pass_over(self.clock.now(), code, {}, known, api_calls=0, seconds=seconds)
+        self._last = replace(self._last, error_type=type(error).__name__) if self._last else None
 
     def waiting(self, retry_in: float | None, failing: Sequence[Failing]) -> None:
         """Take note of who waits, and when something is tried again; who failed too often is stalled."""
@@ -188,6 +193,7 @@ class StatusBoard:
             events=tuple(self._events),
             last_pass=self._last,
             reconciling=self._running is not None,
+            reading=self._running.revision if self._running else None,
             next_check_at=min(moments) if moments and self.suspension is None else None,
             budget=self._budget,
             suspension=self.suspension,
@@ -202,6 +208,12 @@ class StatusBoard:
         """Wait until a pass ends, and return its exit code."""
         await self._passed.wait()
         return self._last.exit_code if self._last else 0
+
+    def _note_revision(self, event: events.SourceChanged | events.SourceUnchanged) -> None:
+        if isinstance(event, events.SourceChanged):
+            self._read = Revision(event.revision, subject=event.subject, author=event.author)
+        if self._running is not None:
+            self._running.revision = self._read
 
     def _tell(self) -> None:
         self._changed.set()
@@ -220,7 +232,9 @@ class StatusBoard:
         trigger = self._running.trigger if self._running else "sync"
         message = self.redact(error.message) if error is not None else None
         hint = error.hint if error is not None else None
-        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint)
+        kind = type(error).__name__ if error is not None else None
+        revision = self._running.revision if self._running else None
+        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint, kind, revision)
         self._running = None
         self._deploying.clear()
         self._passed.set()

@@ -34,6 +34,7 @@ from kapso_sync.wiring import memory
 from kapso_sync.wiring.belongings import Belongings
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
+from kapso_sync.wiring.telling import telling
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds between attempts to reach a git server that does not answer when the daemon starts."""
@@ -136,6 +137,7 @@ class Daemon:
                 supervisor.start("reporter", self._report)
                 late = asyncio.get_running_loop().call_later(STARTED, self._started)
                 stack.callback(late.cancel)
+                await stack.enter_async_context(telling(self, self.kept.folder))
                 while not self.stopped.is_set():
                     self.reloaded.clear()
                     await self._serve(url)

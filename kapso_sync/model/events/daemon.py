@@ -113,3 +113,45 @@ class FailureEnded(Event):
     times: int
     slug: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationSent(Event):
+    """A message went out that told so many changes; the destination is named by its kind and line, never by its address."""
+
+    name: ClassVar[str] = "notification.sent"
+    destination: str
+    changes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationFailed(Event):
+    """A destination does not take messages; told when that begins and changes, and `failure.ended` when it is over."""
+
+    name: ClassVar[str] = "notification.failed"
+    level: ClassVar[Level] = Level.WARNING
+    destination: str
+    error: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitStatusSet(Event):
+    """A commit's status was set at the forge."""
+
+    name: ClassVar[str] = "commit_status.set"
+    level: ClassVar[Level] = Level.DEBUG
+    commit: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitStatusFailed(Event):
+    """The forge does not take a commit's status; told when that begins and changes, and `failure.ended` when it is over."""
+
+    name: ClassVar[str] = "commit_status.failed"
+    level: ClassVar[Level] = Level.WARNING
+    commit: str
+    error: str
+    hint: str | None = None

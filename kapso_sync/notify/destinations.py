@@ -1,0 +1,147 @@
+"""Where messages go: addresses from a mounted file, and apprise, which knows how to reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.notify.messages import Message
+
+LARGEST = 64 * 1024
+"""Most bytes of the file with addresses."""
+
+MOST = 20
+"""Most addresses in it."""
+
+_ANSWERED = re.compile(r"error=(\d{3})\b")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,20})://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One address. It is a credential: ``label`` stands for it where people read, ``key`` where something is remembered."""
+
+    url: str = field(repr=False)
+    label: str
+    key: str
+
+
+def read_destinations(path: Path) -> tuple[Destination, ...]:
+    """Return the addresses of a file: one a line; empty lines and lines that begin with # say nothing.
+
+    Raises `ConfigError` where the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} cannot be read: {reason}", hint="mount a file there, one address a line"
+        ) from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    addresses = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if len(text) > LARGEST or len(addresses) > MOST:
+        raise ConfigError(
+            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} holds more than {MOST} addresses", hint="let a chat pass the message on"
+        )
+    found: dict[str, Destination] = {}
+    for number, url in addresses:
+        match = _SCHEME.match(url)
+        label = f"{match[1].lower()} (line {number})" if match else f"line {number}"
+        destination = Destination(url, label, _key(url))
+        found.setdefault(destination.key, destination)
+    return tuple(found.values())
+
+
+def _key(url: str) -> str:
+    """Return a short digest: enough to tell a few addresses apart, too little to find out a password by."""
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:5]
+
+
+def require_apprise() -> None:
+    """Raise `ConfigError` where apprise is not installed."""
+    if importlib.util.find_spec("apprise") is None:
+        raise ConfigError(
+            "KAPSO_SYNC_NOTIFY_URLS_FILE is set, and apprise, which sends the messages, is not installed",
+            hint="pip install 'kapso-sync[notify]'",
+        )
+
+
+def send_with_apprise(url: str, message: Message) -> str | None:
+    """Send a message, taking as long as it takes; return what went wrong, in words that quote nothing, or None."""
+    import apprise  # noqa: PLC0415 - an optional part, and slow to import
+
+    asset = apprise.AppriseAsset(
+        app_id="kapso-sync",
+        app_desc="kapso-sync",
+        async_mode=False,
+        http_redirects=False,
+        storage_mode=apprise.PersistentStoreMode.MEMORY,
+        pgp_autogen=False,
+        pem_autogen=False,
+    )
+    sender = apprise.Apprise(asset=asset)
+    # What apprise logs may quote the address: it is caught, and of it only a status code leaves this function.
+    with apprise.LogCapture() as said:  # type: ignore[no-untyped-call]
+        if not sender.add(url):
+            return "apprise does not know such an address"
+        sent = sender.notify(
+            body=message.body,
+            title=message.title,
+            notify_type=apprise.NotifyType(str(message.kind)),
+            body_format=apprise.NotifyFormat.TEXT,
+        )
+        answer = _ANSWERED.search(said.getvalue())
+    if sent:
+        return None
+    return f"it answered {answer[1]}" if answer else "it cannot be reached, or refused the message"
+
+
+class Courier:
+    """Hands messages over, each in a thread that is left behind when it takes too long: what blocks cannot be cut off.
+
+    ``send`` blocks, and returns what went wrong or None; ``deadline`` in seconds.
+    """
+
+    def __init__(self, send: Callable[[str, Message], str | None] = send_with_apprise, deadline: float = 30.0) -> None:
+        self._send = send
+        self._deadline = deadline
+        self._threads: dict[str, threading.Thread] = {}
+
+    async def deliver(self, destination: Destination, message: Message) -> str | None:
+        """Return what went wrong, or None; never raises, and never keeps more than one thread for a destination."""
+        before = self._threads.get(destination.key)
+        if before is not None and before.is_alive():
+            return "the message before is still on its way"
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+
+        def settle(error: str | None) -> None:
+            if not answer.done():
+                answer.set_result(error)
+
+        def work() -> None:
+            try:
+                error = self._send(destination.url, message)
+            except Exception as failure:  # noqa: BLE001 - whatever a plugin raises; its text may quote the address
+                error = f"apprise failed: {type(failure).__name__}"
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, error)
+
+        thread = threading.Thread(target=work, name="notify", daemon=True)
+        self._threads[destination.key] = thread
+        thread.start()
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await answer
+        except TimeoutError:
+            return f"no answer within {self._deadline:.0f} s"

@@ -1,0 +1,127 @@
+"""How GitHub, GitLab, Gitea and Forgejo want to hear a commit's status: who is at a remote's host, and what to send there."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.notify.verdicts import Judgement, Verdict
+
+
+class Forge(enum.StrEnum):
+    """The dialects. Forgejo speaks Gitea's."""
+
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    GITEA = "gitea"
+
+
+_LONGEST = {Forge.GITHUB: 140, Forge.GITLAB: 255, Forge.GITEA: 255}
+"""Most characters of a description; GitHub refuses more."""
+
+_HOSTS = {"codeberg.org": Forge.GITEA, "gitea.com": Forge.GITEA}
+_LABELS = {"github": Forge.GITHUB, "gitlab": Forge.GITLAB, "gitea": Forge.GITEA, "forgejo": Forge.GITEA}
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository on a forge: ``api`` is the base of its API, without a final slash, ``path`` its full name."""
+
+    forge: Forge
+    api: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """One POST that sets a status. The token travels in ``headers`` only."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Mapping[str, str]
+
+
+def find_repository(location: str, forge: Forge | None, api: str | None) -> Repository:
+    """Return where the statuses of a remote's commits go; ``forge`` None is found by the host.
+
+    Raises `ConfigError` where there is no host, or nobody knows who is there.
+    """
+    base, host, path = _parts(location)
+    if not host and (forge is None or api is None):
+        raise ConfigError(
+            "KAPSO_SYNC_COMMIT_STATUS needs a source on a forge, and this one is a folder or a repository on this machine",
+            hint="name an https:// or ssh:// source, or set KAPSO_SYNC_COMMIT_STATUS=off",
+        )
+    forge = forge or _guess(host)
+    if forge is None:
+        raise ConfigError(
+            f"KAPSO_SYNC_COMMIT_STATUS=auto does not know what {host} is",
+            hint="set it to github, gitlab or gitea (Forgejo too)",
+        )
+    return Repository(forge, (api or _api(forge, base, host)).rstrip("/"), path)
+
+
+def _parts(location: str) -> tuple[str, str, str]:
+    """Return scheme and host as a browser would reach them, the host alone, and the repository's name."""
+    if "://" in location:
+        parts = urlsplit(location)
+        host = (parts.hostname or "").lower()
+        named = f"[{host}]" if ":" in host else host
+        if parts.scheme in ("http", "https"):
+            base = f"{parts.scheme}://{named}" + (f":{parts.port}" if parts.port else "")
+        else:
+            base = f"https://{named}"
+        path = unquote(parts.path)
+    elif "@" in location.partition("/")[0] and ":" in location:
+        host, _, path = location.partition("@")[2].partition(":")
+        host = host.lower()
+        base = f"https://{host}"
+    else:
+        base, host, path = "", "", location
+    return base, host, path.strip("/").removesuffix(".git").rstrip("/")
+
+
+def _guess(host: str) -> Forge | None:
+    labels = host.split(".")
+    return _HOSTS.get(host) or next((_LABELS[label] for label in labels if label in _LABELS), None)
+
+
+def _api(forge: Forge, base: str, host: str) -> str:
+    match forge:
+        case Forge.GITHUB:
+            return "https://api.github.com" if host in ("github.com", "ssh.github.com") else f"{base}/api/v3"
+        case Forge.GITLAB:
+            return "https://gitlab.com/api/v4" if host == "altssh.gitlab.com" else f"{base}/api/v4"
+        case Forge.GITEA:
+            return f"{base}/api/v1"
+
+
+def status_request(repository: Repository, context: str, judgement: Judgement, token: str, page: str | None) -> StatusRequest:
+    """Return the request that sets a commit's status; ``page`` is where people can see more."""
+    forge, verdict = repository.forge, judgement.verdict
+    longest = _LONGEST[forge]
+    text = judgement.text if len(judgement.text) <= longest else f"{judgement.text[: longest - 1]}…"
+    body = {"description": text, **({"target_url": page} if page else {})}
+    if forge is Forge.GITLAB:
+        project = quote(repository.path, safe="")
+        url = f"{repository.api}/projects/{project}/statuses/{judgement.commit}"
+        state = "failed" if verdict is Verdict.FAILURE else str(verdict)
+        return StatusRequest(url, {"PRIVATE-TOKEN": token}, {"state": state, "name": context, **body})
+    url = f"{repository.api}/repos/{quote(repository.path)}/statuses/{judgement.commit}"
+    if forge is Forge.GITHUB:
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+    else:
+        headers = {"Authorization": f"token {token}"}
+    return StatusRequest(url, headers, {"state": str(verdict), "context": context, **body})
+
+
+def is_settled(forge: Forge, status: int, text: str) -> bool:
+    """Tell whether an answer means that the commit has this status: GitLab refuses to set the one that is there already."""
+    return 200 <= status < 300 or (forge is Forge.GITLAB and status == 400 and "Cannot transition status" in text)

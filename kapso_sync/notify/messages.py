@@ -1,0 +1,139 @@
+"""What changed, in words that fit a chat: one message for all of it, with whose commit it was and where to look."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kapso_sync.model.source import Revision
+from kapso_sync.notify.standing import Change, State, Trouble
+
+MOST_LINES = 15
+"""So many changes are told one by one; the rest as a number."""
+
+SUBJECT = 120
+"""Most characters of a commit's subject."""
+
+
+class Kind(enum.StrEnum):
+    """How a destination should show a message."""
+
+    FAILURE = "failure"
+    WARNING = "warning"
+    SUCCESS = "success"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message; plain text, in which nothing calls anybody's attention by name."""
+
+    title: str
+    body: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What a message says besides what changed: whose functions, which environment, at which revision, where to look."""
+
+    name: str
+    env: str | None = None
+    revision: Revision | None = None
+    url: str | None = None
+
+
+def compose(found: Sequence[Change], background: Background, redact: Callable[[str], str] = str) -> Message:
+    """Return one message that tells all changes; ``redact`` takes secrets out of it."""
+    ordered = sorted(found, key=_weight)
+    lines = [_line(change) for change in ordered[:MOST_LINES]]
+    if len(ordered) > MOST_LINES:
+        lines.append(f"and {len(ordered) - MOST_LINES} more")
+    lines += ["", background.name]
+    if background.revision is not None:
+        lines.append(f"Revision {_revision(background.revision)}")
+    body = _harmless(redact("\n".join(lines)))
+    if background.url is not None:
+        body += f"\n{background.url}"
+    env = f" ({background.env})" if background.env else ""
+    return Message(_harmless(redact(f"kapso-sync{env}: {_title(ordered)}")), body, _kind(ordered))
+
+
+def _weight(change: Change) -> tuple[bool, bool, str]:
+    """Sort what is wrong before what is well again, and the whole before functions."""
+    trouble = change.after or change.before
+    assert trouble is not None  # noqa: S101 - a change has at least one side
+    return (change.after is None, trouble.slug is not None, trouble.key)
+
+
+def _line(change: Change) -> str:
+    if change.after is not None:
+        return _wrong(change.after)
+    assert change.before is not None  # noqa: S101 - a change has at least one side
+    return _well(change.before)
+
+
+def _wrong(trouble: Trouble) -> str:
+    what = _WRONG[trouble.state]
+    subject = f"{trouble.slug} " if trouble.slug is not None else ""
+    return f"✗ {subject}{what}: {trouble.text}" if trouble.text else f"✗ {subject}{what}"
+
+
+def _well(trouble: Trouble) -> str:
+    if trouble.slug is not None:
+        return f"✓ {trouble.slug} is well again"
+    return f"✓ {_WELL[trouble.state]}"
+
+
+_WRONG = {
+    State.FAILED: "failed",
+    State.STALLED: "needs somebody",
+    State.DRIFTED: "was changed on Kapso, and is only reported",
+    State.SOURCE: "the source cannot be read",
+    State.REJECTED: "what git says cannot be used",
+    State.KEY: "Kapso rejects the key",
+    State.SILENT: "Kapso does not answer",
+    State.BROKEN: "nothing can be done",
+    State.SUSPENDED: "suspended",
+}
+
+_WELL = {
+    State.SOURCE: "the source can be read again",
+    State.REJECTED: "what git says can be used again",
+    State.KEY: "Kapso accepts the key again",
+    State.SILENT: "Kapso answers again",
+    State.BROKEN: "passes go through again",
+    State.SUSPENDED: "resumed",
+}
+
+
+def _title(ordered: Sequence[Change]) -> str:
+    if len(ordered) == 1:
+        (change,) = ordered
+        return _line(change).removeprefix("✗ ").removeprefix("✓ ").partition(":")[0]
+    wrong = sum(change.after is not None for change in ordered)
+    well = len(ordered) - wrong
+    parts = [f"{wrong} in trouble"] if wrong else []
+    parts += [f"{well} well again"] if well else []
+    return ", ".join(parts)
+
+
+def _kind(ordered: Sequence[Change]) -> Kind:
+    states = {change.after.state for change in ordered if change.after is not None}
+    if not states:
+        return Kind.SUCCESS
+    return Kind.WARNING if states <= {State.SUSPENDED, State.DRIFTED} else Kind.FAILURE
+
+
+def _revision(revision: Revision) -> str:
+    subject = revision.subject or ""
+    parts = [revision.short, f"({revision.described})" if revision.described else ""]
+    parts.append(f"“{subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1] + '…'}”" if subject else "")
+    parts.append(f"by {revision.author}" if revision.author else "")
+    return " ".join(" ".join(parts).split())
+
+
+def _harmless(text: str) -> str:
+    """Return text in which ``@everyone``, ``<!channel>`` and control characters have no effect, whoever wrote the commit."""
+    visible = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    return visible.replace("@", "@\u200b").replace("<!", "<\u200b!")

@@ -1,0 +1,97 @@
+"""Setting a commit's status at a forge: one POST with a deadline, no redirects, and the token in a header only."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import certifi
+import httpx
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.notify.forges import Repository, StatusRequest, is_settled, status_request
+from kapso_sync.notify.verdicts import Judgement
+
+DEADLINE = 20.0
+"""Seconds for one request, its answer included."""
+
+LARGEST = 64 * 1024
+"""Most bytes of an answer that are read."""
+
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """How it went: ``error`` None means done; ``again``: it may go better later, after ``retry_after`` seconds if known."""
+
+    error: str | None = None
+    hint: str | None = None
+    again: bool = False
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Poster:
+    """Sets statuses in one repository. ``token`` is asked before each request; ``page`` is where people can see more."""
+
+    repository: Repository
+    context: str
+    token: Callable[[], str]
+    page: str | None = None
+    deadline: float = DEADLINE
+
+    async def post(self, judgement: Judgement) -> Posted:
+        """Set a commit's status; never raises."""
+        try:
+            token = self.token()
+            request = status_request(self.repository, self.context, judgement, token, self.page)
+            async with asyncio.timeout(self.deadline):
+                return await self._send(request)
+        except ConfigError as error:
+            return Posted(error.message, error.hint)
+        except TimeoutError:
+            return Posted(f"no answer within {self.deadline:.0f} s", again=True)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return Posted(f"no connection: {type(error).__name__}", again=True)
+
+    async def _send(self, request: StatusRequest) -> Posted:
+        secure = request.url.startswith("https:")
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=certifi.where()) if secure else False
+        headers = {"User-Agent": "kapso-sync", **request.headers}
+        async with (
+            httpx.AsyncClient(verify=verify, timeout=self.deadline, follow_redirects=False, trust_env=False) as client,
+            client.stream("POST", request.url, headers=headers, json=dict(request.body)) as answer,
+        ):
+            text = await _beginning(answer)
+        if is_settled(self.repository.forge, answer.status_code, text):
+            return Posted()
+        again = answer.status_code in _PASSING
+        wait = answer.headers.get("Retry-After", "")
+        return Posted(
+            f"{self.repository.forge} answered {answer.status_code}",
+            _HINTS.get(answer.status_code),
+            again,
+            float(wait) if again and wait.isdecimal() and len(wait) < 6 else None,
+        )
+
+
+async def _beginning(answer: httpx.Response) -> str:
+    """Return the first part of an answer; a compressed one is not opened."""
+    found = b""
+    async for chunk in answer.aiter_raw():
+        found += chunk
+        if len(found) >= LARGEST:
+            break
+    return found[:LARGEST].decode("utf-8", "replace")
+
+
+_HINTS = {
+    401: "is KAPSO_SYNC_COMMIT_STATUS_TOKEN valid?",
+    403: "the token may not set commit statuses: GitHub calls the right `Commit statuses: write`, GitLab `api`, Gitea "
+    "`write:repository`",
+    404: "the token does not see the repository, or KAPSO_SYNC_COMMIT_STATUS_URL is not the API's base",
+    422: "the commit is not in that repository",
+}

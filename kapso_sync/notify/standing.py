@@ -1,0 +1,150 @@
+"""What is wrong at one moment, by keys that stay the same across passes and restarts; nothing else is worth a message."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kapso_sync.model.functions import Json
+from kapso_sync.model.status import ConditionType, FunctionStatus, Status
+
+LONGEST = 300
+"""Most characters that are kept of what is said about one trouble."""
+
+PASS, SUSPENSION, FUNCTION = "pass", "suspension", "function "
+"""Keys; a function's is followed by its slug, which never holds a space."""
+
+_SILENT = frozenset({"NotTried", "Pending", "Unknown"})
+"""Reasons of a function that nobody has looked at: what was known of it before still holds."""
+
+_CUT_OFF = "KapsoSyncError"
+"""The class of an error that only says that a pass was cut off."""
+
+
+class State(enum.StrEnum):
+    """What is wrong with a function, with passes as a whole, or that somebody suspended them."""
+
+    FAILED = "failed"
+    STALLED = "stalled"
+    DRIFTED = "drifted"
+    SOURCE = "source failed"
+    REJECTED = "manifest rejected"
+    KEY = "key rejected"
+    SILENT = "Kapso does not answer"
+    BROKEN = "passes fail"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong. Two of the same key and state are the same trouble, whatever ``text`` says."""
+
+    key: str
+    state: State
+    text: str
+
+    @property
+    def slug(self) -> str | None:
+        """The function that it is about, if any."""
+        return self.key.removeprefix(FUNCTION) if self.key.startswith(FUNCTION) else None
+
+
+Standing = Mapping[str, Trouble]
+"""All that is wrong, by key; what is not there is well."""
+
+
+def standing(status: Status, before: Standing) -> Standing:
+    """Return what is wrong between two passes; where ``status`` does not know, what was known ``before`` holds."""
+    troubles: list[Trouble] = []
+    if status.suspension is not None:
+        troubles.append(_trouble(SUSPENSION, State.SUSPENDED, status.suspension.reason))
+    last = status.last_pass
+    if last is None or last.error_type == _CUT_OFF:
+        troubles += [trouble for key, trouble in before.items() if key != SUSPENSION]
+        return _by_key(troubles)
+    if last.error is not None:
+        troubles.append(_trouble(PASS, _STATES.get(last.error_type or "", State.BROKEN), last.error))
+    if last.error is not None and not last.summary:
+        troubles += [trouble for trouble in before.values() if trouble.slug is not None]
+    else:
+        troubles += [trouble for function in status.functions for trouble in _of_function(function, before)]
+    return _by_key(troubles)
+
+
+_STATES = {
+    "SourceUnavailable": State.SOURCE,
+    "SourceUnstable": State.SOURCE,
+    "SourceMissing": State.SOURCE,
+    "InvalidSource": State.REJECTED,
+    "ManifestInvalid": State.REJECTED,
+    "EmptySource": State.REJECTED,
+    "ApiUnauthorized": State.KEY,
+    "ApiUnavailable": State.SILENT,
+    "ApiGarbled": State.SILENT,
+    "ApiRateLimited": State.SILENT,
+}
+
+
+def _of_function(function: FunctionStatus, before: Standing) -> Iterable[Trouble]:
+    key = f"{FUNCTION}{function.slug}"
+    ready = function.condition(ConditionType.READY)
+    if ready.status:
+        return ()
+    if ready.reason in _SILENT:
+        return (before[key],) if key in before else ()
+    if function.condition(ConditionType.DRIFTED).status and ready.reason == "DriftReported":
+        return (_trouble(key, State.DRIFTED, function.condition(ConditionType.DRIFTED).message),)
+    stalled = function.condition(ConditionType.STALLED)
+    return (_trouble(key, State.STALLED if stalled.status else State.FAILED, ready.message),)
+
+
+def _trouble(key: str, state: State, text: str) -> Trouble:
+    line = " ".join(text.split())
+    return Trouble(key, state, line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…")
+
+
+def _by_key(troubles: Iterable[Trouble]) -> Standing:
+    return {trouble.key: trouble for trouble in troubles}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one key's trouble changed: it came (``before`` None), went (``after`` None), or became another."""
+
+    before: Trouble | None
+    after: Trouble | None
+
+
+def changes(told: Standing, now: Standing, passing: Standing) -> tuple[Change, ...]:
+    """Return what is new to somebody who was last told ``told``; ``passing`` holds what came and went since."""
+    found = []
+    for key in sorted({*told, *now, *passing}):
+        old, new = told.get(key), now.get(key)
+        if old is None and new is None:
+            found.append(Change(passing[key], None))
+        elif old is None or new is None or old.state is not new.state:
+            found.append(Change(old, new))
+    return tuple(found)
+
+
+def passed(before: Standing, now: Standing, told: Standing) -> Standing:
+    """Return what went between two looks without ever having been told."""
+    return {key: trouble for key, trouble in before.items() if key not in now and key not in told}
+
+
+def encode(troubles: Standing) -> dict[str, Json]:
+    """Return a standing as JSON."""
+    return {key: [str(trouble.state), trouble.text] for key, trouble in troubles.items()}
+
+
+def decode(document: object) -> Standing:
+    """Return the standing that was kept; what cannot be read of it is left out."""
+    troubles = {}
+    for key, kept in document.items() if isinstance(document, dict) else ():
+        match kept:
+            case [str(state), str(text)] if state in set(State):
+                troubles[str(key)] = Trouble(str(key), State(state), text)
+            case _:
+                pass
+    return troubles

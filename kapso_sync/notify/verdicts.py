@@ -1,0 +1,65 @@
+"""What a commit deserves to be told of it, from how things stand: pending, success or failure, and whose verdict it is."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from kapso_sync.errors import ExitCode
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import ConditionType, Status
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_NAMED = 5
+"""So many failing functions are named."""
+
+
+class Verdict(enum.StrEnum):
+    """What is said of a commit."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict on one commit, with a line for people."""
+
+    commit: str
+    verdict: Verdict
+    text: str
+
+
+def judge(status: Status) -> Judgement | None:
+    """Return what may be said of the commit that the running or last pass read; None where it is nobody's fault, or no commit.
+
+    Kapso or git that do not answer, a rejected key, or a newer revision say nothing about a commit.
+    """
+    if status.reconciling:
+        commit = _commit(status.reading)
+        return None if commit is None else Judgement(commit, Verdict.PENDING, "at work")
+    last = status.last_pass
+    commit = _commit(last.revision) if last is not None else None
+    if last is None or commit is None:
+        return None
+    if last.error is not None:
+        fault_of_git = last.exit_code == ExitCode.INVALID
+        return Judgement(commit, Verdict.FAILURE, " ".join(last.error.split())) if fault_of_git else None
+    not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
+    failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != "NotTried"]
+    total = len(status.functions)
+    if failed:
+        named = ", ".join(failed[:_NAMED]) + (", …" if len(failed) > _NAMED else "")
+        return Judgement(commit, Verdict.FAILURE, f"{len(failed)} of {_count(total)} not in sync: {named}")
+    return None if not_ready else Judgement(commit, Verdict.SUCCESS, f"{_count(total)} in sync")
+
+
+def _commit(revision: Revision | None) -> str | None:
+    """Return the commit's id; a folder has none, not even a work tree's: what was read of it may be in no commit."""
+    return revision.id if revision is not None and _COMMIT.fullmatch(revision.id) else None
+
+
+def _count(number: int) -> str:
+    return f"{number} function{'s' if number != 1 else ''}"

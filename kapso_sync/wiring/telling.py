@@ -1,0 +1,137 @@
+"""Messages and commit statuses, wired to the daemon: settings are asked anew each time, so that a reload needs no restart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kapso_sync.daemon.supervisor import Supervisor
+from kapso_sync.errors import ConfigError
+from kapso_sync.model import events
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import Status
+from kapso_sync.notify.destinations import Courier, Destination, read_destinations, require_apprise
+from kapso_sync.notify.forges import Forge, Repository, find_repository
+from kapso_sync.notify.messages import Background
+from kapso_sync.notify.messenger import Desk, Messenger
+from kapso_sync.notify.posting import Posted, Poster
+from kapso_sync.notify.reporter import Reporter
+from kapso_sync.notify.rounds import go_round
+from kapso_sync.notify.verdicts import Judgement, judge
+from kapso_sync.settings import Settings
+from kapso_sync.sources import parse_source
+from kapso_sync.store.notes import Note
+
+if TYPE_CHECKING:
+    from kapso_sync.wiring.daemon import Daemon
+
+TOLD_NAME = "told.json"
+COMMITS_NAME = "commits.json"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@contextlib.asynccontextmanager
+async def telling(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
+    """Tell people of what the daemon's board shows, as long as the block lasts; what was told is kept in ``folder``."""
+
+    def emit(event: events.Event) -> None:
+        daemon.logging.emit(event)
+
+    def destinations() -> tuple[Destination, ...]:
+        file = daemon.settings.notify_urls_file
+        return () if file is None else read_destinations(file)
+
+    def judgement() -> Judgement | None:
+        return None if daemon.settings.commit_status == "off" else judge(daemon.board.status())
+
+    async def post(judgement: Judgement) -> Posted:
+        return await _post(daemon, judgement)
+
+    desk = Desk(
+        status=daemon.board.status,
+        destinations=destinations,
+        background=lambda status: _background(daemon.settings, status),
+        interval=lambda: daemon.settings.notify_interval,
+        redact=daemon.logging.redactor.text,
+        emit=emit,
+    )
+    messenger = Messenger(desk, Courier().deliver, Note(folder / TOLD_NAME), daemon.clock)
+    reporter = Reporter(judgement, post, Note(folder / COMMITS_NAME), daemon.clock, emit)
+    async with Supervisor(daemon.clock, emit) as supervisor:
+        supervisor.start("messages", lambda: go_round(messenger, daemon.board.changed, daemon.clock))
+        supervisor.start("commits", lambda: go_round(reporter, daemon.board.changed, daemon.clock))
+        yield
+
+
+async def _post(daemon: Daemon, judgement: Judgement) -> Posted:
+    settings = daemon.settings
+
+    def token() -> str:
+        value = settings.commit_status_key()
+        daemon.logging.redactor.add(value)
+        return value
+
+    try:
+        repository = _repository(settings, daemon.board.source)
+    except ConfigError as error:
+        return Posted(error.message, error.hint)
+    if repository is None:
+        return Posted()
+    context = f"kapso-sync/{settings.env}" if settings.env else "kapso-sync"
+    return await Poster(repository, context, token, settings.public_url).post(judgement)
+
+
+def check_telling(settings: Settings) -> None:
+    """Raise `ConfigError` for settings by which nobody could be told."""
+    if settings.public_url is not None:
+        _check_url("KAPSO_SYNC_PUBLIC_URL", settings.public_url, plain=True)
+    if settings.notify_urls_file is not None:
+        require_apprise()
+        read_destinations(settings.notify_urls_file)
+    if settings.commit_status_url is not None:
+        _check_url("KAPSO_SYNC_COMMIT_STATUS_URL", settings.commit_status_url, plain=settings.allow_http)
+    if settings.commit_status != "off":
+        settings.commit_status_key()
+        where = settings.source or "."
+        spec = parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+        _repository(settings, spec.location)
+
+
+def _repository(settings: Settings, location: str) -> Repository | None:
+    if settings.commit_status == "off":
+        return None
+    forge = None if settings.commit_status == "auto" else Forge(settings.commit_status)
+    return find_repository(location, forge, settings.commit_status_url)
+
+
+def _check_url(variable: str, url: str, *, plain: bool) -> None:
+    """Raise `ConfigError` for what is no address of a page, or carries a credential; without ``plain`` it must be https."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:
+        host, sound = "", False
+    if not sound or "@" in url.partition("//")[2].partition("/")[0]:
+        raise ConfigError(
+            f"{variable} is not an http(s) address without user and password", hint="an example: https://HOST/path"
+        )
+    if url.startswith("http:") and not plain and host not in _LOOPBACK:
+        raise ConfigError(
+            f"{variable} {url} would send the token in the clear", hint="use https://, or set KAPSO_SYNC_ALLOW_HTTP=1"
+        )
+
+
+def _background(settings: Settings, status: Status) -> Background:
+    return Background(status.owner or status.source, settings.env, _revision(status), settings.public_url)
+
+
+def _revision(status: Status) -> Revision | None:
+    """Return what the last pass read; what was planned of the same revision says more of it."""
+    read = status.last_pass.revision if status.last_pass is not None else None
+    if read is None or (status.revision is not None and status.revision.id == read.id):
+        return status.revision
+    return read

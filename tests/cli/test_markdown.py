@@ -1,0 +1,225 @@
+"""A plan for a pull request: held by snapshots, and by what markup and code must never be able to do."""
+
+# ruff: noqa: E501 - a table's row is one line
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
+from markdown_it import MarkdownIt
+
+from kapso_sync.cli.markdown import LONGEST, plan_markdown
+from kapso_sync.model.desired import Notice
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.source import Revision
+from kapso_sync.reconcile.guard import Limits, guard
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from tests.builders import CODE_B, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
+from tests.cli.test_render import mixed_plan
+from tests.program import kapso_sync
+
+
+def pruning_plan() -> Plan:
+    git = desired(want("kept", CODE_B))
+    there = [remote("kept"), remote("gone"), remote("held", protected=True)]
+    plan = make_plan(git, settle(there, memory(owned(remote("kept"))), OWNER), replace(POLICY, prune=True))
+    return guard(plan, Limits(MaxDelete(9, percent=False))).plan
+
+
+def test_a_plan_for_a_pull_request() -> None:
+    """A line to find it by, the summary, a table with every reason, diffs folded, the digest."""
+    assert plan_markdown(mixed_plan()) == snapshot("""\
+<!-- kapso-sync plan example.com/acme/flows -->
+## kapso-sync plan for example.com/acme/flows
+
+https://example.com/acme/flows at 4f1c2ab8d0e1 “Add greeting” by Ada
+
+**1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.**
+
+### Deletions
+
+What is deleted is gone for good, id and secrets included; code and fields are saved to `backups/` first.
+
+| function | id | why |
+|---|---|---|
+| gone | id-gone | **held**: deletions wait while \\`broken\\` cannot be used: it may be the same function under a new name<br>mend \\`broken\\` in git first |
+
+### Changes
+
+| function | action | why |
+|---|---|---|
+| added | create and deploy | in the manifest, not on Kapso |
+| broken | **invalid** | broken.js:3:1: syntax error |
+| changed | update and deploy | changed in git: code, name |
+| drifted | update and deploy | changed on Kapso: code |
+| found | adopt | on Kapso, nobody's, and the same as in git |
+| stored | deploy | saved on Kapso, never deployed |
+| taken | **blocked** (update) | it is owned by example.com/other, and we are example.com/acme/flows<br>\\`kapso-sync sync --take-from example.com/other\\` takes it over |
+
+<details><summary>changed: update</summary>
+
+```diff
+--- kapso/changed (fields)
++++ git/changed (fields)
+@@ -1 +1 @@
+-name: Old name
++name: New name
+--- kapso/changed (code)
++++ git/changed (code)
+@@ -1 +1 @@
+-async function handler() { return new Response('a'); }
++async function handler() { return new Response('b'); }
+```
+
+</details>
+
+<details><summary>drifted: update</summary>
+
+```diff
+--- kapso/drifted (code)
++++ git/drifted (code)
+@@ -1 +1 @@
+-async function handler() { return new Response('b'); }
++async function handler() { return new Response('a'); }
+```
+
+</details>
+
+Apply exactly this plan: `kapso-sync sync --expect sha256:10e299b2dace1a4957e2e5b7495bd913901f0d5651d3e8d5e30140df59264e7d`
+""")
+
+
+def test_deletions_come_first_and_apart() -> None:
+    """With what becomes of them; one that is held says so."""
+    assert plan_markdown(pruning_plan()) == snapshot("""\
+<!-- kapso-sync plan example.com/acme/flows -->
+## kapso-sync plan for example.com/acme/flows
+
+test at c0ffee
+
+**1 to update, 1 to delete; 1 in sync.**
+
+### Deletions
+
+What is deleted is gone for good, id and secrets included; code and fields are saved to `backups/` first.
+
+| function | id | why |
+|---|---|---|
+| gone | id-gone | it is ours and left git; a backup is saved first |
+
+### Changes
+
+| function | action | why |
+|---|---|---|
+| kept | update and deploy | changed in git: code |
+
+<details><summary>kept: update</summary>
+
+```diff
+--- kapso/kept (code)
++++ git/kept (code)
+@@ -1 +1 @@
+-async function handler() { return new Response('a'); }
++async function handler() { return new Response('b'); }
+```
+
+</details>
+
+### Warnings
+
+- not in git, kept since it is protected (only \\`protected: false\\` in the manifest lifts that): held
+
+Apply exactly this plan: `kapso-sync sync --expect sha256:a12fc4aa600c413419654d14cbe259a3d9425cb440eb645aa8cca3ab0a037ab7`
+""")
+
+
+def test_nothing_to_do_is_short() -> None:
+    """No table, no digest."""
+    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    assert plan_markdown(plan) == snapshot("""\
+<!-- kapso-sync plan example.com/acme/flows -->
+## kapso-sync plan for example.com/acme/flows
+
+test at c0ffee
+
+**In sync: 1 function, nothing to do.**
+
+""")
+
+
+def hostile_plan(code: str, reason: str = "") -> Plan:
+    git = replace(desired(want("a", code)), revision=Revision("4f1c2ab8d0e1", subject=reason or "Fix", author="Eve"))
+    plan = make_plan(git, settle([remote("a")], memory(owned(remote("a"))), OWNER), POLICY)
+    return replace(plan, notices=(Notice("unlisted-file", f"no entry names {reason}"),))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "````\n</details>\n# Owned\n",
+        "```\n```\n~~~\n",
+        "</details><img src=x>\n",
+        "\u202e// evil\n",
+        "\u2028```\n",
+        "`" * 70 + "\n",
+    ],
+)
+def test_code_cannot_break_out_of_its_fence(code: str) -> None:
+    """Whatever the code holds, the page has one fence, folded, and its end is the one that we wrote."""
+    tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(plan_markdown(hostile_plan(code)))
+    fences = [token for token in tokens if token.type == "fence"]
+    (fence,) = [fence for fence in fences if fence.info == "diff"]
+    assert fences == [fence]
+    assert "+++ git/a (code)" in fence.content
+    blocks = [token.content for token in tokens if token.type == "html_block"]
+    assert [block.count("</details>") for block in blocks if "details" in block] == [0, 1]
+    assert "\u202e" not in plan_markdown(hostile_plan(code))
+
+
+@given(st.text())
+def test_no_words_from_outside_are_markup(text: str) -> None:
+    """A commit's subject or a file's name is text: no HTML, no link, no mention, no row of a table."""
+    page = plan_markdown(hostile_plan(CODE_B, f"<b>{text}</b> @everyone [x](http://evil) | a | `c`"))
+    head, _, _ = page.partition("<details>")
+    assert "<b>" not in head
+    assert "@everyone" not in page
+    tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(page)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [child for child in inline if child.type in ("link_open", "image")]
+    assert {child.content for child in inline if child.type == "html_inline"} <= {"<br>"}
+
+
+def test_too_much_is_cut_with_a_note() -> None:
+    """Below 65,000 characters, every fence and fold closed, digest and warnings kept, and a note of what is missing."""
+    code = "".join(f"const value{number} = {number};\n" for number in range(400))
+    names = [f"function-{number:03}" for number in range(60)]
+    before = [remote(name) for name in names]
+    known = memory(*(owned(record, content()) for record in before))
+    plan = make_plan(desired(*(want(name, code) for name in names)), settle(before, known, OWNER), POLICY)
+    page = plan_markdown(plan)
+    assert 50_000 < len(page) <= LONGEST
+    assert all(f"| {name} | update and deploy |" in page for name in names)
+    assert page.count("<details>") == page.count("</details>") < len(names)
+    assert re.search(r"> \*\*Cut\.\*\* \d+ parts do not fit into a comment", page)
+    assert page.rstrip().endswith(f"{plan.digest}`")
+
+
+def test_thousands_of_functions_fit(  # the table itself is cut
+) -> None:
+    """Not even the table makes it too long."""
+    names = [f"function-{number:04}" for number in range(3000)]
+    plan = make_plan(desired(*(want(name) for name in names), unusable("bad")), settle([], memory(), OWNER), POLICY)
+    assert len(plan_markdown(plan)) <= LONGEST
+
+
+def test_json_and_markdown_contradict_each_other() -> None:
+    """A usage error, before anything is read."""
+    ran = kapso_sync("plan", "--json", "--format", "markdown")
+    assert (ran.code, "both --json and --format markdown" in ran.err) == (64, True)

@@ -1,0 +1,79 @@
+"""Who listens at the other end: destinations of messages and the forges' status endpoints, on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One POST as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class Ear:
+    """Takes every POST. ``answers`` are given in turn as (status, body, headers), then 201; ``hangs`` answers nothing."""
+
+    url: str = ""
+    heard: list[Heard] = field(default_factory=list)
+    answers: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
+    hangs: threading.Event | None = None
+
+    @property
+    def address(self) -> str:
+        """This server as apprise knows it."""
+        return self.url.replace("http://", "json://")
+
+    def titles(self) -> list[str]:
+        return [str(heard.body["title"]) for heard in self.heard]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, ear: Ear, *arguments: object) -> None:
+        self._ear = ear
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._ear.heard.append(Heard(self.path, dict(self.headers), body))
+        if self._ear.hangs is not None:
+            self._ear.hangs.wait(20)
+        status, text, headers = self._ear.answers.pop(0) if self._ear.answers else (201, "{}", {})
+        content = text.encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def listening(ear: Ear | None = None) -> Iterator[Ear]:
+    """Listen on a loopback port."""
+    ear = ear or Ear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, ear)) as server:
+        server.daemon_threads = True
+        ear.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
+        thread.start()
+        try:
+            yield ear
+        finally:
+            if ear.hangs is not None:
+                ear.hangs.set()
+            server.shutdown()
+            thread.join()

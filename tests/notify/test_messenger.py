@@ -1,0 +1,290 @@
+"""Who is told, and when: once, not too often, across restarts, and without disturbing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import ConfigError, StateUnusable
+from kapso_sync.model import events
+from kapso_sync.model.status import Status, Suspension
+from kapso_sync.notify.destinations import Courier, Destination, read_destinations, send_with_apprise
+from kapso_sync.notify.messages import Background, Kind, Message
+from kapso_sync.notify.messenger import Desk, Messenger
+from kapso_sync.notify.rounds import go_round
+from kapso_sync.settings import load_settings
+from kapso_sync.store.notes import Note
+from kapso_sync.wiring.telling import check_telling
+from tests.builders import DAWN
+from tests.clock import VirtualClock
+from tests.notify.servers import Ear, listening
+
+CHAT, PAGER = Destination("x://chat-secret", "x (line 1)", "chat"), Destination("x://pager-secret", "x (line 2)", "pager")
+CALM = Status("0.1.0", DAWN, DAWN, "acme/flows")
+MESSAGE = Message("a title", "a body", Kind.FAILURE)
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    with listening() as ear:
+        yield ear
+
+
+@dataclass
+class Office:
+    """A messenger, the status that it sees, and what arrived where."""
+
+    path: Path
+    status: Status = CALM
+    destinations: tuple[Destination, ...] = (CHAT,)
+    down: set[str] = field(default_factory=set)
+    arrived: list[tuple[str, str]] = field(default_factory=list)
+    said: list[events.Event] = field(default_factory=list)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        desk = Desk(
+            lambda: self.status, lambda: self.destinations, lambda _: Background("acme"), lambda: 60.0, str, self.said.append
+        )
+        self.messenger = Messenger(desk, self.deliver, Note(self.path / "told.json"), self.clock)
+
+    async def deliver(self, destination: Destination, message: Message) -> str | None:
+        await asyncio.sleep(0)
+        if destination.key in self.down:
+            return "it answered 500"
+        self.arrived.append((destination.key, message.title.removeprefix("kapso-sync: ")))
+        return None
+
+    async def sees(self, *, suspended: bool) -> None:
+        self.status = replace(CALM, suspension=Suspension("a freeze", DAWN) if suspended else None)
+        await self.look()
+
+    async def look(self) -> float | None:
+        self.messenger.look()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return self.messenger.look()
+
+    async def later(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+        await self.look()
+
+    def names(self) -> list[str]:
+        return [event.name for event in self.said]
+
+
+async def test_told_once_and_not_after_a_restart(tmp_path: Path) -> None:
+    """It begins, it lasts, the daemon restarts, it lasts, it ends: two messages."""
+    office = Office(tmp_path)
+    await office.sees(suspended=False)
+    assert office.arrived == []
+    for _ in range(3):
+        await office.sees(suspended=True)
+        await office.later(100)
+    office.restart()
+    await office.sees(suspended=True)
+    assert office.arrived == [("chat", "suspended")]
+    await office.sees(suspended=False)
+    assert office.arrived == [("chat", "suspended"), ("chat", "resumed")]
+
+
+async def test_at_most_one_message_in_the_interval(tmp_path: Path) -> None:
+    """What happens too soon waits; what came and went meanwhile is in the next message all the same."""
+    office = Office(tmp_path)
+    await office.sees(suspended=True)
+    await office.sees(suspended=False)
+    assert office.messenger.look() == pytest.approx(60)
+    assert office.arrived == [("chat", "suspended")]
+    await office.later(60)
+    assert office.arrived[1:] == [("chat", "resumed")]
+    await office.sees(suspended=True)
+    await office.sees(suspended=False)
+    await office.later(60)
+    assert office.arrived[2:] == [("chat", "resumed")]
+    await office.later(600)
+    assert len(office.arrived) == 3
+
+
+async def test_one_destinations_trouble_is_its_own(tmp_path: Path) -> None:
+    """The chat is down: the pager hears at once; the chat hears what holds when it is back; one warning, and its end."""
+    office = Office(tmp_path, destinations=(CHAT, PAGER), down={"chat"})
+    await office.sees(suspended=True)
+    for _ in range(20):
+        await office.later(60)
+    assert office.arrived == [("pager", "suspended")]
+    office.down.clear()
+    await office.later(1000)
+    assert office.arrived == [("pager", "suspended"), ("chat", "suspended")]
+    assert office.names() == [
+        "notification.failed",
+        "notification.sent",
+        "failure.ended",
+        "notification.sent",
+    ] or office.names() == [
+        "notification.sent",
+        "notification.failed",
+        "failure.ended",
+        "notification.sent",
+    ]
+    assert "secret" not in repr(office.said)
+
+
+async def test_a_new_destination_is_told_what_is_wrong_now(tmp_path: Path) -> None:
+    """And nothing of the past; one that is gone is forgotten."""
+    office = Office(tmp_path)
+    await office.sees(suspended=True)
+    office.destinations = (PAGER,)
+    await office.look()
+    assert office.arrived == [("chat", "suspended"), ("pager", "suspended")]
+
+
+async def test_a_state_folder_that_cannot_be_written_costs_a_message_at_most(tmp_path: Path) -> None:
+    """The messenger goes on, from memory."""
+    office = Office(tmp_path / "file" / "folder")
+    (tmp_path / "file").write_text("in the way")
+    await office.sees(suspended=True)
+    await office.later(100)
+    assert office.arrived == [("chat", "suspended")]
+    with pytest.raises(StateUnusable):
+        Note(tmp_path / "file" / "folder" / "told.json").write({})
+
+
+async def test_no_change_is_missed_and_rounds_end_at_once(tmp_path: Path) -> None:
+    """A change that comes while nobody waits is seen; the end gives what is in flight its moment."""
+    office, change = Office(tmp_path), asyncio.Event()
+
+    async def changed() -> None:
+        await change.wait()
+        change.clear()
+
+    rounds = asyncio.create_task(go_round(office.messenger, changed, office.clock))
+    await asyncio.sleep(0)
+    office.status = replace(CALM, suspension=Suspension("a freeze", DAWN))
+    change.set()
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    rounds.cancel()
+    await asyncio.gather(rounds, return_exceptions=True)
+    assert office.arrived == [("chat", "suspended")]
+
+
+def test_a_file_of_addresses(tmp_path: Path) -> None:
+    """One a line; comments and empty lines say nothing; what is shown and kept of an address is not the address."""
+    path = tmp_path / "addresses"
+    path.write_text("# people\n\nslack://a/b/c\n  mailto://user:hunter22@example.com  \nnonsense-4711\nslack://a/b/c\n")
+    found = read_destinations(path)
+    assert [item.url for item in found] == ["slack://a/b/c", "mailto://user:hunter22@example.com", "nonsense-4711"]
+    assert [item.label for item in found] == ["slack (line 3)", "mailto (line 4)", "line 5"]
+    assert "hunter22" not in repr(found)
+    assert {len(item.key) for item in found} == {5}
+    path.write_text("")
+    assert read_destinations(path) == ()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30))])
+def test_a_file_that_makes_no_sense_says_so(tmp_path: Path, content: bytes | None) -> None:
+    """Missing, not text, too much: the variable, the file and the reason; never its content."""
+    path = tmp_path / "addresses"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="KAPSO_SYNC_NOTIFY_URLS_FILE"):
+        read_destinations(path)
+
+
+# A plugin of apprise's tries a module that this Python has and the next has not.
+apprises_own = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+@apprises_own
+def test_apprise_delivers(ear: Ear) -> None:
+    """Title, body and kind arrive as they are."""
+    assert send_with_apprise(f"{ear.address}/hook", MESSAGE) is None
+    (heard,) = ear.heard
+    assert (heard.body["title"], heard.body["message"], heard.body["type"]) == ("a title", "a body", "failure")
+
+
+@apprises_own
+def test_what_goes_wrong_is_said_without_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
+    """A refusal, a redirect (never followed), nobody there, no address at all; and apprise's own log stays in."""
+    ear.answers += [(403, "", {}), (302, "", {"Location": f"{ear.url}/elsewhere"})]
+    said = [
+        send_with_apprise(address, MESSAGE)
+        for address in (f"{ear.address}/s3cr3t", f"{ear.address}/s3cr3t", "json://127.0.0.1:9/s3cr3t", "unheard-of://s3cr3t")
+    ]
+    assert said[0] == "it answered 403"
+    assert None not in said
+    assert len(ear.heard) == 2
+    assert "s3cr3t" not in repr(said)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_destination_that_hangs_is_left_behind() -> None:
+    """Its deadline passes, the next message does not pile up behind it, and other destinations are reached meanwhile."""
+    gate = threading.Event()
+
+    def send(url: str, message: Message) -> str | None:
+        if url == CHAT.url:
+            gate.wait(20)
+        if url == "raises":
+            raise ValueError("x://a-secret")
+        return None
+
+    courier = Courier(send, deadline=0.1)
+    assert await courier.deliver(CHAT, MESSAGE) == "no answer within 0 s"
+    assert await courier.deliver(CHAT, MESSAGE) == "the message before is still on its way"
+    assert await courier.deliver(PAGER, MESSAGE) is None
+    assert await courier.deliver(Destination("raises", "", "r"), MESSAGE) == "apprise failed: ValueError"
+    gate.set()
+
+
+def settings_with(tmp_path: Path, **given: str) -> dict[str, str]:
+    (tmp_path / "addresses").write_text("json://127.0.0.1:9\n")
+    names = {name if name.startswith("KAPSO") else f"KAPSO_SYNC_{name}": value for name, value in given.items()}
+    return {"KAPSO_SYNC_SOURCE": "https://github.com/acme/flows", **names}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"PUBLIC_URL": "nowhere"}, "KAPSO_SYNC_PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://user:hunter22@status.example"}, "KAPSO_SYNC_PUBLIC_URL"),
+        ({"NOTIFY_URLS_FILE": "/nowhere"}, "cannot be read"),
+        ({"COMMIT_STATUS": "auto"}, "needs a token"),
+        ({"COMMIT_STATUS": "auto", "GIT_TOKEN": "t", "SOURCE": "https://git.example/a/b"}, "does not know what git.example is"),
+        ({"COMMIT_STATUS": "github", "GIT_TOKEN": "t", "COMMIT_STATUS_URL": "http://x.example"}, "in the clear"),
+        ({"COMMIT_STATUS": "gitea", "GIT_TOKEN": "t", "SOURCE": "."}, "needs a source on a forge"),
+    ],
+)
+def test_settings_by_which_nobody_could_be_told_stop_the_daemon(tmp_path: Path, given: dict[str, str], message: str) -> None:
+    """At the start, by name, and without what is secret."""
+    with pytest.raises(ConfigError, match=message) as found:
+        check_telling(load_settings({}, environment=settings_with(tmp_path, **given)))
+    assert "hunter22" not in str(found.value) + str(found.value.hint)
+
+
+def test_sound_settings_pass(tmp_path: Path) -> None:
+    """And git's token serves where there is no other."""
+    environment = settings_with(tmp_path, COMMIT_STATUS="auto", GIT_TOKEN="token-of-git", PUBLIC_URL="http://status.example/x")
+    settings = load_settings({}, environment={**environment, "KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")})
+    check_telling(settings)
+    assert settings.commit_status_key() == "token-of-git"
+
+
+def test_without_apprise_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are configured and the extra is missing: the line that installs it; without addresses nobody misses it."""
+    environment = settings_with(tmp_path)
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    check_telling(load_settings({}, environment=environment))
+    file = {"KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")}
+    with pytest.raises(ConfigError, match="apprise") as found:
+        check_telling(load_settings({}, environment={**environment, **file}))
+    assert found.value.hint == "pip install 'kapso-sync[notify]'"

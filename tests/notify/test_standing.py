@@ -1,0 +1,250 @@
+"""What is wrong, how that changed, and what is said of it: values in, values out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
+
+from kapso_sync.errors import ApiUnauthorized, ApiUnavailable, Call, KapsoSyncError, ManifestInvalid, Problem, SourceUnavailable
+from kapso_sync.model import events
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.source import Revision
+from kapso_sync.model.status import Status, Suspension
+from kapso_sync.notify.messages import MOST_LINES, Background, Kind, Message, compose
+from kapso_sync.notify.standing import Change, Standing, State, Trouble, changes, decode, encode, passed, standing
+from kapso_sync.notify.verdicts import Judgement, Verdict, judge
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from kapso_sync.telemetry import StatusBoard
+from tests.builders import CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
+from tests.clock import VirtualClock
+
+A, B = "a" * 40, "b" * 40
+CALL = Call("GET", "/functions")
+
+
+def board_at(commit: str = A) -> StatusBoard:
+    board = StatusBoard(VirtualClock(), "0.1.0", "https://example.com/acme/flows", OWNER)
+    board.began("poll")
+    board(events.SourceChanged(revision=commit, subject="Add greeting", author="Ada"))
+    return board
+
+
+def plan_at(commit: str = A) -> Plan:
+    there = [remote("one"), remote("two"), remote("three")]
+    known = memory(*(owned(record) for record in there))
+    git = desired(want("one", CODE_B), want("two", CODE_B), want("three"), commit=commit)
+    return make_plan(git, settle(there, known, OWNER), POLICY)
+
+
+def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Result) -> Status:
+    """The status after a pass in which these functions fared so, and all others well."""
+    board, plan = board_at(commit), plan_at(commit)
+    board.planned(plan)
+    outcomes = tuple(
+        Outcome(step, results.get(step.slug, Result.UNCHANGED), error="boom" if step.slug in results else None)
+        for step in plan.steps
+    )
+    board.ended(Report(plan, outcomes, halted=halted))
+    return board.status()
+
+
+def failed(error: Exception, commit: str | None = A) -> Status:
+    """The status after a pass that failed as a whole."""
+    board = board_at(commit) if commit else StatusBoard(VirtualClock(), "0.1.0", "x")
+    board.failed(error)
+    return board.status()
+
+
+def trouble(slug: str, state: State = State.FAILED, text: str = "boom") -> Trouble:
+    return Trouble(f"function {slug}", state, text)
+
+
+def whole(state: State, text: str = "why") -> Trouble:
+    return Trouble("pass", state, text)
+
+
+def by_key(*troubles: Trouble) -> Standing:
+    return {item.key: item for item in troubles}
+
+
+def test_what_is_well_is_not_there() -> None:
+    """A pass that went through leaves nothing to say."""
+    assert standing(ended(), {}) == {}
+
+
+def test_each_function_has_one_trouble() -> None:
+    """Failed and stalled are two states of the same key; blocked by a rule needs somebody."""
+    now = standing(ended(one=Result.FAILED, two=Result.BLOCKED), {})
+    assert {key: item.state for key, item in now.items()} == {"function one": State.FAILED, "function two": State.STALLED}
+
+
+def test_what_was_not_tried_is_as_it_was() -> None:
+    """A rejected key halts a pass: the functions that it never got to are neither broken nor mended by that."""
+    error = ApiUnauthorized("the key was rejected", call=CALL, status=401)
+    before = by_key(trouble("one"), trouble("three"))
+    now = standing(ended(halted=error, one=Result.SKIPPED, two=Result.SKIPPED), before)
+    assert now == by_key(whole(State.KEY, "the key was rejected"), trouble("one"))
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (SourceUnavailable("no git"), State.SOURCE),
+        (ManifestInvalid((Problem("syntax", "bad yaml"),)), State.REJECTED),
+        (ApiUnavailable("no answer", call=CALL), State.SILENT),
+        (ApiUnauthorized("no", call=CALL, status=401), State.KEY),
+        (ValueError("a defect"), State.BROKEN),
+    ],
+)
+def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: State) -> None:
+    """What is wrong is the whole; what was wrong with functions still is."""
+    now = standing(failed(error), by_key(trouble("one"), whole(State.SOURCE)))
+    assert {key: item.state for key, item in now.items()} == {"pass": state, "function one": State.FAILED}
+
+
+def test_a_pass_that_was_cut_off_and_a_start_change_nothing() -> None:
+    """Stopping the daemon is no trouble, and before the first pass nothing is known to be mended."""
+    before = by_key(trouble("one"), whole(State.KEY))
+    assert standing(failed(KapsoSyncError("cut off")), before) == before
+    assert standing(StatusBoard(VirtualClock(), "0.1.0", "x").status(), before) == before
+
+
+def test_a_suspension_is_known_before_any_pass() -> None:
+    """Somebody suspended the daemon, and then it was restarted: that is what holds."""
+    status = replace(StatusBoard(VirtualClock(), "0.1.0", "x").status(), suspension=Suspension("a freeze", DAWN))
+    assert standing(status, {}) == by_key(Trouble("suspension", State.SUSPENDED, "a freeze"))
+
+
+SLUGS = st.sampled_from(["function a", "function b", "pass", "suspension"])
+STANDINGS = st.dictionaries(SLUGS, st.sampled_from(list(State))).map(
+    lambda states: {key: Trouble(key, state, "text") for key, state in states.items()}
+)
+
+
+@given(STANDINGS, STANDINGS)
+def test_who_was_told_everything_is_told_nothing(told: Standing, now: Standing) -> None:
+    """A change is told exactly where key or state differ; told twice it would be empty; and it survives being kept."""
+    found = changes(told, now, {})
+    assert {(change.before or change.after) is not None for change in found} <= {True}
+    differing = {key for key in {*told, *now} if (told.get(key) and told[key].state) != (now.get(key) and now[key].state)}
+    assert {(change.after or change.before or Trouble("", State.FAILED, "")).key for change in found} == differing
+    assert changes(now, now, {}) == ()
+    assert decode(encode(now)) == now
+
+
+def test_what_came_and_went_in_between_is_told() -> None:
+    """Failed and mended within the pause between two messages: the next says so, once."""
+    came = by_key(trouble("one"))
+    gone = passed(came, {}, told={})
+    assert changes({}, {}, gone) == (Change(trouble("one"), None),)
+    assert passed(came, {}, told=came) == {}
+    assert changes({}, {}, {}) == ()
+
+
+@pytest.mark.parametrize("kept", [None, [], "x", {"a": 1}, {"a": ["unheard of", "x"]}, {"a": ["failed"]}, {"a": ["failed", 1]}])
+def test_a_note_that_makes_no_sense_is_no_note(kept: object) -> None:
+    """Torn or from another version: nothing was told."""
+    assert decode(kept) == {}
+
+
+BACKGROUND = Background(
+    "acme/flows", "production", Revision(A, subject="Add greeting", author="Ada"), "https://status.example/"
+)
+
+
+def test_one_message_tells_it_all() -> None:
+    """The whole before functions, what is wrong before what is well, then whose commit it was and where to look."""
+    told = by_key(trouble("part"), whole(State.SOURCE))
+    now = by_key(
+        whole(State.KEY, "the key was rejected"), trouble("greet"), trouble("old", State.DRIFTED, "changed on Kapso: code")
+    )
+    assert compose(changes(told, now, {}), BACKGROUND) == snapshot(
+        Message(
+            title="kapso-sync (production): 3 in trouble, 1 well again",
+            body="""\
+✗ Kapso rejects the key: the key was rejected
+✗ greet failed: boom
+✗ old was changed on Kapso, and is only reported: changed on Kapso: code
+✓ part is well again
+
+acme/flows
+Revision aaaaaaaaaaaa “Add greeting” by Ada
+https://status.example/\
+""",
+            kind=Kind.FAILURE,
+        )
+    )
+
+
+def test_one_change_is_its_own_title() -> None:
+    """Short enough for a phone."""
+    assert compose((Change(trouble("greet"), None),), Background("acme/flows")) == snapshot(
+        Message(
+            title="kapso-sync: greet is well again",
+            body="""\
+✓ greet is well again
+
+acme/flows\
+""",
+            kind=Kind.SUCCESS,
+        )
+    )
+
+
+def test_a_message_stays_short() -> None:
+    """Hundreds of functions: a few of them and a number."""
+    found = tuple(Change(None, trouble(f"f{number:03}", text="x" * 300)) for number in range(500))
+    message = compose(found, BACKGROUND)
+    assert message.title == "kapso-sync (production): 500 in trouble"
+    assert f"and {500 - MOST_LINES} more" in message.body
+    assert len(message.body) < 6000
+
+
+def test_a_commit_cannot_ring_everybodys_bell() -> None:
+    """Mentions have no effect, control characters are not passed on, and secrets are taken out."""
+    revision = Revision(A, subject="@everyone <!channel> topsecret \x1b[2J", author="Eve")
+    message = compose(
+        (Change(None, trouble("a")),), Background("x", revision=revision), lambda text: text.replace("topsecret", "***")
+    )
+    assert isinstance(message, Message)
+    assert message.kind is Kind.FAILURE
+    assert not any(word in message.body for word in ("@everyone", "<!channel>", "topsecret", "\x1b"))
+
+
+def test_verdicts_on_commits() -> None:
+    """Pending while it runs, success when all is in sync, failure with a count and names."""
+    assert judge(board_at().status()) == Judgement(A, Verdict.PENDING, "at work")
+    assert judge(ended()) == Judgement(A, Verdict.SUCCESS, "3 functions in sync")
+    assert judge(ended(one=Result.FAILED)) == Judgement(A, Verdict.FAILURE, "1 of 3 functions not in sync: one")
+
+
+def test_a_broken_manifest_fails_its_own_commit() -> None:
+    """Not the one that was planned last, which still is what runs."""
+    board = board_at(A)
+    board.planned(plan_at(A))
+    board.ended(Report(plan_at(A), tuple(Outcome(step, Result.UNCHANGED) for step in plan_at(A).steps)))
+    board.began("webhook")
+    board(events.SourceChanged(revision=B, previous=A))
+    board.failed(ManifestInvalid((Problem("syntax", "bad yaml"),)))
+    assert judge(board.status()) == Judgement(B, Verdict.FAILURE, "bad yaml")
+    assert board.status().revision == Revision(A)
+
+
+def test_nobodys_fault_is_no_verdict() -> None:
+    """Kapso down, key rejected, git down, overtaken by a newer commit: the commit keeps what it has."""
+    assert judge(failed(ApiUnavailable("no answer", call=CALL))) is None
+    assert judge(failed(SourceUnavailable("no git"), commit=None)) is None
+    assert judge(ended(halted=ApiUnauthorized("no", call=CALL, status=401), one=Result.SKIPPED)) is None
+    assert judge(ended(one=Result.SKIPPED)) is None
+
+
+def test_a_folder_has_no_commit() -> None:
+    """Neither a folder's digest nor a work tree's description is one."""
+    assert judge(ended("folder:" + "c" * 64)) is None
+    assert judge(board_at("folder:" + "c" * 64).status()) is None
