@@ -79,6 +79,8 @@ def _path(loc: tuple[int | str, ...], value: Json) -> Path:
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             path.append(part)
             value = value[part]
+        elif isinstance(part, int) and isinstance(value, str):
+            continue  # a text that may stand for a list of one
         elif part != "[key]" and loc.index(part) == len(loc) - 1:
             path.append(part)
     return tuple(path)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import regex
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from kapso_sync.model.functions import Json
@@ -18,6 +27,11 @@ Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
 SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+FormerSlugs = Annotated[
+    list[Slug],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=Slug | list[Slug]),
+]
+"""One slug, or a list of them."""
 
 
 def _compiles(pattern: str) -> str:
@@ -108,7 +122,10 @@ class EntryModel(SharedModel):
         default=None, description="The code, relative to the manifest. Default: <slug>.ts or <slug>.js."
     )
     name: Name | None = Field(default=None, description="The name shown on Kapso. Default: the slug.")
-    moved_from: Slug | None = Field(default=None, description="The slug it had before; id, URL and secrets stay.")
+    moved_from: FormerSlugs | None = Field(
+        default=None,
+        description="The slug it had before, or a list, the latest first; id, URL and secrets stay. []: it is new.",
+    )
 
 
 class ManifestModel(_Strict):

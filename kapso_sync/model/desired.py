@@ -80,7 +80,8 @@ class Entry:
     """One function as the manifest (or a ``function.yaml``) describes it, defaults applied, paths checked.
 
     ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: what is left out is not
-    managed. ``protected`` and ``drift`` are None when the entry does not say.
+    managed. ``protected`` and ``drift`` are None when the entry does not say. ``moved_from`` holds former slugs, the latest
+    first; empty says that the function is new, None says nothing.
     """
 
     slug: str
@@ -91,7 +92,7 @@ class Entry:
     deploy: bool = True
     protected: bool | None = None
     drift: DriftPolicy | None = None
-    moved_from: str | None = None
+    moved_from: tuple[str, ...] | None = None
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
 

@@ -12,7 +12,7 @@ from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
 from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Live, Owned, Quarantine
+from kapso_sync.model.state import Live, Move, Owned, Quarantine
 
 
 class Origin(enum.StrEnum):
@@ -201,6 +201,26 @@ class Invalid(Step):
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A function that has to leave the slug ``frees`` before another one takes it.
+
+    It goes to ``slug``, with ``description`` as a whole. ``target`` is the slug that a step of this plan gives it then; None:
+    it stays there, as a function that git does not list.
+    """
+
+    remote: RemoteFunction = field(repr=False)
+    slug: str
+    description: str
+    target: str | None = None
+    base: Owned | None = field(default=None, repr=False)
+
+    @property
+    def frees(self) -> str:
+        """The slug that it leaves."""
+        return self.remote.slug
+
+
 ACTIONS = ("create", "update", "rename", "deploy", "delete", "adopt", "none", "blocked", "invalid")
 
 
@@ -210,6 +230,7 @@ class Plan:
 
     ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``project_id`` is the
     project that the key opens, where Kapso says so. ``forget`` names functions by id that are gone from git and from Kapso.
+    ``departures`` are functions in the way of others; ``moves`` is what to remember of each ``moved_from``, before all writes.
     """
 
     source: str
@@ -222,6 +243,8 @@ class Plan:
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+    departures: tuple[Departure, ...] = ()
+    moves: Mapping[str, Move] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:

@@ -93,6 +93,18 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """What became of a ``moved_from``: ``sources`` is what git said, ``function_id`` who takes the slug, ``was`` by what name.
+
+    Without a ``function_id`` it is settled: the function has arrived, or there was none to move.
+    """
+
+    sources: tuple[str, ...]
+    function_id: str | None = None
+    was: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaRefusal:
     """Kapso refused a deployment because the project's Workers are used up; ``fits`` were deployed at that time."""
 
@@ -105,7 +117,8 @@ class QuotaRefusal:
 class Memory:
     """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
 
-    ``versions`` holds what ran before, by function id, where something is in quarantine.
+    ``versions`` holds what ran before, by function id, where something is in quarantine. ``moves`` holds by slug what became of
+    each ``moved_from``; None: nothing is known of that.
     """
 
     owned: Mapping[str, Owned] = field(default_factory=dict)
@@ -114,3 +127,4 @@ class Memory:
     manifest_present: bool = False
     project_id: str | None = None
     versions: Mapping[str, Version] = field(default_factory=dict)
+    moves: Mapping[str, Move] | None = None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kapso_sync.model.functions import Invocation, Json, RemoteFunction, Version
 from kapso_sync.model.source import Snapshot
-from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
+from kapso_sync.model.state import Intent, Memory, Move, Owned, QuotaRefusal
 
 
 class Source(Protocol):
@@ -92,6 +92,10 @@ class Store(Protocol):
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
+        ...
+
+    def remember_moves(self, moves: Mapping[str, Move]) -> None:
+        """Keep what became of each ``moved_from``."""
         ...
 
     def keep_version(self, remote: RemoteFunction) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kapso_sync.model.functions import RemoteFunction, Version
 from kapso_sync.model.ownership import split_description
-from kapso_sync.model.state import Fault, Intent, IntentKind, Live, Owned, Quarantine, QuotaRefusal
+from kapso_sync.model.state import Fault, Intent, IntentKind, Live, Move, Owned, Quarantine, QuotaRefusal
 
 
 def encode_owned(owned: Owned) -> str:
@@ -99,6 +99,17 @@ def decode_quota(text: str) -> QuotaRefusal:
     """Return the quota refusal; raises like `decode_owned`."""
     data: Mapping[str, Any] = json.loads(text)
     return QuotaRefusal(int(data["fits"]), str(data["message"]), str(data["at"]))
+
+
+def encode_moves(moves: Mapping[str, Move]) -> str:
+    """Return what became of each ``moved_from`` as JSON."""
+    return json.dumps({slug: dataclasses.asdict(move) for slug, move in moves.items()}, sort_keys=True)
+
+
+def decode_moves(text: str) -> Mapping[str, Move]:
+    """Return what became of each ``moved_from``; raises like `decode_owned`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return {slug: Move(tuple(move["sources"]), move["function_id"], move["was"]) for slug, move in data.items()}
 
 
 def encode_version(remote: RemoteFunction) -> str:

@@ -40,6 +40,15 @@ class FunctionRenamed(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionGaveWay(FunctionEvent):
+    """A function left its slug, which another one takes: on its way to ``target``, or for good, as ``became``."""
+
+    name: ClassVar[str] = "function.gave_way"
+    became: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionDeleted(FunctionEvent):
     """A function was deleted from Kapso; ``backup`` names the copy that was saved before."""
 
