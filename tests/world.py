@@ -136,7 +136,9 @@ class WorldApi:
         return self._call("POST", "/functions/{id}/invoke", function_id, act)  # type: ignore[return-value]
 
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        def act() -> Mapping[str, tuple[str, ...]]:
+        def act() -> Mapping[str, tuple[str, ...]] | None:
+            if not self.world.behaviour.workflows:
+                return None
             return {
                 str(node["data"]["config"]["function_id"]): (workflow.name,)  # type: ignore[index,call-overload]
                 for workflow in self.world.workflows.values()

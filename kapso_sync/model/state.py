@@ -105,6 +105,28 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """A function of ours that git does not list. ``suspects`` are functions of git that may be it under a new name.
+
+    ``since`` when it was to be deleted, at every pass up to ``seen``; None: it is not to be. ``tick`` is ``seen`` on the
+    monotonic clock of that ``session``.
+    """
+
+    function_id: str
+    slug: str
+    suspects: tuple[str, ...] = ()
+    since: datetime | None = None
+    seen: datetime | None = None
+    tick: float = 0.0
+    session: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """For how long it was to be deleted."""
+        return (self.seen - self.since).total_seconds() if self.since is not None and self.seen is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaRefusal:
     """Kapso refused a deployment because the project's Workers are used up; ``fits`` were deployed at that time."""
 
@@ -118,7 +140,7 @@ class Memory:
     """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
 
     ``versions`` holds what ran before, by function id, where something is in quarantine. ``moves`` holds by slug what became of
-    each ``moved_from``; None: nothing is known of that.
+    each ``moved_from``; None: nothing is known of that. ``absences`` is by function id.
     """
 
     owned: Mapping[str, Owned] = field(default_factory=dict)
@@ -128,3 +150,4 @@ class Memory:
     project_id: str | None = None
     versions: Mapping[str, Version] = field(default_factory=dict)
     moves: Mapping[str, Move] | None = None
+    absences: Mapping[str, Absence] = field(default_factory=dict)

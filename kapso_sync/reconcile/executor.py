@@ -30,10 +30,13 @@ from kapso_sync.reconcile.moves import wait_for_departures
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.usage import users_of
 from kapso_sync.reconcile.writer import FunctionWriter
 
 PATIENCE = 3
 """After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+
+NO_WORKFLOWS = "this API base shows no workflows: nobody can tell whether one uses a function that is deleted"
 
 _UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
 _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
@@ -67,6 +70,7 @@ class Executor:
         self._emit = listener
         self._settings = settings
         self._redact = redact
+        self._told_of_workflows = False
 
     async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
@@ -80,6 +84,8 @@ class Executor:
             self._store.settle(observed.memory, observed.closed_intents)
         if plan.moves != observed.memory.moves:
             self._store.remember_moves(plan.moves)
+        if plan.absences != tuple(observed.memory.absences.values()):
+            self._store.remember_absences(plan.absences)
         plan = replace(plan, steps=wait_for_departures(plan.steps, plan.departures))
         learned = [step.memory for step in plan.steps if isinstance(step, Keep) and step.memory is not None]
         learned += between_slugs(observed)
@@ -101,6 +107,9 @@ class Executor:
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
+        if run.no_workflows and not self._told_of_workflows:
+            self._told_of_workflows = True
+            self._emit(events.PlanNotice(code="no-workflows", message=NO_WORKFLOWS))
         return Report(plan, outcomes, halted=run.halted)
 
 
@@ -125,6 +134,7 @@ class _Pass:
         self._caution = caution
         self._in_the_way: dict[str, KapsoSyncError] = {}
         self.halted: KapsoSyncError | None = None
+        self.no_workflows = False
 
     async def carry_out(self, plan: Plan, usher: Usher) -> tuple[Outcome, ...]:
         """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before."""
@@ -158,9 +168,11 @@ class _Pass:
 
     async def _references(self) -> Mapping[str, tuple[str, ...]] | ApiError:
         try:
-            return await self._api.workflow_references() or {}
+            references = await self._api.workflow_references()
         except ApiError as error:
             return error
+        self.no_workflows = references is None
+        return references or {}
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)
@@ -262,7 +274,7 @@ def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiEr
     if isinstance(references, ApiError):
         reasons = (f"whether a workflow uses it could not be looked up: {references.message}", "the next pass looks again")
     else:
-        users = references.get(step.remote.id) or references.get(step.slug) or references.get(step.remote.name)
+        users = users_of(references, step.remote.id, step.slug, step.remote.name)
         if not users:
             return step
         reasons = (f"still used by workflow {', '.join(users)}", "remove it from the workflow first, or put it back into git")

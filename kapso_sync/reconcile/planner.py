@@ -38,6 +38,7 @@ from kapso_sync.model.plan import (
     Update,
 )
 from kapso_sync.model.state import Quarantine
+from kapso_sync.reconcile.absence import find_absences, suspicion_notices
 from kapso_sync.reconcile.compare import Difference, compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
@@ -59,7 +60,9 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = moves.taken | {step.function_id for step in steps if step.function_id}
     ours = [remote for remote in observed.functions if observed.claim(remote, policy.owner) is Claim.OURS]
-    steps += [planner.absent(remote) for remote in ours if remote.id not in taken]
+    absent = [remote for remote in ours if remote.id not in taken]
+    absences = find_absences(desired, observed, absent, steps)
+    steps += [planner.absent(remote) for remote in absent]
     steps = sorted(wait_for_departures(steps, moves.departures), key=lambda step: step.slug)
     gone = [owned for owned in observed.memory.owned.values() if owned.function_id not in observed.by_id]
     return Plan(
@@ -70,9 +73,16 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
         manifest_present=desired.manifest_present,
         project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
-        notices=(*desired.notices, *moves.notices, *orphan_notices(steps), *quota_notices(desired, observed)),
+        notices=(
+            *desired.notices,
+            *moves.notices,
+            *suspicion_notices(desired, absences),
+            *orphan_notices(steps),
+            *quota_notices(desired, observed),
+        ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
+        absences=absences,
         departures=moves.departures,
         moves=moves.journal,
     )
@@ -300,7 +310,8 @@ class _Planner:
         mark, base = mark_of(remote), self._observed.memory.owned.get(remote.id)
         stored = self._observed.content(remote)
         reason = None
-        if not self._policy.prune:
+        named = remote.slug in self._policy.delete
+        if not self._policy.prune and not named:
             reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
         elif (mark is not None and mark.protected) or (base is not None and base.protected):
             reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
@@ -317,6 +328,7 @@ class _Planner:
             remote_hash=content_hash(stored),
             diff=content_diff(remote.slug, (stored, remote.code), ({}, None), names),
             remote=remote,
+            confirmed=named,
         )
 
 

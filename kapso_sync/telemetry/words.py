@@ -27,6 +27,8 @@ def event_line(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table o
             return f"deleted, saved as {event.backup}"
         case events.FunctionBackedUp():
             return f"saved as {event.backup} ({event.reason})"
+        case events.PrunePending():
+            return f"left git, will be deleted after {event.at}"
         case events.DriftDetected():
             return f"changed on Kapso: {', '.join(event.fields)}"
         case events.DriftCorrected():

@@ -34,6 +34,7 @@ from kapso_sync.telemetry import Redactor, StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
+from kapso_sync.wiring.usage import watch_usage
 
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
@@ -42,6 +43,9 @@ FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 
 SILENT = 60.0
 """Seconds without a sign of life after which the loop counts as stuck."""
+
+PRUNE_GRACE = 600.0
+"""Seconds a function must be absent from git before the daemon deletes it, where the settings do not say."""
 
 GRACE = 6.0
 """Seconds that a pass gets to end when the daemon is told to stop; what is in flight then is cut off, and journaled."""
@@ -142,6 +146,7 @@ class Daemon:
                 supervisor.start("watcher", self._watcher(session).run)
             supervisor.start("notify", lambda: self.notify.keep_alive(lambda: self.unhealthy() is None, self.clock))
             supervisor.start("reporter", self._report)
+            supervisor.start("usage", lambda: watch_usage(session.unused, self.board, self.clock))
             self.bell.ring(START)
             supervisor.start("loop", loop.run)
             self.notify.ready()
@@ -163,7 +168,7 @@ class Daemon:
         while not self.stopped.is_set():
             try:
                 session = await stack.enter_async_context(
-                    open_session(self.settings, Exceptions(), self.logging, writes=True, board=self.board)
+                    open_session(patient(self.settings), Exceptions(), self.logging, writes=True, board=self.board)
                 )
             except SourceUnavailable as error:
                 self.board.failed(error)
@@ -278,6 +283,11 @@ class Daemon:
     def _forget_address(self) -> None:
         with contextlib.suppress(OSError):
             (self.folder / ADDRESS_NAME).unlink(missing_ok=True)
+
+
+def patient(settings: Settings) -> Settings:
+    """Return the settings with the daemon's own grace, where they name none."""
+    return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
 
 
 def one_line(status: Status) -> str:

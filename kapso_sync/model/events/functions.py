@@ -144,6 +144,15 @@ class PruneBlocked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePending(FunctionEvent):
+    """A function left git, and is deleted at the first pass after ``at``, unless it comes back."""
+
+    name: ClassVar[str] = "prune.pending"
+    level: ClassVar[Level] = Level.WARNING
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeployStarted(FunctionEvent):
     """Kapso accepted a deployment."""
 
