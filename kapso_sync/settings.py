@@ -99,7 +99,7 @@ class Settings(BaseModel):
     path: Text = Field(default=None, description="The functions folder in a repository. Default: `functions`, else the root.")
     branch: Text = Field(default=None, description="The branch to follow. Default: the remote's own.")
     ref: Text = Field(default=None, description="A tag or a commit, in place of a branch.")
-    env: Text = Field(default=None, description="The environment's name; part of the owner.")
+    env: Text = Field(default=None, description="The manifest's environment that holds; part of the owner.")
     state_dir: OptionalPath = Field(
         default=None, description="Where to remember; one sub-folder per API, source, path and env."
     )

@@ -19,7 +19,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "path": ("--path", "The functions folder inside the source."),
     "branch": ("--branch", "The branch to follow. Default: the remote's own."),
     "ref": ("--ref", "A tag or a commit, in place of a branch."),
-    "env": ("--env", "The environment's name; it becomes part of the owner."),
+    "env": ("--env", "Which of the manifest's environments holds; it becomes part of the owner."),
     "owner": ("--owner", "Who owns the functions. Default: the normalised git remote and path."),
     "state_dir": ("--state-dir", "Where to remember. Default: a per-user state folder."),
     "adopt": ("--adopt", "Functions that are nobody's: identical, always or never."),

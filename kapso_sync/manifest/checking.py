@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
-from kapso_sync.manifest.schema import SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
+from kapso_sync.manifest.schema import ENVIRONMENT_PATTERN, SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
 from kapso_sync.model.functions import Json
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -22,6 +22,7 @@ _BOOLEAN_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _PATTERNS = {
     SLUG_PATTERN: "expected a slug: lower-case letters, digits and hyphens",
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
+    ENVIRONMENT_PATTERN: "expected an environment's name: letters, digits, dots, underscores and hyphens",
     VARIABLE_PATTERN: "expected the name of an environment variable",
 }
 
@@ -38,7 +39,8 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
             faulty.add(path)
             document.problems.append(_problem(document, model, path, item))
     for path in _nulls(document.value) if document.value is not None else ():
-        if not (len(path) == 2 and path[0] == "functions") and not _free(path) and path not in faulty:
+        entry = path[:-1] == ("functions",) or (len(path) == 4 and path[0] == "environments" and path[2] == "functions")
+        if not entry and not _free(path) and path not in faulty:
             text = f"{dotted(path)}: nothing is given"
             document.problems.append(
                 document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")

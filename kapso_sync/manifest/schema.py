@@ -23,7 +23,10 @@ SLUG_PATTERN = "^[a-z0-9-]+$"
 SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 
+ENVIRONMENT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
+EnvironmentName = Annotated[str, StringConstraints(pattern=ENVIRONMENT_PATTERN, max_length=100)]
 SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -128,12 +131,32 @@ class EntryModel(SharedModel):
     )
 
 
+OptionalEntry = Annotated[
+    EntryModel | None,
+    BeforeValidator(lambda value: None if value is False else value, json_schema_input_type=EntryModel | Literal[False] | None),
+]
+"""An entry, or false (or nothing): no such function here."""
+
+
+class EnvironmentModel(_Strict):
+    """What is different in one environment."""
+
+    defaults: DefaultsModel | None = Field(default=None, description="Fields above the manifest's defaults.")
+    functions: dict[Slug, OptionalEntry] | None = Field(
+        default=None,
+        description="Keys above those of the manifest's functions, functions that are here alone, or false: not here.",
+    )
+
+
 class ManifestModel(_Strict):
     """The whole manifest."""
 
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version.")
     defaults: DefaultsModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
     functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
+    environments: dict[EnvironmentName, EnvironmentModel] | None = Field(
+        default=None, description="What is different in each environment, by the name that --env gives."
+    )
 
 
 class FolderModel(BaseModel):
@@ -154,8 +177,10 @@ class FolderModel(BaseModel):
 def json_schema() -> dict[str, Json]:
     """Return the JSON Schema of a manifest, with the draft it is written for."""
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
-    slugs = schema["properties"]["functions"]["anyOf"][0]
-    slugs["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    for model in (schema, schema["$defs"]["EnvironmentModel"]):
+        model["properties"]["functions"]["anyOf"][0]["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    names = {"pattern": ENVIRONMENT_PATTERN, "maxLength": 100}
+    schema["properties"]["environments"]["anyOf"][0]["propertyNames"] = names
     for model in ("DefaultsModel", "EntryModel"):
         schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
     _forbid_nulls(schema)

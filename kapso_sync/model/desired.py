@@ -117,6 +117,7 @@ class Manifest:
 
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
     function's failure. ``present`` says whether there was a manifest file (folders of the Kapso CLI need none).
+    ``elsewhere`` holds an entry for each file that some environment names: nothing is made of it here, but somebody lists it.
     """
 
     entries: tuple[Entry, ...]
@@ -124,6 +125,7 @@ class Manifest:
     notices: tuple[Notice, ...] = ()
     present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
+    elsewhere: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

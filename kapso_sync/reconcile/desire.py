@@ -12,18 +12,19 @@ from kapso_sync.model.state import Memory
 class Desire:
     """Builds what git wants; keeps what it learned of unchanged files for the next time."""
 
-    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = ()) -> None:
+    def __init__(self, builder: Builder, notices: tuple[Notice, ...] = (), environment: str | None = None) -> None:
         """``notices`` are warnings about something else, which everyone who reads a plan should see as well."""
+        self._environment = environment
         self._builder = builder
         self._notices = notices
         self._parsed: Parsed = {}
 
     def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
-        manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
+        manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed, environment=self._environment)
         functions, unusable = self._builder.build(manifest.entries, snapshot.files)
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
-        used = imported_files(manifest.entries, snapshot.files)
+        used = imported_files((*manifest.entries, *manifest.elsewhere), snapshot.files)
         return Desired(
             source=snapshot.source,
             revision=snapshot.revision,

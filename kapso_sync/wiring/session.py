@@ -204,7 +204,7 @@ async def open_session(
         api = KapsoClient(transport)
         parts = Parts(
             source=place.source,
-            build=Desire(Builder(target_for(base_url)), settings.notices),
+            build=Desire(Builder(target_for(base_url)), settings.notices, settings.env),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
@@ -256,7 +256,7 @@ async def read_desired(settings: Settings, logging: Logging) -> Desired:
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
         place = await find_place(settings, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
-    return Desire(Builder(target_for(base_url)), settings.notices)(snapshot, Memory())
+    return Desire(Builder(target_for(base_url)), settings.notices, settings.env)(snapshot, Memory())
 
 
 @contextlib.asynccontextmanager

@@ -280,6 +280,21 @@ def test_the_grace_is_a_setting_and_a_name_overrules_it(kapso: Served, folder: P
     assert set(kapso.world.live_code()) == {"greet"}
 
 
+def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Each has its own functions in one project, and sees nothing of the other's; a name that is not known is refused."""
+    owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    manifest = (folder / "manifest.yaml").read_text(encoding="utf-8")
+    leaves_out = ("    functions: {part: false}", "    functions: {greet: null}")
+    extra = "".join(f"  {name}:\n{line}\n" for name, line in zip(("one", "two"), leaves_out, strict=True))
+    (folder / "manifest.yaml").write_text(f"{manifest}environments:\n{extra}", encoding="utf-8")
+    for name in ("one", "two", "one"):
+        ran = kapso_sync("sync", str(folder), "--env", name, environment=owned)
+        assert (ran.code, ran.event("reconcile.finished")["deleted"]) == (0, 0)
+    assert set(kapso.world.live_code()) == {"greet", "part"}
+    wrong = kapso_sync("validate", str(folder), "--env", "tow", environment=owned)
+    assert (wrong.code, "there is no environment `tow`; known: one, two" in wrong.err) == (65, True)
+
+
 def test_report_and_state_hold_no_key(kapso: Served, folder: Path, environment: Environment) -> None:
     """The key is in no output and no file, even where the server quotes it back."""
     key = environment["KAPSO_API_KEY"]
