@@ -36,6 +36,14 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
+def parse_grace(value: object) -> float | None:
+    """Return seconds like `parse_duration`, or 0.0 from ``0``; None from nothing. Raises ValueError."""
+    if value is None or isinstance(value, float):
+        return value
+    text = str(value).strip()
+    return None if not text else 0.0 if text in ("0", "0s") else parse_duration(text)
+
+
 def parse_boolean(value: object) -> bool:
     """Return a boolean from true or false, 1 or 0, yes or no; raises ValueError."""
     if isinstance(value, bool):
@@ -69,6 +77,7 @@ def _blank_is_none(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+Grace = Annotated[float | None, BeforeValidator(parse_grace)]
 Boolean = Annotated[bool, BeforeValidator(parse_boolean)]
 Share = Annotated[float, BeforeValidator(parse_share)]
 Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
@@ -90,7 +99,7 @@ class Settings(BaseModel):
     path: Text = Field(default=None, description="The functions folder in a repository. Default: `functions`, else the root.")
     branch: Text = Field(default=None, description="The branch to follow. Default: the remote's own.")
     ref: Text = Field(default=None, description="A tag or a commit, in place of a branch.")
-    env: Text = Field(default=None, description="The environment's name; part of the owner.")
+    env: Text = Field(default=None, description="The manifest's environment that holds; part of the owner.")
     state_dir: OptionalPath = Field(
         default=None, description="Where to remember; one sub-folder per API, source, path and env."
     )
@@ -98,6 +107,10 @@ class Settings(BaseModel):
     prune: Boolean = Field(default=False, description="Delete owned functions that left git.")
     max_delete: Deletions = Field(
         default=MaxDelete(25, percent=True), description="Most deletions, and recreations, in a pass."
+    )
+    prune_grace: Grace = Field(
+        default=None,
+        description="How long a function must be absent from git to be deleted. Default: `10m` in the daemon, `0` in `sync`.",
     )
     allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
     drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")

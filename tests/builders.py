@@ -37,7 +37,7 @@ def want(
     deploy: bool = True,
     protected: bool | None = None,
     drift: DriftPolicy | None = None,
-    moved_from: str | None = None,
+    moved_from: str | tuple[str, ...] | None = None,
     **fields: Json,
 ) -> DesiredFunction:
     """A function that git wants."""
@@ -50,7 +50,7 @@ def want(
         deploy=deploy,
         protected=protected,
         drift=drift,
-        moved_from=moved_from,
+        moved_from=(moved_from,) if isinstance(moved_from, str) else moved_from,
     )
     return DesiredFunction(entry, code)
 

@@ -151,7 +151,9 @@ class WorldApi:
         self._call("DELETE", "/functions/{id}/secrets/{name}", f"{function_id} {name}", act)
 
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        def act() -> Mapping[str, tuple[str, ...]]:
+        def act() -> Mapping[str, tuple[str, ...]] | None:
+            if not self.world.behaviour.workflows:
+                return None
             return {
                 str(node["data"]["config"]["function_id"]): (workflow.name,)  # type: ignore[index,call-overload]
                 for workflow in self.world.workflows.values()

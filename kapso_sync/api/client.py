@@ -132,7 +132,10 @@ class KapsoClient:
         await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path))
 
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows."""
+        """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows.
+
+        Which words a workflow's status knows is not documented: all but archived ones count.
+        """
         call = Call("GET", "/workflows")
         try:
             workflows = await self._pages(call, "/workflows")
@@ -142,6 +145,8 @@ class KapsoClient:
         for workflow in workflows:
             if not isinstance(workflow, dict) or not isinstance(workflow.get("id"), str):
                 raise ApiGarbled(f"{call} answered with a workflow that has no id", call=call)
+            if str(workflow.get("status")).lower() == "archived":
+                continue
             name = str(workflow.get("name") or workflow["id"])
             for reference in await self._references(str(workflow["id"])):
                 users.setdefault(reference, []).append(name)

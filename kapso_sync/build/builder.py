@@ -87,9 +87,17 @@ class Builder:
         self._known: dict[str, Built | Failure] = {}
 
     async def build(
-        self, entries: Iterable[Entry], files: Mapping[str, SourceFile], packages: Packages | None = None
+        self,
+        entries: Iterable[Entry],
+        files: Mapping[str, SourceFile],
+        packages: Packages | None = None,
+        *,
+        elsewhere: Iterable[Entry] = (),
     ) -> Construction:
-        """Return what becomes of the entries; ``packages`` is None where the source has no packages."""
+        """Return what becomes of the entries; ``packages`` is None where the source has no packages.
+
+        ``elsewhere`` are entries of other environments: they are not built, and what they reach is in use.
+        """
         listed = list(entries)
         tsconfig = files.get(TSCONFIG)
         options = read_options(tsconfig.content if tsconfig is not None else None)
@@ -97,6 +105,9 @@ class Builder:
         for entry in listed:
             await self._take(entry, site)
         await self._bundle(site)
+        for entry in elsewhere:
+            reached = await site.graph.closure(entry.file)
+            site.used |= {entry.file, *reached.files, *reached.types}
         self._shapes.turn()
         self._known = {key: result for key, result in self._known.items() if key in site.jobs}
         results = [site.results[entry.slug] for entry in listed]

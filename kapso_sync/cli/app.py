@@ -51,6 +51,7 @@ def app() -> None:
 @click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
 @repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
 @repeated("--take-from", "OWNER", "Take over functions of this owner")
+@repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt")
 @click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
 @click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us.")
 @json_flag
@@ -64,6 +65,7 @@ def sync(
     expect: str | None,
     overwrite: tuple[str, ...],
     take_from: tuple[str, ...],
+    delete: tuple[str, ...],
     allow_recreate: bool,
     reset_secrets: bool,
     json_output: bool,
@@ -73,7 +75,7 @@ def sync(
     from kapso_sync.cli import passes
     from kapso_sync.wiring import Exceptions
 
-    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), allow_recreate, reset_secrets)
+    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
     ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.model.functions import Json
-from kapso_sync.model.plan import Plan, Step
+from kapso_sync.model.plan import Delete, Plan, Postponed, Step
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.store.backups import copy_name
 
 
 def plan_document(plan: Plan) -> dict[str, Json]:
@@ -37,12 +38,16 @@ def _step_document(step: Step) -> dict[str, Json]:
         "deploy": step.deploys,
         "origin": str(step.origin) if step.origin else None,
         "fields": list(step.fields),
-        "reasons": list(step.reasons),
+        "reasons": [*step.reasons, *_copies(step)],
         "file": step.file,
         "desired_hash": step.desired_hash,
         "remote_hash": step.remote_hash,
         "diff": step.diff,
     }
+
+
+def _copies(step: Step) -> list[str]:
+    return [f"saved first as backups/{copy_name(step.remote)}"] if isinstance(step, Delete | Postponed) else []
 
 
 def report_document(report: Report) -> dict[str, Json]:
@@ -107,5 +112,7 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None) -> Non
     for function in document["functions"]:
         ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
         print(f"  {function['state']:<11} {function['slug']}  {ready['message']}")
+    if document.get("unused"):
+        print(f"Unused        by any workflow: {', '.join(document['unused'])}")
     if document["unfinished"]:
         print(f"Unfinished    {', '.join(document['unfinished'])}")

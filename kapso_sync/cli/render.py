@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from kapso_sync.model.functions import CODE
-from kapso_sync.model.plan import Blocked, Create, Delete, Deploy, Invalid, Keep, Plan, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Deploy, Invalid, Keep, Plan, Postponed, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
+from kapso_sync.store.backups import copy_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ _LOOKS = {
     "delete": _Look("-", "red", "delete"),
     "blocked": _Look("!", "magenta", "blocked"),
     "invalid": _Look("x", "red", "invalid"),
+    "later": _Look("-", "yellow", "delete later"),
     "none": _Look(" ", "dim", "in sync"),
 }
 
@@ -50,13 +52,23 @@ def print_plan(console: Console, plan: Plan) -> None:
     """Print a plan: what would happen to each function and why, then the summary, then the warnings."""
     console.print(_heading(plan))
     for step in plan.steps:
-        if not isinstance(step, Keep):
+        if not isinstance(step, Keep) and not _deletes(step):
             _print_step(console, step)
+    deletions = [step for step in plan.steps if _deletes(step)]
+    if deletions:
+        console.print(Text("\nDeletions, for ever and with all secrets:", style="bold"))
+    for step in deletions:
+        _print_step(console, step)
     console.print()
     console.print(Text(plan_summary(plan), style="bold"))
     if plan.changes:
         console.print(Text(f"Digest: {plan.digest}", style="dim"))
     _print_notices(console, plan)
+
+
+def _deletes(step: Step) -> bool:
+    """Tell whether a step deletes, or would if it were allowed, or will when its time has come."""
+    return isinstance(step, Delete | Postponed) or (isinstance(step, Blocked) and step.wanted == "delete")
 
 
 def _heading(plan: Plan) -> Text:
@@ -79,7 +91,7 @@ def revision_line(revision: Revision) -> str:
 
 
 def _print_step(console: Console, step: Step) -> None:
-    look = _LOOKS[step.action]
+    look = _LOOKS["later" if isinstance(step, Postponed) else step.action]
     console.print()
     line = Text.assemble((f"{look.symbol} {step.slug}", f"bold {look.style}"), f"  {look.verb}")
     if step.deploys and not isinstance(step, Deploy):
@@ -93,7 +105,7 @@ def _print_step(console: Console, step: Step) -> None:
         console.print(Text(f"    {reason}"))
     if isinstance(step, Invalid):
         _print_problems(console, step)
-    elif isinstance(step, Create | Delete):
+    elif isinstance(step, Create | Delete | Postponed):
         console.print(Text(f"    {_size(step)}", style="dim"))
     elif step.diff and not (isinstance(step, Blocked) and step.wanted in ("create", "delete")):
         for diff_line in _diff_lines(step.diff):
@@ -108,12 +120,12 @@ def _print_problems(console: Console, step: Invalid) -> None:
             console.print(Text(f"    hint: {problem.hint}", style="dim"))
 
 
-def _size(step: Create | Delete) -> str:
+def _size(step: Create | Delete | Postponed) -> str:
     if isinstance(step, Create):
         fields = ", ".join(name for name in step.fields if name != CODE)
         code = step.desired.code
         return f"{_lines(code)} from {step.file}" + (f"; sets {fields}" if fields else "")
-    return f"{_lines(step.remote.code or '')}, saved to backups first"
+    return f"{_lines(step.remote.code or '')}, saved first as backups/{copy_name(step.remote)}"
 
 
 def _lines(code: str) -> str:
@@ -136,7 +148,9 @@ def plan_summary(plan: Plan) -> str:
     """Return one line: ``2 to create, 1 to update; 3 in sync``."""
     if plan.in_sync:
         count = plan.summary["none"]
-        return f"In sync: {count} function{'s' if count != 1 else ''}, nothing to do."
+        waiting = len(plan.postponed)
+        later = f" {waiting} of them left git and will be deleted." if waiting else ""
+        return f"In sync: {count} function{'s' if count != 1 else ''}, nothing to do.{later}"
     counts = [
         f"{count} {'to ' + _LOOKS[action].verb if action not in ('blocked', 'invalid') else action}"
         for action, count in plan.summary.items()

@@ -13,7 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
-from kapso_sync.manifest.schema import DOTENV_PATTERN, SECRET_PATTERN, SLUG_PATTERN, VARIABLE_PATTERN
+from kapso_sync.manifest.schema import (
+    DOTENV_PATTERN,
+    ENVIRONMENT_PATTERN,
+    SECRET_PATTERN,
+    SLUG_PATTERN,
+    VARIABLE_PATTERN,
+)
 from kapso_sync.model.functions import Json
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -23,6 +29,7 @@ _PATTERNS = {
     SLUG_PATTERN: "expected a slug: lower-case letters, digits and hyphens",
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
     DOTENV_PATTERN: "expected FILE#NAME",
+    ENVIRONMENT_PATTERN: "expected an environment's name: letters, digits, dots, underscores and hyphens",
     VARIABLE_PATTERN: "expected the name of an environment variable",
 }
 
@@ -39,7 +46,8 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
             faulty.add(path)
             document.problems.append(_problem(document, model, path, item))
     for path in _nulls(document.value) if document.value is not None else ():
-        if not (len(path) == 2 and path[0] == "functions") and not _free(path) and path not in faulty:
+        entry = path[:-1] == ("functions",) or (len(path) == 4 and path[0] == "environments" and path[2] == "functions")
+        if not entry and not _free(path) and path not in faulty:
             text = f"{dotted(path)}: nothing is given"
             document.problems.append(
                 document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")
@@ -80,6 +88,8 @@ def _path(loc: tuple[int | str, ...], value: Json) -> Path:
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             path.append(part)
             value = value[part]
+        elif isinstance(part, int) and isinstance(value, str):
+            continue  # a text that may stand for a list of one
         elif part != "[key]" and loc.index(part) == len(loc) - 1:
             path.append(part)
     return tuple(path)

@@ -54,7 +54,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         deploy=deploy is not False,
         protected=None if protected is None else bool(protected),
         drift=None if drift is None else DriftPolicy(str(drift)),
-        moved_from=None if moved_from is None else str(moved_from),
+        moved_from=None if moved_from is None else tuple(moved_from),  # type: ignore[arg-type]
         secrets={name: _secret(model) for name, model in secrets.items()},
         checks=tuple(map(_check, checks)),
         minify=minify is True,
@@ -145,8 +145,9 @@ def check_names(document: Document, entries: Mapping[str, EntryModel | None]) ->
         if entry is None:
             continue
         _once(document, names, (slug, "name"), entry.name)
-        _once(document, sources, (slug, "moved_from"), entry.moved_from)
-        if entry.moved_from == slug:
+        for source in entry.moved_from or ():
+            _once(document, sources, (slug, "moved_from"), source)
+        if slug in (entry.moved_from or ()):
             location = document.location(("functions", slug, "moved_from"))
             text = f"functions.{slug}.moved_from: it is the function's own slug"
             document.problems.append(document.problem("moved-from", text, location, "remove it"))

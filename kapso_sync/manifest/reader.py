@@ -13,6 +13,7 @@ from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
+from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.credentials import CREDENTIAL
@@ -26,8 +27,10 @@ Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
 """Sound manifests that were read before, by name and content."""
 
 
-def read_manifest(snapshot: Snapshot, *, expected: bool = False, known: Parsed | None = None) -> Manifest:
-    """Return what the folder declares.
+def read_manifest(
+    snapshot: Snapshot, *, expected: bool = False, known: Parsed | None = None, environment: str | None = None
+) -> Manifest:
+    """Return what the folder declares, for an environment where the manifest knows any.
 
     ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. ``known``
     remembers the last sound manifest, so that one which did not change is not parsed again. Raises `ManifestInvalid` with
@@ -37,14 +40,11 @@ def read_manifest(snapshot: Snapshot, *, expected: bool = False, known: Parsed |
     folders = list(read_folders(snapshot.files))
     if document is None and (expected or not folders):
         raise ManifestInvalid([_missing(snapshot, expected=expected)])
-    entries: Mapping[str, EntryModel | None] = (model.functions or {}) if model else {}
-    if document is not None:
-        check_names(document, entries)
-        _check_code_once(document, entries, folders)
-        _check_canary(document, model, {*entries, *(folder.slug for folder in folders)})
-        if document.problems:
-            raise ManifestInvalid(sorted(document.problems, key=_position))
-    assembly = _Assembly(snapshot.files, document, model)
+    views = {} if document is None else _views(document, model, folders, environment)
+    view = views.get(environment if model is not None and model.environments is not None else None)
+    entries = view.entries if view is not None else {}
+    folders = [folder for folder in folders if view is None or folder.slug not in view.left_out]
+    assembly = _Assembly(snapshot.files, view)
     for slug, entry in entries.items():
         assembly.add_entry(slug, entry or EntryModel(), next((f for f in folders if f.slug == slug), None))
     counts = Counter(folder.slug for folder in folders)
@@ -52,7 +52,46 @@ def read_manifest(snapshot: Snapshot, *, expected: bool = False, known: Parsed |
         if folder.slug not in entries:
             assembly.add_folder(folder, twice=counts[folder.slug] > 1)
     assembly.notices += folder_notices(folders)
-    return assembly.manifest(present=document is not None)
+    manifest = assembly.manifest(present=document is not None)
+    return replace(manifest, elsewhere=_elsewhere(snapshot.files, views.values()))
+
+
+def _views(
+    document: Document, model: ManifestModel | None, folders: list[CliFolder], environment: str | None
+) -> Mapping[str | None, Declared]:
+    """Return what is declared for each environment, and for none. Raises `ManifestInvalid`: all of them must be sound."""
+    if model is None:
+        raise ManifestInvalid(sorted(document.problems, key=_position))
+    slugs = {folder.slug for folder in folders}
+    environments = model.environments
+    problems = [*document.problems, *environment_problems(document, model, slugs)]
+    if environment is not None and environments is not None and environment not in environments:
+        problems.append(unknown_environment(document, environments, environment))
+    views = {name: declared(document, model, name) for name in (None, *(environments or {}))}
+    for name, view in views.items():
+        check_names(view.document, view.entries)
+        _check_code_once(view.document, view.entries, folders)
+        _check_canary(view.document, view.model, {*view.entries, *slugs - view.left_out})
+        fresh = [problem for problem in view.document.problems if problem not in problems]
+        suffix = "" if name is None else f" (in the environment {name})"
+        problems += [replace(problem, message=f"{problem.message}{suffix}") for problem in fresh]
+    if problems:
+        raise ManifestInvalid(sorted(problems, key=_position))
+    return views
+
+
+def _elsewhere(files: Mapping[str, SourceFile], views: Collection[Declared]) -> tuple[Entry, ...]:
+    """Return an entry for each file that some environment names."""
+    if len(views) < 2:
+        return ()
+    found: dict[str, Entry] = {}
+    for view in views:
+        for slug, entry in view.entries.items():
+            location = view.document.location(("functions", slug), key=True)
+            path = choose_file(slug, entry or EntryModel(), files, location)
+            if isinstance(path, str):
+                found.setdefault(path, Entry(slug, path, location))
+    return tuple(found.values())
 
 
 def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, ManifestModel | None]:
@@ -122,10 +161,10 @@ def _position(problem: Problem) -> tuple[float, int]:
 class _Assembly:
     """The entries so far, and those that cannot be used."""
 
-    def __init__(self, files: Mapping[str, SourceFile], document: Document | None, model: ManifestModel | None) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], view: Declared | None) -> None:
         self._files = files
-        self._document = document
-        self._defaults = model.defaults if model else None
+        self._document = view.document if view else None
+        self._defaults = view.model.defaults if view else None
         self._twins = twins(files)
         self._entries: list[Entry] = []
         self._broken: dict[str, tuple[Problem, ...]] = {}

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import regex
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from kapso_sync.model.functions import Json
@@ -15,10 +24,18 @@ SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 
+ENVIRONMENT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
+EnvironmentName = Annotated[str, StringConstraints(pattern=ENVIRONMENT_PATTERN, max_length=100)]
 SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+FormerSlugs = Annotated[
+    list[Slug],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=Slug | list[Slug]),
+]
+"""One slug, or a list of them."""
 
 
 def _compiles(pattern: str) -> str:
@@ -116,7 +133,27 @@ class EntryModel(SharedModel):
         default=None, description="The code, relative to the manifest. Default: <slug>.ts or <slug>.js."
     )
     name: Name | None = Field(default=None, description="The name shown on Kapso. Default: the slug.")
-    moved_from: Slug | None = Field(default=None, description="The slug it had before; id, URL and secrets stay.")
+    moved_from: FormerSlugs | None = Field(
+        default=None,
+        description="The slug it had before, or a list, the latest first; id, URL and secrets stay. []: it is new.",
+    )
+
+
+OptionalEntry = Annotated[
+    EntryModel | None,
+    BeforeValidator(lambda value: None if value is False else value, json_schema_input_type=EntryModel | Literal[False] | None),
+]
+"""An entry, or false (or nothing): no such function here."""
+
+
+class EnvironmentModel(_Strict):
+    """What is different in one environment."""
+
+    defaults: DefaultsModel | None = Field(default=None, description="Fields above the manifest's defaults.")
+    functions: dict[Slug, OptionalEntry] | None = Field(
+        default=None,
+        description="Keys above those of the manifest's functions, functions that are here alone, or false: not here.",
+    )
 
 
 class ManifestModel(_Strict):
@@ -125,6 +162,9 @@ class ManifestModel(_Strict):
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version.")
     defaults: DefaultsModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
     functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
+    environments: dict[EnvironmentName, EnvironmentModel] | None = Field(
+        default=None, description="What is different in each environment, by the name that --env gives."
+    )
 
 
 class FolderModel(BaseModel):
@@ -145,8 +185,10 @@ class FolderModel(BaseModel):
 def json_schema() -> dict[str, Json]:
     """Return the JSON Schema of a manifest, with the draft it is written for."""
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
-    slugs = schema["properties"]["functions"]["anyOf"][0]
-    slugs["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    for model in (schema, schema["$defs"]["EnvironmentModel"]):
+        model["properties"]["functions"]["anyOf"][0]["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+    names = {"pattern": ENVIRONMENT_PATTERN, "maxLength": 100}
+    schema["properties"]["environments"]["anyOf"][0]["propertyNames"] = names
     for model in ("DefaultsModel", "EntryModel"):
         schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
     _forbid_nulls(schema)

@@ -97,6 +97,7 @@ class Entry:
 
     ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: what is left out is not
     managed. ``protected`` and ``drift`` are None when the entry does not say. ``exact_secrets``: others are removed.
+    ``moved_from`` holds former slugs, the latest first; empty says that the function is new, None says nothing.
     """
 
     slug: str
@@ -107,7 +108,7 @@ class Entry:
     deploy: bool = True
     protected: bool | None = None
     drift: DriftPolicy | None = None
-    moved_from: str | None = None
+    moved_from: tuple[str, ...] | None = None
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
@@ -134,6 +135,7 @@ class Manifest:
 
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
     function's failure. ``present`` says whether there was a manifest file (folders of the Kapso CLI need none).
+    ``elsewhere`` holds an entry for each file that some environment names: nothing is made of it here, but somebody lists it.
     """
 
     entries: tuple[Entry, ...]
@@ -141,6 +143,7 @@ class Manifest:
     notices: tuple[Notice, ...] = ()
     present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
+    elsewhere: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

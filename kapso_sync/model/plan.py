@@ -6,13 +6,14 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar
 
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
 from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import KnownSecrets, Live, Owned, Quarantine
+from kapso_sync.model.state import Absence, KnownSecrets, Live, Move, Owned, Quarantine
 
 
 class Origin(enum.StrEnum):
@@ -41,6 +42,7 @@ class Policy:
     adopt: AdoptPolicy = AdoptPolicy.IDENTICAL
     drift: DriftPolicy = DriftPolicy.CORRECT
     prune: bool = False
+    delete: frozenset[str] = frozenset()
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
     reset_secrets: bool = False
@@ -185,10 +187,11 @@ class PutBack(Overwrite):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete(Step):
-    """Remove a function that we own and that left git."""
+    """Remove a function that we own and that left git. ``confirmed``: a person named it."""
 
     action: ClassVar[str] = "delete"
     remote: RemoteFunction = field(repr=False)
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +200,15 @@ class Keep(Step):
 
     action: ClassVar[str] = "none"
     memory: Owned | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed(Keep):
+    """A deletion whose time has not come: ``at`` the first pass after that moment, ``seconds`` from now."""
+
+    remote: RemoteFunction = field(repr=False)
+    at: datetime
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +237,26 @@ class Invalid(Step):
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A function that has to leave the slug ``frees`` before another one takes it.
+
+    It goes to ``slug``, with ``description`` as a whole. ``target`` is the slug that a step of this plan gives it then; None:
+    it stays there, as a function that git does not list.
+    """
+
+    remote: RemoteFunction = field(repr=False)
+    slug: str
+    description: str
+    target: str | None = None
+    base: Owned | None = field(default=None, repr=False)
+
+    @property
+    def frees(self) -> str:
+        """The slug that it leaves."""
+        return self.remote.slug
+
+
 ACTIONS = ("create", "update", "rename", "deploy", "delete", "adopt", "none", "blocked", "invalid")
 
 
@@ -234,6 +266,8 @@ class Plan:
 
     ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``project_id`` is the
     project that the key opens, where Kapso says so. ``forget`` names functions by id that are gone from git and from Kapso.
+    ``absences`` are our functions that git does not list. ``departures`` are functions in the way of others; ``moves`` is what
+    to remember of each ``moved_from``, before all writes.
     """
 
     source: str
@@ -246,6 +280,9 @@ class Plan:
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+    absences: tuple[Absence, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    moves: Mapping[str, Move] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:
@@ -261,6 +298,11 @@ class Plan:
     def changes(self) -> tuple[Step, ...]:
         """The steps that write to Kapso."""
         return tuple(step for step in self.steps if not isinstance(step, Keep | Blocked | Invalid))
+
+    @property
+    def postponed(self) -> tuple[Postponed, ...]:
+        """The deletions whose time has not come."""
+        return tuple(step for step in self.steps if isinstance(step, Postponed))
 
     @property
     def summary(self) -> Mapping[str, int]:

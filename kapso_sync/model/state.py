@@ -109,6 +109,40 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """What became of a ``moved_from``: ``sources`` is what git said, ``function_id`` who takes the slug, ``was`` by what name.
+
+    Without a ``function_id`` it is settled: the function has arrived, or there was none to move.
+    """
+
+    sources: tuple[str, ...]
+    function_id: str | None = None
+    was: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A function of ours that git does not list. ``suspects`` are functions of git that may be it under a new name.
+
+    ``since`` when it was to be deleted, at every pass up to ``seen``; None: it is not to be. ``tick`` is ``seen`` on the
+    monotonic clock of that ``session``.
+    """
+
+    function_id: str
+    slug: str
+    suspects: tuple[str, ...] = ()
+    since: datetime | None = None
+    seen: datetime | None = None
+    tick: float = 0.0
+    session: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """For how long it was to be deleted."""
+        return (self.seen - self.since).total_seconds() if self.since is not None and self.seen is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaRefusal:
     """Kapso refused a deployment because the project's Workers are used up; ``fits`` were deployed at that time."""
 
@@ -121,7 +155,8 @@ class QuotaRefusal:
 class Memory:
     """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
 
-    ``versions`` holds what ran before, by function id, where something is in quarantine.
+    ``versions`` holds what ran before, by function id, where something is in quarantine. ``moves`` holds by slug what became of
+    each ``moved_from``; None: nothing is known of that. ``absences`` is by function id.
     """
 
     owned: Mapping[str, Owned] = field(default_factory=dict)
@@ -130,3 +165,5 @@ class Memory:
     manifest_present: bool = False
     project_id: str | None = None
     versions: Mapping[str, Version] = field(default_factory=dict)
+    moves: Mapping[str, Move] | None = None
+    absences: Mapping[str, Absence] = field(default_factory=dict)

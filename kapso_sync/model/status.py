@@ -40,7 +40,7 @@ class FunctionStatus:
     """How one function stands. ``diff`` is unified, from Kapso to git, where they differ.
 
     ``changed_at`` and ``change`` tell of our last write; ``deploying_since`` is set while a deployment runs; ``retry_at``
-    while we wait before we try again.
+    while we wait before we try again; ``delete_at`` while it waits to be deleted.
     """
 
     slug: str
@@ -52,6 +52,7 @@ class FunctionStatus:
     diff: str = field(default="", repr=False)
     deploying_since: datetime | None = None
     retry_at: datetime | None = None
+    delete_at: datetime | None = None
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -118,7 +119,8 @@ class Status:
     """Everything at one moment. ``revision`` is the one that was planned last, ``revision_since`` when it was first seen.
 
     ``reading`` is the one that the running pass has read, as soon as it has.
-    ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``.
+    ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``. ``unused`` are functions of ours that
+    no workflow uses; None where that is not known.
     """
 
     version: str
@@ -138,6 +140,7 @@ class Status:
     suspension: Suspension | None = None
     warnings: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    unused: tuple[str, ...] | None = None
 
     @property
     def in_sync(self) -> bool:
@@ -174,6 +177,7 @@ def status_document(status: Status) -> dict[str, Json]:
         ],
         "warnings": [*status.warnings],
         "unfinished": [*status.unfinished],
+        "unused": None if status.unused is None else [*status.unused],
     }
 
 
@@ -225,6 +229,7 @@ def _function(function: FunctionStatus) -> Json:
         "diff": function.diff,
         "deploying_since": _time(function.deploying_since),
         "retry_at": _time(function.retry_at),
+        "delete_at": _time(function.delete_at),
     }
 
 

@@ -14,6 +14,7 @@ from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.executor import Executor
 from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
 from kapso_sync.reconcile.observe import observe
@@ -46,7 +47,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything a pass works with; ``recall`` returns what the state folder holds."""
+    """Everything a pass works with; ``recall`` returns what the state folder holds.
+
+    ``session`` tells this process from those before it: only within one are monotonic times compared.
+    """
 
     source: Source
     build: Build
@@ -56,6 +60,7 @@ class Parts:
     limits: Limits
     clock: Clock
     emit: events.Listener = field(repr=False)
+    session: str = ""
 
 
 async def reconcile(parts: Parts, executor: Executor, request: Request) -> Report:
@@ -83,10 +88,23 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     desired = await parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
     plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
+    plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
+    _check_deletions(guarded.plan, parts.policy)
     tell_plan(parts.emit, narrowed)
     return narrowed, observed
+
+
+def _check_deletions(plan: Plan, policy: Policy) -> None:
+    """Refuse to go on when a person named a function for deletion that git lists, or that we do not own."""
+    ours = {absence.slug for absence in plan.absences}
+    for slug in sorted(policy.delete - ours):
+        listed = any(step.slug == slug for step in plan.steps)
+        raise UsageError(
+            f"--delete {slug}: " + ("git lists it" if listed else "no function of ours has this slug"),
+            hint="remove it from git first" if listed else "`kapso-sync plan` lists what left git",
+        )
 
 
 def _narrow(plan: Plan, request: Request) -> Plan:

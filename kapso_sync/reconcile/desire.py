@@ -21,12 +21,14 @@ class Desire:
         notices: tuple[Notice, ...] = (),
         packages: Callable[[Snapshot], Packages | None] = lambda _snapshot: None,
         secrets: SecretValues | None = None,
+        environment: str | None = None,
     ) -> None:
         """``notices`` are warnings about something else, which everyone who reads a plan should see as well.
 
         ``packages`` returns where a snapshot's npm packages are, or None where its source has none. Without ``secrets`` nobody
-        needs their values.
+        needs their values. ``environment`` names the one of the manifest's that counts.
         """
+        self._environment = environment
         self._builder = builder
         self._secrets = secrets
         self._notices = notices
@@ -35,8 +37,10 @@ class Desire:
 
     async def __call__(self, snapshot: Snapshot, memory: Memory) -> Desired:
         """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
-        manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed)
-        built = await self._builder.build(manifest.entries, snapshot.files, self._packages(snapshot))
+        manifest = read_manifest(snapshot, expected=memory.manifest_present, known=self._parsed, environment=self._environment)
+        built = await self._builder.build(
+            manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
+        )
         functions, lacking = (built.functions, ()) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
         return Desired(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
     ApiError,
@@ -19,20 +19,25 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import FunctionType, Status
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
 from kapso_sync.reconcile.delivery import Crew, Delivery
+from kapso_sync.reconcile.departures import Usher, between_slugs
 from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
 from kapso_sync.reconcile.keeper import SecretKeeper
+from kapso_sync.reconcile.moves import wait_for_departures
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.usage import users_of
 from kapso_sync.reconcile.writer import FunctionWriter
 
 PATIENCE = 3
 """After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+
+NO_WORKFLOWS = "this API base shows no workflows: nobody can tell whether one uses a function that is deleted"
 
 _UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
 _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
@@ -66,6 +71,7 @@ class Executor:
         self._emit = listener
         self._settings = settings
         self._redact = redact
+        self._told_of_workflows = False
 
     async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
@@ -77,7 +83,13 @@ class Executor:
         """
         if observed.closed_intents:
             self._store.settle(observed.memory, observed.closed_intents)
+        if plan.moves != observed.memory.moves:
+            self._store.remember_moves(plan.moves)
+        if plan.absences != tuple(observed.memory.absences.values()):
+            self._store.remember_absences(plan.absences)
+        plan = replace(plan, steps=wait_for_departures(plan.steps, plan.departures))
         learned = [step.memory for step in plan.steps if isinstance(step, Keep) and step.memory is not None]
+        learned += between_slugs(observed)
         if learned:
             self._store.remember(*learned)
         timeout, pace = self._settings.deploy_timeout, self._settings.pace
@@ -95,9 +107,12 @@ class Executor:
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
             )
             run = _Pass(self._api, self._emit, delivery, lanes, superseded, Caution(plan.rollout))
-            outcomes = await run.carry_out(plan)
+            outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
+        if run.no_workflows and not self._told_of_workflows:
+            self._told_of_workflows = True
+            self._emit(events.PlanNotice(code="no-workflows", message=NO_WORKFLOWS))
         return Report(plan, outcomes, halted=run.halted)
 
 
@@ -120,18 +135,34 @@ class _Pass:
         self._superseded = superseded
         self._unanswered = 0
         self._caution = caution
+        self._in_the_way: dict[str, KapsoSyncError] = {}
         self.halted: KapsoSyncError | None = None
+        self.no_workflows = False
 
-    async def carry_out(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Write and deploy first, the canary before all others; delete last."""
+    async def carry_out(self, plan: Plan, usher: Usher) -> tuple[Outcome, ...]:
+        """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before."""
         canary = [step for step in plan.steps if step.slug == plan.rollout.canary]
-        outcomes = await self._all(canary)
-        outcomes += await self._all(step for step in plan.steps if not isinstance(step, Delete) and step not in canary)
+        rest = [step for step in plan.steps if not isinstance(step, Delete) and step not in canary]
+        outcomes: list[Outcome] = []
+        for steps in (canary, rest):
+            await self._make_way(plan, usher, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
+            outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in canary]
         if deletions:
             references = await self._references()
             outcomes += await self._all(_unless_used(step, references) for step in deletions)
         return tuple(sorted(outcomes, key=lambda outcome: outcome.step.slug))
+
+    async def _make_way(self, plan: Plan, usher: Usher, slugs: set[str], before: Sequence[Outcome]) -> None:
+        """Let those leave whose slugs are needed now, unless their own steps have brought them away already."""
+        gone = {outcome.step.function_id for outcome in before}
+        for departure in plan.departures:
+            if departure.frees not in slugs or departure.remote.id in gone or self._not_now() is not None:
+                continue
+            try:
+                await usher.depart(departure)
+            except KapsoSyncError as error:
+                self._in_the_way[departure.frees] = error
 
     async def _all(self, steps: Iterable[Step]) -> list[Outcome]:
         async with asyncio.TaskGroup() as group:
@@ -140,9 +171,11 @@ class _Pass:
 
     async def _references(self) -> Mapping[str, tuple[str, ...]] | ApiError:
         try:
-            return await self._api.workflow_references() or {}
+            references = await self._api.workflow_references()
         except ApiError as error:
             return error
+        self.no_workflows = references is None
+        return references or {}
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)
@@ -169,6 +202,8 @@ class _Pass:
             reason = self._not_now()
             if reason is not None:
                 return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
+            if step.slug in self._in_the_way:
+                raise self._in_the_way[step.slug]
             if step.drifted:
                 self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
             match step:
@@ -242,7 +277,7 @@ def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiEr
     if isinstance(references, ApiError):
         reasons = (f"whether a workflow uses it could not be looked up: {references.message}", "the next pass looks again")
     else:
-        users = references.get(step.remote.id) or references.get(step.slug) or references.get(step.remote.name)
+        users = users_of(references, step.remote.id, step.slug, step.remote.name)
         if not users:
             return step
         reasons = (f"still used by workflow {', '.join(users)}", "remove it from the workflow first, or put it back into git")

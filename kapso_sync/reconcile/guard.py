@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Postponed, Step
+from kapso_sync.model.state import Absence
+from kapso_sync.reconcile.absence import remedy, suspicion
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well."""
+    """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well.
+
+    ``grace`` is for how many seconds a function must have been absent from git before it is deleted.
+    """
 
     max_delete: MaxDelete
     allow_empty: bool = False
     allow_recreate: bool = False
+    grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,10 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
             hint="if that is meant, set KAPSO_SYNC_ALLOW_EMPTY=true; else look at --path and at the manifest",
         )
     held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
+    held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
     verdicts = {slug: item for item in held for slug in item.slugs}
     steps = tuple(_block(step, verdicts[step.slug]) if step.slug in verdicts else step for step in plan.steps)
-    return Guarded(replace(plan, steps=steps), tuple(held))
+    return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
 
 
 def _too_many_deletions(plan: Plan, limits: Limits) -> list[Held]:
@@ -94,6 +102,47 @@ def _possible_renames(plan: Plan) -> list[Held]:
             f"mend {names} in git first",
         )
     ]
+
+
+def _suspected_renames(plan: Plan, held: set[str]) -> list[Held]:
+    """Hold each deletion of a function that looks like a new one, until somebody says whether it was renamed."""
+    confirmed = {step.slug for step in plan.steps if isinstance(step, Delete) and step.confirmed}
+    doomed = {step.function_id for step in plan.steps if isinstance(step, Delete)}
+    return [
+        Held(
+            (absence.slug,),
+            suspicion(absence),
+            f"{remedy(absence)}, or `kapso-sync sync --delete {absence.slug}`",
+        )
+        for absence in plan.absences
+        if absence.suspects and absence.function_id in doomed and absence.slug not in held | confirmed
+    ]
+
+
+def _postpone(steps: Sequence[Step], plan: Plan, grace: float) -> tuple[Step, ...]:
+    """Return the steps with those deletions put off whose functions were in git a short time ago."""
+    absences = {absence.function_id: absence for absence in plan.absences}
+    return tuple(
+        _later(step, absences[step.remote.id], grace)
+        if isinstance(step, Delete) and not step.confirmed and absences[step.remote.id].seconds < grace
+        else step
+        for step in steps
+    )
+
+
+def _later(step: Delete, absence: Absence, grace: float) -> Postponed | Delete:
+    if absence.since is None:
+        raise AssertionError(absence)
+    at = absence.since + timedelta(seconds=grace)
+    return Postponed(
+        slug=step.slug,
+        function_id=step.function_id,
+        reasons=(f"it is ours and left git: deleted at the first pass after {at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",),
+        remote_hash=step.remote_hash,
+        remote=step.remote,
+        at=at,
+        seconds=grace - absence.seconds,
+    )
 
 
 def _block(step: Step, held: Held) -> Blocked:

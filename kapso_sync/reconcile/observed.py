@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -70,7 +71,7 @@ class Observed:
             return Claim.OURS if remembered else Claim.FREE
         if mark.owner != owner:
             return Claim.FOREIGN
-        if mark.valid_for(remote.slug) or remembered:
+        if mark.valid_for(remote.slug) or remembered or is_parked(remote):
             return Claim.OURS
         return Claim.COPIED
 
@@ -78,6 +79,17 @@ class Observed:
 def mark_of(remote: RemoteFunction) -> Mark | None:
     """Return the ownership mark at the end of the description, valid or not."""
     return split_description(remote.description)[1]
+
+
+def parking_slug(function_id: str, check: str) -> str:
+    """Return the slug that a function bears between two others; it is bound to the function and to the mark's ``check``."""
+    return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
+
+
+def is_parked(remote: RemoteFunction) -> bool:
+    """Tell whether a function is between two slugs: its mark is made for the one that it is going to get."""
+    mark = mark_of(remote)
+    return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
 
 
 def stored_content(remote: RemoteFunction, owned: Owned | None = None) -> Content:

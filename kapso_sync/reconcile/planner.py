@@ -39,11 +39,13 @@ from kapso_sync.model.plan import (
     Update,
 )
 from kapso_sync.model.state import Quarantine
+from kapso_sync.reconcile.absence import find_absences, suspicion_notices
 from kapso_sync.reconcile.compare import Difference, compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
+from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
-from kapso_sync.reconcile.observed import Claim, Observed, mark_of
+from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
 
 _Kind = TypeVar("_Kind", bound=Overwrite)
 
@@ -58,13 +60,16 @@ OSCILLATION_LIMIT = 3
 
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return for every function of git, and for every function we own, what is to be done and why."""
-    planner = _Planner(desired, observed, policy)
+    moves = find_moves(desired, observed, policy.owner)
+    planner = _Planner(observed, policy, moves)
     steps = [planner.wanted(function) for function in desired.functions]
     steps += [planner.unusable(function) for function in desired.unusable]
-    taken = {step.function_id for step in steps if step.function_id}
+    taken = moves.taken | {step.function_id for step in steps if step.function_id}
     ours = [remote for remote in observed.functions if observed.claim(remote, policy.owner) is Claim.OURS]
-    steps += [planner.absent(remote) for remote in ours if remote.id not in taken]
-    steps.sort(key=lambda step: step.slug)
+    absent = [remote for remote in ours if remote.id not in taken]
+    absences = find_absences(desired, observed, absent, steps)
+    steps += [planner.absent(remote) for remote in absent]
+    steps = sorted(wait_for_departures(steps, moves.departures), key=lambda step: step.slug)
     gone = [owned for owned in observed.memory.owned.values() if owned.function_id not in observed.by_id]
     return Plan(
         source=desired.source,
@@ -76,22 +81,27 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
         notices=(
             *desired.notices,
+            *moves.notices,
+            *suspicion_notices(desired, absences),
             *orphan_notices(steps),
             *quota_notices(desired, observed),
             *secret_notices(planner.without_secrets, planner.unverified),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
+        absences=absences,
+        departures=moves.departures,
+        moves=moves.journal,
     )
 
 
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
-    def __init__(self, desired: Desired, observed: Observed, policy: Policy) -> None:
-        self._desired = desired
+    def __init__(self, observed: Observed, policy: Policy, moves: Moves) -> None:
         self._observed = observed
         self._policy = policy
+        self._moves = moves
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
@@ -102,6 +112,8 @@ class _Planner:
 
     def wanted(self, want: DesiredFunction) -> Step:
         """Plan one function that git wants and that can be written."""
+        if want.slug in self._moves.waiting:
+            return self._unclear(want, self._moves.waiting[want.slug])
         remote = self._find(want)
         if remote is None:
             return self._missing(want)
@@ -131,13 +143,26 @@ class _Planner:
         return self._free(match) if claim is Claim.FREE else self._others(match, claim)
 
     def _find(self, want: DesiredFunction) -> RemoteFunction | None:
+        if want.slug in self._moves.sources:
+            return self._moves.sources[want.slug]
         observed = self._observed
-        found = observed.find(want.slug)
-        if found is not None:
-            return found
-        old = want.entry.moved_from
-        source = observed.by_slug.get(old) if old and old not in self._desired.slugs else None
-        return source if source is not None and observed.claim(source, self._policy.owner) is Claim.OURS else None
+        bearer = observed.find(want.slug)
+        return None if bearer is None or bearer.id in self._moves.taken else bearer
+
+    def _unclear(self, want: DesiredFunction, source: str) -> Step:
+        """Plan a function whose ``moved_from`` names one that cannot be used now: where its function goes is not known."""
+        remote = self._observed.by_slug.get(want.slug)
+        return Blocked(
+            slug=want.slug,
+            function_id=remote.id if remote else None,
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            reasons=(
+                f"`moved_from: {source}` waits: `{source}` is in git as well, and cannot be used",
+                f"mend `{source}` in git first",
+            ),
+            wanted="rename",
+        )
 
     def _missing(self, want: DesiredFunction) -> Step:
         stray = self._misplaced.get(check_of(self._policy.owner, want.slug))
@@ -152,7 +177,8 @@ class _Planner:
                     "rename it back on Kapso, or remove the mark from its description to have a new function created",
                 ),
             )
-        vanished = want.slug in self._observed.owned_by_slug
+        known = self._observed.owned_by_slug.get(want.slug)
+        vanished = known is not None and known.function_id not in self._observed.by_id
         protected = bool(want.entry.protected)
         text = str(want.entry.fields.get(DESCRIPTION) or "")
         payload: dict[str, Json] = {SLUG: want.slug, "name": want.slug, **want.entry.fields, CODE: want.code}
@@ -279,6 +305,8 @@ class _Planner:
             )
         in_git = base is None or base.slug != want.slug
         reason = f"moved_from: {remote.slug}" if in_git else f"renamed to `{remote.slug}` on Kapso"
+        if is_parked(remote):
+            reason = f"between two slugs since a pass was cut short; it becomes `{want.slug}`"
         origin = match.difference.origin or (Origin.GIT if in_git else Origin.DRIFT)
         return _overwrite(Rename, match, origin, (reason, *_reasons(match.difference)))
 
@@ -311,7 +339,8 @@ class _Planner:
         mark, base = mark_of(remote), self._observed.memory.owned.get(remote.id)
         stored = self._observed.content(remote)
         reason = None
-        if not self._policy.prune:
+        named = remote.slug in self._policy.delete
+        if not self._policy.prune and not named:
             reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
         elif (mark is not None and mark.protected) or (base is not None and base.protected):
             reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
@@ -328,6 +357,7 @@ class _Planner:
             remote_hash=content_hash(stored),
             diff=content_diff(remote.slug, (stored, remote.code), ({}, None), names),
             remote=remote,
+            confirmed=named,
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from kapso_sync.model.functions import Invocation, Json, RemoteFunction, Version
 from kapso_sync.model.source import Snapshot
-from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
+from kapso_sync.model.state import Absence, Intent, Memory, Move, Owned, QuotaRefusal
 
 
 class Source(Protocol):
@@ -104,6 +104,14 @@ class Store(Protocol):
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
+        ...
+
+    def remember_moves(self, moves: Mapping[str, Move]) -> None:
+        """Keep what became of each ``moved_from``."""
+        ...
+
+    def remember_absences(self, absences: Iterable[Absence]) -> None:
+        """Keep who is absent from git, in place of what was kept before."""
         ...
 
     def keep_version(self, remote: RemoteFunction) -> None:

@@ -53,9 +53,9 @@ def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
 
 
 def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
-    """Tell whether the record shows what was sent; one whose code is not known proves nothing."""
+    """Tell whether the record shows what was sent, slug included; one whose code is not known proves nothing."""
     mark = mark_of(remote)
-    if mark is not None and mark.owner != owner:
+    if remote.slug != intent.slug or (mark is not None and mark.owner != owner):
         return False
     content = stored_content(remote)
     seen = CODE in content or CODE not in intent.content

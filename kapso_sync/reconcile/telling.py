@@ -21,6 +21,8 @@ def tell_plan(emit: events.Listener, guarded: Guarded) -> None:
     for notice in plan.notices:
         location = str(notice.location) if notice.location else None
         emit(events.PlanNotice(code=notice.code, message=notice.message, location=location))
+    for step in plan.postponed:
+        emit(events.PrunePending(slug=step.slug, function_id=step.function_id, at=step.at.isoformat(timespec="seconds")))
     for held in guarded.held:
         emit(events.PruneBlocked(slugs=held.slugs, reason=held.reason, hint=held.hint))
 

@@ -23,7 +23,7 @@ from kapso_sync.model.ownership import split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, PutBack, Rename, Write
 from kapso_sync.model.state import Intent, IntentKind, Live, Owned
 from kapso_sync.reconcile.match import OWNERSHIP, SECRETS
-from kapso_sync.reconcile.observed import stored_content
+from kapso_sync.reconcile.observed import mark_of, stored_content
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.settle import NOT_STORED
 
@@ -175,8 +175,8 @@ class FunctionWriter:
             self._emit(events.DriftCorrected(slug=step.slug, function_id=record.id, fields=step.fields))
 
     async def delete(self, step: Delete) -> str:
-        """Save a copy that is never dropped, then delete; return the copy's name."""
-        full = step.remote if step.remote.code is not None else await self._api.get_function(step.remote.id)
+        """Look once more, save a copy that is never dropped, then delete; return the copy's name."""
+        full = await self._unchanged(step)
         backup = self._save(step.slug, full, "deleted", keep=True)
         try:
             await self._api.delete_function(step.remote.id)
@@ -186,6 +186,22 @@ class FunctionWriter:
         self._store.forget(step.remote.id)
         self._emit(events.FunctionDeleted(slug=step.slug, function_id=step.remote.id, backup=backup))
         return backup
+
+    async def _unchanged(self, step: Delete) -> RemoteFunction:
+        """Return the record as it is now: what somebody wrote since the plan was made must be in the copy."""
+        call = Call("GET", "/functions/{id}")
+        try:
+            record = await self._api.get_function(step.remote.id)
+        except ApiNotFound:
+            if step.remote.code is None:
+                raise
+            return step.remote
+        if record.slug != step.slug or mark_of(record) != mark_of(step.remote):
+            text = "it was renamed, or its ownership mark changed, since the plan was made"
+            raise ApiConflict(text, call=call, hint="the next pass looks again")
+        if record.code is None:
+            raise ApiGarbled(f"{call} answered without code: nothing is deleted without a copy", call=call)
+        return record
 
     async def _journaled(self, number: int, call: Awaitable[RemoteFunction]) -> RemoteFunction:
         try:

@@ -35,11 +35,9 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
     The same content is kept once; ``keep`` says that the content is not in git. The copy is on disk when this returns.
     Raises OSError.
     """
-    home = folder / _safe(remote.slug)
+    path = folder / copy_name(remote)
+    home = path.parent
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content: dict[str, Json] = {**remote.fields, "slug": remote.slug, "code": remote.code}
-    digest = code_hash(canonical_json(content)).removeprefix("sha256:")
-    path = home / f"{digest[:16]}.json"
     known = _read(path)
     kept = keep or (known is not None and known.keep)
     why = known.reason if known is not None and known.keep and not keep else reason
@@ -56,6 +54,13 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
     _write(path, document)
     _drop_old(home)
     return f"{home.name}/{path.name}"
+
+
+def copy_name(remote: RemoteFunction) -> str:
+    """Return the name that a copy of this function has, below the backups folder; it goes by the content."""
+    content: dict[str, Json] = {**remote.fields, "slug": remote.slug, "code": remote.code}
+    digest = code_hash(canonical_json(content)).removeprefix("sha256:")
+    return f"{_safe(remote.slug)}/{digest[:16]}.json"
 
 
 def _write(path: Path, document: Mapping[str, object]) -> None:

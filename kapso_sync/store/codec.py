@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from kapso_sync.model.functions import RemoteFunction, Version
 from kapso_sync.model.ownership import split_description
-from kapso_sync.model.state import Fault, Intent, IntentKind, KnownSecrets, Live, Owned, Quarantine, QuotaRefusal
+from kapso_sync.model.state import (
+    Absence,
+    Fault,
+    Intent,
+    IntentKind,
+    KnownSecrets,
+    Live,
+    Move,
+    Owned,
+    Quarantine,
+    QuotaRefusal,
+)
 
 
 def encode_owned(owned: Owned) -> str:
@@ -111,6 +122,44 @@ def decode_quota(text: str) -> QuotaRefusal:
     """Return the quota refusal; raises like `decode_owned`."""
     data: Mapping[str, Any] = json.loads(text)
     return QuotaRefusal(int(data["fits"]), str(data["message"]), str(data["at"]))
+
+
+def encode_moves(moves: Mapping[str, Move]) -> str:
+    """Return what became of each ``moved_from`` as JSON."""
+    return json.dumps({slug: dataclasses.asdict(move) for slug, move in moves.items()}, sort_keys=True)
+
+
+def decode_moves(text: str) -> Mapping[str, Move]:
+    """Return what became of each ``moved_from``; raises like `decode_owned`."""
+    data: Mapping[str, Any] = json.loads(text)
+    return {slug: Move(tuple(move["sources"]), move["function_id"], move["was"]) for slug, move in data.items()}
+
+
+def encode_absences(absences: Iterable[Absence]) -> str:
+    """Return absences as JSON."""
+    return json.dumps(
+        [
+            dataclasses.asdict(absence) | {name: _moment(getattr(absence, name)) for name in ("since", "seen")}
+            for absence in absences
+        ]
+    )
+
+
+def decode_absences(text: str) -> Mapping[str, Absence]:
+    """Return absences by function id; raises like `decode_owned`."""
+    items: list[Mapping[str, Any]] = json.loads(text)
+    return {
+        str(item["function_id"]): Absence(
+            function_id=str(item["function_id"]),
+            slug=str(item["slug"]),
+            suspects=tuple(item["suspects"]),
+            since=_parse(item["since"]),
+            seen=_parse(item["seen"]),
+            tick=float(item["tick"]),
+            session=str(item["session"]),
+        )
+        for item in items
+    }
 
 
 def encode_version(remote: RemoteFunction) -> str:

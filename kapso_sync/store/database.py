@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 from kapso_sync.errors import StateForeign, StateUnusable
 from kapso_sync.model.functions import Json, RemoteFunction, Version
-from kapso_sync.model.state import Intent, Memory, Owned, QuotaRefusal
+from kapso_sync.model.state import Absence, Intent, Memory, Move, Owned, QuotaRefusal
 from kapso_sync.store import backups, codec, secretkey
 
 DATABASE_NAME = "state.db"
@@ -106,6 +106,14 @@ class StateStore:
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
         self._set_meta("quota", None if quota is None else codec.encode_quota(quota))
+
+    def remember_moves(self, moves: Mapping[str, Move]) -> None:
+        """Keep what became of each ``moved_from``."""
+        self._set_meta("moves", codec.encode_moves(moves))
+
+    def remember_absences(self, absences: Iterable[Absence]) -> None:
+        """Keep who is absent from git, in place of what was kept before."""
+        self._set_meta("absences", codec.encode_absences(absences))
 
     def remember_source(self, *, manifest_present: bool, project_id: str | None) -> None:
         """Keep what the last good pass saw: whether there was a manifest, and which project the key opened."""
@@ -240,7 +248,7 @@ def _recall(db: sqlite3.Connection) -> Memory:
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]
-    quota = _get_meta(db, "quota")
+    quota, moves, absences = (_get_meta(db, key) for key in ("quota", "moves", "absences"))
     versions = {
         record.function_id: codec.decode_version(text)
         for record in owned
@@ -253,6 +261,8 @@ def _recall(db: sqlite3.Connection) -> Memory:
         manifest_present=_get_meta(db, "manifest_present") is not None,
         project_id=_get_meta(db, "project_id"),
         versions=versions,
+        moves=None if moves is None else codec.decode_moves(moves),
+        absences={} if absences is None else codec.decode_absences(absences),
     )
 
 

@@ -13,7 +13,7 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
-from kapso_sync.model.plan import Blocked, Delete, Keep, Plan, Step
+from kapso_sync.model.plan import Blocked, Delete, Keep, Plan, Postponed, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Quarantine
@@ -86,6 +86,7 @@ class StatusBoard:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _passed: asyncio.Event = field(default_factory=asyncio.Event)
     suspension: Suspension | None = None
+    unused: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self._started_at = self.clock.now()
@@ -198,6 +199,7 @@ class StatusBoard:
             budget=self._budget,
             suspension=self.suspension,
             warnings=self._warnings,
+            unused=self.unused,
         )
 
     async def changed(self) -> None:
@@ -282,6 +284,7 @@ class StatusBoard:
             ),
         }
         status = self._with(before, step, found, plan.revision.id, now)
+        status = replace(status, delete_at=step.at if isinstance(step, Postponed) else None)
         status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
         if outcome.result is Result.DONE:
             status = replace(status, changed_at=now, change=message)
@@ -334,6 +337,8 @@ def _reason(outcome: Outcome) -> str:
     quarantine = outcome.quarantine or (step.quarantine if isinstance(step, Blocked) else None)
     if quarantine is not None:
         return str(quarantine.fault)
+    if isinstance(step, Postponed):
+        return "DeletionPending"
     if isinstance(step, Keep) and step.desired_hash is None:
         return "KeptOutsideGit"
     if isinstance(step, Blocked):

@@ -32,6 +32,9 @@ class Metrics:
         )
         self._functions = Gauge("kapso_sync_functions", "Functions, by condition", ["condition"], registry=registry)
         self._ready = Gauge("kapso_sync_function_ready", "1 while a function is as git wants it", ["slug"], registry=registry)
+        self._prune_pending = Gauge(
+            "kapso_sync_prune_pending", "Functions that left git and wait to be deleted", registry=registry
+        )
         self._drift = Counter("kapso_sync_drift_total", "Changes made on Kapso", ["slug", "field"], registry=registry)
         self._deploy_seconds = Histogram(
             "kapso_sync_deploy_duration_seconds", "How long deployments take", buckets=_SECONDS, registry=registry
@@ -99,6 +102,7 @@ class Metrics:
             self._functions.labels(str(kind)).set(count)
         for function in status.functions:
             self._ready.labels(function.slug).set(function.condition(ConditionType.READY).status)
+        self._prune_pending.set(sum(function.delete_at is not None for function in status.functions))
         self._source.clear()
         if status.revision is not None:
             self._source.labels(status.revision.id).set(1)

@@ -24,11 +24,12 @@ _LASTING = (
     events.DriftDetected,
     events.DriftIgnored,
     events.PruneBlocked,
+    events.PrunePending,
     events.PlanNotice,
 )
 """Events that tell of a state rather than of a moment: told again in each pass as long as it lasts."""
 
-_UNTOLD_END = (events.PlanNotice, events.DriftDetected)
+_UNTOLD_END = (events.PlanNotice, events.DriftDetected, events.PrunePending)
 """Of these nobody needs to hear that they are over."""
 
 _UNEVENTFUL = frozenset({"plan.computed", "reconcile.finished", "source.unchanged", "reconcile.started", "trigger.received"})

@@ -21,10 +21,14 @@ def event_line(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table o
             return "adopted"
         case events.FunctionRenamed():
             return f"renamed, was {event.previous}"
+        case events.FunctionGaveWay():
+            return f"gives way, on its way to {event.target}" if event.target else f"gave way, is {event.became} now"
         case events.FunctionDeleted():
             return f"deleted, saved as {event.backup}"
         case events.FunctionBackedUp():
             return f"saved as {event.backup} ({event.reason})"
+        case events.PrunePending():
+            return f"left git, will be deleted after {event.at}"
         case events.DriftDetected():
             return f"changed on Kapso: {', '.join(event.fields)}"
         case events.DriftCorrected():

@@ -32,7 +32,7 @@ def make_desire(
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(target_for(base_url, settings.contract), Bundler(esbuild), store)
     packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
-    return Desire(builder, settings.notices, packages, secret_values)
+    return Desire(builder, settings.notices, packages, secret_values, settings.env)
 
 
 def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None) -> SecretValues:

@@ -35,6 +35,7 @@ from kapso_sync.wiring.belongings import Belongings
 from kapso_sync.wiring.http import open_server
 from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
 from kapso_sync.wiring.telling import telling
+from kapso_sync.wiring.usage import watch_usage
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds between attempts to reach a git server that does not answer when the daemon starts."""
@@ -44,6 +45,8 @@ SILENT = 60.0
 
 STARTED = 20.0
 """Seconds after which we count as started, even if the git server keeps us waiting: nothing remote keeps a daemon from it."""
+PRUNE_GRACE = 600.0
+"""Seconds a function must be absent from git before the daemon deletes it, where the settings do not say."""
 
 GRACE = 6.0
 """Seconds that a pass gets to end when the daemon is told to stop; what is in flight then is cut off, and journaled."""
@@ -168,6 +171,7 @@ class Daemon:
                 supervisor.start("watcher", self._watcher(Path(session.place.spec.location), FILES).run)
             if self.settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(self.settings.secrets_dir, SECRETS).run)
+            supervisor.start("usage", lambda: watch_usage(session.unused, self.board, self.clock))
             self.bell.ring(START)
             supervisor.start("loop", loop.run)
             self.notify.ready()
@@ -191,7 +195,7 @@ class Daemon:
         while not (self.stopped.is_set() or self.reloaded.is_set()):
             try:
                 async with _until(self.stopped, self.reloaded):
-                    opened = open_session(self.settings, Exceptions(), self.logging, writes=True, board=self.board)
+                    opened = open_session(patient(self.settings), Exceptions(), self.logging, writes=True, board=self.board)
                     session = await stack.enter_async_context(opened)
             except _ToldError:
                 return None
@@ -331,6 +335,11 @@ class Daemon:
         self.board.suspended(None)
         with contextlib.suppress(StateUnusable):
             self.kept.forget_suspension()
+
+
+def patient(settings: Settings) -> Settings:
+    """Return the settings with the daemon's own grace, where they name none."""
+    return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
 
 
 def one_line(status: Status) -> str:

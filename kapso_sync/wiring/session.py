@@ -33,6 +33,7 @@ from kapso_sync.reconcile.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.ports import Source
 from kapso_sync.reconcile.telling import tell_failure
+from kapso_sync.reconcile.usage import unused_functions
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
     FolderSource,
@@ -63,6 +64,7 @@ class Exceptions:
 
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
+    delete: frozenset[str] = frozenset()
     allow_recreate: bool = False
     reset_secrets: bool = False
 
@@ -169,6 +171,12 @@ class Session:
         """Tell whether the source shows another revision than the last one read; raises `KapsoSyncError`."""
         return await self._parts.source.moved(keep=keep)
 
+    async def unused(self) -> tuple[str, ...] | None:
+        """Return our functions that no workflow uses, or None where the API has no workflows; raises `ApiError`."""
+        references = await self._parts.api.workflow_references()
+        owned = self.recall().owned.values()
+        return None if references is None else unused_functions(owned, references)
+
     def recall(self) -> Memory:
         """Return what the state folder holds."""
         return self._parts.recall()
@@ -201,7 +209,7 @@ async def open_session(
         except KapsoSyncError as error:
             tell_failure(logging.emit, error)
             raise
-        _check_prune(settings, place)
+        _check_prune(place, prune=settings.prune or bool(exceptions.delete))
         store = None
         if writes:
             stack.enter_context(held(place.folder, clock.now()))
@@ -224,9 +232,10 @@ async def open_session(
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),
             policy=_policy(settings, exceptions, place.owner),
-            limits=Limits(settings.max_delete, settings.allow_empty, exceptions.allow_recreate),
+            limits=Limits(settings.max_delete, settings.allow_empty, exceptions.allow_recreate, settings.prune_grace or 0.0),
             clock=clock,
             emit=logging.emit,
+            session=f"{random.getrandbits(48):012x}",
         )
         pace = Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5)
         checks = CheckPace(settings.check_delay, settings.check_window)
@@ -327,10 +336,10 @@ def _with_env(owner: str, env: str | None) -> str:
     return f"{owner}@{env}" if env else owner
 
 
-def _check_prune(settings: Settings, place: Place) -> None:
-    if settings.prune and not place.owner_is_stable:
+def _check_prune(place: Place, *, prune: bool) -> None:
+    if prune and not place.owner_is_stable:
         raise ConfigError(
-            "KAPSO_SYNC_PRUNE needs to know who owns the functions, and this folder has no git remote",
+            "deleting needs to know who owns the functions, and this folder has no git remote",
             hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
         )
 
@@ -341,6 +350,7 @@ def _policy(settings: Settings, exceptions: Exceptions, owner: str) -> Policy:
         adopt=settings.adopt,
         drift=settings.drift,
         prune=settings.prune,
+        delete=exceptions.delete,
         overwrite=exceptions.overwrite,
         take_from=exceptions.take_from,
         reset_secrets=exceptions.reset_secrets,

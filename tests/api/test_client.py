@@ -116,6 +116,22 @@ async def test_workflows_are_searched_for_functions(emulator: Emulator) -> None:
     assert users == {"id-1": ("One",), "greet": ("Two",)}
 
 
+async def test_every_workflow_that_is_not_archived_counts() -> None:
+    """Nodes of every kind and an agent's tools, under whatever status; what is archived uses nothing."""
+    states = {"w-1": "active", "w-2": "paused", "w-3": "archived", "w-4": None}
+    listed = [{"id": name, "name": name.upper(), "status": state} for name, state in states.items()]
+    tools = {"flow_agent_function_tools": [{"function_id": "id-tool"}]}
+    nodes = [
+        {"data": {"node_type": "function", "config": {"function_id": "id-1"}}},
+        {"data": {"node_type": "decide", "config": {"decision": {"function_name": "Decide"}}}},
+        {"data": {"node_type": "agent", "config": tools}},
+    ]
+    definition = answer(200, {"data": {"definition": {"nodes": nodes}}})
+    async with talking(answer(200, {"data": listed}), definition, definition, definition) as line:
+        users = await line.api.workflow_references()
+    assert users == dict.fromkeys(("id-1", "Decide", "id-tool"), ("W-1", "W-2", "W-4"))
+
+
 def _client(line: Line, emulator: Emulator) -> KapsoClient:
     line.transport.base_url = emulator.base("/platform/v1")
     line.transport._key = lambda: emulator.key

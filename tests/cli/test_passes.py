@@ -264,6 +264,37 @@ def test_prune_needs_an_owner_that_stays(folder: Path, environment: Environment)
     assert "KAPSO_SYNC_OWNER" in ran.err
 
 
+def test_the_grace_is_a_setting_and_a_name_overrules_it(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Without a word `sync` waits for nothing; with one it does; `--delete` wants a function of ours that left git."""
+    owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
+    kapso_sync("sync", str(folder), environment=owned)
+    write_functions(folder, {"greet": answering("hello")})
+    waiting = kapso_sync("sync", str(folder), "--prune", "--prune-grace", "1h", environment=owned)
+    assert (waiting.code, waiting.event("prune.pending")["slug"]) == (0, "part")
+    planned = kapso_sync("plan", str(folder), "--prune", "--prune-grace", "1h", "--json", environment=owned).document
+    assert planned["in_sync"]
+    assert planned["functions"][1]["reasons"][1].startswith("saved first as backups/part/")
+    wrong = kapso_sync("sync", str(folder), "--delete", "greet", environment=owned)
+    assert (wrong.code, "git lists it" in wrong.err) == (64, True)
+    assert kapso_sync("sync", str(folder), "--delete", "part", environment=owned).code == 0
+    assert set(kapso.world.live_code()) == {"greet"}
+
+
+def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Each has its own functions in one project, and sees nothing of the other's; a name that is not known is refused."""
+    owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    manifest = (folder / "manifest.yaml").read_text(encoding="utf-8")
+    leaves_out = ("    functions: {part: false}", "    functions: {greet: null}")
+    extra = "".join(f"  {name}:\n{line}\n" for name, line in zip(("one", "two"), leaves_out, strict=True))
+    (folder / "manifest.yaml").write_text(f"{manifest}environments:\n{extra}", encoding="utf-8")
+    for name in ("one", "two", "one"):
+        ran = kapso_sync("sync", str(folder), "--env", name, environment=owned)
+        assert (ran.code, ran.event("reconcile.finished")["deleted"]) == (0, 0)
+    assert set(kapso.world.live_code()) == {"greet", "part"}
+    wrong = kapso_sync("validate", str(folder), "--env", "tow", environment=owned)
+    assert (wrong.code, "there is no environment `tow`; known: one, two" in wrong.err) == (65, True)
+
+
 def test_report_and_state_hold_no_key(kapso: Served, folder: Path, environment: Environment) -> None:
     """The key is in no output and no file, even where the server quotes it back."""
     key = environment["KAPSO_API_KEY"]

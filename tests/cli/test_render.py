@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 from inline_snapshot import snapshot
 from rich.console import Console
 
+from kapso_sync.cli.documents import plan_document
 from kapso_sync.cli.render import print_plan, print_report, visible
 from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model.functions import Status
+from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
+from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.guard import guard
 from kapso_sync.reconcile.planner import make_plan
 from kapso_sync.reconcile.settle import settle
-from tests.builders import CODE_B, LIMITS, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
+from tests.builders import CODE_B, DAWN, LIMITS, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
 
 
 def shown(what: Plan | Report, *, colour: bool = False) -> str:
@@ -42,7 +46,7 @@ def mixed_plan() -> Plan:
     """One function of every kind."""
     before = remote("changed", name="Old name")
     git = desired(
-        want("added", name="A new one"),
+        want("added", moved_from=(), name="A new one"),
         want("changed", CODE_B, name="New name"),
         want("drifted"),
         want("fine"),
@@ -105,16 +109,18 @@ x broken  invalid
 = found  adopt  id-found
     on Kapso, nobody's, and the same as in git
 
-! gone  blocked (delete)  id-gone
-    deletions wait while `broken` cannot be used: it may be the same function under a new name
-    mend `broken` in git first
-
 ^ stored  deploy  id-stored
     saved on Kapso, never deployed
 
 ! taken  blocked (update)  id-taken
     it is owned by example.com/other, and we are example.com/acme/flows
     `kapso-sync sync --take-from example.com/other` takes it over
+
+Deletions, for ever and with all secrets:
+
+! gone  blocked (delete)  id-gone
+    deletions wait while `broken` cannot be used: it may be the same function under a new name
+    mend `broken` in git first
 
 1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
 Digest: sha256:10e299b2dace1a4957e2e5b7495bd913901f0d5651d3e8d5e30140df59264e7d
@@ -180,3 +186,42 @@ def test_code_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in text
     assert "\\x1b[2J\\x9b31m" in text
     assert visible("a\tb") == "a\tb"
+
+
+def test_deletions_stand_apart_with_the_names_of_their_copies() -> None:
+    """What is deleted now, what waits, and what is held, after everything else."""
+    git, kapso = desired(want("a", CODE_B)), [remote("a"), remote("b"), remote("c"), remote("d"), remote("e", protected=True)]
+    policy = replace(POLICY, prune=True, delete=frozenset({"b"}))
+    known = settle(kapso, memory(owned(remote("a"))), OWNER)
+    plan = watch(make_plan(git, known, policy), {}, Moment(DAWN))
+    plan = guard(plan, replace(LIMITS, max_delete=MaxDelete(3), grace=600.0)).plan
+    held = guard(make_plan(git, known, policy), LIMITS).plan
+    plan = replace(plan, steps=tuple(step if step.slug != "d" else held.steps[3] for step in plan.steps))
+    assert shown(plan).split("+async", 1)[1].split("Digest")[0] == snapshot("""\
+ function handler() { return new Response('b'); }
+
+Deletions, for ever and with all secrets:
+
+- b  delete  id-b
+    it is ours and left git; a backup is saved first
+    1 line of code, saved first as backups/b/ab82451743e93f34.json
+
+- c  delete later  id-c
+    it is ours and left git: deleted at the first pass after 2026-01-01T00:10:00Z, unless it comes back
+    1 line of code, saved first as backups/c/199ebdddd2838c9f.json
+
+! d  blocked (delete)  id-d
+    3 of 5 owned functions would be deleted, 1 are allowed in one pass
+    if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)
+
+1 to update, 1 to delete, 1 blocked; 2 in sync.
+""")
+    document: Any = plan_document(plan)
+    reasons = {function["slug"]: function["reasons"][-1] for function in document["functions"]}
+    assert {slug: reasons[slug] for slug in "bcd"} == snapshot(
+        {
+            "b": "saved first as backups/b/ab82451743e93f34.json",
+            "c": "saved first as backups/c/199ebdddd2838c9f.json",
+            "d": "if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)",
+        }
+    )

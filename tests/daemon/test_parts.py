@@ -15,10 +15,13 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.notify import Notify
 from kapso_sync.daemon.schedule import CHECK_SECONDS, Every, Schedule
 from kapso_sync.daemon.supervisor import SLOWEST, Supervisor
+from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring.daemon import one_line
+from kapso_sync.telemetry import StatusBoard
+from kapso_sync.wiring.daemon import PRUNE_GRACE, one_line, patient
 from kapso_sync.wiring.http import parse_listen
+from kapso_sync.wiring.usage import watch_usage
 from tests.clock import VirtualClock
 from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
 
@@ -191,3 +194,31 @@ def test_addresses_are_read_as_usual(text: str, expected: tuple[str, int]) -> No
     """Host and port; without a host, everywhere."""
     assert parse_listen(text) == expected
     assert load_settings({"listen": text}, environment={}).listen == text
+
+
+async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
+    """What no workflow uses is shown; an API that is down costs nothing but the news."""
+    clock, looks = VirtualClock(), list[float]()
+    board = StatusBoard(clock, "1", "test")
+
+    async def look() -> tuple[str, ...] | None:
+        looks.append(clock.monotonic())
+        if len(looks) == 2:
+            raise ApiUnavailable("no connection", call=Call("GET", "/workflows"))
+        return ("a",) if len(looks) == 1 else None
+
+    async with Supervisor(clock, list[events.Event]().append) as supervisor:
+        supervisor.start("usage", lambda: watch_usage(look, board, clock))
+        shown = []
+        for _ in range(3):
+            await clock.sleep(3600)
+            shown.append(board.status().unused)
+    assert shown == [("a",), ("a",), None]
+    assert [later - earlier for earlier, later in itertools.pairwise(looks)] == [3600, 3600]
+
+
+def test_the_daemon_waits_before_it_deletes() -> None:
+    """Ten minutes, unless the settings say something else, or nothing at all."""
+    given = {name: load_settings({"prune_grace": name}, environment={}) for name in ("0", "1h")}
+    assert patient(load_settings({}, environment={})).prune_grace == PRUNE_GRACE == 600.0
+    assert [patient(given[name]).prune_grace for name in ("0", "1h")] == [0.0, 3600.0]

@@ -14,7 +14,7 @@ import pytest
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.errors import ExitCode
 from tests.docs.tables import event_rows, setting_rows
-from tests.program import answering, git, kapso_sync, write_functions
+from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
 from tests.served import Served, served
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,13 @@ def blocks(name: str, language: str) -> list[str]:
 
 @pytest.fixture
 def kapso() -> Iterator[Served]:
+    with served() as running:
+        yield running
+
+
+@pytest.fixture
+def other() -> Iterator[Served]:
+    """Another project."""
     with served() as running:
         yield running
 
@@ -71,7 +78,7 @@ def test_manifests_on_the_page_are_valid(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "sh")])
-def test_every_command_was_run(kapso: Served, tmp_path: Path, page: str) -> None:
+def test_every_command_was_run(kapso: Served, other: Served, tmp_path: Path, page: str) -> None:
     """Every ``sh`` block, in order, in one shell that stops at the first failure."""
     home = tmp_path / "home"
     write_functions(home / "functions", {"greet": answering("hello")})
@@ -81,9 +88,16 @@ def test_every_command_was_run(kapso: Served, tmp_path: Path, page: str) -> None
     git(home, "tag", "v1")
     git(home, "remote", "add", "origin", home.as_uri())
     (home / "log.jsonl").write_text('{"event": "function.created", "slug": "greet"}\n', encoding="utf-8")
+    project = kapso.environment(tmp_path / "state")
+    for name in ("staging", "production"):
+        settings = {**project, "KAPSO_SYNC_ENV": name}
+        if name == "production":
+            settings |= {"KAPSO_API_BASE_URL": other.emulator.base("/api/v1"), "KAPSO_API_KEY": other.emulator.key}
+        (home / f"{name}.env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
-        **kapso.environment(tmp_path / "state"),
+        **({} if page == "docs/environments.md" else project),
+        **GIT_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "REPOSITORY": home.as_uri(),
     }

@@ -17,6 +17,7 @@ ROUTES = (
     "PATCH /functions/{id}",
     "POST /functions/{id}/deploy",
     "GET /workflows",
+    "GET /functions/{id}",
     "DELETE /functions/{id}",
 )
 FAULTS: tuple[Mapping[str, object], ...] = (
@@ -38,7 +39,7 @@ FAULTS: tuple[Mapping[str, object], ...] = (
     {"what": "deploy_fails"},
 )
 BEFORE = {"grows": answering("1"), "leaves": answering("1")}
-AFTER = {"grows": answering("2"), "joins": answering("1")}
+AFTER = {"grows": answering("2"), "joins": answering("3")}
 DOCUMENTED = {ExitCode.OK, ExitCode.FUNCTION_FAILED, ExitCode.UNAVAILABLE}
 
 

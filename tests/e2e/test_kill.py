@@ -24,12 +24,13 @@ CALLS = (
     "POST /functions/{id}/deploy",
     "GET /functions",
     "GET /workflows",
+    "GET /functions/{id}",
     "DELETE /functions/{id}",
 )
 """The calls of the plan below, one function at a time; the test of that name holds the list to what really happens."""
 
 BEFORE = {"drifts": answering("1"), "grows": answering("1"), "leaves": answering("1"), "stays": answering("1")}
-AFTER = {"drifts": answering("1"), "grows": answering("2"), "joins": answering("1"), "stays": answering("1")}
+AFTER = {"drifts": answering("1"), "grows": answering("2"), "joins": answering("3"), "stays": answering("1")}
 STRANGER = answering("not ours")
 
 

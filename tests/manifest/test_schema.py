@@ -38,6 +38,7 @@ def test_the_example_is_valid_by_the_schema() -> None:
         "contract: other",
         "drift: 1",
         "moved_from: Not_A_Slug",
+        "moved_from: [Not_A_Slug]",
         "runtime_config: 5",
         "secrets: {lower: {env: A}}",
         "secrets: {A: {}}",
@@ -61,6 +62,27 @@ def test_both_refuse_the_same_around_functions(text: str) -> None:
     assert not accepts(text)
 
 
+@pytest.mark.parametrize(
+    ("environments", "sound"),
+    [
+        ("{}", True),
+        ("{staging: {defaults: {deploy: false}, functions: {greet: {name: X}, other: {file: greet.js}}}}", True),
+        ("{staging: {functions: {greet: false}}}", True),
+        ("{staging: {functions: {greet: null}}}", True),
+        ("{staging: {functions: {greet: true}}}", False),
+        ("{staging: {functions: {Greet: {}}}}", False),
+        ("{staging: {zzz: 1}}", False),
+        ("{staging: null}", False),
+        ("{a b: {}}", False),
+        ("[]", False),
+    ],
+)
+def test_both_judge_environments_alike(environments: str, sound: bool) -> None:
+    """Each is as strict as the manifest itself; false and nothing leave a function out."""
+    text = f"version: 1\nfunctions: {{greet: {{}}}}\nenvironments: {environments}\n"
+    assert (accepts(text), not problems_of(text)) == (sound, sound)
+
+
 lines = st.sampled_from(
     [
         "name: Greet",
@@ -74,6 +96,8 @@ lines = st.sampled_from(
         "protected: true",
         "drift: report",
         "moved_from: old",
+        "moved_from: [older, oldest]",
+        "moved_from: []",
         "file: greet.js",
         "secrets: {A: {env: B}, C: {value: ''}}",
         "checks: [{request: null, expect: {json: null}}, {expect: {}}]",

@@ -18,7 +18,7 @@ def test_every_field_arrives() -> None:
         "secrets:\n  A: {env: A_VAR}\n  B: {file: tls/cert}\n  C: {value: '0.19'}\n"
         "checks:\n  - request: {ping: true}\n    expect: {status: 200, json: {ok: true}}\n"
     )
-    assert (entry.slug, entry.file, entry.moved_from) == ("greet", "greet.js", "old-greet")
+    assert (entry.slug, entry.file, entry.moved_from) == ("greet", "greet.js", ("old-greet",))
     assert entry.fields == {
         "name": "Greet",
         "description": "Says hello.",
@@ -72,6 +72,12 @@ def test_defaults_stand_below_every_entry() -> None:
         ("contract: scrip", "manifest.yaml:4:15: functions.greet.contract: expected auto, script or module, got "),
         ("drift: {a: 1}", "manifest.yaml:4:12: functions.greet.drift: expected correct or report, got a mapping"),
         ("moved_from: Old_Slug", "manifest.yaml:4:17: functions.greet.moved_from: expected a slug: lower-case letters, "),
+        (
+            "moved_from: [old, Older]",
+            "manifest.yaml:4:23: functions.greet.moved_from[1]: expected a slug: lower-case letters, ",
+        ),
+        ("moved_from: 5", "manifest.yaml:4:17: functions.greet.moved_from: expected a list, got 5"),
+        ("moved_from: [old, old]", "manifest.yaml:4:17: functions.greet.moved_from: `old` is given in line 4 as well"),
         ("moved_from: greet", "manifest.yaml:4:17: functions.greet.moved_from: it is the function's own slug"),
         ("protectd: true", "manifest.yaml:4:5: functions.greet.protectd: unknown key"),
         ("checks: {}", "manifest.yaml:4:13: functions.greet.checks: expected a list, got a mapping"),

@@ -70,8 +70,10 @@ class Project(RuleBasedStateMachine):
 
     @rule(slug=slugs, version=versions)
     def edit(self, slug: str, version: int) -> None:
-        """A commit adds or changes a function."""
+        """A commit adds or changes a function; not under a slug that was left, which would make a copy of the rename."""
         known = self.git.get(slug)
+        if known is None and any(entry.moved_from == slug for entry in self.git.values()):
+            return
         self.git[slug] = Entry(version, known.moved_from if known else None)
 
     @rule(slug=slugs)

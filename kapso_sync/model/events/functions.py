@@ -40,6 +40,15 @@ class FunctionRenamed(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionGaveWay(FunctionEvent):
+    """A function left its slug, which another one takes: on its way to ``target``, or for good, as ``became``."""
+
+    name: ClassVar[str] = "function.gave_way"
+    became: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionDeleted(FunctionEvent):
     """A function was deleted from Kapso; ``backup`` names the copy that was saved before."""
 
@@ -132,6 +141,15 @@ class PruneBlocked(Event):
     slugs: tuple[str, ...]
     reason: str
     hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePending(FunctionEvent):
+    """A function left git, and is deleted at the first pass after ``at``, unless it comes back."""
+
+    name: ClassVar[str] = "prune.pending"
+    level: ClassVar[Level] = Level.WARNING
+    at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

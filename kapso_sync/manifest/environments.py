@@ -1,0 +1,109 @@
+"""One manifest, several environments: which functions there are in one of them, and what is different there.
+
+An environment stands above the whole manifest: its ``defaults`` above the manifest's, its functions' keys above theirs. A
+mapping or list replaces the other as a whole, but ``secrets``, which are taken together by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from kapso_sync.errors import Problem
+from kapso_sync.manifest.document import Document, Path
+from kapso_sync.manifest.schema import EntryModel, EnvironmentModel, ManifestModel, SecretModel, SharedModel
+
+_Model = TypeVar("_Model", bound=SharedModel)
+Secrets = Mapping[str, SecretModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a manifest says for one environment (or for none), and where: places are those of the keys that are in force.
+
+    ``left_out`` are slugs that this environment does not have.
+    """
+
+    document: Document
+    model: ManifestModel
+    left_out: frozenset[str] = frozenset()
+
+    @property
+    def entries(self) -> Mapping[str, EntryModel | None]:
+        """The manifest's entries by slug."""
+        return self.model.functions or {}
+
+
+def declared(document: Document, model: ManifestModel, name: str | None) -> Declared:
+    """Return what is declared for this environment, which must be in the manifest; None is the manifest as it stands."""
+    plain = replace(document, problems=[])
+    if name is None or not model.environments:
+        return Declared(plain, model)
+    given = model.environments[name]
+    defaults = model.defaults if given.defaults is None else _above(model.defaults, given.defaults)
+    entries: dict[str, EntryModel | None] = dict(model.functions or {})
+    left_out = set()
+    for slug, entry in (given.functions or {}).items():
+        if entry is None:
+            left_out.add(slug)
+            entries.pop(slug, None)
+        else:
+            entries[slug] = _above(entries.get(slug), entry, defaults.secrets if defaults is not None else None)
+    above = ManifestModel.model_construct(version=model.version, defaults=defaults, functions=entries)
+    return Declared(
+        replace(
+            plain,
+            places=plain.places | _moved(plain.places, name),
+            key_places=plain.key_places | _moved(plain.key_places, name),
+        ),
+        above,
+        frozenset(left_out),
+    )
+
+
+def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None) -> _Model:
+    """Return one model of two: a key that is given above is in force. Secrets are taken together by name.
+
+    ``inherited`` are those that are in force below where ``below`` names none.
+    """
+    values = {} if below is None else {name: getattr(below, name) for name in below.model_fields_set}
+    secrets = values.get("secrets") or inherited
+    values |= {name: getattr(above, name) for name in above.model_fields_set}
+    if secrets is not None and above.secrets is not None:
+        values["secrets"] = {**secrets, **above.secrets}
+    return above.model_copy(update=values)
+
+
+def _moved(places: Mapping[Path, tuple[int, int]], name: str) -> dict[Path, tuple[int, int]]:
+    """Return the places of an environment as if its keys stood in the manifest itself; what a key overlays keeps its own."""
+    top: Path = ("environments", name)
+    own = {path[2:]: place for path, place in places.items() if path[:2] == top and len(path) > 2}
+    return {path: place for path, place in own.items() if len(path) > 2 or path not in places}
+
+
+def environment_problems(document: Document, model: ManifestModel, folders: Collection[str]) -> list[Problem]:
+    """Return what is wrong with the environments as such: functions that are left out and are not there."""
+    known = {*(model.functions or {}), *folders}
+    return [
+        document.problem(
+            "unknown-function",
+            f"environments.{name}.functions.{slug}: there is no such function to leave out",
+            document.location(("environments", name, "functions", slug), key=True),
+            "mend the name, or remove the line",
+        )
+        for name, environment in (model.environments or {}).items()
+        for slug, entry in (environment.functions or {}).items()
+        if entry is None and slug not in known
+    ]
+
+
+def unknown_environment(document: Document, environments: Mapping[str, EnvironmentModel], name: str) -> Problem:
+    """Return that there is no such environment, with those that there are."""
+    known = ", ".join(environments) or "none"
+    return document.problem(
+        "unknown-environment",
+        f"there is no environment `{name}`; known: {known}",
+        document.location(("environments",), key=True),
+        "--env (KAPSO_SYNC_ENV) names one of them; without it, the manifest holds as it stands",
+    )

@@ -1,0 +1,53 @@
+"""Letting functions leave their slugs for others: slugs are unique on Kapso, so a swap needs a third one for a moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kapso_sync.errors import ApiRejected, Call
+from kapso_sync.model import events
+from kapso_sync.model.functions import DESCRIPTION, SLUG
+from kapso_sync.model.plan import Departure
+from kapso_sync.model.state import Owned
+from kapso_sync.reconcile.observed import Observed, is_parked
+from kapso_sync.reconcile.ports import FunctionsApi, Store
+
+
+class Usher:
+    """Sends functions to the slugs where they wait. Raises `ApiError` and `StateUnusable`.
+
+    A function that waits carries the mark of the slug that it is going to get: whoever dies here is followed by a pass that
+    sees on Kapso where each one belongs, with or without a state folder.
+    """
+
+    def __init__(self, api: FunctionsApi, store: Store, listener: events.Listener) -> None:
+        self._api = api
+        self._store = store
+        self._emit = listener
+
+    async def depart(self, departure: Departure) -> None:
+        """Give a function the slug where it is not in the way; what runs, its id and its secrets stay."""
+        remote, base = departure.remote, departure.base
+        payload = {SLUG: departure.slug, DESCRIPTION: departure.description}
+        record = await self._api.update_function(remote.id, payload)
+        if record.slug != departure.slug:
+            await self._api.update_function(remote.id, {DESCRIPTION: remote.description or ""})
+            if base is not None:
+                self._store.remember(replace(base, refused_slug=departure.target))
+            raise ApiRejected(
+                f"Kapso does not change the slug `{record.slug}`, which another function needs",
+                call=Call("PATCH", "/functions/{id}"),
+                hint="keep the slugs in git as they are, or rename the functions in Kapso's dashboard",
+            )
+        if base is not None:
+            self._store.remember(replace(base, slug=departure.slug, updated_at=record.updated_at))
+        self._emit(
+            events.FunctionGaveWay(slug=departure.frees, function_id=remote.id, became=departure.slug, target=departure.target)
+        )
+
+
+def between_slugs(observed: Observed) -> tuple[Owned, ...]:
+    """Return what to remember of functions that were sent away by a pass which did not live to remember it."""
+    owned = observed.memory.owned
+    waiting = [remote for remote in observed.functions if remote.id in owned and is_parked(remote)]
+    return tuple(replace(owned[remote.id], slug=remote.slug) for remote in waiting if owned[remote.id].slug != remote.slug)

@@ -1,0 +1,24 @@
+"""Looking now and then which of our functions no workflow uses: for people only, nothing follows from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from kapso_sync.errors import ApiError
+from kapso_sync.model.clock import Clock
+from kapso_sync.telemetry import StatusBoard
+
+Look = Callable[[], Awaitable[tuple[str, ...] | None]]
+
+FIRST_LOOK, PERIOD = 300.0, 3600.0
+"""Seconds after the start, and between two looks: each costs one call and one more for every workflow."""
+
+
+async def watch_usage(look: Look, board: StatusBoard, clock: Clock) -> None:
+    """Keep the board's list up to date until cancelled; a look that fails leaves it as it is."""
+    await clock.sleep(FIRST_LOOK)
+    while True:
+        with contextlib.suppress(ApiError):
+            board.unused = await look()
+        await clock.sleep(PERIOD)

@@ -1,0 +1,346 @@
+"""What left git: how long it is waited, what it may have become, and what is looked at before it is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.errors import UsageError
+from kapso_sync.model.events import PlanNotice, PrunePending
+from kapso_sync.model.functions import Json
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import Blocked, Delete, Keep
+from kapso_sync.model.report import Report
+from kapso_sync.model.state import Absence
+from kapso_sync.model.status import ConditionType
+from kapso_sync.reconcile.absence import Moment, watch
+from kapso_sync.reconcile.guard import Limits
+from kapso_sync.reconcile.likeness import ALIKE, likeness
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.usage import unused_functions
+from kapso_sync.telemetry import StatusBoard
+from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.reconcile.test_moves import code
+from tests.world import Fate, WorldApi, new_world
+
+PRUNING = replace(POLICY, prune=True)
+GRACE = 600.0
+
+
+def patient(bench: Bench) -> Bench:
+    bench.policy, bench.limits = PRUNING, Limits(MaxDelete(5), grace=GRACE)
+    return bench
+
+
+# How long it is waited
+
+
+@dataclass(frozen=True)
+class Look:
+    """A pass: how long after the last one, by how much the wall clock was set meanwhile, whether the process is a new one."""
+
+    after: float
+    jump: float = 0.0
+    restarted: bool = False
+    in_git: bool = False
+
+
+looks = st.builds(
+    Look,
+    after=st.sampled_from((0.0, 1.0, 60.0, 299.0, 900.0)),
+    jump=st.just(0.0) | st.sampled_from((-86400.0, -700.0, 700.0, 86400.0)),
+    restarted=st.booleans(),
+    in_git=st.sampled_from((False, False, False, True)),
+).map(lambda look: replace(look, jump=min(look.jump, 0.0)) if look.restarted else look)
+
+
+@given(st.lists(looks, min_size=1, max_size=12))
+@example([Look(0), Look(60, jump=86400)])
+@example([Look(0), Look(60, restarted=True), Look(60, restarted=True)])
+def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None:
+    """What counts as waited is never more than what has passed at passes that all missed it, nor less without a set clock."""
+    plan = make_plan(desired(want("a")), settle([remote("a"), remote("b")], memory(), OWNER), PRUNING)
+    known: dict[str, Absence] = {}
+    true, wall, tick, session = 0.0, 0.0, 0.0, 0
+    began: float | None = None
+    trusted = True
+    for look in history:
+        true, wall, tick = true + look.after, wall + look.after + look.jump, tick + look.after
+        if look.restarted:
+            session, tick = session + 1, 17.0 * session
+        if look.in_git:
+            known, began, trusted = {}, None, True
+            continue
+        began = true if began is None else began
+        trusted = trusted and not (look.restarted and look.jump < 0)
+        watched = watch(plan, known, Moment(DAWN + timedelta(seconds=wall), tick, str(session)))
+        (absence,) = watched.absences
+        known = {absence.function_id: absence}
+        assert absence.seconds <= true - began + 0.001
+        assert not trusted or absence.seconds >= true - began - 0.001
+
+
+async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
+    """Log, status and plan say when; after the grace it is deleted; nothing of it fails a pass."""
+    await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
+    report = await bench.sync(desired(want("a")))
+    assert (report.exit_code, report.plan.in_sync) == (0, True)
+    (step,) = report.plan.postponed
+    assert step.reasons == (
+        f"it is ours and left git: deleted at the first pass after {step.at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",
+    )
+    (told,) = [event for event in bench.events if isinstance(event, PrunePending)]
+    assert (told.slug, told.at) == ("b", step.at.isoformat(timespec="seconds"))
+    board = StatusBoard(bench.clock, "1", "test")
+    board.began("sync")
+    board.ended(report)
+    (status,) = [function for function in board.status().functions if function.slug == "b"]
+    assert (status.delete_at, status.condition(ConditionType.READY).reason) == (step.at, "DeletionPending")
+    await bench.clock.sleep(GRACE - 30)
+    assert (await bench.sync(desired(want("a")))).plan.postponed[0].at == step.at
+    await bench.clock.sleep(31)
+    assert (await bench.sync(desired(want("a")))).count("delete") == 1
+    assert set(bench.api.world.live_code()) == {"a"}
+
+
+async def test_who_comes_back_waits_from_the_start(bench: Bench) -> None:
+    """One pass that sees it again, and nothing that was waited counts."""
+    await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
+    for git in (desired(want("a")), desired(want("a"), want("b", CODE_B)), desired(want("a"))):
+        await bench.sync(git)
+        await bench.clock.sleep(GRACE - 10)
+    assert (await bench.sync(desired(want("a")))).plan.postponed
+    await bench.clock.sleep(11)
+    assert (await bench.sync(desired(want("a")))).count("delete") == 1
+
+
+async def test_time_without_prune_does_not_count(bench: Bench) -> None:
+    """Switched on late, prune announces first what has been left over for long."""
+    await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
+    bench.policy = POLICY
+    await bench.sync(desired(want("a")))
+    await bench.clock.sleep(GRACE * 2)
+    bench.policy = PRUNING
+    assert (await bench.sync(desired(want("a")))).plan.postponed
+
+
+async def test_too_many_are_held_before_they_wait(bench: Bench) -> None:
+    """A mass removal is told of at once; the grace gathers what left in several commits under one limit."""
+    git = [want(f"f{number}", code(f"w{number}")) for number in range(6)]
+    await patient(bench).sync(desired(*git))
+    bench.limits = replace(bench.limits, max_delete=MaxDelete(2))
+    for left in (5, 4):
+        assert len((await bench.sync(desired(*git[:left]))).plan.postponed) == 6 - left
+        await bench.clock.sleep(GRACE / 4)
+    report = await bench.sync(desired(*git[:3]))
+    assert [step.slug for step in report.plan.steps if isinstance(step, Blocked)] == ["f3", "f4", "f5"]
+
+
+# What it may have become
+
+
+async def test_what_looks_renamed_is_not_deleted(bench: Bench) -> None:
+    """A new slug with much the same code: the plan suggests ``moved_from``, and the old function stays, pass after pass."""
+    await bench.sync(desired(want("old", code("a")), want("else")))
+    bench.policy = PRUNING
+    git = desired(want("new", code("a", 1)), want("else"))
+    for _ in range(3):
+        report = await bench.sync(git)
+        (notice,) = [notice for notice in report.plan.notices if notice.code == "possible-rename"]
+        assert notice.message == (
+            "`new` looks like `old`, which left git; "
+            "if it was renamed, say `moved_from: old` at `new`; if it is new, `moved_from: []`"
+        )
+        (held,) = [step for step in report.plan.steps if isinstance(step, Blocked)]
+        assert (held.slug, held.wanted, report.exit_code) == ("old", "delete", 1)
+        await bench.clock.sleep(60)
+    assert set(bench.api.world.live_code()) == {"new", "old", "else"}
+
+
+async def test_lost_memory_does_not_delete_what_looks_renamed(bench: Bench) -> None:
+    """With the state folder gone, the younger function of two that are alike is under suspicion still."""
+    await bench.sync(desired(want("old", code("a")), want("else")))
+    await bench.clock.sleep(60)
+    bench.policy = PRUNING
+    git = desired(want("new", code("a", 1)), want("else"))
+    await bench.sync(git)
+    shutil.rmtree(bench.folder)
+    for _ in range(2):
+        await bench.sync(git)
+    assert set(bench.api.world.live_code()) == {"new", "old", "else"}
+
+
+async def _suspected(bench: Bench) -> str:
+    await bench.sync(desired(want("old", code("a"))))
+    old = bench.api.world.function("old").id
+    bench.policy = PRUNING
+    await bench.sync(desired(want("new", code("a"))))
+    return old
+
+
+async def test_a_person_says_that_it_was_renamed(bench: Bench) -> None:
+    """``moved_from``, even now: the id goes to the new slug, and what was created meanwhile is left over and deleted."""
+    old = await _suspected(bench)
+    git = desired(want("new", code("a"), moved_from="old"))
+    for _ in range(2):
+        assert (await bench.sync(git)).exit_code == 0
+    assert {f.slug: f.id for f in bench.api.world.functions.values()} == {"new": old}
+
+
+async def test_a_person_says_that_it_is_new(bench: Bench) -> None:
+    """``moved_from: []`` lets the old one go."""
+    await _suspected(bench)
+    assert (await bench.sync(desired(want("new", code("a"), moved_from=())))).count("delete") == 1
+
+
+async def test_a_person_names_what_is_to_be_deleted(bench: Bench) -> None:
+    """Doubt, grace and prune are overruled by the name; limits, protection and workflows are not."""
+    await _suspected(bench)
+    bench.policy, bench.limits = replace(POLICY, delete=frozenset({"old"})), replace(bench.limits, grace=GRACE)
+    git = desired(want("new", code("a")))
+    none = replace(bench.limits, max_delete=MaxDelete(0))
+    bench.limits, limits = none, bench.limits
+    assert (await bench.sync(git)).count("delete") == 0
+    bench.limits = limits
+    assert (await bench.sync(git)).count("delete") == 1
+
+
+@pytest.mark.parametrize(("slug", "said"), [("a", "--delete a: git lists it"), ("x", "--delete x: no function of ours")])
+async def test_only_what_left_git_can_be_named(bench: Bench, slug: str, said: str) -> None:
+    """A slug that git lists, or nobody's: nothing is done at all."""
+    await bench.sync(desired(want("a")))
+    bench.api.log.clear()
+    bench.policy = replace(POLICY, delete=frozenset({slug}))
+    with pytest.raises(UsageError, match=said):
+        await bench.sync(desired(want("a", CODE_B)))
+    assert not bench.api.writes
+
+
+def test_without_prune_the_suggestion_is_made_all_the_same() -> None:
+    """Nothing is held, since nothing is deleted."""
+    plan = make_plan(desired(want("new", code("a"))), settle([remote("old", code("a"))], memory(), OWNER), POLICY)
+    assert [notice.code for notice in plan.notices] == ["possible-rename", "orphan"]
+    assert isinstance(plan.steps[1], Keep)
+
+
+def test_codes_are_alike_by_their_lines() -> None:
+    """Indentation and order do not count; a different purpose and a very different length do."""
+    long = "".join(f"line {number};\n" for number in range(40))
+    assert likeness(long, long.replace("line 7;", "  line 7;")) == 1.0
+    assert likeness(long, long.replace("line 7;", "line x;")) >= ALIKE
+    assert likeness(CODE_A, CODE_B) < ALIKE
+    assert likeness(long, long + long) == 0.0
+    assert likeness(long, None) == likeness("", "x") == 0.0
+
+
+def test_many_pairs_take_bounded_time() -> None:
+    """Hundreds vanish while hundreds appear: identical ones are found, and the comparing ends."""
+    gone = [remote(f"old-{number}", code(f"w{number}")) for number in range(200)]
+    new = [want(f"new-{number}", code(f"w{number}")) for number in range(200)]
+    plan = make_plan(desired(*new), settle(gone, memory(), OWNER), PRUNING)
+    assert sum(1 for absence in plan.absences if absence.suspects) == 200
+
+
+# What is looked at before it is deleted
+
+
+def _meddle(bench: Bench, act: Callable[[], object]) -> None:
+    """Let somebody act on Kapso between the plan and the deletion."""
+    done: list[object] = []
+
+    def fate(_number: int, _method: str, route: str) -> Fate:
+        if route == "/workflows" and not done:
+            done.append(act())
+        return Fate.FINE
+
+    bench.api.fate = fate
+
+
+async def test_the_copy_holds_what_was_written_last(bench: Bench) -> None:
+    """Edited while the pass ran: that is what is saved before it is deleted."""
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    bench.policy = PRUNING
+    world = bench.api.world
+    _meddle(bench, lambda: world.update(world.function("b"), {"code": code("late")}))
+    report: Report = await bench.sync(desired(want("a")))
+    (outcome,) = [outcome for outcome in report.outcomes if isinstance(outcome.step, Delete)]
+    assert json.loads((bench.folder / "backups" / str(outcome.backup)).read_text())["code"] == code("late")
+
+
+@pytest.mark.parametrize("change", [{"slug": "mine"}, {"description": "Taken over by hand."}])
+async def test_what_changed_hands_meanwhile_is_not_deleted(bench: Bench, change: dict[str, Json]) -> None:
+    """Renamed, or its mark removed, after the plan was made: it stays."""
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    bench.policy = PRUNING
+    world = bench.api.world
+    _meddle(bench, lambda: world.update(world.function("b"), change))
+    report = await bench.sync(desired(want("a")))
+    assert (report.count("delete"), report.exit_code) == (0, 1)
+    assert len(world.functions) == 2
+
+
+async def test_that_there_are_no_workflows_is_said_once(bench: Bench) -> None:
+    """A base without workflows deletes by the other rules; one warning says what could not be looked up."""
+    world = new_world(bench.clock, Behaviour(workflows=False))
+    bench.api = WorldApi(world)
+    await bench.sync(desired(*(want(slug, code(slug)) for slug in "abc")))
+    bench.policy = PRUNING
+    assert (await bench.sync(desired(want("a", code("a")), want("b", code("b"))))).count("delete") == 1
+    (told,) = [event for event in bench.events if isinstance(event, PlanNotice) and event.code == "no-workflows"]
+    assert told.message.startswith("this API base shows no workflows")
+
+
+def test_what_no_workflow_uses_is_named() -> None:
+    """By id, slug or name: used in any way is used."""
+    functions = [owned(remote(slug, name=f"Name of {slug}")) for slug in "abcd"]
+    references = {"id-a": ("Orders",), "b": ("Orders",), "Name of c": ("Agent",)}
+    assert unused_functions(functions, references) == ("d",)
+
+
+def test_protection_outlives_entry_mark_and_memory() -> None:
+    """Either of mark and memory is enough; only the manifest's word lifts it."""
+    marked = remote("b", CODE_B, protected=True)
+    forgotten = settle([remote("a"), marked], memory(), OWNER)
+    remembered = settle([remote("a"), remote("b", CODE_B)], memory(replace(owned(remote("b", CODE_B)), protected=True)), OWNER)
+    for observed in (forgotten, remembered):
+        plan = make_plan(desired(want("a")), observed, replace(PRUNING, delete=frozenset({"b"})))
+        assert "protected" in plan.steps[1].reasons[0]
+    lifted = make_plan(desired(want("a"), want("b", CODE_B, protected=False)), forgotten, PRUNING)
+    assert lifted.steps[1].action == "update"
+
+
+def test_every_history_deletes_within_the_limit_and_after_the_grace() -> None:
+    """A long run in which git changes every minute: nobody is deleted who was in git within the grace."""
+
+    async def scenario(folder: Path) -> None:
+        clock = VirtualClock()
+        bench = patient(Bench(folder, clock, WorldApi(new_world(clock))))
+        slugs = [f"f{number}" for number in range(8)]
+        listed: dict[str, float] = {}
+        for turn in range(60):
+            now = clock.monotonic()
+            git = [slug for place, slug in enumerate(slugs) if (turn // (place + 3)) % 2 == 0] or slugs[:1]
+            listed |= dict.fromkeys(git, now)
+            before = {f.slug for f in bench.api.world.functions.values()}
+            await bench.sync(desired(*(want(slug, code(slug), moved_from=()) for slug in git)))
+            gone = before - {f.slug for f in bench.api.world.functions.values()}
+            assert len(gone) <= 5
+            assert all(now - listed[slug] >= GRACE for slug in gone)
+            await clock.sleep(120)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder) / "state"))

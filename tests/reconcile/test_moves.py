@@ -1,0 +1,300 @@
+"""Slugs change, ids live: renames, chains and swaps, cut at any call, with and without a memory of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.world import World
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.events import FunctionGaveWay
+from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.settle import settle
+from tests.builders import OWNER, POLICY, desired, memory, remote, unusable, want
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.world import Fate, Killed, WorldApi, new_world
+
+SLUGS = ("a", "b", "c", "d", "e")
+CUTS = (Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)
+
+
+def code(who: str, version: int = 0) -> str:
+    """Sound code of one person's function: a changed version is still like itself, and unlike everybody else's."""
+    body = "".join(f"  const {who}{number} = '{who}{number}';\n" for number in range(12))
+    return f"async function handler() {{\n{body}  return new Response('{who} {version}');\n}}\n"
+
+
+@dataclass
+class Team:
+    """Who is where: functions by a name that never changes, and what the manifest says of them."""
+
+    folder: Path
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    slugs: dict[str, str] = field(default_factory=lambda: {"ada": "a", "bob": "b", "eve": "c"})
+    versions: dict[str, int] = field(default_factory=lambda: {"ada": 0, "bob": 0, "eve": 0})
+    hints: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    world: World = field(init=False)
+    log: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = new_world(self.clock)
+
+    def git(self) -> Desired:
+        return desired(
+            *(
+                want(self.slugs[who], code(who, self.versions[who]), moved_from=self.hints.get(who), name=who)
+                for who in sorted(self.slugs, key=self.slugs.__getitem__)
+            )
+        )
+
+    async def sync(self, fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE, git: Desired | None = None) -> Bench:
+        bench = Bench(self.folder, self.clock, WorldApi(self.world, fate), policy=replace(POLICY, prune=True))
+        try:
+            await bench.sync(git or self.git())
+        except* (Killed, KapsoSyncError):
+            pass
+        self.log += bench.api.log
+        await self.clock.sleep(60)
+        return bench
+
+    def ids(self) -> dict[str, str]:
+        """The id of each one's function, by what it runs."""
+        found = {}
+        for function in self.world.functions.values():
+            who = next(name for name in self.slugs if f"'{name}0'" in function.code)
+            assert who not in found, "one function twice"
+            found[who] = function.id
+        return found
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Where everybody goes, who is edited, and how the passes after it end before one of them goes well."""
+
+    places: tuple[str, ...]
+    edited: frozenset[str]
+    keeps_hints: bool
+    cuts: tuple[tuple[int, Fate, bool], ...]
+
+
+commits = st.builds(
+    Commit,
+    places=st.permutations(SLUGS).map(lambda slugs: tuple(slugs[:3])),
+    edited=st.frozensets(st.sampled_from(("ada", "bob", "eve"))),
+    keeps_hints=st.booleans(),
+    cuts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(CUTS), st.booleans()), max_size=3).map(tuple),
+)
+
+
+def _cut(position: int, fate: Fate) -> Callable[[int, str, str], Fate]:
+    return lambda number, _method, _route: fate if number == position else Fate.FINE
+
+
+@given(st.lists(commits, min_size=1, max_size=4))
+@settings(max_examples=150)
+def test_every_function_keeps_the_id_it_was_created_with(history: Sequence[Commit]) -> None:
+    """Any renames, chains and circles, edits with them, deaths at any call, memory lost at any time: no id ever changes."""
+
+    async def scenario(folder: Path) -> None:
+        team = Team(folder)
+        await team.sync()
+        ids = team.ids()
+        team.log.clear()
+        for commit in history:
+            before = dict(team.slugs)
+            hints = {who: (before[who],) for who, slug in zip(before, commit.places, strict=True) if before[who] != slug}
+            old = {team.slugs[who]: hint for who, hint in team.hints.items()}
+            if any(old.get(slug) == hints.get(who) for who, slug in zip(before, commit.places, strict=True)):
+                # The manifest would say the same again: a team has to take the old words out first.
+                team.hints = {}
+                await team.sync()
+            used = {source for hint in hints.values() for source in hint}
+            stale = {who: hint for who, hint in team.hints.items() if commit.keeps_hints and before[who] in commit.places}
+            stale = {w: h for w, h in stale.items() if w not in hints and not used & set(h)}
+            team.slugs = dict(zip(before, commit.places, strict=True))
+            team.hints = stale | hints
+            for who in commit.edited:
+                team.versions[who] += 1
+            for position, fate, forgets in commit.cuts:
+                await team.sync(_cut(position, fate))
+                if forgets:
+                    shutil.rmtree(team.folder, ignore_errors=True)
+            await team.sync()
+            assert team.ids() == ids
+            assert {f.slug: f.id for f in team.world.functions.values()} == {team.slugs[who]: ids[who] for who in ids}
+            assert team.world.live_code() == {team.slugs[who]: code(who, team.versions[who]) for who in ids}
+        bench = await team.sync()
+        assert not bench.api.writes
+        assert not [call for call in team.log if call[0] == "DELETE" or call[:2] == ("POST", "/functions")]
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder) / "state"))
+
+
+def _slugs(bench: Bench) -> dict[str, str]:
+    return {function.slug: function.id for function in bench.api.world.functions.values()}
+
+
+async def _begin(bench: Bench, *slugs: str) -> dict[str, str]:
+    await bench.sync(desired(*(want(slug, code(slug)) for slug in slugs)))
+    await bench.clock.sleep(60)
+    bench.api.log.clear()
+    return _slugs(bench)
+
+
+async def test_a_chain_names_every_slug_that_was_missed(bench: Bench) -> None:
+    """Renamed twice between two passes: the list says both, the latest first, and whichever is there is meant."""
+    ids = await _begin(bench, "a")
+    report = await bench.sync(desired(want("c", code("a"), moved_from=("b", "a"))))
+    assert (report.exit_code, report.count("rename"), _slugs(bench)) == (0, 1, {"c": ids["a"]})
+
+
+async def test_two_slugs_are_swapped_in_place(bench: Bench) -> None:
+    """Both ids stay, both codes run, and what is sent is two functions out of the way and two into their places."""
+    ids = await _begin(bench, "a", "b")
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    assert {step.slug: step.reasons[0] for step in (await bench.plan(swapped)).steps} == {
+        "a": "moved_from: b",
+        "b": "moved_from: a",
+    }
+    report = await bench.sync(swapped)
+    assert (report.exit_code, report.count("rename")) == (0, 2)
+    assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
+    assert bench.api.world.live_code() == {"a": code("b"), "b": code("a")}
+    assert [method for method, _, _ in bench.api.writes] == ["PATCH"] * 4
+    gone = [event for event in bench.events if isinstance(event, FunctionGaveWay)]
+    assert {(event.slug, event.target) for event in gone} == {("a", "b"), ("b", "a")}
+    assert (await bench.plan(swapped)).in_sync
+
+
+async def test_old_words_in_the_manifest_swap_nothing_again(bench: Bench) -> None:
+    """``moved_from`` stays in the manifest, the codes change, memory is lost: who stands at its place stays there."""
+    await _begin(bench, "a", "b")
+    await bench.sync(desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a")))
+    ids = _slugs(bench)
+    edited = desired(want("a", code("b", 1), moved_from="b"), want("b", code("a", 1), moved_from="a"))
+    assert (await bench.sync(edited)).count("rename") == 0
+    shutil.rmtree(bench.folder)
+    again = desired(want("a", code("b", 2), moved_from="b"), want("b", code("a", 2), moved_from="a"))
+    assert (await bench.sync(again)).exit_code == 0
+    assert _slugs(bench) == ids
+
+
+async def test_an_old_slug_may_be_given_to_a_new_function(bench: Bench) -> None:
+    """Renamed, and its old slug used for something else, in one commit: the id goes along, the other one is created."""
+    ids = await _begin(bench, "a")
+    report = await bench.sync(desired(want("b", code("a"), moved_from="a"), want("a", code("x"))))
+    assert (report.exit_code, report.count("rename"), report.count("create")) == (0, 1, 1)
+    assert _slugs(bench)["b"] == ids["a"]
+    assert bench.api.world.live_code() == {"a": code("x"), "b": code("a")}
+
+
+async def test_a_copy_that_says_moved_from_takes_nothing_away(bench: Bench) -> None:
+    """The old slug is still in git with its code: it keeps its function, and a warning says so."""
+    ids = await _begin(bench, "a")
+    report = await bench.sync(desired(want("a", code("a")), want("b", code("a", 1), moved_from="a")))
+    assert (report.exit_code, report.count("create"), _slugs(bench)["a"]) == (0, 1, ids["a"])
+    assert [notice.code for notice in report.plan.notices] == ["moved-from"]
+
+
+async def test_a_word_that_comes_late_still_brings_the_id(bench: Bench) -> None:
+    """Created under a new id by mistake: ``moved_from`` gives the slug to the old function, the new one is left over."""
+    ids = await _begin(bench, "a")
+    await bench.sync(desired(want("b", code("a"))))
+    created = _slugs(bench)["b"]
+    report = await bench.sync(desired(want("b", code("a"), moved_from="a")))
+    assert report.exit_code == 0
+    assert _slugs(bench)["b"] == ids["a"]
+    (left,) = [slug for slug, function_id in _slugs(bench).items() if function_id == created]
+    assert left.startswith("b-before-")
+    plan = await bench.plan(desired(want("b", code("a"), moved_from="a")))
+    assert plan.in_sync
+    assert [notice.code for notice in plan.notices] == ["orphan"]
+    bench.policy = replace(POLICY, prune=True)
+    assert (await bench.sync(desired(want("b", code("a"), moved_from="a")))).count("delete") == 1
+    assert _slugs(bench) == {"b": ids["a"]}
+
+
+async def test_a_swap_waits_for_a_file_that_is_broken(bench: Bench) -> None:
+    """Where one half cannot be read, nobody knows what it says: the other half stays as it is, too."""
+    ids = await _begin(bench, "a", "b")
+    report = await bench.sync(desired(want("a", code("b"), moved_from="b"), unusable("b")))
+    assert report.outcomes[0].error == "`moved_from: b` waits: `b` is in git as well, and cannot be used"
+    assert (_slugs(bench), bench.api.writes) == (ids, [])
+    await bench.sync(desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a")))
+    assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
+
+
+async def test_a_server_that_keeps_slugs_swaps_nothing(bench: Bench) -> None:
+    """Neither is renamed, created or deleted; both keep their marks, and the next plan says why."""
+    ids = await _begin(bench, "a", "b")
+    marks = {f.id: f.description for f in bench.api.world.functions.values()}
+    bench.api.world.behaviour = Behaviour(slug_changes=False)
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    report = await bench.sync(swapped)
+    assert report.exit_code == 1
+    assert all("does not change the slug" in str(outcome.error) for outcome in report.outcomes)
+    assert _slugs(bench) == ids
+    assert {f.id: f.description for f in bench.api.world.functions.values()} == marks
+    assert {step.action for step in (await bench.plan(swapped)).steps} == {"blocked"}
+
+
+async def test_half_a_swap_is_no_swap(bench: Bench) -> None:
+    """``--only`` one of the two is blocked, and names the other."""
+    ids = await _begin(bench, "a", "b")
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    report = await bench.sync(swapped, Request(only=("a",)))
+    assert "becomes `b`" in str(report.outcomes[0].error)
+    assert (_slugs(bench), bench.api.writes) == (ids, [])
+    assert (await bench.sync(swapped, Request(only=("a", "b")))).exit_code == 0
+    assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
+
+
+async def test_words_that_are_taken_back_in_the_middle_bring_everybody_home(bench: Bench) -> None:
+    """Cut short between two slugs, and the commit reverted: the function goes back to where it was."""
+    ids = await _begin(bench, "a", "b")
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    bench.api.fate = lambda number, *_: Fate.KILLED_AFTER if number == 2 else Fate.FINE
+    with pytest.raises(Killed):
+        await bench.sync(swapped)
+    assert set(_slugs(bench)) != {"a", "b"}
+    bench.api.fate = lambda *_: Fate.FINE
+    assert (await bench.sync(desired(want("a", code("a")), want("b", code("b"))))).exit_code == 0
+    assert _slugs(bench) == ids
+
+
+async def test_a_copy_of_a_function_on_its_way_is_nobodys(bench: Bench) -> None:
+    """The slug between two slugs is bound to the id: somebody's copy, description and all, is not taken for it."""
+    await _begin(bench, "a", "b")
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    bench.api.fate = lambda number, *_: Fate.KILLED_AFTER if number == 2 else Fate.FINE
+    with pytest.raises(Killed):
+        await bench.sync(swapped)
+    (away,) = [f for f in bench.api.world.functions.values() if f.slug not in ("a", "b")]
+    bench.api.world.create({"slug": f"{away.slug}-copy", "name": "x", "code": code("a"), "description": away.description})
+    bench.api.fate = lambda *_: Fate.FINE
+    assert (await bench.sync(swapped)).exit_code == 0
+    assert sorted(_slugs(bench)) == ["a", "b", sorted(_slugs(bench))[2]]
+
+
+def test_a_file_that_moves_without_its_slug_is_nothing() -> None:
+    """Where the code lies is git's business: the plan does not know of it."""
+    function = want("a", code("a"))
+    moved = replace(function, entry=replace(function.entry, file="deep/in/here.js"))
+    plans = []
+    for one in (function, moved):
+        observed = settle([remote("a", code("a"))], memory(), OWNER)
+        plans.append(make_plan(desired(one), observed, POLICY))
+    assert [plan.in_sync for plan in plans] == [True, True]
