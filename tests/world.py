@@ -135,6 +135,13 @@ class WorldApi:
 
         return self._call("POST", "/functions/{id}/invoke", function_id, act)  # type: ignore[return-value]
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        def act() -> tuple[str, ...]:
+            function = self.world.by_id(function_id)
+            return tuple(function.secrets) if function.running else ()
+
+        return self._call("GET", "/functions/{id}/secrets", function_id, act)  # type: ignore[return-value]
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         def act() -> Mapping[str, tuple[str, ...]]:
             return {

@@ -115,6 +115,12 @@ class KapsoClient:
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        """Return the names of a function's secrets; Kapso tells none while the function is not deployed."""
+        call = Call("GET", "/functions/{id}/secrets")
+        value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets"))
+        return wire.parse_secret_names(value, call)
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows."""
         call = Call("GET", "/workflows")

@@ -68,6 +68,12 @@ def parse_records(value: Json, call: Call) -> list[Json]:
     return found
 
 
+def parse_secret_names(value: Json, call: Call) -> tuple[str, ...]:
+    """Return the names of a list of secrets, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    names = (record.get("name") if isinstance(record, dict) else record for record in parse_records(value, call))
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
 @dataclass(frozen=True, slots=True)
 class Paging:
     """What a list answer says about its pages, under any of the names that are in use; None where it says nothing."""

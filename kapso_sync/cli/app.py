@@ -148,6 +148,37 @@ def validate(*, source: str | None, json_output: bool, flags: Flags) -> int:
     return validation.validate(flags.overrides(source), flags.env_file, json_output=json_output)
 
 
+@app.command(epilog="Example: kapso-sync pull ./functions --diff")
+@source_argument
+@click.option("--all", "everything", is_flag=True, help="Rewrite the functions that git lists as well.")
+@click.option("--force", is_flag=True, help="Overwrite files and entries that were changed here.")
+@click.option("--diff", is_flag=True, help="Show what would be written, and write nothing.")
+@click.option(
+    "--layout", type=click.Choice(["manifest", "kapso"]), help="How new functions are written. Default: as the folder does."
+)
+@repeated("--only", "SLUG", "Pull only this function")
+@json_flag
+@with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
+def pull(
+    *,
+    source: str | None,
+    everything: bool,
+    force: bool,
+    diff: bool,
+    layout: str | None,
+    only: tuple[str, ...],
+    json_output: bool,
+    flags: Flags,
+) -> int:
+    """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
+    from kapso_sync.cli import pull as pulling
+    from kapso_sync.model.pull import FolderLayout
+    from kapso_sync.reconcile.pull import Wish
+
+    wish = Wish(everything, force, only, FolderLayout(layout) if layout else None)
+    return pulling.pull(flags.overrides(source), flags.env_file, wish, pulling.Manner(diff, json_output))
+
+
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag

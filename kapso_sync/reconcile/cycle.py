@@ -17,6 +17,7 @@ from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.executor import Executor
 from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
+from kapso_sync.reconcile.notices import rename_notices
 from kapso_sync.reconcile.observe import observe
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.planner import make_plan
@@ -84,6 +85,7 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     desired = parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, _wanted(desired), parts.policy.owner)
     plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
+    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     tell_plan(parts.emit, narrowed)

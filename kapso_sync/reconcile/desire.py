@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.build import Builder, imported_files
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
+from kapso_sync.manifest.remote_map import read_remote_map
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
@@ -32,4 +33,5 @@ class Desire:
             notices=(*self._notices, *manifest.notices, *unlisted_files(snapshot, used)),
             manifest_present=manifest.present,
             rollout=manifest.rollout,
+            remote_ids=read_remote_map(snapshot.remote_map).ids,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from kapso_sync.errors import StateForeign
 from kapso_sync.model.functions import CODE, RemoteFunction
@@ -25,6 +26,13 @@ async def observe(api: FunctionsApi, memory: Memory, wanted: Mapping[str, str], 
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     return settle(functions, memory, owner)
+
+
+async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -> Observed:
+    """Return the same with the code of these functions, where the list came without it; raises `ApiError`."""
+    bare = [function_id for function_id in ids if observed.by_id[function_id].code is None]
+    full = {remote.id: remote for remote in await asyncio.gather(*map(api.get_function, bare))}
+    return replace(observed, functions=tuple(full.get(remote.id, remote) for remote in observed.functions))
 
 
 def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, str]) -> bool:

@@ -58,6 +58,10 @@ class FunctionsApi(Protocol):
         """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
         ...
 
+    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
+        """Return the names of a function's secrets; Kapso tells none while the function is not deployed."""
+        ...
+
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the workflows that use a function, by its id or slug; None where the API has no workflows."""
         ...

@@ -42,6 +42,7 @@ from kapso_sync.sources import (
     GitSource,
     SourceKind,
     SourceSpec,
+    WorkTree,
     find_work_tree,
     folder_identity,
     parse_source,
@@ -260,15 +261,17 @@ async def open_api(settings: Settings, logging: Logging) -> AsyncIterator[KapsoC
 
 def find_state_folder(settings: Settings) -> Path:
     """Return where the state of the settings' source and API lives; nothing is read but the source's looks."""
-    return _state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), _spec(settings))
+    return state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), source_spec(settings))
 
 
-def _spec(settings: Settings) -> SourceSpec:
+def source_spec(settings: Settings) -> SourceSpec:
+    """Return what the settings' source means; raises like `parse_source`."""
     where = settings.source or "."
     return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
 
 
-def _state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+    """Return where the state of a source and an API base lives."""
     root = settings.state_dir or platformdirs.user_state_path("kapso-sync")
     parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
     return root / state_name(parts)
@@ -276,8 +279,8 @@ def _state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
 
 async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> Place:
     """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
-    spec = _spec(settings)
-    folder = _state_folder(settings, base_url, spec)
+    spec = source_spec(settings)
+    folder = state_folder(settings, base_url, spec)
     branch = spec.branch
     if spec.kind is SourceKind.FOLDER:
         return _folder_place(settings, spec, folder, listener)
@@ -297,16 +300,25 @@ def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: 
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
-    source = FolderSource(root, spec.path, work_tree=tree is not None, listener=listener, describe=describe)
+    source = FolderSource(root, spec.path, top=tree.root if tree else None, listener=listener, describe=describe)
+    owner, stable = folder_owner(settings, root, tree, source.home)
+    return Place(spec, source, owner, folder, owner_is_stable=stable)
+
+
+def folder_owner(settings: Settings, root: Path, tree: WorkTree | None, home: Callable[[], str]) -> tuple[str, bool]:
+    """Return who owns what a folder holds, and whether that stays when the folder moves.
+
+    ``home`` returns the functions folder inside ``root``; it is only asked in a work tree.
+    """
     if settings.owner:
         owner, stable = settings.owner, True
     elif tree is not None and tree.origin is not None:
         inside = root.relative_to(tree.root).as_posix()
-        path = "/".join(part for part in (inside if inside != "." else "", source.home()) if part)
+        path = "/".join(part for part in (inside if inside != "." else "", home()) if part)
         owner, stable = remote_identity(tree.origin, path), True
     else:
         owner, stable = folder_identity(root), False
-    return Place(spec, source, _with_env(owner, settings.env), folder, owner_is_stable=stable)
+    return _with_env(owner, settings.env), stable
 
 
 def _with_env(owner: str, env: str | None) -> str:
