@@ -21,7 +21,7 @@ from kapso_sync.reconcile.pull import Wish
 from kapso_sync.settings import load_settings
 from kapso_sync.sources.writing import write_file
 from kapso_sync.wiring import Logging
-from kapso_sync.wiring.pull import plan_a_pull
+from kapso_sync.wiring.pull import Shelf, plan_a_pull
 
 _LOOKS = {
     Taken.NEW: ("+", "green"),
@@ -42,10 +42,12 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a pull shows itself; with ``diff`` it writes nothing."""
+    """How files are written and shown: ``dry`` writes none, ``diff`` shows what differs, ``force`` overwrites local changes."""
 
-    diff: bool
-    json_output: bool
+    dry: bool = False
+    diff: bool = False
+    force: bool = False
+    json_output: bool = False
 
 
 def pull(overrides: Mapping[str, object], env_file: Path | None, wish: Wish, manner: Manner) -> int:
@@ -54,26 +56,31 @@ def pull(overrides: Mapping[str, object], env_file: Path | None, wish: Wish, man
 
     async def work() -> int:
         shelf, plan = await plan_a_pull(settings, wish, Logging(settings, sys.stderr, level="error"))
-        if not manner.diff:
-            for change in plan.changes:
-                write_file(shelf.home, change)
-        if manner.json_output:
-            print(json.dumps(_document(plan), indent=2))
-        else:
-            _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, diff=manner.diff)
-        return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
+        return finish(shelf, plan, manner)
 
     return run_to_end(work)
 
 
-def _print(console: Console, plan: PullPlan, *, diff: bool) -> None:
+def finish(shelf: Shelf, plan: PullPlan, manner: Manner) -> int:
+    """Write the files and say so; return the exit code."""
+    if not manner.dry:
+        for change in plan.changes:
+            write_file(shelf.home, change)
+    if manner.json_output:
+        print(json.dumps(_document(plan), indent=2))
+    else:
+        _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, manner)
+    return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
+
+
+def _print(console: Console, plan: PullPlan, manner: Manner) -> None:
     for pulled in plan.functions:
         if pulled.taken is not Taken.SAME or pulled.remarks:
             _print_function(console, pulled)
-    if diff:
+    if manner.diff:
         for change in plan.changes:
             print_diff(console, file_diff(change.path, _text(change.old), change.new.decode("utf-8", "replace")))
-    console.print(Text(_summary(plan, diff=diff), style="bold"))
+    console.print(Text(_summary(plan, dry=manner.dry), style="bold"))
     for notice in plan.notices:
         console.print(Text.assemble(("warning: ", "yellow"), notice.message))
 
@@ -88,9 +95,9 @@ def _print_function(console: Console, pulled: Pulled) -> None:
         console.print(Text(f"    {remark}"))
 
 
-def _summary(plan: PullPlan, *, diff: bool) -> str:
+def _summary(plan: PullPlan, *, dry: bool) -> str:
     counts = {taken: sum(1 for pulled in plan.functions if pulled.taken is taken) for taken in Taken}
-    verb = "to write" if diff else "written"
+    verb = "to write" if dry else "written"
     told = ", ".join(f"{count} {_WORDS[taken]}" for taken, count in counts.items() if count) or "nothing on Kapso"
     return f"{told}. {len(plan.changes)} file{'s' if len(plan.changes) != 1 else ''} {verb}."
 

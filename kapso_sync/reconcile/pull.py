@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
@@ -51,6 +52,17 @@ def plan_pull(sides: Sides, wish: Wish) -> PullPlan:
         pulled = _verdict(remote, sides, wish)
         functions.append(_take(register, remote, sides) if pulled is None else pulled)
     return PullPlan(register.changes(), tuple(functions))
+
+
+def plan_restore(sides: Sides, remote: RemoteFunction, *, force: bool) -> PullPlan:
+    """Return the files that take the folder back to ``remote``, as it once was; where git lists it, only what git manages."""
+    layout = read_layout(sides.snapshot.files)
+    if remote.slug in sides.desired.slugs:
+        managed = {name: value for name, value in remote.fields.items() if layout.said(remote.slug, name) is not None}
+        remote = replace(remote, fields=managed)
+    register = Register(sides.snapshot, sides.desired, force=force)
+    pulled = _take(register, remote, sides)
+    return PullPlan(register.changes(), (pulled,))
 
 
 def after(snapshot: Snapshot, plan: PullPlan) -> Snapshot:

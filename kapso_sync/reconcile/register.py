@@ -132,7 +132,7 @@ class Register:
             raise Unfit(f"its folder is broken: {folder.problems[0]}")
         local = self._wanted.get(draft.slug)
         if not self._force and self._changed_here(draft, local, base):
-            raise Unfit("it was changed here and is not what is on Kapso; --force overwrites that")
+            raise Unfit("it was changed here, or never synced from here; --force overwrites it")
         self._rewrite_code(draft, local)
         for name in FIELDS:
             self._field(draft, name)

@@ -28,10 +28,11 @@ from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.observe import observe, with_code
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi
-from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, proven
+from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, plan_restore, proven
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.reading import DEFAULT_FOLDER
+from kapso_sync.store.backups import Backup
 from kapso_sync.store.database import read_memory
 from kapso_sync.wiring.session import Logging, folder_owner, open_api, source_spec, state_folder
 
@@ -66,15 +67,33 @@ async def plan_a_pull(settings: Settings, wish: Wish, logging: Logging) -> tuple
         observed = await with_code(api, observed, (remote.id for remote in asked))
         secrets, notices = await _secrets(api, asked)
     plan = plan_pull(replace(sides, observed=observed, secrets=secrets), wish)
+    plan = proven(plan, _proof(desire, shelf.snapshot, plan), observed)
+    return shelf, replace(plan, notices=(*settings.notices, *notices, *plan.notices))
+
+
+async def plan_a_restore(settings: Settings, backup: Backup, logging: Logging, *, force: bool) -> tuple[Shelf, PullPlan]:
+    """Return the folder, and what takes it back to a backup; writes nothing, asks Kapso nothing, raises like `plan_a_pull`."""
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    shelf = await open_shelf(settings, base_url, logging)
+    memory = await asyncio.to_thread(read_memory, shelf.state)
+    desire = Desire(Builder(target_for(base_url)), settings.notices)
+    known = next((owned.function_id for owned in memory.owned.values() if owned.slug == backup.slug), backup.function_id)
+    remote = RemoteFunction(known, backup.slug, Status.DEPLOYED, backup.code, backup.fields)
+    observed = Observed((remote,), memory, {})
+    sides = Sides(shelf.snapshot, _desired(desire, shelf.snapshot), observed, shelf.owner)
+    plan = plan_restore(sides, remote, force=force)
+    return shelf, proven(plan, _proof(desire, shelf.snapshot, plan), observed)
+
+
+def _proof(desire: Desire, snapshot: Snapshot, plan: PullPlan) -> Desired:
+    """Return what the folder will say; what could not be read again is never written."""
     try:
-        proof = _desired(desire, after(shelf.snapshot, plan))
+        return _desired(desire, after(snapshot, plan))
     except InvalidSource as error:
         raise KapsoSyncError(
             f"nothing is written: the folder could not be read afterwards: {error.message}",
             hint="enter the function by hand; this is a mistake in kapso-sync",
         ) from error
-    plan = proven(plan, proof, observed)
-    return shelf, replace(plan, notices=(*settings.notices, *notices, *plan.notices))
 
 
 def _desired(desire: Desire, snapshot: Snapshot) -> Desired:

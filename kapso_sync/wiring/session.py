@@ -49,6 +49,7 @@ from kapso_sync.sources import (
     remote_identity,
 )
 from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
 
@@ -104,11 +105,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What only a session that writes has: the executor, the state folder, and the board that remembers for people."""
+    """What only a session that writes has: the executor, the state folder, and what remembers for people."""
 
     executor: Executor
     store: StateStore
     board: StatusBoard
+    history: History
 
 
 class Session:
@@ -128,10 +130,11 @@ class Session:
         """Make Kapso what the source says, and remember the pass, whatever came of it."""
         if self._writing is None:
             raise AssertionError("this session was opened for reading")
-        board, store = self._writing.board, self._writing.store
+        board, store, history = self._writing.board, self._writing.store, self._writing.history
 
         def hold(plan: Plan) -> Plan:
             held = request.hold(plan)
+            history.at(held.revision)
             board.planned(held)
             return held
 
@@ -210,9 +213,18 @@ async def open_session(
         execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace, checks)
         writing = None
         if store is not None:
-            executor = Executor(api, store, clock, parts.emit, execution, logging.redactor.text)
-            writing = Writing(executor, store, board or _board(clock, place, logging))
+            history = stack.enter_context(History(place.folder, clock.now, logging.redactor.text))
+            executor = Executor(api, store, clock, _both(parts.emit, history.listen), execution, logging.redactor.text)
+            writing = Writing(executor, store, board or _board(clock, place, logging), history)
         yield Session(place, parts, writing)
+
+
+def _both(first: events.Listener, second: events.Listener) -> events.Listener:
+    def listen(event: events.Event) -> None:
+        first(event)
+        second(event)
+
+    return listen
 
 
 def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:

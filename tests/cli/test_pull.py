@@ -116,7 +116,7 @@ def test_a_local_change_is_skipped_with_one(kapso: Served, folder: Path, environ
             1,
             """\
 ! greet
-    skipped: it was changed here and is not what is on Kapso; --force overwrites that
+    skipped: it was changed here, or never synced from here; --force overwrites it
 1 as they were, 1 skipped. 0 files written.
 """,
         )
