@@ -20,7 +20,7 @@ STEP = 2
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 _FLOW_MARKS = frozenset(",[]{}")
-_PLAIN_START = frozenset("(_/.<")
+_PLAIN_START = frozenset("(_/.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,29 @@ from kapso_sync.manifest.layout import edited_file, misfit
 from kapso_sync.manifest.text import Edit, edited, flow_text, scalar
 from kapso_sync.model.functions import Json, same_json
 
-TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30)
+HOSTILE = [
+    "<<",
+    "yes",
+    "010",
+    "- x",
+    "---",
+    "...",
+    "#",
+    "",
+    "null",
+    "~",
+    "a: b",
+    "a #b",
+    "{x}",
+    "x ",
+    "1e3",
+    "!t",
+    "&a",
+    "*a",
+    "=",
+    "\x85",
+]
+TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30) | st.sampled_from(HOSTILE)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
@@ -98,7 +120,7 @@ def test_a_byte_order_mark_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["yes", "010", "1e3", "12:30:45", "2026-01-01", "~", "", " x", "x:", "a: b", "a #b", "- a", "*a"]
+    "text", ["yes", "010", "1e3", "12:30:45", "2026-01-01", "~", "", " x", "x:", "a: b", "a #b", "- a", "*a", "<<"]
 )
 def test_text_that_readers_disagree_on_is_quoted(text: str) -> None:
     """It is text to every YAML reader."""

@@ -196,6 +196,7 @@ async def _round_trip(folder: Folder, project: list[dict[str, Any]], layout: Fol
     for function in project:
         result = pulled[function["slug"]]
         assert result.taken is (Taken.LEFT if function["marked"] else Taken.NEW), result
+        assert all("its name is left out: a manifest gives each name once" in text for text in left_out(result)), result
         copied = function["marked"] and OWNER in function["description"]
         assert result.incomplete is (copied or bool(left_out(result))), result
         if not function["marked"]:
