@@ -118,7 +118,8 @@ class KapsoClient:
     async def list_secrets(self, function_id: str) -> tuple[str, ...]:
         """Return the names of a function's secrets; values are never told. Empty while it is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
-        return wire.parse_names(await self._transport.json(Request(call, f"{_function(function_id)}/secrets")), call)
+        value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets"))
+        return wire.parse_secret_names(value, call)
 
     async def set_secret(self, function_id: str, name: str, value: str) -> None:
         """Give a deployed function a secret that it does not have; never sent again once it may have been acted on."""

@@ -68,6 +68,12 @@ def parse_records(value: Json, call: Call) -> list[Json]:
     return found
 
 
+def parse_secret_names(value: Json, call: Call) -> tuple[str, ...]:
+    """Return the names of a list of secrets, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    names = (record.get("name") if isinstance(record, dict) else record for record in parse_records(value, call))
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
 @dataclass(frozen=True, slots=True)
 class Paging:
     """What a list answer says about its pages, under any of the names that are in use; None where it says nothing."""
@@ -163,11 +169,3 @@ def _status(value: Json) -> Status:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def parse_names(value: Json, call: Call) -> tuple[str, ...]:
-    """Return the names of a list of secrets, in either wrapping; raises `ApiGarbled` when it is no list of them."""
-    names = [item.get("name") if isinstance(item, dict) else item for item in parse_records(value, call)]
-    if not all(isinstance(name, str) and name for name in names):
-        raise ApiGarbled(f"{call} answered with a secret that has no name", call=call)
-    return tuple(str(name) for name in names)

@@ -172,6 +172,70 @@ def validate(*, source: str | None, github: bool, types: bool, json_output: bool
     return validation.validate(flags.overrides(source), flags.env_file, ways)
 
 
+@app.command(epilog="Example: kapso-sync pull ./functions --diff")
+@source_argument
+@click.option("--all", "everything", is_flag=True, help="Rewrite the functions that git lists as well.")
+@click.option("--force", is_flag=True, help="Overwrite files and entries that were changed here.")
+@click.option("--diff", is_flag=True, help="Show what would be written, and write nothing.")
+@click.option(
+    "--layout", type=click.Choice(["manifest", "kapso"]), help="How new functions are written. Default: as the folder does."
+)
+@repeated("--only", "SLUG", "Pull only this function")
+@json_flag
+@with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
+def pull(
+    *,
+    source: str | None,
+    everything: bool,
+    force: bool,
+    diff: bool,
+    layout: str | None,
+    only: tuple[str, ...],
+    json_output: bool,
+    flags: Flags,
+) -> int:
+    """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
+    from kapso_sync.cli import pull as pulling
+    from kapso_sync.model.pull import FolderLayout
+    from kapso_sync.reconcile.pull import Wish
+
+    wish = Wish(everything, force, only, FolderLayout(layout) if layout else None)
+    return pulling.pull(
+        flags.overrides(source), flags.env_file, wish, pulling.Manner(dry=diff, diff=diff, json_output=json_output)
+    )
+
+
+@app.command(epilog="Example: kapso-sync history process-webhook")
+@click.argument("slug")
+@source_argument
+@json_flag
+@with_flags("path", "branch", "ref", "env", "state_dir")
+def history(*, slug: str, source: str | None, json_output: bool, flags: Flags) -> int:
+    """Show what was done to a function, by which commit, and its backups; asks Kapso nothing."""
+    from kapso_sync.cli import past
+
+    return past.history(slug, flags.overrides(source), flags.env_file, json_output=json_output)
+
+
+@app.command(epilog="Example: kapso-sync restore process-webhook --from 0123456789abcdef")
+@click.argument("slug")
+@source_argument
+@click.option("--from", "which", metavar="ID", help="The backup's id, or its file. Default: the newest.")
+@click.option("--force", is_flag=True, help="Overwrite what was changed here.")
+@click.option("--diff", is_flag=True, help="Show what would be written, and write nothing.")
+@json_flag
+@with_flags("path", "env", "owner", "state_dir")
+def restore(
+    *, slug: str, source: str | None, which: str | None, force: bool, diff: bool, json_output: bool, flags: Flags
+) -> int:
+    """Write a backup back into the folder, for git to take; nothing is written to Kapso."""
+    from kapso_sync.cli import past
+    from kapso_sync.cli.pull import Manner
+
+    manner = Manner(dry=diff, diff=True, force=force, json_output=json_output)
+    return past.restore(slug, which, flags.overrides(source), flags.env_file, manner)
+
+
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag

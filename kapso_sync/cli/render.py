@@ -108,8 +108,7 @@ def _print_step(console: Console, step: Step) -> None:
     elif isinstance(step, Create | Delete | Postponed):
         console.print(Text(f"    {_size(step)}", style="dim"))
     elif step.diff and not (isinstance(step, Blocked) and step.wanted in ("create", "delete")):
-        for diff_line in _diff_lines(step.diff):
-            console.print(diff_line)
+        print_diff(console, step.diff)
 
 
 def _print_problems(console: Console, step: Invalid) -> None:
@@ -137,6 +136,12 @@ def _diff_lines(diff: str) -> Iterator[Text]:
     for line in diff.split("\n")[:-1]:
         style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
         yield Text(f"    {visible(line)}", style="dim" if line.startswith(("---", "+++")) else style)
+
+
+def print_diff(console: Console, diff: str) -> None:
+    """Print a unified diff, a little indented."""
+    for line in _diff_lines(diff):
+        console.print(line)
 
 
 def visible(text: str) -> str:

@@ -179,7 +179,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _free(path: Path) -> bool:
     """Tell whether a path is inside JSON that is the user's own, where null is a value."""
-    return "runtime_config" in path[2:-1] or "request" in path[2:] or "json" in path[2:]
+    return "runtime_config" in path[:-1] or "request" in path[2:] or "json" in path[2:]
 
 
 def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:

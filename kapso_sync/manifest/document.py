@@ -23,14 +23,15 @@ from kapso_sync.errors import Location, Problem
 from kapso_sync.model.functions import Json
 
 DEEPEST = 40
-LONGEST_NUMBER = 18
+LONGEST_NUMBER = 24
+"""Characters of the longest number that is read: every double fits."""
 
 Path = tuple[str | int, ...]
 """Where a value is: keys and indexes from the top."""
 
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_CONSTANTS: dict[str, Json] = {"true": True, "false": False, "null": None, "": None}
-_AMBIGUOUS = re.compile(
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+CONSTANTS: dict[str, Json] = {"true": True, "false": False, "null": None, "": None}
+AMBIGUOUS = re.compile(
     r"(?i:true|false|yes|no|on|off|y|n|null|~)"  # booleans and nulls in some readers, text in others
     r"|[-+]?\d[\d_]*(?:\.[\d_]*)?(?:[eE][-+]?\d+)?|[-+]?\.\d[\d_]*|[-+]?\.(?i:inf|nan)"
     r"|[-+]?0[xob][0-9a-fA-F_]+|[-+]?\d+(?::[0-5]?\d)+(?:\.\d*)?|\d{4}-\d\d?-\d\d?(?:[Tt ].*)?"
@@ -209,16 +210,16 @@ class _Reader:
         text = self._text(event, place)
         value: Json = text
         plain = event.style is None
-        if plain and text in _CONSTANTS:
-            value = _CONSTANTS[text]
-        elif plain and _NUMBER.fullmatch(text):
+        if plain and text in CONSTANTS:
+            value = CONSTANTS[text]
+        elif plain and NUMBER.fullmatch(text):
             if len(text) > LONGEST_NUMBER:
                 self._report("number", f"a number of {len(text)} digits is not read", place, "quote it, if it is text")
                 value = 0
             else:
                 value = float(text) if any(char in text for char in ".eE") else int(text)
         path = self._put(value, place)
-        if plain and isinstance(value, str) and _AMBIGUOUS.fullmatch(text):
+        if plain and isinstance(value, str) and AMBIGUOUS.fullmatch(text):
             self._document.ambiguous[path] = text
 
     def _key(self, top: _Open, event: ScalarEvent, place: tuple[int, int]) -> None:
@@ -229,7 +230,7 @@ class _Reader:
             self._report("duplicate-key", f"`{key}` is given twice, first in line {first[0]}", place, "keep one of them")
         elif event.style is None and key == "<<":
             self._report("merge", "merge keys are not read", place, "write the values out, or use `defaults`")
-        elif event.style is None and (_AMBIGUOUS.fullmatch(key) or not key):
+        elif event.style is None and (AMBIGUOUS.fullmatch(key) or not key):
             self._report("key", f"the key `{key}` is not text to every YAML reader", place, "quote it")
         top.key, top.skipped = key, first is not None
         if first is None:

@@ -185,7 +185,10 @@ class UnusableFunction:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that git says at one revision. Functions are sorted by slug."""
+    """All that git says at one revision. Functions are sorted by slug.
+
+    ``remote_ids`` is what a Kapso CLI's map says of functions' ids, by slug: a hint, often out of date.
+    """
 
     source: str
     revision: Revision
@@ -194,6 +197,7 @@ class Desired:
     notices: tuple[Notice, ...] = ()
     manifest_present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
+    remote_ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def slugs(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.executor import Executor
 from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
+from kapso_sync.reconcile.notices import rename_notices
 from kapso_sync.reconcile.observe import observe
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.planner import make_plan
@@ -88,6 +89,7 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     desired = await parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
     plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
+    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
     plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)

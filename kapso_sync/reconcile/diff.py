@@ -26,6 +26,11 @@ def content_diff(slug: str, old: tuple[Content, str | None], new: tuple[Content,
     return "".join(parts)
 
 
+def file_diff(path: str, old: str | None, new: str) -> str:
+    """Return the diff from one text of a file to another (``old`` None: there is no file); empty or ending with a newline."""
+    return _unified(_lines(old), _lines(new), f"a/{path}", f"b/{path}")
+
+
 def _field_lines(content: Content, name: str) -> list[str]:
     if name not in content:
         return []

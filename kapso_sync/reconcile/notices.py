@@ -1,4 +1,4 @@
-"""Warnings that a plan carries: functions left over, and a quota that will not do. Pure."""
+"""Warnings that a plan carries: functions left over or renamed, and a quota that will not do. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import FunctionType, RemoteFunction, Status
 from kapso_sync.model.plan import Keep, Step
-from kapso_sync.reconcile.observed import Observed
+from kapso_sync.model.source import REMOTE_MAP
+from kapso_sync.reconcile.observed import Claim, Observed
 
 NAMED = 5
 """So many slugs are named in a warning; the rest is counted."""
@@ -45,6 +46,20 @@ def secret_notices(without: Sequence[str], unverified: Mapping[str, Sequence[str
         names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(unverified.items())])
         text = f"secrets that were there already cannot be compared, and are left alone: {names}"
         notices.append(Notice("unverified-secret", f"{text}; `kapso-sync sync --reset-secrets` sets them"))
+    return tuple(notices)
+
+
+def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[Notice, ...]:
+    """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
+    notices = []
+    for slug, function_id in sorted(desired.remote_ids.items()):
+        remote = observed.by_id.get(function_id)
+        missing = slug in desired.slugs and slug not in observed.by_slug and slug not in observed.owned_by_slug
+        if not missing or remote is None or remote.slug in desired.slugs:
+            continue
+        if observed.claim(remote, owner) in (Claim.FREE, Claim.OURS):
+            text = f"`{slug}` is not on Kapso, but {REMOTE_MAP} knows it by the id of `{remote.slug}`: was it renamed there?"
+            notices.append(Notice("renamed-on-kapso", f"{text} Give git the slug `{remote.slug}`, or rename it back"))
     return tuple(notices)
 
 

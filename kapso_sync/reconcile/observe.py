@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -50,6 +50,13 @@ async def _names(api: FunctionsApi, function_id: str, now: datetime) -> Listing:
         return Listing(frozenset(await api.list_secrets(function_id)), now)
     except (ApiNotFound, ApiUnsupported):
         return Listing(frozenset(), now, supported=False)
+
+
+async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -> Observed:
+    """Return the same with the code of these functions, where the list came without it; raises `ApiError`."""
+    bare = [function_id for function_id in ids if observed.by_id[function_id].code is None]
+    full = {remote.id: remote for remote in await asyncio.gather(*map(api.get_function, bare))}
+    return replace(observed, functions=tuple(full.get(remote.id, remote) for remote in observed.functions))
 
 
 def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model import events
-from kapso_sync.model.source import Revision, Snapshot, SourceFile, folder_digest
+from kapso_sync.model.source import CODE_LIMIT, REMOTE_MAP, Revision, Snapshot, SourceFile, folder_digest
 from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 
 ATTEMPTS = 5
@@ -38,20 +38,23 @@ class _Read:
 
 
 class FolderSource:
-    """Reads a folder. ``describe`` returns what ``git describe`` would say of it, or None."""
+    """Reads a folder. ``describe`` returns what ``git describe`` would say of it, or None.
+
+    ``top`` is the root of the work tree that the folder is in, where it is in one.
+    """
 
     def __init__(
         self,
         root: Path,
         path: str | None,
         *,
-        work_tree: bool,
+        top: Path | None,
         listener: events.Listener,
         describe: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._root = root
         self._path = path
-        self._work_tree = work_tree
+        self._top = top
         self._emit = listener
         self._describe = describe
         self._last: str | None = None
@@ -97,7 +100,7 @@ class FolderSource:
             if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
                 self._read_before = {path: self._read_before[path] for path in files}
                 revision = Revision(folder_digest(files), described=self._describe())
-                return Snapshot(str(self._root), revision, path, files)
+                return Snapshot(str(self._root), revision, path, files, _remote_map(home, self._top or root))
         raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
 
     def _file(self, seen: _Seen) -> SourceFile:
@@ -118,13 +121,27 @@ class FolderSource:
             raise SourceMissing(f"{self._root} is not a folder", hint="name a folder with functions, or a git repository")
         path = self._path
         if path is None:
-            path = DEFAULT_FOLDER if self._work_tree and (root / DEFAULT_FOLDER).is_dir() else ""
+            path = DEFAULT_FOLDER if self._top is not None and (root / DEFAULT_FOLDER).is_dir() else ""
         home = Path(os.path.realpath(root / path))
         if not home.is_dir() or not home.is_relative_to(root):
             raise SourceMissing(
                 f"{self._root} has no folder {path}", hint="--path names the functions folder inside the source"
             )
         return home, path
+
+
+def _remote_map(home: Path, top: Path) -> bytes | None:
+    """Return the CLI's map, from the functions folder or the nearest one above it, up to ``top``; it is only a hint."""
+    top = Path(os.path.realpath(top))
+    for folder in (home, *home.parents):
+        path = folder / REMOTE_MAP
+        if folder.is_relative_to(top) and path.is_file() and path.resolve().is_relative_to(top):
+            try:
+                content = path.read_bytes()
+            except OSError:
+                return None
+            return content if len(content) <= CODE_LIMIT else None
+    return None
 
 
 def _listing(home: Path) -> Iterator[_Seen]:

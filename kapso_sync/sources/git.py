@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
-from kapso_sync.model.source import Revision, Snapshot, SourceFile
+from kapso_sync.model.source import CODE_LIMIT, REMOTE_MAP, Revision, Snapshot, SourceFile
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
@@ -234,6 +234,7 @@ class GitSource:
             fresh: dict[bytes, bytes] = {}
             files = {file.path: file for file in _files(tree, self._contents, fresh)}
             self._contents = fresh
+            remote_map = _remote_map(commit.tree)
             author, message = commit.author.name, str(commit.message)
             revision = Revision(
                 commit.hexsha,
@@ -248,7 +249,7 @@ class GitSource:
         finally:
             if repository is not None:
                 repository.close()
-        return Snapshot(self._spec.location, revision, path, files)
+        return Snapshot(self._spec.location, revision, path, files, remote_map)
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -302,6 +303,19 @@ def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes
         content = _content(blob)
     fresh[blob.binsha] = content
     return SourceFile(path, content)
+
+
+def _remote_map(root: Tree) -> bytes | None:
+    """Return the CLI's map of the same commit, or None; it is only a hint, so that anything odd about it is no map."""
+    item: Tree | Blob = root
+    for name in PurePosixPath(REMOTE_MAP).parts:
+        children = item if item.type == "tree" else ()
+        found = next((child for child in children if str(child.path).rpartition("/")[2] == name), None)
+        if found is None:
+            return None
+        item = found
+    fits = item.type == "blob" and item.mode not in (_LINK, _SUBMODULE) and item.size <= CODE_LIMIT
+    return _content(item) if fits else None
 
 
 def _content(item: Commit | Tree | Blob) -> bytes:

@@ -1,4 +1,4 @@
-"""Copies of what is about to be overwritten or deleted: one folder a function, one file a content, bounded in number."""
+"""Copies of what will be overwritten or deleted: one folder a function, one file a content, bounded in number and age."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,33 @@ from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, cod
 COPIES = 20
 """So many copies are kept of each function, besides those that are never dropped."""
 
+LONGEST_KEPT = timedelta(days=180)
+"""Those copies go when they are older than this, too."""
+
 NEVER_DROPPED = frozenset({"deleted", "adopted", "conflict"})
 """Reasons of copies that may be the last of their content anywhere. Of the other kept ones the newest stays."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class Backup:
+    """A copy of a function: when and why it was saved, and what there was. ``keep``: its content was not in git.
+
+    ``id`` is the beginning of the content's hash; ``code`` is None where Kapso showed none.
+    """
+
     path: Path
-    saved_at: str
+    slug: str
+    function_id: str
+    saved_at: datetime
     reason: str
     keep: bool
+    fields: Mapping[str, Json]
+    code: str | None = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What a person names it by."""
+        return self.path.stem
 
 
 def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *, keep: bool) -> str:
@@ -38,7 +55,7 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
     path = folder / copy_name(remote)
     home = path.parent
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    known = _read(path)
+    known = read_backup(path)
     kept = keep or (known is not None and known.keep)
     why = known.reason if known is not None and known.keep and not keep else reason
     document = {
@@ -52,7 +69,7 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
         "last_deployed_at": remote.last_deployed_at.isoformat() if remote.last_deployed_at else None,
     }
     _write(path, document)
-    _drop_old(home)
+    _drop_old(home, now)
     return f"{home.name}/{path.name}"
 
 
@@ -78,21 +95,43 @@ def _write(path: Path, document: Mapping[str, object]) -> None:
         os.close(folder)
 
 
-def _drop_old(home: Path) -> None:
-    copies = sorted(filter(None, map(_read, home.glob("*.json"))), key=lambda copy: copy.saved_at, reverse=True)
-    newest_kept = next((copy for copy in copies if copy.keep), None)
-    droppable = [copy for copy in copies if copy is not newest_kept and not (copy.keep and copy.reason in NEVER_DROPPED)]
-    for copy in droppable[COPIES:]:
-        with contextlib.suppress(OSError):
-            copy.path.unlink()
+def read_backups(folder: Path, slug: str) -> tuple[Backup, ...]:
+    """Return the copies of a function below ``folder``, the newest first; what is no copy of ours is passed over."""
+    return _newest_first(folder / _safe(slug))
 
 
-def _read(path: Path) -> _Copy | None:
+def read_backup(path: Path) -> Backup | None:
+    """Return one copy, or None for a file that is none."""
     try:
         data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return _Copy(path, str(data["saved_at"]), str(data["reason"]), bool(data["keep"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        code = data["code"]
+        return Backup(
+            path=path,
+            slug=str(data["slug"]),
+            function_id=str(data["function_id"]),
+            saved_at=datetime.fromisoformat(data["saved_at"]).astimezone(UTC),
+            reason=str(data["reason"]),
+            keep=bool(data["keep"]),
+            fields=dict(data["fields"]),
+            code=code if isinstance(code, str) else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _newest_first(home: Path) -> tuple[Backup, ...]:
+    copies = filter(None, map(read_backup, home.glob("*.json")))
+    return tuple(sorted(copies, key=lambda copy: copy.saved_at, reverse=True))
+
+
+def _drop_old(home: Path, now: datetime) -> None:
+    copies = _newest_first(home)
+    newest_kept = next((copy for copy in copies if copy.keep), None)
+    droppable = [copy for copy in copies if copy is not newest_kept and not (copy.keep and copy.reason in NEVER_DROPPED)]
+    for number, copy in enumerate(droppable):
+        if number >= COPIES or now - copy.saved_at > LONGEST_KEPT:
+            with contextlib.suppress(OSError):
+                copy.path.unlink()
 
 
 def _safe(slug: str) -> str:

@@ -42,6 +42,7 @@ from kapso_sync.sources import (
     GitSource,
     SourceKind,
     SourceSpec,
+    WorkTree,
     find_work_tree,
     folder_identity,
     parse_source,
@@ -49,6 +50,7 @@ from kapso_sync.sources import (
 )
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
@@ -108,11 +110,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What only a session that writes has: the executor, the state folder, and the board that remembers for people."""
+    """What only a session that writes has: the executor, the state folder, and what remembers for people."""
 
     executor: Executor
     store: StateStore
     board: StatusBoard
+    history: History
 
 
 class Session:
@@ -132,10 +135,11 @@ class Session:
         """Make Kapso what the source says, and remember the pass, whatever came of it."""
         if self._writing is None:
             raise AssertionError("this session was opened for reading")
-        board, store = self._writing.board, self._writing.store
+        board, store, history = self._writing.board, self._writing.store, self._writing.history
 
         def hold(plan: Plan) -> Plan:
             held = request.hold(plan)
+            history.at(held.revision)
             board.planned(held)
             return held
 
@@ -242,9 +246,18 @@ async def open_session(
         execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace, checks)
         writing = None
         if store is not None:
-            executor = Executor(api, store, clock, parts.emit, execution, logging.redactor.text)
-            writing = Writing(executor, store, board or _board(clock, place, logging))
+            history = stack.enter_context(History(place.folder, clock.now, logging.redactor.text))
+            executor = Executor(api, store, clock, _both(parts.emit, history.listen), execution, logging.redactor.text)
+            writing = Writing(executor, store, board or _board(clock, place, logging), history)
         yield Session(place, parts, writing)
+
+
+def _both(first: events.Listener, second: events.Listener) -> events.Listener:
+    def listen(event: events.Event) -> None:
+        first(event)
+        second(event)
+
+    return listen
 
 
 def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:
@@ -283,15 +296,17 @@ async def open_api(settings: Settings, logging: Logging) -> AsyncIterator[KapsoC
 
 def find_state_folder(settings: Settings) -> Path:
     """Return where the state of the settings' source and API lives; nothing is read but the source's looks."""
-    return _state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), _spec(settings))
+    return state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), source_spec(settings))
 
 
-def _spec(settings: Settings) -> SourceSpec:
+def source_spec(settings: Settings) -> SourceSpec:
+    """Return what the settings' source means; raises like `parse_source`."""
     where = settings.source or "."
     return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
 
 
-def _state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+    """Return where the state of a source and an API base lives."""
     root = settings.state_dir or platformdirs.user_state_path("kapso-sync")
     parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
     return root / state_name(parts)
@@ -299,8 +314,8 @@ def _state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
 
 async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> Place:
     """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
-    spec = _spec(settings)
-    folder = _state_folder(settings, base_url, spec)
+    spec = source_spec(settings)
+    folder = state_folder(settings, base_url, spec)
     branch = spec.branch
     if spec.kind is SourceKind.FOLDER:
         return _folder_place(settings, spec, folder, listener)
@@ -320,16 +335,25 @@ def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: 
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
-    source = FolderSource(root, spec.path, work_tree=tree is not None, listener=listener, describe=describe)
+    source = FolderSource(root, spec.path, top=tree.root if tree else None, listener=listener, describe=describe)
+    owner, stable = folder_owner(settings, root, tree, source.home)
+    return Place(spec, source, owner, folder, owner_is_stable=stable)
+
+
+def folder_owner(settings: Settings, root: Path, tree: WorkTree | None, home: Callable[[], str]) -> tuple[str, bool]:
+    """Return who owns what a folder holds, and whether that stays when the folder moves.
+
+    ``home`` returns the functions folder inside ``root``; it is only asked in a work tree.
+    """
     if settings.owner:
         owner, stable = settings.owner, True
     elif tree is not None and tree.origin is not None:
         inside = root.relative_to(tree.root).as_posix()
-        path = "/".join(part for part in (inside if inside != "." else "", source.home()) if part)
+        path = "/".join(part for part in (inside if inside != "." else "", home()) if part)
         owner, stable = remote_identity(tree.origin, path), True
     else:
         owner, stable = folder_identity(root), False
-    return Place(spec, source, _with_env(owner, settings.env), folder, owner_is_stable=stable)
+    return _with_env(owner, settings.env), stable
 
 
 def _with_env(owner: str, env: str | None) -> str:

@@ -106,6 +106,20 @@ async def test_invoke_returns_the_functions_own_answer() -> None:
     assert len(line.server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [{"name": "A", "type": "secret_text"}, {"name": "B"}]},
+        {"data": {"secrets": [{"name": "A"}, {"name": "B"}, {"name": "A"}, {"type": "odd"}]}},
+        {"data": {"data": ["A", "B", ""]}},
+    ],
+)
+async def test_names_of_secrets_are_read_in_every_shape(body: Json) -> None:
+    """As a list, as an object that holds one, wrapped twice; each name once."""
+    async with talking(answer(200, body)) as line:
+        assert await line.api.list_secrets("id-1") == ("A", "B")
+
+
 async def test_workflows_are_searched_for_functions(emulator: Emulator) -> None:
     """By id, slug or name, at any depth of the definition."""
     configs: dict[str, Json] = {"One": {"function_id": "id-1"}, "Two": {"deep": [{"function_slug": "greet"}]}, "None": {}}

@@ -21,6 +21,7 @@ from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import SourceFile
+from kapso_sync.reconcile.desire import Desire
 from kapso_sync.tools import ToolPlaces, own_copies
 
 SCRIPT, MODULE = Target(modules=False), Target(modules=True)
@@ -56,6 +57,10 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.builder = Builder(self.target, Bundler(Esbuild(self.places), self.deadline), self.store)
+
+    def desire(self) -> Desire:
+        """What a session has around the builder."""
+        return Desire(self.builder)
 
     def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> Construction:
         """One pass over these files."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from kapso_sync.model.functions import RemoteFunction
-from kapso_sync.store.backups import COPIES, back_up
+from kapso_sync.store.backups import COPIES, back_up, read_backups
 from tests.builders import CODE_A, DAWN, remote
 
 
@@ -54,6 +54,28 @@ def test_the_last_copy_of_what_was_not_ours_is_never_dropped(tmp_path: Path) -> 
         save(tmp_path, remote("a", f"// {number}"), "changed in git", 10 + number)
     assert {"deleted", "adopted", "conflict", "drift"} <= set(reasons(tmp_path))
     assert len(reasons(tmp_path)) == COPIES + 4
+
+
+def test_copies_grow_old(tmp_path: Path) -> None:
+    """Half a year later, what is in git as well goes with the next copy; what was not ours stays, and the newest drift."""
+    for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
+        save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
+    save(tmp_path, remote("a", "// old"), "changed in git", 5)
+    save(tmp_path, remote("a", "// new"), "changed in git", 60 * 24 * 181)
+    assert reasons(tmp_path) == ["adopted", "changed in git", "conflict", "deleted", "drift"]
+
+
+def test_copies_are_listed_newest_first(tmp_path: Path) -> None:
+    """With all that a person needs to choose; a file that is no copy is passed over."""
+    first = save(tmp_path, remote("a", "// one", text="Said.", runtime_config={"a": 1}), "drift", 0, keep=True)
+    second = save(tmp_path, remote("a", "// two"), "deleted", 1, keep=True)
+    save(tmp_path, remote("b"), "deleted", 2, keep=True)
+    (first.parent / "note.json").write_text("[1]")
+    copies = read_backups(tmp_path, "a")
+    assert [copy.id for copy in copies] == [second.stem, first.stem]
+    assert (copies[1].code, copies[1].fields["runtime_config"], copies[1].reason) == ("// one", {"a": 1}, "drift")
+    assert copies[1].saved_at == DAWN
+    assert read_backups(tmp_path, "nobody") == ()
 
 
 def test_a_slug_from_the_server_cannot_leave_the_folder(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""``history`` and ``restore``: what was done to a function, and the way back to what it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kapso_sync.cli.pull import Manner, finish
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.functions import Json
+from kapso_sync.model.source import Revision
+from kapso_sync.settings import load_settings
+from kapso_sync.store.backups import Backup, read_backup, read_backups
+from kapso_sync.store.database import BACKUPS_NAME
+from kapso_sync.store.history import read_history
+from kapso_sync.wiring import Logging, find_state_folder
+from kapso_sync.wiring.pull import plan_a_restore
+
+
+def history(slug: str, overrides: Mapping[str, object], env_file: Path | None, *, json_output: bool) -> int:
+    """Print what was done to a function, and its backups; asks Kapso nothing."""
+    folder = find_state_folder(load_settings(overrides, env_file=env_file))
+    entries, backups = read_history(folder, slug), read_backups(folder / BACKUPS_NAME, slug)
+    if not entries and not backups:
+        raise UsageError(f"nothing is known of `{slug}` in {folder}", hint="is the source the one that was synced?")
+    if json_output:
+        document: dict[str, Json] = {
+            "slug": slug,
+            "events": [dict(entry) for entry in entries],
+            "backups": [_backup_document(backup) for backup in backups],
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        _print(entries, backups)
+    return int(ExitCode.OK)
+
+
+def restore(slug: str, which: str | None, overrides: Mapping[str, object], env_file: Path | None, manner: Manner) -> int:
+    """Write a backup back into the folder, and show the difference; nothing is written to Kapso."""
+    settings = load_settings(overrides, env_file=env_file)
+    backup = _chosen(slug, which, find_state_folder(settings) / BACKUPS_NAME)
+
+    async def work() -> int:
+        logging = Logging(settings, sys.stderr, level="error")
+        shelf, plan = await plan_a_restore(settings, backup, logging, force=manner.force)
+        return finish(shelf, plan, manner)
+
+    return run_to_end(work)
+
+
+def _chosen(slug: str, which: str | None, folder: Path) -> Backup:
+    """Return the backup of this id, or in this file (which may be of a slug that it had before), else the newest."""
+    file = read_backup(Path(which)) if which is not None and Path(which).is_file() else None
+    if file is not None:
+        return dataclasses.replace(file, slug=slug)
+    backups = read_backups(folder, slug)
+    found = [backup for backup in backups if which is None or backup.id.startswith(which)]
+    if not found or (which is not None and len(found) > 1):
+        known = ", ".join(backup.id for backup in backups[:10])
+        what = f"no backup {which}" if which is not None else "no backup"
+        hint = f"`kapso-sync history {slug}` lists them: {known}" if known else f"they are kept in {folder}"
+        raise UsageError(f"there is {what} of `{slug}`" if not found else f"{which} fits several backups", hint=hint)
+    return found[0]
+
+
+def _backup_document(backup: Backup) -> dict[str, Json]:
+    at = backup.saved_at.isoformat(timespec="seconds")
+    return {"id": backup.id, "saved_at": at, "reason": backup.reason, "kept": backup.keep, "file": str(backup.path)}
+
+
+def _print(entries: Sequence[Mapping[str, Any]], backups: Sequence[Backup]) -> None:
+    for revision, group in itertools.groupby(entries, key=lambda entry: entry.get("revision")):
+        applied = list(group)
+        print(_revision_line(revision, applied[0]))
+        for entry in applied:
+            print(f"  {str(entry['at'])[:19].replace('T', ' ')}  {_told(entry)}")
+    if backups:
+        print("Backups")
+    for backup in backups:
+        print(f"  {backup.saved_at:%Y-%m-%d %H:%M:%S}  {backup.id}  {backup.reason}")
+
+
+def _revision_line(revision: str | None, entry: Mapping[str, Any]) -> str:
+    if revision is None:
+        return "unknown revision"
+    subject = f" “{entry['subject']}”" if entry.get("subject") else ""
+    author = f" by {entry['author']}" if entry.get("author") else ""
+    return f"{Revision(revision).short}{subject}{author}"
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    """Return one entry in words."""
+    fields = ", ".join(entry.get("fields") or ())
+    seconds = f"{entry.get('duration_ms', 0) / 1000:.1f} s"
+    words = {
+        "function.adopted": "adopted",
+        "function.created": "created",
+        "function.updated": f"updated: {fields} ({entry.get('origin')})",
+        "function.renamed": f"renamed from {entry.get('previous')}",
+        "function.deleted": "deleted",
+        "function.backed_up": f"saved to backups/{entry.get('backup')} ({entry.get('reason')})",
+        "deploy.succeeded": f"deployed in {seconds}",
+        "deploy.failed": f"deployment failed: {entry.get('error')}",
+        "deploy.timed_out": f"deployment did not end within {entry.get('timeout_s')} s",
+        "check.failed": f"check failed: {entry.get('error')}",
+        "rollback.started": f"taking it back: {entry.get('reason')}",
+        "rollback.succeeded": "what ran before runs again",
+        "rollback.failed": f"could not be taken back: {entry.get('error')}",
+        "secret.set": f"secret {entry.get('secret') or entry.get('name')} set",
+        "secret.removed": f"secret {entry.get('secret') or entry.get('name')} removed",
+    }
+    return words.get(str(entry["event"]), str(entry["event"]))

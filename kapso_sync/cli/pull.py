@@ -1,0 +1,124 @@
+"""``pull``: what is on Kapso, written into the functions folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from kapso_sync.cli.render import print_diff
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.errors import ExitCode
+from kapso_sync.model.functions import Json
+from kapso_sync.model.pull import Pulled, PullPlan, Taken
+from kapso_sync.reconcile.diff import file_diff
+from kapso_sync.reconcile.pull import Wish
+from kapso_sync.settings import load_settings
+from kapso_sync.sources.writing import write_file
+from kapso_sync.wiring import Logging
+from kapso_sync.wiring.pull import Shelf, plan_a_pull
+
+_LOOKS = {
+    Taken.NEW: ("+", "green"),
+    Taken.CHANGED: ("~", "yellow"),
+    Taken.SAME: (" ", "dim"),
+    Taken.LEFT: ("-", "dim"),
+    Taken.SKIPPED: ("!", "magenta"),
+}
+
+_WORDS = {
+    Taken.NEW: "new",
+    Taken.CHANGED: "changed",
+    Taken.SAME: "as they were",
+    Taken.LEFT: "left out",
+    Taken.SKIPPED: "skipped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How files are written and shown: ``dry`` writes none, ``diff`` shows what differs, ``force`` overwrites local changes."""
+
+    dry: bool = False
+    diff: bool = False
+    force: bool = False
+    json_output: bool = False
+
+
+def pull(overrides: Mapping[str, object], env_file: Path | None, wish: Wish, manner: Manner) -> int:
+    """Write remote functions into the folder, and say what was written and what was not; 1 when something was not."""
+    settings = load_settings(overrides, env_file=env_file)
+
+    async def work() -> int:
+        shelf, plan = await plan_a_pull(settings, wish, Logging(settings, sys.stderr, level="error"))
+        return finish(shelf, plan, manner)
+
+    return run_to_end(work)
+
+
+def finish(shelf: Shelf, plan: PullPlan, manner: Manner) -> int:
+    """Write the files and say so; return the exit code."""
+    if not manner.dry:
+        for change in plan.changes:
+            write_file(shelf.home, change)
+    if manner.json_output:
+        print(json.dumps(_document(plan), indent=2))
+    else:
+        _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, manner)
+    return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
+
+
+def _print(console: Console, plan: PullPlan, manner: Manner) -> None:
+    for pulled in plan.functions:
+        if pulled.taken is not Taken.SAME or pulled.remarks:
+            _print_function(console, pulled)
+    if manner.diff:
+        for change in plan.changes:
+            print_diff(console, file_diff(change.path, _text(change.old), change.new.decode("utf-8", "replace")))
+    console.print(Text(_summary(plan, dry=manner.dry), style="bold"))
+    for notice in plan.notices:
+        console.print(Text.assemble(("warning: ", "yellow"), notice.message))
+
+
+def _print_function(console: Console, pulled: Pulled) -> None:
+    symbol, style = _LOOKS[pulled.taken]
+    line = Text.assemble((f"{symbol} {pulled.slug}", style))
+    if pulled.files:
+        line.append(f"  {', '.join(pulled.files)}")
+    console.print(line)
+    for remark in pulled.remarks:
+        console.print(Text(f"    {remark}"))
+
+
+def _summary(plan: PullPlan, *, dry: bool) -> str:
+    counts = {taken: sum(1 for pulled in plan.functions if pulled.taken is taken) for taken in Taken}
+    verb = "to write" if dry else "written"
+    told = ", ".join(f"{count} {_WORDS[taken]}" for taken, count in counts.items() if count) or "nothing on Kapso"
+    return f"{told}. {len(plan.changes)} file{'s' if len(plan.changes) != 1 else ''} {verb}."
+
+
+def _document(plan: PullPlan) -> dict[str, Json]:
+    return {
+        "files": [change.path for change in plan.changes],
+        "functions": [
+            {
+                "slug": pulled.slug,
+                "id": pulled.function_id,
+                "result": str(pulled.taken),
+                "files": list(pulled.files),
+                "remarks": list(pulled.remarks),
+                "incomplete": pulled.incomplete,
+            }
+            for pulled in plan.functions
+        ],
+        "warnings": [{"code": notice.code, "message": notice.message} for notice in plan.notices],
+    }
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode("utf-8", "replace")

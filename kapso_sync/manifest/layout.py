@@ -1,0 +1,100 @@
+"""How a functions folder says what it says: which file holds which key of which function. For those who write into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kapso_sync.manifest.checking import check
+from kapso_sync.manifest.document import read_document
+from kapso_sync.manifest.folders import CliFolder, read_folders
+from kapso_sync.manifest.schema import ManifestModel
+from kapso_sync.manifest.text import Edit, edited
+from kapso_sync.model.functions import Json, same_json
+from kapso_sync.model.source import MANIFEST_NAMES, SourceFile
+
+EMPTY_MANIFEST = "version: 1\nfunctions:\n"
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A sound folder's manifest, as plain values, and its CLI folders by slug. ``manifest`` is its file, if there is one."""
+
+    manifest: str | None = None
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    folders: Mapping[str, CliFolder] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether the folder declares nothing at all."""
+        return self.manifest is None and not self.folders
+
+    def said(self, slug: str, key: str) -> Json:
+        """Return what the folder says of a function's key, from the closest place that says anything; None where none does."""
+        folder = self.folders.get(slug)
+        places: tuple[Mapping[str, object], ...] = (
+            self.entries.get(slug, {}),
+            folder.values if folder else {},
+            self.defaults,
+        )
+        return next((place[key] for place in places if place.get(key) is not None), None)  # type: ignore[return-value]
+
+
+def read_layout(files: Mapping[str, SourceFile]) -> Layout:
+    """Return how a folder is laid out; one that `read_manifest` takes."""
+    folders = {folder.slug: folder for folder in read_folders(files)}
+    name = next((name for name in MANIFEST_NAMES if name in files), None)
+    value = read_document(name, files[name].content or b"").value if name is not None else None
+    known = value if isinstance(value, dict) else {}
+    defaults, entries = known.get("defaults"), known.get("functions")
+    return Layout(
+        manifest=name,
+        defaults=defaults if isinstance(defaults, dict) else {},
+        entries={slug: entry if isinstance(entry, dict) else {} for slug, entry in entries.items()}
+        if isinstance(entries, dict)
+        else {},
+        folders=folders,
+    )
+
+
+def edited_file(name: str, old: bytes | None, edits: Iterable[Edit]) -> bytes:
+    """Return a manifest, or a ``function.yaml``, with the edits made; ``old`` None begins a new manifest."""
+    if old is None:
+        return edited(EMPTY_MANIFEST, edits).encode()
+    text = old.decode("utf-8-sig")
+    if name.endswith(".json"):
+        return _edited_json(text, edits).encode()
+    mark = _BOM if old.startswith(_BOM.encode()) else ""
+    return (mark + edited(text, edits, nested="/" in name)).encode()
+
+
+def _edited_json(text: str, edits: Iterable[Edit]) -> str:
+    value = json.loads(text)
+    for edit in edits:
+        place = value
+        for key in edit.path[:-1]:
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
+        place[edit.path[-1]] = edit.value
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def misfit(slug: str, key: str, value: Json) -> str | None:
+    """Return why a manifest cannot hold this value of a function, in one line, or None when it comes back as it is."""
+    try:
+        content = edited(EMPTY_MANIFEST, [Edit(("functions", slug, key), value)]).encode()
+    except (UnicodeEncodeError, RecursionError, ValueError):
+        return "it cannot be written as YAML"
+    document = read_document(MANIFEST_NAMES[0], content)
+    if document.value is not None and not document.problems:
+        check(document, ManifestModel)
+    if document.problems:
+        return document.problems[0].message
+    functions = document.value.get("functions") if isinstance(document.value, dict) else None
+    entry = functions.get(slug) if isinstance(functions, dict) else None
+    same = isinstance(entry, dict) and same_json(entry.get(key), value)
+    return None if same else "it does not come back as it is"

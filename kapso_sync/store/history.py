@@ -1,0 +1,140 @@
+"""What was done to each function, when, and by which revision: kept for people, bounded, in a database of its own.
+
+Nothing depends on it: where it cannot be written, a pass goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from kapso_sync.model.events import Event, FunctionEvent
+from kapso_sync.model.functions import Json
+from kapso_sync.model.source import Revision
+
+HISTORY_NAME = "history.db"
+KEPT = 200
+"""So many entries are kept of each function."""
+
+KEPT_IN_ALL = 20_000
+PATIENCE = 1.0
+
+TOLD = frozenset(
+    {
+        "function.adopted",
+        "function.created",
+        "function.updated",
+        "function.renamed",
+        "function.deleted",
+        "function.backed_up",
+        "deploy.succeeded",
+        "deploy.failed",
+        "deploy.timed_out",
+        "check.failed",
+        "rollback.started",
+        "rollback.succeeded",
+        "rollback.failed",
+        "secret.set",
+        "secret.removed",
+    }
+)
+"""The events that are kept: what was done, and what came of it; never what is only seen again at each pass."""
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS history (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, slug TEXT NOT NULL, function_id TEXT, entry TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS history_slug ON history (slug, id);
+CREATE INDEX IF NOT EXISTS history_function ON history (function_id, id);
+"""
+
+_DROP_OLD = """
+DELETE FROM history WHERE slug = :slug
+AND id <= (SELECT id FROM history WHERE slug = :slug ORDER BY id DESC LIMIT 1 OFFSET :kept)
+"""
+
+
+class History:
+    """Writes the history of one state folder. ``redact`` takes secrets out of what is kept."""
+
+    def __init__(self, folder: Path, now: Callable[[], datetime], redact: Callable[[str], str] = str) -> None:
+        self._now = now
+        self._redact = redact
+        self._revision: Revision | None = None
+        self._db: sqlite3.Connection | None = None
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._db = _open(folder / HISTORY_NAME)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def at(self, revision: Revision) -> None:
+        """Say which revision the following events come of."""
+        self._revision = revision
+
+    def listen(self, event: Event) -> None:
+        """Take an event, if it is one of those that are kept; never raises."""
+        if self._db is None or not isinstance(event, FunctionEvent) or event.name not in TOLD:
+            return
+        with contextlib.suppress(sqlite3.Error), self._db as db:
+            row = (self._now().isoformat(timespec="milliseconds"), event.slug, event.function_id, self._entry(event))
+            number = db.execute("INSERT INTO history (at, slug, function_id, entry) VALUES (?, ?, ?, ?)", row).lastrowid or 0
+            db.execute(_DROP_OLD, {"slug": event.slug, "kept": KEPT})
+            db.execute("DELETE FROM history WHERE id <= ?", (number - KEPT_IN_ALL,))
+
+    def _entry(self, event: FunctionEvent) -> str:
+        detail = {name: value for name, value in dataclasses.asdict(event).items() if name not in ("slug", "function_id")}
+        revision = self._revision
+        known = {"revision": revision.id, "subject": revision.subject, "author": revision.author} if revision else {}
+        text = json.dumps({"event": event.name, **known, **detail}, ensure_ascii=False, default=str)
+        return self._redact(text)
+
+
+def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
+    """Return what was done to a function, under whatever slugs it had, the oldest first; reads without lock."""
+    path = folder / HISTORY_NAME
+    if not path.exists():
+        return ()
+    query = """
+        SELECT at, slug, function_id, entry FROM history
+        WHERE slug = :slug OR function_id IN (SELECT function_id FROM history WHERE slug = :slug) ORDER BY id
+    """
+    mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=PATIENCE)) as db:
+            return tuple(_entries(db.execute(query, {"slug": slug})))
+    except sqlite3.Error:
+        return ()
+
+
+def _entries(rows: Iterable[tuple[str, str, str | None, str]]) -> Iterator[Mapping[str, Json]]:
+    for at, slug, function_id, text in rows:
+        with contextlib.suppress(ValueError, TypeError):
+            yield {"at": at, "slug": slug, "function_id": function_id, **json.loads(text)}
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=PATIENCE)
+    try:
+        path.chmod(0o600)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_CREATE)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        # It is torn, and nothing depends on it.
+        path.unlink()
+        return _open(path)
+    return db

@@ -1,0 +1,162 @@
+"""``history`` and ``restore`` as a user meets them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from inline_snapshot import snapshot
+
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> Path:
+    """A git repository with two functions, committed."""
+    flows = tmp_path / "flows"
+    write_functions(flows / "functions", {"greet": answering("one"), "part": answering("bye")})
+    git(flows, "init", "--quiet", "--initial-branch=main")
+    commit(flows, "Two functions to start from")
+    return flows
+
+
+def commit(flows: Path, subject: str) -> None:
+    git(flows, "add", "--all")
+    git(flows, "commit", "--quiet", "--message", subject)
+
+
+def blurred(text: str) -> str:
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"\b[0-9a-f]{12}\b", "COMMIT", text)
+    return re.sub(r"\b[0-9a-f]{16}\b", "BACKUP", re.sub(r"in \d+\.\d s", "in N s", text))
+
+
+def test_history_tells_what_was_done_and_by_whom(kapso: Served, environment: Environment, flows: Path) -> None:
+    """Commits, writes, deployments with their time, drift and backups, in order."""
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    write_functions(flows / "functions", {"greet": answering("two"), "part": answering("bye")})
+    commit(flows, "Say two")
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    kapso.edit("greet", code=answering("by hand"), deploy=True)
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    ran = kapso_sync("history", "greet", flows.as_uri(), environment=environment)
+    assert ran.code == 0
+    assert blurred(ran.out) == snapshot("""\
+COMMIT “Two functions to start from” by Ada
+  TIME  created
+  TIME  deployed in N s
+COMMIT “Say two” by Ada
+  TIME  saved to backups/greet/BACKUP.json (changed in git)
+  TIME  updated: code (git)
+  TIME  deployed in N s
+  TIME  saved to backups/greet/BACKUP.json (drift)
+  TIME  updated: code (drift)
+  TIME  deployed in N s
+Backups
+  TIME  BACKUP  drift
+  TIME  BACKUP  changed in git
+""")
+    document = kapso_sync("history", "greet", flows.as_uri(), "--json", environment=environment).document
+    assert [event["event"] for event in document["events"]][:2] == ["function.created", "deploy.succeeded"]
+    assert document["events"][0]["revision"] == git(flows, "rev-parse", "HEAD~1").strip()
+    assert [backup["reason"] for backup in document["backups"]] == ["drift", "changed in git"]
+    assert all(Path(backup["file"]).is_file() for backup in document["backups"])
+
+
+def test_a_failed_deployment_and_what_came_of_it_are_told(kapso: Served, environment: Environment, folder: Path) -> None:
+    """A person sees that what ran before runs again."""
+    kapso_sync("sync", str(folder), environment=environment)
+    write_functions(folder, {"greet": answering("bad"), "part": answering("bye")})
+    kapso.faults({"what": "deploy_fails", "slug": "greet", "times": 2})
+    assert kapso_sync("sync", str(folder), environment=environment).code == 1
+    told = [
+        line.split("  ", 2)[2]
+        for line in kapso_sync("history", "greet", str(folder), environment=environment).out.splitlines()
+        if line[:1] == " "
+    ]
+    assert "what ran before runs again" in told
+    assert any(line.startswith("deployment failed: the deployment ended in `error`, 2 times") for line in told)
+
+
+def test_an_unknown_slug_has_no_history(environment: Environment, folder: Path) -> None:
+    """A usage error that names the place where nothing was found."""
+    ran = kapso_sync("history", "nobody", str(folder), environment=environment)
+    assert ran.code == 64
+    assert "nothing is known of `nobody`" in ran.err
+
+
+def test_restore_brings_back_what_was_overwritten(kapso: Served, environment: Environment, folder: Path) -> None:
+    """Somebody's edit on Kapso was better: its backup goes into the folder, not to Kapso, and the difference is shown."""
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:   # first\n    description: Old\n  part:\n")
+    kapso_sync("sync", str(folder), environment=environment)
+    kapso.edit("greet", code=answering("by hand"), runtime_config={"timeout": 5}, name="Unmanaged")
+    kapso_sync("sync", str(folder), environment=environment)
+    kapso.forget_requests()
+    shown = kapso_sync("restore", "greet", str(folder), "--diff", environment=environment)
+    assert (folder / "greet.js").read_text() == answering("hello")
+    ran = kapso_sync("restore", "greet", str(folder), environment=environment)
+    assert (shown.code, ran.code) == (0, 0), ran.out + ran.err
+    assert ran.out == snapshot("""\
+~ greet  greet.js
+    --- a/greet.js
+    +++ b/greet.js
+    @@ -1,3 +1,3 @@
+     async function handler(request, env) {
+    -  return new Response('hello');
+    +  return new Response('by hand');
+     }
+1 changed. 1 file written.
+""")
+    assert (folder / "greet.js").read_text() == answering("by hand")
+    assert "# first" in (folder / "manifest.yaml").read_text()
+    assert kapso.calls() == []
+
+
+def test_restore_brings_back_what_was_deleted(kapso: Served, environment: Environment, folder: Path) -> None:
+    """Code, fields and entry come back into the folder, and the next sync makes the function again."""
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    manifest = "version: 1\nfunctions:\n  greet:\n    file: greet.js\n"
+    part = "  part:\n    file: part.js\n    description: Says bye.\n    public_endpoint: true\n"
+    (folder / "manifest.yaml").write_text(manifest + part)
+    kapso_sync("sync", str(folder), environment=environment)
+    (folder / "manifest.yaml").write_text(manifest)
+    (folder / "part.js").unlink()
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert list(kapso.world.live_code()) == ["greet"]
+    ran = kapso_sync("restore", "part", str(folder), environment=environment)
+    assert ran.code == 0, ran.out + ran.err
+    assert (folder / "manifest.yaml").read_text() == manifest + part
+    assert (folder / "part.js").read_text() == answering("bye")
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert kapso.world.live_code()["part"] == answering("bye")
+
+
+def test_restore_never_overwrites_a_local_change_unasked(kapso: Served, environment: Environment, folder: Path) -> None:
+    """What was edited here since the last sync stays, with exit 1; --force overwrites it."""
+    kapso_sync("sync", str(folder), environment=environment)
+    kapso.edit("greet", code=answering("by hand"))
+    kapso_sync("sync", str(folder), environment=environment)
+    (folder / "greet.js").write_text(answering("mine"))
+    ran = kapso_sync("restore", "greet", str(folder), environment=environment)
+    assert (ran.code, (folder / "greet.js").read_text()) == (1, answering("mine"))
+    assert kapso_sync("restore", "greet", str(folder), "--force", environment=environment).code == 0
+    assert (folder / "greet.js").read_text() == answering("by hand")
+
+
+def test_restore_takes_an_id_or_a_file(kapso: Served, environment: Environment, flows: Path, tmp_path: Path) -> None:
+    """Of the daemon's repository, into a clone of it; an unknown id names those that there are."""
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    for text in ("first", "second"):
+        kapso.edit("greet", code=answering(text))
+        kapso_sync("sync", flows.as_uri(), environment=environment)
+    backups = kapso_sync("history", "greet", flows.as_uri(), "--json", environment=environment).document["backups"]
+    ran = kapso_sync("restore", "greet", str(flows), "--from", backups[1]["file"], "--force", environment=environment)
+    assert ran.code == 0, ran.err
+    assert (flows / "functions" / "greet.js").read_text() == answering("first")
+    for unknown in ("ffff", backups[0]["id"]):
+        ran = kapso_sync("restore", "greet", str(flows), "--from", unknown, environment=environment)
+        assert (ran.code, "there is no backup" in ran.err) == (64, True), "a clone's own state knows no backup"

@@ -1,0 +1,246 @@
+"""``pull`` as a user meets it: words, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from inline_snapshot import snapshot
+
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served
+
+Environment = dict[str, str]
+
+
+def seed(kapso: Served, slug: str, *, code: str | None = None, secrets: Mapping[str, str] = {}, **fields: object) -> str:
+    function = {"slug": slug, "name": slug, "code": code or answering(slug), **fields}
+    body = {"function": function, "deployed": True, "secrets": dict(secrets)}
+    made: dict[str, dict[str, str]] = kapso.control("POST", "/functions", body)
+    return str(made.get("data", made)["id"])
+
+
+@pytest.fixture
+def project(kapso: Served) -> Served:
+    """What a team has after a year."""
+    seed(kapso, "greet", name="Greet", description="Says hello.", secrets={"TOKEN": "hush"})
+    seed(kapso, "legacy", code="module.exports = 1\n")
+    seed(kapso, "theirs", description="x [kapso-sync:github.com/other/flows#123456]")
+    seed(kapso, "twin", name="Greet")
+    return kapso
+
+
+def test_the_first_day(project: Served, environment: Environment, tmp_path: Path) -> None:
+    """From nothing to in sync: pull, plan, sync, plan; a folder that is not there yet is made."""
+    folder = tmp_path / "flows" / "functions"
+    ran = kapso_sync("pull", str(folder), environment=environment)
+    assert ran.out == snapshot("""\
++ greet  greet.js, manifest.yaml
++ legacy  legacy.js, manifest.yaml
+    a sync would build this code and not leave it as it is on Kapso: Kapso does not run code of this style
+- theirs
+    left out: it is owned by github.com/other/flows
++ twin  twin.js, manifest.yaml
+    its name is left out: a manifest gives each name once, and `greet` has it
+3 new, 1 left out. 4 files written.
+""")
+    assert ran.code == 1, "a name could not be written"
+    assert (folder / "manifest.yaml").read_text() == snapshot("""\
+version: 1
+functions:
+  greet:
+    file: greet.js
+    name: Greet
+    description: Says hello.
+    secrets:
+      TOKEN: {env: TOKEN}  # the value is not known here: provide it
+  legacy:
+    file: legacy.js
+  twin:
+    file: twin.js
+""")
+    assert (folder / "greet.js").read_text() == answering("greet")
+    assert not [call for call in project.calls() if not call.startswith("GET")]
+
+
+def test_pull_then_plan_adopts_and_sync_ends_it(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """Nothing but adoptions, then nothing at all."""
+    seed(kapso, "greet", description="Says hello.")
+    seed(kapso, "part", public_endpoint=True)
+    assert kapso_sync("pull", str(tmp_path / "f"), environment=environment).code == 0
+    plan = kapso_sync("plan", str(tmp_path / "f"), "--json", environment=environment).document
+    assert {(step["action"], step["deploy"]) for step in plan["functions"]} == {("adopt", False)}
+    assert kapso_sync("sync", str(tmp_path / "f"), environment=environment).code == 0
+    assert kapso_sync("plan", str(tmp_path / "f"), "--json", environment=environment).document["in_sync"]
+    assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 as they were. 0 files written.\n"
+
+
+def test_diff_shows_and_writes_nothing(kapso: Served, folder: Path, environment: Environment) -> None:
+    """What would be written, as a unified diff; not a byte changes, here or there."""
+    seed(kapso, "new")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    ran = kapso_sync("pull", str(folder), "--diff", environment=environment)
+    assert ran.code == 0
+    assert ran.out == snapshot("""\
++ new  new.js, manifest.yaml
+    --- /dev/null
+    +++ b/new.js
+    @@ -0,0 +1,3 @@
+    +async function handler(request, env) {
+    +  return new Response('new');
+    +}
+    --- a/manifest.yaml
+    +++ b/manifest.yaml
+    @@ -4,3 +4,5 @@
+         file: greet.js
+       part:
+         file: part.js
+    +  new:
+    +    file: new.js
+1 new. 2 files to write.
+""")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not Path(environment["KAPSO_SYNC_STATE_DIR"]).exists()
+
+
+def test_a_local_change_is_skipped_with_one(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Said, exit 1, and --force takes Kapso's version."""
+    kapso_sync("sync", str(folder), environment=environment)
+    kapso.edit("greet", code=answering("by hand"), deploy=True)
+    (folder / "greet.js").write_text(answering("mine"))
+    ran = kapso_sync("pull", str(folder), "--all", environment=environment)
+    assert (ran.code, ran.out) == snapshot(
+        (
+            1,
+            """\
+! greet
+    skipped: it was changed here, or never synced from here; --force overwrites it
+1 as they were, 1 skipped. 0 files written.
+""",
+        )
+    )
+    assert (folder / "greet.js").read_text() == answering("mine")
+    assert kapso_sync("pull", str(folder), "--all", "--force", environment=environment).code == 0
+    assert (folder / "greet.js").read_text() == answering("by hand")
+
+
+def test_only_narrows_a_pull(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """The named function alone; an unknown slug is a usage error that names what is there."""
+    seed(kapso, "a")
+    seed(kapso, "b")
+    assert kapso_sync("pull", str(tmp_path / "f"), "--only", "b", environment=environment).code == 0
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["b.js", "manifest.yaml"]
+    unknown = kapso_sync("pull", str(tmp_path / "f"), "--only", "c", environment=environment)
+    assert (unknown.code, unknown.err) == (64, "error: not on Kapso: c\nhint: functions there: a, b\n")
+    known = kapso_sync("pull", str(tmp_path / "f"), "--only", "b", environment=environment)
+    assert "git lists it already; --all rewrites what git lists" in known.out
+
+
+@pytest.mark.parametrize("source", ["https://git.example/acme/flows", "git@git.example:acme/flows.git"])
+def test_a_repository_is_no_place_to_write_to(environment: Environment, source: str) -> None:
+    """A usage error, with what to do instead."""
+    ran = kapso_sync("pull", source, environment=environment)
+    assert ran.code == 64
+    assert "hint: clone it, and name the clone" in ran.err
+
+
+def test_json_tells_the_same(project: Served, environment: Environment, tmp_path: Path) -> None:
+    """One document on stdout, for programs."""
+    document = kapso_sync("pull", str(tmp_path / "f"), "--json", environment=environment).document
+    assert document["files"] == ["greet.js", "legacy.js", "twin.js", "manifest.yaml"]
+    results = {function["slug"]: function["result"] for function in document["functions"]}
+    assert results == {"greet": "new", "legacy": "new", "theirs": "left", "twin": "new"}
+
+
+def test_a_wiped_work_tree_is_filled_where_it_was(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """Folders of the Kapso CLI in `functions`, synced, removed altogether, pulled at the root: git sees no change."""
+    tree = tmp_path / "tree"
+    for slug in ("greet", "part"):
+        home = tree / "functions" / slug
+        home.mkdir(parents=True)
+        lines = ["entrypoint: index.js", "function_type: cloudflare_worker", "invoke_response_mode: passthrough"]
+        lines += [f"name: The {slug}", "public_endpoint: false", "runtime_config: {}", f"slug: {slug}"]
+        (home / "function.yaml").write_text("\n".join(lines) + "\n")
+        (home / "index.js").write_text(answering(slug))
+    git(tree, "init", "--quiet", "--initial-branch=main")
+    git(tree, "remote", "add", "origin", "https://git.example/acme/flows.git")
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "--message", "One")
+    assert kapso_sync("sync", str(tree), environment=environment).code == 0
+    git(tree, "rm", "-r", "--quiet", "functions")
+    ran = kapso_sync("pull", str(tree), "--layout", "kapso", environment=environment)
+    assert ran.code == 0, ran.out + ran.err
+    git(tree, "add", "--all")
+    assert git(tree, "status", "--porcelain") == ""
+
+
+def test_a_functions_folder_that_is_a_link_out_is_refused(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """Nothing is written beyond the source."""
+    seed(kapso, "a")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "functions").symlink_to(tmp_path / "outside")
+    ran = kapso_sync("pull", str(tmp_path / "source"), "--path", "functions", environment=environment)
+    assert ran.code == 78
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_base_without_secrets_is_said_once(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """Everything else is pulled."""
+    seed(kapso, "a")
+    seed(kapso, "b")
+    kapso.faults({"what": "status", "status": 404, "method": "GET", "route": "/functions/{id}/secrets"})
+    ran = kapso_sync("pull", str(tmp_path / "f"), environment=environment)
+    kapso.faults()
+    assert ran.code == 0
+    assert ran.out.count("Kapso does not tell the names of secrets here") == 1
+
+
+def test_a_broken_manifest_is_not_added_to(kapso: Served, folder: Path, environment: Environment) -> None:
+    """65, with the place; nothing is written."""
+    seed(kapso, "new")
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet: {fil: greet.js}\n")
+    ran = kapso_sync("pull", str(folder), environment=environment)
+    assert ran.code == 65
+    assert "manifest.yaml:3:11" in ran.err
+    assert not (folder / "new.js").exists()
+
+
+def test_a_plan_asks_about_functions_that_the_clis_map_knows(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """A slug of git that is gone, whose noted id is there under another slug: a person is asked, nothing is done."""
+    tree = tmp_path / "tree"
+    write_functions(tree / "functions", {"old": answering("old")})
+    git(tree, "init", "--quiet", "--initial-branch=main")
+    noted = seed(kapso, "renamed", code=answering("old"))
+    (tree / ".kapso").mkdir()
+    (tree / ".kapso" / "remote-map.json").write_text(json.dumps({"functions": {"old": {"id": noted, "slug": "old"}}}))
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "--message", "One")
+    expected = (
+        "`old` is not on Kapso, but .kapso/remote-map.json knows it by the id of `renamed`: was it renamed there? "
+        "Give git the slug `renamed`, or rename it back"
+    )
+    for source in (str(tree), str(tree / "functions"), tree.as_uri()):
+        warnings = kapso_sync("plan", source, "--json", environment=environment).document["warnings"]
+        assert [warning["message"] for warning in warnings if warning["code"] == "renamed-on-kapso"] == [expected], source
+    kapso.edit("renamed", description="x [kapso-sync:somebody/else#123456]")
+    assert not kapso_sync("plan", str(tree), "--json", environment=environment).document["warnings"]
+
+
+MODULE = "export default async function handler(request) {\n  return new Response('hi');\n}\n"
+
+
+@pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])
+def test_modules_come_into_git_as_they_are_whatever_the_base_takes(
+    project: Served, environment: Environment, tmp_path: Path, base: str
+) -> None:
+    """Where modules are compiled, the entry says that this one is not: plan and pull stay inverse."""
+    project.control("POST", "/functions", {"function": {"slug": "mod", "name": "Mod", "code": MODULE}, "deployed": True})
+    there = {**environment, "KAPSO_API_BASE_URL": project.emulator.base(base)}
+    folder = tmp_path / "functions"
+    assert kapso_sync("pull", str(folder), "--only", "mod", environment=there).code == 0
+    assert ("contract: module" in (folder / "manifest.yaml").read_text()) is (base == "/platform/v1")
+    (step,) = kapso_sync("plan", str(folder), "--json", environment=there).document["functions"]
+    assert (step["action"], step["fields"]) == ("adopt", ["ownership"])
+    assert (folder / "mod.js").read_text() == MODULE

@@ -1,0 +1,555 @@
+"""Pull and plan are inverse: what is written into the folder is what Kapso has, whatever that is."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.records import Function
+from kapso_sync.manifest.layout import read_layout
+from kapso_sync.manifest.text import edited
+from kapso_sync.model.desired import Desired
+from kapso_sync.model.functions import FIELDS, code_hash
+from kapso_sync.model.ownership import split_description
+from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
+from kapso_sync.model.source import CODE_LIMIT, Revision, Snapshot, SourceFile
+from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.observe import observe, with_code
+from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, proven
+from kapso_sync.store.database import read_memory
+from tests.build.workbench import MODULE, Workbench
+from tests.builders import CODE_A, CODE_B, OWNER
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.world import DEPLOY_SECONDS, WorldApi, new_world
+
+DESIRE = Workbench(MODULE).desire()
+FOREIGN = "somebody/else"
+
+
+@dataclass
+class Folder:
+    """A functions folder in memory beside a world in memory, with a real state folder for passes."""
+
+    bench: Bench
+    files: dict[str, bytes] = field(default_factory=dict)
+    remote_map: bytes | None = None
+
+    def snapshot(self) -> Snapshot:
+        files = {path: SourceFile(path, content) for path, content in self.files.items()}
+        return Snapshot("test", Revision("c0ffee"), "", files, self.remote_map)
+
+    async def desired(self) -> Desired:
+        snapshot = self.snapshot()
+        empty = read_layout(snapshot.files).empty
+        return Desired("test", snapshot.revision, ()) if empty else await DESIRE(snapshot, Memory())
+
+    async def pull(self, *, write: bool = True, **wish: Any) -> PullPlan:
+        """Pull as the command does, into this folder."""
+        api, asked = self.bench.api, Wish(**wish)
+        desired = await self.desired()
+        observed = await observe(api, read_memory(self.bench.folder), desired, OWNER, self.bench.clock.now())
+        sides = Sides(self.snapshot(), desired, observed, OWNER)
+        functions = concerned(sides, asked)
+        observed = await with_code(api, observed, (remote.id for remote in functions))
+        secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}
+        plan = plan_pull(Sides(self.snapshot(), sides.desired, observed, OWNER, secrets), asked)
+        proof = await DESIRE(after(self.snapshot(), plan), Memory()) if plan.changes else desired
+        plan = proven(plan, proof, observed)
+        if write:
+            self.files |= {change.path: change.new for change in plan.changes}
+        return plan
+
+    def add(
+        self, slug: str, code: str = CODE_A, *, deployed: bool = True, secrets: Mapping[str, str] = {}, **fields: Any
+    ) -> str:
+        world = self.bench.api.world
+        function = world.create({"slug": slug, "name": slug, "code": code, **fields})
+        self._seed(function, deployed=deployed, secrets=secrets)
+        return function.id
+
+    async def edit(self, which: str, **fields: Any) -> None:
+        """Change a function as a careful person in the dashboard would, a while later, and let it run: the mark stays."""
+        await self.bench.clock.sleep(60)
+        world = self.bench.api.world
+        if "description" in fields:
+            fields["description"] += str(split_description(world.function(which).description)[1] or "")
+        self._seed(world.update(world.function(which), fields), deployed=True, secrets={})
+
+    def _seed(self, function: Function, *, deployed: bool, secrets: Mapping[str, str]) -> None:
+        world = self.bench.api.world
+        world.seed_secrets(function, secrets)
+        if deployed:
+            world.deploy(function, delay=0.0)
+
+    def text(self, path: str = "manifest.yaml") -> str:
+        return self.files[path].decode()
+
+
+def folder_at(state: Path, behaviour: Behaviour | None = None) -> Folder:
+    clock = VirtualClock()
+    return Folder(Bench(state, clock, WorldApi(new_world(clock, behaviour))))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return folder_at(tmp_path / "state")
+
+
+def the(plan: PullPlan, slug: str) -> Pulled:
+    (found,) = [pulled for pulled in plan.functions if pulled.slug == slug]
+    return found
+
+
+# Whatever there is
+
+HOSTILE = [
+    "yes",
+    "010",
+    "- x",
+    "#",
+    "",
+    "null",
+    "~",
+    "a: b",
+    "a #b",
+    "{x}",
+    "x ",
+    "\u2028",
+    "1e3",
+    "12:30:45",
+    "<<",
+    "!t",
+    "&a",
+    "*a",
+]
+SLUGS = st.from_regex(r"[a-z0-9-]{1,20}", fullmatch=True) | st.sampled_from(
+    ["-", "--", "---", "no", "on", "null", "010", "1e3", "2020-01-01", "manifest", "functions", "index", "x" * 240, "123"]
+)
+TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=40) | st.sampled_from(HOSTILE)
+DESCRIPTION = st.none() | TEXT | st.builds("{}\n{}\n".format, TEXT, TEXT)
+NUMBER = st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+SOUND = st.builds(
+    "async function handler(request, env) {{{0}{0}}}{1}// {2}{3}".format,
+    st.sampled_from(["\n", "\r\n", " ", "\r"]),
+    st.sampled_from(["\n", "\r\n", "\n\n"]),
+    st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\r\n\u2028\u2029"), max_size=30),
+    st.sampled_from(["", "\n", "\r\n", "\n\n\n"]),
+)
+UNSOUND = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=30).filter(
+    str.strip
+)
+
+
+@st.composite
+def functions(draw: st.DrawFn) -> dict[str, Any]:
+    sound = draw(st.integers(0, 9)) > 0
+    supabase = draw(st.booleans())
+    description = draw(DESCRIPTION)
+    owner = draw(st.sampled_from([None, None, None, FOREIGN, "copied"]))
+    slug = draw(SLUGS)
+    if owner is not None:
+        description = f"{description or ''} [kapso-sync:{FOREIGN if owner == FOREIGN else OWNER}#abcdef]"
+    return {
+        "slug": slug,
+        "name": draw(TEXT.filter(str.strip) | st.just(slug)),
+        "description": description,
+        "code": draw(SOUND if sound else UNSOUND),
+        "function_type": "supabase_function" if supabase else "cloudflare_worker",
+        "public_endpoint": not supabase and draw(st.booleans()),
+        "invoke_response_mode": draw(st.sampled_from(["passthrough", "wrapped"])),
+        "runtime_config": draw(st.dictionaries(TEXT, JSON, max_size=3)),
+        "marked": owner is not None,
+        "deployed": draw(st.booleans()),
+        "secrets": draw(st.sampled_from([{}, {"STRIPE_KEY": "x", "KAPSO_API_KEY": "y"}])),
+    }
+
+
+PROJECT = st.lists(functions(), max_size=5, unique_by=lambda function: function["slug"])
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(project=PROJECT, layout=st.sampled_from(FolderLayout), list_code=st.booleans())
+@example(project=[], layout=FolderLayout.MANIFEST, list_code=True)
+def test_after_a_pull_plan_only_adopts_and_after_a_sync_it_is_silent(
+    project: list[dict[str, Any]], layout: FolderLayout, list_code: bool
+) -> None:
+    """For any project: the folder says what Kapso has, byte for byte; adopting writes the mark alone; a second pull nothing."""
+    with tempfile.TemporaryDirectory() as state:
+        asyncio.run(_round_trip(folder_at(Path(state), Behaviour(list_code=list_code)), project, layout))
+
+
+async def _round_trip(folder: Folder, project: list[dict[str, Any]], layout: FolderLayout) -> None:
+    for function in project:
+        attributes = {name: value for name, value in function.items() if name not in ("marked", "deployed", "secrets")}
+        folder.add(attributes.pop("slug"), deployed=function["deployed"], secrets=function["secrets"], **attributes)
+    await folder.bench.clock.sleep(DEPLOY_SECONDS)
+    before = contents(folder)
+    plan = await folder.pull(layout=layout)
+    pulled = {function.slug: function for function in plan.functions}
+    for function in project:
+        result = pulled[function["slug"]]
+        assert result.taken is (Taken.LEFT if function["marked"] else Taken.NEW), result
+        assert all("its name is left out: a manifest gives each name once" in text for text in left_out(result)), result
+        copied = function["marked"] and OWNER in function["description"]
+        assert result.incomplete is (copied or bool(left_out(result))), result
+        if not function["marked"]:
+            assert function["code"].encode() in [folder.files[path] for path in result.files]
+    if not plan.changes:
+        return
+    desired = await folder.desired()
+    refused = {function.slug for function in desired.unusable}
+    assert refused == {slug for slug, result in pulled.items() if any("will not deploy" in text for text in result.remarks)}
+    steps = {step.slug: step for step in (await folder.bench.plan(desired)).steps}
+    for slug, result in pulled.items():
+        if result.taken is Taken.NEW and slug not in refused:
+            assert (steps[slug].action, steps[slug].fields) == ("adopt", ("ownership",)), steps[slug]
+    if not refused:
+        report = await folder.bench.sync(desired)
+        assert all(outcome.error is None for outcome in report.outcomes)
+        assert (await folder.bench.plan(desired)).in_sync
+    assert contents(folder) == before, "what an adoption writes is the mark and nothing else"
+    again = await folder.pull(layout=layout)
+    assert not again.changes
+
+
+def contents(folder: Folder) -> dict[str, Any]:
+    def shown(function: Any) -> dict[str, Any]:
+        own = (
+            split_description(function.description)[0] if OWNER in (function.description or "") else function.description or ""
+        )
+        return {**{name: getattr(function, name) for name in FIELDS}, "code": function.code, "description": own}
+
+    return {function.slug: shown(function) for function in folder.bench.api.world.functions.values()}
+
+
+def left_out(pulled: Pulled) -> list[str]:
+    return [remark for remark in pulled.remarks if "is left out" in remark]
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "x" * 256}, "its name is left out: name: expected at most 255 characters"),
+        ({"runtime_config": {"a": 10**30}}, "its runtime_config is left out: a number of 31 digits is not read"),
+        ({"runtime_config": {"a": float("inf")}}, "its runtime_config is left out"),
+        ({"description": "half \ud800"}, "its description is left out: half of a surrogate pair is no text"),
+        ({"code": "// \ud800"}, "skipped: its code is not Unicode text"),
+        ({"code": CODE_A + "/" * CODE_LIMIT}, "skipped: its code has"),
+    ],
+)
+async def test_what_no_folder_can_hold_is_said(folder: Folder, change: dict[str, Any], said: str) -> None:
+    """The value is named and left as it is on Kapso, everything else is written, and the exit code will tell."""
+    folder.add("a", **change)
+    folder.add("b")
+    plan = await folder.pull()
+    assert plan.incomplete
+    assert any(remark.startswith(said) for remark in the(plan, "a").remarks), the(plan, "a")
+    assert the(plan, "b").taken is Taken.NEW
+    steps = {step.slug: step.action for step in (await folder.bench.plan(await folder.desired())).steps}
+    assert set(steps.values()) == {"adopt"}
+
+
+async def test_a_deep_runtime_config_is_left_out(folder: Folder) -> None:
+    """Deeper than a manifest may be: said, and the rest of the function is written."""
+    deep: dict[str, Any] = {}
+    for _ in range(60):
+        deep = {"a": deep}
+    folder.add("a", runtime_config=deep)
+    plan = await folder.pull()
+    assert left_out(the(plan, "a"))
+    assert "runtime_config" not in folder.text()
+
+
+async def test_two_functions_of_one_name_are_told_apart(folder: Folder) -> None:
+    """A manifest gives each name once: the second function keeps its name on Kapso, and is not managed by it."""
+    folder.add("a", name="Same")
+    folder.add("b", name="Same")
+    plan = await folder.pull()
+    assert left_out(the(plan, "b")) == ["its name is left out: a manifest gives each name once, and `a` has it"]
+    assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
+
+
+async def test_a_manifest_beyond_its_limit_is_not_written(folder: Folder) -> None:
+    """Nobody could read it: nothing is written, and folders are proposed."""
+    from kapso_sync.errors import KapsoSyncError
+
+    for number in range(3):
+        folder.add(f"f{number}", description="x" * 100_000)
+    with pytest.raises(KapsoSyncError, match="256 KiB") as caught:
+        await folder.pull()
+    assert "--layout kapso" in str(caught.value.hint)
+    assert not folder.files
+    await folder.pull(layout=FolderLayout.KAPSO)
+    assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 3
+
+
+# What is there already
+
+MANIFEST = """\
+# Our functions
+version: 1
+
+defaults:            # for all
+    public_endpoint: true
+functions:
+    # greets
+    greet: {file: greet.js}   # short
+    part:
+        file:   part.js
+        description: 'Says bye'   # for now
+        runtime_config:
+            timeout: 30   # seconds
+            # why not more?
+            memory: 128
+# the end
+"""
+
+
+async def test_a_manifest_keeps_every_byte_that_is_not_changed(folder: Folder) -> None:
+    """Comments, order, quotes, spaces and indentation stay; new entries come last, in the order of their slugs."""
+    folder.files = {"manifest.yaml": MANIFEST.encode(), "greet.js": CODE_A.encode(), "part.js": CODE_A.encode()}
+    for slug in ("zed", "alpha"):
+        folder.add(slug, public_endpoint=slug == "zed")
+    await folder.pull()
+    lines = folder.text().splitlines()
+    assert [line for line in lines if line in MANIFEST.splitlines()] == MANIFEST.splitlines()
+    assert [line for line in lines if line not in MANIFEST.splitlines()] == [
+        "    alpha:",
+        "        file: alpha.js",
+        "        public_endpoint: false",
+        "    zed:",
+        "        file: zed.js",
+    ]
+
+
+async def test_all_rewrites_what_git_lists_and_only_what_differs(folder: Folder) -> None:
+    """Keys are changed where they stand, comments in and around them stay, and what git did not say yet is added."""
+    folder.files = {"manifest.yaml": MANIFEST.encode(), "greet.js": CODE_A.encode(), "part.js": CODE_A.encode()}
+    await folder.bench.sync(await folder.desired())
+    await folder.edit(
+        "part", code=CODE_B, description="Says: goodbye", runtime_config={"timeout": 60, "memory": 128, "new": [1]}
+    )
+    await folder.edit("greet", name="Greet")
+    plan = await folder.pull(everything=True)
+    assert not plan.incomplete
+    assert folder.files["part.js"] == CODE_B.encode()
+    expected = MANIFEST.replace("{file: greet.js}", "{file: greet.js, name: Greet}").replace("'Says bye'", '"Says: goodbye"')
+    expected = expected.replace("timeout: 30 ", "timeout: 60 ").replace("memory: 128\n", "memory: 128\n            new: [1]\n")
+    assert folder.text() == expected
+    assert (await folder.bench.plan(await folder.desired())).in_sync
+
+
+async def test_what_was_changed_here_is_never_overwritten_unasked(folder: Folder) -> None:
+    """A local edit since the last sync: skipped, said, and only --force takes Kapso's version."""
+    folder.add("a", CODE_A)
+    await folder.pull()
+    await folder.bench.sync(await folder.desired())
+    await folder.edit("a", code=CODE_B)
+    local = CODE_A + "// mine\n"
+    folder.files["a.js"] = local.encode()
+    plan = await folder.pull(everything=True)
+    assert (the(plan, "a").taken, plan.incomplete) == (Taken.SKIPPED, True)
+    assert folder.files["a.js"] == local.encode()
+    plan = await folder.pull(everything=True, force=True)
+    assert (folder.files["a.js"], plan.incomplete) == (CODE_B.encode(), False)
+
+
+async def test_without_memory_any_difference_is_a_local_change(folder: Folder) -> None:
+    """Nobody knows who changed what: the file stays."""
+    folder.add("a", CODE_B)
+    folder.files = {"manifest.yaml": b"version: 1\nfunctions:\n  a:\n", "a.js": CODE_A.encode()}
+    plan = await folder.pull(everything=True)
+    assert the(plan, "a").taken is Taken.SKIPPED
+    assert folder.files["a.js"] == CODE_A.encode()
+
+
+async def test_a_file_that_no_entry_names_is_not_overwritten(folder: Folder) -> None:
+    """It may be somebody's work: skipped unless it is the same already."""
+    folder.add("a", CODE_A)
+    folder.add("b", CODE_A)
+    folder.files = {"a.js": CODE_B.encode(), "b.js": CODE_A.encode()}
+    plan = await folder.pull()
+    assert [pulled.taken for pulled in plan.functions] == [Taken.SKIPPED, Taken.NEW]
+    assert folder.files["a.js"] == CODE_B.encode()
+    await folder.pull(force=True)
+    assert folder.files["a.js"] == CODE_A.encode()
+
+
+async def test_names_that_some_file_systems_take_for_one_are_avoided(folder: Folder) -> None:
+    """Beside a helper `Greet.js`, and a file that another entry uses, new code gets a name of its own."""
+    folder.files = {
+        "manifest.yaml": b"version: 1\nfunctions:\n  other: {file: part.js}\n",
+        "Greet.js": b"export const x = 1\n",
+        "part.js": CODE_B.encode(),
+    }
+    folder.add("greet")
+    folder.add("part")
+    await folder.pull()
+    assert folder.files["greet-2.js"] == folder.files["part-2.js"] == CODE_A.encode()
+    assert not (await folder.desired()).unusable
+
+
+async def test_a_build_is_not_turned_back(folder: Folder) -> None:
+    """Code that comes of a build is on Kapso in another form: its source is never overwritten with that, not even by force."""
+    source = b"export default async function handler(): Promise<Response> { return new Response('a'); }\n"
+    folder.files = {"manifest.yaml": b"version: 1\nfunctions:\n  a:\n", "a.ts": source}
+    folder.add("a", CODE_A)
+    plan = await folder.pull(everything=True, force=True)
+    assert the(plan, "a").taken is Taken.SKIPPED
+    assert folder.files["a.ts"] == source
+
+
+async def test_a_function_renamed_on_kapso_is_not_listed_twice(folder: Folder) -> None:
+    """It is ours under its old slug: a person decides which slug it is to have."""
+    folder.add("old")
+    await folder.pull()
+    await folder.bench.sync(await folder.desired())
+    await folder.edit("old", slug="new")
+    plan = await folder.pull()
+    assert (the(plan, "new").taken, plan.incomplete, plan.changes) == (Taken.LEFT, True, ())
+
+
+async def test_defaults_are_written_against_where_kapso_differs(folder: Folder) -> None:
+    """What `defaults` would say wrongly is said in the entry, and what it says rightly is not repeated."""
+    defaults = "defaults: {description: All, public_endpoint: true, runtime_config: {a: 1}}\n"
+    folder.files = {"manifest.yaml": f"version: 1\n{defaults}functions: {{}}\n".encode()}
+    folder.add("a", description="All", public_endpoint=True, runtime_config={"a": 1})
+    folder.add("b")
+    await folder.pull()
+    entries = read_layout(folder.snapshot().files).entries
+    assert entries["a"] == {"file": "a.js"}
+    assert entries["b"] == {"file": "b.js", "description": "", "public_endpoint": False, "runtime_config": {}}
+    assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
+
+
+async def test_secrets_are_named_and_never_valued(folder: Folder) -> None:
+    """Each name gets a source of that name and a comment; what configures kapso-sync itself is asked for under another name."""
+    folder.add("a", secrets={"STRIPE_KEY": "sk_live_0", "KAPSO_API_KEY": "k", "_ODD": "o"})
+    plan = await folder.pull()
+    assert "      STRIPE_KEY: {env: STRIPE_KEY}  # the value is not known here: provide it\n" in folder.text()
+    assert "      KAPSO_API_KEY: {env: SECRET_KAPSO_API_KEY}" in folder.text()
+    assert the(plan, "a").remarks == ("its secret `_ODD` is left out: a manifest takes no such name",)
+    assert "sk_live_0" not in "".join(map(str, folder.files.values()))
+
+
+async def test_secrets_of_the_defaults_are_kept_beside_new_ones(folder: Folder) -> None:
+    """An entry's secrets take the place of the default's: all of them are written."""
+    folder.files = {"manifest.yaml": b"version: 1\ndefaults:\n  secrets: {A: {env: OTHER}}\nfunctions: {}\n"}
+    folder.add("a", secrets={"A": "1", "B": "2"})
+    folder.add("b", secrets={"A": "1"})
+    await folder.pull()
+    entries = read_layout(folder.snapshot().files).entries
+    assert entries["a"]["secrets"] == {"A": {"env": "OTHER"}, "B": {"env": "B"}}
+    assert entries["b"] == {"file": "b.js"}
+
+
+# Folders of the Kapso CLI
+
+CLI = {
+    "greet/function.yaml": b"""\
+description: Greets people, one by one (v2).
+entrypoint: index.js
+function_type: cloudflare_worker
+invoke_response_mode: wrapped
+name: Greet
+public_endpoint: true
+runtime_config:
+  hosts:
+    - a.example
+    - "yes"
+  limits:
+    cpu: 50
+    memory: 128
+  timeout: 30
+slug: greet
+""",
+    "greet/index.js": b"// \xc3\xa9\r\n" + CODE_A.encode(),
+    "part/function.yaml": b"""\
+entrypoint: index.js
+function_type: cloudflare_worker
+invoke_response_mode: passthrough
+name: part
+public_endpoint: false
+runtime_config: {}
+slug: part
+""",
+    "part/index.js": CODE_B.encode(),
+}
+
+
+async def test_a_cli_repository_comes_back_as_it_was(folder: Folder) -> None:
+    """Synced to an empty project, wiped, pulled as folders: identical files."""
+    folder.files = dict(CLI)
+    await folder.bench.sync(await folder.desired())
+    folder.files = {}
+    plan = await folder.pull(layout=FolderLayout.KAPSO)
+    assert folder.files == CLI
+    assert not plan.incomplete
+
+
+async def test_the_clis_own_map_tells_names_that_kapso_does_not(folder: Folder) -> None:
+    """Folder and entrypoint of other names come back where remote-map.json knows code of this sha256."""
+    import hashlib
+    import json
+
+    moved = {path.replace("greet/", "Greeting/").replace("index.js", "main.js"): content for path, content in CLI.items()}
+    moved["Greeting/function.yaml"] = moved["Greeting/function.yaml"].replace(b"index.js", b"main.js")
+    moved["part/function.yaml"] = moved["part/function.yaml"].replace(b"index.js", b"main.js")
+    folder.files = dict(moved)
+    await folder.bench.sync(await folder.desired())
+    records = {
+        slug: {"id": "x", "files": {f"functions/{path}": hashlib.sha256(moved[path]).hexdigest()}}
+        for slug, path in (("greet", "Greeting/main.js"), ("part", "part/main.js"))
+    }
+    folder.files, folder.remote_map = {}, json.dumps({"functions": records}).encode()
+    await folder.pull(layout=FolderLayout.KAPSO)
+    assert folder.files == moved
+
+
+async def test_a_cli_folder_is_updated_in_place_whatever_the_layout(folder: Folder) -> None:
+    """Its own keys and comments stay, only what differs changes, and no manifest appears."""
+    own = CLI["part/function.yaml"].replace(
+        b"runtime_config: {}", b"runtime: node   # ignored by Kapso\nruntime_config: {}  # none"
+    )
+    folder.files = {**CLI, "part/function.yaml": own}
+    await folder.bench.sync(await folder.desired())
+    await folder.edit("part", name="Part", runtime_config={"timeout": 5}, code=CODE_A, description="New")
+    await folder.pull(everything=True, layout=FolderLayout.MANIFEST)
+    expected = own.replace(b"name: part", b"name: Part").replace(b"{}  # none", b"{timeout: 5}  # none") + b"description: New\n"
+    assert folder.files == {**CLI, "part/function.yaml": expected, "part/index.js": CODE_A.encode()}
+    assert (await folder.bench.plan(await folder.desired())).in_sync
+
+
+async def test_drafts_and_secrets_of_folders_go_into_a_manifest(folder: Folder) -> None:
+    """A function.yaml cannot say them: a manifest beside the folders adds to them."""
+    folder.add("a", deployed=False)
+    folder.add("b", secrets={"KEY": "x"})
+    await folder.pull(layout=FolderLayout.KAPSO)
+    entries = read_layout(folder.snapshot().files).entries
+    assert entries == {"a": {"deploy": False}, "b": {"secrets": {"KEY": {"env": "KEY"}}}}
+    steps = (await folder.bench.plan(await folder.desired())).steps
+    assert [(step.action, step.deploys) for step in steps] == [("adopt", False), ("adopt", False)]
+
+
+def test_the_test_knows_what_it_hashes() -> None:
+    """The example manifest is one that the editor leaves alone."""
+    assert edited(MANIFEST, []) == MANIFEST
+    assert code_hash(CODE_A) != code_hash(CODE_B)

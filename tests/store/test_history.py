@@ -1,0 +1,90 @@
+"""The history of a function: what was done, bounded, and never in anybody's way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.model import events
+from kapso_sync.model.source import Revision
+from kapso_sync.store import history
+from kapso_sync.store.history import History, read_history
+from tests.builders import DAWN, moment
+
+
+def updated(slug: str = "a", function_id: str = "id-a", number: int = 0) -> events.Event:
+    return events.FunctionUpdated(slug=slug, function_id=function_id, fields=(f"f{number}",), origin="git")
+
+
+def test_what_was_done_is_kept_with_its_revision(tmp_path: Path) -> None:
+    """When, what and by which commit; what is seen again at each pass is not kept."""
+    with History(tmp_path, lambda: DAWN) as book:
+        book.listen(updated())
+        book.at(Revision("c0ffee", subject="Mend it", author="Ada"))
+        book.listen(events.DeploySucceeded(slug="a", function_id="id-a", duration_ms=1200))
+        book.listen(events.FunctionFailed(slug="a", function_id="id-a", error="x", error_type="X"))
+        book.listen(events.ReconcileStarted(trigger="poll"))
+    assert read_history(tmp_path, "a") == (
+        {
+            "at": DAWN.isoformat(timespec="milliseconds"),
+            "slug": "a",
+            "function_id": "id-a",
+            "event": "function.updated",
+            "fields": ["f0"],
+            "origin": "git",
+        },
+        {
+            "at": DAWN.isoformat(timespec="milliseconds"),
+            "slug": "a",
+            "function_id": "id-a",
+            "event": "deploy.succeeded",
+            "revision": "c0ffee",
+            "subject": "Mend it",
+            "author": "Ada",
+            "duration_ms": 1200,
+        },
+    )
+    assert (tmp_path / "history.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_renamed_function_keeps_its_past(tmp_path: Path) -> None:
+    """By its id, what was done under its old slug is found under the new one."""
+    with History(tmp_path, lambda: DAWN) as book:
+        book.listen(updated("old", "id-1"))
+        book.listen(events.FunctionRenamed(slug="new", function_id="id-1", previous="old"))
+        book.listen(updated("other", "id-2"))
+    assert [entry["slug"] for entry in read_history(tmp_path, "new")] == ["old", "new"]
+
+
+def test_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest entries of each function stay, and of all functions together so many."""
+    monkeypatch.setattr(history, "KEPT", 3)
+    monkeypatch.setattr(history, "KEPT_IN_ALL", 10)
+    with History(tmp_path, lambda: moment(1)) as book:
+        for number in range(20):
+            book.listen(updated("a", "id-a", number))
+        assert [entry["fields"] for entry in read_history(tmp_path, "a")] == [["f17"], ["f18"], ["f19"]]
+        for number in range(10):
+            book.listen(updated(f"b{number}", f"id-b{number}"))
+    assert read_history(tmp_path, "a") == ()
+    assert read_history(tmp_path, "b0")
+
+
+def test_secrets_do_not_get_into_it(tmp_path: Path) -> None:
+    """What an error quotes is redacted before it is written."""
+    with History(tmp_path, lambda: DAWN, lambda text: text.replace("hush", "[redacted]")) as book:
+        book.listen(events.DeployFailed(slug="a", function_id="id-a", error="token hush is wrong"))
+    assert read_history(tmp_path, "a")[0]["error"] == "token [redacted] is wrong"
+    assert b"hush" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_history_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
+    """A torn file is begun anew; where nothing can be written, events are let go."""
+    (tmp_path / "history.db").write_bytes(b"torn" * 1000)
+    with History(tmp_path, lambda: DAWN) as book:
+        book.listen(updated())
+    assert len(read_history(tmp_path, "a")) == 1
+    with History(tmp_path / "nowhere", lambda: DAWN) as book:
+        book.listen(updated())
+    assert read_history(tmp_path / "nowhere", "a") == ()
