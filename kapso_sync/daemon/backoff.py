@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import Blocked, Plan, Step
+from kapso_sync.model.plan import Blocked, Plan, Step, held_back
 from kapso_sync.model.report import Outcome, Report, Result
 
 FIRST = 5.0
@@ -57,20 +57,10 @@ class Backoff:
         if failing is None or failing.desired_hash != step.desired_hash or now >= failing.retry_at:
             return step
         times = "once" if failing.failures == 1 else f"{failing.failures} times"
-        return Blocked(
-            slug=step.slug,
-            function_id=step.function_id,
-            origin=step.origin,
-            fields=step.fields,
-            reasons=(
-                f"failed {times} with this code: {failing.error}",
-                f"tried again in {_words(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
-            ),
-            file=step.file,
-            desired_hash=step.desired_hash,
-            remote_hash=step.remote_hash,
-            diff=step.diff,
-            wanted=step.action,
+        return held_back(
+            step,
+            f"failed {times} with this code: {failing.error}",
+            f"tried again in {_words(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
             deferred=True,
         )
 

@@ -229,6 +229,23 @@ class Blocked(Step):
     quarantine: Quarantine | None = None
 
 
+def held_back(step: Step, *reasons: str, deferred: bool = False) -> Blocked:
+    """Return the step held back: nothing is written of its function, and this is why."""
+    return Blocked(
+        slug=step.slug,
+        function_id=step.function_id,
+        origin=step.origin,
+        fields=step.fields,
+        reasons=reasons,
+        file=step.file,
+        desired_hash=step.desired_hash,
+        remote_hash=step.remote_hash,
+        diff=step.diff,
+        wanted=step.action,
+        deferred=deferred,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invalid(Step):
     """Git's version cannot be used; what is on Kapso stays."""

@@ -17,9 +17,9 @@ from kapso_sync.reconcile.compare import compare
 from kapso_sync.reconcile.keeper import SecretKeeper
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.observed import stored_content
-from kapso_sync.reconcile.planner import put_back
 from kapso_sync.reconcile.ports import Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.steps import put_back
 from kapso_sync.reconcile.writer import FunctionWriter, Written
 
 

@@ -19,7 +19,7 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import FunctionType, Status
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step, held_back
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
@@ -281,15 +281,7 @@ def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiEr
         if not users:
             return step
         reasons = (f"still used by workflow {', '.join(users)}", "remove it from the workflow first, or put it back into git")
-    return Blocked(
-        slug=step.slug,
-        function_id=step.function_id,
-        origin=step.origin,
-        reasons=reasons,
-        remote_hash=step.remote_hash,
-        diff=step.diff,
-        wanted="delete",
-    )
+    return held_back(step, *reasons)
 
 
 def _never_ran(step: Step) -> bool:

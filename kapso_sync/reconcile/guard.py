@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Postponed, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Postponed, Step, held_back
 from kapso_sync.model.state import Absence
 from kapso_sync.reconcile.absence import remedy, suspicion
 
@@ -56,7 +56,10 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
     held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
     held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
     verdicts = {slug: item for item in held for slug in item.slugs}
-    steps = tuple(_block(step, verdicts[step.slug]) if step.slug in verdicts else step for step in plan.steps)
+    steps = tuple(
+        held_back(step, verdicts[step.slug].reason, verdicts[step.slug].hint) if step.slug in verdicts else step
+        for step in plan.steps
+    )
     return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
 
 
@@ -142,21 +145,6 @@ def _later(step: Delete, absence: Absence, grace: float) -> Postponed | Delete:
         remote=step.remote,
         at=at,
         seconds=grace - absence.seconds,
-    )
-
-
-def _block(step: Step, held: Held) -> Blocked:
-    return Blocked(
-        slug=step.slug,
-        function_id=step.function_id,
-        origin=step.origin,
-        fields=step.fields,
-        reasons=(held.reason, held.hint),
-        file=step.file,
-        desired_hash=step.desired_hash,
-        remote_hash=step.remote_hash,
-        diff=step.diff,
-        wanted=step.action,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.ownership import mark_for, split_description
-from kapso_sync.model.plan import Blocked, Create, Departure, Rename, Step
+from kapso_sync.model.plan import Blocked, Create, Departure, Rename, Step, held_back
 from kapso_sync.model.state import Move
 from kapso_sync.reconcile.likeness import likeness
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of, parking_slug
@@ -279,18 +279,8 @@ def wait_for_departures(steps: Sequence[Step], departures: Sequence[Departure]) 
 
 
 def _waiting(step: Step, departure: Departure) -> Blocked:
-    return Blocked(
-        slug=step.slug,
-        function_id=step.function_id,
-        origin=step.origin,
-        fields=step.fields,
-        reasons=(
-            f"its slug is still that of a function which becomes `{departure.target}`, and that one cannot move now",
-            f"see `{departure.target}`; with `--only`, name both",
-        ),
-        file=step.file,
-        desired_hash=step.desired_hash,
-        remote_hash=step.remote_hash,
-        diff=step.diff,
-        wanted=step.action,
+    return held_back(
+        step,
+        f"its slug is still that of a function which becomes `{departure.target}`, and that one cannot move now",
+        f"see `{departure.target}`; with `--only`, name both",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
 
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
 from kapso_sync.model.functions import (
@@ -13,14 +12,12 @@ from kapso_sync.model.functions import (
     SLUG,
     Json,
     RemoteFunction,
-    Version,
     agree,
     content_hash,
     normal_code,
 )
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
-    Adopt,
     AdoptPolicy,
     Blocked,
     Create,
@@ -29,10 +26,8 @@ from kapso_sync.model.plan import (
     Invalid,
     Keep,
     Origin,
-    Overwrite,
     Plan,
     Policy,
-    PutBack,
     Rename,
     SecretChanges,
     Step,
@@ -40,14 +35,13 @@ from kapso_sync.model.plan import (
 )
 from kapso_sync.model.state import Quarantine
 from kapso_sync.reconcile.absence import find_absences, suspicion_notices
-from kapso_sync.reconcile.compare import Difference, compare
+from kapso_sync.reconcile.compare import compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
-
-_Kind = TypeVar("_Kind", bound=Overwrite)
+from kapso_sync.reconcile.steps import adopting, blocking, difference_reasons, overwriting, put_back, secret_reasons
 
 NO_SECRETS = (
     "its manifest names secrets, and this API base has none",
@@ -135,7 +129,7 @@ class _Planner:
         if claim in (Claim.OURS, Claim.FREE):
             if match.listing is not None and not match.listing.supported:
                 self.without_secrets.append(want.slug)
-                return replace(_blocked(match, *NO_SECRETS), explained=True)
+                return replace(blocking(match, *NO_SECRETS), explained=True)
             if match.secrets.unverified:
                 self.unverified[want.slug] = match.secrets.unverified
         if claim is Claim.OURS:
@@ -191,7 +185,7 @@ class _Planner:
             fields=fields,
             reasons=(
                 "it was ours and is gone from Kapso" if vanished else "in the manifest, not on Kapso",
-                *_secret_reasons(secrets),
+                *secret_reasons(secrets),
             ),
             file=want.entry.file,
             desired_hash=content_hash(want.content),
@@ -208,14 +202,14 @@ class _Planner:
         """Plan a function that carries somebody's mark, or a mark of ours that was made for another slug."""
         mark = mark_of(match.remote)
         if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(match.remote.slug):
-            return _adopt(match, f"taken over from {mark.owner}", Origin.CONFLICT)
+            return adopting(match, f"taken over from {mark.owner}", Origin.CONFLICT)
         if claim is Claim.COPIED or mark is None:
-            return _blocked(
+            return blocking(
                 match,
                 "it carries our ownership mark, made for another slug: somebody copied or renamed it on Kapso",
                 "remove the mark from its description on Kapso to let it be adopted",
             )
-        return _blocked(
+        return blocking(
             match,
             f"it is owned by {mark.owner}, and we are {self._policy.owner}",
             f"`kapso-sync sync --take-from {mark.owner}` takes it over",
@@ -224,20 +218,20 @@ class _Planner:
     def _free(self, match: Match) -> Step:
         """Plan a function that is nobody's, by the adopt policy."""
         if self._policy.adopt is AdoptPolicy.ALWAYS:
-            return _adopt(match, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
+            return adopting(match, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
         if self._policy.adopt is AdoptPolicy.NEVER:
-            return _blocked(match, "it is on Kapso already and is nobody's", "KAPSO_SYNC_ADOPT=identical or always adopts it")
+            return blocking(match, "it is on Kapso already and is nobody's", "KAPSO_SYNC_ADOPT=identical or always adopts it")
         fields = match.difference.fields
         if match.remote.code is not None and normal_code(match.remote.code) == normal_code(match.want.code):
             fields = tuple(name for name in fields if name != CODE)
         if fields:
-            return _blocked(
+            return blocking(
                 match,
                 "it is on Kapso already, is nobody's, and differs from git",
                 "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
             )
         same = replace(match, difference=replace(match.difference, fields=()))
-        return _adopt(same, "on Kapso, nobody's, and the same as in git", Origin.NEW)
+        return adopting(same, "on Kapso, nobody's, and the same as in git", Origin.NEW)
 
     def _ours(self, match: Match) -> Step:
         difference, want, base = match.difference, match.want, match.base
@@ -248,14 +242,14 @@ class _Planner:
         moved_there = match.renames and base is not None and base.slug == want.slug
         forced = want.slug in self._policy.overwrite
         if (drifted or moved_there) and (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and not forced:
-            blocked = _blocked(
+            blocked = blocking(
                 match,
                 "changed on Kapso, and drift is only reported",
                 f"`kapso-sync sync --overwrite {want.slug}` writes git's version once",
             )
             return replace(blocked, reported=True)
         if drifted and base is not None and base.corrections >= OSCILLATION_LIMIT and not difference.by_git and not forced:
-            blocked = _blocked(
+            blocked = blocking(
                 match,
                 f"each of {base.corrections} corrections was undone on Kapso: something else writes it",
                 f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
@@ -266,9 +260,9 @@ class _Planner:
         if difference.fields or match.mark_differs or match.secrets:
             marked = ("its ownership mark is missing or changed on Kapso",) if match.mark_differs else ()
             origin = difference.origin or (Origin.GIT if match.secrets else Origin.RECOVERY)
-            return _overwrite(Update, match, origin, _reasons(difference) or marked)
+            return overwriting(Update, match, origin, difference_reasons(difference) or marked)
         if match.deploys:
-            return _overwrite(Deploy, match, Origin.RECOVERY, ())
+            return overwriting(Deploy, match, Origin.RECOVERY, ())
         learned = match.learned()
         return Keep(
             slug=want.slug,
@@ -288,7 +282,7 @@ class _Planner:
             step = put_back(match, version, quarantine)
             if step.fields or step.deploy:
                 return step
-        blocked = _blocked(
+        blocked = blocking(
             match,
             f"in quarantine: {quarantine.error}",
             f"what ran before was put back; new code, or `kapso-sync sync --retry {match.want.slug}`, tries again",
@@ -298,7 +292,7 @@ class _Planner:
     def _rename(self, match: Match) -> Step:
         want, remote, base = match.want, match.remote, match.base
         if base is not None and base.refused_slug == want.slug:
-            return _blocked(
+            return blocking(
                 match,
                 f"Kapso did not take the slug `{want.slug}` for `{remote.slug}`",
                 f"keep `{remote.slug}` in git, or rename it in Kapso's dashboard",
@@ -308,7 +302,7 @@ class _Planner:
         if is_parked(remote):
             reason = f"between two slugs since a pass was cut short; it becomes `{want.slug}`"
         origin = match.difference.origin or (Origin.GIT if in_git else Origin.DRIFT)
-        return _overwrite(Rename, match, origin, (reason, *_reasons(match.difference)))
+        return overwriting(Rename, match, origin, (reason, *difference_reasons(match.difference)))
 
     def unusable(self, function: UnusableFunction) -> Step:
         """Plan a function whose file or code cannot be used: whatever is on Kapso stays."""
@@ -359,76 +353,3 @@ class _Planner:
             remote=remote,
             confirmed=named,
         )
-
-
-def put_back(match: Match, version: Version, quarantine: Quarantine) -> PutBack:
-    """Return the step that takes back what failed; it writes nothing where what ran before is stored already."""
-    step = _overwrite(PutBack, match.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; what ran before is put back",))
-    return replace(step, desired_hash=content_hash(match.want.content), quarantine=quarantine)
-
-
-def _adopt(match: Match, reason: str, origin: Origin) -> Step:
-    return _overwrite(Adopt, match, origin, (reason,))
-
-
-def _overwrite(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[str, ...]) -> _Kind:
-    """Build a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
-    stale = match.liveness.reason
-    if match.deploys and stale is not None and not match.touches_runtime:
-        reasons = (*reasons, stale)
-    reasons = (*reasons, *_secret_reasons(match.secrets))
-    return kind(
-        slug=match.want.slug,
-        function_id=match.remote.id,
-        origin=origin,
-        fields=match.fields,
-        reasons=reasons,
-        file=match.want.entry.file,
-        desired_hash=content_hash(match.want.content),
-        remote_hash=content_hash(match.stored),
-        diff=match.diff,
-        desired=match.want,
-        payload=match.payload,
-        deploy=match.deploys,
-        protected=match.mark.protected,
-        secrets=match.secrets,
-        known_secrets=match.learned_secrets,
-        remote=match.remote,
-        base=match.base,
-        live=match.liveness.live,
-        unconfirmed=tuple(intent.id for intent in match.uncertain),
-        overlapped=match.overlapped and match.deploys,
-    )
-
-
-def _blocked(match: Match, *reasons: str) -> Blocked:
-    return Blocked(
-        slug=match.want.slug,
-        function_id=match.remote.id,
-        origin=match.difference.origin,
-        fields=match.difference.fields,
-        reasons=reasons,
-        file=match.want.entry.file,
-        desired_hash=content_hash(match.want.content),
-        remote_hash=content_hash(match.stored),
-        diff=match.diff,
-        wanted="rename" if match.renames else "update",
-    )
-
-
-def _secret_reasons(changes: SecretChanges) -> tuple[str, ...]:
-    groups = (("sets", changes.sets), ("changes", changes.rewrites), ("removes", changes.removes))
-    return tuple(f"{verb} secret {', '.join(names)}" for verb, names in groups if names)
-
-
-def _reasons(difference: Difference) -> tuple[str, ...]:
-    if not difference.fields:
-        return ()
-    if not difference.based:
-        return (f"differs from git, and nothing is known of our last write: {', '.join(difference.fields)}",)
-    git = [name for name in difference.fields if name in difference.by_git]
-    there = [name for name in difference.fields if name in difference.on_kapso]
-    return (
-        *((f"changed in git: {', '.join(git)}",) if git else ()),
-        *((f"changed on Kapso: {', '.join(there)}",) if there else ()),
-    )

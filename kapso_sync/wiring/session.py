@@ -9,7 +9,7 @@ import random
 import re
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -214,13 +214,7 @@ async def open_session(
             tell_failure(logging.emit, error)
             raise
         _check_prune(place, prune=settings.prune or bool(exceptions.delete))
-        store = None
-        if writes:
-            stack.enter_context(held(place.folder, clock.now()))
-            store = stack.enter_context(StateStore(place.folder, clock.now))
-            store.belongs_to(place.owner)
-            if store.set_aside is not None:
-                logging.emit(events.StateSetAside(path=str(store.set_aside)))
+        store = stack.enter_context(_held_store(place, logging, clock)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, logging))
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
@@ -241,15 +235,32 @@ async def open_session(
             emit=logging.emit,
             session=f"{random.getrandbits(48):012x}",
         )
-        pace = Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5)
-        checks = CheckPace(settings.check_delay, settings.check_window)
-        execution = ExecutorSettings(settings.concurrency, settings.deploy_timeout, pace, checks)
         writing = None
         if store is not None:
             history = stack.enter_context(History(place.folder, clock.now, logging.redactor.text))
-            executor = Executor(api, store, clock, _both(parts.emit, history.listen), execution, logging.redactor.text)
+            tell, redact = _both(parts.emit, history.listen), logging.redactor.text
+            executor = Executor(api, store, clock, tell, _execution(settings), redact)
             writing = Writing(executor, store, board or _board(clock, place, logging), history)
         yield Session(place, parts, writing)
+
+
+@contextlib.contextmanager
+def _held_store(place: Place, logging: Logging, clock: Clock) -> Iterator[StateStore]:
+    """Hold the place's state folder, and open what it remembers."""
+    with held(place.folder, clock.now()), StateStore(place.folder, clock.now) as store:
+        store.belongs_to(place.owner)
+        if store.set_aside is not None:
+            logging.emit(events.StateSetAside(path=str(store.set_aside)))
+        yield store
+
+
+def _execution(settings: Settings) -> ExecutorSettings:
+    return ExecutorSettings(
+        concurrency=settings.concurrency,
+        deploy_timeout=settings.deploy_timeout,
+        pace=Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
+        checks=CheckPace(settings.check_delay, settings.check_window),
+    )
 
 
 def _both(first: events.Listener, second: events.Listener) -> events.Listener:
