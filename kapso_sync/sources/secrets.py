@@ -19,6 +19,8 @@ from dotenv import dotenv_values
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, PlainSecret, SecretSource
 
 OURS = "KAPSO_"
+POD = "kubernetes.io"
+"""Below ``/run/secrets`` Kubernetes keeps the Pod's own token here."""
 SIZE_LIMIT = 64 * 1024
 """Largest value, and largest file with values, in bytes."""
 
@@ -84,6 +86,8 @@ class SecretReader:
         path = Path(os.path.realpath(folder / name))
         if not path.is_relative_to(folder) or path == folder:
             raise SecretMissing(f"may not be the file {name}: it is outside {self.folder}", "name a file below that folder")
+        if path.relative_to(folder).parts[0] == POD:
+            raise SecretMissing(f"may not be the file {name}: it is a credential of the Pod's", "use another file")
         try:
             found = path.stat()
             if any(_same(found, own) for own in self.ours):
