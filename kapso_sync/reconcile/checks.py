@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from kapso_sync.errors import ApiUnavailable, KapsoSyncError
+from kapso_sync.errors import ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check
@@ -90,8 +90,8 @@ class Prover:
         wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
         try:
             answer = await self._api.invoke_function(record.id, check.request, patience=check.timeout)
-        except ApiUnavailable as error:
-            # A function that hangs looks like this, and so does a Kapso that is down: its list tells them apart.
+        except (ApiUnavailable, ApiGarbled) as error:
+            # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
         expected = judge(check, answer, wrapped=wrapped)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.records import Function
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoSyncError
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, Json, code_hash
@@ -210,6 +210,22 @@ async def test_an_api_that_is_down_is_not_the_codes_fault(bench: Bench) -> None:
     plan = await bench.plan(desired(checked(CODE_C)))
     assert (plan.steps[0].action, plan.steps[0].reasons) == ("deploy", ("deployed, and its checks have not passed yet",))
     assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
+
+
+@pytest.mark.parametrize("kind", [ApiUnavailable, ApiGarbled])
+async def test_no_usable_answer_is_a_failure_while_the_api_is_well(bench: Bench, kind: type[ApiError]) -> None:
+    """A function that hangs, and one that answers with megabytes or broken compression."""
+    await bench.sync(desired(checked(CODE_A)))
+
+    def answers(function: Function) -> Invocation:
+        if function.live_code == CODE_B:
+            raise kind("no answer", call=Call("POST", "/functions/{id}/invoke"))
+        return Invocation(200, "", "")
+
+    bench.api.runtime = answers
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+    assert report.outcomes[0].quarantine is not None
 
 
 async def test_a_gateway_error_counts_only_while_the_api_is_well(bench: Bench) -> None:
