@@ -146,15 +146,16 @@ class _Pass:
         still = [step for step in plan.steps if isinstance(step, Keep | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, PutBack)]
         rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
+        told = await self._all(still)
         outcomes: list[Outcome] = []
-        for steps in (still, first, rest):
+        for steps in (first, rest):
             await self._make_way(plan, usher, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
             outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
             references = await self._references()
             outcomes += await self._all(_unless_used(step, references) for step in deletions)
-        return tuple(sorted(outcomes, key=lambda outcome: outcome.step.slug))
+        return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, usher: Usher, slugs: set[str], before: Sequence[Outcome]) -> None:
         """Let those leave whose slugs are needed now, unless their own steps have brought them away already."""
