@@ -103,6 +103,7 @@ class Transport:
         self._pacer = pacer
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrency)
+        self._patient_slots = asyncio.Semaphore(settings.concurrency)
         self._client = self._new_client()
 
     async def __aenter__(self) -> Self:
@@ -142,7 +143,7 @@ class Transport:
         while True:
             attempt += 1
             try:
-                answer = await self._attempt(request)
+                answer = await self._attempt(request, self._slots)
                 self._raise_for_status(request, answer)
                 return read(answer)
             except ApiError as error:
@@ -160,11 +161,14 @@ class Transport:
             raise
 
     async def once(self, request: Request) -> Answer:
-        """Send a request once and return its answer, whatever its status; raises `ApiError` only when there is none."""
-        return await self._attempt(request)
+        """Send a request once and return its answer, whatever its status; raises `ApiError` only when there is none.
 
-    async def _attempt(self, request: Request) -> Answer:
-        async with self._slots:
+        What answers may be slow, which is its own affair: all other requests go past it.
+        """
+        return await self._attempt(request, self._patient_slots)
+
+    async def _attempt(self, request: Request, slots: asyncio.Semaphore) -> Answer:
+        async with slots:
             ticket = await self._pacer.ticket()
             answer = None
             started = self._clock.monotonic()

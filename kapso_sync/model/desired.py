@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import Location, Problem
-from kapso_sync.model.functions import CODE, Content, FunctionType, Json, code_hash, content_hash
+from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, FunctionType, Json, code_hash, content_hash
 from kapso_sync.model.source import Revision
 
 
@@ -166,8 +166,9 @@ class DesiredFunction:
 
     @property
     def attempt(self) -> str:
-        """A hash of what is tried as one: the content and its checks. What failed as this is not tried again unasked."""
-        return content_hash({**self.content, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
+        """A hash of what is tried as one: what runs, and its checks. What failed as this is not tried again unasked."""
+        runs = {name: value for name, value in self.content.items() if name in RUNTIME_CONTENT}
+        return content_hash({**runs, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
 
 
 @dataclass(frozen=True, slots=True)

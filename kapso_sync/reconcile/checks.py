@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from kapso_sync.errors import ApiUnavailable, KapsoSyncError
+from kapso_sync.errors import ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check
@@ -14,6 +15,8 @@ from kapso_sync.model.functions import Invocation, InvokeMode, RemoteFunction
 from kapso_sync.reconcile.judgement import Failure, describe, judge
 from kapso_sync.reconcile.ports import FunctionsApi
 from kapso_sync.reconcile.rollout import Superseded
+
+_T = TypeVar("_T")
 
 NOT_ITS_OWN = frozenset({429, 502, 503, 504})
 """Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
@@ -61,17 +64,17 @@ class Prover:
     async def prove(self, slug: str, record: RemoteFunction, checks: Sequence[Check]) -> None:
         """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
         started = self._clock.monotonic()
-        await self._wait(self._pace.delay)
+        await self._unless_superseded(self._clock.sleep(self._pace.delay))
         pause = self._pace.first
         while True:
-            failures = await self._ask(record, checks)
+            failures = await self._unless_superseded(self._ask(record, checks))
             elapsed = self._clock.monotonic() - started
             if not failures:
                 break
             if elapsed >= self._pace.window:
                 self._report(slug, record, failures)
                 raise ChecksFailed(failures, len(checks))
-            await self._wait(min(pause, self._pace.window - elapsed))
+            await self._unless_superseded(self._clock.sleep(min(pause, self._pace.window - elapsed)))
             pause = min(pause * 2, self._pace.slowest)
         self._emit(events.CheckPassed(slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)))
 
@@ -87,8 +90,8 @@ class Prover:
         wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
         try:
             answer = await self._api.invoke_function(record.id, check.request, patience=check.timeout)
-        except ApiUnavailable as error:
-            # A function that hangs looks like this, and so does a Kapso that is down: its list tells them apart.
+        except (ApiUnavailable, ApiGarbled) as error:
+            # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
         expected = judge(check, answer, wrapped=wrapped)
@@ -115,15 +118,16 @@ class Prover:
                 )
             )
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait, unless a newer revision comes; raises `Superseded` then."""
+    async def _unless_superseded(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what comes of the work, unless a newer revision comes first; raises `Superseded` then."""
         newer = asyncio.create_task(self._superseded.wait(), name="superseded")
-        sleep = asyncio.create_task(self._clock.sleep(seconds), name="patience")
+        working = asyncio.create_task(work, name="check")
         try:
-            await asyncio.wait({newer, sleep}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({newer, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             newer.cancel()
-            sleep.cancel()
-            await asyncio.gather(newer, sleep, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(newer, working, return_exceptions=True)
         if self._superseded.is_set():
             raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here")
+        return working.result()

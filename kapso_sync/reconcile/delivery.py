@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Version, agree, code_hash
+from kapso_sync.model.functions import Version, code_hash
 from kapso_sync.model.plan import Create, Delete, Overwrite, PutBack, Write
 from kapso_sync.model.report import Outcome, Result
 from kapso_sync.model.state import Fault, Quarantine
@@ -44,7 +44,10 @@ class Begun:
 
 
 class Delivery:
-    """Delivers ``owner``'s functions of one pass. ``slots`` bound how many are written and deployed at a time."""
+    """Delivers ``owner``'s functions of one pass, ``concurrency`` at a time.
+
+    What is taken back waits for nobody who has yet to begin: it has slots of its own.
+    """
 
     def __init__(
         self,
@@ -52,10 +55,11 @@ class Delivery:
         clock: Clock,
         listener: events.Listener,
         owner: str,
-        slots: asyncio.Semaphore,
+        concurrency: int,
         superseded: asyncio.Event,
     ) -> None:
-        self.slots = slots
+        self.slots = asyncio.Semaphore(concurrency)
+        self._returning = asyncio.Semaphore(concurrency)
         self._crew = crew
         self._clock = clock
         self._emit = listener
@@ -94,11 +98,13 @@ class Delivery:
         if failure is None and step.deploys and step.desired.entry.checks:
             failure = await self._prove(step, written)
         if failure is None:
+            if step.deploys:
+                self._keep(begun)
             return Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
         back = self._way_back(begun, failure)
         if back is None:
             raise failure
-        async with self.slots:
+        async with self._returning:
             outcome = await self.take_back(back)
         return replace(outcome, step=step, backup=written.backup)
 
@@ -110,19 +116,26 @@ class Delivery:
         self._crew.store.remember(replace(written.owned, unproven=False))
         return None
 
+    def _keep(self, begun: Begun) -> None:
+        """Keep what is live, and as good as its checks can tell, as the version to go back to."""
+        record = begun.written.record
+        self._crew.store.keep_version(replace(record, code=begun.step.desired.code if record.code is None else record.code))
+
     def _way_back(self, begun: Begun, failure: DeploymentFailed | ChecksFailed) -> PutBack | None:
-        """Return the step that takes back what failed, or None where it cannot be at fault, or nothing ran before."""
+        """Return the step that takes back what failed, or None where nothing ran before, or this very content did.
+
+        What ran well before and fails now is not at fault: a secret is, or somebody it depends on.
+        """
         step, owned = begun.step, begun.written.owned
         record = begun.written.record if isinstance(failure, ChecksFailed) else failure.down
-        if record is None or (isinstance(failure, DeploymentFailed) and _ran_once(begun.written)):
-            return None
-        version = self._crew.store.version(record.id)
-        if version is None:
+        version = self._crew.store.version(record.id) if record is not None else None
+        if record is None or version is None:
             return None
         stored = stored_content(record, owned)
         match = Match(self._owner, step.desired, record, owned, stored, compare(step.desired.content, stored, owned))
-        back = put_back(match, version, self._quarantine(step, failure, version))
-        return back if back.fields else None
+        if not match.restoring(version).touches_runtime:
+            return None
+        return put_back(match, version, self._quarantine(step, failure, version))
 
     def _quarantine(self, step: Write, failure: DeploymentFailed | ChecksFailed, version: Version) -> Quarantine:
         return Quarantine(
@@ -170,12 +183,3 @@ class Delivery:
         self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
         hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {slug}`"
         return Outcome(step, Result.FAILED, function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
-
-
-def _ran_once(written: Written) -> bool:
-    """Tell whether this very content ran before: then a deployment that fails is not its fault."""
-    live = written.owned.live
-    if live is None or written.owned.unproven:
-        return False
-    known = {name: value for name, value in written.owned.stored.items() if name in RUNTIME_CONTENT}
-    return CODE in live.content and agree(live.content, known, RUNTIME_CONTENT)

@@ -100,8 +100,7 @@ class Executor:
             writer = FunctionWriter(self._api, self._store, self._emit)
             keeper = SecretKeeper(self._api, self._store, self._clock, self._emit)
             crew = Crew(writer, rollout, keeper, prover, self._store)
-            slots = asyncio.Semaphore(self._settings.concurrency)
-            delivery = Delivery(crew, self._clock, self._emit, plan.owner, slots, superseded)
+            delivery = Delivery(crew, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
             # Where failures are counted, a function counts as under way until its checks have passed.
             lanes = (
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
@@ -140,18 +139,23 @@ class _Pass:
         self.no_workflows = False
 
     async def carry_out(self, plan: Plan, usher: Usher) -> tuple[Outcome, ...]:
-        """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before."""
-        canary = [step for step in plan.steps if step.slug == plan.rollout.canary]
-        rest = [step for step in plan.steps if not isinstance(step, Delete) and step not in canary]
+        """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before.
+
+        What failed in earlier passes is known before anything begins, and what they left to be taken back waits for no canary.
+        """
+        still = [step for step in plan.steps if isinstance(step, Keep | Blocked | Invalid)]
+        first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, PutBack)]
+        rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
+        told = await self._all(still)
         outcomes: list[Outcome] = []
-        for steps in (canary, rest):
+        for steps in (first, rest):
             await self._make_way(plan, usher, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
             outcomes += await self._all(steps)
-        deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in canary]
+        deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
             references = await self._references()
             outcomes += await self._all(_unless_used(step, references) for step in deletions)
-        return tuple(sorted(outcomes, key=lambda outcome: outcome.step.slug))
+        return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, usher: Usher, slugs: set[str], before: Sequence[Outcome]) -> None:
         """Let those leave whose slugs are needed now, unless their own steps have brought them away already."""
@@ -199,7 +203,7 @@ class _Pass:
 
     async def _one(self, step: Step) -> Outcome:
         async with self._delivery.slots:
-            reason = self._not_now()
+            reason = self._not_now(step)
             if reason is not None:
                 return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
             if step.slug in self._in_the_way:
@@ -217,11 +221,13 @@ class _Pass:
                     raise AssertionError(step)
         return await self._delivery.finish(begun)
 
-    def _not_now(self) -> str | None:
-        """Return why nothing new is begun any more, or None."""
+    def _not_now(self, step: Step | None = None) -> str | None:
+        """Return why nothing new is begun any more, or None. Caution never stops what takes back a failure."""
         if self.halted is not None:
             return self.halted.message
-        return "a newer revision came" if self._superseded.is_set() else self._caution.reason
+        if self._superseded.is_set():
+            return "a newer revision came"
+        return None if isinstance(step, PutBack) else self._caution.reason
 
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
         if isinstance(error, ApiUnauthorized | StateUnusable):

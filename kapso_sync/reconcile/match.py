@@ -161,7 +161,7 @@ class Match:
             wanted=self.want.content,
             stored=self.stored,
             updated_at=self.remote.updated_at,
-            live=self.liveness.live,
+            live=self.liveness.live or (self.base.live if self.base else None),
             protected=mark is not None and mark.protected,
             refused_slug=self.base.refused_slug if self.base else None,
             unproven=self.unproven,

@@ -279,9 +279,9 @@ class _Planner:
         version, base = self._observed.memory.versions.get(match.remote.id), match.base
         undisturbed = base is not None and agree(base.stored, match.stored, RUNTIME_CONTENT)
         if version is not None and undisturbed:
-            step = put_back(match, version, quarantine)
-            if step.fields or step.deploy:
-                return step
+            restored = match.restoring(version)
+            if restored.touches_runtime or restored.deploys:
+                return put_back(match, version, quarantine)
         blocked = blocking(
             match,
             f"in quarantine: {quarantine.error}",

@@ -71,6 +71,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
             live=known.live,
             corrections=known.corrections,
             refused_slug=known.refused_slug,
+            unproven=known.unproven,
             quarantine=known.quarantine,
             secrets=known.secrets,
         )

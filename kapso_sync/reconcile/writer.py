@@ -111,6 +111,7 @@ class FunctionWriter:
             protected=step.protected,
             corrections=step.base.corrections + 1 if step.base and step.origin is Origin.DRIFT else 0,
             refused_slug=step.slug if refused else None,
+            unproven=step.base is not None and step.base.unproven,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
         )

@@ -33,6 +33,11 @@ def listing(*slugs: str, **meta: object) -> bytes:
     return answer(200, {**body, "meta": meta} if meta else body)
 
 
+async def hang(_writer: asyncio.StreamWriter) -> None:
+    """Say nothing for ever; the client's deadline ends it."""
+    await asyncio.Event().wait()
+
+
 @dataclass
 class Scripted:
     """What was asked, and what will be answered: one reply after another, the last one for ever."""

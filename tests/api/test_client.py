@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from kapso_sync.api import KapsoClient, parse_base_url
+from kapso_sync.api import KapsoClient, TransportSettings, parse_base_url
 from kapso_sync.emulator.server import Emulator
 from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiUnsupported, ConfigError
 from kapso_sync.model.functions import Json
-from tests.api.servers import Line, answer, listing, record, talking
+from tests.api.servers import Line, answer, hang, listing, record, talking
 
 FULL = [f"f{number:03d}" for number in range(100)]
 
@@ -104,6 +106,29 @@ async def test_invoke_returns_the_functions_own_answer() -> None:
         answered = await line.api.invoke_function("id-1", {"ping": True}, patience=1)
     assert (answered.status, answered.text) == (500, '{"error": "mine"}')
     assert len(line.server.requests) == 1
+
+
+async def test_functions_that_hang_keep_nothing_else_waiting() -> None:
+    """As many as there may be requests at once; the list, by which a failure is told and taken back, is read all the same."""
+    hung = asyncio.Semaphore(0)
+
+    async def hang_and_tell(writer: asyncio.StreamWriter) -> None:
+        hung.release()
+        await hang(writer)
+
+    known = answer(200, {"data": []}, headers={"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "90"})
+    async with (
+        asyncio.timeout(5),
+        talking(known, *[hang_and_tell] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
+        asyncio.TaskGroup() as group,
+    ):
+        await line.api.list_functions()
+        hanging = [group.create_task(line.api.invoke_function("id-1", {}, patience=30)) for _ in range(2)]
+        for _ in hanging:
+            await hung.acquire()
+        assert slugs(await line.api.list_functions()) == ["greet"]
+        for task in hanging:
+            task.cancel()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kapso_sync.errors import (
     ExitCode,
 )
 from kapso_sync.model.events import ApiCalled, ApiRetry
-from tests.api.servers import KEY, Line, answer, listing, record, talking
+from tests.api.servers import KEY, Line, answer, hang, listing, record, talking
 
 NEW = {"slug": "greet", "name": "Greet", "code": "x"}
 CREATED = answer(201, {"data": record()})
@@ -30,11 +30,6 @@ CREATED = answer(201, {"data": record()})
 
 async def drop(writer: asyncio.StreamWriter) -> None:
     """Close without an answer."""
-
-
-async def hang(writer: asyncio.StreamWriter) -> None:
-    """Say nothing for ever; the client's deadline ends it."""
-    await asyncio.Event().wait()
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:

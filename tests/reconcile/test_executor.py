@@ -433,3 +433,13 @@ async def test_a_correction_that_was_cut_short_goes_live_next_time(bench: Bench,
     report = await bench.sync(desired(want("a")))
     assert report.exit_code == ExitCode.OK
     assert world.live_code() == {"a": CODE_A}
+
+
+async def test_what_runs_is_remembered_while_nothing_is_to_be_deployed(bench: Bench) -> None:
+    """Saved a moment after a deployment, which no time of the server tells apart: deployed once git asks for it."""
+    await bench.sync(desired(want("a")))
+    for _ in range(2):
+        await bench.sync(desired(want("a", CODE_B, deploy=False)))
+    assert bench.api.world.live_code() == {"a": CODE_A}
+    await bench.sync(desired(want("a", CODE_B)))
+    assert bench.api.world.live_code() == {"a": CODE_B}

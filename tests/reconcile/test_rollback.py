@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.records import Function
-from kapso_sync.errors import KapsoSyncError
-from kapso_sync.model.desired import Check, Desired, DesiredFunction, RolloutPolicy
-from kapso_sync.model.functions import Invocation, code_hash
+from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoSyncError
+from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
+from kapso_sync.model.events import Event
+from kapso_sync.model.functions import Invocation, Json, code_hash
 from kapso_sync.model.plan import Blocked, PutBack
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import Fault
@@ -211,6 +212,22 @@ async def test_an_api_that_is_down_is_not_the_codes_fault(bench: Bench) -> None:
     assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
 
 
+@pytest.mark.parametrize("kind", [ApiUnavailable, ApiGarbled])
+async def test_no_usable_answer_is_a_failure_while_the_api_is_well(bench: Bench, kind: type[ApiError]) -> None:
+    """A function that hangs, and one that answers with megabytes or broken compression."""
+    await bench.sync(desired(checked(CODE_A)))
+
+    def answers(function: Function) -> Invocation:
+        if function.live_code == CODE_B:
+            raise kind("no answer", call=Call("POST", "/functions/{id}/invoke"))
+        return Invocation(200, "", "")
+
+    bench.api.runtime = answers
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+    assert report.outcomes[0].quarantine is not None
+
+
 async def test_a_gateway_error_counts_only_while_the_api_is_well(bench: Bench) -> None:
     """A Worker that is killed answers 503 too: with a list that works it is the function's own."""
     await bench.sync(desired(checked(CODE_A)))
@@ -233,6 +250,100 @@ async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench)
     assert (only(report), report.outcomes[0].quarantine) == (Result.SKIPPED, None)
     bench.api.runtime = runtime
     assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
+
+
+async def test_checks_in_flight_do_not_hold_up_a_newer_revision(bench: Bench) -> None:
+    """A function may take two minutes to answer; a fix, or the end of the process, takes none."""
+    await bench.sync(desired(checked(CODE_A)))
+    request = Request()
+    asked, began = 0, 0.0
+
+    async def hang(function_id: str, body: Json, *, patience: float) -> Invocation:
+        nonlocal asked, began
+        asked, began = asked + 1, bench.clock.monotonic()
+        request.superseded.set()
+        await bench.clock.sleep(patience)
+        return Invocation(200, "", "")
+
+    bench.api.invoke_function = hang  # type: ignore[method-assign]
+    report = await bench.sync(desired(checked(CODE_B, *[replace(GOOD, timeout=120)] * 3)), request)
+    assert (only(report), asked) == (Result.SKIPPED, 1)
+    assert bench.clock.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("dies", [("POST", Fate.KILLED_BEFORE), ("PATCH", Fate.KILLED_AFTER)])
+async def test_code_that_was_not_checked_yet_is_checked_whatever_is_written_meanwhile(
+    bench: Bench, dies: tuple[str, Fate]
+) -> None:
+    """Two deaths, one before the checks and one between the write of a mere description and its deployment."""
+    await bench.sync(desired(checked(CODE_A)))
+    bench.api.fate = lambda _number, _method, route: Fate.KILLED_BEFORE if route.endswith("invoke") else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(checked(CODE_B)))
+    bench.api.fate = lambda _number, method, _route: dies[1] if method == dies[0] else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(checked(CODE_B, description="in other words")))
+    bench.api.fate = lambda *_: Fate.FINE
+    report = await bench.sync(desired(checked(CODE_B, description="in other words")))
+    assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+
+
+def with_secret(function: DesiredFunction, value: str) -> DesiredFunction:
+    entry = replace(function.entry, secrets={"TOKEN": EnvSecret("TOKEN")})
+    return replace(function, entry=entry, secrets={"TOKEN": SecretValue(value, f"key:{value}")})
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("before", [(GOOD,), ()])
+async def test_a_bad_secret_takes_no_good_code_back(bench: Bench, before: tuple[Check, ...], killed: bool) -> None:
+    """What ran well and fails with another secret is not replaced by what ran before it, and is not in quarantine."""
+    first = replace(want("a"), entry=replace(want("a").entry, checks=before))
+    await bench.sync(desired(want("a", CODE_C)))
+    await bench.sync(desired(with_secret(first, "good")))
+    bench.api.runtime = lambda _: Invocation(500, "", "wrong token")
+    now = desired(with_secret(checked(CODE_A), "bad"))
+    if killed:
+        bench.api.fate = lambda _number, _method, route: Fate.KILLED_BEFORE if route.endswith("invoke") else Fate.FINE
+        with contextlib.suppress(Killed, BaseExceptionGroup):
+            await bench.sync(now)
+        bench.api.fate = lambda *_: Fate.FINE
+    report = await bench.sync(now)
+    assert (only(report), report.outcomes[0].quarantine) == (Result.FAILED, None)
+    assert bench.api.world.live_code() == {"a": CODE_A}
+    bench.api.runtime = runtime
+    assert only(await bench.sync(desired(with_secret(checked(CODE_A), "good")))) is Result.DONE
+
+
+async def test_what_is_put_back_is_what_ran_last(bench: Bench) -> None:
+    """Also where somebody saved something over it on Kapso and did not deploy that."""
+    await bench.sync(desired(checked(CODE_C)))
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.clock.sleep(60)
+    world = bench.api.world
+    world.update(world.function("a"), {"code": f"// half an idea\n{CODE_A}"})
+    assert only(await bench.sync(desired(checked(CODE_B)))) is Result.FAILED
+    assert world.live_code() == {"a": CODE_A}
+
+
+async def test_other_words_are_no_new_try_of_bad_code(bench: Bench) -> None:
+    """A description does not run: the quarantine outlives a change of it."""
+    await bench.sync(desired(checked(CODE_A, description="first")))
+    await bench.sync(desired(checked(CODE_B, description="first")))
+    bench.api.log.clear()
+    assert only(await bench.sync(desired(checked(CODE_B, description="second")))) is Result.BLOCKED
+    assert bench.api.writes == []
+
+
+async def test_other_words_on_kapso_during_quarantine_stay(bench: Bench) -> None:
+    """What runs is what ran before: nothing is left to be taken back, so that nothing is written or deployed."""
+    await bench.sync(desired(checked(CODE_A, description="first")))
+    await bench.sync(desired(checked(CODE_B, description="first")))
+    await bench.clock.sleep(60)
+    world = bench.api.world
+    world.update(world.function("a"), {"description": str(world.function("a").description).replace("first", "edited")})
+    bench.api.log.clear()
+    assert only(await bench.sync(desired(checked(CODE_B, description="first")))) is Result.BLOCKED
+    assert bench.api.writes == []
 
 
 async def test_an_edit_on_kapso_during_quarantine_stays(bench: Bench) -> None:
@@ -336,6 +447,57 @@ async def test_so_many_failures_end_the_pass(bench: Bench) -> None:
         assert len(report.results(Result.FAILED)) == failed
         assert len(report.results(Result.SKIPPED)) == 6
     assert bench.api.world.live_code() == dict.fromkeys(slugs, CODE_A)
+
+
+async def test_earlier_failures_count_before_anything_begins(bench: Bench) -> None:
+    """Wherever in the alphabet they stand."""
+    slugs = ("a", "b", "z")
+    await bench.sync(desired(*(checked(CODE_A, slug=slug) for slug in slugs)))
+    bad = checked(CODE_B, slug="z")
+    await bench.sync(desired(checked(CODE_A), checked(CODE_A, slug="b"), bad))
+    await bench.sync(cautious(RolloutPolicy(max_failures=1), checked(CODE_C), checked(CODE_C, slug="b"), bad))
+    assert bench.api.world.live_code() == dict.fromkeys(slugs, CODE_A)
+
+
+@pytest.mark.parametrize("policy", [RolloutPolicy(max_failures=1), RolloutPolicy(canary="b")])
+async def test_no_caution_stops_an_interrupted_rollback(bench: Bench, policy: RolloutPolicy) -> None:
+    """Another function is in quarantine, and is the canary even; what is bad and live is taken back all the same."""
+    await bench.sync(desired(checked(CODE_A), checked(CODE_A, slug="b")))
+    await bench.sync(desired(checked(CODE_A), checked(CODE_B, slug="b")))
+    bad = (checked(CODE_B), checked(CODE_B, slug="b"))
+    bench.api.log.clear()
+    bench.api.fate = lambda *_: Fate.KILLED_BEFORE if bench.api.count("PATCH", "/functions/{id}") == 2 else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(*bad))
+    bench.api.fate = lambda *_: Fate.FINE
+    assert bench.api.world.live_code() == {"a": CODE_B, "b": CODE_A}
+    await bench.sync(cautious(policy, *bad))
+    assert bench.api.world.live_code() == {"a": CODE_A, "b": CODE_A}
+
+
+async def test_taking_back_does_not_queue_behind_what_has_yet_to_begin(bench: Bench) -> None:
+    """Of forty functions the first is bad: it is well again one deployment after its check failed."""
+    slugs = [f"f{number:02}" for number in range(40)]
+    await bench.sync(desired(*(want(slug) for slug in slugs)))
+    bench.settings = replace(bench.settings, concurrency=2)
+    times: dict[str, float] = {}
+    bench.events = Stopwatch(bench.clock, times)
+    await bench.sync(desired(checked(CODE_B, slug="f00"), *(want(slug, CODE_C) for slug in slugs[1:])))
+    assert times["rollback.succeeded"] - times["check.failed"] < 17
+    assert times["deploy.succeeded"] > times["rollback.succeeded"]
+
+
+class Stopwatch(list[Event]):
+    """Events, and when each kind of them came last."""
+
+    def __init__(self, clock: VirtualClock, times: dict[str, float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._times = times
+
+    def append(self, event: Event) -> None:
+        super().append(event)
+        self._times[event.name] = self._clock.monotonic()
 
 
 async def test_secrets_in_an_answer_are_not_told(bench: Bench) -> None:
