@@ -55,7 +55,8 @@ OSCILLATION_LIMIT = 3
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return for every function of git, and for every function we own, what is to be done and why."""
     moves = find_moves(desired, observed, policy.owner)
-    planner = _Planner(observed, policy, moves)
+    heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
+    planner = _Planner(observed, policy, moves, heirs)
     steps = [planner.wanted(function) for function in desired.functions]
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = moves.taken | {step.function_id for step in steps if step.function_id}
@@ -92,10 +93,12 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
-    def __init__(self, observed: Observed, policy: Policy, moves: Moves) -> None:
+    def __init__(self, observed: Observed, policy: Policy, moves: Moves, heirs: Mapping[str, str]) -> None:
+        """``heirs`` gives by former slug the unusable function that is to take it over."""
         self._observed = observed
         self._policy = policy
         self._moves = moves
+        self._heirs = heirs
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
@@ -334,10 +337,13 @@ class _Planner:
         stored = self._observed.content(remote)
         reason = None
         named = remote.slug in self._policy.delete
+        heir = self._heirs.get(remote.slug) or (self._heirs.get(base.slug) if base is not None else None)
         if not self._policy.prune and not named:
             reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
         elif (mark is not None and mark.protected) or (base is not None and base.protected):
             reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
+        elif heir is not None and not named:
+            reason = f"not in git, kept since it becomes `{heir}`, which cannot be used"
         elif mark is None or not mark.valid_for(remote.slug):
             reason = "not in git, kept since its ownership mark is missing or was made for another slug"
         if reason is not None:

@@ -31,7 +31,7 @@ from kapso_sync.reconcile.planner import make_plan
 from kapso_sync.reconcile.settle import settle
 from kapso_sync.reconcile.usage import unused_functions
 from kapso_sync.telemetry import StatusBoard
-from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
+from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
 from tests.reconcile.test_moves import code
@@ -344,3 +344,37 @@ def test_every_history_deletes_within_the_limit_and_after_the_grace() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scenario(Path(folder) / "state"))
+
+
+# Who may have become what is broken now
+
+
+def slugs_of(bench: Bench) -> list[str]:
+    return sorted(function.slug for function in bench.api.world.functions.values())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_breaking_the_new_code_ends_no_doubt_about_a_rename(bench: Bench, *, lost: bool) -> None:
+    """Renamed without a word, and then broken by a typing error: what was held stays held, with or without memory."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("z", CODE_B)))
+    await bench.clock.sleep(60)
+    await bench.sync(desired(want("b"), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    if lost:
+        bench = Bench(bench.folder.with_name("another"), bench.clock, bench.api, policy=PRUNING)
+    report = await bench.sync(desired(unusable("b"), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    assert [notice.code for notice in report.plan.notices] == ["possible-rename"]
+
+
+async def test_what_a_broken_function_was_called_is_not_deleted(bench: Bench) -> None:
+    """Git says that `a` becomes `b`, which has a mistake, and whose slug is taken: `a` waits for the fix, and keeps its id."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("b", CODE_B), want("z", CODE_B)))
+    mine = bench.api.world.function("a").id
+    report = await bench.sync(desired(unusable("b", moved_from=("a",)), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    assert "it becomes `b`, which cannot be used" in report.plan.notices[0].message
+    await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+    assert bench.api.world.function("b").id == mine
