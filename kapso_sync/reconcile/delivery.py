@@ -78,7 +78,7 @@ class Delivery:
             if step.deploy:
                 written = await self._crew.rollout.make_live(step, written)
             written = await self._crew.keeper.apply(step, written)
-            if step.secrets:
+            if step.secrets and written.owned.secrets.undeployed:
                 written = await self._crew.rollout.make_live(step, written)
         except DeploymentFailed as failure:
             return Begun(step, written, failure)

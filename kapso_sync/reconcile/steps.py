@@ -49,6 +49,7 @@ def overwriting(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[
         protected=match.mark.protected,
         secrets=match.secrets,
         known_secrets=match.learned_secrets,
+        reset_secrets=match.reset_secrets,
         remote=match.remote,
         base=match.base,
         live=match.liveness.live,

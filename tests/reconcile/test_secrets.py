@@ -112,6 +112,34 @@ async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(benc
     assert (await lost.sync(git)).plan.notices == ()
 
 
+async def test_with_the_state_lost_a_rename_leaves_secrets_alone(bench: Bench) -> None:
+    """Kapso is asked for the names of the function that moves, not of who bears the slug before."""
+    await bench.sync(desired(with_secrets(ONE="old"), with_secrets(CODE_B, "b", TWO="old")))
+    lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
+    moved, other = with_secrets(slug="new", ONE="1"), with_secrets(CODE_B, "b", TWO="2", MORE="m")
+    git = desired(replace(moved, entry=replace(moved.entry, moved_from=("a",))), other)
+    report = await lost.sync(git)
+    assert [outcome.result for outcome in report.outcomes] == [Result.DONE, Result.DONE]
+    again = await lost.sync(git)
+    assert again.plan.in_sync
+    assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
+    assert (secrets_of(bench, "new"), secrets_of(bench, "b")) == ({"ONE": "old"}, {"TWO": "old", "MORE": "m"})
+
+
+async def test_what_kapso_does_not_tell_before_a_deployment_is_asked_after_it(bench: Bench) -> None:
+    """A function that is down shows no names: what it had is left alone all the same."""
+    await bench.sync(desired(with_secrets(ONE="old")))
+    function = bench.api.world.function("a")
+    bench.api.world.deploy(function, failure="out of luck")
+    await bench.clock.sleep(60)
+    lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
+    git = desired(with_secrets(CODE_B, ONE="1", NEW="n"))
+    assert only(await lost.sync(git)) is Result.DONE
+    again = await lost.sync(git)
+    assert (again.plan.in_sync, secrets_of(bench)) == (True, {"ONE": "old", "NEW": "n"})
+    assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
+
+
 async def test_digests_of_a_lost_key_are_no_digests(bench: Bench) -> None:
     """Nothing is rewritten because the key that could compare is gone."""
     await bench.sync(desired(with_secrets(ONE="1")))
