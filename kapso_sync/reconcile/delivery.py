@@ -93,6 +93,8 @@ class Delivery:
         failure: DeploymentFailed | ChecksFailed | None = begun.failure
         if failure is None and step.deploys and step.desired.entry.checks:
             failure = await self._prove(step, written)
+        if failure is None and isinstance(step, Overwrite) and step.quarantine is not None:
+            return _quarantined(step, step.quarantine)
         if failure is None:
             return Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
         back = self._way_back(begun, failure)
@@ -168,8 +170,12 @@ class Delivery:
             )
             raise
         self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
-        hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {slug}`"
-        return Outcome(step, Result.FAILED, function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
+        return _quarantined(step, quarantine)
+
+
+def _quarantined(step: Overwrite, quarantine: Quarantine) -> Outcome:
+    hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
+    return Outcome(step, Result.FAILED, step.function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
 
 
 def _ran_once(written: Written) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
@@ -41,7 +42,15 @@ from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
-from kapso_sync.reconcile.steps import adopting, blocking, difference_reasons, overwriting, put_back, secret_reasons
+from kapso_sync.reconcile.steps import (
+    adopting,
+    beside_quarantine,
+    blocking,
+    difference_reasons,
+    overwriting,
+    put_back,
+    secret_reasons,
+)
 
 NO_SECRETS = (
     "its manifest names secrets, and this API base has none",
@@ -282,6 +291,9 @@ class _Planner:
         version, base = self._observed.memory.versions.get(match.remote.id), match.base
         undisturbed = base is not None and agree(base.stored, match.stored, RUNTIME_CONTENT)
         if version is not None and undisturbed:
+            aside = beside_quarantine(match, version, quarantine)
+            if aside is not None:
+                return aside
             step = put_back(match, version, quarantine)
             if step.fields or step.deploy:
                 return step

@@ -16,6 +16,7 @@ from kapso_sync.model.desired import Check, Desired, DesiredFunction, PlainSecre
 from kapso_sync.model.functions import Invocation
 from kapso_sync.model.plan import Blocked, Keep
 from kapso_sync.model.report import Report, Result
+from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.secretvalues import keyed_digest
 from tests.builders import CODE_A, CODE_B, POLICY, desired, want
 from tests.clock import VirtualClock
@@ -241,6 +242,36 @@ async def test_checks_come_after_secrets(bench: Bench) -> None:
     assert only(await bench.sync(checked(with_secrets(ONE="1")))) is Result.DONE
     assert only(await bench.sync(checked(with_secrets(CODE_B, ONE="2")))) is Result.FAILED
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "2"})
+
+
+async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
+    """A crash between away and back is healed, and a value that changed is set, while the code waits for a fix."""
+
+    def checked(code: str, value: str) -> Desired:
+        function = with_secrets(code, ONE=value)
+        return desired(replace(function, entry=replace(function.entry, checks=(Check({}, status=200),))))
+
+    bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
+    deploy = bench.api.deploy
+    await bench.sync(checked(CODE_A, "1"))
+    bench.api.fate = lambda _number, method, route: Fate.KILLED_BEFORE if (method, route) == SET else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(checked(CODE_A, "2"))
+    bench.api.fate = lambda *_: Fate.FINE
+    assert secrets_of(bench) == {}
+    bench.api.deploy = lambda f: bench.api.world.deploy(f, failure="out of luck") if f.code == CODE_B else deploy(f)
+    for value in ("2", "2", "3"):
+        report = await bench.sync(checked(CODE_B, value))
+        assert (only(report), report.outcomes[0].quarantine is not None) == (Result.FAILED, True)
+        await bench.clock.sleep(100)
+    assert isinstance((await bench.plan(checked(CODE_B, "3"))).steps[0], Blocked)
+    function = bench.api.world.function("a")
+    assert (function.live_code, secrets_of(bench)) == (CODE_A, {"ONE": "3"})
+    assert bench.memory().owned[function.id].secrets.undeployed is False
+    bench.api.deploy = deploy
+    bench.api.runtime = lambda _function: Invocation(200, "", "")
+    assert only(await bench.sync(checked(CODE_B, "3"), Request(retry=("a",)))) is Result.DONE
+    assert function.live_code == CODE_B
 
 
 async def test_a_base_without_secrets_blocks_and_says_so_once(bench: Bench) -> None:
