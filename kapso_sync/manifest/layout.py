@@ -61,13 +61,16 @@ def read_layout(files: Mapping[str, SourceFile], environment: str | None = None)
     if environment is None or environment not in environments:
         return layout
     given = _mapping(environments[environment])
-    own = _mapping(given.get("functions"))
+    own = {slug: _mapping(entry) for slug, entry in _mapping(given.get("functions")).items()}
+    defaults = _above(layout.defaults, _mapping(given.get("defaults")))
+    inherited = {"secrets": defaults["secrets"]} if "secrets" in defaults else {}
+    above = {slug: _above({**inherited, **entries.get(slug, {})}, entry) for slug, entry in own.items() if "secrets" in entry}
     return replace(
         layout,
-        defaults=_above(layout.defaults, _mapping(given.get("defaults"))),
-        entries={slug: _above(entries.get(slug, {}), _mapping(own.get(slug))) for slug in {**entries, **own}},
+        defaults=defaults,
+        entries={slug: _above(entries.get(slug, {}), own.get(slug, {})) for slug in {**entries, **own}} | above,
         home=("environments", environment),
-        left_out=frozenset(slug for slug, entry in own.items() if not isinstance(entry, dict)),
+        left_out=frozenset(slug for slug, entry in _mapping(given.get("functions")).items() if not isinstance(entry, dict)),
     )
 
 

@@ -398,6 +398,17 @@ environments:
     assert {entry.slug for entry in (await folder.desired()).functions} == {"greet", "gone"}
 
 
+async def test_secrets_that_an_environment_inherits_are_not_named_again(folder: Folder) -> None:
+    """Those of the defaults stand below an environment's own: only what neither names is written."""
+    folder.environment = "staging"
+    staging = "environments:\n  staging:\n    functions:\n      a: {secrets: {ONE: {env: OTHER}}}\n"
+    manifest = f"version: 1\ndefaults: {{secrets: {{TWO: {{env: SHARED}}}}}}\nfunctions:\n  a:\n{staging}"
+    folder.files = {"manifest.yaml": manifest.encode(), "a.js": CODE_A.encode()}
+    folder.add("a", secrets={"ONE": "1", "TWO": "2", "SIX": "6"})
+    await folder.pull(everything=True)
+    assert "      a: {secrets: {ONE: {env: OTHER}, SIX: {env: SIX}}}\n" in folder.text()
+
+
 ENVIRONMENTS = """\
 version: 1
 defaults: {description: Of all}
