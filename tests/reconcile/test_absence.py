@@ -25,6 +25,7 @@ from kapso_sync.model.report import Report
 from kapso_sync.model.state import Absence
 from kapso_sync.model.status import ConditionType
 from kapso_sync.reconcile.absence import Moment, watch
+from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.likeness import ALIKE, likeness
 from kapso_sync.reconcile.planner import make_plan
@@ -378,3 +379,14 @@ async def test_what_a_broken_function_was_called_is_not_deleted(bench: Bench) ->
     assert "it becomes `b`, which cannot be used" in report.plan.notices[0].message
     await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
     assert bench.api.world.function("b").id == mine
+
+
+async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> None:
+    """Nobody believes that a function was deleted, or tried again, which was not even looked at."""
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    bench.policy = replace(POLICY, delete=frozenset({"b"}))
+    with pytest.raises(UsageError, match="`b` is named, and --only leaves it out"):
+        await bench.sync(desired(want("a")), Request(only=("a",)))
+    assert slugs_of(bench) == ["a", "b"]
+    await bench.sync(desired(want("a")), Request(only=("a", "b")))
+    assert slugs_of(bench) == ["a"]
