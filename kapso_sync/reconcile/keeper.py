@@ -48,7 +48,9 @@ class SecretKeeper:
         listing = Listing(frozenset(names), self._clock.now())
         known = written.owned.secrets
         changes = secret_changes(step.desired, known, listing, reset=step.reset_secrets)
-        return changes, self._remember(written, learned_secrets(known, changes, listing))
+        return changes, self._remember(
+            written, learned_secrets(known, changes, listing, exact=step.desired.entry.exact_secrets)
+        )
 
     async def _remove(self, slug: str, names: Sequence[str], written: Written) -> Written:
         for name in names:

@@ -90,7 +90,7 @@ class Match:
     @property
     def learned_secrets(self) -> KnownSecrets:
         """What is known of its secrets after this look."""
-        return learned_secrets(self.known_secrets, self.secrets, self.listing)
+        return learned_secrets(self.known_secrets, self.secrets, self.listing, exact=self.want.entry.exact_secrets)
 
     @functools.cached_property
     def secrets(self) -> SecretChanges:

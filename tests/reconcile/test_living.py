@@ -96,6 +96,8 @@ class Project(RuleBasedStateMachine):
     def remove(self, slug: str) -> None:
         """A commit removes one; the last one stays, since an empty source is an error."""
         if len(self.git) > 1:
+            if not self._at_home(slug):
+                self.ids.pop(slug, None)
             self.git.pop(slug, None)
 
     @rule(old=slugs, new=slugs)

@@ -92,6 +92,18 @@ async def test_exact_removes_what_the_manifest_does_not_name(bench: Bench) -> No
     assert "secret.removed" in bench.names()
 
 
+async def test_turning_exact_is_heeded_at_once(bench: Bench) -> None:
+    """What somebody added on Kapso goes in the next pass, not in the next day's; and then it is quiet again."""
+    await bench.sync(desired(with_secrets(ONE="1")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "EXTRA", "e")
+    assert (await bench.sync(desired(with_secrets(ONE="1")))).plan.in_sync
+    await bench.sync(desired(with_secrets(ONE="1", exact=True)))
+    assert secrets_of(bench) == {"ONE": "1"}
+    bench.api.log.clear()
+    assert (await bench.sync(desired(with_secrets(ONE="1", exact=True)))).plan.in_sync
+    assert bench.api.log == [("GET", "/functions", "")]
+
+
 async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(bench: Bench) -> None:
     """With the state lost nobody knows their values: said as a warning, asked for once, and set with --reset-secrets."""
     git = desired(with_secrets(ONE="1", NEW="n"))
