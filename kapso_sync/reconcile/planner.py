@@ -64,8 +64,7 @@ OSCILLATION_LIMIT = 3
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return for every function of git, and for every function we own, what is to be done and why."""
     moves = find_moves(desired, observed, policy.owner)
-    heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
-    planner = _Planner(observed, policy, moves, heirs)
+    planner = _Planner(observed, policy, moves, _heirs(desired, observed, policy.owner))
     steps = [planner.wanted(function) for function in desired.functions]
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = moves.taken | {step.function_id for step in steps if step.function_id}
@@ -99,15 +98,26 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     )
 
 
+def _heirs(desired: Desired, observed: Observed, owner: str) -> dict[str, str]:
+    """Return by former slug who is to take a function over and cannot now: it is broken, or its slug is somebody else's."""
+    heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
+    for want in desired.functions:
+        bearer = observed.by_slug.get(want.slug)
+        if bearer is not None and observed.claim(bearer, owner) is not Claim.OURS:
+            heirs |= dict.fromkeys(want.entry.moved_from or (), want.slug)
+    return heirs
+
+
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
     def __init__(self, observed: Observed, policy: Policy, moves: Moves, heirs: Mapping[str, str]) -> None:
-        """``heirs`` gives by former slug the unusable function that is to take it over."""
+        """``heirs`` gives by former slug the function of git that is to take it over, and cannot now."""
         self._observed = observed
         self._policy = policy
         self._moves = moves
         self._heirs = heirs
+        self._our_slugs = {r.slug for r in observed.functions if observed.claim(r, policy.owner) is Claim.OURS}
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
@@ -228,7 +238,14 @@ class _Planner:
         )
 
     def _free(self, match: Match) -> Step:
-        """Plan a function that is nobody's, by the adopt policy."""
+        """Plan a function that is nobody's, by the adopt policy; not where another of ours is to become it."""
+        former = next((slug for slug, heir in self._heirs.items() if heir == match.want.slug and slug in self._our_slugs), None)
+        if former is not None:
+            return blocking(
+                match,
+                f"`{former}` is to become it, and it is on Kapso already and is nobody's",
+                "rename or delete it on Kapso; or take `moved_from` out to have it adopted",
+            )
         if self._policy.adopt is AdoptPolicy.ALWAYS:
             return adopting(match, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
         if self._policy.adopt is AdoptPolicy.NEVER:
@@ -355,7 +372,7 @@ class _Planner:
         elif (mark is not None and mark.protected) or (base is not None and base.protected):
             reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
         elif heir is not None and not named:
-            reason = f"not in git, kept since it becomes `{heir}`, which cannot be used"
+            reason = f"not in git, kept since it is to become `{heir}`, which cannot be done now"
         elif mark is None or not mark.valid_for(remote.slug):
             reason = "not in git, kept since its ownership mark is missing or was made for another slug"
         if reason is not None:

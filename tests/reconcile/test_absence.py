@@ -376,7 +376,7 @@ async def test_what_a_broken_function_was_called_is_not_deleted(bench: Bench) ->
     mine = bench.api.world.function("a").id
     report = await bench.sync(desired(unusable("b", moved_from=("a",)), want("z", CODE_B)))
     assert slugs_of(bench) == ["a", "b", "z"]
-    assert "it becomes `b`, which cannot be used" in report.plan.notices[0].message
+    assert "it is to become `b`, which cannot be done now" in report.plan.notices[0].message
     await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
     assert bench.api.world.function("b").id == mine
 
@@ -390,3 +390,23 @@ async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> N
     assert slugs_of(bench) == ["a", "b"]
     await bench.sync(desired(want("a")), Request(only=("a", "b")))
     assert slugs_of(bench) == ["a"]
+
+
+@pytest.mark.parametrize("whose", ["somebody's", "nobody's", "nobody's, and the same"])
+async def test_a_rename_onto_what_is_not_ours_deletes_and_adopts_nothing(bench: Bench, whose: str) -> None:
+    """Git says that `a` becomes `b`, and there is a `b` already: both stay as they are until a person has looked."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("z", CODE_B)))
+    if whose == "somebody's":
+        others = Bench(bench.folder.with_name("other"), bench.clock, bench.api, policy=replace(POLICY, owner="some/body"))
+        await others.sync(desired(want("b", CODE_B)))
+    else:
+        bench.api.world.create({"slug": "b", "name": "b", "code": CODE_B if whose == "nobody's" else CODE_A})
+    ids = {function.slug: function.id for function in bench.api.world.functions.values()}
+    for _ in range(2):
+        report = await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+        assert [type(step) for step in report.plan.steps] == [Keep, Blocked, Keep]
+        assert {function.slug: function.id for function in bench.api.world.functions.values()} == ids
+    bench.api.world.delete(bench.api.world.function("b"))
+    await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+    assert bench.api.world.function("b").id == ids["a"]
