@@ -167,10 +167,13 @@ class Settings(BaseModel):
 
     _notices: tuple[Notice, ...] = PrivateAttr(default=())
     _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _env_file: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep the variables that were loaded, and what there is to say of them."""
-        self._variables = context or {}
+        loaded = context or {}
+        self._variables = loaded.get("variables", {})
+        self._env_file = loaded.get("env_file")
         self._notices = _unknown_variables(self._variables)
 
     @property
@@ -199,7 +202,7 @@ class Settings(BaseModel):
     def credential_files(self) -> tuple[Path, ...]:
         """The files that hold our own credentials."""
         named = (getattr(self, name) for name in type(self).model_fields if name.endswith("_file"))
-        return tuple(path for path in named if path is not None)
+        return tuple(path for path in (*named, self._env_file) if path is not None)
 
     def git_password(self) -> str | None:
         """Return the git token, read anew, or None."""
@@ -223,6 +226,7 @@ def variable(name: str) -> str:
 
 
 VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
+_CREDENTIALS = {variable(name) for name in Settings.model_fields if f"{name}_file" in Settings.model_fields}
 
 
 def load_settings(
@@ -238,8 +242,9 @@ def load_settings(
     for layer in (file, environment):
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES}
     merged |= overrides
+    kept = env_file if _CREDENTIALS & file.keys() else None
     try:
-        return Settings.model_validate(merged, context={**file, **environment})
+        return Settings.model_validate(merged, context={"variables": {**file, **environment}, "env_file": kept})
     except ValidationError as error:
         raise _explain(error) from None
 

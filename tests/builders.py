@@ -55,9 +55,10 @@ def want(
     return DesiredFunction(entry, code)
 
 
-def unusable(slug: str, *, blocked: bool = False) -> UnusableFunction:
+def unusable(slug: str, *, blocked: bool = False, moved_from: tuple[str, ...] | None = None) -> UnusableFunction:
     """A function whose code cannot be used."""
-    return UnusableFunction(slug, f"{slug}.js", (Problem("syntax", "syntax error", Location(f"{slug}.js", 3, 1)),), blocked)
+    problem = Problem("syntax", "syntax error", Location(f"{slug}.js", 3, 1))
+    return UnusableFunction(slug, f"{slug}.js", (problem,), blocked, moved_from)
 
 
 def desired(*functions: DesiredFunction | UnusableFunction, commit: str = "c0ffee") -> Desired:

@@ -69,7 +69,7 @@ class _Site:
     def refuse(self, entry: Entry, faults: Iterable[Fault], *, blocked: bool = False) -> None:
         """Give up an entry, with every reason."""
         problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
-        self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked)
+        self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
 
     def _text(self, path: str) -> bytes | None:
         return self.files[path].content if path in self.files else None

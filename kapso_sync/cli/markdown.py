@@ -90,7 +90,7 @@ def _tail(plan: Plan) -> str:
     if plan.notices:
         shown, more = plan.notices[:20], len(plan.notices) - 20
         lines += ["### Warnings", ""]
-        lines += [f"- {_cut(f'{notice.location}: ' if notice.location else '')}{_cut(notice.message)}" for notice in shown]
+        lines += [f"- {f'{_cut(str(notice.location))}: ' if notice.location else ''}{_cut(notice.message)}" for notice in shown]
         lines += [f"- and {more} more"] if more > 0 else []
         lines.append("")
     if plan.changes:

@@ -68,7 +68,7 @@ def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None
     ``inherited`` are those that are in force below where ``below`` names none.
     """
     values = {} if below is None else {name: getattr(below, name) for name in below.model_fields_set}
-    secrets = values.get("secrets") or inherited
+    secrets = values.get("secrets", inherited)
     values |= {name: getattr(above, name) for name in above.model_fields_set}
     if secrets is not None and above.secrets is not None:
         values["secrets"] = {**secrets, **above.secrets}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import read_document
@@ -20,12 +20,18 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A sound folder's manifest, as plain values, and its CLI folders by slug. ``manifest`` is its file, if there is one."""
+    """A sound folder's manifest, as plain values, and its CLI folders by slug. ``manifest`` is its file, if there is one.
+
+    In an environment, ``defaults`` and ``entries`` are as they are in force there, ``home`` leads to where its own keys stand,
+    and ``left_out`` are slugs that it does not have.
+    """
 
     manifest: str | None = None
     defaults: Mapping[str, Json] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     folders: Mapping[str, CliFolder] = field(default_factory=dict)
+    home: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
     @property
     def empty(self) -> bool:
@@ -43,21 +49,39 @@ class Layout:
         return next((place[key] for place in places if place.get(key) is not None), None)  # type: ignore[return-value]
 
 
-def read_layout(files: Mapping[str, SourceFile]) -> Layout:
-    """Return how a folder is laid out; one that `read_manifest` takes."""
+def read_layout(files: Mapping[str, SourceFile], environment: str | None = None) -> Layout:
+    """Return how a folder is laid out, for an environment where the manifest knows it; one that `read_manifest` takes."""
     folders = {folder.slug: folder for folder in read_folders(files)}
     name = next((name for name in MANIFEST_NAMES if name in files), None)
     value = read_document(name, files[name].content or b"").value if name is not None else None
-    known = value if isinstance(value, dict) else {}
-    defaults, entries = known.get("defaults"), known.get("functions")
-    return Layout(
-        manifest=name,
-        defaults=defaults if isinstance(defaults, dict) else {},
-        entries={slug: entry if isinstance(entry, dict) else {} for slug, entry in entries.items()}
-        if isinstance(entries, dict)
-        else {},
-        folders=folders,
+    known = _mapping(value)
+    entries = {slug: _mapping(entry) for slug, entry in _mapping(known.get("functions")).items()}
+    layout = Layout(manifest=name, defaults=_mapping(known.get("defaults")), entries=entries, folders=folders)
+    environments = _mapping(known.get("environments"))
+    if environment is None or environment not in environments:
+        return layout
+    given = _mapping(environments[environment])
+    own = {slug: _mapping(entry) for slug, entry in _mapping(given.get("functions")).items()}
+    defaults = _above(layout.defaults, _mapping(given.get("defaults")))
+    inherited = {"secrets": defaults["secrets"]} if "secrets" in defaults else {}
+    above = {slug: _above({**inherited, **entries.get(slug, {})}, entry) for slug, entry in own.items() if "secrets" in entry}
+    return replace(
+        layout,
+        defaults=defaults,
+        entries={slug: _above(entries.get(slug, {}), own.get(slug, {})) for slug in {**entries, **own}} | above,
+        home=("environments", environment),
+        left_out=frozenset(slug for slug, entry in _mapping(given.get("functions")).items() if not isinstance(entry, dict)),
     )
+
+
+def _mapping(value: object) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _above(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return what is in force of two; secrets are taken together by name."""
+    secrets = {**_mapping(below.get("secrets")), **_mapping(above.get("secrets"))}
+    return {**below, **above, **({"secrets": secrets} if secrets else {})}
 
 
 def edited_file(name: str, old: bytes | None, edits: Iterable[Edit]) -> bytes:

@@ -163,6 +163,7 @@ class _Assembly:
 
     def __init__(self, files: Mapping[str, SourceFile], view: Declared | None) -> None:
         self._files = files
+        self._view = view
         self._document = view.document if view else None
         self._defaults = view.model.defaults if view else None
         self._twins = twins(files)
@@ -217,7 +218,11 @@ class _Assembly:
     def manifest(self, *, present: bool) -> Manifest:
         """Return everything, sorted by slug."""
         entries = tuple(sorted(self._entries, key=lambda entry: entry.slug))
-        return Manifest(entries, dict(sorted(self._broken.items())), tuple(self.notices), present, self._rollout())
+        broken, moved_from = dict(sorted(self._broken.items())), {}
+        if self._view is not None:
+            given = ((slug, self._view.entries.get(slug)) for slug in broken)
+            moved_from = {slug: tuple(e.moved_from) for slug, e in given if e is not None and e.moved_from is not None}
+        return Manifest(entries, broken, tuple(self.notices), present, self._rollout(), moved_from=moved_from)
 
     def _rollout(self) -> RolloutPolicy:
         given = self._defaults.rollout if self._defaults else None

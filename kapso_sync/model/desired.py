@@ -134,8 +134,9 @@ class Manifest:
     """Everything that a functions folder declares.
 
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
-    function's failure. ``present`` says whether there was a manifest file (folders of the Kapso CLI need none).
-    ``elsewhere`` holds an entry for each file that some environment names: nothing is made of it here, but somebody lists it.
+    function's failure; ``moved_from`` holds what they say of their former slugs. ``present`` says whether there was a manifest
+    file (folders of the Kapso CLI need none). ``elsewhere`` holds an entry for each file that some environment names: nothing
+    is made of it here, but somebody lists it.
     """
 
     entries: tuple[Entry, ...]
@@ -144,6 +145,7 @@ class Manifest:
     present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
     elsewhere: tuple[Entry, ...] = ()
+    moved_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +177,14 @@ class DesiredFunction:
 class UnusableFunction:
     """A function git wants but cannot have now. It stays as it is on Kapso, and is never deleted for that.
 
-    ``blocked`` tells a build that is not available (True) from an input that is wrong (False).
+    ``blocked`` tells a build that is not available (True) from an input that is wrong (False). ``moved_from`` is as in `Entry`.
     """
 
     slug: str
     file: str | None
     problems: tuple[Problem, ...]
     blocked: bool = False
+    moved_from: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

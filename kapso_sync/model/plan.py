@@ -140,7 +140,7 @@ class Overwrite(Write):
     """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
 
     ``live`` is what is confirmed to run, where that is what is stored. ``quarantine`` tells of what failed, where that is taken
-    back.
+    back, or stays so. ``reset_secrets``: those that are not known to be ours are set as well.
     """
 
     remote: RemoteFunction = field(repr=False)
@@ -148,6 +148,7 @@ class Overwrite(Write):
     live: Live | None = field(default=None, repr=False)
     known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
     quarantine: Quarantine | None = None
+    reset_secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

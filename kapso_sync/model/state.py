@@ -49,7 +49,8 @@ class KnownSecrets:
     """What we know of a function's secrets. Values are never kept: ``digests`` are keyed, by name, of those that we set.
 
     ``unverified`` were there when we first looked, and are left alone. ``rewriting`` names those whose setting was begun and
-    not confirmed. ``undeployed``: some were set since the last deployment. ``listed_at``: when Kapso was last asked for names.
+    not confirmed. ``undeployed``: some were set since the last deployment. ``listed_at``: when Kapso was last asked for names;
+    ``exact``: no others were to be there then.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class KnownSecrets:
     rewriting: tuple[str, ...] = ()
     undeployed: bool = False
     listed_at: datetime | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

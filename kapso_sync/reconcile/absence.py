@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.model.desired import Desired, Notice
 from kapso_sync.model.functions import RemoteFunction, normal_code
 from kapso_sync.model.plan import Create, Delete, Plan, Step
 from kapso_sync.model.state import Absence
@@ -33,9 +33,12 @@ def find_absences(
     desired: Desired, observed: Observed, absent: Sequence[RemoteFunction], steps: Sequence[Step]
 ) -> tuple[Absence, ...]:
     """Return who is absent, and which functions of git may be it under a new name; nothing is said of time yet."""
-    hinted = {source for want in desired.functions for source in want.entry.moved_from or ()}
-    silent = {want.slug: want for want in desired.functions if want.entry.moved_from is None}
-    created = [step.desired for step in steps if isinstance(step, Create) and not step.recreate and step.slug in silent]
+    said = {want.slug: want.entry.moved_from for want in desired.functions}
+    said |= {function.slug: function.moved_from for function in desired.unusable}
+    hinted = {source for sources in said.values() for source in sources or ()}
+    silent = {slug for slug, sources in said.items() if sources is None}
+    codes: dict[str, str | None] = {want.slug: want.code for want in desired.functions}
+    created = {step.slug for step in steps if isinstance(step, Create) and not step.recreate} & silent
     budget = iter(range(MOST_PAIRS))
     found = []
     for remote in sorted(absent, key=lambda remote: remote.slug):
@@ -43,38 +46,43 @@ def find_absences(
         if remote.slug not in hinted:
             known = observed.memory.absences.get(remote.id)
             suspects = {slug for slug in (known.suspects if known else ()) if slug in silent}
-            younger = () if known or remote.id in observed.memory.owned else _younger(remote, silent, observed)
-            suspects |= {want.slug for want in (*created, *younger) if _alike(want, remote, budget)}
+            others = {slug: codes[slug] for slug in created}
+            if not known and remote.id not in observed.memory.owned:
+                others |= {slug: codes.get(slug, code) for slug, code in _younger(remote, silent, observed).items()}
+            suspects |= {slug for slug, code in others.items() if _alike(code, remote, budget)}
         found.append(Absence(remote.id, remote.slug, tuple(sorted(suspects))))
     return tuple(found)
 
 
-def _younger(remote: RemoteFunction, silent: Mapping[str, DesiredFunction], observed: Observed) -> list[DesiredFunction]:
-    """Return functions that were made on Kapso later: without memory, any of them may have appeared when this one vanished."""
+def _younger(remote: RemoteFunction, silent: Collection[str], observed: Observed) -> dict[str, str | None]:
+    """Return functions that were made on Kapso later, with their code there.
+
+    Without memory, any of them may have appeared when this one vanished.
+    """
     born = remote.created_at
-    return [
-        want
-        for slug, want in silent.items()
+    return {
+        slug: other.code
+        for slug in sorted(silent)
         if born is not None
         and (other := observed.by_slug.get(slug)) is not None
         and other.created_at is not None
         and other.created_at > born
-    ]
+    }
 
 
-def _alike(want: DesiredFunction, remote: RemoteFunction, budget: Iterator[int]) -> bool:
-    if remote.code is None:
+def _alike(code: str | None, remote: RemoteFunction, budget: Iterator[int]) -> bool:
+    if remote.code is None or code is None:
         return False
-    if normal_code(want.code) == normal_code(remote.code):
+    if normal_code(code) == normal_code(remote.code):
         return True
-    return next(budget, None) is not None and likeness(want.code, remote.code) >= ALIKE
+    return next(budget, None) is not None and likeness(code, remote.code) >= ALIKE
 
 
 def suspicion_notices(desired: Desired, absences: Sequence[Absence]) -> tuple[Notice, ...]:
     """Suggest ``moved_from`` where a new function looks like one that left git."""
-    entries = {want.slug: want.entry for want in desired.functions}
+    locations = {want.slug: want.entry.location for want in desired.functions}
     return tuple(
-        Notice("possible-rename", f"{suspicion(absence)}; {remedy(absence)}", entries[absence.suspects[0]].location)
+        Notice("possible-rename", f"{suspicion(absence)}; {remedy(absence)}", locations.get(absence.suspects[0]))
         for absence in absences
         if absence.suspects
     )

@@ -84,6 +84,7 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
 
 async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
+    _check_only(request, parts.policy)
     snapshot = await parts.source.fetch()
     memory = parts.recall()
     desired = await parts.build(snapshot, memory)
@@ -96,6 +97,13 @@ async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
     _check_deletions(guarded.plan, parts.policy)
     tell_plan(parts.emit, narrowed)
     return narrowed, observed
+
+
+def _check_only(request: Request, policy: Policy) -> None:
+    """Refuse to go on when a person named a function for something, and left it out as well."""
+    named = {*request.retry, *policy.delete, *policy.overwrite}
+    for slug in sorted(named - set(request.only) if request.only else ()):
+        raise UsageError(f"`{slug}` is named, and --only leaves it out", hint=f"add --only {slug}, or leave --only out")
 
 
 def _check_deletions(plan: Plan, policy: Policy) -> None:

@@ -82,7 +82,7 @@ class Delivery:
             if step.deploy:
                 written = await self._crew.rollout.make_live(step, written)
             written = await self._crew.keeper.apply(step, written)
-            if step.secrets:
+            if step.secrets and written.owned.secrets.undeployed:
                 written = await self._crew.rollout.make_live(step, written)
         except DeploymentFailed as failure:
             return Begun(step, written, failure)
@@ -97,6 +97,8 @@ class Delivery:
         failure: DeploymentFailed | ChecksFailed | None = begun.failure
         if failure is None and step.deploys and step.desired.entry.checks:
             failure = await self._prove(step, written)
+        if failure is None and isinstance(step, Overwrite) and step.quarantine is not None:
+            return _quarantined(step, step.quarantine)
         if failure is None:
             if step.deploys:
                 self._keep(begun)
@@ -181,5 +183,9 @@ class Delivery:
             )
             raise
         self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
-        hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {slug}`"
-        return Outcome(step, Result.FAILED, function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
+        return _quarantined(step, quarantine)
+
+
+def _quarantined(step: Overwrite, quarantine: Quarantine) -> Outcome:
+    hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
+    return Outcome(step, Result.FAILED, step.function_id, error=quarantine.error, hint=hint, quarantine=quarantine)

@@ -43,7 +43,10 @@ class Desire:
             manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
         )
         functions, lacking = (built.functions, ()) if self._secrets is None else self._secrets.give(built.functions)
-        broken = tuple(UnusableFunction(slug, None, problems) for slug, problems in manifest.broken.items())
+        broken = tuple(
+            UnusableFunction(slug, None, problems, moved_from=manifest.moved_from.get(slug))
+            for slug, problems in manifest.broken.items()
+        )
         return Desired(
             source=snapshot.source,
             revision=snapshot.revision,

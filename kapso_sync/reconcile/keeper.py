@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kapso_sync.errors import ApiError, ApiNotFound, ApiUnsupported
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import SecretValue
-from kapso_sync.model.plan import Write
+from kapso_sync.model.plan import Overwrite, SecretChanges, Write
 from kapso_sync.model.state import KnownSecrets
 from kapso_sync.reconcile.ports import FunctionsApi, Store
+from kapso_sync.reconcile.secretplan import Listing, learned_secrets, secret_changes
 from kapso_sync.reconcile.writer import Written
+
+NO_SECRETS = "does this API base have secrets? https://api.kapso.ai/platform/v1 has"
 
 
 class SecretKeeper:
@@ -27,18 +30,34 @@ class SecretKeeper:
     async def apply(self, step: Write, written: Written) -> Written:
         """Remove, rewrite and set; return the function as we know it then. Raises `ApiError` and `StateUnusable`."""
         changes, secrets = step.secrets, step.desired.secrets
+        if changes and isinstance(step, Overwrite) and written.owned.secrets.listed_at is None:
+            changes, written = await self._look(step, written)
         if changes.removes:
-            written = await self._remove(step, written)
+            written = await self._remove(step.slug, changes.removes, written)
         for name in (*changes.rewrites, *changes.sets):
             written = await self._set(step.slug, name, secrets, written, there=name in changes.rewrites)
         return written
 
-    async def _remove(self, step: Write, written: Written) -> Written:
-        for name in step.secrets.removes:
+    async def _look(self, step: Overwrite, written: Written) -> tuple[SecretChanges, Written]:
+        """Ask for names that Kapso did not tell before the function ran: what is there already is not ours to set."""
+        try:
+            names = await self._api.list_secrets(written.record.id)
+        except (ApiNotFound, ApiUnsupported) as error:
+            error.hint = NO_SECRETS
+            raise
+        listing = Listing(frozenset(names), self._clock.now())
+        known = written.owned.secrets
+        changes = secret_changes(step.desired, known, listing, reset=step.reset_secrets)
+        return changes, self._remember(
+            written, learned_secrets(known, changes, listing, exact=step.desired.entry.exact_secrets)
+        )
+
+    async def _remove(self, slug: str, names: Sequence[str], written: Written) -> Written:
+        for name in names:
             await self._drop(written.record.id, name)
             known = written.owned.secrets
             written = self._remember(written, replace(known, digests=_without(known.digests, name), undeployed=True))
-            self._emit(events.SecretRemoved(slug=step.slug, function_id=written.record.id, secret=name))
+            self._emit(events.SecretRemoved(slug=slug, function_id=written.record.id, secret=name))
         return written
 
     async def _set(self, slug: str, name: str, secrets: Mapping[str, SecretValue], written: Written, *, there: bool) -> Written:
@@ -54,7 +73,7 @@ class SecretKeeper:
             # Kapso may quote what it refuses.
             error.message = error.message.replace(secret.value, "[redacted]")
             if isinstance(error, ApiNotFound | ApiUnsupported):
-                error.hint = "does this API base have secrets? https://api.kapso.ai/platform/v1 has"
+                error.hint = NO_SECRETS
             raise
         done = replace(
             begun,

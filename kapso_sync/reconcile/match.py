@@ -90,7 +90,7 @@ class Match:
     @property
     def learned_secrets(self) -> KnownSecrets:
         """What is known of its secrets after this look."""
-        return learned_secrets(self.known_secrets, self.secrets, self.listing)
+        return learned_secrets(self.known_secrets, self.secrets, self.listing, exact=self.want.entry.exact_secrets)
 
     @functools.cached_property
     def secrets(self) -> SecretChanges:
@@ -145,11 +145,15 @@ class Match:
         new = {**self.stored, **self.want.content}
         return content_diff(self.want.slug, (self.stored, self.remote.code), (new, self.want.code), self.difference.fields)
 
-    def restoring(self, version: Version) -> Match:
-        """Return the same function beside what ran before, in place of what git wants of it."""
+    def restoring(self, version: Version, *, keep_secrets: bool = False) -> Match:
+        """Return the same function beside what ran before, in place of what git wants of it.
+
+        Its secrets are left alone, or with ``keep_secrets`` are git's, and none is removed: the old code may need it.
+        """
         fields = {name: version.fields[name] for name in self.want.entry.fields if name in version.fields}
-        entry = replace(self.want.entry, fields=fields, checks=(), secrets={}, exact_secrets=False)
-        want = DesiredFunction(entry, version.code)
+        sources = self.want.entry.secrets if keep_secrets else {}
+        entry = replace(self.want.entry, fields=fields, checks=(), secrets=sources, exact_secrets=False)
+        want = DesiredFunction(entry, version.code, self.want.secrets if keep_secrets else {})
         return replace(self, want=want, difference=compare(want.content, self.stored, self.base))
 
     def learned(self) -> Owned:

@@ -11,6 +11,7 @@ from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, RemoteFunction
 from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.moves import find_moves
 from kapso_sync.reconcile.observed import Observed, mark_of
 from kapso_sync.reconcile.ports import FunctionsApi
 from kapso_sync.reconcile.secretplan import Listing, listing_needed
@@ -30,12 +31,13 @@ async def observe(api: FunctionsApi, memory: Memory, desired: Desired, owner: st
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = settle(functions, memory, owner)
-    return replace(observed, secrets=await _secrets(api, observed, desired, now))
+    return replace(observed, secrets=await _secrets(api, observed, desired, owner, now))
 
 
-async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, now: datetime) -> Mapping[str, Listing]:
-    """Return the names of secrets, of those functions where they are needed."""
-    found = {want.slug: observed.find(want.slug) for want in desired.functions}
+async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, owner: str, now: datetime) -> Mapping[str, Listing]:
+    """Return the names of secrets, of those functions where they are needed; each is asked as what it is going to be."""
+    moving = find_moves(desired, observed, owner).sources
+    found = {want.slug: moving.get(want.slug) or observed.find(want.slug) for want in desired.functions}
     asked = [
         remote.id
         for want in desired.functions

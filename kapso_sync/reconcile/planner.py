@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
@@ -41,7 +42,15 @@ from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
-from kapso_sync.reconcile.steps import adopting, blocking, difference_reasons, overwriting, put_back, secret_reasons
+from kapso_sync.reconcile.steps import (
+    adopting,
+    beside_quarantine,
+    blocking,
+    difference_reasons,
+    overwriting,
+    put_back,
+    secret_reasons,
+)
 
 NO_SECRETS = (
     "its manifest names secrets, and this API base has none",
@@ -55,7 +64,7 @@ OSCILLATION_LIMIT = 3
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return for every function of git, and for every function we own, what is to be done and why."""
     moves = find_moves(desired, observed, policy.owner)
-    planner = _Planner(observed, policy, moves)
+    planner = _Planner(observed, policy, moves, _heirs(desired, observed, policy.owner))
     steps = [planner.wanted(function) for function in desired.functions]
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = moves.taken | {step.function_id for step in steps if step.function_id}
@@ -89,13 +98,26 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     )
 
 
+def _heirs(desired: Desired, observed: Observed, owner: str) -> dict[str, str]:
+    """Return by former slug who is to take a function over and cannot now: it is broken, or its slug is somebody else's."""
+    heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
+    for want in desired.functions:
+        bearer = observed.by_slug.get(want.slug)
+        if bearer is not None and observed.claim(bearer, owner) is not Claim.OURS:
+            heirs |= dict.fromkeys(want.entry.moved_from or (), want.slug)
+    return heirs
+
+
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
-    def __init__(self, observed: Observed, policy: Policy, moves: Moves) -> None:
+    def __init__(self, observed: Observed, policy: Policy, moves: Moves, heirs: Mapping[str, str]) -> None:
+        """``heirs`` gives by former slug the function of git that is to take it over, and cannot now."""
         self._observed = observed
         self._policy = policy
         self._moves = moves
+        self._heirs = heirs
+        self._our_slugs = {r.slug for r in observed.functions if observed.claim(r, policy.owner) is Claim.OURS}
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
@@ -216,7 +238,14 @@ class _Planner:
         )
 
     def _free(self, match: Match) -> Step:
-        """Plan a function that is nobody's, by the adopt policy."""
+        """Plan a function that is nobody's, by the adopt policy; not where another of ours is to become it."""
+        former = next((slug for slug, heir in self._heirs.items() if heir == match.want.slug and slug in self._our_slugs), None)
+        if former is not None:
+            return blocking(
+                match,
+                f"`{former}` is to become it, and it is on Kapso already and is nobody's",
+                "rename or delete it on Kapso; or take `moved_from` out to have it adopted",
+            )
         if self._policy.adopt is AdoptPolicy.ALWAYS:
             return adopting(match, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
         if self._policy.adopt is AdoptPolicy.NEVER:
@@ -279,6 +308,9 @@ class _Planner:
         version, base = self._observed.memory.versions.get(match.remote.id), match.base
         undisturbed = base is not None and agree(base.stored, match.stored, RUNTIME_CONTENT)
         if version is not None and undisturbed:
+            aside = beside_quarantine(match, version, quarantine)
+            if aside is not None:
+                return aside
             restored = match.restoring(version)
             if restored.touches_runtime or restored.deploys:
                 return put_back(match, version, quarantine)
@@ -334,10 +366,13 @@ class _Planner:
         stored = self._observed.content(remote)
         reason = None
         named = remote.slug in self._policy.delete
+        heir = self._heirs.get(remote.slug) or (self._heirs.get(base.slug) if base is not None else None)
         if not self._policy.prune and not named:
             reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
         elif (mark is not None and mark.protected) or (base is not None and base.protected):
             reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
+        elif heir is not None and not named:
+            reason = f"not in git, kept since it is to become `{heir}`, which cannot be done now"
         elif mark is None or not mark.valid_for(remote.slug):
             reason = "not in git, kept since its ownership mark is missing or was made for another slug"
         if reason is not None:

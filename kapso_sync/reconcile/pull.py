@@ -38,6 +38,7 @@ class Sides:
     """Both sides of a pull: the folder and what it says, Kapso, and the names of secrets there by function id.
 
     ``modules`` are the slugs whose code must be declared as a module, or it would be compiled for this API base.
+    ``environment`` is the one of the manifest's that is meant.
     """
 
     snapshot: Snapshot
@@ -46,6 +47,7 @@ class Sides:
     owner: str
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     modules: frozenset[str] = frozenset()
+    environment: str | None = None
 
 
 def concerned(sides: Sides, wish: Wish) -> tuple[RemoteFunction, ...]:
@@ -55,7 +57,9 @@ def concerned(sides: Sides, wish: Wish) -> tuple[RemoteFunction, ...]:
 
 def plan_pull(sides: Sides, wish: Wish) -> PullPlan:
     """Return the files to write, and what becomes of each function on Kapso that was asked for."""
-    register = Register(sides.snapshot, sides.desired, wish.layout, sides.modules, force=wish.force)
+    register = Register(
+        sides.snapshot, sides.desired, wish.layout, sides.modules, environment=sides.environment, force=wish.force
+    )
     functions = []
     for remote in _asked_for(sides, wish):
         pulled = _verdict(remote, sides, wish)
@@ -65,11 +69,11 @@ def plan_pull(sides: Sides, wish: Wish) -> PullPlan:
 
 def plan_restore(sides: Sides, remote: RemoteFunction, *, force: bool) -> PullPlan:
     """Return the files that take the folder back to ``remote``, as it once was; where git lists it, only what git manages."""
-    layout = read_layout(sides.snapshot.files)
+    layout = read_layout(sides.snapshot.files, sides.environment)
     if remote.slug in sides.desired.slugs:
         managed = {name: value for name, value in remote.fields.items() if layout.said(remote.slug, name) is not None}
         remote = replace(remote, fields=managed)
-    register = Register(sides.snapshot, sides.desired, force=force)
+    register = Register(sides.snapshot, sides.desired, environment=sides.environment, force=force)
     pulled = _take(register, remote, sides)
     return PullPlan(register.changes(), (pulled,))
 

@@ -89,7 +89,7 @@ class Register:
     """A functions folder that functions are entered into, one after the other.
 
     Without ``layout`` new ones are entered the way the folder does it; ``modules`` are declared as such; ``force`` overwrites
-    what was changed in it.
+    what was changed in it. In an ``environment`` of the manifest's, keys are written there and nowhere else.
     """
 
     def __init__(
@@ -99,12 +99,13 @@ class Register:
         layout: FolderLayout | None = None,
         modules: frozenset[str] = frozenset(),
         *,
+        environment: str | None = None,
         force: bool,
     ) -> None:
         self._files = snapshot.files
         self._modules = modules
         self._force = force
-        self._layout = read_layout(self._files)
+        self._layout = read_layout(self._files, environment)
         self._map = read_remote_map(snapshot.remote_map)
         folders_only = bool(self._layout.folders) and self._layout.manifest is None
         self._as_folders = layout is FolderLayout.KAPSO or (layout is None and folders_only)
@@ -122,6 +123,10 @@ class Register:
         draft = Draft(remote, _code_of(remote))
         if not re.fullmatch(SLUG_PATTERN, draft.slug) or len(draft.slug) > LONGEST_SLUG:
             raise Unfit("a manifest takes no such slug")
+        if draft.slug in self._layout.left_out:
+            raise Unfit("this environment leaves it out")
+        if self._as_folders and self._layout.home:
+            raise Unfit("a folder of the Kapso CLI would be in every environment")
         if self._as_folders:
             self._add_folder(draft)
         else:
@@ -174,7 +179,9 @@ class Register:
         for path, edits in draft.edits.items():
             self._edits.setdefault(path, []).extend(edits)
             self._names |= {
-                str(edit.value): draft.slug for edit in edits if edit.path[0] == "functions" and edit.path[-1] == "name"
+                str(edit.value): draft.slug
+                for edit in edits
+                if edit.path == (*self._layout.home, "functions", draft.slug, "name")
             }
         self._used |= set(draft.paths)
         self._taken |= set(map(folded, draft.paths))
@@ -284,6 +291,8 @@ class Register:
 
     def _place_of(self, slug: str, key: str) -> str | None:
         """Return the ``function.yaml`` that a key belongs into, or None for the manifest."""
+        if self._layout.home:
+            return None
         folder = self._layout.folders.get(slug)
         overridden = key in self._layout.entries.get(slug, {})
         return folder.location.file if folder is not None and key in FIELDS and not overridden else None
@@ -293,7 +302,7 @@ class Register:
         if place is not None:
             draft.edits.setdefault(place, []).append(Edit((key,), value))
         else:
-            self._edit_manifest(draft, Edit(("functions", draft.slug, key), value))
+            self._edit_manifest(draft, Edit((*self._layout.home, "functions", draft.slug, key), value))
 
     def _edit_manifest(self, draft: Draft, edit: Edit) -> None:
         draft.edits.setdefault(self._layout.manifest or MANIFEST_NAMES[0], []).append(edit)
@@ -302,8 +311,8 @@ class Register:
         said = self._layout.said(draft.slug, "secrets")
         known = said if isinstance(said, dict) else {}
         missing = [name for name in sorted(names) if name not in known]
-        place = ("functions", draft.slug, "secrets")
-        if missing and not self._layout.entries.get(draft.slug, {}).get("secrets"):
+        place = (*self._layout.home, "functions", draft.slug, "secrets")
+        if missing and not self._layout.home and not self._layout.entries.get(draft.slug, {}).get("secrets"):
             # The entry's own mapping takes the place of the default's as a whole.
             for name, source in known.items():
                 self._edit_manifest(draft, Edit((*place, name), source))

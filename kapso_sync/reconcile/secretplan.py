@@ -25,7 +25,10 @@ class Listing:
 
 
 def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned | None, now: datetime) -> bool:
-    """Tell whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time."""
+    """Tell whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time.
+
+    Git that turns strict on secrets it does not name is to settle as well.
+    """
     if remote.status is not Status.DEPLOYED or not want.entry.deploy or not (want.secrets or want.entry.exact_secrets):
         return False
     if owned is None:
@@ -33,7 +36,8 @@ def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned |
     known = owned.secrets
     unknown = [name for name in want.secrets if name not in known.unverified and not _comparable(want, name, known)]
     due = known.listed_at is None or not timedelta(0) <= now - known.listed_at < LOOK_AGAIN
-    return bool(known.rewriting or unknown or due or remote.updated_at != owned.updated_at)
+    stricter = want.entry.exact_secrets and not known.exact
+    return bool(known.rewriting or unknown or due or stricter or remote.updated_at != owned.updated_at)
 
 
 def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
@@ -66,10 +70,10 @@ def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: Listing 
     return SecretChanges(tuple(setting), tuple(rewriting), tuple(doomed), tuple(unverified))
 
 
-def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: Listing | None) -> KnownSecrets:
-    """Return what to remember before anything is changed."""
+def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: Listing | None, *, exact: bool) -> KnownSecrets:
+    """Return what to remember before anything is changed; ``exact``: what git does not name is going to be removed."""
     if listing is None:
         return known
     gone = known.digests.keys() - listing.names
     digests: Mapping[str, str] = {name: digest for name, digest in known.digests.items() if name not in gone}
-    return replace(known, digests=digests, unverified=changes.unverified, listed_at=listing.at)
+    return replace(known, digests=digests, unverified=changes.unverified, listed_at=listing.at, exact=exact)

@@ -67,5 +67,5 @@ class SecretValues:
             else:
                 values[name] = SecretValue(value, self.digest(name, value))
         if problems:
-            return UnusableFunction(entry.slug, entry.file, tuple(problems))
+            return UnusableFunction(entry.slug, entry.file, tuple(problems), moved_from=entry.moved_from)
         return replace(function, secrets=values)

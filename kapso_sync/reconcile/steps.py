@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kapso_sync.model.functions import Version, content_hash
-from kapso_sync.model.plan import Adopt, Blocked, Origin, Overwrite, PutBack, SecretChanges
+from kapso_sync.model.plan import Adopt, Blocked, Origin, Overwrite, PutBack, Rename, SecretChanges, Update
 from kapso_sync.model.state import Quarantine
 from kapso_sync.reconcile.compare import Difference
 from kapso_sync.reconcile.match import Match
@@ -19,6 +19,16 @@ def put_back(match: Match, version: Version, quarantine: Quarantine) -> PutBack:
     step = overwriting(
         PutBack, match.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; what ran before is put back",)
     )
+    return replace(step, desired_hash=content_hash(match.want.content), quarantine=quarantine)
+
+
+def beside_quarantine(match: Match, version: Version, quarantine: Quarantine) -> Overwrite | None:
+    """Return the step for what concerns a quarantined function, and not what failed: its slug and its secrets; else None."""
+    held = match.restoring(version, keep_secrets=True)
+    if not (held.renames or held.secrets):
+        return None
+    reasons = (f"moved_from: {match.remote.slug}",) if held.renames else ()
+    step = overwriting(Rename if held.renames else Update, held, Origin.GIT, (*reasons, f"in quarantine: {quarantine.error}"))
     return replace(step, desired_hash=content_hash(match.want.content), quarantine=quarantine)
 
 
@@ -49,6 +59,7 @@ def overwriting(kind: type[_Kind], match: Match, origin: Origin, reasons: tuple[
         protected=match.mark.protected,
         secrets=match.secrets,
         known_secrets=match.learned_secrets,
+        reset_secrets=match.reset_secrets,
         remote=match.remote,
         base=match.base,
         live=match.liveness.live,

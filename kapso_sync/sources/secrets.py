@@ -38,8 +38,8 @@ class SecretMissing(Exception):
 class SecretReader:
     """Reads values anew each time.
 
-    ``allowed`` are globs of variables, ``folder`` holds files, ``ours`` are the files of our own credentials. ``on_value`` is
-    told every value that is not plain configuration, so that it can be kept out of what is shown.
+    ``allowed`` are globs of variables, ``folder`` holds files, ``ours`` are files and folders of our own credentials.
+    ``on_value`` is told every value that is not plain configuration, so that it can be kept out of what is shown.
     """
 
     environment: Mapping[str, str] = field(repr=False)
@@ -66,6 +66,10 @@ class SecretReader:
         if isinstance(source, FileSecret):
             text = self._file(source.file)
             return text.removesuffix("\n").removesuffix("\r")
+        if source.name.upper().startswith(OURS):
+            raise SecretMissing(
+                f"may not be {source.name} of {source.file}: it is kapso-sync's own", "give it a name of its own"
+            )
         values = dotenv_values(stream=io.StringIO(self._file(source.file)), interpolate=False)
         value = values.get(source.name)
         if value is None:
@@ -90,7 +94,7 @@ class SecretReader:
             raise SecretMissing(f"may not be the file {name}: it is a credential of the Pod's", "use another file")
         try:
             found = path.stat()
-            if any(_same(found, own) for own in self.ours):
+            if any(_same(found, own) or path.is_relative_to(os.path.realpath(own)) for own in self.ours):
                 raise SecretMissing(f"may not be the file {name}: it holds a credential of kapso-sync's", "use another file")
             if not stat.S_ISREG(found.st_mode):
                 raise SecretMissing(f"needs {name} below {self.folder}, which is no regular file", "mount the secret there")

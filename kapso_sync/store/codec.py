@@ -73,6 +73,7 @@ def _secrets(data: Mapping[str, Any]) -> KnownSecrets:
         rewriting=tuple(data.get("rewriting") or ()),
         undeployed=bool(data.get("undeployed")),
         listed_at=_parse(data.get("listed_at")),
+        exact=bool(data.get("exact")),
     )
 
 

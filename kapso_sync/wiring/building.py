@@ -35,16 +35,17 @@ def make_desire(
     return Desire(builder, settings.notices, packages, secret_values, settings.env)
 
 
-def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None) -> SecretValues:
+def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None, state: Path | None = None) -> SecretValues:
     """Return where values of secrets come from; ``redactor`` learns each of them.
 
-    Without a key of the state folder nothing is known that their digests could be compared with.
+    Without a key of the state folder nothing is known that their digests could be compared with. No secret is read from below
+    ``state``, the state folder itself.
     """
     reader = SecretReader(
         environment=settings.variables,
         allowed=tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip()),
         folder=settings.secrets_dir,
-        ours=settings.credential_files,
+        ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,
     )
     return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)))

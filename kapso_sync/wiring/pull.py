@@ -64,7 +64,7 @@ async def plan_a_pull(settings: Settings, wish: Wish, logging: Logging) -> tuple
         desired = await _desired(desire, shelf.snapshot)
         observed = await observe(api, memory, desired, shelf.owner, SystemClock().now())
         _check_slugs(wish, observed)
-        sides = Sides(shelf.snapshot, desired, observed, shelf.owner)
+        sides = Sides(shelf.snapshot, desired, observed, shelf.owner, environment=settings.env)
         asked = concerned(sides, wish)
         observed = await with_code(api, observed, (remote.id for remote in asked))
         secrets, notices = await _secrets(api, asked)
@@ -88,7 +88,7 @@ async def plan_a_restore(settings: Settings, backup: Backup, logging: Logging, *
     known = next((owned.function_id for owned in memory.owned.values() if owned.slug == backup.slug), backup.function_id)
     remote = RemoteFunction(known, backup.slug, Status.DEPLOYED, backup.code, backup.fields)
     observed = Observed((remote,), memory, {})
-    sides = Sides(shelf.snapshot, await _desired(desire, shelf.snapshot), observed, shelf.owner)
+    sides = Sides(shelf.snapshot, await _desired(desire, shelf.snapshot), observed, shelf.owner, environment=settings.env)
     plan = plan_restore(sides, remote, force=force)
     return shelf, proven(plan, await _proof(desire, shelf.snapshot, plan), observed)
 

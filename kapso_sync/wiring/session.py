@@ -225,7 +225,7 @@ async def open_session(
                 base_url,
                 place.spec,
                 BuildFolder(place.folder, clock.now(), writes=writes),
-                make_secret_values(settings, logging.redactor, key),
+                make_secret_values(settings, logging.redactor, key, place.folder),
             ),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder),

@@ -58,9 +58,9 @@ class Workbench:
     def __post_init__(self) -> None:
         self.builder = Builder(self.target, Bundler(Esbuild(self.places), self.deadline), self.store)
 
-    def desire(self) -> Desire:
+    def desire(self, environment: str | None = None) -> Desire:
         """What a session has around the builder."""
-        return Desire(self.builder)
+        return Desire(self.builder, environment=environment)
 
     def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> Construction:
         """One pass over these files."""

@@ -14,6 +14,7 @@ from inline_snapshot import snapshot
 from markdown_it import MarkdownIt
 
 from kapso_sync.cli.markdown import LONGEST, plan_markdown
+from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Plan
@@ -152,6 +153,13 @@ test at c0ffee
 **In sync: 1 function, nothing to do.**
 
 """)
+
+
+def test_a_warning_says_where() -> None:
+    """Its place stands before it, a space between."""
+    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    plan = replace(plan, notices=(Notice("no-serve", "nothing would answer", Location("a.ts", 1, 1)),))
+    assert "\n- a.ts:1:1: nothing would answer\n" in plan_markdown(plan)
 
 
 def hostile_plan(code: str, reason: str = "") -> Plan:

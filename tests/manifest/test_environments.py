@@ -61,6 +61,9 @@ def test_secrets_are_taken_together_by_name() -> None:
     greet, part, _ = read(MANIFEST, "staging").entries
     assert greet.secrets == {"API_KEY": EnvSecret("STAGING_API_KEY"), "CERT": FileSecret("cert")}
     assert part.secrets == {"API_KEY": EnvSecret("API_KEY"), "CERT": FileSecret("cert")}
+    none = MANIFEST.replace("name: Greet}", "name: Greet, secrets: {}}")
+    (greet,) = [entry for entry in read(none, "staging").entries if entry.slug == "greet"]
+    assert greet.secrets == {"API_KEY": EnvSecret("STAGING_API_KEY")}
 
 
 @pytest.mark.parametrize("environment", ["production", None])

@@ -151,3 +151,9 @@ def test_what_is_not_applied_yet_is_a_warning() -> None:
     )
     assert [notice.code for notice in manifest.notices] == ["not-applied", "not-applied", "credential-value"]
     assert "sk_live" not in " ".join(notice.message for notice in manifest.notices)
+
+
+def test_an_entry_without_its_file_keeps_its_past() -> None:
+    """What a function was called is known even while its code is missing: nobody deletes that meanwhile."""
+    manifest = read("version: 1\nfunctions:\n  a: {moved_from: old}\n  b:\n")
+    assert (set(manifest.broken), manifest.moved_from) == ({"a", "b"}, {"a": ("old",)})

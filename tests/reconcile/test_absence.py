@@ -25,13 +25,14 @@ from kapso_sync.model.report import Report
 from kapso_sync.model.state import Absence
 from kapso_sync.model.status import ConditionType
 from kapso_sync.reconcile.absence import Moment, watch
+from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.guard import Limits
 from kapso_sync.reconcile.likeness import ALIKE, likeness
 from kapso_sync.reconcile.planner import make_plan
 from kapso_sync.reconcile.settle import settle
 from kapso_sync.reconcile.usage import unused_functions
 from kapso_sync.telemetry import StatusBoard
-from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
+from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
 from tests.reconcile.test_moves import code
@@ -344,3 +345,68 @@ def test_every_history_deletes_within_the_limit_and_after_the_grace() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scenario(Path(folder) / "state"))
+
+
+# Who may have become what is broken now
+
+
+def slugs_of(bench: Bench) -> list[str]:
+    return sorted(function.slug for function in bench.api.world.functions.values())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_breaking_the_new_code_ends_no_doubt_about_a_rename(bench: Bench, *, lost: bool) -> None:
+    """Renamed without a word, and then broken by a typing error: what was held stays held, with or without memory."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("z", CODE_B)))
+    await bench.clock.sleep(60)
+    await bench.sync(desired(want("b"), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    if lost:
+        bench = Bench(bench.folder.with_name("another"), bench.clock, bench.api, policy=PRUNING)
+    report = await bench.sync(desired(unusable("b"), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    assert [notice.code for notice in report.plan.notices] == ["possible-rename"]
+
+
+async def test_what_a_broken_function_was_called_is_not_deleted(bench: Bench) -> None:
+    """Git says that `a` becomes `b`, which has a mistake, and whose slug is taken: `a` waits for the fix, and keeps its id."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("b", CODE_B), want("z", CODE_B)))
+    mine = bench.api.world.function("a").id
+    report = await bench.sync(desired(unusable("b", moved_from=("a",)), want("z", CODE_B)))
+    assert slugs_of(bench) == ["a", "b", "z"]
+    assert "it is to become `b`, which cannot be done now" in report.plan.notices[0].message
+    await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+    assert bench.api.world.function("b").id == mine
+
+
+async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> None:
+    """Nobody believes that a function was deleted, or tried again, which was not even looked at."""
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    bench.policy = replace(POLICY, delete=frozenset({"b"}))
+    with pytest.raises(UsageError, match="`b` is named, and --only leaves it out"):
+        await bench.sync(desired(want("a")), Request(only=("a",)))
+    assert slugs_of(bench) == ["a", "b"]
+    await bench.sync(desired(want("a")), Request(only=("a", "b")))
+    assert slugs_of(bench) == ["a"]
+
+
+@pytest.mark.parametrize("whose", ["somebody's", "nobody's", "nobody's, and the same"])
+async def test_a_rename_onto_what_is_not_ours_deletes_and_adopts_nothing(bench: Bench, whose: str) -> None:
+    """Git says that `a` becomes `b`, and there is a `b` already: both stay as they are until a person has looked."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("a"), want("z", CODE_B)))
+    if whose == "somebody's":
+        others = Bench(bench.folder.with_name("other"), bench.clock, bench.api, policy=replace(POLICY, owner="some/body"))
+        await others.sync(desired(want("b", CODE_B)))
+    else:
+        bench.api.world.create({"slug": "b", "name": "b", "code": CODE_B if whose == "nobody's" else CODE_A})
+    ids = {function.slug: function.id for function in bench.api.world.functions.values()}
+    for _ in range(2):
+        report = await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+        assert [type(step) for step in report.plan.steps] == [Keep, Blocked, Keep]
+        assert {function.slug: function.id for function in bench.api.world.functions.values()} == ids
+    bench.api.world.delete(bench.api.world.function("b"))
+    await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
+    assert bench.api.world.function("b").id == ids["a"]

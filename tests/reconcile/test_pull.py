@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from inline_snapshot import snapshot
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.records import Function
@@ -23,6 +24,7 @@ from kapso_sync.model.ownership import split_description
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import CODE_LIMIT, Revision, Snapshot, SourceFile
 from kapso_sync.model.state import Memory
+from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.observe import observe, with_code
 from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, proven
 from kapso_sync.store.database import read_memory
@@ -43,6 +45,7 @@ class Folder:
     bench: Bench
     files: dict[str, bytes] = field(default_factory=dict)
     remote_map: bytes | None = None
+    environment: str | None = None
 
     def snapshot(self) -> Snapshot:
         files = {path: SourceFile(path, content) for path, content in self.files.items()}
@@ -51,19 +54,22 @@ class Folder:
     async def desired(self) -> Desired:
         snapshot = self.snapshot()
         empty = read_layout(snapshot.files).empty
-        return Desired("test", snapshot.revision, ()) if empty else await DESIRE(snapshot, Memory())
+        return Desired("test", snapshot.revision, ()) if empty else await self.desire()(snapshot, Memory())
+
+    def desire(self) -> Desire:
+        return DESIRE if self.environment is None else Workbench(MODULE).desire(self.environment)
 
     async def pull(self, *, write: bool = True, **wish: Any) -> PullPlan:
         """Pull as the command does, into this folder."""
         api, asked = self.bench.api, Wish(**wish)
         desired = await self.desired()
         observed = await observe(api, read_memory(self.bench.folder), desired, OWNER, self.bench.clock.now())
-        sides = Sides(self.snapshot(), desired, observed, OWNER)
+        sides = Sides(self.snapshot(), desired, observed, OWNER, environment=self.environment)
         functions = concerned(sides, asked)
         observed = await with_code(api, observed, (remote.id for remote in functions))
         secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}
-        plan = plan_pull(Sides(self.snapshot(), sides.desired, observed, OWNER, secrets), asked)
-        proof = await DESIRE(after(self.snapshot(), plan), Memory()) if plan.changes else desired
+        plan = plan_pull(replace(sides, observed=observed, secrets=secrets), asked)
+        proof = await self.desire()(after(self.snapshot(), plan), Memory()) if plan.changes else desired
         plan = proven(plan, proof, observed)
         if write:
             self.files |= {change.path: change.new for change in plan.changes}
@@ -355,6 +361,71 @@ async def test_all_rewrites_what_git_lists_and_only_what_differs(folder: Folder)
     expected = expected.replace("timeout: 30 ", "timeout: 60 ").replace("memory: 128\n", "memory: 128\n            new: [1]\n")
     assert folder.text() == expected
     assert (await folder.bench.plan(await folder.desired())).in_sync
+
+
+async def test_a_pull_for_one_environment_changes_no_other(folder: Folder) -> None:
+    """What is different there, and what is only there, is written where the environment's own keys stand."""
+    folder.environment = "staging"
+    folder.files = {"manifest.yaml": ENVIRONMENTS.encode(), "greet.js": CODE_A.encode(), "gone.js": CODE_A.encode()}
+    folder.add("greet", name="Greeter", description="Greets, for testing.", secrets={"A": "1", "B": "2"})
+    folder.add("gone")
+    folder.add("probe", CODE_B, description="Probes.")
+    plan = await folder.pull(everything=True, force=True)
+    assert the(plan, "gone").remarks == ("skipped: this environment leaves it out",)
+    assert folder.text() == snapshot("""\
+version: 1
+defaults: {description: Of all}
+functions:
+  greet:
+    description: Greets.
+    secrets: {A: {env: A}}
+  gone:
+environments:
+  staging:
+    functions:
+      greet: {description: "Greets, for testing.", name: Greeter, secrets: {B: {env: B}}}  # not for the public
+      gone: false
+      probe:
+        file: probe.js
+        description: Probes.
+  production:
+    functions:
+      greet: {protected: true}
+""")
+    assert (await folder.pull(everything=True)).changes == ()
+    assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
+    folder.environment = None
+    assert {entry.slug for entry in (await folder.desired()).functions} == {"greet", "gone"}
+
+
+async def test_secrets_that_an_environment_inherits_are_not_named_again(folder: Folder) -> None:
+    """Those of the defaults stand below an environment's own: only what neither names is written."""
+    folder.environment = "staging"
+    staging = "environments:\n  staging:\n    functions:\n      a: {secrets: {ONE: {env: OTHER}}}\n"
+    manifest = f"version: 1\ndefaults: {{secrets: {{TWO: {{env: SHARED}}}}}}\nfunctions:\n  a:\n{staging}"
+    folder.files = {"manifest.yaml": manifest.encode(), "a.js": CODE_A.encode()}
+    folder.add("a", secrets={"ONE": "1", "TWO": "2", "SIX": "6"})
+    await folder.pull(everything=True)
+    assert "      a: {secrets: {ONE: {env: OTHER}, SIX: {env: SIX}}}\n" in folder.text()
+
+
+ENVIRONMENTS = """\
+version: 1
+defaults: {description: Of all}
+functions:
+  greet:
+    description: Greets.
+    secrets: {A: {env: A}}
+  gone:
+environments:
+  staging:
+    functions:
+      greet: {description: "Greets, for testing."}  # not for the public
+      gone: false
+  production:
+    functions:
+      greet: {protected: true}
+"""
 
 
 async def test_what_was_changed_here_is_never_overwritten_unasked(folder: Folder) -> None:

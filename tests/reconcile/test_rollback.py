@@ -18,7 +18,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoS
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, Json, code_hash
-from kapso_sync.model.plan import Blocked, PutBack
+from kapso_sync.model.plan import Blocked, Keep, PutBack
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import Fault
 from kapso_sync.reconcile.cycle import Request
@@ -544,3 +544,21 @@ def test_whatever_happened_good_code_runs_once_it_was_proven(days: list[tuple[in
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scenario(Path(folder) / "state"))
+
+
+async def test_what_is_in_quarantine_can_be_renamed_and_swapped(bench: Bench) -> None:
+    """The slug moves, the bad code stays where it is, and nothing is taken back twice."""
+    await bench.sync(desired(checked(CODE_A), checked(CODE_C, slug="b")))
+    ids = {slug: bench.api.world.function(slug).id for slug in "ab"}
+    await bench.sync(desired(checked(CODE_B), checked(CODE_C, slug="b")))
+    swapped = [checked(CODE_C), checked(CODE_B, slug="b")]
+    swapped = [replace(f, entry=replace(f.entry, moved_from=("b" if f.slug == "a" else "a",))) for f in swapped]
+    report = await bench.sync(desired(*swapped))
+    assert [outcome.result for outcome in report.outcomes] == [Result.DONE, Result.FAILED]
+    assert {slug: bench.api.world.function(slug).id for slug in "ab"} == {"a": ids["b"], "b": ids["a"]}
+    plan = await bench.plan(desired(*swapped))
+    assert [type(step) for step in plan.steps] == [Keep, Blocked]
+    assert bench.api.world.live_code() == {"a": CODE_C, "b": CODE_A}
+    assert (bench.names().count("rollback.started"), bench.names().count("rollback.failed")) == (1, 0)
+    mended = replace(swapped[1], code=CODE_A)
+    assert (await bench.sync(desired(swapped[0], mended))).plan.in_sync

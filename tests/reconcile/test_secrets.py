@@ -16,6 +16,7 @@ from kapso_sync.model.desired import Check, Desired, DesiredFunction, PlainSecre
 from kapso_sync.model.functions import Invocation
 from kapso_sync.model.plan import Blocked, Keep
 from kapso_sync.model.report import Report, Result
+from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.secretvalues import keyed_digest
 from tests.builders import CODE_A, CODE_B, POLICY, desired, want
 from tests.clock import VirtualClock
@@ -91,6 +92,18 @@ async def test_exact_removes_what_the_manifest_does_not_name(bench: Bench) -> No
     assert "secret.removed" in bench.names()
 
 
+async def test_turning_exact_is_heeded_at_once(bench: Bench) -> None:
+    """What somebody added on Kapso goes in the next pass, not in the next day's; and then it is quiet again."""
+    await bench.sync(desired(with_secrets(ONE="1")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "EXTRA", "e")
+    assert (await bench.sync(desired(with_secrets(ONE="1")))).plan.in_sync
+    await bench.sync(desired(with_secrets(ONE="1", exact=True)))
+    assert secrets_of(bench) == {"ONE": "1"}
+    bench.api.log.clear()
+    assert (await bench.sync(desired(with_secrets(ONE="1", exact=True)))).plan.in_sync
+    assert bench.api.log == [("GET", "/functions", "")]
+
+
 async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(bench: Bench) -> None:
     """With the state lost nobody knows their values: said as a warning, asked for once, and set with --reset-secrets."""
     git = desired(with_secrets(ONE="1", NEW="n"))
@@ -110,6 +123,34 @@ async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(benc
     assert secrets_of(bench) == {"ONE": "1", "NEW": "n"}
     lost.policy = POLICY
     assert (await lost.sync(git)).plan.notices == ()
+
+
+async def test_with_the_state_lost_a_rename_leaves_secrets_alone(bench: Bench) -> None:
+    """Kapso is asked for the names of the function that moves, not of who bears the slug before."""
+    await bench.sync(desired(with_secrets(ONE="old"), with_secrets(CODE_B, "b", TWO="old")))
+    lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
+    moved, other = with_secrets(slug="new", ONE="1"), with_secrets(CODE_B, "b", TWO="2", MORE="m")
+    git = desired(replace(moved, entry=replace(moved.entry, moved_from=("a",))), other)
+    report = await lost.sync(git)
+    assert [outcome.result for outcome in report.outcomes] == [Result.DONE, Result.DONE]
+    again = await lost.sync(git)
+    assert again.plan.in_sync
+    assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
+    assert (secrets_of(bench, "new"), secrets_of(bench, "b")) == ({"ONE": "old"}, {"TWO": "old", "MORE": "m"})
+
+
+async def test_what_kapso_does_not_tell_before_a_deployment_is_asked_after_it(bench: Bench) -> None:
+    """A function that is down shows no names: what it had is left alone all the same."""
+    await bench.sync(desired(with_secrets(ONE="old")))
+    function = bench.api.world.function("a")
+    bench.api.world.deploy(function, failure="out of luck")
+    await bench.clock.sleep(60)
+    lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
+    git = desired(with_secrets(CODE_B, ONE="1", NEW="n"))
+    assert only(await lost.sync(git)) is Result.DONE
+    again = await lost.sync(git)
+    assert (again.plan.in_sync, secrets_of(bench)) == (True, {"ONE": "old", "NEW": "n"})
+    assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
 
 
 async def test_digests_of_a_lost_key_are_no_digests(bench: Bench) -> None:
@@ -213,6 +254,36 @@ async def test_checks_come_after_secrets(bench: Bench) -> None:
     assert only(await bench.sync(checked(with_secrets(ONE="1")))) is Result.DONE
     assert only(await bench.sync(checked(with_secrets(CODE_B, ONE="2")))) is Result.FAILED
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "2"})
+
+
+async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
+    """A crash between away and back is healed, and a value that changed is set, while the code waits for a fix."""
+
+    def checked(code: str, value: str) -> Desired:
+        function = with_secrets(code, ONE=value)
+        return desired(replace(function, entry=replace(function.entry, checks=(Check({}, status=200),))))
+
+    bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
+    deploy = bench.api.deploy
+    await bench.sync(checked(CODE_A, "1"))
+    bench.api.fate = lambda _number, method, route: Fate.KILLED_BEFORE if (method, route) == SET else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(checked(CODE_A, "2"))
+    bench.api.fate = lambda *_: Fate.FINE
+    assert secrets_of(bench) == {}
+    bench.api.deploy = lambda f: bench.api.world.deploy(f, failure="out of luck") if f.code == CODE_B else deploy(f)
+    for value in ("2", "2", "3"):
+        report = await bench.sync(checked(CODE_B, value))
+        assert (only(report), report.outcomes[0].quarantine is not None) == (Result.FAILED, True)
+        await bench.clock.sleep(100)
+    assert isinstance((await bench.plan(checked(CODE_B, "3"))).steps[0], Blocked)
+    function = bench.api.world.function("a")
+    assert (function.live_code, secrets_of(bench)) == (CODE_A, {"ONE": "3"})
+    assert bench.memory().owned[function.id].secrets.undeployed is False
+    bench.api.deploy = deploy
+    bench.api.runtime = lambda _function: Invocation(200, "", "")
+    assert only(await bench.sync(checked(CODE_B, "3"), Request(retry=("a",)))) is Result.DONE
+    assert function.live_code == CODE_B
 
 
 async def test_a_base_without_secrets_blocks_and_says_so_once(bench: Bench) -> None:

@@ -129,3 +129,12 @@ def test_every_setting_has_its_variable() -> None:
     """Kapso's own have Kapso's prefix, ours have ours."""
     assert variable("api_key_file") == "KAPSO_API_KEY_FILE"
     assert variable("state_dir") == "KAPSO_SYNC_STATE_DIR"
+
+
+def test_an_env_file_with_a_credential_is_one_of_ours(tmp_path: Path) -> None:
+    """Nobody who can push reads it as a file; one that holds only values for functions may be read."""
+    ours, plain = tmp_path / "ours.env", tmp_path / "plain.env"
+    ours.write_text("KAPSO_API_KEY=k\nSTRIPE=s\n")
+    plain.write_text("KAPSO_SYNC_PRUNE=true\nSTRIPE=s\n")
+    assert load_settings({}, env_file=ours, environment={}).credential_files == (ours,)
+    assert load_settings({}, env_file=plain, environment={}).credential_files == ()

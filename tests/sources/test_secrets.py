@@ -17,6 +17,8 @@ def folder(tmp_path: Path) -> Path:
     (folder / "tls" / "cert").write_text("-----BEGIN\nabc\n-----END\n")
     (folder / "api-key").write_text("our own key\n")
     (folder / ".env").write_text("# comment\nSTRIPE='sk $HOME'\nexport OTHER=two words\nEMPTY=\n")
+    (folder / "state").mkdir()
+    (folder / "state" / "admin-token").write_text("our own key\n")
     (folder / "binary").write_bytes(b"\xff\xfe")
     (folder / "nul").write_text("a\0b")
     (folder / "big").write_text("x" * 70_000)
@@ -28,7 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...] = ("*",)) -> SecretReader:
     environment = {"STRIPE": "sk_1", "BLANK": "", "KAPSO_API_KEY": "ours", "kapso_sync_git_token": "ours", "AWS_KEY": "aws"}
-    return SecretReader(environment, allowed, folder, (folder / "api-key",), ([] if told is None else told).append)
+    return SecretReader(
+        environment, allowed, folder, (folder / "api-key", folder / "state"), ([] if told is None else told).append
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,9 @@ def test_values_come_from_where_they_should(folder: Path, source: SecretSource, 
         (FileSecret("kubernetes.io/serviceaccount/token"), "a credential of the Pod's"),
         (FileSecret("tls/../kubernetes.io/serviceaccount/token"), "a credential of the Pod's"),
         (DotenvSecret("api-key", "X"), "a credential of kapso-sync's"),
+        (DotenvSecret(".env", "KAPSO_API_KEY"), "it is kapso-sync's own"),
+        (DotenvSecret(".env", "kapso_sync_git_token"), "it is kapso-sync's own"),
+        (FileSecret("state/admin-token"), "a credential of kapso-sync's"),
         (FileSecret("../outside"), "outside"),
         (FileSecret("/etc/passwd"), "outside"),
         (FileSecret("leads-out"), "outside"),
