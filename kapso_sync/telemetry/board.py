@@ -270,7 +270,7 @@ class StatusBoard:
         stuck = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not deferred)
         stalled = stuck or (not good and retry is not None and retry.stalled)
         drifted = step.drifted and not good
-        quarantine = outcome.quarantine or (step.quarantine if isinstance(step, Blocked) else None)
+        quarantine = _quarantine(outcome)
         if quarantine is not None:
             stalled, message = True, _quarantined(quarantine)
         found = {
@@ -327,6 +327,11 @@ def _stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
     )
 
 
+def _quarantine(outcome: Outcome) -> Quarantine | None:
+    """Return what is in quarantine, since this pass or an earlier one."""
+    return outcome.quarantine or (outcome.step.quarantine if isinstance(outcome.step, Blocked) else None)
+
+
 def _quarantined(quarantine: Quarantine) -> str:
     failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
     return f"{quarantine.error}; code {failed} is in quarantine, {restored} was put back"
@@ -334,7 +339,7 @@ def _quarantined(quarantine: Quarantine) -> str:
 
 def _reason(outcome: Outcome) -> str:
     step = outcome.step
-    quarantine = outcome.quarantine or (step.quarantine if isinstance(step, Blocked) else None)
+    quarantine = _quarantine(outcome)
     if quarantine is not None:
         return str(quarantine.fault)
     if isinstance(step, Postponed):
