@@ -148,7 +148,14 @@ class FunctionWriter:
         """Return the record with its code, where it is going to be saved."""
         if step.remote.code is not None or not (_lost(step) or _touches_runtime(step)):
             return step.remote
-        return await self._api.get_function(step.remote.id)
+        return await self._with_code(step.remote.id, "overwritten")
+
+    async def _with_code(self, function_id: str, what: str) -> RemoteFunction:
+        record = await self._api.get_function(function_id)
+        if record.code is None:
+            call = Call("GET", "/functions/{id}")
+            raise ApiGarbled(f"{call} answered without code: nothing is {what} without a copy", call=call)
+        return record
 
     def _back_up(self, step: Overwrite, full: RemoteFunction) -> str | None:
         if not _lost(step):
@@ -190,18 +197,15 @@ class FunctionWriter:
 
     async def _unchanged(self, step: Delete) -> RemoteFunction:
         """Return the record as it is now: what somebody wrote since the plan was made must be in the copy."""
-        call = Call("GET", "/functions/{id}")
         try:
-            record = await self._api.get_function(step.remote.id)
+            record = await self._with_code(step.remote.id, "deleted")
         except ApiNotFound:
             if step.remote.code is None:
                 raise
             return step.remote
         if record.slug != step.slug or mark_of(record) != mark_of(step.remote):
             text = "it was renamed, or its ownership mark changed, since the plan was made"
-            raise ApiConflict(text, call=call, hint="the next pass looks again")
-        if record.code is None:
-            raise ApiGarbled(f"{call} answered without code: nothing is deleted without a copy", call=call)
+            raise ApiConflict(text, call=Call("GET", "/functions/{id}"), hint="the next pass looks again")
         return record
 
     async def _journaled(self, number: int, call: Awaitable[RemoteFunction]) -> RemoteFunction:

@@ -6,12 +6,13 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, UsageError
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Create, Delete
 from kapso_sync.model.report import Result
@@ -443,3 +444,18 @@ async def test_what_runs_is_remembered_while_nothing_is_to_be_deployed(bench: Be
     assert bench.api.world.live_code() == {"a": CODE_A}
     await bench.sync(desired(want("a", CODE_B)))
     assert bench.api.world.live_code() == {"a": CODE_B}
+
+
+async def test_nothing_is_overwritten_without_a_copy_of_its_code(tmp_path: Path) -> None:
+    """An API that tells no code, not even of one record, is not written to."""
+    clock = VirtualClock()
+    bench = Bench(tmp_path / "state", clock, WorldApi(new_world(clock, Behaviour(list_code=False))))
+    await bench.sync(desired(want("a")))
+
+    async def bare(function_id: str) -> RemoteFunction:
+        return next(record for record in await bench.api.list_functions() if record.id == function_id)
+
+    bench.api.get_function = bare  # type: ignore[method-assign]
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert "without a copy" in str(report.outcomes[0].error)
+    assert bench.api.world.live_code() == {"a": CODE_A}
