@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench clean lock format help
+.PHONY: demo test unit check bench clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -27,6 +27,9 @@ demo: $(STAMP) $(NODE_STAMP)   ## show the main job: git in, running functions o
 
 test: $(STAMP) $(NODE_STAMP)   ## run every test, with coverage
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+
+unit: $(STAMP) $(NODE_STAMP)   ## run what needs no process of its own and no long history, in under a minute
+	$(BIN)/python -m pytest -n auto -m "not e2e and not history"
 
 check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the tests
 	$(BIN)/ruff format --check .

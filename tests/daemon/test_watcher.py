@@ -18,6 +18,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.daemon import watcher as watching
 from kapso_sync.daemon.watcher import FileWatcher
 
+pytestmark = pytest.mark.e2e
 DEBOUNCE = 0.1
 
 

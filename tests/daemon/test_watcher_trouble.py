@@ -18,6 +18,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.daemon import watcher as watching
 from kapso_sync.daemon.watcher import FileWatcher
 
+pytestmark = pytest.mark.e2e
 DEBOUNCE = 0.1
 PATIENCE = 5.0
 """Seconds an awaited ring may take: generous, for a machine that is busy."""

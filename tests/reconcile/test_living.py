@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -287,5 +288,5 @@ class Project(RuleBasedStateMachine):
         return asyncio.run(work)
 
 
-TestProject = Project.TestCase
+TestProject = pytest.mark.history(Project.TestCase)
 TestProject.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -102,6 +102,7 @@ def _cut(position: int, fate: Fate) -> Callable[[int, str, str], Fate]:
     return lambda number, _method, _route: fate if number == position else Fate.FINE
 
 
+@pytest.mark.history
 @given(st.lists(commits, min_size=1, max_size=4))
 @settings(max_examples=150)
 def test_every_function_keeps_the_id_it_was_created_with(history: Sequence[Commit]) -> None:

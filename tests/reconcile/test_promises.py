@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ def _backed_up(folder: Path) -> set[str]:
     return {code_hash(json.loads(path.read_text())["code"]) for path in folder.glob("backups/*/*.json")}
 
 
+@pytest.mark.history
 @given(
     history=st.lists(turns, min_size=1, max_size=4), last=st.dictionaries(st.sampled_from(SLUGS), st.integers(0, 2), min_size=1)
 )
@@ -169,6 +171,7 @@ async def test_a_lost_deployment_stays_in_mind_until_a_later_one_is_confirmed(tm
     assert told.world.live_code()["b"] == code(1)
 
 
+@pytest.mark.history
 @given(
     position=st.integers(1, 12),
     fate=st.sampled_from((Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)),
@@ -199,6 +202,7 @@ def test_one_sync_after_a_cut_anywhere_finishes_the_work(position: int, fate: Fa
         asyncio.run(scenario(Path(folder) / "state"))
 
 
+@pytest.mark.history
 @given(turn=turns)
 @settings(max_examples=60)
 def test_nothing_that_is_not_in_git_is_lost_without_a_copy(turn: Turn) -> None:

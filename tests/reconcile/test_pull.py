@@ -188,6 +188,7 @@ def functions(draw: st.DrawFn) -> dict[str, Any]:
 PROJECT = st.lists(functions(), max_size=5, unique_by=lambda function: function["slug"])
 
 
+@pytest.mark.history
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(project=PROJECT, layout=st.sampled_from(FolderLayout), list_code=st.booleans())
 @example(project=[], layout=FolderLayout.MANIFEST, list_code=True)

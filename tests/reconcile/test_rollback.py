@@ -358,6 +358,7 @@ async def test_an_edit_on_kapso_during_quarantine_stays(bench: Bench) -> None:
     assert (only(report), world.live_code()) == (Result.BLOCKED, {"a": CODE_C})
 
 
+@pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
 @pytest.mark.parametrize("fails", ["check", "deployment"])
 async def test_killed_at_any_step_of_a_rollback_ends_in_a_good_state(tmp_path: Path, fate: Fate, fails: str) -> None:
@@ -518,6 +519,7 @@ bad_days = st.tuples(
 )
 
 
+@pytest.mark.history
 @given(days=st.lists(bad_days, min_size=1, max_size=5), last=st.integers(0, 3))
 @settings(max_examples=100)
 def test_whatever_happened_good_code_runs_once_it_was_proven(days: list[tuple[int, int | None, Fate]], last: int) -> None:

@@ -176,6 +176,7 @@ async def test_a_secret_taken_away_on_kapso_comes_back(bench: Bench) -> None:
     assert secrets_of(bench) == {"ONE": "1"}
 
 
+@pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
 async def test_killed_at_any_step_no_secret_stays_missing(tmp_path: Path, fate: Fate) -> None:
     """Whatever call it dies at, the next pass ends with the wanted values, deployed."""
