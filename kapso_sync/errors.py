@@ -14,7 +14,6 @@
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
     ├── PlanChanged                 1  ``--expect`` named another plan
-    ├── Interrupted            130/143 a signal ended the work, cleanly
     └── ApiError                       Kapso's answer (or silence); carries method, route and status
         ├── ApiUnavailable         69  no answer, or 5xx; ``sent`` says whether the request may have been acted on
         ├── ApiGarbled             69  an answer that is not what the API documents: HTML, truncated, repeated pages
@@ -168,12 +167,6 @@ class EmptySource(InvalidSource):
 
 class PlanChanged(KapsoSyncError):
     """The plan is not the one that ``--expect`` names."""
-
-
-class Interrupted(KapsoSyncError):
-    """A signal ended the work; everything in flight was finished or journaled."""
-
-    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ from kapso_sync.errors import ConfigError
 
 PLATFORM_PATH = "/platform/v1"
 FUNCTIONS_PATH = "/api/v1"
-MODULE_PATH = FUNCTIONS_PATH
-"""The base whose functions are written in module style (``export default``)."""
 
 
 def parse_base_url(text: str, *, allow_http: bool = False) -> str:

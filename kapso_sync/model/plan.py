@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
-from kapso_sync.model.functions import Content, Json, RemoteFunction, canonical_json, code_hash, content_hash
+from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Absence, KnownSecrets, Live, Move, Owned, Quarantine
 
@@ -339,8 +339,3 @@ def _fingerprint(step: Step) -> Json:
     if isinstance(step, Write) and step.secrets:
         names = [[*group] for group in (step.secrets.sets, step.secrets.rewrites, step.secrets.removes)]
     return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash, *names]
-
-
-def hash_of(content: Content | None) -> str | None:
-    """Return the content's hash, or None where there is no content."""
-    return None if content is None else content_hash(content)

@@ -85,14 +85,6 @@ async def after(rings: Rings, act: object) -> None:
     await waiting
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "functions"
-    folder.mkdir()
-    (folder / "greet.js").write_text("1")
-    return folder
-
-
 def save_by_rename(path: Path, text: str) -> None:
     part = path.with_suffix(".part")
     part.write_text(text)

@@ -96,14 +96,6 @@ async def hears(bell: Bell, path: Path) -> None:
     await bell.settle()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "functions"
-    folder.mkdir()
-    (folder / "greet.js").write_text("1")
-    return folder
-
-
 def flip(link: Path, target: str) -> None:
     """Let a link lead elsewhere in one step."""
     following = link.with_name("following")
