@@ -246,3 +246,7 @@ class ApiConflict(ApiError):
 
 class ApiRejected(ApiError):
     """400, 422 or another refusal; the message carries what the server said, redacted and cut."""
+
+
+class SecretNameTaken(ApiRejected):
+    """422 to a secret whose *name* is taken: only this refusal leads to deleting the secret and creating it again."""

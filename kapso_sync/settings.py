@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import AdoptPolicy
+from kapso_sync.model.plan import AdoptPolicy, UnknownSecrets
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 LONGEST = 7 * 24 * 3600.0
@@ -140,6 +140,14 @@ class Settings(BaseModel):
     check_window: Duration = Field(default=60.0, description="A failing check counts when so much time has passed.")
     secret_env: str = Field(default="*", description="Globs of variables that `secrets: {env: …}` may read; `KAPSO_*` never.")
     secrets_dir: Path = Field(default=Path("/run/secrets"), description="`secrets: {file: …}` reads only below it.")
+    unknown_secrets: UnknownSecrets = Field(
+        default=UnknownSecrets.AUTO,
+        description="Deploying a function with secrets on Kapso whose values are not known here: `allow`, `block`, or `auto`.",
+    )
+    prune_idle: Grace = Field(
+        default=24 * 3600.0, description="A function that was invoked within this time is not deleted; `0` never looks."
+    )
+    user_agent: Text = Field(default=None, description="The User-Agent of every request. Default: `kapso-sync/VERSION`.")
     deploy_poll: Duration = Field(default=2.0, description="First look at running deployments; grows fivefold.")
     log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kapso_sync.api.wire import parse_function
 from kapso_sync.emulator.answers import show_function
@@ -16,7 +16,8 @@ from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.storage import Forgetful
 from kapso_sync.emulator.world import NoSuch, Rejected, Unprocessable, World
 from kapso_sync.errors import ApiNotFound, ApiRejected, ApiUnavailable, Call
-from kapso_sync.model.functions import Invocation, Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
+from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
 from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
@@ -118,7 +119,11 @@ class WorldApi:
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
         return self._record("POST", "/functions", str(payload.get("slug")), lambda: self.world.create(payload))
 
-    async def update_function(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
+    async def update_function(
+        self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
+    ) -> RemoteFunction:
+        if lock_version is not None:
+            payload = {**payload, "lock_version": lock_version}
         act: Callable[[], Function] = lambda: self.world.update(self.world.by_id(function_id), payload)  # noqa: E731
         return self._record("PATCH", "/functions/{id}", function_id, act)
 
@@ -135,14 +140,14 @@ class WorldApi:
 
         return self._call("POST", "/functions/{id}/invoke", function_id, act)  # type: ignore[return-value]
 
-    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
-        def act() -> tuple[str, ...]:
+    async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
+        def act() -> tuple[RemoteSecret, ...]:
             function = self.world.by_id(function_id)
-            return tuple(function.secrets) if function.running else ()
+            return tuple(map(RemoteSecret, function.secrets)) if function.running else ()
 
         return self._call("GET", "/functions/{id}/secrets", function_id, act)  # type: ignore[return-value]
 
-    async def set_secret(self, function_id: str, name: str, value: str) -> None:
+    async def set_secret(self, function_id: str, name: str, value: Json) -> None:
         act = lambda: self.world.set_secret(self.world.by_id(function_id), name, value)  # noqa: E731
         self._call("POST", "/functions/{id}/secrets", f"{function_id} {name}", act)
 
@@ -150,14 +155,29 @@ class WorldApi:
         act = lambda: self.world.drop_secret(self.world.by_id(function_id), name)  # noqa: E731
         self._call("DELETE", "/functions/{id}/secrets/{name}", f"{function_id} {name}", act)
 
-    async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        def act() -> Mapping[str, tuple[str, ...]] | None:
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        def act() -> FunctionUsers:
             if not self.world.behaviour.workflows:
-                return None
-            return {
-                str(node["data"]["config"]["function_id"]): (workflow.name,)  # type: ignore[index,call-overload]
-                for workflow in self.world.workflows.values()
-                for node in workflow.definition["nodes"]  # type: ignore[union-attr]
-            }
+                raise NoSuch
+            users: dict[str, tuple[FunctionUser, ...]] = {function.id: () for function in functions}
+            for workflow in self.world.workflows.values():
+                for node in workflow.definition["nodes"]:  # type: ignore[union-attr]
+                    function_id = str(node["data"]["config"]["function_id"])  # type: ignore[index,call-overload]
+                    if function_id in users:
+                        users[function_id] = (FunctionUser(UserKind.WORKFLOW, workflow.name),)
+            return users
 
         return self._call("GET", "/workflows", "", act)  # type: ignore[return-value]
+
+    async def list_invocations(
+        self, function_id: str, *, limit: int = 10, status: str | None = None
+    ) -> tuple[InvocationRecord, ...]:
+        def act() -> tuple[InvocationRecord, ...]:
+            records = self.world.invocations(self.world.by_id(function_id).id)
+            return tuple(
+                InvocationRecord(id=item.id, status_code=item.response_status, created_at=item.created_at)
+                for item in records
+                if status is None or item.status == status
+            )[:limit]
+
+        return self._call("GET", "/functions/{id}/invocations", function_id, act)  # type: ignore[return-value]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kapso_sync.api import wire
 from kapso_sync.api.transport import Request, Transport
 from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiUnsupported, Call
-from kapso_sync.model.functions import Invocation, Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
+from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
 
 PAGE = 100
 """Records asked for in each page; larger pages are not documented."""
@@ -81,8 +82,12 @@ class KapsoClient:
         body = wire.encode_function(payload)
         return wire.parse_function(await self._transport.json(Request(call, "/functions", body, repeatable=False)), call)
 
-    async def update_function(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
+    async def update_function(
+        self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
+    ) -> RemoteFunction:
         """Save the given attributes. Of ``PATCH`` and ``PUT`` the one that this base knows is found out, and remembered."""
+        if lock_version is not None:
+            payload = {**payload, "lock_version": lock_version}
         first, second = self._update_verbs
         try:
             return await self._update(first, function_id, payload)
@@ -115,13 +120,13 @@ class KapsoClient:
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
-    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
-        """Return the names of a function's secrets; values are never told. Empty while it is not deployed."""
+    async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
+        """Return the names of a function's secrets; values are never shown. Empty while it is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
         value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets"))
-        return wire.parse_secret_names(value, call)
+        return wire.parse_secrets(value, call)
 
-    async def set_secret(self, function_id: str, name: str, value: str) -> None:
+    async def set_secret(self, function_id: str, name: str, value: Json) -> None:
         """Give a deployed function a secret that it does not have; never sent again once it may have been acted on."""
         body: Json = {"secret": {"name": name, "value": value}}
         request = Request(Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets", body, repeatable=False)
@@ -131,6 +136,26 @@ class KapsoClient:
         """Take a secret from a deployed function."""
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
         await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path))
+
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        """Return who uses each of the functions; raises `ApiError` when one kind of user cannot be looked up."""
+        references = await self.workflow_references()
+        if references is None:
+            raise ApiUnsupported("this API base shows no workflows", call=Call("GET", "/workflows"))
+        return {
+            function.id: tuple(
+                FunctionUser(UserKind.WORKFLOW, name)
+                for key in (function.id, function.slug, function.name)
+                for name in references.get(key, ())
+            )
+            for function in functions
+        }
+
+    async def list_invocations(
+        self, function_id: str, *, limit: int = 10, status: str | None = None
+    ) -> tuple[InvocationRecord, ...]:
+        """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
+        raise NotImplementedError
 
     async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
         """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kapso_sync.errors import ApiGarbled, Call
-from kapso_sync.model.functions import CODE, FIELDS, SLUG, Json, RemoteFunction, Status
+from kapso_sync.model.functions import CODE, FIELDS, SLUG, Json, RemoteFunction, RemoteSecret, SecretType, Status
 
-WRITABLE = frozenset({CODE, SLUG, *FIELDS})
+WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
 MESSAGE_LIMIT = 300
 """Longest piece of an answer that goes into an error, in characters."""
 
@@ -54,6 +54,7 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
         created_at=parse_time(record.get("created_at")),
         endpoint_url=_text(record.get("endpoint_url")),
         project_id=_text(record.get("project_id")),
+        lock_version=_count(record, ("lock_version",)),
     )
 
 
@@ -68,10 +69,21 @@ def parse_records(value: Json, call: Call) -> list[Json]:
     return found
 
 
-def parse_secret_names(value: Json, call: Call) -> tuple[str, ...]:
-    """Return the names of a list of secrets, in whichever wrapping; raises `ApiGarbled` when there is no list."""
-    names = (record.get("name") if isinstance(record, dict) else record for record in parse_records(value, call))
-    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+def parse_secrets(value: Json, call: Call) -> tuple[RemoteSecret, ...]:
+    """Return a list of secrets by name, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    found: dict[str, RemoteSecret] = {}
+    for record in parse_records(value, call):
+        name, kind = (record.get("name"), record.get("type")) if isinstance(record, dict) else (record, None)
+        if isinstance(name, str) and name:
+            found.setdefault(name, RemoteSecret(name, _secret_type(kind)))
+    return tuple(found.values())
+
+
+def _secret_type(value: Json) -> SecretType:
+    try:
+        return SecretType(str(value))
+    except ValueError:
+        return SecretType.TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,8 @@ def _joined(reasons: object) -> str:
 
 
 def _status(value: Json) -> Status:
+    if value == "active":  # seen in place of "deployed"
+        return Status.DEPLOYED
     try:
         return Status(str(value))
     except ValueError:

@@ -55,18 +55,20 @@ class RemoteFunction:
 
     ``code`` is None when the list did not carry it. ``fields`` holds only those of `FIELDS` that the record had;
     the description in it is the raw one, ownership mark included. Times are the server's own, aware, or None.
+    ``lock_version`` is what an update sends back to prove that it has seen the newest version; older bases have none.
     """
 
     id: str
     slug: str
     status: Status
-    code: str | None
+    code: str | None = field(repr=False)
     fields: Mapping[str, Json] = field(default_factory=dict)
     last_deployed_at: datetime | None = None
     updated_at: datetime | None = None
     created_at: datetime | None = None
     endpoint_url: str | None = None
     project_id: str | None = None
+    lock_version: int | None = None
 
     @property
     def name(self) -> str:
@@ -81,13 +83,56 @@ class RemoteFunction:
         return text if isinstance(text, str) else None
 
 
+class SecretType(enum.StrEnum):
+    """What Kapso says that a secret is. ``INHERITED`` ones belong to the project, not to the function."""
+
+    TEXT = "text"
+    JSON = "json"
+    INHERITED = "inherited"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSecret:
+    """A secret's name as Kapso lists it; values are never shown. An unknown type counts as ``TEXT``."""
+
+    name: str
+    type: SecretType = SecretType.TEXT
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """A function's own answer to a call."""
 
     status: int
     content_type: str
-    text: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleLine:
+    """One line that a function wrote to its console. ``logged_at`` is the server's time, or None."""
+
+    level: str
+    message: str = field(repr=False)
+    logged_at: datetime | None = None
+    stack: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationRecord:
+    """One recent invocation as Kapso lists it. ``duration_ms`` and ``status_code`` are None where the record has none.
+
+    Texts may hold personal data and secrets: they are scrubbed before anything shows them.
+    """
+
+    id: str
+    status_code: int | None = None
+    duration_ms: float | None = None
+    error: str | None = field(default=None, repr=False)
+    created_at: datetime | None = None
+    console: tuple[ConsoleLine, ...] = field(default=(), repr=False)
+    request_body: Json = field(default=None, repr=False)
+    response_body: Json = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

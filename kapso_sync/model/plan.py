@@ -34,6 +34,17 @@ class AdoptPolicy(enum.StrEnum):
     NEVER = "never"
 
 
+class UnknownSecrets(enum.StrEnum):
+    """What to do before a deployment of a function with secrets on Kapso whose values are not known here.
+
+    ``AUTO``: as this API base was seen to keep secrets across deployments or not; ``ALLOW`` until something was seen.
+    """
+
+    AUTO = "auto"
+    ALLOW = "allow"
+    BLOCK = "block"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the settings and the command line allow. The sets name slugs or owners, for this pass only."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Content, Version
 
 
@@ -169,3 +170,4 @@ class Memory:
     versions: Mapping[str, Version] = field(default_factory=dict)
     moves: Mapping[str, Move] | None = None
     absences: Mapping[str, Absence] = field(default_factory=dict)
+    facts: ApiFacts = field(default_factory=ApiFacts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
@@ -21,6 +21,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import FunctionType, Status
 from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step, held_back
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.users import FunctionUsers
 from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
 from kapso_sync.reconcile.delivery import Crew, Delivery
@@ -31,13 +32,10 @@ from kapso_sync.reconcile.moves import wait_for_departures
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
-from kapso_sync.reconcile.usage import users_of
 from kapso_sync.reconcile.writer import FunctionWriter
 
 PATIENCE = 3
 """After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
-
-NO_WORKFLOWS = "this API base shows no workflows: nobody can tell whether one uses a function that is deleted"
 
 _UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
 _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
@@ -71,7 +69,6 @@ class Executor:
         self._emit = listener
         self._settings = settings
         self._redact = redact
-        self._told_of_workflows = False
 
     async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
@@ -109,9 +106,6 @@ class Executor:
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
-        if run.no_workflows and not self._told_of_workflows:
-            self._told_of_workflows = True
-            self._emit(events.PlanNotice(code="no-workflows", message=NO_WORKFLOWS))
         return Report(plan, outcomes, halted=run.halted)
 
 
@@ -136,7 +130,6 @@ class _Pass:
         self._caution = caution
         self._in_the_way: dict[str, KapsoSyncError] = {}
         self.halted: KapsoSyncError | None = None
-        self.no_workflows = False
 
     async def carry_out(self, plan: Plan, usher: Usher) -> tuple[Outcome, ...]:
         """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before.
@@ -153,8 +146,8 @@ class _Pass:
             outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
-            references = await self._references()
-            outcomes += await self._all(_unless_used(step, references) for step in deletions)
+            users = await self._users(deletions)
+            outcomes += await self._all(_unless_used(step, users) for step in deletions)
         return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, usher: Usher, slugs: set[str], before: Sequence[Outcome]) -> None:
@@ -173,13 +166,11 @@ class _Pass:
             tasks = [group.create_task(self._guarded(step), name=step.slug) for step in steps]
         return [task.result() for task in tasks]
 
-    async def _references(self) -> Mapping[str, tuple[str, ...]] | ApiError:
+    async def _users(self, deletions: Sequence[Delete]) -> FunctionUsers | ApiError:
         try:
-            references = await self._api.workflow_references()
+            return await self._api.find_users([step.remote for step in deletions])
         except ApiError as error:
             return error
-        self.no_workflows = references is None
-        return references or {}
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)
@@ -278,15 +269,15 @@ class _Pass:
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
 
 
-def _unless_used(step: Delete, references: Mapping[str, tuple[str, ...]] | ApiError) -> Step:
-    """Return the deletion, or what blocks it: a workflow that uses the function, or no knowledge of workflows."""
-    if isinstance(references, ApiError):
-        reasons = (f"whether a workflow uses it could not be looked up: {references.message}", "the next pass looks again")
+def _unless_used(step: Delete, users: FunctionUsers | ApiError) -> Step:
+    """Return the deletion, or what blocks it: something that uses the function, or a look-up that failed."""
+    if isinstance(users, ApiError):
+        reasons = (f"who uses it could not be looked up: {users.message}", "the next pass looks again")
+    elif users[step.remote.id]:
+        names = ", ".join(map(str, users[step.remote.id]))
+        reasons = (f"still used by {names}", "take the reference away first, or put the function back into git")
     else:
-        users = users_of(references, step.remote.id, step.slug, step.remote.name)
-        if not users:
-            return step
-        reasons = (f"still used by workflow {', '.join(users)}", "remove it from the workflow first, or put it back into git")
+        return step
     return held_back(step, *reasons)
 
 

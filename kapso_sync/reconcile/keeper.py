@@ -45,7 +45,7 @@ class SecretKeeper:
         except (ApiNotFound, ApiUnsupported) as error:
             error.hint = NO_SECRETS
             raise
-        listing = Listing(frozenset(names), self._clock.now())
+        listing = Listing(frozenset(secret.name for secret in names), self._clock.now())
         known = written.owned.secrets
         changes = secret_changes(step.desired, known, listing, reset=step.reset_secrets)
         return changes, self._remember(
@@ -87,7 +87,7 @@ class SecretKeeper:
         try:
             await self._api.drop_secret(function_id, name)
         except ApiNotFound:
-            if name in await self._api.list_secrets(function_id):
+            if any(secret.name == name for secret in await self._api.list_secrets(function_id)):
                 raise
 
     def _remember(self, written: Written, secrets: KnownSecrets) -> Written:

@@ -49,7 +49,7 @@ async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, owne
 
 async def _names(api: FunctionsApi, function_id: str, now: datetime) -> Listing:
     try:
-        return Listing(frozenset(await api.list_secrets(function_id)), now)
+        return Listing(frozenset(secret.name for secret in await api.list_secrets(function_id)), now)
     except (ApiNotFound, ApiUnsupported):
         return Listing(frozenset(), now, supported=False)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from kapso_sync.model.functions import Invocation, Json, RemoteFunction, Version
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Absence, Intent, Memory, Move, Owned, QuotaRefusal
+from kapso_sync.model.users import FunctionUsers
 
 
 class Source(Protocol):
@@ -42,8 +44,10 @@ class FunctionsApi(Protocol):
         """Create a draft. Never repeated once it may have been acted on."""
         ...
 
-    async def update_function(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
-        """Save the given attributes; nothing is deployed by it."""
+    async def update_function(
+        self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
+    ) -> RemoteFunction:
+        """Save the given attributes; nothing is deployed. Raises `ApiConflict` when ``lock_version`` is not the newest."""
         ...
 
     async def delete_function(self, function_id: str) -> None:
@@ -58,20 +62,29 @@ class FunctionsApi(Protocol):
         """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
         ...
 
-    async def list_secrets(self, function_id: str) -> tuple[str, ...]:
-        """Return the names of a function's secrets; empty while it is not deployed."""
+    async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
+        """Return the names of a function's secrets. An empty answer proves nothing for a draft or a function in ``error``."""
         ...
 
-    async def set_secret(self, function_id: str, name: str, value: str) -> None:
-        """Give a deployed function a secret that it does not have. Never repeated once it may have been acted on."""
+    async def set_secret(self, function_id: str, name: str, value: Json) -> None:
+        """Set a deployed function's secret, text or JSON. Raises `SecretNameTaken` where Kapso does not replace one."""
         ...
 
     async def drop_secret(self, function_id: str, name: str) -> None:
         """Take a secret from a deployed function."""
         ...
 
-    async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        """Return the workflows that use a function, by its id or slug; None where the API has no workflows."""
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        """Return who uses each of the functions: workflows, WhatsApp Flows and webhooks, every list read to its end.
+
+        Raises `ApiError` when one kind of user cannot be looked up: then nobody may say that a function has no user.
+        """
+        ...
+
+    async def list_invocations(
+        self, function_id: str, *, limit: int = 10, status: str | None = None
+    ) -> tuple[InvocationRecord, ...]:
+        """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
         ...
 
 
@@ -104,6 +117,10 @@ class Store(Protocol):
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep, or drop, what Kapso said of the project's quota."""
+        ...
+
+    def learn(self, facts: ApiFacts) -> None:
+        """Keep what this API base was seen to do, for every source that uses it."""
         ...
 
     def remember_moves(self, moves: Mapping[str, Move]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from kapso_sync.errors import StateForeign, StateUnusable
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import Absence, Intent, Memory, Move, Owned, QuotaRefusal
 from kapso_sync.store import backups, codec, secretkey
+from kapso_sync.store.api_facts import ApiFactsFile
 
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
@@ -37,9 +40,12 @@ class StateStore:
     version, is set aside (``set_aside`` names it) and a new one begun: everything in it can be learned again.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], datetime], *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, folder: Path, now: Callable[[], datetime], *, patience: float = PATIENCE, facts: ApiFactsFile | None = None
+    ) -> None:
         self._folder = folder
         self._now = now
+        self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -60,7 +66,11 @@ class StateStore:
     def recall(self) -> Memory:
         """Return everything remembered."""
         with _writing(self._folder):
-            return _recall(self._db)
+            return dataclasses.replace(_recall(self._db), facts=self._facts.read())
+
+    def learn(self, facts: ApiFacts) -> None:
+        """Keep what this API base was seen to do, for every source that uses it."""
+        self._facts.write(facts)
 
     def belongs_to(self, owner: str) -> None:
         """Record whose folder this is; raises `StateForeign` when it is somebody else's."""
@@ -169,9 +179,13 @@ class StateStore:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
-def read_memory(folder: Path) -> Memory:
+def read_memory(folder: Path, facts: ApiFactsFile | None = None) -> Memory:
     """Return what a state folder remembers, without lock and without writing; nothing where there is nothing readable."""
-    return _read_only(folder, _recall) or Memory()
+    return dataclasses.replace(_read_only(folder, _recall) or Memory(), facts=(facts or _own_facts(folder)).read())
+
+
+def _own_facts(folder: Path) -> ApiFactsFile:
+    return ApiFactsFile(folder / "api-facts.json")
 
 
 def read_last_pass(folder: Path) -> Mapping[str, Json] | None:

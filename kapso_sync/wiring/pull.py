@@ -135,7 +135,7 @@ async def _secrets(
 
 async def _names(api: FunctionsApi, function_id: str) -> tuple[str, ...] | None:
     try:
-        return await api.list_secrets(function_id)
+        return tuple(secret.name for secret in await api.list_secrets(function_id))
     except (ApiNotFound, ApiUnsupported):
         return None
 

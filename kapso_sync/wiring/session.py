@@ -48,6 +48,7 @@ from kapso_sync.sources import (
     parse_source,
     remote_identity,
 )
+from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.history import History
@@ -176,10 +177,10 @@ class Session:
         return await self._parts.source.moved(keep=keep)
 
     async def unused(self) -> tuple[str, ...] | None:
-        """Return our functions that no workflow uses, or None where the API has no workflows; raises `ApiError`."""
-        references = await self._parts.api.workflow_references()
-        owned = self.recall().owned.values()
-        return None if references is None else unused_functions(owned, references)
+        """Return our functions that nothing uses; raises `ApiError` where nobody can tell."""
+        owned = self.recall().owned
+        functions = [remote for remote in await self._parts.api.list_functions() if remote.id in owned]
+        return unused_functions(owned.values(), await self._parts.api.find_users(functions))
 
     def recall(self) -> Memory:
         """Return what the state folder holds."""
@@ -214,7 +215,8 @@ async def open_session(
             tell_failure(logging.emit, error)
             raise
         _check_prune(place, prune=settings.prune or bool(exceptions.delete))
-        store = stack.enter_context(_held_store(place, logging, clock)) if writes else None
+        facts = ApiFactsFile.for_base(place.folder.parent, base_url)
+        store = stack.enter_context(_held_store(place, logging, clock, facts)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, logging))
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
@@ -228,7 +230,7 @@ async def open_session(
                 make_secret_values(settings, logging.redactor, key, place.folder),
             ),
             api=api,
-            recall=store.recall if store else lambda: read_memory(place.folder),
+            recall=store.recall if store else lambda: read_memory(place.folder, facts),
             policy=_policy(settings, exceptions, place.owner),
             limits=Limits(settings.max_delete, settings.allow_empty, exceptions.allow_recreate, settings.prune_grace or 0.0),
             clock=clock,
@@ -245,9 +247,9 @@ async def open_session(
 
 
 @contextlib.contextmanager
-def _held_store(place: Place, logging: Logging, clock: Clock) -> Iterator[StateStore]:
+def _held_store(place: Place, logging: Logging, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
     """Hold the place's state folder, and open what it remembers."""
-    with held(place.folder, clock.now()), StateStore(place.folder, clock.now) as store:
+    with held(place.folder, clock.now()), StateStore(place.folder, clock.now, facts=facts) as store:
         store.belongs_to(place.owner)
         if store.set_aside is not None:
             logging.emit(events.StateSetAside(path=str(store.set_aside)))

@@ -142,7 +142,7 @@ async def test_functions_that_hang_keep_nothing_else_waiting() -> None:
 async def test_names_of_secrets_are_read_in_every_shape(body: Json) -> None:
     """As a list, as an object that holds one, wrapped twice; each name once."""
     async with talking(answer(200, body)) as line:
-        assert await line.api.list_secrets("id-1") == ("A", "B")
+        assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
 
 
 async def test_workflows_are_searched_for_functions(emulator: Emulator) -> None:

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import UsageError
-from kapso_sync.model.events import PlanNotice, PrunePending
+from kapso_sync.model.events import PrunePending
 from kapso_sync.model.functions import Json
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Blocked, Delete, Keep
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import Absence
 from kapso_sync.model.status import ConditionType
+from kapso_sync.model.users import FunctionUser, UserKind
 from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.guard import Limits
@@ -294,22 +295,22 @@ async def test_what_changed_hands_meanwhile_is_not_deleted(bench: Bench, change:
     assert len(world.functions) == 2
 
 
-async def test_that_there_are_no_workflows_is_said_once(bench: Bench) -> None:
-    """A base without workflows deletes by the other rules; one warning says what could not be looked up."""
+async def test_nothing_is_deleted_where_nobody_can_tell_who_uses_it(bench: Bench) -> None:
+    """A base that answers no look-up of users: unknown is not nobody."""
     world = new_world(bench.clock, Behaviour(workflows=False))
     bench.api = WorldApi(world)
     await bench.sync(desired(*(want(slug, code(slug)) for slug in "abc")))
     bench.policy = PRUNING
-    assert (await bench.sync(desired(want("a", code("a")), want("b", code("b"))))).count("delete") == 1
-    (told,) = [event for event in bench.events if isinstance(event, PlanNotice) and event.code == "no-workflows"]
-    assert told.message.startswith("this API base shows no workflows")
+    report = await bench.sync(desired(want("a", code("a")), want("b", code("b"))))
+    assert (report.count("delete"), report.exit_code) == (0, 1)
+    assert len(world.functions) == 3
 
 
-def test_what_no_workflow_uses_is_named() -> None:
-    """By id, slug or name: used in any way is used."""
-    functions = [owned(remote(slug, name=f"Name of {slug}")) for slug in "abcd"]
-    references = {"id-a": ("Orders",), "b": ("Orders",), "Name of c": ("Agent",)}
-    assert unused_functions(functions, references) == ("d",)
+def test_what_nothing_uses_is_named() -> None:
+    """A function that was not looked up is not named."""
+    functions = [owned(remote(slug)) for slug in "abc"]
+    users = {"id-a": (FunctionUser(UserKind.WORKFLOW, "Orders"),), "id-b": ()}
+    assert unused_functions(functions, users) == ("b",)
 
 
 def test_protection_outlives_entry_mark_and_memory() -> None:

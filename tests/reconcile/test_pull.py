@@ -67,7 +67,7 @@ class Folder:
         sides = Sides(self.snapshot(), desired, observed, OWNER, environment=self.environment)
         functions = concerned(sides, asked)
         observed = await with_code(api, observed, (remote.id for remote in functions))
-        secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}
+        secrets = {remote.id: tuple(secret.name for secret in await api.list_secrets(remote.id)) for remote in functions}
         plan = plan_pull(replace(sides, observed=observed, secrets=secrets), asked)
         proof = await self.desire()(after(self.snapshot(), plan), Memory()) if plan.changes else desired
         plan = proven(plan, proof, observed)

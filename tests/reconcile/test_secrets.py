@@ -13,7 +13,7 @@ import pytest
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiRejected, KapsoSyncError
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, PlainSecret, SecretValue
-from kapso_sync.model.functions import Invocation
+from kapso_sync.model.functions import Invocation, Json, RemoteSecret
 from kapso_sync.model.plan import Blocked, Keep
 from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import Request
@@ -216,7 +216,7 @@ async def test_a_secret_that_cannot_be_set_is_an_error_in_every_pass(bench: Benc
     await bench.sync(desired(with_secrets(ONE="1")))
     refuse = bench.api.set_secret
 
-    async def refused(function_id: str, name: str, value: str) -> None:
+    async def refused(function_id: str, name: str, value: Json) -> None:
         from kapso_sync.errors import Call
 
         raise ApiRejected(f"value {value} is too odd", call=Call(*SET))
@@ -291,7 +291,7 @@ async def test_a_base_without_secrets_blocks_and_says_so_once(bench: Bench) -> N
     """Nothing is written of a function that could not work; one warning for all."""
     await bench.sync(desired(want("a"), want("b")))
 
-    async def unknown(function_id: str) -> tuple[str, ...]:
+    async def unknown(function_id: str) -> tuple[RemoteSecret, ...]:
         from kapso_sync.errors import ApiNotFound, Call
 
         raise ApiNotFound("answered 404", call=Call(*LIST), status=404)

@@ -251,6 +251,28 @@ class SecretSet(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretLost(FunctionEvent):
+    """A deployment dropped secrets whose values are not known here, so they cannot be set again."""
+
+    name: ClassVar[str] = "secret.lost"
+    level: ClassVar[Level] = Level.ERROR
+    names: tuple[str, ...]
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldRefused(FunctionEvent):
+    """Kapso answered a write with another value of a field than was sent; it is not sent again until something changes."""
+
+    name: ClassVar[str] = "field.refused"
+    level: ClassVar[Level] = Level.ERROR
+    field_name: str = field(metadata={"key": "field"})
+    wanted: str
+    got: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRemoved(FunctionEvent):
     """A secret that the manifest does not name was removed, as ``secrets_policy: exact`` wants it."""
 

@@ -1,0 +1,36 @@
+"""The file that keeps what one API base was seen to do; every source that uses the base shares it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.store.notes import Note
+
+_NAMES = tuple(field.name for field in dataclasses.fields(ApiFacts))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFactsFile:
+    """One JSON object beside the state folders. Losing it means observing once more, nothing else."""
+
+    path: Path
+
+    @classmethod
+    def for_base(cls, root: Path, base_url: str) -> ApiFactsFile:
+        """Return the file of an API base below ``root``, the folder that holds the state folders."""
+        digest = hashlib.sha256(base_url.encode()).hexdigest()[:16]
+        return cls(root / f"api-{digest}.json")
+
+    def read(self) -> ApiFacts:
+        """Return what is known; values that are neither true nor false are ignored."""
+        kept = Note(self.path).read()
+        known = {name: value for name in _NAMES if isinstance(value := kept.get(name), bool)}
+        return ApiFacts(**known)
+
+    def write(self, facts: ApiFacts) -> None:
+        """Keep ``facts`` in place of what was kept; raises `StateUnusable`."""
+        Note(self.path).write({name: value for name, value in dataclasses.asdict(facts).items() if value is not None})
