@@ -1,0 +1,111 @@
+"""State files of released versions are read by today's code, and nothing in them is lost when they are written again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kapso_sync.model.state import Fault, IntentKind
+from kapso_sync.notify.standing import decode, encode
+from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.history import read_history
+from kapso_sync.store.notes import Note
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "v0.1.0"
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder of version 0.1.0: a quarantine, secrets, a rename, a deletion that waits, an open create."""
+    shutil.copytree(GOLDEN, tmp_path / "state")
+    return tmp_path / "state"
+
+
+def rows(folder: Path) -> dict[str, Any]:
+    """Every JSON document of the database."""
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        functions = {
+            f"function {key}": json.loads(text) for key, text in db.execute("SELECT function_id, record FROM functions")
+        }
+        intents = {f"intent {key}": json.loads(text) for key, text in db.execute("SELECT id, record FROM intents")}
+        meta = {f"meta {key}": value for key, value in db.execute("SELECT key, value FROM meta")}
+    return functions | intents | meta
+
+
+def contains(new: Any, old: Any) -> bool:
+    """Tell whether everything in ``old`` stands in ``new`` as well; new keys may have come."""
+    if isinstance(old, dict):
+        return isinstance(new, dict) and all(key in new and contains(new[key], value) for key, value in old.items())
+    return bool(new == old)
+
+
+def test_state_of_version_0_1_0_is_read(folder: Path) -> None:
+    """Each kind of record, with the meaning it had."""
+    memory = read_memory(folder)
+    by_slug = {owned.slug: owned for owned in memory.owned.values()}
+    assert set(by_slug) == {"checked", "leaving", "new-name", "over-quota", "with-secrets"}
+    quarantine = by_slug["checked"].quarantine
+    assert quarantine is not None
+    assert (quarantine.fault, quarantine.error[:14]) == (Fault.CHECK, "check 1 failed")
+    assert dict(by_slug["with-secrets"].secrets.digests) == {"OTHER": "0123abcd:other-digest", "TOKEN": "0123abcd:token-digest"}
+    assert by_slug["new-name"].stored["runtime_config"] == {"timeout": 30}
+    assert by_slug["over-quota"].live is None
+    live = by_slug["leaving"].live
+    assert live is not None
+    assert live.deployed_at == datetime(2026, 1, 1, 0, 0, 12, tzinfo=UTC)
+    (intent,) = memory.intents
+    assert (intent.kind, intent.slug, intent.id) == (IntentKind.CREATE, "half-done", 17)
+    assert memory.quota is not None
+    assert memory.quota.fits == 4
+    assert memory.project_id == "id-0001"
+    assert memory.manifest_present
+    assert set(memory.versions) == {"id-0003"}
+    assert memory.moves is not None
+    assert memory.moves["new-name"].sources == ("old-name",)
+    assert memory.absences["id-0005"].suspects == ("half-done", "over-quota")
+
+
+def test_state_of_version_0_1_0_survives_being_written_again(folder: Path) -> None:
+    """Old keys keep their names and values; a control shows that a lost key would be noticed."""
+    before = rows(folder)
+    with StateStore(folder, lambda: NOON) as store:
+        assert store.set_aside is None
+        memory = store.recall()
+        store.remember(*memory.owned.values())
+        for intent in memory.intents:
+            store.close(intent.id)
+            before[f"intent {store.begin(intent)}"] = before.pop(f"intent {intent.id}")
+        store.remember_quota(memory.quota)
+        store.remember_moves(memory.moves or {})
+        store.remember_absences(memory.absences.values())
+    after = rows(folder)
+    assert contains(after, before)
+    del after["function id-0005"]["secrets"]["exact"]
+    assert not contains(after, before)
+
+
+def test_history_of_version_0_1_0_is_read(folder: Path) -> None:
+    """With the commit of each entry, under the slug that the function had then."""
+    entries = read_history(folder, "checked")
+    assert [entry["event"] for entry in entries][:3] == ["function.created", "deploy.succeeded", "function.backed_up"]
+    assert {entry["author"] for entry in entries} == {"Ada Lovelace"}
+    assert "rollback.succeeded" in {entry["event"] for entry in entries}
+
+
+def test_told_messages_of_version_0_1_0_are_read(folder: Path) -> None:
+    """Nobody is told again what they were told before an upgrade."""
+    kept = Note(folder / "told.json").read()
+    issues = decode(kept["standing"])
+    assert [(key, str(issue.state), issue.text) for key, issue in issues.items()] == [
+        ("function/checked", "stalled", "check 1 failed"),
+        ("suspended", "suspended", "moving house"),
+    ]
+    assert encode(issues) == kept["standing"]
