@@ -9,15 +9,17 @@ import enum
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
+from kapso_sync.api.references import Reference, users_in
 from kapso_sync.api.wire import parse_function
+from kapso_sync.emulator import attributes as attrs
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.storage import Forgetful
-from kapso_sync.emulator.world import NoSuch, Rejected, Unprocessable, World
-from kapso_sync.errors import ApiNotFound, ApiRejected, ApiUnavailable, Call
-from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
-from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
+from kapso_sync.emulator.world import Conflict, NoSuch, Rejected, Unprocessable, World
+from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, SecretNameTaken
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, SecretType
+from kapso_sync.model.users import FunctionUsers, UserKind
 from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
@@ -88,10 +90,14 @@ class WorldApi:
             result = act()
         except NoSuch:
             raise ApiNotFound("answered 404", call=call, status=404) from None
+        except Conflict:
+            raise ApiConflict("stale lock_version", call=call, status=409) from None
         except Unprocessable as error:
             raise ApiRejected(error.message, call=call, status=422) from None
         except Rejected as error:
-            raise ApiRejected(str(error.errors), call=call, status=422) from None
+            taken = route == "/functions/{id}/secrets" and attrs.TAKEN in error.errors.get("name", ())
+            kind = SecretNameTaken if taken else ApiRejected
+            raise kind(str(error.errors), call=call, status=422) from None
         if fate is Fate.KILLED_AFTER:
             raise Killed
         if fate is Fate.LOST_AFTER:
@@ -117,14 +123,14 @@ class WorldApi:
         return self._record("GET", "/functions/{id}", function_id, lambda: self.world.by_id(function_id))
 
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
-        return self._record("POST", "/functions", str(payload.get("slug")), lambda: self.world.create(payload))
+        return self._record("POST", "/functions", str(payload.get("slug")), lambda: self.world.create(payload, api=True))
 
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
     ) -> RemoteFunction:
         if lock_version is not None:
             payload = {**payload, "lock_version": lock_version}
-        act: Callable[[], Function] = lambda: self.world.update(self.world.by_id(function_id), payload)  # noqa: E731
+        act: Callable[[], Function] = lambda: self.world.update(self.world.by_id(function_id), payload, api=True)  # noqa: E731
         return self._record("PATCH", "/functions/{id}", function_id, act)
 
     async def delete_function(self, function_id: str) -> None:
@@ -142,8 +148,8 @@ class WorldApi:
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
         def act() -> tuple[RemoteSecret, ...]:
-            function = self.world.by_id(function_id)
-            return tuple(map(RemoteSecret, function.secrets)) if function.running else ()
+            listed = self.world.listed_secrets(self.world.by_id(function_id))
+            return tuple(RemoteSecret(name, SecretType(kind)) for name, kind in listed.items())
 
         return self._call("GET", "/functions/{id}/secrets", function_id, act)  # type: ignore[return-value]
 
@@ -157,15 +163,14 @@ class WorldApi:
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
         def act() -> FunctionUsers:
-            if not self.world.behaviour.workflows:
+            if self.world.behaviour.workflows == "none" or not self.world.behaviour.whatsapp:
                 raise NoSuch
-            users: dict[str, tuple[FunctionUser, ...]] = {function.id: () for function in functions}
-            for workflow in self.world.workflows.values():
-                for node in workflow.definition["nodes"]:  # type: ignore[union-attr]
-                    function_id = str(node["data"]["config"]["function_id"])  # type: ignore[index,call-overload]
-                    if function_id in users:
-                        users[function_id] = (FunctionUser(UserKind.WORKFLOW, workflow.name),)
-            return users
+            documents = [
+                *(Reference(UserKind.WORKFLOW, item.name, item.definition) for item in self.world.workflows.values()),
+                *(Reference(UserKind.FLOW, str(item["name"]), item) for item in self.world.flows.values()),
+                *(Reference(UserKind.WEBHOOK, str(item["url"]), item) for item in self.world.webhooks.values()),
+            ]
+            return users_in(documents, functions)
 
         return self._call("GET", "/workflows", "", act)  # type: ignore[return-value]
 
@@ -175,9 +180,9 @@ class WorldApi:
         def act() -> tuple[InvocationRecord, ...]:
             records = self.world.invocations(self.world.by_id(function_id).id)
             return tuple(
-                InvocationRecord(id=item.id, status_code=item.response_status, created_at=item.created_at)
+                InvocationRecord(id=item.id, status_code=item.status_code, created_at=item.created_at)
                 for item in records
-                if status is None or item.status == status
+                if status is None or item.succeeded == (status == "success")
             )[:limit]
 
         return self._call("GET", "/functions/{id}/invocations", function_id, act)  # type: ignore[return-value]

@@ -260,7 +260,7 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Fl
     return inspection.invoke(slug, data, timeout, flags, json_output=json_output)
 
 
-@app.command(epilog="Example: kapso-sync emulator --port 8787 --rate-limit 100")
+@app.command(epilog="Example: kapso-sync emulator --port 8787 --world secrets_on_deploy=drop")
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="On loopback; 0 picks a free one.")
 @click.option("--data", type=click.Path(path_type=Path), help="Keep everything in this folder.")
 @click.option("--faults", type=click.Path(path_type=Path), help="Fault rules, in YAML.")
@@ -275,6 +275,9 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Fl
     show_default=True,
     help="Compile and run functions on workerd: one that is found, none, or this one.",
 )
+@click.option(
+    "--world", multiple=True, metavar="NAME=VALUE|FILE", help="A switch, or a JSON file of them (docs/emulator.md); repeatable."
+)
 def emulator(
     *,
     port: int,
@@ -285,11 +288,12 @@ def emulator(
     deploy_delay: float,
     quota: int | None,
     runtime: str,
+    world: tuple[str, ...],
 ) -> int:
     """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
     from kapso_sync.cli import playground
 
-    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime))
+    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world))
 
 
 @app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")

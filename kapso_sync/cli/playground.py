@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.errors import EmulatorError
-from kapso_sync.emulator.options import DEFAULT_KEY, EmulatorOptions
+from kapso_sync.emulator.options import DEFAULT_KEY, Behaviour, EmulatorOptions
 from kapso_sync.emulator.server import serve as serve_emulator
 from kapso_sync.errors import ConfigError, ExitCode
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the command line asks of the emulator; ``runtime``: auto, off, or the path of a workerd."""
+    """What the command line asks of the emulator; ``runtime``: auto, off, or the path of a workerd.
+
+    ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files that hold an object of them.
+    """
 
     port: int
     data: Path | None
@@ -26,6 +30,7 @@ class Serving:
     deploy_delay: float
     quota: int | None
     runtime: str
+    world: tuple[str, ...] = ()
 
 
 def serve(serving: Serving) -> int:
@@ -43,10 +48,28 @@ def serve(serving: Serving) -> int:
         network=True,
     )
     try:
+        options = replace(options, behaviour=_world(serving.world))
         asyncio.run(serve_emulator(options, functools.partial(_announce, _runs(serving.runtime, workerd))))
     except EmulatorError as error:
         raise ConfigError(str(error), hint=error.hint) from error
     return int(ExitCode.OK)
+
+
+def _world(words: tuple[str, ...]) -> Behaviour:
+    """Return the world that the words and files describe, the later ones winning; raises EmulatorError."""
+    world = Behaviour()
+    for word in words:
+        if "=" in word:
+            world = world.changed_by_words([word])
+            continue
+        try:
+            switches = json.loads(Path(word).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EmulatorError(f"--world {word}: neither NAME=VALUE nor a JSON file that can be read: {error}") from error
+        if not isinstance(switches, dict):
+            raise EmulatorError(f"--world {word}: expected a JSON object of switches")
+        world = world.changed(switches)
+    return world
 
 
 def _runs(wanted: str, workerd: Workerd | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from kapso_sync.emulator.options import Behaviour
@@ -14,6 +14,9 @@ from kapso_sync.emulator.values import Json, JsonObject, dump_json
 from kapso_sync.emulator.world import World
 
 T = TypeVar("T")
+
+WHATSAPP_PAGE = 20
+"""Records on a page of Flows or webhooks, where the caller does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,21 @@ def list_answer(
     return data_answer(200, shown, behaviour, meta if behaviour.list_meta and pages > 1 else None)
 
 
+def paged_answer(items: Sequence[Json], query: Mapping[str, str], behaviour: Behaviour, fault: str | None = None) -> Answer:
+    """Return one page of a list that always comes in pages, with ``meta`` and the headers that say the same."""
+    if fault == "empty_list":
+        return data_answer(200, [], behaviour)
+    size = min(positive(query.get("per_page")) or WHATSAPP_PAGE, 100)
+    number = positive(query.get("page")) or 1
+    first = (number - 1 - (fault == "repeat_page")) * size
+    part: list[Json] = [] if fault == "missing_page" else list(items[first : first + size])
+    pages = math.ceil(len(items) / size)
+    meta: JsonObject = {"page": number, "per_page": size, "total_pages": pages, "total_count": len(items)}
+    headers = {"X-Total": len(items), "X-Total-Pages": pages, "X-Page": number, "X-Per-Page": size}
+    answer = data_answer(200, part, behaviour, meta)
+    return replace(answer, headers={name: str(value) for name, value in headers.items()})
+
+
 def show_function(function: Function, world: World, origin: str, *, code: bool = True) -> JsonObject:
     """Return the record as the Functions API shows it; ``origin`` is the scheme and host it was asked under."""
     host = f"{function.slug}.{world.project_id[:8]}.workers.dev"
@@ -99,7 +117,7 @@ def show_function(function: Function, world: World, origin: str, *, code: bool =
         "description": function.description,
         "code": function.code,
         "function_type": function.function_type,
-        "status": function.status,
+        "status": world.behaviour.status_word if function.status == "deployed" else function.status,
         "version": function.version,
         "last_deployed_at": stamp(function.last_deployed_at),
         "runtime_config": function.runtime_config,
@@ -112,6 +130,7 @@ def show_function(function: Function, world: World, origin: str, *, code: bool =
         "created_at": stamp(function.created_at),
         "updated_at": stamp(function.updated_at),
     }
-    if not code:
-        del record["code"]
-    return record
+    if world.behaviour.lock_version != "absent":
+        record["lock_version"] = function.lock_version
+    hidden = {*world.behaviour.unknown_fields, *([] if code else ["code"])}
+    return {name: value for name, value in record.items() if name not in hidden}

@@ -12,7 +12,7 @@ Errors = dict[str, list[str]]
 """Messages by attribute, the way Rails words them."""
 
 SLUG = re.compile(r"[a-z0-9-]+\Z")
-SECRET_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
+SECRET_NAME = re.compile(r"[A-Z0-9_]+\Z")
 
 TAKEN = "has already been taken"
 BLANK = "can't be blank"

@@ -48,10 +48,15 @@ class Control:
                 ("PUT", "/faults", self.put_faults),
                 ("GET", "/behaviour", self.get_behaviour),
                 ("PUT", "/behaviour", self.put_behaviour),
+                ("GET", "/world", self.get_behaviour),
+                ("PATCH", "/world", self.put_behaviour),
                 ("POST", "/functions", self.post_function),
                 ("PATCH", "/functions/{ref}", self.patch_function),
                 ("DELETE", "/functions/{ref}", self.delete_function),
                 ("POST", "/workflows", self.post_workflow),
+                ("DELETE", "/workflows/{id}", self.delete_workflow),
+                ("POST", "/whatsapp/flows", self.post_flow),
+                ("POST", "/whatsapp/webhooks", self.post_webhook),
                 ("POST", "/release", self.post_release),
                 ("POST", "/reset", self.post_reset),
             )
@@ -80,6 +85,8 @@ class Control:
                 "functions": [_show(item, world, origin) for item in world.functions.values()],
                 "deployments": [item.to_document() for item in world.deployments],
                 "workflows": [item.to_document() for item in world.workflows.values()],
+                "flows": list(world.flows.values()),
+                "webhooks": list(world.webhooks.values()),
                 "hanging": self._hangs.waiting,
             }
         )
@@ -96,7 +103,7 @@ class Control:
     async def get_behaviour(self, _: Request) -> Response:
         """Return the behaviour, with ``deploy_delay`` and ``quota``."""
         delay = self._world.deploy_delay
-        shown: JsonObject = asdict(self._world.behaviour)
+        shown: JsonObject = parse_json(dump_json(asdict(self._world.behaviour)))  # type: ignore[assignment]  # an object
         return _json(shown | {"deploy_delay": list(delay) if isinstance(delay, tuple) else delay, "quota": self._world.quota})
 
     async def put_behaviour(self, request: Request) -> Response:
@@ -113,7 +120,7 @@ class Control:
         """Seed a function: ``{"function": {…, "id"?}, "deployed"?: bool, "secrets"?: {name: value}}``."""
         body = await _body(request)
         attributes = _object(body, "function")
-        secrets = {name: str(value) for name, value in _object(body, "secrets", {}).items()}
+        secrets = _object(body, "secrets", {})
         function_id = attributes.get("id")
         function = self._world.create(attributes, function_id=str(function_id) if function_id else None)
         self._world.seed_secrets(function, secrets)
@@ -138,8 +145,29 @@ class Control:
     async def post_workflow(self, request: Request) -> Response:
         """Seed a workflow: ``{"workflow": {"name": …, "definition": {"nodes": […]}}}``."""
         attributes = _object(await _body(request), "workflow")
-        workflow = self._world.add_workflow(str(attributes.get("name", "Workflow")), _object(attributes, "definition"))
+        name, status = str(attributes.get("name", "Workflow")), str(attributes.get("status", "active"))
+        workflow = self._world.add_workflow(name, _object(attributes, "definition"), status=status)
         return _json(workflow.to_document(), 201)
+
+    async def delete_workflow(self, request: Request) -> Response:
+        """Delete a workflow as the dashboard would."""
+        workflow = self._world.workflows.get(request.path_params["id"])
+        if workflow is None:
+            raise NoSuch
+        self._world.drop_workflow(workflow)
+        return Response(status_code=204)
+
+    async def post_flow(self, request: Request) -> Response:
+        """Seed a WhatsApp Flow: ``{"flow": {"name": …, "function_id"?: …, "url"?: …}}``."""
+        flow = _object(await _body(request), "flow")
+        function_id, url = (str(flow[name]) if flow.get(name) else None for name in ("function_id", "url"))
+        return _json(self._world.add_flow(str(flow.get("name", "Flow")), function_id, url=url), 201)
+
+    async def post_webhook(self, request: Request) -> Response:
+        """Seed a webhook: ``{"webhook": {"url": …, "phone_number_id"?: …}}``."""
+        webhook = _object(await _body(request), "webhook")
+        number = webhook.get("phone_number_id")
+        return _json(self._world.add_webhook(str(webhook.get("url")), phone_number_id=str(number) if number else None), 201)
 
     async def post_release(self, _: Request) -> Response:
         """Close the connections of all requests that hang."""

@@ -41,11 +41,16 @@ ROUTES = (
     "/functions/{id}/invocations",
     "/workflows",
     "/workflows/{id}/definition",
+    "/flows",
+    "/flows/{id}/definition",
+    "/whatsapp/flows",
+    "/whatsapp/flows/{id}/data_endpoint",
+    "/whatsapp/webhooks",
 )
 """The route templates of the Functions API, below either base."""
 
 _NEEDS_ANSWER = ("drip", "truncate", "empty_list", "repeat_page", "missing_page", "deploy_fails", "deploy_hangs")
-_LISTS = ("/functions", "/workflows")
+_LISTS = ("/functions", "/workflows", "/flows", "/whatsapp/flows", "/whatsapp/webhooks")
 _ONLY_FOR: dict[str, tuple[str, tuple[str, ...]]] = {
     "empty_list": ("GET", _LISTS),
     "repeat_page": ("GET", _LISTS),

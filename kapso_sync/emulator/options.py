@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from kapso_sync.emulator.errors import BehaviourInvalid, EmulatorError
 from kapso_sync.emulator.values import is_int, is_number
@@ -15,58 +15,166 @@ from kapso_sync.emulator.values import is_int, is_number
 DEFAULT_KEY = "kapso-emulator-key"
 
 
+def _switch(*, default: object, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the documentation of the Functions API leaves open; each field picks one of the possible ways.
+    """The world that the emulator is: one switch for each thing that Kapso's documentation leaves open or gets wrong.
 
-    ``slug_changes``: an update may change the slug; otherwise it keeps the old one and says nothing.
-    ``list_code``: the list carries ``code``. ``double_wrap``: answers come as ``{"data": {"data": …}}``.
-    ``normalise_code``: what the server does to code before it stores it: nothing, strip white space at the end (``rstrip``),
-    or turn CRLF into LF (``newlines``).
-    ``quota_answer``: a deployment beyond the quota is refused with 422, or accepted and ends in ``error``.
-    ``secrets_shape``: secrets come as ``{"data": […]}`` or as ``{"data": {"secrets": […]}}``.
-    ``workflows``: the workflow routes exist.
-    ``paging``: lists honour ``page``, ``limit`` and ``per_page``; otherwise they answer everything at once.
-    ``page_size`` is the default and the largest size of a page. ``list_meta``: a list of more than one page carries ``meta``.
-    ``error_moves_updated_at``: a failed deployment moves ``updated_at``.
-    ``edge_stale``: seconds after a deployment for which invocations are still answered by the code and fields before it.
+    Each switch is independent of the others. Its ``meaning`` is in the field's metadata, from which the documentation's table
+    is made. Defaults are what Kapso documents, or else what was seen in production.
     """
 
-    slug_changes: bool = True
-    list_code: bool = True
-    double_wrap: bool = False
-    normalise_code: Literal["off", "rstrip", "newlines"] = "off"
-    quota_answer: Literal["refuse", "error"] = "refuse"
-    secrets_shape: Literal["list", "object"] = "list"
-    workflows: bool = True
-    paging: bool = True
-    page_size: int = 100
-    list_meta: bool = True
-    error_moves_updated_at: bool = True
-    edge_stale: float = 0.0
+    slug_changes: bool = _switch(
+        default=True, meaning="An update may change the slug; otherwise it keeps the old one and says nothing."
+    )
+    list_code: bool = _switch(default=True, meaning="The list of functions carries `code`.")
+    double_wrap: bool = _switch(default=False, meaning='Answers come as `{"data": {"data": …}}`.')
+    normalise_code: Literal["off", "rstrip", "newlines"] = _switch(
+        default="off",
+        meaning="Before storing code, the server strips white space at its end, or turns CRLF into LF.",
+    )
+    quota_answer: Literal["refuse", "error"] = _switch(
+        default="refuse",
+        meaning="A deployment beyond the quota or the script cap is refused with 422, or accepted and ends in `error`.",
+    )
+    paging: bool = _switch(default=True, meaning="Lists of functions and workflows honour `page`, `limit` and `per_page`.")
+    page_size: int = _switch(default=100, meaning="Default and largest size of a page of functions or workflows.")
+    list_meta: bool = _switch(default=True, meaning="A list of more than one page carries `meta`.")
+    error_moves_updated_at: bool = _switch(default=True, meaning="A failed deployment moves `updated_at`.")
+    edge_stale: float = _switch(
+        default=0.0, meaning="Seconds after a deployment in which invocations are still answered by the code before it."
+    )
+    secrets_shape: Literal["list", "object"] = _switch(
+        default="list", meaning='Secrets are listed as `{"data": […]}`, or as `{"data": {"secrets": […]}}`.'
+    )
+    secrets_on_deploy: Literal["keep", "drop"] = _switch(
+        default="keep", meaning="A deployment keeps the function's own secrets, or drops them all."
+    )
+    secret_that_exists: Literal["refuse", "overwrite"] = _switch(
+        default="refuse", meaning="A `POST` of a secret that exists answers 422, its name being taken, or overwrites the value."
+    )
+    inherited_secrets: tuple[str, ...] = _switch(
+        default=(), meaning="Names of secrets that every function inherits from the project."
+    )
+    slug_change_loses_secrets: bool = _switch(
+        default=False, meaning="The first deployment after a change of slug loses the function's secrets."
+    )
+    secret_routes_fail: bool = _switch(default=False, meaning="The secret routes answer 502 with a web page of Cloudflare's.")
+    lock_version: Literal["absent", "update", "deploy", "refused"] = _switch(
+        default="update",
+        meaning="`lock_version` is absent; moves on updates; on deployments too; or is shown, and refused in an update.",
+    )
+    keeps_public_endpoint: bool = _switch(
+        default=True, meaning="`public_endpoint: true` is stored; otherwise it silently stays false."
+    )
+    function_type_in_update: bool = _switch(
+        default=False, meaning="An update may change `function_type`; otherwise it is ignored."
+    )
+    function_type_required: bool = _switch(default=True, meaning="A create without `function_type` answers 422.")
+    invoke_mode_in_create: bool = _switch(
+        default=False, meaning="A create takes `invoke_response_mode`; otherwise it is ignored."
+    )
+    takes_wrapped: bool = _switch(
+        default=True, meaning="`invoke_response_mode: wrapped` is stored; otherwise it silently stays as it was."
+    )
+    unknown_fields: tuple[str, ...] = _switch(
+        default=(), meaning="Fields that this API does not know: it ignores them, and records lack them."
+    )
+    module_code: Literal["runs", "error"] = _switch(
+        default="runs", meaning="A deployment of code with `export` goes live, or ends in `error`."
+    )
+    script_code: Literal["runs", "error"] = _switch(
+        default="runs", meaning="A deployment of code without `export` goes live, or ends in `error`."
+    )
+    handler_ctx: bool = _switch(default=False, meaning="Handlers get a third argument, `ctx`.")
+    code_limit: int = _switch(default=2**20, meaning="Largest size of code, in bytes: 1000000 or 1048576.")
+    workflows: Literal["workflows", "flows", "none"] = _switch(
+        default="workflows", meaning="Workflows are at `/workflows`, at the older `/flows`, or nowhere."
+    )
+    references_on: Literal["platform", "both"] = _switch(
+        default="platform", meaning="The routes of workflows, Flows and webhooks answer on the platform base alone, or on both."
+    )
+    whatsapp: bool = _switch(default=True, meaning="`/whatsapp/flows` and `/whatsapp/webhooks` exist.")
+    invoke_failure: Literal["envelope", "passthrough"] = _switch(
+        default="envelope",
+        meaning="A function that throws, or answers 4xx or 5xx, gives Kapso's 500 envelope, or its own status and body.",
+    )
+    blocked_user_agents: str = _switch(
+        default="", meaning="A regular expression: a `User-Agent` it is found in gets 403 as plain text."
+    )
+    errors_quote: bool = _switch(default=False, meaning="A 422 quotes the request's body: code, and values of secrets.")
+    status_word: Literal["deployed", "active"] = _switch(
+        default="deployed", meaning="The word for a function that is deployed."
+    )
+    script_cap: int = _switch(default=0, meaning="How many distinct Worker scripts a project may have; 0: any number.")
+    old_scripts_count: bool = _switch(
+        default=True, meaning="The script of a former slug goes on counting after the slug changed."
+    )
+    older_update: Literal["both", "PUT", "PATCH"] = _switch(
+        default="both", meaning="The verbs that the older base updates with; another is 404."
+    )
 
     def changed(self, changes: Mapping[str, object]) -> Self:
         """Return a copy with ``changes`` applied; raises BehaviourInvalid for an unknown name or a value of the wrong kind."""
         hints = typing.get_type_hints(type(self))
         for name, value in changes.items():
             if name not in hints:
-                raise BehaviourInvalid(f"unknown behaviour {name!r}", hint="known are: " + ", ".join(hints))
+                raise BehaviourInvalid(f"unknown switch {name!r}", hint="known are: " + ", ".join(hints))
             _check(name, hints[name], value)
-        return dataclasses.replace(self, **dict(changes))  # type: ignore[arg-type]  # each value was checked above
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+        return dataclasses.replace(self, **plain)  # type: ignore[arg-type]  # each value was checked above
+
+    def changed_by_words(self, words: Iterable[str]) -> Self:
+        """Return a copy with each ``NAME=VALUE`` applied, as a command line spells it; raises BehaviourInvalid."""
+        hints = typing.get_type_hints(type(self))
+        changes: dict[str, object] = {}
+        for word in words:
+            name, equals, text = word.partition("=")
+            if not equals or name not in hints:
+                known = ", ".join(hints)
+                raise BehaviourInvalid(f"{word!r} is not NAME=VALUE of a known switch", hint=f"known are: {known}")
+            changes[name] = _from_text(hints[name], text)
+        return self.changed(changes)
+
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+
+
+def _from_text(hint: object, text: str) -> object:
+    """Return the value that a word spells; one that does not fit comes back as it is, for the check to name it."""
+    if hint is bool:
+        return _BOOLEANS.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return int(text) if hint is int else float(text)
+        except ValueError:
+            return text
+    if hint == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
 
 
 def _check(name: str, hint: object, value: object) -> None:
     if hint is bool:
         fits, expected = isinstance(value, bool), "true or false"
     elif hint is int:
-        fits, expected = is_int(value) and value > 0, "a whole number above 0"
+        least = 0 if name == "script_cap" else 1
+        fits, expected = is_int(value) and value >= least, f"a whole number above {least - 1}"
     elif hint is float:
         fits, expected = is_number(value) and value >= 0, "a number of seconds"
+    elif hint is str:
+        fits, expected = isinstance(value, str), "text"
+    elif hint == tuple[str, ...]:
+        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        expected = "a list of names"
     else:
         choices = typing.get_args(hint)
         fits, expected = value in choices, "one of " + ", ".join(choices)
     if not fits:
-        raise BehaviourInvalid(f"behaviour {name}: expected {expected}, got {value!r}")
+        raise BehaviourInvalid(f"switch {name}: expected {expected}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

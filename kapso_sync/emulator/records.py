@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self, cast
 
+from kapso_sync.emulator.attributes import slug_from
 from kapso_sync.emulator.clock import rfc3339
 from kapso_sync.emulator.values import Json, JsonObject
 
@@ -24,6 +25,7 @@ class Function:
 
     ``live_deployment`` is the id of the deployment that did it. ``former`` is what ran before, and what invocations still get
     until ``former_until``. ``failure`` is why the last deployment ended in ``error``.
+    ``script`` names the Worker script that was deployed last; it holds the slug of that time.
     """
 
     id: str
@@ -46,7 +48,9 @@ class Function:
     former: JsonObject | None = None
     former_until: datetime | None = None
     failure: str | None = None
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, Json] = field(default_factory=dict)
+    lock_version: int = 0
+    script: str | None = None
 
     @property
     def running(self) -> bool:
@@ -120,23 +124,36 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One call of a deployed function."""
+    """One call of a deployed function, as the API lists it."""
 
     id: str
     function_id: str
-    status: Literal["success", "failed"]
-    response_status: int
-    request: Json
+    status_code: int
+    duration_ms: int
+    request_body: Json
+    response_body: Json
+    error_message: str | None
     created_at: datetime
+    console_logs: tuple[JsonObject, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Tell whether it counts as a success: a status of 2xx."""
+        return 200 <= self.status_code < 300
 
     def to_document(self) -> JsonObject:
-        """Return the record as the API shows it and as it is kept."""
-        return _document(self)
+        """Return the record as it is kept."""
+        return _document(self) | {"console_logs": list(self.console_logs)}
+
+    def shown(self) -> JsonObject:
+        """Return the record as the API shows it."""
+        return {name: value for name, value in self.to_document().items() if name != "function_id"}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Json]) -> Self:
         """Return what `to_document` wrote."""
-        return cls(**_values(document, ("created_at",)))  # type: ignore[arg-type]
+        values = _values(document, ("created_at",))
+        return cls(**values | {"console_logs": tuple(values["console_logs"])})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,12 @@ class Workflow:
     name: str
     definition: JsonObject
     created_at: datetime
+    status: str = "active"
+
+    def shown(self) -> JsonObject:
+        """Return the record as the API's list shows it, without the definition."""
+        shown = {name: value for name, value in self.to_document().items() if name != "definition"}
+        return shown | {"slug": slug_from(self.name), "lock_version": 0, "updated_at": shown["created_at"]}
 
     def to_document(self) -> JsonObject:
         """Return everything as JSON."""

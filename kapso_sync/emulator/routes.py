@@ -7,21 +7,35 @@ and ``PATCH`` and answers a deployment with 200; the Platform API updates with `
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from kapso_sync.emulator.answers import Answer, data_answer, error_answer, json_answer, list_answer, show_function
+from kapso_sync.emulator.answers import (
+    Answer,
+    data_answer,
+    error_answer,
+    json_answer,
+    list_answer,
+    paged_answer,
+    positive,
+    show_function,
+)
 from kapso_sync.emulator.deployer import Deployer
 from kapso_sync.emulator.faults import ROUTES, Rule
-from kapso_sync.emulator.records import CLOUDFLARE
-from kapso_sync.emulator.runtime import Call
+from kapso_sync.emulator.records import CLOUDFLARE, Function, Live
+from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, parse_json
-from kapso_sync.emulator.world import NOT_DEPLOYED, NoSuch, Rejected, Unprocessable, World
+from kapso_sync.emulator.world import NOT_DEPLOYED, Conflict, NoSuch, Rejected, Unprocessable, World
 
 OLDER_BASE = "/api/v1"
 PLATFORM_BASE = "/platform/v1"
 
 INVOKE = "/functions/{id}/invoke"
+REFERENCE_ROUTES = ("/workflows", "/flows", "/whatsapp")
+"""Where it stands who uses a function."""
+MAX_INVOCATIONS = 20
+"""Invocations that one answer lists."""
 
 NO_CODE_RUNS = "This emulator does not run code"
 NO_DENO = "This emulator does not run Supabase functions"
@@ -114,6 +128,11 @@ class FunctionsApi:
             "/functions/{id}/invocations": {"GET": self._list_invocations},
             "/workflows": {"GET": self._list_workflows},
             "/workflows/{id}/definition": {"GET": self._get_definition},
+            "/flows": {"GET": self._list_workflows},
+            "/flows/{id}/definition": {"GET": self._get_definition},
+            "/whatsapp/flows": {"GET": self._list_flows},
+            "/whatsapp/flows/{id}/data_endpoint": {"PATCH": self._attach_flow},
+            "/whatsapp/webhooks": {"GET": self._list_webhooks},
         }
 
     async def answer(self, asking: Asking, fault: Rule | None = None) -> Answer:
@@ -127,16 +146,48 @@ class FunctionsApi:
         methods = [name for name in handlers if name != "PUT" or asking.route.base == OLDER_BASE]
         if asking.method not in methods:
             return json_answer(405, {"error": "Method not allowed"}, {"Allow": ", ".join(methods)})
+        refusal = self._refused(asking, template)
+        if refusal is not None:
+            return refusal
         try:
             return await handlers[asking.method](asking, fault)
-        except NoSuch:
+        except (NoSuch, Conflict, BadRequest, Unprocessable, Rejected) as error:
+            return self._error(asking, error)
+
+    def _error(self, asking: Asking, error: Exception) -> Answer:
+        match error:
+            case Conflict():
+                return error_answer(409, "Attempted to update a stale object")
+            case BadRequest():
+                return error_answer(400, error.message)
+            case Unprocessable():
+                return error_answer(422, f"{error.message}{self._quote(asking)}")
+            case Rejected():
+                quote = self._quote(asking)
+                errors: JsonObject = {name: [f"{text}{quote}" for text in texts] for name, texts in error.errors.items()}
+                return json_answer(422, {"errors": errors})
+            case _:
+                return error_answer(404, "Not found")
+
+    def _refused(self, asking: Asking, template: str) -> Answer | None:
+        """Return what this world answers to a request before it looks at it, or None."""
+        behaviour = self._world.behaviour
+        agent = asking.headers.get("user-agent", "")
+        if behaviour.blocked_user_agents and re.search(behaviour.blocked_user_agents, agent):
+            return Answer(403, b"error code: 1010", "text/plain; charset=UTF-8")
+        if behaviour.secret_routes_fail and "/secrets" in template:
+            return Answer(502, b"<html><head><title>502 Bad Gateway</title></head></html>", "text/html")
+        if template.startswith(REFERENCE_ROUTES) and asking.route.base == OLDER_BASE and not self._on_older_base(template):
             return error_answer(404, "Not found")
-        except BadRequest as refusal:
-            return error_answer(400, refusal.message)
-        except Unprocessable as refusal:
-            return error_answer(422, refusal.message)
-        except Rejected as refusal:
-            return json_answer(422, {"errors": {name: list(messages) for name, messages in refusal.errors.items()}})
+        if template == "/functions/{id}" and asking.method in ("PUT", "PATCH") and asking.route.base == OLDER_BASE:
+            return None if behaviour.older_update in ("both", asking.method) else error_answer(404, "Not found")
+        return None
+
+    def _on_older_base(self, template: str) -> bool:
+        return self._world.behaviour.references_on == "both" or template.startswith("/flows")
+
+    def _quote(self, asking: Asking) -> str:
+        return f": {asking.body.decode('utf-8', 'replace')}" if self._world.behaviour.errors_quote else ""
 
     async def _list(self, asking: Asking, fault: Rule | None) -> Answer:
         world = self._world
@@ -149,7 +200,7 @@ class FunctionsApi:
         )
 
     async def _create(self, asking: Asking, _: Rule | None) -> Answer:
-        function = self._world.create(asking.wrapped("function"))
+        function = self._world.create(asking.wrapped("function"), api=True)
         return data_answer(201, show_function(function, self._world, asking.origin), self._world.behaviour)
 
     async def _get(self, asking: Asking, _: Rule | None) -> Answer:
@@ -158,7 +209,7 @@ class FunctionsApi:
 
     async def _update(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
-        self._world.update(function, asking.wrapped("function"))
+        self._world.update(function, asking.wrapped("function"), api=True)
         return data_answer(200, show_function(function, self._world, asking.origin), self._world.behaviour)
 
     async def _delete(self, asking: Asking, _: Rule | None) -> Answer:
@@ -193,34 +244,50 @@ class FunctionsApi:
             deployment=live.deployment,
             code=live.code,
             fields=live.fields,
-            secrets=dict(function.secrets),
+            secrets={
+                name: value if isinstance(value, str) else dump_json(value).decode() for name, value in function.secrets.items()
+            },
             url=asking.url,
             headers={name: value for name, value in asking.headers.items() if name not in NOT_FOR_FUNCTIONS},
             body=asking.body,
+            ctx=self._world.behaviour.handler_ctx,
         )
+        started = time.monotonic()
         result = await runtime.run(call)
-        self._world.record_invocation(function, asking.json, result.status)
+        return self._invoked(asking, function, live, result, round((time.monotonic() - started) * 1000))
+
+    def _invoked(self, asking: Asking, function: Function, live: Live, result: Result, duration_ms: int) -> Answer:
+        """Record an invocation and return what the caller gets of it."""
+        good = 200 <= result.status < 300 and not result.failed
+        value = _value(result.body)
+        error = (
+            None
+            if good
+            else str(value.get("error"))
+            if result.failed and isinstance(value, dict)
+            else f"status {result.status}"
+        )
+        record = self._world.record_invocation(
+            function, asking.json, result.status, response=value, error=error, duration_ms=duration_ms, console=result.console
+        )
+        if not good and self._world.behaviour.invoke_failure == "envelope":
+            envelope: JsonObject = {"error": "Function invocation failed", "detail": error, "invocation_id": record.id}
+            return Answer(500, dump_json(envelope), console=result.console)
         if result.failed or live.fields["invoke_response_mode"] == "passthrough":
             return Answer(result.status, result.body, result.content_type, console=result.console)
-        try:
-            value = parse_json(result.body)
-        except ValueError:
-            value = result.body.decode("utf-8", "replace")
         return Answer(result.status, dump_json({"data": value}), console=result.console)
 
     async def _list_secrets(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
-        names = list(function.secrets) if function.running else []
-        shown: list[Json] = [_show_secret(name) for name in names]
+        shown: list[Json] = [{"name": name, "type": kind} for name, kind in self._world.listed_secrets(function).items()]
         as_object = self._world.behaviour.secrets_shape == "object"
         return data_answer(200, {"secrets": shown} if as_object else shown, self._world.behaviour)
 
     async def _set_secret(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
         secret = asking.wrapped("secret")
-        name = secret.get("name")
-        self._world.set_secret(function, name, secret.get("value"))
-        return data_answer(201, _show_secret(str(name)), self._world.behaviour)
+        self._world.set_secret(function, secret.get("name"), secret.get("value"))
+        return json_answer(201, {"message": "Secret created successfully"})
 
     async def _drop_secret(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
@@ -230,30 +297,57 @@ class FunctionsApi:
     async def _list_invocations(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
         status = asking.query.get("status")
-        items = [item for item in self._world.invocations(function.id) if status in (None, item.status)]
-        return list_answer(items, asking.query, self._world.behaviour, lambda item: item.to_document())
+        limit = min(positive(asking.query.get("limit")) or 10, MAX_INVOCATIONS)
+        items = [
+            item
+            for item in self._world.invocations(function.id)
+            if status not in _SUCCEEDED or item.succeeded is _SUCCEEDED[status]
+        ]
+        shown: list[Json] = [item.shown() for item in items[:limit]]
+        known: JsonObject = {"function_id": function.id, "function_name": function.name, "total": len(shown)}
+        return data_answer(200, known | {"invocations": shown}, self._world.behaviour)
 
     async def _list_workflows(self, asking: Asking, fault: Rule | None) -> Answer:
-        self._require_workflows()
+        self._require_workflows(asking)
+        workflows = sorted(self._world.workflows.values(), key=lambda item: item.created_at, reverse=True)
         return list_answer(
-            list(self._world.workflows.values()),
-            asking.query,
-            self._world.behaviour,
-            lambda item: {name: value for name, value in item.to_document().items() if name != "definition"},
-            fault.what if fault else None,
+            workflows, asking.query, self._world.behaviour, lambda item: item.shown(), fault.what if fault else None
         )
 
     async def _get_definition(self, asking: Asking, _: Rule | None) -> Answer:
-        self._require_workflows()
+        self._require_workflows(asking)
         workflow = self._world.workflows.get(asking.route.params["id"])
         if workflow is None:
             raise NoSuch
         return data_answer(200, {"id": workflow.id, "definition": workflow.definition}, self._world.behaviour)
 
-    def _require_workflows(self) -> None:
-        if not self._world.behaviour.workflows:
+    def _require_workflows(self, asking: Asking) -> None:
+        if not (asking.route.template or "").startswith(f"/{self._world.behaviour.workflows}"):
             raise NoSuch
 
+    async def _list_flows(self, asking: Asking, fault: Rule | None) -> Answer:
+        return self._list_of_whatsapp(asking, list(self._world.flows.values()), fault)
 
-def _show_secret(name: str) -> JsonObject:
-    return {"name": name, "type": "secret_text"}
+    async def _list_webhooks(self, asking: Asking, fault: Rule | None) -> Answer:
+        return self._list_of_whatsapp(asking, list(self._world.webhooks.values()), fault)
+
+    def _list_of_whatsapp(self, asking: Asking, items: list[JsonObject], fault: Rule | None) -> Answer:
+        if not self._world.behaviour.whatsapp:
+            raise NoSuch
+        return paged_answer(items, asking.query, self._world.behaviour, fault.what if fault else None)
+
+    async def _attach_flow(self, asking: Asking, _: Rule | None) -> Answer:
+        body = asking.json
+        function_id = body.get("function_id") if isinstance(body, dict) else None
+        flow = self._world.attach_flow(asking.route.params["id"], str(function_id))
+        return data_answer(200, flow, self._world.behaviour)
+
+
+_SUCCEEDED = {"success": True, "failed": False}
+
+
+def _value(body: bytes) -> Json:
+    try:
+        return parse_json(body)
+    except ValueError:
+        return body.decode("utf-8", "replace")

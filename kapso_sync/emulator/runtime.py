@@ -17,6 +17,7 @@ class Call:
     """One invocation of code that is live: the code, the fields it was deployed with, its secrets, and the request.
 
     ``deployment`` names the deployment that made the code live: what the code keeps in variables of its own ends with it.
+    ``ctx``: the handler gets a third argument.
     ``headers`` are those of the request that concern the function, the key and the connection left out.
     """
 
@@ -29,6 +30,7 @@ class Call:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    ctx: bool = False
 
     @property
     def content_type(self) -> str:

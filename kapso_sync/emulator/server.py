@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ async def running_emulator(
         storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else Forgetful()))
         if runtime is None and options.workerd is not None:
             runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
-        world = World(options, clock=clock, storage=storage)
+        world = World(options, clock=clock, storage=storage, project_id=_project_of(options.port))
         parts = Parts(
             world=world,
             faults=Faults(rules),
@@ -130,3 +131,8 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _project_of(port: int) -> str | None:
+    """Return the id of a port's project: the same after a restart, so that a client recognises the project. None for port 0."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"http://127.0.0.1:{port}")) if port else None

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from kapso_sync.emulator.errors import DataUnusable
 from kapso_sync.emulator.values import JsonObject
 
-Kind = Literal["project", "function", "deployment", "invocations", "workflow"]
+Kind = Literal["project", "function", "deployment", "invocations", "workflow", "flow", "webhook", "script"]
 
 
 class Storage(Protocol):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from kapso_sync.emulator import attributes as attrs
-from kapso_sync.emulator.clock import Clock
+from kapso_sync.emulator.clock import Clock, rfc3339
 from kapso_sync.emulator.deployments import Deployments
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function, Invocation, Live, Workflow
 from kapso_sync.emulator.storage import Storage
-from kapso_sync.emulator.syntax import syntax_error
+from kapso_sync.emulator.syntax import is_module, syntax_error
 from kapso_sync.emulator.values import Json, JsonObject, dump_json
 
 INVOCATIONS_KEPT = 200
+ERROR_LENGTH = 512
+"""Characters of an error that are kept with an invocation."""
 NOT_DEPLOYED = "Function is not deployed"
 TICK = timedelta(microseconds=1)
 
@@ -41,6 +45,10 @@ class Rejected(Exception):
         self.errors = errors
 
 
+class Conflict(Exception):
+    """An update was sent with a ``lock_version`` that is not the newest."""
+
+
 class World:
     """One project. Every look at it first lets the deployments end whose time has come.
 
@@ -55,6 +63,7 @@ class World:
         storage: Storage,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         draw: Callable[[float, float], float] = random.uniform,
+        project_id: str | None = None,
     ) -> None:
         self._options = options
         self._clock = clock
@@ -64,7 +73,7 @@ class World:
         self.behaviour = options.behaviour
         self.deploy_delay = options.deploy_delay
         self.quota = options.quota
-        self.project_id, self.created_by_id = self._project()
+        self.project_id, self.created_by_id = self._project(project_id)
         self._functions = {item.id: item for item in map(Function.from_document, storage.load("function"))}
         self._slugs = {item.slug: item.id for item in self._functions.values()}
         self._deployments = Deployments(storage)
@@ -73,6 +82,9 @@ class World:
             items = [Invocation.from_document(item) for item in _objects(document["items"])]
             self._invocations[items[0].function_id] = items
         self.workflows = {item.id: item for item in map(Workflow.from_document, storage.load("workflow"))}
+        self.flows = {str(item["id"]): item for item in storage.load("flow")}
+        self.webhooks = {str(item["id"]): item for item in storage.load("webhook")}
+        self.scripts = {str(item["name"]) for item in storage.load("script")}
 
     # Looking
 
@@ -117,10 +129,17 @@ class World:
 
     # Changing
 
-    def create(self, body: Mapping[str, Json], *, function_id: str | None = None) -> Function:
-        """Make a draft; a slug that is missing comes from the name. Raises Rejected."""
+    def create(self, body: Mapping[str, Json], *, function_id: str | None = None, api: bool = False) -> Function:
+        """Make a draft; a slug that is missing comes from the name. ``api``: by the API's rules, not the dashboard's.
+
+        Raises Rejected.
+        """
         self._settle()
+        if api:
+            body = self._taken_by_api(body, creating=True)
         values, errors = attrs.read_attributes({name: value for name, value in body.items() if name != "slug" or value})
+        if api and self.behaviour.function_type_required and "function_type" not in values:
+            errors["function_type"] = [attrs.BLANK]
         errors |= {name: [attrs.BLANK] for name in ("name", "code") if name not in values}
         if "slug" not in values and "name" not in errors:
             values["slug"] = attrs.slug_from(str(values["name"]))
@@ -137,12 +156,18 @@ class World:
         self._save(function)
         return function
 
-    def update(self, function: Function, body: Mapping[str, Json], *, may_rename: bool | None = None) -> Function:
-        """Save attributes; what runs stays as it is. Without a change, ``updated_at`` stays too. Raises Rejected.
+    def update(
+        self, function: Function, body: Mapping[str, Json], *, may_rename: bool | None = None, api: bool = False
+    ) -> Function:
+        """Save attributes; what runs stays as it is. Without a change, ``updated_at`` stays too.
 
-        ``may_rename`` None leaves it to the behaviour whether a slug is taken.
+        ``may_rename`` None leaves it to the behaviour whether a slug is taken. ``api``: by the API's rules, not the
+        dashboard's. Raises Rejected, and Conflict for a stale ``lock_version``.
         """
         self._settle()
+        if api:
+            self._check_lock(function, body)
+            body = self._taken_by_api(body, creating=False)
         if not (self.behaviour.slug_changes if may_rename is None else may_rename):
             body = {name: value for name, value in body.items() if name != "slug"}
         values, errors = attrs.read_attributes(body)
@@ -156,18 +181,21 @@ class World:
         for name, value in changed.items():
             setattr(function, name, value)
         self._slugs[function.slug] = function.id
-        function.version += "code" in changed
+        function.lock_version += 1
         self._touch(function)
         return function
 
     def delete(self, function: Function) -> None:
-        """Remove a function with its secrets, deployments and invocations."""
+        """Remove a function with its secrets and its script; its invocations stay, and workflows lose its id."""
         del self._functions[function.id]
         del self._slugs[function.slug]
         self._deployments.drop(function.id)
-        self._invocations.pop(function.id, None)
         self._storage.drop("function", function.id)
-        self._storage.drop("invocations", function.id)
+        if function.script is not None:
+            self._drop_script(function.script)
+        for workflow in [item for item in self.workflows.values() if function.id in dump_json(item.definition).decode()]:
+            definition = _without_function(workflow.definition, function.id)
+            self._keep_workflow(dataclasses.replace(workflow, definition=definition))
 
     def deploy(
         self,
@@ -184,7 +212,7 @@ class World:
         ``held``: a runtime says later, with `release`, whether the code starts; otherwise its syntax is all that is looked at.
         """
         self._settle()
-        over = self._over_quota(function)
+        over = self._over_quota(function) or self._over_cap(function)
         if over and self.behaviour.quota_answer == "refuse":
             raise Unprocessable(over)
         now = self._clock.now()
@@ -195,7 +223,7 @@ class World:
             fields=function.deployable_fields(),
             requested_at=now,
             ends_at=now + timedelta(seconds=self._delay() if delay is None else delay) if ends else None,
-            failure=failure or over or (None if held else _syntax_failure(function)),
+            failure=failure or over or self._style_failure(function) or (None if held else _syntax_failure(function)),
         )
         self._deployments.start(deployment, held=held)
         return deployment
@@ -204,19 +232,27 @@ class World:
         """Let a deployment that was held end: as it was doomed to, with ``failure``, or well."""
         self._deployments.release(deployment, deployment.failure or failure, self._clock.now())
 
+    def listed_secrets(self, function: Function) -> dict[str, str]:
+        """Return the names of a function's secrets with their types; none while it does not run."""
+        self._settle()
+        if not function.running:
+            return {}
+        own = {name: "text" if isinstance(value, str) else "json" for name, value in function.secrets.items()}
+        return dict.fromkeys(self.behaviour.inherited_secrets, "inherited") | own
+
     def set_secret(self, function: Function, name: Json, value: Json) -> None:
-        """Add a secret to a deployed function; raises Unprocessable or Rejected."""
+        """Set a secret of a deployed function; raises Unprocessable or Rejected."""
         self._require_running(function)
         errors: attrs.Errors = {}
         if not isinstance(name, str) or not attrs.SECRET_NAME.match(name):
             errors["name"] = [attrs.INVALID]
-        elif name in function.secrets:
+        elif name in function.secrets and self.behaviour.secret_that_exists == "refuse":
             errors["name"] = [attrs.TAKEN]
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str | dict | list) or not value:
             errors["value"] = [attrs.BLANK]
         if errors:
             raise Rejected(errors)
-        function.secrets[str(name)] = str(value)
+        function.secrets[str(name)] = value
         self._save(function)
 
     def drop_secret(self, function: Function, name: str) -> None:
@@ -227,20 +263,36 @@ class World:
         del function.secrets[name]
         self._save(function)
 
-    def seed_secrets(self, function: Function, secrets: Mapping[str, str]) -> None:
+    def seed_secrets(self, function: Function, secrets: Mapping[str, Json]) -> None:
         """Give a function secrets, deployed or not."""
         function.secrets.update(secrets)
         self._save(function)
 
-    def record_invocation(self, function: Function, request: Json, response_status: int) -> Invocation:
-        """Remember that a function was called, and how it answered."""
+    def record_invocation(  # noqa: PLR0913 - each is a column of the record
+        self,
+        function: Function,
+        request: Json,
+        status: int,
+        *,
+        response: Json = None,
+        error: str | None = None,
+        duration_ms: int = 0,
+        console: Iterable[tuple[str, str]] = (),
+    ) -> Invocation:
+        """Remember that a function was called, how it answered, and what it wrote to its console."""
+        now = self._clock.now()
         invocation = Invocation(
             id=self._new_id(),
             function_id=function.id,
-            status="success" if response_status < 400 else "failed",
-            response_status=response_status,
-            request=request,
-            created_at=self._clock.now(),
+            status_code=status,
+            duration_ms=duration_ms,
+            request_body=request,
+            response_body=response,
+            error_message=error[:ERROR_LENGTH] if error else None,
+            created_at=now,
+            console_logs=tuple(
+                {"level": level, "message": message, "logged_at": rfc3339(now), "stack": None} for level, message in console
+            ),
         )
         items = self._invocations.setdefault(function.id, [])
         items.append(invocation)
@@ -248,30 +300,65 @@ class World:
         self._storage.save("invocations", function.id, {"items": [item.to_document() for item in items]})
         return invocation
 
-    def add_workflow(self, name: str, definition: JsonObject) -> Workflow:
+    def add_workflow(self, name: str, definition: JsonObject, *, status: str = "active") -> Workflow:
         """Add a workflow with its definition."""
-        workflow = Workflow(self._new_id(), name, definition, self._clock.now())
+        workflow = Workflow(self._new_id(), name, definition, self._clock.now(), status)
+        self._keep_workflow(workflow)
+        return workflow
+
+    def drop_workflow(self, workflow: Workflow) -> None:
+        """Remove a workflow."""
+        del self.workflows[workflow.id]
+        self._storage.drop("workflow", workflow.id)
+
+    def _keep_workflow(self, workflow: Workflow) -> None:
         self.workflows[workflow.id] = workflow
         self._storage.save("workflow", workflow.id, workflow.to_document())
-        return workflow
+
+    def add_flow(self, name: str, function_id: str | None, *, url: str | None = None) -> JsonObject:
+        """Add a WhatsApp Flow whose data endpoint is a function, by id or by URL."""
+        flow: JsonObject = {"id": self._new_id(), "name": name, "status": "published", "has_data_endpoint": True}
+        flow |= {"data_endpoint_function_id": function_id, "data_endpoint_url": url}
+        self.flows[str(flow["id"])] = flow
+        self._storage.save("flow", str(flow["id"]), flow)
+        return flow
+
+    def attach_flow(self, flow_id: str, function_id: str) -> JsonObject:
+        """Let a WhatsApp Flow use another deployed function; raises NoSuch or Unprocessable."""
+        flow = self.flows.get(flow_id)
+        if flow is None:
+            raise NoSuch
+        self._require_running(self.by_id(function_id))
+        flow["data_endpoint_function_id"] = function_id
+        self._storage.save("flow", flow_id, flow)
+        return flow
+
+    def add_webhook(self, url: str, *, kind: str = "kapso", phone_number_id: str | None = None) -> JsonObject:
+        """Add a webhook of the project, or of one of its numbers."""
+        webhook: JsonObject = {"id": self._new_id(), "url": url, "active": True, "kind": kind}
+        webhook |= {"phone_number_id": phone_number_id, "project_id": self.project_id}
+        self.webhooks[str(webhook["id"])] = webhook
+        self._storage.save("webhook", str(webhook["id"]), webhook)
+        return webhook
 
     def reset(self) -> None:
         """Go back to an empty project with the behaviour it started with; its id stays."""
         self._storage.clear()
         self._storage.save("project", "project", {"id": self.project_id, "created_by_id": self.created_by_id})
         self._deployments.clear()
-        for held in (self._functions, self._slugs, self._invocations, self.workflows):
+        for held in (self._functions, self._slugs, self._invocations, self.workflows, self.flows, self.webhooks):
             held.clear()
+        self.scripts.clear()
         self.behaviour = self._options.behaviour
         self.deploy_delay = self._options.deploy_delay
         self.quota = self._options.quota
 
     # Inside
 
-    def _project(self) -> tuple[str, str]:
+    def _project(self, given: str | None) -> tuple[str, str]:
         for document in self._storage.load("project"):
             return str(document["id"]), str(document["created_by_id"])
-        project_id, created_by_id = self._new_id(), self._new_id()
+        project_id, created_by_id = given or self._new_id(), self._new_id()
         self._storage.save("project", "project", {"id": project_id, "created_by_id": created_by_id})
         return project_id, created_by_id
 
@@ -288,13 +375,75 @@ class World:
             function.status = "deployed"
             function.live_code, function.live_fields = deployment.code, deployment.fields
             function.live_deployment = deployment.id
+            function.version += 1
             function.last_deployed_at = function.updated_at = moment
+            self._deployed_script(function)
         else:
             function.status = "error"
             function.live_code = function.live_fields = function.live_deployment = function.former = None
             if self.behaviour.error_moves_updated_at:
                 function.updated_at = moment
         self._save(function)
+
+    def _deployed_script(self, function: Function) -> None:
+        """Keep count of scripts, and let secrets go that this world does not keep."""
+        behaviour, script = self.behaviour, self._script_of(function)
+        moved = function.script is not None and function.script != script
+        if behaviour.secrets_on_deploy == "drop" or (moved and behaviour.slug_change_loses_secrets):
+            function.secrets.clear()
+        if moved and function.script is not None and not behaviour.old_scripts_count:
+            self._drop_script(function.script)
+        function.script = script
+        self.scripts.add(script)
+        self._storage.save("script", script, {"name": script})
+        function.lock_version += behaviour.lock_version == "deploy"
+
+    def _drop_script(self, name: str) -> None:
+        self.scripts.discard(name)
+        self._storage.drop("script", name)
+
+    def _script_of(self, function: Function) -> str:
+        return f"prj-{self.project_id}__{function.slug}"
+
+    def _over_cap(self, function: Function) -> str | None:
+        cap = self.behaviour.script_cap
+        if (
+            not cap
+            or function.function_type != CLOUDFLARE
+            or self._script_of(function) in self.scripts
+            or len(self.scripts) < cap
+        ):
+            return None
+        return f"This project already has {cap} distinct Worker scripts. Free projects can deploy up to {cap}."
+
+    def _style_failure(self, function: Function) -> str | None:
+        if function.function_type != CLOUDFLARE:
+            return None
+        module = is_module(function.code)
+        broken = self.behaviour.module_code if module else self.behaviour.script_code
+        return f"This world runs no {'modules' if module else 'scripts'}" if broken == "error" else None
+
+    def _check_lock(self, function: Function, body: Mapping[str, Json]) -> None:
+        if "lock_version" not in body or self.behaviour.lock_version == "absent":
+            return
+        if self.behaviour.lock_version == "refused":
+            raise Unprocessable("lock_version is not permitted")
+        if body["lock_version"] != function.lock_version:
+            raise Conflict
+
+    def _taken_by_api(self, body: Mapping[str, Json], *, creating: bool) -> Mapping[str, Json]:
+        """Return what the API takes of a body: it keeps quiet about the rest."""
+        behaviour = self.behaviour
+        dropped = set(behaviour.unknown_fields)
+        if body.get("public_endpoint") is True and not behaviour.keeps_public_endpoint:
+            dropped.add("public_endpoint")
+        if not creating and not behaviour.function_type_in_update:
+            dropped.add("function_type")
+        if (creating and not behaviour.invoke_mode_in_create) or (
+            body.get("invoke_response_mode") == "wrapped" and not behaviour.takes_wrapped
+        ):
+            dropped.add("invoke_response_mode")
+        return {name: value for name, value in body.items() if name not in dropped}
 
     def _keep_former(self, function: Function, moment: datetime) -> None:
         former = function.serving(moment) if self.behaviour.edge_stale else None
@@ -310,6 +459,9 @@ class World:
         public = values.get("public_endpoint", function.public_endpoint if function else False)
         if public is True and kind != CLOUDFLARE:
             errors["public_endpoint"] = [attrs.CLOUDFLARE_ONLY]
+        code = values.get("code")
+        if isinstance(code, str) and len(code.encode("utf-8", "surrogatepass")) > self.behaviour.code_limit:
+            errors["code"] = ["is too long (maximum is 1 megabyte)"]
         if errors:
             raise Rejected(errors)
 
@@ -351,6 +503,16 @@ class World:
 def _syntax_failure(function: Function) -> str | None:
     """Supabase runs TypeScript, which the JavaScript grammar cannot judge."""
     return syntax_error(function.code) if function.function_type == CLOUDFLARE else None
+
+
+def _without_function(value: Json, function_id: str) -> Any:
+    """Return a definition in which the id of a deleted function is null."""
+    if isinstance(value, dict):
+        return {
+            name: None if name == "function_id" and item == function_id else _without_function(item, function_id)
+            for name, item in value.items()
+        }
+    return [_without_function(item, function_id) for item in value] if isinstance(value, list) else value
 
 
 def _objects(value: Json) -> Iterable[JsonObject]:

@@ -197,7 +197,13 @@ class _Planner:
         vanished = known is not None and known.function_id not in self._observed.by_id
         protected = bool(want.entry.protected)
         text = str(want.entry.fields.get(DESCRIPTION) or "")
-        payload: dict[str, Json] = {SLUG: want.slug, "name": want.slug, **want.entry.fields, CODE: want.code}
+        payload: dict[str, Json] = {
+            SLUG: want.slug,
+            "name": want.slug,
+            "function_type": str(want.entry.function_type),
+            **want.entry.fields,
+            CODE: want.code,
+        }
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
         fields = (CODE, *want.entry.fields)
         secrets = SecretChanges(sets=tuple(sorted(want.secrets)))

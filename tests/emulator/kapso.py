@@ -19,6 +19,9 @@ CODE = "async function handler(request, env) {\n  return new Response('hello');\
 BROKEN = "async function handler(request) {\n  return (;\n}\n"
 DELAY = 10.0
 
+WORKER = {"function_type": "cloudflare_worker"}
+"""What a create has to say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kapso:
@@ -40,7 +43,7 @@ class Kapso:
         assert answer.status_code == 200, answer.text
 
     async def create(self, slug: str = "hello", code: str = CODE, **fields: object) -> str:
-        body = {"function": {"name": slug.title(), "slug": slug, "code": code, **fields}}
+        body = {"function": {"name": slug.title(), "slug": slug, "code": code, **WORKER, **fields}}
         answer = await self.http.post("/functions", json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["data"]["id"])

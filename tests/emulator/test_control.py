@@ -144,10 +144,10 @@ async def test_failure_may_leave_updated_at(kapso: Kapso) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": 1}, "unknown behaviour 'colour'"),
-        ({"list_code": 1}, "behaviour list_code: expected true or false, got 1"),
-        ({"page_size": 0}, "behaviour page_size: expected a whole number above 0, got 0"),
-        ({"secrets_shape": "cube"}, "behaviour secrets_shape: expected one of list, object, got 'cube'"),
+        ({"colour": 1}, "unknown switch 'colour'"),
+        ({"list_code": 1}, "switch list_code: expected true or false, got 1"),
+        ({"page_size": 0}, "switch page_size: expected a whole number above 0, got 0"),
+        ({"secrets_shape": "cube"}, "switch secrets_shape: expected one of list, object, got 'cube'"),
         ({"deploy_delay": [2, 1]}, "behaviour deploy_delay: expected seconds, or a range such as [10, 60], got [2, 1]"),
         ({"deploy_delay": "x", "list_code": False}, "behaviour deploy_delay: expected seconds"),
         ({"quota": -1}, "behaviour quota: expected a whole number or null, got -1"),

@@ -11,9 +11,9 @@ import pytest
 from kapso_sync.emulator.errors import FaultsInvalid
 from kapso_sync.emulator.faultfile import read_fault_file
 from kapso_sync.emulator.faults import Rule, read_rules, show_rule
-from tests.emulator.kapso import CODE, DELAY, Kapso, until
+from tests.emulator.kapso import CODE, DELAY, WORKER, Kapso, until
 
-BODY = {"function": {"name": "New", "slug": "new", "code": CODE}}
+BODY = {"function": {"name": "New", "slug": "new", "code": CODE, **WORKER}}
 
 
 def count(kapso: Kapso) -> int:
@@ -54,7 +54,9 @@ async def test_rules_choose_by_method_route_and_slug(kapso: Kapso) -> None:
     assert (await kapso.record(two))["slug"] == "two"
     refused = await kapso.http.post("/functions", json=BODY)
     assert (refused.status_code, refused.json()) == (422, {"error": "no"})
-    assert (await kapso.http.post("/functions", json={"function": {"name": "other", "code": CODE}})).status_code == 201
+    assert (
+        await kapso.http.post("/functions", json={"function": {"name": "other", "code": CODE, **WORKER}})
+    ).status_code == 201
     assert (await kapso.http.post("/functions", content=b"{")).status_code == 400
 
 

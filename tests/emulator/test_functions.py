@@ -8,20 +8,20 @@ from datetime import datetime
 
 import pytest
 
-from tests.emulator.kapso import BROKEN, CODE, DELAY, Kapso
+from tests.emulator.kapso import BROKEN, CODE, DELAY, WORKER, Kapso
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
 
 
 async def test_create_answers_a_whole_draft(kapso: Kapso) -> None:
     """A create answers 201 with every documented field, and the defaults of new functions."""
-    answer = await kapso.http.post("/functions", json={"function": {"name": "Process Order", "code": CODE}})
+    answer = await kapso.http.post("/functions", json={"function": {"name": "Process Order", "code": CODE, **WORKER}})
     record = answer.json()["data"]
     assert answer.status_code == 201
     assert list(record) == [
         "id", "name", "slug", "description", "code", "function_type", "status", "version", "last_deployed_at", "runtime_config",
         "public_endpoint", "invoke_response_mode", "project_id", "created_by_id", "endpoint_url", "cf_worker_url", "created_at",
-        "updated_at",
+        "updated_at", "lock_version",
     ]  # fmt: skip
     assert str(uuid.UUID(record["id"])) == record["id"]
     assert record["slug"] == "process-order"
@@ -41,7 +41,7 @@ async def test_create_answers_a_whole_draft(kapso: Kapso) -> None:
 )
 async def test_slug_comes_from_the_name_when_none_is_sent(kapso: Kapso, name: str, slug: str) -> None:
     """A create without a slug derives one from the name."""
-    answer = await kapso.http.post("/functions", json={"function": {"name": name, "slug": None, "code": CODE}})
+    answer = await kapso.http.post("/functions", json={"function": {"name": name, "slug": None, "code": CODE, **WORKER}})
     assert answer.json()["data"]["slug"] == slug
 
 
@@ -49,7 +49,7 @@ async def test_slug_is_unique_and_names_are_not(kapso: Kapso) -> None:
     """A second function may have the same name, but not the same slug, by create or by update."""
     await kapso.create("one", name="Same")
     other = await kapso.create("two", name="Same")
-    again = await kapso.http.post("/functions", json={"function": {"name": "x", "slug": "one", "code": CODE}})
+    again = await kapso.http.post("/functions", json={"function": {"name": "x", "slug": "one", "code": CODE, **WORKER}})
     assert (again.status_code, again.json()) == (422, {"errors": {"slug": ["has already been taken"]}})
     renamed = await kapso.update(other, slug="one")
     assert (renamed.status_code, renamed.json()) == (422, {"errors": {"slug": ["has already been taken"]}})
@@ -65,7 +65,6 @@ async def test_slug_is_unique_and_names_are_not(kapso: Kapso) -> None:
         ({"name": "x", "code": CODE, "slug": "Big_One"}, {"slug": ["is invalid"]}),
         ({"name": "x", "code": CODE, "description": 5}, {"description": ["is invalid"]}),
         ({"name": "x", "code": CODE, "function_type": "lambda"}, {"function_type": ["is not included in the list"]}),
-        ({"name": "x", "code": CODE, "invoke_response_mode": 1}, {"invoke_response_mode": ["is not included in the list"]}),
         ({"name": "x", "code": CODE, "public_endpoint": "yes"}, {"public_endpoint": ["is not included in the list"]}),
         ({"name": "x", "code": CODE, "runtime_config": []}, {"runtime_config": ["must be an object"]}),
         (
@@ -78,7 +77,7 @@ async def test_bad_attributes_are_422_by_attribute(
     kapso: Kapso, attributes: dict[str, object], errors: dict[str, list[str]]
 ) -> None:
     """Validation errors come Rails-style, and nothing is made."""
-    answer = await kapso.http.post("/functions", json={"function": attributes})
+    answer = await kapso.http.post("/functions", json={"function": WORKER | attributes})
     assert (answer.status_code, answer.json()) == (422, {"errors": errors})
     assert not kapso.emulator.world.functions
 
@@ -109,7 +108,8 @@ async def test_update_saves_and_does_not_deploy(kapso: Kapso) -> None:
     assert (after["code"], after["description"], after["runtime_config"]) == ("const x = 1;", "new", {"timeout": 30})
     assert after["updated_at"] > before["updated_at"]
     assert (after["status"], after["last_deployed_at"]) == ("deployed", before["last_deployed_at"])
-    assert after["version"] == before["version"] + 1
+    assert after["lock_version"] == before["lock_version"] + 1
+    assert after["version"] == before["version"]
     assert kapso.live() == CODE
 
 
@@ -170,7 +170,7 @@ async def test_both_bases_show_one_project(kapso: Kapso) -> None:
 @pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"X-API-Key": ""}, {"X-API-Key": "ключ".encode()}])
 async def test_wrong_key_is_401(kapso: Kapso, headers: dict[str, str]) -> None:
     """Nothing is told or done without the right key, and it costs the key's owner nothing."""
-    answer = await kapso.http.post("/functions", headers=headers, json={"function": {"name": "x", "code": CODE}})
+    answer = await kapso.http.post("/functions", headers=headers, json={"function": {"name": "x", "code": CODE, **WORKER}})
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid or missing API key"})
     assert not kapso.emulator.world.functions
     assert (await kapso.http.get("/functions")).headers["X-RateLimit-Remaining"] == "999"
@@ -195,7 +195,7 @@ async def test_code_comes_back_as_it_was_sent(kapso: Kapso) -> None:
     code = "const a = '\\u2028 \U0001f600';\r\n\t// \x00 end  \n"
     record = await kapso.record(await kapso.create(code=code))
     assert record["code"] == code
-    raw = b'{"function": {"name": "lone", "code": "\\ud800"}}'
+    raw = b'{"function": {"name": "lone", "code": "\\ud800", "function_type": "cloudflare_worker"}}'
     assert b'"code":"\\ud800"' in (await kapso.http.post("/functions", content=raw)).content
 
 

@@ -28,13 +28,13 @@ async def test_secrets_show_names_and_types_only(kapso: Kapso) -> None:
     function_id = await kapso.deployed()
     assert await set_secret(kapso, function_id, "STRIPE_API_KEY", "s3cret") == (
         201,
-        {"data": {"name": "STRIPE_API_KEY", "type": "secret_text"}},
+        {"message": "Secret created successfully"},
     )
     answer = await kapso.http.get(f"/functions/{function_id}/secrets")
-    assert answer.json() == {"data": [{"name": "STRIPE_API_KEY", "type": "secret_text"}]}
+    assert answer.json() == {"data": [{"name": "STRIPE_API_KEY", "type": "text"}]}
     await kapso.behave(secrets_shape="object")
     answer = await kapso.http.get(f"/functions/{function_id}/secrets")
-    assert answer.json() == {"data": {"secrets": [{"name": "STRIPE_API_KEY", "type": "secret_text"}]}}
+    assert answer.json() == {"data": {"secrets": [{"name": "STRIPE_API_KEY", "type": "text"}]}}
     assert kapso.emulator.world.function(function_id).secrets == {"STRIPE_API_KEY": "s3cret"}
 
 
@@ -82,9 +82,10 @@ async def test_invoke_without_a_runtime_is_501(kapso: Kapso) -> None:
     function_id = await kapso.deployed()
     answer = await kapso.http.post(f"/functions/{function_id}/invoke", json={"order": 1})
     assert (answer.status_code, answer.json()) == (501, NO_CODE_RUNS)
-    (item,) = (await kapso.http.get(f"/functions/{function_id}/invocations")).json()["data"]
-    assert (item["status"], item["response_status"], item["request"]) == ("failed", 501, {"order": 1})
-    assert item["function_id"] == function_id
+    listed = (await kapso.http.get(f"/functions/{function_id}/invocations")).json()["data"]
+    (item,) = listed["invocations"]
+    assert (item["status_code"], item["request_body"]) == (501, {"order": 1})
+    assert (listed["function_id"], listed["function_name"], listed["total"]) == (function_id, "Hello", 1)
 
 
 async def test_invoke_tells_strangers_nothing(kapso: Kapso) -> None:
@@ -126,6 +127,7 @@ class Echo:
 async def test_runtime_may_be_plugged_in() -> None:
     """A runtime gets the live code, the secrets and the request; its answer passes through, or comes wrapped."""
     async with opened(runtime=Echo()) as kapso:
+        await kapso.behave(invoke_failure="passthrough", invoke_mode_in_create=True)
         function_id = await kapso.deployed()
         await set_secret(kapso, function_id, "KEY", "v")
         await kapso.update(function_id, code="const not_live = 1;")
@@ -138,8 +140,8 @@ async def test_runtime_may_be_plugged_in() -> None:
         assert answer.json() == {"data": "True {} application/json 1"}
         await kapso.http.post(f"/functions/{function_id}/invoke", json={})
         for query, statuses in (("", [200, 418]), ("?status=failed", [418]), ("?status=success", [200]), ("?limit=1", [200])):
-            listed = (await kapso.http.get(f"/functions/{function_id}/invocations{query}")).json()["data"]
-            assert [item["response_status"] for item in listed] == statuses
+            listed = (await kapso.http.get(f"/functions/{function_id}/invocations{query}")).json()["data"]["invocations"]
+            assert [item["status_code"] for item in listed] == statuses
 
 
 async def test_what_the_runtime_says_of_the_code_decides() -> None:
@@ -241,7 +243,7 @@ async def test_invocations_are_bounded(kapso: Kapso) -> None:
     function = kapso.emulator.world.function(await kapso.deployed())
     for number in range(205):
         kapso.emulator.world.record_invocation(function, number, 200)
-    assert [item.request for item in kapso.emulator.world.invocations(function.id)] == list(range(204, 4, -1))
+    assert [item.request_body for item in kapso.emulator.world.invocations(function.id)] == list(range(204, 4, -1))
 
 
 async def test_workflows_show_what_they_refer_to(kapso: Kapso) -> None:
@@ -255,5 +257,5 @@ async def test_workflows_show_what_they_refer_to(kapso: Kapso) -> None:
     answer = await kapso.http.get(f"/workflows/{workflow_id}/definition")
     assert answer.json() == {"data": {"id": workflow_id, "definition": {"nodes": nodes}}}
     assert (await kapso.http.get("/workflows/unknown/definition")).status_code == 404
-    await kapso.behave(workflows=False)
+    await kapso.behave(workflows="none")
     assert (await kapso.http.get("/workflows")).status_code == 404

@@ -297,7 +297,7 @@ async def test_what_changed_hands_meanwhile_is_not_deleted(bench: Bench, change:
 
 async def test_nothing_is_deleted_where_nobody_can_tell_who_uses_it(bench: Bench) -> None:
     """A base that answers no look-up of users: unknown is not nobody."""
-    world = new_world(bench.clock, Behaviour(workflows=False))
+    world = new_world(bench.clock, Behaviour(workflows="none"))
     bench.api = WorldApi(world)
     await bench.sync(desired(*(want(slug, code(slug)) for slug in "abc")))
     bench.policy = PRUNING

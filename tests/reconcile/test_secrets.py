@@ -39,7 +39,7 @@ def with_secrets(code: str = CODE_A, slug: str = "a", *, exact: bool = False, **
     return replace(function, entry=entry, secrets=given)
 
 
-def secrets_of(bench: Bench, slug: str = "a") -> dict[str, str]:
+def secrets_of(bench: Bench, slug: str = "a") -> dict[str, Json]:
     return dict(bench.api.world.function(slug).secrets)
 
 

@@ -22,7 +22,8 @@ async function within(seconds, work) {
 
 async function answered(call, given, ctx) {
   const request = new Request(call.url, { method: "POST", headers: call.headers, body: call.body });
-  const response = await handler(request, { ...given.secrets, KV: given.kv }, ctx);
+  const env = { ...given.secrets, KV: given.kv };
+  const response = await (call.ctx ? handler(request, env, ctx) : handler(request, env));
   if (!(response instanceof Response)) {
     throw new TypeError(`the handler returned ${response === null ? "null" : typeof response}, not a Response`);
   }

@@ -73,7 +73,7 @@ class WorkerdRuntime:
         job = self._job("run", source) | {
             "id": f"{call.function_id} {call.deployment}",
             "secrets": dict(call.secrets),
-            "call": {"url": call.url, "headers": dict(call.headers), "timeout": timeout},
+            "call": {"url": call.url, "headers": dict(call.headers), "timeout": timeout, "ctx": call.ctx},
         }
         ends = loop.time() + timeout + MARGIN
         for last in (False, True):

@@ -1,0 +1,62 @@
+"""Finds which functions a workflow, a WhatsApp Flow or a webhook uses, from what the API answered. Pure.
+
+Kapso names a function by id (``function_id``, ``data_endpoint_function_id``), by slug or name (``function_slug``,
+``function_name`` in a workflow's nodes and an agent's tools), and by the URL that invokes it, which holds the id; a URL or a
+whole request may stand inside a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
+
+_BY_NAME = frozenset({"function_slug", "function_name"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One workflow's definition, Flow or webhook, as the API answered it; ``name`` is what people call it."""
+
+    kind: UserKind
+    name: str
+    content: Json = field(repr=False)
+
+
+def users_in(references: Iterable[Reference], functions: Sequence[RemoteFunction]) -> FunctionUsers:
+    """Return who uses each of the functions.
+
+    An id counts wherever it stands, in the middle of a text too: a deletion that is blocked for nothing does less harm than
+    one that is not blocked.
+    """
+    users: dict[str, list[FunctionUser]] = {function.id: [] for function in functions}
+    for reference in references:
+        texts, names = _texts(reference.content)
+        for function in functions:
+            if function.id in texts or not names.isdisjoint((function.slug, function.name)):
+                users[function.id].append(FunctionUser(reference.kind, reference.name))
+    return {function_id: tuple(dict.fromkeys(found)) for function_id, found in users.items()}
+
+
+def _texts(content: Json) -> tuple[str, set[str]]:
+    """Return all texts of a document joined, and apart from them the slugs and names that it calls functions by."""
+    texts, names = [], set()
+    for key, value in _strings(content):
+        texts.append(value)
+        if key in _BY_NAME and value:
+            names.add(value)
+    return "\n".join(texts), names
+
+
+def _strings(content: Json) -> Iterator[tuple[str | None, str]]:
+    pending: list[tuple[str | None, Json]] = [(None, content)]
+    while pending:
+        key, item = pending.pop()
+        if isinstance(item, str):
+            yield key, item
+        elif isinstance(item, dict):
+            pending += item.items()
+        elif isinstance(item, list):
+            pending += ((key, value) for value in item)
