@@ -208,6 +208,10 @@ class ApiUnavailable(ApiError):
         self.sent = sent
 
 
+class SecretRoutesUnavailable(ApiUnavailable):
+    """502, 503 or 504 on a secret route: Cloudflare behind Kapso. One function's failure, however many it hits."""
+
+
 class ApiGarbled(ApiError):
     """An answer that is not what the API documents; like `ApiUnavailable`, the request may have been acted on."""
 
@@ -227,7 +231,7 @@ class ApiRateLimited(ApiError):
 
 
 class ApiUnauthorized(ApiError):
-    """401 or 403: the key is missing, wrong, or not allowed to do this."""
+    """401: the key is missing or wrong."""
 
     exit_code = ExitCode.KEY_REJECTED
 
@@ -245,8 +249,20 @@ class ApiConflict(ApiError):
 
 
 class ApiRejected(ApiError):
-    """400, 422 or another refusal; the message carries what the server said, redacted and cut."""
+    """400, 422 or another refusal; the message carries what the server said, scrubbed and cut."""
 
 
 class SecretNameTaken(ApiRejected):
     """422 to a secret whose *name* is taken: only this refusal leads to deleting the secret and creating it again."""
+
+
+class ApiForbidden(ApiRejected):
+    """403 with a reason in JSON: Kapso refuses this call, and others may go through."""
+
+
+class ApiPaymentRequired(ApiRejected):
+    """402: the project's plan lacks this route."""
+
+
+class UsersUnknown(ApiError):
+    """One kind of user of a function could not be looked up to its end, so nobody may say that a function has no user."""

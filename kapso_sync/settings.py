@@ -193,6 +193,11 @@ class Settings(BaseModel):
         """Return the API key, read anew; raises `ConfigError` when there is none."""
         return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
 
+    @property
+    def key_source(self) -> str:
+        """The setting that the key comes from, as errors name it."""
+        return "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"
+
     def webhook_key(self) -> str | None:
         """Return the webhook's secret, read anew, or None."""
         return _secret("webhook_secret", self.webhook_secret, self.webhook_secret_file)
@@ -248,13 +253,21 @@ def load_settings(
     file = _read_env_file(env_file)
     merged: dict[str, object] = {}
     for layer in (file, environment):
-        merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES}
+        merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES and _is_set(name, value)}
     merged |= overrides
     kept = env_file if _CREDENTIALS & file.keys() else None
     try:
         return Settings.model_validate(merged, context={"variables": {**file, **environment}, "env_file": kept})
     except ValidationError as error:
         raise _explain(error) from None
+
+
+def _is_set(name: str, value: str) -> bool:
+    """Tell whether a variable says anything: an empty one, as compose files and CI write them, does not.
+
+    Only an empty address to listen on has a meaning of its own: no server.
+    """
+    return bool(value.strip()) or VARIABLES[name] == "listen"
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
@@ -283,18 +296,36 @@ def _read_env_file(path: Path | None) -> Mapping[str, str]:
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    """Return a credential that can stand in an HTTP header, or None; raises `ConfigError` without ever showing the value."""
     if file is None:
-        return value.get_secret_value().strip() if value is not None else None
+        return _header_value(variable(name), value.get_secret_value()) if value is not None else None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
+    place = f"{variable(name)}_FILE {file}"
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{variable(name)}_FILE {file} cannot be read: {reason}", hint="mount the secret there") from error
-    if not text:
-        raise ConfigError(f"{variable(name)}_FILE {file} is empty", hint="write the secret into it")
-    return text
+        raise ConfigError(f"{place} cannot be read: {reason}", hint="mount the secret there") from error
+    found = _header_value(place, text)
+    if not found:
+        raise ConfigError(f"{place} is empty", hint="write the secret into it")
+    return found
+
+
+def _header_value(place: str, text: str) -> str:
+    """Return the value without byte order mark and white space around it; raises `ConfigError` for what no header can hold."""
+    found = text.removeprefix("\ufeff").strip()
+    for number, line in enumerate(found.splitlines(), start=1):
+        if number > 1:
+            raise ConfigError(f"{place} has more than one line", hint="keep the value alone in it: no comment, no second value")
+        for column, character in enumerate(line, start=1):
+            if not "!" <= character <= "~" and character != " ":
+                raise ConfigError(
+                    f"{place}: character {column} is U+{ord(character):04X}, which no key has",
+                    hint="copy the value again; an editor may have changed quotes or dashes",
+                )
+    return found
 
 
 def _missing_key() -> str:

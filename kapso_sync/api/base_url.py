@@ -54,5 +54,12 @@ def other_base(base_url: str) -> str:
     return "https://app.kapso.ai/api/v1"
 
 
+def platform_base(base_url: str) -> str:
+    """Return the Platform API of the same host, or of Kapso's API host: where users of functions are looked up."""
+    parts = urlsplit(base_url)
+    netloc = "api.kapso.ai" if parts.hostname == "app.kapso.ai" else parts.netloc
+    return f"{parts.scheme}://{netloc}{PLATFORM_PATH}"
+
+
 def _wrong(text: str, reason: str) -> ConfigError:
     return ConfigError(f"KAPSO_API_BASE_URL {text!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")

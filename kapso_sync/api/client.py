@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from kapso_sync.api import wire
+from kapso_sync.api.base_url import platform_base
+from kapso_sync.api.references import Reference, users_in
 from kapso_sync.api.transport import Request, Transport
-from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiUnsupported, Call
+from kapso_sync.errors import ApiError, ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, Call, UsersUnknown
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
-from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
+from kapso_sync.model.users import FunctionUsers, UserKind
 
 PAGE = 100
 """Records asked for in each page; larger pages are not documented."""
 
 MOST_PAGES = 1000
+MAX_INVOKE_BYTES = 1024 * 1024
+"""Largest answer of a function that is read."""
 
 
 class KapsoClient:
@@ -23,6 +29,7 @@ class KapsoClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._update_verbs = ["PATCH", "PUT"]
+        self._locks = True
 
     @property
     def calls(self) -> int:
@@ -39,22 +46,22 @@ class KapsoClient:
         functions = {function.id: function for function in (wire.parse_function(record, call) for record in records)}
         return tuple(functions.values())
 
-    async def _pages(self, call: Call, path: str) -> list[Json]:
+    async def _pages(self, call: Call, path: str, base: str | None = None) -> list[Json]:
         """Return the records of all pages; one more attempt is made when the list moved while it was read."""
         try:
-            return await self._read_pages(call, path)
+            return await self._read_pages(call, path, base)
         except _Moved:
             try:
-                return await self._read_pages(call, path)
+                return await self._read_pages(call, path, base)
             except _Moved as moved:
                 raise ApiGarbled(f"{call}: {moved}", call=call, hint="the next pass reads the list again") from None
 
-    async def _read_pages(self, call: Call, path: str) -> list[Json]:
+    async def _read_pages(self, call: Call, path: str, base: str | None) -> list[Json]:
         records: list[Json] = []
         seen: set[str] = set()
         for number in range(1, MOST_PAGES + 1):
             query = {"page": str(number), "per_page": str(PAGE), "limit": str(PAGE)}
-            value = await self._transport.json(Request(call, path, query=query))
+            value = await self._transport.json(Request(call, path, query=query, base_url=base))
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
             fresh = [record for record in page if _identity(record) not in seen]
             missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
@@ -74,7 +81,9 @@ class KapsoClient:
     async def get_function(self, function_id: str) -> RemoteFunction:
         """Return one function, code included."""
         call = Call("GET", "/functions/{id}")
-        return wire.parse_function(await self._transport.json(Request(call, _function(function_id))), call)
+        return _same(
+            function_id, wire.parse_function(await self._transport.json(Request(call, _function(function_id))), call), call
+        )
 
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
         """Create a draft; never sent again once it may have been acted on."""
@@ -85,9 +94,20 @@ class KapsoClient:
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
     ) -> RemoteFunction:
-        """Save the given attributes. Of ``PATCH`` and ``PUT`` the one that this base knows is found out, and remembered."""
-        if lock_version is not None:
-            payload = {**payload, "lock_version": lock_version}
+        """Save the given attributes. Of ``PATCH`` and ``PUT`` the one that this base knows is found out, and remembered.
+
+        A base that refuses the field ``lock_version`` itself gets the attributes once more without it, and from then on.
+        """
+        if lock_version is not None and self._locks:
+            try:
+                return await self._update_by_verb(function_id, {**payload, "lock_version": lock_version})
+            except ApiRejected as refused:
+                if refused.status not in (400, 422) or "lock_version" not in refused.message:
+                    raise
+                self._locks = False
+        return await self._update_by_verb(function_id, payload)
+
+    async def _update_by_verb(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
         first, second = self._update_verbs
         try:
             return await self._update(first, function_id, payload)
@@ -101,9 +121,8 @@ class KapsoClient:
 
     async def _update(self, verb: str, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
         call = Call(verb, "/functions/{id}")
-        return wire.parse_function(
-            await self._transport.json(Request(call, _function(function_id), wire.encode_function(payload))), call
-        )
+        value = await self._transport.json(Request(call, _function(function_id), wire.encode_function(payload)))
+        return _same(function_id, wire.parse_function(value, call), call)
 
     async def delete_function(self, function_id: str) -> None:
         """Delete for ever, secrets included."""
@@ -116,90 +135,123 @@ class KapsoClient:
     async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
         """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
         call = Call("POST", "/functions/{id}/invoke")
-        request = Request(call, f"{_function(function_id)}/invoke", body, repeatable=False, deadline=patience)
+        path = f"{_function(function_id)}/invoke"
+        request = Request(call, path, body, repeatable=False, deadline=patience, max_bytes=MAX_INVOKE_BYTES)
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
         """Return the names of a function's secrets; values are never shown. Empty while it is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
-        value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets"))
+        value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets", quotes=False))
         return wire.parse_secrets(value, call)
 
     async def set_secret(self, function_id: str, name: str, value: Json) -> None:
-        """Give a deployed function a secret that it does not have; never sent again once it may have been acted on."""
+        """Set a deployed function's secret; sending it twice does no harm.
+
+        Raises `SecretNameTaken` where Kapso does not replace one. No error shows anything of the answer: it may quote
+        the value.
+        """
         body: Json = {"secret": {"name": name, "value": value}}
-        request = Request(Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets", body, repeatable=False)
-        await self._transport.send(request)
+        call, path = Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets"
+        await self._transport.send(Request(call, path, body, quotes=False))
 
     async def drop_secret(self, function_id: str, name: str) -> None:
         """Take a secret from a deployed function."""
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
-        await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path))
-
-    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
-        """Return who uses each of the functions; raises `ApiError` when one kind of user cannot be looked up."""
-        references = await self.workflow_references()
-        if references is None:
-            raise ApiUnsupported("this API base shows no workflows", call=Call("GET", "/workflows"))
-        return {
-            function.id: tuple(
-                FunctionUser(UserKind.WORKFLOW, name)
-                for key in (function.id, function.slug, function.name)
-                for name in references.get(key, ())
-            )
-            for function in functions
-        }
+        await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
 
     async def list_invocations(
         self, function_id: str, *, limit: int = 10, status: str | None = None
     ) -> tuple[InvocationRecord, ...]:
         """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
-        raise NotImplementedError
+        call = Call("GET", "/functions/{id}/invocations")
+        query = {"limit": str(limit), **({"status": status} if status else {})}
+        value = await self._transport.json(Request(call, f"{_function(function_id)}/invocations", query=query))
+        return wire.parse_invocations(value, call)
 
-    async def workflow_references(self) -> Mapping[str, tuple[str, ...]] | None:
-        """Return the names of the workflows that use a function, by its id, slug or name; None where there are no workflows.
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        """Return who uses each of the functions: workflows of any status, WhatsApp Flows and webhooks.
 
-        Which words a workflow's status knows is not documented: all but archived ones count.
+        The Platform API is asked whatever base is set, since only it shows all of them; for workflows the older ``/flows``
+        are asked next. Raises `UsersUnknown` when one kind cannot be read to its end: 401, 402, 403, 404 everywhere, 5xx.
         """
-        call = Call("GET", "/workflows")
-        try:
-            workflows = await self._pages(call, "/workflows")
-        except (ApiNotFound, ApiUnsupported):
-            return None
-        users: dict[str, list[str]] = {}
-        for workflow in workflows:
-            if not isinstance(workflow, dict) or not isinstance(workflow.get("id"), str):
-                raise ApiGarbled(f"{call} answered with a workflow that has no id", call=call)
-            if str(workflow.get("status")).lower() == "archived":
-                continue
-            name = str(workflow.get("name") or workflow["id"])
-            for reference in await self._references(str(workflow["id"])):
-                users.setdefault(reference, []).append(name)
-        return {reference: tuple(dict.fromkeys(names)) for reference, names in users.items()}
+        found = await asyncio.gather(
+            self._workflows(),
+            self._listed(UserKind.FLOW, "/whatsapp/flows"),
+            self._listed(UserKind.WEBHOOK, "/whatsapp/webhooks"),
+        )
+        return users_in([reference for references in found for reference in references], functions)
 
-    async def _references(self, workflow_id: str) -> set[str]:
-        call = Call("GET", "/workflows/{id}/definition")
-        value = await self._transport.json(Request(call, f"/workflows/{urllib.parse.quote(workflow_id, safe='')}/definition"))
-        found: set[str] = set()
-        pending: list[Json] = [value]
-        while pending:
-            item = pending.pop()
-            if isinstance(item, dict):
-                names = ("function_id", "function_slug", "function_name")
-                found |= {reference for name in names if isinstance(reference := item.get(name), str) and reference}
-                pending += item.values()
-            elif isinstance(item, list):
-                pending += item
-        return found
+    async def _workflows(self) -> list[Reference]:
+        route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"))
+        ids = [item["id"] for item in records if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        if len(ids) < len(records):
+            raise _unknown(UserKind.WORKFLOW, ApiGarbled(f"GET {route}: one has no id", call=Call("GET", route)))
+        names = [str(item.get("name") or item["id"]) for item in records if isinstance(item, dict)]
+        contents = await asyncio.gather(*(self._definition(route, base, str(found)) for found in ids))
+        return [Reference(UserKind.WORKFLOW, name, content) for name, content in zip(names, contents, strict=True)]
+
+    async def _definition(self, route: str, base: str, workflow_id: str) -> Json:
+        path = f"{route}/{urllib.parse.quote(workflow_id, safe='')}/definition"
+        try:
+            return await self._transport.json(Request(Call("GET", f"{route}/{{id}}/definition"), path, base_url=base))
+        except ApiError as error:
+            raise _unknown(UserKind.WORKFLOW, error) from error
+
+    async def _listed(self, kind: UserKind, route: str) -> list[Reference]:
+        _, _, records = await self._first_answer(kind, (route,))
+        return [Reference(kind, _title(record), record) for record in records]
+
+    async def _first_answer(self, kind: UserKind, routes: Sequence[str]) -> tuple[str, str, list[Json]]:
+        """Return the first of the routes that some base knows, that base, and the list read to its end."""
+        bases = dict.fromkeys((platform_base(self._transport.base_url), self._transport.base_url))
+        failure: ApiError | None = None
+        for route in routes:
+            for base in bases:
+                try:
+                    return route, base, await self._pages(Call("GET", route), route, base)
+                except (ApiNotFound, ApiUnsupported) as error:
+                    failure = failure or error
+                except ApiError as error:
+                    raise _unknown(kind, error) from error
+        if failure is None:
+            raise AssertionError(routes)
+        raise _unknown(kind, failure) from failure
+
+
+def _unknown(kind: UserKind, error: ApiError) -> UsersUnknown:
+    message = f"which {kind}s there are could not be read: {error.message}"
+    return UsersUnknown(message, call=error.call, status=error.status, hint=error.hint)
+
+
+def _title(record: Json) -> str:
+    if not isinstance(record, dict):
+        return "?"
+    return next((str(record[name]) for name in ("name", "url", "id") if record.get(name)), "?")
 
 
 class _Moved(Exception):
     """The list changed while its pages were read, or a page is missing."""
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
 def _function(function_id: str) -> str:
-    return f"/functions/{urllib.parse.quote(function_id, safe='')}"
+    """Return the path of a function; raises `ApiGarbled` for an id that could lead anywhere else."""
+    if not _ID.fullmatch(function_id):
+        call = Call("GET", "/functions/{id}")
+        raise ApiGarbled(
+            f"an id that cannot be: {function_id[:100]!r}", call=call, hint="Kapso's ids are letters, digits, - and _"
+        )
+    return f"/functions/{function_id}"
+
+
+def _same(function_id: str, record: RemoteFunction, call: Call) -> RemoteFunction:
+    if record.id != function_id:
+        raise ApiGarbled(f"{call} answered with another function than the one that was asked for", call=call)
+    return record
 
 
 def _identity(record: Json) -> str:

@@ -68,6 +68,20 @@ class Pacer:
                 self._learn(ticket, limit, max(remaining, 0))
             self._changed.notify_all()
 
+    async def refused(self, _ticket: Ticket, retry_after: float) -> None:
+        """Give a ticket back that met a 429: the next call goes out ``retry_after`` seconds from now, and none before.
+
+        The server knows its window better than we do, so its word replaces our count, whether it is shorter or longer.
+        """
+        async with self._changed:
+            self._in_flight -= 1
+            self._ended.clear()
+            self._remaining = 0
+            self._latest_start = self._clock.monotonic() + retry_after - self._length
+            self._limit = self._limit or 1
+            self._unlimited = False
+            self._changed.notify_all()
+
     async def lost(self, _ticket: Ticket) -> None:
         """Give a ticket back whose request got no answer; the server may have counted it."""
         async with self._changed:

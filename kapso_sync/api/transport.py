@@ -6,27 +6,32 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
 import certifi
 import httpx
 
+from kapso_sync import __version__
 from kapso_sync.api.base_url import other_base
 from kapso_sync.api.pacer import Pacer, Ticket
-from kapso_sync.api.wire import decode, error_text
+from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,
+    ApiForbidden,
     ApiGarbled,
     ApiNotFound,
+    ApiPaymentRequired,
     ApiRateLimited,
     ApiRejected,
     ApiUnauthorized,
     ApiUnavailable,
     ApiUnsupported,
     Call,
+    SecretNameTaken,
+    SecretRoutesUnavailable,
 )
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
@@ -35,6 +40,8 @@ from kapso_sync.model.functions import Json
 _T = TypeVar("_T")
 
 LONGEST_RETRY_AFTER = 120.0
+MAX_ERROR_BYTES = 64 * 1024
+"""So much is read of an answer that is an error."""
 DEFAULT_RETRY_AFTER = 60.0
 """What Kapso documents for a 429."""
 
@@ -50,18 +57,28 @@ class TransportSettings:
     longest_wait: float = 20.0
     max_bytes: int = 256 * 1024 * 1024
     concurrency: int = 8
+    user_agent: str = f"kapso-sync/{__version__}"
+    key_source: str = "KAPSO_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. ``repeatable``: sending it twice does no harm, so a lost answer may be asked for again."""
+    """One request.
+
+    ``repeatable``: sending it twice does no harm, so a lost answer may be asked for again. ``base_url`` replaces the
+    transport's own. ``quotes`` False: nothing of an error's text is shown, since it may hold a secret's value.
+    ``max_bytes`` bounds the answer.
+    """
 
     call: Call
     path: str
-    body: Json = None
+    body: Json = field(default=None, repr=False)
     query: Mapping[str, str] | None = None
     repeatable: bool = True
     deadline: float | None = None
+    base_url: str | None = None
+    quotes: bool = True
+    max_bytes: int | None = None
 
     def encoded(self) -> bytes | None:
         """Return the body as JSON bytes; ASCII only, so that no text can break it."""
@@ -74,13 +91,14 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class Transport:
     """A connection pool to one base URL; an async context manager.
 
     ``key`` is asked for the API key before each request, so that a mounted file may change. ``calls`` counts what was sent.
+    ``scrub`` takes secrets out of what the API says, before anything of it is shortened or shown.
     """
 
     def __init__(  # noqa: PLR0913 - the seams of the program meet here; each is a parameter so that tests need no patches
@@ -93,6 +111,7 @@ class Transport:
         random: Callable[[], float],
         pacer: Pacer,
         settings: TransportSettings,
+        scrub: Callable[[str], str] = str,
     ) -> None:
         self.base_url = base_url
         self.calls = 0
@@ -102,6 +121,7 @@ class Transport:
         self._random = random
         self._pacer = pacer
         self._settings = settings
+        self._scrub = scrub
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._patient_slots = asyncio.Semaphore(settings.concurrency)
         self._client = self._new_client()
@@ -182,11 +202,11 @@ class Transport:
 
     async def _exchange(self, request: Request) -> Answer:
         deadline = request.deadline or self._settings.deadline
-        headers = {"X-API-Key": self._key(), "Accept": "application/json", "User-Agent": "kapso-sync"}
+        headers = {"X-API-Key": self._key(), "Accept": "application/json", "User-Agent": self._settings.user_agent}
         content = request.encoded()
         if content is not None:
             headers["Content-Type"] = "application/json"
-        url = f"{self.base_url}{request.path}"
+        url = f"{request.base_url or self.base_url}{request.path}"
         try:
             async with (
                 asyncio.timeout(deadline),
@@ -213,17 +233,21 @@ class Transport:
 
     async def _read(self, request: Request, response: httpx.Response) -> bytes:
         parts, size = [], 0
+        most = request.max_bytes or self._settings.max_bytes
         async for part in response.aiter_bytes():
             size += len(part)
-            if size > self._settings.max_bytes:
-                limit = self._settings.max_bytes // (1024 * 1024)
-                raise ApiGarbled(f"{request.call} answered with more than {limit} MiB", call=request.call)
             parts.append(part)
+            if response.status_code >= 400 and size > MAX_ERROR_BYTES:
+                return b"".join(parts)[:MAX_ERROR_BYTES]
+            if size > most:
+                raise ApiGarbled(f"{request.call} answered with more than {most // (1024 * 1024)} MiB", call=request.call)
         return b"".join(parts)
 
     async def _give_back(self, ticket: Ticket, answer: Answer | None) -> None:
         if answer is None:
             await self._pacer.lost(ticket)
+        elif answer.status == 429:
+            await self._pacer.refused(ticket, _retry_after(answer))
         else:
             await self._pacer.answered(ticket, _number(answer, "x-ratelimit-limit"), _number(answer, "x-ratelimit-remaining"))
 
@@ -254,7 +278,7 @@ class Transport:
         status, call = answer.status, request.call
         if 200 <= status < 300:
             return
-        said = error_text(answer.body)
+        said = self._said(request, answer)
         message = f"{call} answered {status}" + (f": {said}" if said else "")
         if 300 <= status < 400:
             target = httpx.URL(answer.headers.get("location", "")).host or "elsewhere"
@@ -264,8 +288,6 @@ class Transport:
                 status=status,
                 hint=f"KAPSO_API_BASE_URL may be wrong: it is {self.base_url}",
             )
-        if status in (401, 403):
-            raise ApiUnauthorized(message, call=call, status=status, hint="look at KAPSO_API_KEY: is it this project's key?")
         if status == 404:
             hint = None if request.path.count("/") > 1 else self._other_base_hint()
             raise ApiNotFound(message, call=call, status=status, hint=hint)
@@ -274,10 +296,36 @@ class Transport:
             raise ApiRateLimited(
                 message, call=call, status=status, hint="a smaller KAPSO_SYNC_RATE_SHARE helps", retry_after=wait
             )
+        raise self._refusal(request, answer, message)
+
+    def _refusal(self, request: Request, answer: Answer, message: str) -> ApiError:
+        """Return the error for what is neither success nor redirect, 404 or 429."""
+        status, call = answer.status, request.call
+        if status == 401:
+            hint = f"look at {self._settings.key_source}: is it this project's key?"
+            return ApiUnauthorized(message, call=call, status=status, hint=hint)
+        if status == 403 and not is_json_error(answer.body):
+            return ApiUnavailable(message, call=call, status=status, hint=_TURNED_AWAY)
+        if status in (502, 503, 504) and not request.quotes:
+            return SecretRoutesUnavailable(
+                message, call=call, status=status, hint="Kapso's secrets are at Cloudflare: try later"
+            )
         if status >= 500 or status == 408:
-            raise ApiUnavailable(message, call=call, status=status, hint=_LOOK)
-        kinds: Mapping[int, type[ApiError]] = {405: ApiUnsupported, 409: ApiConflict}
-        raise kinds.get(status, ApiRejected)(message, call=call, status=status)
+            return ApiUnavailable(message, call=call, status=status, hint=_LOOK)
+        if not request.quotes and status == 422 and is_name_taken(answer.body):
+            return SecretNameTaken(f"{message}: its name is taken", call=call, status=status)
+        kinds: Mapping[int, type[ApiError]] = {
+            402: ApiPaymentRequired,
+            403: ApiForbidden,
+            405: ApiUnsupported,
+            409: ApiConflict,
+        }
+        return kinds.get(status, ApiRejected)(message, call=call, status=status)
+
+    def _said(self, request: Request, answer: Answer) -> str | None:
+        return (
+            error_text(answer.body, lambda text: without_request(self._scrub(text), request.body)) if request.quotes else None
+        )
 
     def _other_base_hint(self) -> str:
         return f"KAPSO_API_BASE_URL is {self.base_url}; Kapso also answers at {other_base(self.base_url)}"
@@ -286,6 +334,9 @@ class Transport:
         return httpx.URL(self.base_url).netloc.decode("ascii")
 
 
+_TURNED_AWAY = (
+    "a proxy or Kapso's firewall turned the client away: look at proxies in between, and try another KAPSO_SYNC_USER_AGENT"
+)
 _LOOK = "the next pass tries again; is Kapso up, and KAPSO_API_BASE_URL right?"
 
 

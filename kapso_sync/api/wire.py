@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from kapso_sync.credentials import LONG_TOKEN, MASKED
 from kapso_sync.errors import ApiGarbled, Call
-from kapso_sync.model.functions import CODE, FIELDS, SLUG, Json, RemoteFunction, RemoteSecret, SecretType, Status
+from kapso_sync.model.functions import (
+    CODE,
+    FIELDS,
+    SLUG,
+    ConsoleLine,
+    InvocationRecord,
+    Json,
+    RemoteFunction,
+    RemoteSecret,
+    SecretType,
+    Status,
+)
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
 MESSAGE_LIMIT = 300
@@ -58,6 +70,36 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
     )
 
 
+def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
+    """Return a list of invocations in its order; raises `ApiGarbled` when there is no list."""
+    return tuple(_invocation(record) for record in parse_records(value, call) if isinstance(record, dict))
+
+
+def _invocation(record: Mapping[str, Json]) -> InvocationRecord:
+    lines = record.get("console_logs")
+    duration = record.get("duration_ms")
+    return InvocationRecord(
+        id=_text(record.get("id")) or "",
+        status_code=_count(record, ("status_code",)),
+        duration_ms=float(duration) if isinstance(duration, int | float) and not isinstance(duration, bool) else None,
+        error=_text(record.get("error_message")),
+        created_at=parse_time(record.get("created_at")),
+        console=tuple(_console_line(line) for line in lines if isinstance(line, dict)) if isinstance(lines, list) else (),
+        request_body=record.get("request_body"),
+        response_body=record.get("response_body"),
+    )
+
+
+def _console_line(line: Mapping[str, Json]) -> ConsoleLine:
+    message = line.get("message")
+    return ConsoleLine(
+        level=_text(line.get("level")) or "log",
+        message=message if isinstance(message, str) else json.dumps(message),
+        logged_at=parse_time(line.get("logged_at")),
+        stack=_text(line.get("stack")),
+    )
+
+
 def parse_records(value: Json, call: Call) -> list[Json]:
     """Return the records of a list answer, in whichever wrapping; raises `ApiGarbled` when there is no list."""
     found = unwrap(value)
@@ -103,7 +145,7 @@ def parse_paging(value: Json) -> Paging:
     """Return what the ``meta`` of a list answer says."""
     meta = None
     while isinstance(value, dict) and not isinstance(meta, dict):
-        meta, value = value.get("meta") or value.get("pagination"), value.get("data")
+        meta, value = value.get("meta") or value.get("pagination") or value.get("paging"), value.get("data")
     if not isinstance(meta, dict):
         return Paging()
     following = [bool(meta[name]) for name in ("has_more", "next_page", "next", "next_cursor") if name in meta]
@@ -141,30 +183,81 @@ def encode_function(payload: Mapping[str, Json]) -> Json:
     return {"function": dict(payload)}
 
 
-def error_text(body: bytes) -> str | None:
-    """Return what an error answer says, in one line: ``error``, ``message``, or Rails-style ``errors``."""
+def error_text(body: bytes, scrub: Callable[[str], str] = str) -> str | None:
+    """Return what an error answer says, in one line: ``error``, ``message``, or Rails-style ``errors``.
+
+    ``scrub`` sees the whole text before it becomes one line and is cut: a secret must not slip through in halves.
+    """
+    value = _json_object(body)
+    if value is None:
+        return None
+    errors = value.get("errors")
+    if isinstance(errors, dict):
+        return _one_line("; ".join(f"{name} {_joined(reasons)}" for name, reasons in errors.items()), scrub)
+    if isinstance(errors, list):
+        return _one_line(_joined(errors), scrub)
+    parts = [part for part in (value.get("error"), value.get("message")) if isinstance(part, str) and part]
+    return _one_line(": ".join(dict.fromkeys(parts)), scrub) if parts else None
+
+
+def is_json_error(body: bytes) -> bool:
+    """Tell whether an answer is Kapso's own refusal: JSON with a reason, and no proxy's page."""
+    value = _json_object(body)
+    return value is not None and bool(value.get("error") or value.get("errors"))
+
+
+_TAKEN = re.compile(r"\btaken\b|already (?:exists|in use)|must be unique", re.IGNORECASE)
+
+
+def is_name_taken(body: bytes) -> bool:
+    """Tell whether a refusal of a secret says that its *name* is taken; a refused value says nothing of the kind."""
+    value = _json_object(body)
+    if value is None:
+        return False
+    errors = value.get("errors")
+    if isinstance(errors, dict):
+        return any(_TAKEN.search(_joined(reasons)) for name, reasons in errors.items() if name in ("name", "base"))
+    said = " ".join(str(value.get(name)) for name in ("error", "message"))
+    return bool(re.search(r"\bname\b", said, re.IGNORECASE) and _TAKEN.search(said))
+
+
+LONGEST_QUOTE = 12
+"""A piece of a request of this length or more is taken out of an error that quotes it."""
+
+
+def without_request(text: str, body: Json) -> str:
+    """Return an error's text without what it quotes of the request: code by the line, and other texts whole."""
+    for piece in sorted(_pieces(body), key=len, reverse=True):
+        for spelling in {piece, json.dumps(piece)[1:-1], json.dumps(piece, ensure_ascii=False)[1:-1]}:
+            if spelling in text:
+                text = text.replace(spelling, "…")
+    return text
+
+
+def _pieces(body: Json) -> set[str]:
+    found: set[str] = set()
+    pending = [body]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found |= {line.strip() for line in (item, *item.splitlines()) if len(line.strip()) >= LONGEST_QUOTE}
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+    return found
+
+
+def _json_object(body: bytes) -> Mapping[str, Json] | None:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
-        return None
-    errors = value.get("errors")
-    if isinstance(errors, dict):
-        return _one_line("; ".join(f"{name} {_joined(reasons)}" for name, reasons in errors.items()))
-    if isinstance(errors, list):
-        return _one_line(_joined(errors))
-    parts = [part for part in (value.get("error"), value.get("message")) if isinstance(part, str) and part]
-    return _one_line(": ".join(dict.fromkeys(parts))) if parts else None
+    return value if isinstance(value, dict) else None
 
 
-_TOKENS = re.compile(
-    r"(?i)\b(?:bearer\s+)?(?:sk|pk|rk|ghp|gho|xox[abp]|glpat|kapso)[-_][A-Za-z0-9_-]{12,}|[A-Za-z0-9+/_-]{40,}"
-)
-
-
-def _one_line(text: str) -> str:
-    line = _TOKENS.sub("[redacted]", " ".join(text.split()))
+def _one_line(text: str, scrub: Callable[[str], str]) -> str:
+    line = LONG_TOKEN.sub("[redacted]", MASKED.sub("[redacted]", scrub(" ".join(scrub(text).split()))))
     return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"
 
 

@@ -23,7 +23,7 @@ from kapso_sync.build.syntax import (
     string_text,
     unwrapped,
 )
-from kapso_sync.model.credentials import CREDENTIAL
+from kapso_sync.credentials import CREDENTIAL
 
 HANDLER = b"handler"
 _MADE_OF = (b"handler", b"default", b"fetch")

@@ -53,7 +53,7 @@ class Behaviour:
     secrets_on_deploy: Literal["keep", "drop"] = _switch(
         default="keep", meaning="A deployment keeps the function's own secrets, or drops them all."
     )
-    secret_that_exists: Literal["refuse", "overwrite"] = _switch(
+    post_of_existing: Literal["refuse", "overwrite"] = _switch(
         default="refuse", meaning="A `POST` of a secret that exists answers 422, its name being taken, or overwrites the value."
     )
     inherited_secrets: tuple[str, ...] = _switch(

@@ -246,7 +246,7 @@ class World:
         errors: attrs.Errors = {}
         if not isinstance(name, str) or not attrs.SECRET_NAME.match(name):
             errors["name"] = [attrs.INVALID]
-        elif name in function.secrets and self.behaviour.secret_that_exists == "refuse":
+        elif name in function.secrets and self.behaviour.post_of_existing == "refuse":
             errors["name"] = [attrs.TAKEN]
         if not isinstance(value, str | dict | list) or not value:
             errors["value"] = [attrs.BLANK]

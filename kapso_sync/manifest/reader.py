@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from kapso_sync.credentials import CREDENTIAL
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
@@ -16,7 +17,6 @@ from kapso_sync.manifest.entries import check_names, choose_file, file_problem, 
 from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
-from kapso_sync.model.credentials import CREDENTIAL
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 

@@ -9,18 +9,18 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from kapso_sync.credentials import MASKED
+
 MASK = "[redacted]"
 SHORTEST = 6
 """A known secret below this length is not searched for: it would take ordinary words apart."""
 
+SHORTEST_LINE = 8
+"""Likewise for one line of a secret that has several."""
+
 MOST = 50_000
 """So many spellings are known at a time; the oldest, of values that have long been changed, go first."""
 
-_LOOKS = re.compile(
-    r"(?:sk|pk|rk)[_-](?:live|test|proj|ant)[_-][\w-]{8,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|whsec_[\w+/=]{16,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?"
-    r"|(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}|(?<=://)[^/@\s\"']+@"
-)
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
 
 
@@ -32,9 +32,15 @@ class Redactor:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, value: str | None) -> None:
-        """Learn a secret, in every spelling that it may take on its way out."""
+        """Learn a secret, in every spelling that it may take on its way out: whole, each of its lines, and on one line."""
         if value is None or len(value) < SHORTEST or value in self._known:
             return
+        for part in (*value.splitlines(), " ".join(value.split())):
+            if part != value and len(part.strip()) >= SHORTEST_LINE:
+                self._learn(part.strip())
+        self._learn(value)
+
+    def _learn(self, value: str) -> None:
         raw = value.encode("utf-8", "surrogatepass")
         spellings = {
             value,
@@ -57,7 +63,7 @@ class Redactor:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
-        return _LOOKS.sub(MASK, text)
+        return MASKED.sub(MASK, text)
 
     def value(self, value: Any) -> Any:
         """Return any value of a log line without secrets, made of what JSON knows."""

@@ -295,7 +295,13 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Log
         listener=logging.emit,
         random=random.random,
         pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
-        settings=TransportSettings(deadline=settings.request_timeout, concurrency=settings.concurrency),
+        settings=TransportSettings(
+            deadline=settings.request_timeout,
+            concurrency=settings.concurrency,
+            user_agent=settings.user_agent or f"kapso-sync/{__version__}",
+            key_source=settings.key_source,
+        ),
+        scrub=logging.redactor.text,
     )
 
 

@@ -96,7 +96,9 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def talking(*replies: Reply, settings: TransportSettings | None = None) -> AsyncIterator[Line]:
+async def talking(
+    *replies: Reply, settings: TransportSettings | None = None, scrub: Callable[[str], str] = str
+) -> AsyncIterator[Line]:
     """A client and a server that answers it with ``replies``, in order."""
     scripted = Scripted(replies)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
@@ -111,6 +113,7 @@ async def talking(*replies: Reply, settings: TransportSettings | None = None) ->
         random=lambda: 0.5,
         pacer=pacer,
         settings=settings or TransportSettings(deadline=2.0),
+        scrub=scrub,
     )
     async with server, transport:
         try:

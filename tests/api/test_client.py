@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from kapso_sync.api import KapsoClient, TransportSettings, parse_base_url
+from kapso_sync.emulator.faults import Rule
 from kapso_sync.emulator.server import Emulator
-from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiUnsupported, ConfigError
-from kapso_sync.model.functions import Json
+from kapso_sync.emulator.values import JsonObject
+from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, ConfigError, UsersUnknown
+from kapso_sync.model.functions import Json, RemoteFunction, Status
+from kapso_sync.model.users import FunctionUser, UserKind
 from tests.api.servers import Line, answer, hang, listing, record, talking
 
 FULL = [f"f{number:03d}" for number in range(100)]
@@ -72,8 +78,8 @@ async def test_a_list_that_moved_is_read_once_more() -> None:
 async def test_put_is_tried_where_patch_is_unknown_and_remembered(first: int) -> None:
     """One base knows PATCH, the other PUT: found out once."""
     async with talking(answer(first), answer(200, record()), answer(200, record())) as line:
-        await line.api.update_function("id-1", {"name": "A"})
-        await line.api.update_function("id-1", {"name": "B"})
+        await line.api.update_function("id-greet", {"name": "A"})
+        await line.api.update_function("id-greet", {"name": "B"})
     assert [request.split(b" ")[0] for request in line.server.requests] == [b"PATCH", b"PUT", b"PUT"]
 
 
@@ -85,11 +91,35 @@ async def test_where_neither_works_the_first_answer_counts(status: int, kind: ty
             await line.api.update_function("id-1", {"name": "A"})
 
 
-async def test_ids_cannot_change_the_route() -> None:
-    """An id is a name in a path, whatever is in it."""
+@pytest.mark.parametrize("function_id", [".", "..", "../secrets?x=1", "a/b", "", "x" * 101, "é"])
+async def test_an_id_that_cannot_be_is_never_sent(function_id: str) -> None:
+    """No request leaves ``/functions/{id}``; a plain id does go out."""
     async with talking(answer(200, record())) as line:
-        await line.api.get_function("../secrets?x=1")
-    assert line.server.requests[0].startswith(b"GET /functions/..%2Fsecrets%3Fx%3D1 HTTP/1.1")
+        for call in (line.api.get_function, line.api.delete_function, line.api.deploy_function, line.api.list_secrets):
+            with pytest.raises(ApiGarbled, match="an id that cannot be"):
+                await call(function_id)
+        assert not line.server.requests
+        await line.api.get_function("id-greet")
+    assert line.server.lines == ["GET /functions/id-greet"]
+
+
+async def test_an_answer_about_another_function_is_not_believed() -> None:
+    """Neither to a look nor to an update."""
+    async with talking(answer(200, record("other"))) as line:
+        for call in (line.api.get_function("id-greet"), line.api.update_function("id-greet", {"name": "x"})):
+            with pytest.raises(ApiGarbled, match="another function"):
+                await call
+
+
+@pytest.mark.parametrize("said", [{"error": "lock_version is not permitted"}, {"errors": {"lock_version": ["is unknown"]}}])
+async def test_a_base_that_refuses_lock_version_is_asked_without_it(said: object) -> None:
+    """Once, and remembered; a refusal that names another field stands."""
+    async with talking(answer(422, said), answer(200, record()), answer(200, record()), answer(422, {"error": "no"})) as line:
+        await line.api.update_function("id-greet", {"name": "A"}, lock_version=3)
+        await line.api.update_function("id-greet", {"name": "B"}, lock_version=3)
+        with pytest.raises(ApiRejected):
+            await line.api.update_function("id-greet", {"name": "C"}, lock_version=3)
+    assert [b"lock_version" in request for request in line.server.requests] == [True, False, False, False]
 
 
 async def test_a_404_on_the_list_names_the_other_base() -> None:
@@ -145,46 +175,101 @@ async def test_names_of_secrets_are_read_in_every_shape(body: Json) -> None:
         assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
 
 
-async def test_workflows_are_searched_for_functions(emulator: Emulator) -> None:
-    """By id, slug or name, at any depth of the definition."""
-    configs: dict[str, Json] = {"One": {"function_id": "id-1"}, "Two": {"deep": [{"function_slug": "greet"}]}, "None": {}}
-    for name, config in configs.items():
-        emulator.world.add_workflow(name, {"nodes": [{"id": "n", "data": {"config": config}}]})
+A = RemoteFunction("id-0000001", "greet", Status.DEPLOYED, None, {"name": "Greet people"})
+B = RemoteFunction("id-0000002", "order", Status.DEPLOYED, None, {"name": "Order"})
+
+
+@pytest.fixture
+async def kapso(emulator: Emulator) -> AsyncIterator[KapsoClient]:
+    """A client on the older base, which shows no references of its own."""
     async with talking(answer(500)) as line:
-        users = await _client(line, emulator).workflow_references()
-    assert users == {"id-1": ("One",), "greet": ("Two",)}
+        yield _client(line, emulator)
 
 
-async def test_every_workflow_that_is_not_archived_counts() -> None:
-    """Nodes of every kind and an agent's tools, under whatever status; what is archived uses nothing."""
-    states = {"w-1": "active", "w-2": "paused", "w-3": "archived", "w-4": None}
-    listed = [{"id": name, "name": name.upper(), "status": state} for name, state in states.items()]
-    tools = {"flow_agent_function_tools": [{"function_id": "id-tool"}]}
-    nodes = [
-        {"data": {"node_type": "function", "config": {"function_id": "id-1"}}},
-        {"data": {"node_type": "decide", "config": {"decision": {"function_name": "Decide"}}}},
-        {"data": {"node_type": "agent", "config": tools}},
-    ]
-    definition = answer(200, {"data": {"definition": {"nodes": nodes}}})
-    async with talking(answer(200, {"data": listed}), definition, definition, definition) as line:
-        users = await line.api.workflow_references()
-    assert users == dict.fromkeys(("id-1", "Decide", "id-tool"), ("W-1", "W-2", "W-4"))
-
-
-def _client(line: Line, emulator: Emulator) -> KapsoClient:
-    line.transport.base_url = emulator.base("/platform/v1")
+def _client(line: Line, emulator: Emulator, base: str = "/api/v1") -> KapsoClient:
+    line.transport.base_url = emulator.base(base)
     line.transport._key = lambda: emulator.key
     return line.api
 
 
-@pytest.mark.parametrize("status", [404, 405])
-async def test_a_base_without_workflows_is_told_apart_from_one_that_fails(status: int) -> None:
-    """None says that nothing can use the function; an error says that nobody knows."""
-    async with talking(answer(status)) as line:
-        assert await line.api.workflow_references() is None
-    async with talking(answer(200, {"data": [{"name": "no id"}]})) as line:
-        with pytest.raises(ApiGarbled):
-            await line.api.workflow_references()
+def node(**config: Json) -> JsonObject:
+    return {"nodes": [{"id": "n", "data": {"node_type": "function", "config": dict(config)}}]}
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        node(function_id=A.id),
+        node(function_slug="greet"),
+        node(function_name="Greet people"),
+        node(flow_agent_function_tools=[{"function_id": A.id}]),
+        node(url=f"https://api.kapso.ai/platform/v1/functions/{A.id}/invoke"),
+        node(flow_agent_mcp_servers=[{"url": f"https://x.test/?next={A.id}"}]),
+        node(body=json.dumps({"call": f"/functions/{A.id}/invoke"})),
+    ],
+)
+@pytest.mark.parametrize("status", ["active", "archived", "draft"])
+async def test_a_workflow_that_names_a_function_uses_it(
+    kapso: KapsoClient, emulator: Emulator, definition: JsonObject, status: str
+) -> None:
+    """By id, slug, name or URL, in any place, under any status; another function is not used by it."""
+    emulator.world.add_workflow("Orders", definition, status=status)
+    assert await kapso.find_users((A, B)) == {A.id: (FunctionUser(UserKind.WORKFLOW, "Orders"),), B.id: ()}
+
+
+async def test_flows_and_webhooks_use_functions(kapso: KapsoClient, emulator: Emulator) -> None:
+    """On every page; by id and by URL."""
+    for number in range(45):
+        emulator.world.add_flow(f"Flow {number}", None)
+        emulator.world.add_webhook(f"https://example.com/{number}")
+    emulator.world.add_flow("Booking", A.id)
+    emulator.world.add_webhook(f"https://api.kapso.ai/platform/v1/functions/{B.id}/invoke")
+    users = await kapso.find_users((A, B))
+    assert users[A.id] == (FunctionUser(UserKind.FLOW, "Booking"),)
+    assert [user.kind for user in users[B.id]] == [UserKind.WEBHOOK]
+
+
+async def test_older_flows_are_asked_where_there_are_no_workflows(kapso: KapsoClient, emulator: Emulator) -> None:
+    """The older name of workflows, on whichever base knows it."""
+    emulator.world.behaviour = replace(emulator.world.behaviour, workflows="flows")
+    emulator.world.add_workflow("Orders", node(function_id=A.id))
+    assert (await kapso.find_users((A,)))[A.id] == (FunctionUser(UserKind.WORKFLOW, "Orders"),)
+
+
+@pytest.mark.parametrize("route", ["/workflows", "/workflows/{id}/definition", "/whatsapp/flows", "/whatsapp/webhooks"])
+@pytest.mark.parametrize("status", [401, 402, 403, 500])
+async def test_users_are_unknown_when_one_look_up_fails(
+    kapso: KapsoClient, emulator: Emulator, route: str, status: int
+) -> None:
+    """Of any kind, for any reason; when all of them answer, nobody uses it."""
+    emulator.world.add_workflow("Orders", node())
+    assert await kapso.find_users((A,)) == {A.id: ()}
+    emulator.faults.replace([Rule(what="status", method="GET", route=route, status=status, body={"error": "no"})])
+    with pytest.raises(UsersUnknown):
+        await kapso.find_users((A,))
+
+
+@pytest.mark.parametrize("switches", [{"workflows": "none"}, {"whatsapp": False}])
+async def test_users_are_unknown_where_no_base_has_the_route(
+    kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]
+) -> None:
+    """404 everywhere is no answer."""
+    emulator.world.behaviour = emulator.world.behaviour.changed(switches)
+    with pytest.raises(UsersUnknown, match="could not be read"):
+        await kapso.find_users((A,))
+
+
+async def test_invocations_are_read_with_their_console(kapso: KapsoClient, emulator: Emulator) -> None:
+    """Newest first, by status, with a limit; bodies are not in a representation."""
+    function = emulator.world.create({"name": "x", "code": "x"})
+    emulator.world.record_invocation(function, {"card": "4242"}, 200)
+    emulator.world.record_invocation(function, {}, 500, error="boom", duration_ms=12, console=[("error", "oh no")])
+    first, second = await kapso.list_invocations(function.id)
+    assert (first.status_code, first.duration_ms, first.error) == (500, 12.0, "boom")
+    assert [(line.level, line.message) for line in first.console] == [("error", "oh no")]
+    assert (second.request_body, "4242" in repr(second)) == ({"card": "4242"}, False)
+    assert [item.status_code for item in await kapso.list_invocations(function.id, status="success")] == [200]
+    assert len(await kapso.list_invocations(function.id, limit=1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from kapso_sync import __version__
 from kapso_sync.api import TransportSettings
+from kapso_sync.api.transport import Answer, Request
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,
+    ApiForbidden,
     ApiGarbled,
     ApiNotFound,
+    ApiPaymentRequired,
     ApiRateLimited,
     ApiRejected,
     ApiUnauthorized,
     ApiUnavailable,
     ApiUnsupported,
+    Call,
     ExitCode,
+    SecretNameTaken,
+    SecretRoutesUnavailable,
 )
 from kapso_sync.model.events import ApiCalled, ApiRetry
+from kapso_sync.telemetry import Redactor
 from tests.api.servers import KEY, Line, answer, hang, listing, record, talking
 
 NEW = {"slug": "greet", "name": "Greet", "code": "x"}
@@ -52,7 +61,8 @@ async def truncate(writer: asyncio.StreamWriter) -> None:
     [
         (400, ApiRejected, ExitCode.FUNCTION_FAILED),
         (401, ApiUnauthorized, ExitCode.KEY_REJECTED),
-        (403, ApiUnauthorized, ExitCode.KEY_REJECTED),
+        (402, ApiPaymentRequired, ExitCode.FUNCTION_FAILED),
+        (403, ApiForbidden, ExitCode.FUNCTION_FAILED),
         (404, ApiNotFound, ExitCode.FUNCTION_FAILED),
         (405, ApiUnsupported, ExitCode.FUNCTION_FAILED),
         (409, ApiConflict, ExitCode.FUNCTION_FAILED),
@@ -237,7 +247,7 @@ async def test_requests_beyond_the_concurrency_wait() -> None:
         await writer.drain()
 
     async with talking(slow, settings=TransportSettings(concurrency=3)) as line:
-        await asyncio.gather(*(line.api.get_function(f"id-{number}") for number in range(12)))
+        await asyncio.gather(*(line.api.get_function("id-greet") for _ in range(12)))
     assert most == [3]
 
 
@@ -258,3 +268,127 @@ async def _asked(line: Line, task: asyncio.Task[object]) -> None:
         while len(line.server.requests) == before:
             assert not task.done()
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("page", [b"error code: 1010", b"<html>Access denied</html>", b""])
+async def test_a_403_that_is_no_json_is_an_unavailable_api(page: bytes) -> None:
+    """Cloudflare or a proxy turned the client away: the hint names both, and never the key."""
+    async with talking(answer(403, raw=page), settings=TransportSettings(attempts=1)) as line:
+        with pytest.raises(ApiUnavailable) as raised:
+            await line.api.list_functions()
+    assert "KAPSO_SYNC_USER_AGENT" in str(raised.value.hint)
+    assert "KEY" not in str(raised.value.hint)
+
+
+async def test_a_rejected_key_names_where_it_came_from() -> None:
+    """So that the right file is looked at."""
+    settings = TransportSettings(key_source="KAPSO_API_KEY_FILE (/run/key)")
+    async with talking(answer(401, {"error": "Invalid or missing API key"}), settings=settings) as line:
+        with pytest.raises(ApiUnauthorized) as raised:
+            await line.api.list_functions()
+    assert "KAPSO_API_KEY_FILE (/run/key)" in str(raised.value.hint)
+
+
+async def test_the_user_agent_is_ours_or_the_one_that_is_set() -> None:
+    """With the version."""
+    async with talking(listing("a")) as line:
+        await line.api.list_functions()
+    assert f"user-agent: kapso-sync/{__version__}".encode() in line.server.requests[0].lower()
+    async with talking(listing("a"), settings=TransportSettings(user_agent="curl/8.5")) as line:
+        await line.api.list_functions()
+    assert b"user-agent: curl/8.5" in line.server.requests[0].lower()
+
+
+LINES = "\n".join(f"line {number} of the private key material" for number in range(60))
+
+
+@pytest.mark.parametrize(
+    "value", ["s3cret-value", LINES, "x" * 2000, 'tab\tand "quote" in it', json.dumps({"a": ["deep-s3cret"]})]
+)
+@pytest.mark.parametrize("shape", ["plain", "json", "collapsed", "line"])
+async def test_what_kapso_quotes_of_a_secret_is_never_shown(value: str, shape: str) -> None:
+    """Whole, JSON-escaped, on one line or line by line; a control shows that the words around it do arrive."""
+    quoted = {"plain": value, "json": json.dumps(value), "collapsed": " ".join(value.split()), "line": value.splitlines()[-1]}
+    said = f"Refused because of {quoted[shape]} in it"
+    redactor = Redactor()
+    redactor.add(value)
+    async with talking(answer(422, {"error": said}), scrub=redactor.text) as line:
+        with pytest.raises(ApiRejected) as raised:
+            await line.api.deploy_function("id-1")
+        assert "Refused because of" in raised.value.message
+        for piece in (value, *value.splitlines(), value[:50], value[-50:]):
+            assert piece not in raised.value.message
+        with pytest.raises(ApiRejected) as refused:
+            await line.api.set_secret("id-1", "NAME", value)
+        assert refused.value.message == "POST /functions/{id}/secrets answered 422"
+
+
+async def test_what_kapso_quotes_of_code_is_not_shown() -> None:
+    """A refusal that holds the request's code line by line keeps its own words."""
+    code = "async function handler(request) {\n  return new Response(privateThing());\n}\n"
+    async with talking(answer(422, {"error": f"code is bad: {code}"})) as line:
+        with pytest.raises(ApiRejected) as raised:
+            await line.api.create_function({"slug": "a", "name": "a", "code": code, "function_type": "cloudflare_worker"})
+    assert "privateThing" not in raised.value.message
+    assert "code is bad" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"errors": {"name": ["has already been taken"]}}, SecretNameTaken),
+        ({"error": "Name has already been taken"}, SecretNameTaken),
+        ({"errors": {"value": ["has already been taken"]}}, ApiRejected),
+        ({"errors": {"name": ["is invalid"]}}, ApiRejected),
+        ({"error": "Function is not deployed"}, ApiRejected),
+    ],
+)
+async def test_only_a_taken_name_is_told_as_taken(body: object, kind: type[ApiError]) -> None:
+    """No other refusal may lead to a deletion."""
+    async with talking(answer(422, body)) as line:
+        with pytest.raises(ApiError) as raised:
+            await line.api.set_secret("id-1", "NAME", "value")
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_secret_routes_that_are_down_are_told_apart(status: int) -> None:
+    """From an API that is down: other routes answer."""
+    async with talking(answer(status, raw=b"<html>Bad gateway</html>"), settings=TransportSettings(attempts=1)) as line:
+        with pytest.raises(SecretRoutesUnavailable):
+            await line.api.list_secrets("id-1")
+        with pytest.raises(ApiUnavailable) as raised:
+            await line.api.deploy_function("id-1")
+    assert type(raised.value) is ApiUnavailable
+
+
+async def test_an_error_is_read_to_a_limit_and_a_function_s_answer_too() -> None:
+    """64 KiB of an error; a function that answers more than 1 MiB is garbled."""
+    async with talking(answer(422, {"error": "x" * 10_000_000})) as line:
+        with pytest.raises(ApiRejected) as raised:
+            await line.api.deploy_function("id-1")
+    assert len(raised.value.message) < 500
+    async with talking(answer(200, raw=b"y" * (1024 * 1024 + 1)), answer(200, raw=b"y" * 1024 * 1024)) as line:
+        with pytest.raises(ApiGarbled, match="more than 1 MiB"):
+            await line.api.invoke_function("id-1", {}, patience=5)
+        assert len((await line.api.invoke_function("id-1", {}, patience=5)).text) == 1024 * 1024
+
+
+def test_bodies_are_in_no_representation() -> None:
+    """Of requests and answers; a control shows that the rest is."""
+    request = Request(Call("POST", "/functions"), "/functions", {"code": "s3cret"})
+    assert "s3cret" not in f"{request!r}{Answer(200, {}, b's3cret')!r}"
+    assert "/functions" in repr(request)
+
+
+@pytest.mark.parametrize(("retry_after", "waited"), [("2", 2.0), ("90", 90.0)])
+async def test_retry_after_rules_over_our_own_window(retry_after: str, waited: float) -> None:
+    """Shorter than the window as well as longer; calls that come meanwhile wait as well."""
+    limits = {"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "0"}
+    refused = answer(429, {"error": "Rate limit exceeded"}, headers={"Retry-After": retry_after, **limits})
+    known = answer(200, {"data": []}, headers={"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "99"})
+    async with talking(known, refused, known) as line:
+        await line.api.list_functions()
+        before = line.clock.monotonic()
+        await line.api.list_functions()
+        assert line.clock.monotonic() - before == pytest.approx(waited, abs=0.01)

@@ -55,7 +55,7 @@ async def test_an_existing_secret_is_refused_or_overwritten(kapso: Kapso) -> Non
     assert await put_secret(kapso, function_id, "KEY", "v") == 201
     assert await names(kapso, function_id) == {"KEY": "text"}
     assert await put_secret(kapso, function_id, "KEY", "w") == 422
-    await kapso.behave(secret_that_exists="overwrite")
+    await kapso.behave(post_of_existing="overwrite")
     assert await put_secret(kapso, function_id, "KEY", {"a": [1]}) == 201
     assert kapso.emulator.world.function(function_id).secrets == {"KEY": {"a": [1]}}
     assert await names(kapso, function_id) == {"KEY": "json"}
@@ -89,12 +89,12 @@ async def test_lock_version_moves_as_the_world_says(kapso: Kapso, lock: str, mov
     """Shown or not; after a create, an update and a deployment."""
     await kapso.behave(lock_version=lock)
     function_id = await kapso.create()
-    seen = [(await kapso.record(function_id)).get("lock_version")]
+    seen: list[int | None] = [(await kapso.record(function_id)).get("lock_version")]
     await kapso.update(function_id, description="new")
     seen.append((await kapso.record(function_id)).get("lock_version"))
     await redeploy(kapso, function_id)
     seen.append((await kapso.record(function_id)).get("lock_version"))
-    assert seen == (moves or [None, None, None])
+    assert seen == (moves if moves is not None else [None, None, None])
 
 
 async def test_a_stale_lock_version_is_a_conflict(kapso: Kapso) -> None:

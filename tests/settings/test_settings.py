@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.settings import Settings, load_settings, parse_duration, variable
+from kapso_sync.settings import VARIABLES, Settings, load_settings, parse_duration, variable
 
 
 def load(**environment: str) -> Settings:
@@ -25,11 +26,47 @@ def test_durations_are_written_as_people_write_them(text: str, seconds: float) -
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["0s", "-1s", "5", "8d", "1e9s", "five minutes", "", "1s 2s", "999999999999999999999d"])
+@pytest.mark.parametrize("text", ["0s", "-1s", "5", "8d", "1e9s", "five minutes", "1s 2s", "999999999999999999999d"])
 def test_senseless_durations_are_refused(text: str) -> None:
     """Zero, negative, without a unit, enormous."""
     with pytest.raises(ConfigError, match="KAPSO_SYNC_DEPLOY_TIMEOUT"):
         load(KAPSO_SYNC_DEPLOY_TIMEOUT=text)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """As compose files and CI write them; an empty address to listen on means no server."""
+    empty = load(**dict.fromkeys(VARIABLES, ""))
+    assert empty.model_dump(exclude={"listen"}) == load().model_dump(exclude={"listen"})
+    assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path, bom: str) -> None:
+    """And may end with a line break: neither is part of the key."""
+    (tmp_path / "key").write_text(f"{bom}the-key\r\n", encoding="utf-8")
+    assert load(KAPSO_API_KEY_FILE=str(tmp_path / "key")).key() == "the-key"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# our key\nthe-s3cret-key\n", "has more than one line"),
+        ("the-s3cret-k\u00e9y", "character 13 is U+00E9"),
+        ("\u201cthe-s3cret-key\u201d", "character 1 is U+201C"),
+        ("the-s3cret\tkey", "character 11 is U+0009"),
+    ],
+)
+def test_a_key_that_no_header_can_hold_is_a_configuration_error(tmp_path: Path, text: str, said: str) -> None:
+    """With the file and the place, and never the value; from a variable as well as from a file."""
+    file = tmp_path / "key"
+    file.write_text(text, encoding="utf-8")
+    for settings in (load(KAPSO_API_KEY_FILE=str(file)), load(KAPSO_API_KEY=text)):
+        with pytest.raises(ConfigError) as raised:
+            settings.key()
+        assert said in raised.value.message
+        assert "s3cret" not in f"{raised.value.message} {raised.value.hint}"
+    with pytest.raises(ConfigError, match=re.escape(str(file))):
+        load(KAPSO_API_KEY_FILE=str(file)).key()
 
 
 def test_flag_goes_before_environment_before_file_before_default(tmp_path: Path) -> None:
