@@ -104,7 +104,7 @@ def owned(record: RemoteFunction, wanted: Content | None = None, *, slug: str | 
         wanted=wanted if wanted is not None else {CODE: stored[CODE]},
         stored=stored,
         updated_at=record.updated_at,
-        live=Live(runtime_content(stored), record.last_deployed_at) if live else None,
+        live=Live(runtime_content(stored, record.slug), record.last_deployed_at) if live else None,
     )
 
 

@@ -140,6 +140,8 @@ class World:
         values, errors = attrs.read_attributes({name: value for name, value in body.items() if name != "slug" or value})
         if api and self.behaviour.function_type_required and "function_type" not in values:
             errors["function_type"] = [attrs.BLANK]
+        if api:
+            errors |= self._too_long(values)
         errors |= {name: [attrs.BLANK] for name in ("name", "code") if name not in values}
         if "slug" not in values and "name" not in errors:
             values["slug"] = attrs.slug_from(str(values["name"]))
@@ -171,6 +173,8 @@ class World:
         if not (self.behaviour.slug_changes if may_rename is None else may_rename):
             body = {name: value for name, value in body.items() if name != "slug"}
         values, errors = attrs.read_attributes(body)
+        if api:
+            errors |= self._too_long(values)
         self._check(values, function, errors)
         if "code" in values:
             values["code"] = self._stored_code(str(values["code"]))
@@ -406,13 +410,9 @@ class World:
         return f"prj-{self.project_id}__{function.slug}"
 
     def _over_cap(self, function: Function) -> str | None:
-        cap = self.behaviour.script_cap
-        if (
-            not cap
-            or function.function_type != CLOUDFLARE
-            or self._script_of(function) in self.scripts
-            or len(self.scripts) < cap
-        ):
+        cap, script = self.behaviour.script_cap, self._script_of(function)
+        taken = self.scripts | {self._script_of(self._functions[item.function_id]) for item in self._deployments.running}
+        if not cap or function.function_type != CLOUDFLARE or script in taken or len(taken) < cap:
             return None
         return f"This project already has {cap} distinct Worker scripts. Free projects can deploy up to {cap}."
 
@@ -459,11 +459,13 @@ class World:
         public = values.get("public_endpoint", function.public_endpoint if function else False)
         if public is True and kind != CLOUDFLARE:
             errors["public_endpoint"] = [attrs.CLOUDFLARE_ONLY]
-        code = values.get("code")
-        if isinstance(code, str) and len(code.encode("utf-8", "surrogatepass")) > self.behaviour.code_limit:
-            errors["code"] = ["is too long (maximum is 1 megabyte)"]
         if errors:
             raise Rejected(errors)
+
+    def _too_long(self, values: Mapping[str, Json]) -> attrs.Errors:
+        code = values.get("code")
+        size = len(code.encode("utf-8", "surrogatepass")) if isinstance(code, str) else 0
+        return {"code": ["is too long (maximum is 1 megabyte)"]} if size > self.behaviour.code_limit else {}
 
     def _stored_code(self, code: str) -> str:
         match self.behaviour.normalise_code:

@@ -26,6 +26,11 @@ RUNTIME_CONTENT = (CODE, "function_type", "invoke_response_mode", "public_endpoi
 """What needs a deployment to take effect; ``name``, ``description`` and ``slug`` do not."""
 
 
+EXACT_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
+"""Booleans, words and objects: an answer that shows another value than was sent means that Kapso refused it. Code and texts may
+be normalised by the server."""
+
+
 class FunctionType(enum.StrEnum):
     """Where Kapso runs a function."""
 

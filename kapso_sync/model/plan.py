@@ -229,7 +229,7 @@ class Blocked(Step):
 
     ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
     so far was undone. ``deferred``: it failed before, and is tried again later. ``quarantine``: it failed, and is not.
-    ``explained``: a warning of the plan says why, for all that are concerned.
+    ``explained``: a warning of the plan says why, for all that are concerned. ``refused``: Kapso did not take these fields.
     """
 
     action: ClassVar[str] = "blocked"
@@ -238,6 +238,7 @@ class Blocked(Step):
     oscillating: bool = False
     deferred: bool = False
     explained: bool = False
+    refused: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
 
 

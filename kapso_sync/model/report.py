@@ -25,6 +25,8 @@ class Result(enum.StrEnum):
 class Outcome:
     """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
 
+    ``applied``: the write took effect although something else went wrong: Kapso refused a field, or lost a secret.
+
     ``blameless``: it failed, or was not tried, for a reason that is not its own: Kapso is down, or a newer revision came.
     ``never_ran``: it failed, and there is nothing to go back to. ``quarantine``: it failed, and what ran before was put back.
     """
@@ -39,6 +41,7 @@ class Outcome:
     blameless: bool = False
     never_ran: bool = False
     quarantine: Quarantine | None = None
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Report:
 
     def count(self, action: str) -> int:
         """Return how many steps of this action were done."""
-        return sum(1 for outcome in self.outcomes if outcome.result is Result.DONE and outcome.step.action == action)
+        done = (outcome for outcome in self.outcomes if outcome.result is Result.DONE or outcome.applied)
+        return sum(1 for outcome in done if outcome.step.action == action)
 
     def results(self, *results: Result) -> tuple[Outcome, ...]:
         """Return the outcomes with one of these results."""

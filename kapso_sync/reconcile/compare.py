@@ -8,8 +8,10 @@ from datetime import timedelta
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
+    EXACT_FIELDS,
     FIELDS,
     RUNTIME_CONTENT,
+    SLUG,
     Content,
     RemoteFunction,
     Status,
@@ -25,12 +27,18 @@ LIVE_SLACK = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs of a function's managed content, in the order fields are shown, and who changed it."""
+    """What differs of a function's managed content, in the order fields are shown, and who changed it.
+
+    ``refused`` are fields that were written and that Kapso kept as they were: they are not written again until git or Kapso
+    changes. ``unknown`` are fields that the record does not have at all: they are not compared.
+    """
 
     fields: tuple[str, ...]
     by_git: frozenset[str]
     on_kapso: frozenset[str]
     based: bool
+    refused: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def origin(self) -> Origin | None:
@@ -45,24 +53,41 @@ class Difference:
 def compare(wanted: Content, stored: Content, base: Owned | None) -> Difference:
     """Return which managed fields must be written.
 
-    A field that neither side changed since our last write is in sync even where its value is not the one we sent:
-    Kapso stores some things in a spelling of its own.
+    Code or a text that neither side changed since our last write is in sync even where its value is not the one we sent:
+    Kapso stores some things in a spelling of its own. Any other field of that kind was refused.
+
+    >>> base.wanted["public_endpoint"], base.stored["public_endpoint"]   # sent, and kept as it was
+    (True, False)
+    >>> compare({"public_endpoint": True}, {"public_endpoint": False}, base).refused
+    ('public_endpoint',)
     """
     ordered = [name for name in (CODE, *FIELDS) if name in wanted]
-    fields, by_git, on_kapso = [], set(), set()
+    fields, by_git, on_kapso, refused, unknown = [], set(), set(), [], []
     for name in ordered:
+        if name not in stored and name not in (CODE, DESCRIPTION):
+            unknown.append(name)
+            continue
         if _same(wanted, stored, name):
             continue
         git_changed = base is not None and not (name in base.wanted and _same(wanted, base.wanted, name))
         kapso_changed = base is not None and not _same(stored, base.stored, name)
         if base is not None and not git_changed and not kapso_changed:
+            if name in EXACT_FIELDS:
+                refused.append(name)
             continue
         fields.append(name)
         if git_changed:
             by_git.add(name)
         if kapso_changed:
             on_kapso.add(name)
-    return Difference(tuple(fields), frozenset(by_git), frozenset(on_kapso), based=base is not None)
+    return Difference(
+        tuple(fields),
+        frozenset(by_git),
+        frozenset(on_kapso),
+        based=base is not None,
+        refused=tuple(refused),
+        unknown=tuple(unknown),
+    )
 
 
 def _same(left: Content, right: Content, name: str) -> bool:
@@ -84,16 +109,18 @@ def liveness(remote: RemoteFunction, stored: Content, base: Owned | None) -> Liv
 
     With a confirmation of our own it must be the same content, and no deployment since; else the server's times decide.
     """
-    runtime = runtime_content(stored)
+    runtime = runtime_content(stored, remote.slug)
     if remote.status is Status.DRAFT:
         return Liveness("saved on Kapso, never deployed")
     if remote.status is Status.ERROR:
         return Liveness("the last deployment failed: the function is down")
     confirmed = base.live if base is not None else None
     if confirmed is not None and confirmed.deployed_at == remote.last_deployed_at:
-        if agree(confirmed.content, runtime, RUNTIME_CONTENT):
-            return Liveness(None, confirmed)
-        return Liveness("saved on Kapso, not live yet")
+        if not agree(confirmed.content, runtime, RUNTIME_CONTENT):
+            return Liveness("saved on Kapso, not live yet")
+        if not agree(confirmed.content, runtime, (SLUG,)):
+            return Liveness("its slug changed after the last deployment: the script that runs bears the former one")
+        return Liveness(None, confirmed)
     if remote.last_deployed_at is None:
         return Liveness("Kapso knows no deployment of it")
     if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
@@ -101,6 +128,6 @@ def liveness(remote: RemoteFunction, stored: Content, base: Owned | None) -> Liv
     return Liveness(None, Live(runtime, remote.last_deployed_at))
 
 
-def runtime_content(content: Content) -> Content:
-    """Return the part of a content that needs a deployment to take effect."""
-    return {name: content[name] for name in RUNTIME_CONTENT if name in content}
+def runtime_content(content: Content, slug: str) -> Content:
+    """Return the part of a content that needs a deployment to take effect, with the slug, which the script's name holds."""
+    return {**{name: content[name] for name in RUNTIME_CONTENT if name in content}, SLUG: slug}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
@@ -15,12 +16,12 @@ from kapso_sync.model.report import Report
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.absence import Moment, watch
-from kapso_sync.reconcile.executor import Executor
+from kapso_sync.reconcile.executor import Executor, Replan
 from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
 from kapso_sync.reconcile.notices import rename_notices
 from kapso_sync.reconcile.observe import observe
 from kapso_sync.reconcile.observed import Observed
-from kapso_sync.reconcile.planner import make_plan
+from kapso_sync.reconcile.planner import make_plan, replan
 from kapso_sync.reconcile.ports import FunctionsApi, Source
 from kapso_sync.reconcile.telling import tell_failure, tell_plan, tell_report
 
@@ -64,6 +65,15 @@ class Parts:
     session: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedPass:
+    """A plan, the look at Kapso that it was made from, and the way to plan one function again when its record changed."""
+
+    guarded: Guarded
+    observed: Observed
+    replan: Replan
+
+
 async def reconcile(parts: Parts, executor: Executor, request: Request) -> Report:
     """Make Kapso what git says, and return what came of it.
 
@@ -72,8 +82,8 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
     parts.emit(events.ReconcileStarted(trigger=request.trigger))
     started, calls = parts.clock.monotonic(), parts.api.calls
     try:
-        guarded, observed = await plan_pass(parts, request)
-        report = await executor.execute(guarded.plan, observed, request.superseded)
+        planned = await plan_pass(parts, request)
+        report = await executor.execute(planned.guarded.plan, planned.observed, request.superseded, planned.replan)
     except KapsoSyncError as error:
         tell_failure(parts.emit, error)
         raise
@@ -82,21 +92,22 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
     return report
 
 
-async def plan_pass(parts: Parts, request: Request) -> tuple[Guarded, Observed]:
+async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
     """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
     _check_only(request, parts.policy)
     snapshot = await parts.source.fetch()
     memory = parts.recall()
     desired = await parts.build(snapshot, memory)
     observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
-    plan = make_plan(desired, observed, replace(parts.policy, retry=frozenset(request.retry)))
+    policy = replace(parts.policy, retry=frozenset(request.retry))
+    plan = make_plan(desired, observed, policy)
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
     plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     _check_deletions(guarded.plan, parts.policy)
     tell_plan(parts.emit, narrowed)
-    return narrowed, observed
+    return PlannedPass(narrowed, observed, functools.partial(replan, desired, observed, policy))
 
 
 def _check_only(request: Request, policy: Policy) -> None:

@@ -19,7 +19,7 @@ from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.observed import stored_content
 from kapso_sync.reconcile.ports import Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
-from kapso_sync.reconcile.steps import put_back
+from kapso_sync.reconcile.steps import put_back, refusal_hint, refusal_text
 from kapso_sync.reconcile.writer import FunctionWriter, Written
 
 
@@ -102,7 +102,7 @@ class Delivery:
         if failure is None:
             if step.deploys:
                 self._keep(begun)
-            return Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
+            return _done(begun)
         back = self._way_back(begun, failure)
         if back is None:
             raise failure
@@ -184,6 +184,16 @@ class Delivery:
             raise
         self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
         return _quarantined(step, quarantine)
+
+
+def _done(begun: Begun) -> Outcome:
+    """Return the outcome of what went live: a failure where Kapso did not take all of it, although the rest is done."""
+    step, written = begun.step, begun.written
+    outcome = Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
+    if not written.refused:
+        return outcome
+    text, hint = refusal_text(written.record.fields, written.refused), refusal_hint(written.refused)
+    return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True)
 
 
 def _quarantined(step: Overwrite, quarantine: Quarantine) -> Outcome:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kapso_sync.errors import ApiRejected, Call
 from kapso_sync.model import events
-from kapso_sync.model.functions import DESCRIPTION, SLUG
+from kapso_sync.model.functions import DESCRIPTION, SLUG, RemoteFunction
 from kapso_sync.model.plan import Departure
 from kapso_sync.model.state import Owned
 from kapso_sync.reconcile.observed import Observed, is_parked
@@ -25,13 +25,14 @@ class Usher:
         self._store = store
         self._emit = listener
 
-    async def depart(self, departure: Departure) -> None:
-        """Give a function the slug where it is not in the way; what runs, its id and its secrets stay."""
+    async def depart(self, departure: Departure) -> RemoteFunction:
+        """Give a function the slug where it is not in the way, and return its record; what runs, id and secrets stay."""
         remote, base = departure.remote, departure.base
         payload = {SLUG: departure.slug, DESCRIPTION: departure.description}
-        record = await self._api.update_function(remote.id, payload)
+        record = await self._api.update_function(remote.id, payload, lock_version=remote.lock_version)
         if record.slug != departure.slug:
-            await self._api.update_function(remote.id, {DESCRIPTION: remote.description or ""})
+            restored = {DESCRIPTION: remote.description or ""}
+            await self._api.update_function(remote.id, restored, lock_version=record.lock_version)
             if base is not None:
                 self._store.remember(replace(base, refused_slug=departure.target))
             raise ApiRejected(
@@ -44,6 +45,7 @@ class Usher:
         self._emit(
             events.FunctionGaveWay(slug=departure.frees, function_id=remote.id, became=departure.slug, target=departure.target)
         )
+        return record
 
 
 def between_slugs(observed: Observed) -> tuple[Owned, ...]:

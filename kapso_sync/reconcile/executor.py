@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
+    ApiConflict,
     ApiError,
     ApiGarbled,
     ApiRateLimited,
@@ -18,9 +20,10 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import FunctionType, Status
+from kapso_sync.model.functions import FunctionType, RemoteFunction, Status
 from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step, held_back
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.state import Memory
 from kapso_sync.model.users import FunctionUsers
 from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
@@ -33,6 +36,12 @@ from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
 from kapso_sync.reconcile.writer import FunctionWriter
+
+MAX_REPLANS = 3
+"""So often one function is planned again in a pass because somebody saved it meanwhile."""
+
+Replan = Callable[[RemoteFunction, Memory], Step | None]
+"""Plans one function again from its record and our memory as they are now."""
 
 PATIENCE = 3
 """After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
@@ -70,10 +79,11 @@ class Executor:
         self._settings = settings
         self._redact = redact
 
-    async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event) -> Report:
+    async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event, replan: Replan) -> Report:
         """Carry out the plan and return what came of it, one outcome a step.
 
-        Once ``superseded`` is set, nothing new is begun and no deployment is waited for.
+        Once ``superseded`` is set, nothing new is begun and no deployment is waited for. ``replan`` plans one function again
+        where somebody changed it after the plan was made.
 
         Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
         written, an API that is down) halts the pass: what runs is finished, nothing new is begun.
@@ -102,11 +112,30 @@ class Executor:
             lanes = (
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
             )
-            run = _Pass(self._api, self._emit, delivery, lanes, superseded, Caution(plan.rollout))
+            again = functools.partial(self._planned_again, replan)
+            run = _Pass(self._emit, delivery, lanes, superseded, Caution(plan.rollout), _Looks(again, self._users))
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
         return Report(plan, outcomes, halted=run.halted)
+
+    async def _planned_again(self, replan: Replan, function_id: str) -> Step | None:
+        """Look at one function again and plan it from what it is now; its content is saved before anything replaces it."""
+        return replan(await self._api.get_function(function_id), self._store.recall())
+
+    async def _users(self, deletions: Sequence[Delete]) -> FunctionUsers | ApiError:
+        try:
+            return await self._api.find_users([step.remote for step in deletions])
+        except ApiError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What a pass asks of Kapso before it writes: one function again by id, and who uses those that are to be deleted."""
+
+    planned_again: Callable[[str], Awaitable[Step | None]]
+    users: Callable[[Sequence[Delete]], Awaitable[FunctionUsers | ApiError]]
 
 
 class _Pass:
@@ -114,14 +143,15 @@ class _Pass:
 
     def __init__(
         self,
-        api: FunctionsApi,
         listener: events.Listener,
         delivery: Delivery,
         lanes: contextlib.AbstractAsyncContextManager[None],
         superseded: asyncio.Event,
         caution: Caution,
+        looks: _Looks,
     ) -> None:
-        self._api = api
+        self._looks = looks
+        self._parked: dict[str, RemoteFunction] = {}
         self._emit = listener
         self._delivery = delivery
         self._lanes = lanes
@@ -146,7 +176,7 @@ class _Pass:
             outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
-            users = await self._users(deletions)
+            users = await self._looks.users(deletions)
             outcomes += await self._all(_unless_used(step, users) for step in deletions)
         return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
@@ -157,7 +187,7 @@ class _Pass:
             if departure.frees not in slugs or departure.remote.id in gone or self._not_now() is not None:
                 continue
             try:
-                await usher.depart(departure)
+                self._parked[departure.remote.id] = await usher.depart(departure)
             except KapsoSyncError as error:
                 self._in_the_way[departure.frees] = error
 
@@ -165,12 +195,6 @@ class _Pass:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._guarded(step), name=step.slug) for step in steps]
         return [task.result() for task in tasks]
-
-    async def _users(self, deletions: Sequence[Delete]) -> FunctionUsers | ApiError:
-        try:
-            return await self._api.find_users([step.remote for step in deletions])
-        except ApiError as error:
-            return error
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)
@@ -184,13 +208,32 @@ class _Pass:
             return self._not_done(step)
         try:
             async with self._lanes:
-                outcome = await self._one(step)
+                outcome = await self._newest(step)
         except Superseded as error:
             return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
         except KapsoSyncError as error:
             return self._failed(step, error)
         self._unanswered = 0
         return outcome
+
+    async def _newest(self, step: Step) -> Outcome:
+        """Carry out a step; where somebody saved the function after it was planned, plan it again from what it is now."""
+        for _ in range(MAX_REPLANS):
+            try:
+                return await self._one(step)
+            except ApiConflict as conflict:
+                if isinstance(step, Delete) or step.function_id is None:
+                    raise
+                again = await self._looks.planned_again(step.function_id)
+                if again is None or again.slug != step.slug or isinstance(again, Delete):
+                    raise
+                self._emit(events.PlannedAgain(slug=step.slug, function_id=step.function_id, error=conflict.message))
+                step = again
+            if isinstance(step, Keep):
+                return Outcome(step, Result.UNCHANGED, step.function_id)
+            if isinstance(step, Blocked | Invalid):
+                return self._not_done(step)
+        return await self._one(step)
 
     async def _one(self, step: Step) -> Outcome:
         async with self._delivery.slots:
@@ -207,10 +250,17 @@ class _Pass:
                 case PutBack():
                     return await self._delivery.take_back(step)
                 case Create() | Overwrite():
-                    begun = await self._delivery.begin(step)
+                    begun = await self._delivery.begin(self._since_parked(step))
                 case _:
                     raise AssertionError(step)
         return await self._delivery.finish(begun)
+
+    def _since_parked(self, step: Create | Overwrite) -> Create | Overwrite:
+        """Return the step with the version that our own move to a parking slug left, so that it is no conflict."""
+        parked = self._parked.get(step.function_id or "")
+        if parked is None or not isinstance(step, Overwrite):
+            return step
+        return replace(step, remote=replace(step.remote, lock_version=parked.lock_version))
 
     def _not_now(self, step: Step | None = None) -> str | None:
         """Return why nothing new is begun any more, or None. Caution never stops what takes back a failure."""
@@ -262,7 +312,7 @@ class _Pass:
         elif step.reported:
             self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
             self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
-        elif step.quarantine is not None:
+        elif step.quarantine is not None or step.refused:
             self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
         elif step.wanted != "delete" and not (step.deferred or step.explained):
             self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))

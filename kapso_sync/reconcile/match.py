@@ -116,7 +116,7 @@ class Match:
     @property
     def deploys(self) -> bool:
         """Tell whether a deployment must follow."""
-        return self.want.entry.deploy and (self.touches_runtime or self.liveness.reason is not None)
+        return self.want.entry.deploy and (self.touches_runtime or self.liveness.reason is not None or self.renames)
 
     @property
     def payload(self) -> dict[str, Json]:

@@ -49,6 +49,14 @@ def secret_notices(without: Sequence[str], unverified: Mapping[str, Sequence[str
     return tuple(notices)
 
 
+def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
+    """Warn of fields that git manages and that this API does not show: they are sent with a create, and never compared."""
+    return tuple(
+        Notice("unknown-field", f"this API shows no `{name}`, so it is not compared: {_some(slugs)}")
+        for name, slugs in sorted(fields.items())
+    )
+
+
 def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[Notice, ...]:
     """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
     notices = []

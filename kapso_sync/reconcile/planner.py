@@ -34,14 +34,15 @@ from kapso_sync.model.plan import (
     Step,
     Update,
 )
-from kapso_sync.model.state import Quarantine
+from kapso_sync.model.state import Memory, Quarantine
 from kapso_sync.reconcile.absence import find_absences, suspicion_notices
 from kapso_sync.reconcile.compare import compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
-from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices
+from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices, unknown_field_notices
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
+from kapso_sync.reconcile.settle import settle
 from kapso_sync.reconcile.steps import (
     adopting,
     beside_quarantine,
@@ -49,6 +50,7 @@ from kapso_sync.reconcile.steps import (
     difference_reasons,
     overwriting,
     put_back,
+    refusing,
     secret_reasons,
 )
 
@@ -89,6 +91,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             *orphan_notices(steps),
             *quota_notices(desired, observed),
             *secret_notices(planner.without_secrets, planner.unverified),
+            *unknown_field_notices(planner.unknown_fields),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
@@ -96,6 +99,17 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         departures=moves.departures,
         moves=moves.journal,
     )
+
+
+def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteFunction, memory: Memory) -> Step | None:
+    """Return the step for one function whose record changed after the plan was made; None where it has none any more.
+
+    ``remote`` is its record now, and ``memory`` what is remembered now: the pass itself may have written both meanwhile.
+    """
+    functions = tuple(remote if other.id == remote.id else other for other in observed.functions)
+    again = replace(settle(functions, memory, policy.owner), secrets=observed.secrets)
+    plan = make_plan(desired, again, policy)
+    return next((step for step in plan.steps if step.function_id == remote.id), None)
 
 
 def _heirs(desired: Desired, observed: Observed, owner: str) -> dict[str, str]:
@@ -120,6 +134,7 @@ class _Planner:
         self._our_slugs = {r.slug for r in observed.functions if observed.claim(r, policy.owner) is Claim.OURS}
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
+        self.unknown_fields: dict[str, list[str]] = {}
         self._misplaced = {
             mark.check: remote
             for remote in observed.functions
@@ -148,6 +163,8 @@ class _Planner:
             reset_secrets=self._policy.reset_secrets,
         )
         claim = self._observed.claim(remote, self._policy.owner)
+        for name in match.difference.unknown:
+            self.unknown_fields.setdefault(name, []).append(want.slug)
         if claim in (Claim.OURS, Claim.FREE):
             if match.listing is not None and not match.listing.supported:
                 self.without_secrets.append(want.slug)
@@ -201,7 +218,8 @@ class _Planner:
             SLUG: want.slug,
             "name": want.slug,
             "function_type": str(want.entry.function_type),
-            **want.entry.fields,
+            # A create does not take it: where the record shows another one, an update follows.
+            **{name: value for name, value in want.entry.fields.items() if name != "invoke_response_mode"},
             CODE: want.code,
         }
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
@@ -298,6 +316,8 @@ class _Planner:
             return overwriting(Update, match, origin, difference_reasons(difference) or marked)
         if match.deploys:
             return overwriting(Deploy, match, Origin.RECOVERY, ())
+        if difference.refused:
+            return refusing(match)
         learned = match.learned()
         return Keep(
             slug=want.slug,

@@ -22,8 +22,16 @@ RETRIES = 1
 """So often a deployment that ended in ``error`` is asked for again in the same pass: the runtime may have had a bad moment."""
 
 _QUOTA = re.compile(
-    r"quota|worker limit|limit (?:was |has been )?(?:reached|exceeded)|upgrade your plan|too many workers", re.IGNORECASE
+    r"quota|worker limit|limit (?:was |has been )?(?:reached|exceeded)|upgrade your plan|too many workers"
+    r"|distinct worker scripts|free projects",
+    re.IGNORECASE,
 )
+QUOTA_HINT = (
+    "Kapso's plan counts distinct Worker scripts, and a former slug's script may go on counting: "
+    "delete functions that are not needed, or upgrade the plan"
+)
+AT_ONCE = 3.0
+"""A first deployment that fails within so many seconds was seen in projects where no function that a key created deploys."""
 
 
 class DeploymentFailed(KapsoSyncError):
@@ -86,7 +94,7 @@ class Rollout:
 
     async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[Ended, int]:
         owned = written.owned
-        content = runtime_content(owned.stored)
+        content = runtime_content(owned.stored, written.record.slug)
         number = self._store.begin(
             Intent(IntentKind.DEPLOY, slug, owned.function_id, owned.wanted, content, baseline.last_deployed_at)
         )
@@ -96,6 +104,8 @@ class Rollout:
             if certainly_not_done(error):
                 self._store.close(number)
             if isinstance(error, ApiRejected):
+                if _QUOTA.search(error.message):
+                    error.hint = QUOTA_HINT
                 self._refused(slug, owned.function_id, error)
                 raise DeploymentFailed(error.message, hint=error.hint) from error
             raise
@@ -124,6 +134,9 @@ class Rollout:
         else:
             message = f"the deployment ended in `error`, {1 + RETRIES} times"
             hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
+            first = ended.record is not None and ended.record.last_deployed_at is None
+            if first and ended.seconds <= AT_ONCE:
+                hint += "; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
         return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is Verdict.FAILED else None)
 
@@ -131,7 +144,7 @@ class Rollout:
         slug, owned = step.slug, written.owned
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
-        live = Live(runtime_content(owned.stored), record.last_deployed_at)
+        live = Live(runtime_content(owned.stored, record.slug), record.last_deployed_at)
         unproven = bool(step.desired.entry.checks)
         owned = replace(owned, live=live, updated_at=record.updated_at, unproven=unproven)
         owned = replace(owned, secrets=replace(owned.secrets, undeployed=False))
@@ -140,4 +153,4 @@ class Rollout:
             self._quota = None
             self._store.remember_quota(None)
         self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=round(seconds * 1000)))
-        return Written(record, owned, written.backup)
+        return replace(written, record=record, owned=owned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, RemoteFunction, Status, agree
+from kapso_sync.model.functions import CODE, EXACT_FIELDS, RUNTIME_CONTENT, Content, RemoteFunction, Status, agree, same_json
 from kapso_sync.model.state import Intent, IntentKind, Live, Memory, Owned
 from kapso_sync.reconcile.observed import Observed, mark_of, stored_content
 
@@ -53,18 +53,26 @@ def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
 
 
 def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
-    """Tell whether the record shows what was sent, slug included; one whose code is not known proves nothing."""
+    """Tell whether the record shows what was sent, slug included; one whose code is not known proves nothing.
+
+    Fields that Kapso may refuse prove nothing either way: `_written` leaves those that differ to be written again.
+    """
     mark = mark_of(remote)
     if remote.slug != intent.slug or (mark is not None and mark.owner != owner):
         return False
     content = stored_content(remote)
     seen = CODE in content or CODE not in intent.content
-    return seen and agree(intent.content, content, tuple(intent.content))
+    return seen and agree(intent.content, content, tuple(name for name in intent.content if name not in EXACT_FIELDS))
 
 
 def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Owned:
     stored = {**(known.stored if known else {}), **stored_content(remote, known)}
-    written = Owned(intent.slug, remote.id, intent.wanted, stored, remote.updated_at, protected=intent.protected)
+    wanted = {
+        name: value
+        for name, value in intent.wanted.items()
+        if name not in EXACT_FIELDS or (name in stored and same_json(stored[name], value))
+    }
+    written = Owned(intent.slug, remote.id, wanted, stored, remote.updated_at, protected=intent.protected)
     if known is not None:
         written = replace(
             written,

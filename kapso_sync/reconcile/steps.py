@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from kapso_sync.model.functions import Version, content_hash
+from kapso_sync.model.functions import Content, Version, canonical_json, content_hash
 from kapso_sync.model.plan import Adopt, Blocked, Origin, Overwrite, PutBack, Rename, SecretChanges, Update
 from kapso_sync.model.state import Quarantine
 from kapso_sync.reconcile.compare import Difference
@@ -82,6 +83,24 @@ def blocking(match: Match, *reasons: str) -> Blocked:
         diff=match.diff,
         wanted="rename" if match.renames else "update",
     )
+
+
+def refusing(match: Match) -> Blocked:
+    """Return the step for a function whose only difference is what Kapso did not take; nothing is written again."""
+    fields = match.difference.refused
+    blocked = blocking(match, refusal_text(match.stored, fields), refusal_hint(fields))
+    return replace(blocked, fields=fields, refused=fields)
+
+
+def refusal_text(stored: Content, fields: Iterable[str]) -> str:
+    """Return what Kapso kept, such as ``Kapso kept public_endpoint=false``."""
+    return "Kapso kept " + ", ".join(f"{name}={canonical_json(stored.get(name))}" for name in fields)
+
+
+def refusal_hint(fields: Iterable[str]) -> str:
+    """Return what a person can do about fields that Kapso did not take."""
+    names = ", ".join(f"`{name}`" for name in fields)
+    return f"change it in Kapso's dashboard, or take {names} out of git; it is sent again once git or Kapso changes"
 
 
 def secret_reasons(changes: SecretChanges) -> tuple[str, ...]:

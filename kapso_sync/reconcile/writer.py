@@ -18,7 +18,19 @@ from kapso_sync.errors import (
     Call,
 )
 from kapso_sync.model import events
-from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, Content, Json, RemoteFunction, code_hash
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    EXACT_FIELDS,
+    RUNTIME_CONTENT,
+    SLUG,
+    Content,
+    Json,
+    RemoteFunction,
+    canonical_json,
+    code_hash,
+    same_json,
+)
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Origin, Overwrite, PutBack, Rename, Write
 from kapso_sync.model.state import Intent, IntentKind, Live, Owned
@@ -26,6 +38,7 @@ from kapso_sync.reconcile.match import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.observed import mark_of, stored_content
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.settle import NOT_STORED
+from kapso_sync.reconcile.steps import refusal_hint
 
 CREATE_ATTEMPTS = 3
 """So often a create is sent when each answer was lost and the list shows no trace of it."""
@@ -33,11 +46,15 @@ CREATE_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any."""
+    """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any.
+
+    ``refused`` names fields that the answer shows otherwise than they were sent.
+    """
 
     record: RemoteFunction
     owned: Owned
     backup: str | None = None
+    refused: tuple[str, ...] = ()
 
 
 class FunctionWriter:
@@ -54,10 +71,12 @@ class FunctionWriter:
         intent = Intent(IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected)
         number = self._store.begin(intent)
         record = await self._journaled(number, self._create(step))
+        left = self._left_to_update(step, record)
         owned = Owned(
             slug=step.slug,
             function_id=record.id,
-            wanted=step.desired.content,
+            # What is left to update is not yet asked for: a pass that dies before that must not take it for refused.
+            wanted={name: value for name, value in step.desired.content.items() if name not in left},
             stored={**content, **stored_content(record)},
             updated_at=record.updated_at,
             protected=step.protected,
@@ -66,7 +85,49 @@ class FunctionWriter:
         self._store.remember(owned, closes=(number,))
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
         _require_slug(step, record, Call("POST", "/functions"))
-        return Written(record, owned)
+        written = Written(record, owned, refused=self._refusals(step.slug, record, step.payload))
+        return await self._complete(step, written, left) if left else written
+
+    def _left_to_update(self, step: Create, record: RemoteFunction) -> dict[str, Json]:
+        """Return the managed fields that a create does not take, where the record shows other values than git wants."""
+        fields = step.desired.entry.fields
+        return {
+            name: fields[name]
+            for name in fields
+            if name not in step.payload and name in record.fields and not same_json(record.fields[name], fields[name])
+        }
+
+    async def _complete(self, step: Create, written: Written, payload: Mapping[str, Json]) -> Written:
+        """Update a new function with what its create did not take."""
+        record, owned, wanted = written.record, written.owned, step.desired.content
+        intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, payload, protected=step.protected)
+        number = self._store.begin(intent)
+        call = self._api.update_function(record.id, payload, lock_version=record.lock_version)
+        record = await self._journaled(number, call)
+        owned = replace(owned, wanted=wanted, stored={**owned.stored, **stored_content(record)}, updated_at=record.updated_at)
+        self._store.remember(owned, closes=(number,))
+        return Written(record, owned, refused=(*written.refused, *self._refusals(step.slug, record, payload)))
+
+    def _refusals(self, slug: str, record: RemoteFunction, payload: Mapping[str, Json]) -> tuple[str, ...]:
+        """Return, and report, the fields that the answer shows otherwise than they were sent; one it lacks is unknown."""
+        refused = tuple(
+            name
+            for name in EXACT_FIELDS
+            if name in payload and name in record.fields and not same_json(record.fields[name], payload[name])
+        )
+        for name in refused:
+            wanted, got = canonical_json(payload[name]), canonical_json(record.fields[name])
+            self._emit(
+                events.FieldRefused(
+                    slug=slug,
+                    function_id=record.id,
+                    field_name=name,
+                    wanted=wanted,
+                    got=got,
+                    hint=refusal_hint((name,)),
+                )
+            )
+        return refused
 
     async def _create(self, step: Create) -> RemoteFunction:
         for attempt in range(1, CREATE_ATTEMPTS + 1):
@@ -99,7 +160,9 @@ class FunctionWriter:
             protected=step.protected,
         )
         number = self._store.begin(intent)
-        record = await self._journaled(number, self._api.update_function(step.remote.id, step.payload))
+        # The version that the plan was made from: what somebody saved since then is a conflict, and is planned again.
+        call = self._api.update_function(step.remote.id, step.payload, lock_version=step.remote.lock_version)
+        record = await self._journaled(number, call)
         refused = SLUG in step.payload and record.slug != step.slug
         owned = Owned(
             slug=step.slug,
@@ -119,7 +182,7 @@ class FunctionWriter:
         self._tell(step, record, refused=refused)
         if refused:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))
-        return Written(record, owned, backup)
+        return Written(record, owned, backup, self._refusals(step.slug, record, step.payload))
 
     def _base_of(self, step: Overwrite) -> Owned:
         """Return what to remember of a function that is only deployed; its content was found to be git's."""

@@ -129,8 +129,8 @@ class Session:
 
     async def plan(self, request: Request) -> Plan:
         """Return what a sync would do."""
-        guarded, _ = await plan_pass(self._parts, request)
-        return guarded.plan
+        planned = await plan_pass(self._parts, request)
+        return planned.guarded.plan
 
     async def sync(self, request: Request) -> Report:
         """Make Kapso what the source says, and remember the pass, whatever came of it."""

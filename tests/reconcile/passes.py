@@ -52,8 +52,8 @@ class Bench:
 
     async def plan(self, desired: Desired) -> Plan:
         """A plan, which reads the state folder and writes nothing."""
-        guarded, _ = await plan_pass(self._parts(desired, None), Request())
-        return guarded.plan
+        planned = await plan_pass(self._parts(desired, None), Request())
+        return planned.guarded.plan
 
     def memory(self) -> Memory:
         """What the state folder holds."""

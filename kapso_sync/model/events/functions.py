@@ -251,6 +251,15 @@ class SecretSet(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAgain(FunctionEvent):
+    """Somebody saved the function after it was planned; it was looked at and planned again, in the same pass."""
+
+    name: ClassVar[str] = "function.replanned"
+    level: ClassVar[Level] = Level.WARNING
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretLost(FunctionEvent):
     """A deployment dropped secrets whose values are not known here, so they cannot be set again."""
 

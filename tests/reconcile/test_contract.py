@@ -1,0 +1,243 @@
+"""What Kapso's contract leaves open: concurrent edits, fields that are not taken, and what a slug change costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.model.desired import DesiredFunction, DriftPolicy
+from kapso_sync.model.events import FieldRefused
+from kapso_sync.model.plan import Blocked, Keep
+from kapso_sync.model.report import Report, Result
+from tests.builders import CODE_A, CODE_B, desired, want
+from tests.reconcile.passes import Bench
+from tests.world import Fate, Killed
+
+CODE_C = "async function handler() { return new Response('c'); }\n"
+
+
+def switch(bench: Bench, **switches: object) -> None:
+    bench.api.world.behaviour = bench.api.world.behaviour.changed(switches)
+
+
+def edited_before_the_update(bench: Bench, *edits: Callable[[], object]) -> None:
+    """Let somebody act between the list and each of the next updates."""
+    pending = list(edits)
+
+    def fate(_number: int, method: str, _route: str) -> Fate:
+        if method == "PATCH" and pending:
+            pending.pop(0)()
+        return Fate.FINE
+
+    bench.api.fate = fate
+
+
+def edit(bench: Bench, **fields: Any) -> Callable[[], object]:
+    world = bench.api.world
+    return lambda: world.update(world.function("a"), fields)
+
+
+def backups(bench: Bench) -> str:
+    """The code of every copy."""
+    files = sorted((bench.folder / "backups").rglob("*.json"))
+    return "\n".join(json.loads(path.read_text(encoding="utf-8"))["code"] for path in files)
+
+
+def only(report: Report) -> Result:
+    (outcome,) = report.outcomes
+    return outcome.result
+
+
+@pytest.mark.parametrize("lock", ["update", "deploy"])
+async def test_a_concurrent_edit_is_backed_up_before_it_is_overwritten(bench: Bench, lock: str) -> None:
+    """The update is refused as stale; the pass looks again, saves what is there now, and writes git's version."""
+    switch(bench, lock_version=lock)
+    await bench.sync(desired(want("a")))
+    edited_before_the_update(bench, edit(bench, code=CODE_C))
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert only(report) is Result.DONE
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    assert CODE_C in backups(bench)
+    assert "function.replanned" in bench.names()
+    assert (await bench.plan(desired(want("a", CODE_B)))).in_sync
+
+
+async def test_a_concurrent_edit_blocks_where_drift_is_only_reported(bench: Bench) -> None:
+    """Planned again, it is drift: nothing of it is overwritten."""
+    await bench.sync(desired(want("a")))
+    bench.policy = replace(bench.policy, drift=DriftPolicy.REPORT)
+    edited_before_the_update(bench, edit(bench, description="theirs"), edit(bench, code=CODE_C))
+    report = await bench.sync(desired(want("a", CODE_B, description="ours")))
+    assert only(report) is Result.BLOCKED
+    assert bench.api.world.function("a").description == "theirs"
+    assert bench.api.world.function("a").code == CODE_A
+
+
+async def test_edits_without_end_fail_the_function_and_not_the_pass(bench: Bench) -> None:
+    """Somebody saves before each of our updates: after a few tries the next pass goes on."""
+    await bench.sync(desired(want("a")))
+    edited_before_the_update(bench, *(edit(bench, description=f"edit {number}") for number in range(20)))
+    report = await bench.sync(desired(want("a", CODE_B), want("b")))
+    assert [outcome.result for outcome in report.outcomes] == [Result.FAILED, Result.DONE]
+    bench.api.fate = lambda *_: Fate.FINE
+    assert (await bench.sync(desired(want("a", CODE_B), want("b")))).exit_code == 0
+
+
+async def test_a_rename_is_stopped_by_a_concurrent_edit_and_tried_again(bench: Bench) -> None:
+    """Under its new slug it holds git's code, and the edit is saved."""
+    await bench.sync(desired(want("a")))
+    edited_before_the_update(bench, edit(bench, code=CODE_C))
+    report = await bench.sync(desired(want("b", moved_from="a")))
+    assert report.exit_code == 0
+    assert bench.api.world.live_code() == {"b": CODE_A}
+    assert CODE_C in backups(bench)
+
+
+async def test_records_without_lock_version_are_updated_as_before(bench: Bench) -> None:
+    """Older bases have none; nothing is sent, and no conflict arises."""
+    switch(bench, lock_version="absent")
+    await bench.sync(desired(want("a")))
+    assert only(await bench.sync(desired(want("a", CODE_B)))) is Result.DONE
+
+
+REFUSALS: list[tuple[dict[str, object], dict[str, Any], str]] = [
+    ({"keeps_public_endpoint": False}, {"public_endpoint": True}, "Kapso kept public_endpoint=false"),
+    ({"takes_wrapped": False}, {"invoke_response_mode": "wrapped"}, 'Kapso kept invoke_response_mode="passthrough"'),
+]
+
+
+@pytest.mark.parametrize(("switches", "fields", "said"), REFUSALS)
+@pytest.mark.parametrize("first", ["create", "update"])
+async def test_a_refused_field_is_an_error_and_is_not_written_again(
+    bench: Bench, switches: dict[str, object], fields: dict[str, Any], said: str, first: str
+) -> None:
+    """Told in every pass, without a write; code still goes live; the refusal ends when git gives the field up."""
+    switch(bench, **switches)
+    if first == "update":
+        await bench.sync(desired(want("a")))
+    report = await bench.sync(desired(want("a", **fields)))
+    assert (only(report), report.outcomes[0].error, report.exit_code) == (Result.FAILED, said, 1)
+    (event,) = [event for event in bench.events if isinstance(event, FieldRefused)]
+    assert (event.slug, event.field_name) == ("a", next(iter(fields)))
+    assert bench.api.world.live_code() == {"a": CODE_A}
+    writes = len(bench.api.writes)
+    for _ in range(3):
+        report = await bench.sync(desired(want("a", **fields)))
+        step = report.outcomes[0].step
+        assert isinstance(step, Blocked)
+        assert (step.refused, step.reasons[0], report.exit_code) == (tuple(fields), said, 1)
+    assert len(bench.api.writes) == writes
+    report = await bench.sync(desired(want("a", CODE_B, **fields)))
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
+
+
+@pytest.mark.parametrize(("switches", "fields", "_said"), REFUSALS)
+async def test_a_refused_field_is_taken_once_kapso_changes(
+    bench: Bench, switches: dict[str, object], fields: dict[str, Any], _said: str
+) -> None:
+    """Somebody sets it in the dashboard: in sync, and nothing is written."""
+    switch(bench, **switches)
+    await bench.sync(desired(want("a", **fields)))
+    edit(bench, **fields)()
+    report = await bench.sync(desired(want("a", **fields)))
+    assert (report.exit_code, bench.api.count("PATCH", "/functions/{id}")) == (0, bench.api.count("PATCH", "/functions/{id}"))
+
+
+async def test_a_function_type_that_is_not_taken_holds_nothing_else_back(bench: Bench) -> None:
+    """Sent once; the code of the same change goes live."""
+    await bench.sync(desired(want("a")))
+    changed = want("a", CODE_B, function_type="supabase_function")
+    report = await bench.sync(desired(changed))
+    assert report.outcomes[0].error == 'Kapso kept function_type="cloudflare_worker"'
+    assert (bench.api.world.live_code(), report.deployed) == ({"a": CODE_B}, 1)
+    assert [isinstance(outcome.step, Blocked) for outcome in (await bench.sync(desired(changed))).outcomes] == [True]
+
+
+async def test_a_create_says_its_type_and_sets_the_mode_by_an_update(bench: Bench) -> None:
+    """One update, and one deployment after it."""
+    report = await bench.sync(desired(want("a", invoke_response_mode="wrapped")))
+    assert report.exit_code == 0
+    assert bench.api.world.function("a").invoke_response_mode == "wrapped"
+    assert [method for method, _, _ in bench.api.writes] == ["POST", "PATCH", "POST"]
+    assert (await bench.plan(desired(want("a", invoke_response_mode="wrapped")))).in_sync
+
+
+@pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER])
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+async def test_a_mode_that_was_not_set_yet_is_set_by_the_next_pass(bench: Bench, fate: Fate, number: int) -> None:
+    """Dying anywhere around the update loses nothing, and is not taken for a refusal."""
+    wanted = desired(want("a", invoke_response_mode="wrapped"))
+    bench.api.fate = lambda call, *_: fate if call == number else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(wanted)
+    bench.api.fate = lambda *_: Fate.FINE
+    await bench.sync(wanted)
+    assert (await bench.sync(wanted)).exit_code == 0
+    assert bench.api.world.function("a").invoke_response_mode == "wrapped"
+    assert len(bench.api.world.functions) == 1
+
+
+async def test_a_field_that_the_api_does_not_know_is_not_compared(bench: Bench) -> None:
+    """A warning; the function can be in sync."""
+    switch(bench, unknown_fields=["runtime_config"])
+    wanted = desired(want("a", runtime_config={"timeout": 30}))
+    report = await bench.sync(wanted)
+    assert report.exit_code == 0
+    plan = await bench.plan(wanted)
+    assert plan.in_sync
+    assert [notice.code for notice in plan.notices] == ["unknown-field"]
+    switch(bench, unknown_fields=[])
+    assert not (await bench.plan(wanted)).in_sync
+
+
+@pytest.mark.parametrize("word", ["deployed", "active"])
+async def test_active_is_live(bench: Bench, word: str) -> None:
+    """One deployment, whatever the word."""
+    switch(bench, status_word=word)
+    assert (await bench.sync(desired(want("a")))).exit_code == 0
+    (step,) = (await bench.plan(desired(want("a")))).steps
+    assert isinstance(step, Keep)
+
+
+async def test_a_slug_change_is_followed_by_one_deployment(bench: Bench) -> None:
+    """The script's name holds the slug; a draft stays one."""
+    await bench.sync(desired(want("a"), want("d", deploy=False)))
+    await bench.sync(desired(want("b", moved_from="a"), want("e", deploy=False, moved_from="d")))
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 2
+    assert bench.api.world.function("b").script == f"prj-{bench.api.world.project_id}__b"
+    wanted = desired(want("b"), want("e", deploy=False))
+    assert (await bench.plan(wanted)).in_sync
+
+
+async def test_a_slug_change_that_was_not_deployed_is_deployed_by_the_next_pass(bench: Bench) -> None:
+    """The process died between the rename and its deployment."""
+    await bench.sync(desired(want("a")))
+    bench.api.fate = lambda _number, _method, route: Fate.KILLED_BEFORE if route.endswith("/deploy") else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(want("b", moved_from="a")))
+    bench.api.fate = lambda *_: Fate.FINE
+    (step,) = (await bench.plan(desired(want("b")))).steps
+    assert step.deploys
+    await bench.sync(desired(want("b")))
+    assert bench.api.world.function("b").script == f"prj-{bench.api.world.project_id}__b"
+
+
+async def test_the_cap_of_the_free_plan_is_explained(bench: Bench) -> None:
+    """A sixth script name is refused; a new version of an existing one is not."""
+    bench.api.world.behaviour = Behaviour(script_cap=1)
+    wanted: tuple[DesiredFunction, ...] = (want("a"), want("b"))
+    report = await bench.sync(desired(*wanted))
+    failed = [outcome for outcome in report.outcomes if outcome.result is Result.FAILED]
+    assert len(failed) == 1
+    assert "distinct Worker scripts" in str(failed[0].hint)
+    assert bench.memory().quota is not None
+    kept = next(outcome.step.slug for outcome in report.outcomes if outcome.result is Result.DONE)
+    report = await bench.sync(desired(*(want(slug, CODE_B) for slug in "ab")))
+    assert [outcome.step.slug for outcome in report.outcomes if outcome.result is Result.DONE] == [kept]
