@@ -24,7 +24,8 @@ from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
-from kapso_sync.model.desired import Desired, DesiredFunction
+from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
+from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
 from kapso_sync.sources import SecretMissing
 from kapso_sync.wiring import Logging
@@ -151,7 +152,7 @@ class _Bench:
             Answered(wanted.slug, answer.status_code, content_type, answer.content, seconds, lines, wanted.code),
         )
 
-    async def _deploy(self, wanted: DesiredFunction, secrets: Mapping[str, str]) -> Function:
+    async def _deploy(self, wanted: DesiredFunction, secrets: Mapping[str, Json]) -> Function:
         """Make the function anew, so that nothing of the former one is left; what is in ``env.KV`` stays."""
         world = self._kapso.world
         former = self._find(wanted.slug)
@@ -165,8 +166,11 @@ class _Bench:
     def _find(self, slug: str) -> Function | None:
         return next((item for item in self._kapso.world.functions.values() if item.slug == slug), None)
 
-    def _secrets(self, wanted: DesiredFunction) -> Iterator[tuple[str, str]]:
+    def _secrets(self, wanted: DesiredFunction) -> Iterator[tuple[str, Json]]:
         for name, source in wanted.entry.secrets.items():
+            if isinstance(source, KeepSecret):
+                self._say_once(f"warning: env.{name} is not set: its value is on Kapso alone")
+                continue
             try:
                 yield name, self._local.secrets.read(source)
             except SecretMissing as missing:

@@ -18,6 +18,7 @@ from kapso_sync.model.desired import (
     Entry,
     EnvSecret,
     FileSecret,
+    KeepSecret,
     PlainSecret,
     SecretSource,
 )
@@ -68,14 +69,16 @@ def _check(model: CheckModel) -> Check:
 
 
 def _secret(model: SecretModel) -> SecretSource:
+    if model.keep:
+        return KeepSecret()
     if model.env is not None:
-        return EnvSecret(model.env)
+        return EnvSecret(model.env, json=model.json_ is True)
     if model.file is not None:
-        return FileSecret(model.file)
+        return FileSecret(model.file, json=model.json_ is True)
     if model.dotenv is not None:
         file, _, name = model.dotenv.rpartition("#")
         return DotenvSecret(file, name)
-    return PlainSecret(model.value if isinstance(model.value, str) else canonical_json(model.value))
+    return PlainSecret(model.value if isinstance(model.value, str | dict | list) else canonical_json(model.value))
 
 
 def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:

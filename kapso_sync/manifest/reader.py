@@ -18,6 +18,7 @@ from kapso_sync.manifest.environments import Declared, declared, environment_pro
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
+from kapso_sync.model.functions import canonical_json
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
@@ -234,7 +235,7 @@ def _notices(entry: Entry) -> Iterator[Notice]:
         if given and not entry.deploy:
             yield Notice("not-applied", f"functions.{entry.slug}.{what}: they wait, since `deploy` is false", entry.location)
     for name, source in entry.secrets.items():
-        if isinstance(source, PlainSecret) and CREDENTIAL.search(source.value):
+        if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
             yield Notice("credential-value", text, entry.location)
 

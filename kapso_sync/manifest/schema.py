@@ -53,10 +53,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class SecretModel(_Strict):
-    """Where a secret's value comes from: exactly one of the four."""
+def _one_source(schema: dict[str, Any]) -> None:
+    """Say in the JSON Schema what the validator checks: one source, and `json` only beside `env` or `file`."""
+    schema["oneOf"] = [{"required": [name]} for name in SECRET_SOURCES]
+    schema["dependentSchemas"] = {"json": {"anyOf": [{"required": ["env"]}, {"required": ["file"]}]}}
 
-    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+SECRET_SOURCES = ("env", "file", "dotenv", "value", "keep")
+
+
+class SecretModel(_Strict):
+    """Where a secret's value comes from: exactly one of env, file, dotenv, value and keep."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_source)
 
     env: Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)] | None = Field(
         default=None, description="An environment variable of the daemon."
@@ -66,11 +75,16 @@ class SecretModel(_Strict):
         default=None, description="FILE#NAME: a value of a .env file below the secrets folder."
     )
     value: JsonValue = Field(default=None, description="Plain configuration, text or JSON; not for credentials.")
+    keep: Literal[True] | None = Field(default=None, description="Set on Kapso already: left alone, missed when it is gone.")
+    json_: bool | None = Field(default=None, alias="json", description="The text of `env` or `file` is a JSON object or list.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            raise PydanticCustomError("one_source", "expected exactly one of env, file, dotenv and value")
+        sources = self.model_fields_set - {"json_"}
+        if len(sources) != 1:
+            raise PydanticCustomError("one_source", "expected exactly one of env, file, dotenv, value and keep")
+        if self.json_ is not None and not sources & {"env", "file"}:
+            raise PydanticCustomError("json_source", "`json` goes with `env` or `file`")
         return self
 
 

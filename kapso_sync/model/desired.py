@@ -29,16 +29,18 @@ class DriftPolicy(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EnvSecret:
-    """The value of an environment variable of the daemon."""
+    """The value of an environment variable of the daemon; ``json``: it is a JSON object or list, and is set as one."""
 
     env: str
+    json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FileSecret:
-    """The content of a file below the secrets folder."""
+    """The content of a file below the secrets folder; ``json`` as in `EnvSecret`."""
 
     file: str
+    json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,27 @@ class DotenvSecret:
 
 @dataclass(frozen=True, slots=True)
 class PlainSecret:
-    """Plain configuration, written in the manifest."""
+    """Plain configuration, written in the manifest: text, or a JSON object or list."""
 
-    value: str = field(repr=False)
+    value: Json = field(repr=False)
 
 
-SecretSource = EnvSecret | FileSecret | DotenvSecret | PlainSecret
+@dataclass(frozen=True, slots=True)
+class KeepSecret:
+    """A secret that somebody set on Kapso: it is left alone, and missed when it is gone."""
+
+
+GivenSecret = EnvSecret | FileSecret | DotenvSecret | PlainSecret
+"""A source that gives a value."""
+
+SecretSource = GivenSecret | KeepSecret
 
 
 @dataclass(frozen=True, slots=True)
 class SecretValue:
     """A secret's value, and its keyed digest: all of it that is ever kept."""
 
-    value: str = field(repr=False)
+    value: Json = field(repr=False)
     digest: str
 
 
@@ -160,6 +170,11 @@ class DesiredFunction:
     def slug(self) -> str:
         """The identity."""
         return self.entry.slug
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The names of secrets that are left as they are on Kapso, and must be there."""
+        return frozenset(name for name, source in self.entry.secrets.items() if isinstance(source, KeepSecret))
 
     @property
     def content(self) -> Content:

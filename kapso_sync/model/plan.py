@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from kapso_sync.errors import Problem
-from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy
+from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Absence, KnownSecrets, Live, Move, Owned, Quarantine
@@ -58,6 +58,7 @@ class Policy:
     take_from: frozenset[str] = frozenset()
     reset_secrets: bool = False
     retry: frozenset[str] = frozenset()
+    unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,9 @@ class Write(Step):
 
     ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped``: one of them is of other content and
     may end last, so one more deployment must follow this one.
+
+    ``secret_values`` are all that git gives, also where the step takes back code: a deployment may drop them.
+    ``listed_secrets`` are the names that were on Kapso before; ``secrets_at_risk`` those whose values nobody here has.
     """
 
     desired: DesiredFunction = field(repr=False)
@@ -124,6 +128,9 @@ class Write(Step):
     deploy: bool = True
     protected: bool = False
     secrets: SecretChanges = SecretChanges()
+    secret_values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
+    listed_secrets: frozenset[str] = frozenset()
+    secrets_at_risk: tuple[str, ...] = ()
     unconfirmed: tuple[int, ...] = ()
     overlapped: bool = False
 
@@ -208,10 +215,14 @@ class Delete(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep(Step):
-    """Nothing to do. ``memory`` is what to remember now, where the look taught us something."""
+    """Nothing to do. ``memory`` is what to remember now, where the look taught us something.
+
+    ``lost_secrets`` were dropped by an earlier deployment that nobody has looked after, and cannot be set again.
+    """
 
     action: ClassVar[str] = "none"
     memory: Owned | None = field(default=None, repr=False)
+    lost_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +241,7 @@ class Blocked(Step):
     ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
     so far was undone. ``deferred``: it failed before, and is tried again later. ``quarantine``: it failed, and is not.
     ``explained``: a warning of the plan says why, for all that are concerned. ``refused``: Kapso did not take these fields.
+    ``lost_secrets``: git says that they are on Kapso, and they are gone.
     """
 
     action: ClassVar[str] = "blocked"
@@ -239,6 +251,7 @@ class Blocked(Step):
     deferred: bool = False
     explained: bool = False
     refused: tuple[str, ...] = ()
+    lost_secrets: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
 
 
@@ -317,7 +330,7 @@ class Plan:
     @property
     def in_sync(self) -> bool:
         """Tell whether nothing is to be done and nothing is wrong."""
-        return all(isinstance(step, Keep) for step in self.steps)
+        return all(isinstance(step, Keep) and not step.lost_secrets for step in self.steps)
 
     @property
     def broken(self) -> bool:

@@ -51,7 +51,8 @@ class KnownSecrets:
 
     ``unverified`` were there when we first looked, and are left alone. ``rewriting`` names those whose setting was begun and
     not confirmed. ``undeployed``: some were set since the last deployment. ``listed_at``: when Kapso was last asked for names;
-    ``exact``: no others were to be there then.
+    ``exact``: no others were to be there then. ``unchecked``: a deployment ended after which nobody has looked at the names;
+    ``before`` are those that were there before it.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class KnownSecrets:
     undeployed: bool = False
     listed_at: datetime | None = None
     exact: bool = False
+    unchecked: bool = False
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.executor import Executor, Replan
 from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
 from kapso_sync.reconcile.notices import rename_notices
-from kapso_sync.reconcile.observe import observe
+from kapso_sync.reconcile.observe import list_secrets_before, observe
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.planner import make_plan, replan
 from kapso_sync.reconcile.ports import FunctionsApi, Source
@@ -101,6 +101,9 @@ async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
     observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
     policy = replace(parts.policy, retry=frozenset(request.retry))
     plan = make_plan(desired, observed, policy)
+    known = await list_secrets_before(parts.api, observed, plan, parts.clock.now())
+    if known.secrets != observed.secrets:
+        observed, plan = known, make_plan(desired, known, policy)
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
     plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)

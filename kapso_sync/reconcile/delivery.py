@@ -19,6 +19,7 @@ from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.observed import stored_content
 from kapso_sync.reconcile.ports import Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.secretplan import LOST_HINT, lost_text
 from kapso_sync.reconcile.steps import put_back, refusal_hint, refusal_text
 from kapso_sync.reconcile.writer import FunctionWriter, Written
 
@@ -80,13 +81,26 @@ class Delivery:
         written = await (writer.overwrite(step) if isinstance(step, Overwrite) else writer.create(step))
         try:
             if step.deploy:
-                written = await self._crew.rollout.make_live(step, written)
+                written = await self._make_live(step, written)
             written = await self._crew.keeper.apply(step, written)
             if step.secrets and written.owned.secrets.undeployed:
-                written = await self._crew.rollout.make_live(step, written)
+                written = await self._with_secrets_live(step, written)
         except DeploymentFailed as failure:
             return Begun(step, written, failure)
         return Begun(step, written)
+
+    async def _make_live(self, step: Write, written: Written) -> Written:
+        """Deploy, and look after the function's secrets: never end on a deployment without that look."""
+        return await self._crew.keeper.after_deployment(step, await self._crew.rollout.make_live(step, written))
+
+    async def _with_secrets_live(self, step: Write, written: Written) -> Written:
+        """Make changed secrets take effect by one more deployment, unless this base is known to drop secrets by it.
+
+        By its documentation, a secret works at once on a running function; people deploy once more all the same.
+        """
+        if self._crew.keeper.facts.secrets_survive is False:
+            return self._crew.keeper.settled_without_deployment(written)
+        return await self._make_live(step, written)
 
     async def finish(self, begun: Begun) -> Outcome:
         """Prove what was deployed, and take it back where it failed; waits for long, so that the caller holds no slot.
@@ -134,10 +148,19 @@ class Delivery:
         if record is None or version is None:
             return None
         stored = stored_content(record, owned)
-        match = Match(self._owner, step.desired, record, owned, stored, compare(step.desired.content, stored, owned))
+        match = Match(
+            self._owner,
+            step.desired,
+            record,
+            owned,
+            stored,
+            compare(step.desired.content, stored, owned),
+            secret_values=step.secret_values,
+        )
         if not match.restoring(version).touches_runtime:
             return None
-        return put_back(match, version, self._quarantine(step, failure, version))
+        back = put_back(match, version, self._quarantine(step, failure, version))
+        return replace(back, listed_secrets=begun.written.present_secrets)
 
     def _quarantine(self, step: Write, failure: DeploymentFailed | ChecksFailed, version: Version) -> Quarantine:
         return Quarantine(
@@ -170,7 +193,7 @@ class Delivery:
         written = None
         try:
             written = await self._crew.writer.overwrite(step)
-            await self._crew.rollout.make_live(step, written)
+            written = await self._make_live(step, written)
         except Superseded:
             raise
         except KapsoSyncError as error:
@@ -187,13 +210,16 @@ class Delivery:
 
 
 def _done(begun: Begun) -> Outcome:
-    """Return the outcome of what went live: a failure where Kapso did not take all of it, although the rest is done."""
+    """Return the outcome of what went live; where Kapso refused a field or lost a secret, it is a failure that took effect."""
     step, written = begun.step, begun.written
     outcome = Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
-    if not written.refused:
-        return outcome
-    text, hint = refusal_text(written.record.fields, written.refused), refusal_hint(written.refused)
-    return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True)
+    if written.refused:
+        text, hint = refusal_text(written.record.fields, written.refused), refusal_hint(written.refused)
+        return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True)
+    if written.lost_secrets:
+        text = lost_text(written.lost_secrets)
+        return replace(outcome, result=Result.FAILED, error=text, hint=LOST_HINT, applied=True)
+    return outcome
 
 
 def _quarantined(step: Overwrite, quarantine: Quarantine) -> Outcome:

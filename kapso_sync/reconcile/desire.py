@@ -10,7 +10,7 @@ from kapso_sync.manifest.remote_map import read_remote_map
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.secretvalues import SecretValues
+from kapso_sync.reconcile.secretvalues import GivenSecrets, SecretValues
 
 
 class Desire:
@@ -42,7 +42,7 @@ class Desire:
         built = await self._builder.build(
             manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
         )
-        functions, lacking = (built.functions, ()) if self._secrets is None else self._secrets.give(built.functions)
+        given = GivenSecrets(built.functions) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(
             UnusableFunction(slug, None, problems, moved_from=manifest.moved_from.get(slug))
             for slug, problems in manifest.broken.items()
@@ -50,9 +50,15 @@ class Desire:
         return Desired(
             source=snapshot.source,
             revision=snapshot.revision,
-            functions=functions,
-            unusable=tuple(sorted((*built.unusable, *lacking, *broken), key=lambda function: function.slug)),
-            notices=(*self._notices, *manifest.notices, *built.notices, *unlisted_files(snapshot, built.used)),
+            functions=given.functions,
+            unusable=tuple(sorted((*built.unusable, *given.lacking, *broken), key=lambda function: function.slug)),
+            notices=(
+                *self._notices,
+                *manifest.notices,
+                *built.notices,
+                *given.notices,
+                *unlisted_files(snapshot, built.used),
+            ),
             manifest_present=manifest.present,
             rollout=manifest.rollout,
             remote_ids=read_remote_map(snapshot.remote_map).ids,

@@ -16,12 +16,27 @@ from kapso_sync.errors import (
     ApiUnauthorized,
     ApiUnavailable,
     KapsoSyncError,
+    SecretRoutesUnavailable,
     StateUnusable,
 )
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import FunctionType, RemoteFunction, Status
-from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Keep, Overwrite, Plan, PutBack, Rename, Step, held_back
+from kapso_sync.model.plan import (
+    Blocked,
+    Create,
+    Delete,
+    Invalid,
+    Keep,
+    Overwrite,
+    Plan,
+    PutBack,
+    Rename,
+    Step,
+    UnknownSecrets,
+    Write,
+    held_back,
+)
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import Memory
 from kapso_sync.model.users import FunctionUsers
@@ -35,7 +50,13 @@ from kapso_sync.reconcile.moves import wait_for_departures
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
+from kapso_sync.reconcile.secretplan import LOST_HINT, blocks_deployment, lost_text
 from kapso_sync.reconcile.writer import FunctionWriter
+
+AT_RISK = (
+    "its deployment may lose secrets whose values are not known here: this base was just seen to drop them",
+    "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
+)
 
 MAX_REPLANS = 3
 """So often one function is planned again in a pass because somebody saved it meanwhile."""
@@ -58,6 +79,7 @@ class ExecutorSettings:
     deploy_timeout: float = 180.0
     pace: Pace = field(default_factory=Pace)
     checks: CheckPace = field(default_factory=CheckPace)
+    unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
 
 
 class Executor:
@@ -105,7 +127,7 @@ class Executor:
             rollout.start_with(_deployed_workers(observed), observed.memory.quota)
             prover = Prover(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
             writer = FunctionWriter(self._api, self._store, self._emit)
-            keeper = SecretKeeper(self._api, self._store, self._clock, self._emit)
+            keeper = SecretKeeper(self._api, self._store, self._clock, self._emit, observed.memory.facts)
             crew = Crew(writer, rollout, keeper, prover, self._store)
             delivery = Delivery(crew, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
             # Where failures are counted, a function counts as under way until its checks have passed.
@@ -114,6 +136,7 @@ class Executor:
             )
             again = functools.partial(self._planned_again, replan)
             run = _Pass(self._emit, delivery, lanes, superseded, Caution(plan.rollout), _Looks(again, self._users))
+            run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, keeper.facts)
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
@@ -160,6 +183,7 @@ class _Pass:
         self._caution = caution
         self._in_the_way: dict[str, KapsoSyncError] = {}
         self.halted: KapsoSyncError | None = None
+        self.may_lose_secrets: Callable[[], bool] = lambda: True
 
     async def carry_out(self, plan: Plan, usher: Usher) -> tuple[Outcome, ...]:
         """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before.
@@ -169,9 +193,12 @@ class _Pass:
         still = [step for step in plan.steps if isinstance(step, Keep | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, PutBack)]
         rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
+        # What cannot lose a secret for good goes first: it shows whether deployments drop secrets here.
+        safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
+        risky = [step for step in rest if step not in safe]
         told = await self._all(still)
         outcomes: list[Outcome] = []
-        for steps in (first, rest):
+        for steps in (first, safe, risky):
             await self._make_way(plan, usher, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
             outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
@@ -203,7 +230,7 @@ class _Pass:
 
     async def _outcome(self, step: Step) -> Outcome:
         if isinstance(step, Keep):
-            return Outcome(step, Result.UNCHANGED, step.function_id)
+            return self._kept(step)
         if isinstance(step, Blocked | Invalid):
             return self._not_done(step)
         try:
@@ -230,7 +257,7 @@ class _Pass:
                 self._emit(events.PlannedAgain(slug=step.slug, function_id=step.function_id, error=conflict.message))
                 step = again
             if isinstance(step, Keep):
-                return Outcome(step, Result.UNCHANGED, step.function_id)
+                return self._kept(step)
             if isinstance(step, Blocked | Invalid):
                 return self._not_done(step)
         return await self._one(step)
@@ -242,6 +269,8 @@ class _Pass:
                 return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
             if step.slug in self._in_the_way:
                 raise self._in_the_way[step.slug]
+            if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
+                return self._not_done(held_back(step, *AT_RISK))
             if step.drifted:
                 self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
             match step:
@@ -273,7 +302,7 @@ class _Pass:
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
         if isinstance(error, ApiUnauthorized | StateUnusable):
             self.halted = error
-        elif isinstance(error, _UNANSWERED):
+        elif isinstance(error, _UNANSWERED) and not isinstance(error, SecretRoutesUnavailable):
             self._unanswered += 1
             if self._unanswered >= PATIENCE:
                 self.halted = error
@@ -294,9 +323,18 @@ class _Pass:
             step.function_id,
             error=error.message,
             hint=error.hint,
-            blameless=isinstance(error, _NOT_ITS_OWN),
+            blameless=isinstance(error, _NOT_ITS_OWN) and not isinstance(error, SecretRoutesUnavailable),
             never_ran=told and _never_ran(step),
         )
+
+    def _kept(self, step: Keep) -> Outcome:
+        if not step.lost_secrets:
+            return Outcome(step, Result.UNCHANGED, step.function_id)
+        self._emit_lost(step.slug, step.function_id, step.lost_secrets)
+        return Outcome(step, Result.FAILED, step.function_id, error=lost_text(step.lost_secrets), hint=LOST_HINT)
+
+    def _emit_lost(self, slug: str, function_id: str | None, names: tuple[str, ...]) -> None:
+        self._emit(events.SecretLost(slug=slug, function_id=function_id, names=names, hint=LOST_HINT))
 
     def _not_done(self, step: Blocked | Invalid) -> Outcome:
         error = step.reasons[0] if step.reasons else None
@@ -312,6 +350,8 @@ class _Pass:
         elif step.reported:
             self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
             self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
+        elif step.lost_secrets:
+            self._emit_lost(slug, function_id, step.lost_secrets)
         elif step.quarantine is not None or step.refused:
             self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
         elif step.wanted != "delete" and not (step.deferred or step.explained):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.model.desired import DesiredFunction
+from kapso_sync.model.desired import DesiredFunction, SecretValue
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
@@ -23,7 +24,7 @@ from kapso_sync.model.state import Intent, KnownSecrets, Owned
 from kapso_sync.reconcile.compare import Difference, Liveness, compare, liveness
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.observed import mark_of
-from kapso_sync.reconcile.secretplan import Listing, learned_secrets, secret_changes
+from kapso_sync.reconcile.secretplan import Listing, learned_secrets, secret_changes, secrets_at_risk
 
 SECRETS = "secrets"
 OWNERSHIP = "ownership"
@@ -36,6 +37,7 @@ class Match:
 
     ``uncertain`` are earlier deployments that were not seen to end. ``listing`` holds the names of its secrets, where Kapso was
     asked for them; ``reset_secrets``: those that are not known to be ours are set as well.
+    ``secret_values`` are git's, whatever content is compared.
     """
 
     owner: str
@@ -47,6 +49,7 @@ class Match:
     uncertain: tuple[Intent, ...] = ()
     listing: Listing | None = None
     reset_secrets: bool = False
+    secret_values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
 
     @property
     def renames(self) -> bool:
@@ -96,6 +99,11 @@ class Match:
     def secrets(self) -> SecretChanges:
         """What is to be done about its secrets."""
         return secret_changes(self.want, self.known_secrets, self.listing, reset=self.reset_secrets)
+
+    @property
+    def secrets_at_risk(self) -> tuple[str, ...]:
+        """The names of secrets that a deployment may drop for good."""
+        return secrets_at_risk(self.want, self.listing)
 
     @property
     def unproven(self) -> bool:

@@ -37,9 +37,15 @@ def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
     return (Notice("quota", f"{total} functions want to be deployed, {quota.fits} are known to fit: {said}"),)
 
 
-def secret_notices(without: Sequence[str], unverified: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
-    """Warn of secrets that cannot be set, and of those whose values cannot be compared with what is there."""
+def secret_notices(
+    without: Sequence[str], unverified: Mapping[str, Sequence[str]], at_risk: Mapping[str, Sequence[str]]
+) -> tuple[Notice, ...]:
+    """Warn of secrets that cannot be set, that cannot be compared with what is there, and that a deployment may lose."""
     notices = []
+    if at_risk:
+        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(at_risk.items())])
+        text = f"a deployment may lose secrets whose values are not known here: {names}"
+        notices.append(Notice("secrets-at-risk", f"{text}; give git their values, or set KAPSO_SYNC_UNKNOWN_SECRETS=block"))
     if without:
         notices.append(Notice("no-secrets", f"this API base has no secrets; blocked for that: {_some(without)}"))
     if unverified:

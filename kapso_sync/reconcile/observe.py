@@ -9,12 +9,13 @@ from datetime import datetime
 
 from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import CODE, RemoteFunction
+from kapso_sync.model.functions import CODE, RemoteFunction, Status
+from kapso_sync.model.plan import Overwrite, Plan
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.moves import find_moves
 from kapso_sync.reconcile.observed import Observed, mark_of
 from kapso_sync.reconcile.ports import FunctionsApi
-from kapso_sync.reconcile.secretplan import Listing, listing_needed
+from kapso_sync.reconcile.secretplan import Listing, listing_needed, listing_of
 from kapso_sync.reconcile.settle import settle
 
 
@@ -47,9 +48,27 @@ async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, owne
     return dict(zip(asked, listings, strict=True))
 
 
+async def list_secrets_before(api: FunctionsApi, observed: Observed, plan: Plan, now: datetime) -> Observed:
+    """Return the same with the names of secrets of every running function that the plan deploys: some may be lost by it.
+
+    Nothing is asked where the names are known already, nor of a function that does not run: an empty answer proves nothing.
+    """
+    asked = [
+        step.remote.id
+        for step in plan.changes
+        if isinstance(step, Overwrite)
+        and step.deploys
+        and step.remote.status is Status.DEPLOYED
+        and step.remote.id not in observed.secrets
+    ]
+    listings = await asyncio.gather(*(_names(api, function_id, now) for function_id in asked))
+    known = {found: listing for found, listing in zip(asked, listings, strict=True) if listing.supported}
+    return replace(observed, secrets={**observed.secrets, **known})
+
+
 async def _names(api: FunctionsApi, function_id: str, now: datetime) -> Listing:
     try:
-        return Listing(frozenset(secret.name for secret in await api.list_secrets(function_id)), now)
+        return listing_of(await api.list_secrets(function_id), now)
     except (ApiNotFound, ApiUnsupported):
         return Listing(frozenset(), now, supported=False)
 

@@ -27,12 +27,14 @@ from kapso_sync.model.plan import (
     Invalid,
     Keep,
     Origin,
+    Overwrite,
     Plan,
     Policy,
     Rename,
     SecretChanges,
     Step,
     Update,
+    held_back,
 )
 from kapso_sync.model.state import Memory, Quarantine
 from kapso_sync.reconcile.absence import find_absences, suspicion_notices
@@ -42,6 +44,7 @@ from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
 from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices, unknown_field_notices
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
+from kapso_sync.reconcile.secretplan import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
 from kapso_sync.reconcile.settle import settle
 from kapso_sync.reconcile.steps import (
     adopting,
@@ -90,7 +93,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             *suspicion_notices(desired, absences),
             *orphan_notices(steps),
             *quota_notices(desired, observed),
-            *secret_notices(planner.without_secrets, planner.unverified),
+            *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
             *unknown_field_notices(planner.unknown_fields),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
@@ -135,6 +138,7 @@ class _Planner:
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self.unknown_fields: dict[str, list[str]] = {}
+        self.at_risk: dict[str, tuple[str, ...]] = {}
         self._misplaced = {
             mark.check: remote
             for remote in observed.functions
@@ -161,6 +165,7 @@ class _Planner:
             uncertain=uncertain,
             listing=self._observed.secrets.get(remote.id),
             reset_secrets=self._policy.reset_secrets,
+            secret_values=want.secrets,
         )
         claim = self._observed.claim(remote, self._policy.owner)
         for name in match.difference.unknown:
@@ -172,8 +177,28 @@ class _Planner:
             if match.secrets.unverified:
                 self.unverified[want.slug] = match.secrets.unverified
         if claim is Claim.OURS:
-            return self._ours(match)
-        return self._free(match) if claim is Claim.FREE else self._others(match, claim)
+            return self._with_secrets_kept(match, self._ours(match))
+        return self._with_secrets_kept(match, self._free(match) if claim is Claim.FREE else self._others(match, claim))
+
+    def _with_secrets_kept(self, match: Match, step: Step) -> Step:
+        """Return the step, or what holds it back: its deployment may drop secrets whose values nobody here has."""
+        lost = missing_kept(match.want, match.listing)
+        if lost and isinstance(step, Keep):
+            return replace(blocking(match, lost_text(lost), LOST_HINT), lost_secrets=lost)
+        if isinstance(step, Keep) and (gone := lost_since(match.want, match.known_secrets, match.listing)):
+            return replace(step, lost_secrets=gone, reasons=(lost_text(gone), LOST_HINT))
+        if not (isinstance(step, Overwrite) and step.deploys and step.secrets_at_risk):
+            return step
+        names = ", ".join(step.secrets_at_risk)
+        if not blocks_deployment(self._policy.unknown_secrets, self._observed.memory.facts):
+            if self._observed.memory.facts.secrets_survive is not True:
+                self.at_risk[match.want.slug] = step.secrets_at_risk
+            return step
+        return held_back(
+            step,
+            f"a deployment may lose secret {names}, whose value is not known here",
+            "give git its value under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
+        )
 
     def _find(self, want: DesiredFunction) -> RemoteFunction | None:
         if want.slug in self._moves.sources:
@@ -241,6 +266,7 @@ class _Planner:
             deploy=want.entry.deploy,
             protected=protected,
             secrets=secrets,
+            secret_values=want.secrets,
             recreate=vanished,
         )
 

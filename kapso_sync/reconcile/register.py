@@ -38,7 +38,7 @@ LONGEST_NAME = 200
 """Longest name of a file or folder that is made; file systems take 255 bytes."""
 
 LONGEST_SLUG = 255
-SECRET_COMMENT = "the value is not known here: provide it"  # noqa: S105 - a comment
+SECRET_COMMENT = "its value is on Kapso alone: fill in {env: NAME} to set it from git"  # noqa: S105 - a comment
 
 _DEFAULTS: Mapping[str, Json] = {
     DESCRIPTION: "",
@@ -320,9 +320,7 @@ class Register:
             if not re.fullmatch(SECRET_PATTERN, name):
                 draft.amiss(f"its secret `{name}` is left out: a manifest takes no such name")
                 continue
-            # Variables that configure kapso-sync itself are never handed on.
-            variable = f"SECRET_{name}" if name.startswith("KAPSO_") else name
-            self._edit_manifest(draft, Edit((*place, name), {"env": variable}, SECRET_COMMENT))
+            self._edit_manifest(draft, Edit((*place, name), {"keep": True}, SECRET_COMMENT))
 
     def _write(self, draft: Draft, path: str, content: bytes, *, known: bool = False) -> None:
         """Note a file to write. One that is there already, and that nothing in git stands for, is somebody's work."""

@@ -11,7 +11,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
 from kapso_sync.model.plan import Write
-from kapso_sync.model.state import Intent, IntentKind, Live, QuotaRefusal
+from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, Live, QuotaRefusal
 from kapso_sync.reconcile.compare import runtime_content
 from kapso_sync.reconcile.deployments import DeploymentWatch, Ended, Verdict
 from kapso_sync.reconcile.observed import stored_content
@@ -147,10 +147,16 @@ class Rollout:
         live = Live(runtime_content(owned.stored, record.slug), record.last_deployed_at)
         unproven = bool(step.desired.entry.checks)
         owned = replace(owned, live=live, updated_at=record.updated_at, unproven=unproven)
-        owned = replace(owned, secrets=replace(owned.secrets, undeployed=False))
+        owned = replace(owned, secrets=_not_looked_after(owned.secrets, step, written))
         self._store.remember(owned, closes=closes)
         if self._quota is not None and len(self._fitting) > self._quota.fits:
             self._quota = None
             self._store.remember_quota(None)
         self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=round(seconds * 1000)))
         return replace(written, record=record, owned=owned)
+
+
+def _not_looked_after(known: KnownSecrets, step: Write, written: Written) -> KnownSecrets:
+    """Return what is known of secrets right after a deployment: the names before it, and that nobody has looked since."""
+    before = {*written.present_secrets, *known.digests, *known.before}
+    return replace(known, undeployed=False, unchecked=bool(before or step.desired.kept), before=tuple(sorted(before)))

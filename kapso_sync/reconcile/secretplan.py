@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import RemoteFunction, Status
-from kapso_sync.model.plan import SecretChanges
+from kapso_sync.model.functions import RemoteFunction, RemoteSecret, SecretType, Status
+from kapso_sync.model.plan import SecretChanges, UnknownSecrets
 from kapso_sync.model.state import KnownSecrets, Owned
 
 LOOK_AGAIN = timedelta(days=1)
@@ -17,11 +18,22 @@ LOOK_AGAIN = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The names that Kapso showed, and when. ``supported`` False: this API base has no secrets."""
+    """The function's own secrets by name as Kapso showed them, and when; ``inherited`` ones are the project's.
+
+    ``supported`` False: this API base has no secrets.
+    """
 
     names: frozenset[str]
     at: datetime
     supported: bool = True
+    inherited: frozenset[str] = frozenset()
+
+
+def listing_of(secrets: Iterable[RemoteSecret], at: datetime) -> Listing:
+    """Return a listing from what Kapso answered."""
+    own = {secret.name for secret in secrets if secret.type is not SecretType.INHERITED}
+    inherited = {secret.name for secret in secrets if secret.type is SecretType.INHERITED}
+    return Listing(frozenset(own), at, inherited=frozenset(inherited))
 
 
 def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned | None, now: datetime) -> bool:
@@ -29,7 +41,9 @@ def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned |
 
     Git that turns strict on secrets it does not name is to settle as well.
     """
-    if remote.status is not Status.DEPLOYED or not want.entry.deploy or not (want.secrets or want.entry.exact_secrets):
+    unchecked = owned is not None and owned.secrets.unchecked
+    named = want.secrets or want.kept or want.entry.exact_secrets or unchecked
+    if remote.status is not Status.DEPLOYED or not want.entry.deploy or not named:
         return False
     if owned is None:
         return True
@@ -37,7 +51,7 @@ def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Owned |
     unknown = [name for name in want.secrets if name not in known.unverified and not _comparable(want, name, known)]
     due = known.listed_at is None or not timedelta(0) <= now - known.listed_at < LOOK_AGAIN
     stricter = want.entry.exact_secrets and not known.exact
-    return bool(known.rewriting or unknown or due or stricter or remote.updated_at != owned.updated_at)
+    return bool(known.unchecked or known.rewriting or unknown or due or stricter or remote.updated_at != owned.updated_at)
 
 
 def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
@@ -47,7 +61,7 @@ def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
 
 
 def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: Listing | None, *, reset: bool) -> SecretChanges:
-    """Return what to set, to rewrite and to remove. ``reset``: what cannot be verified is rewritten too."""
+    """Return what to set, to change and to remove. ``reset``: what cannot be verified is set too."""
     if not want.entry.deploy:
         return SecretChanges()
     names = listing.names if listing is not None else None
@@ -66,8 +80,43 @@ def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: Listing 
         else:
             unverified.append(name)
     present = names if names is not None else known.digests.keys()
-    doomed = sorted(present - want.secrets.keys()) if want.entry.exact_secrets else []
+    doomed = sorted(present - want.entry.secrets.keys()) if want.entry.exact_secrets else []
     return SecretChanges(tuple(setting), tuple(rewriting), tuple(doomed), tuple(unverified))
+
+
+def missing_kept(want: DesiredFunction, listing: Listing | None) -> tuple[str, ...]:
+    """Return the names that git says are on Kapso, and that Kapso does not show; nothing where it was not asked."""
+    if listing is None or not want.entry.deploy:
+        return ()
+    return tuple(sorted(want.kept - listing.names - listing.inherited))
+
+
+def lost_since(want: DesiredFunction, known: KnownSecrets, listing: Listing | None) -> tuple[str, ...]:
+    """Return the names that a deployment lost which nobody has looked after: a process died, or the look-up failed."""
+    if listing is None or not known.unchecked:
+        return ()
+    return tuple(sorted({*known.before} - listing.names - listing.inherited - want.secrets.keys()))
+
+
+def secrets_at_risk(want: DesiredFunction, listing: Listing | None) -> tuple[str, ...]:
+    """Return the secrets on Kapso that a deployment may drop and that nobody here could set again, by name."""
+    if listing is None:
+        return ()
+    removed = listing.names - want.entry.secrets.keys() if want.entry.exact_secrets else frozenset[str]()
+    return tuple(sorted(listing.names - want.secrets.keys() - removed))
+
+
+def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
+    """Tell whether a deployment is held back that may drop secrets which nobody here could set again."""
+    return policy is UnknownSecrets.BLOCK or (policy is UnknownSecrets.AUTO and facts.secrets_survive is False)
+
+
+def lost_text(names: Iterable[str]) -> str:
+    """Return what is wrong where secrets are gone that nobody here can set again."""
+    return f"lost secret {', '.join(names)}: it is gone from Kapso, and its value is not known here"
+
+
+LOST_HINT = "set it in Kapso's dashboard, or give git its value with `secrets: {NAME: {env: …}}`"
 
 
 def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: Listing | None, *, exact: bool) -> KnownSecrets:
@@ -76,4 +125,12 @@ def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: Listin
         return known
     gone = known.digests.keys() - listing.names
     digests: Mapping[str, str] = {name: digest for name, digest in known.digests.items() if name not in gone}
-    return replace(known, digests=digests, unverified=changes.unverified, listed_at=listing.at, exact=exact)
+    return replace(
+        known,
+        digests=digests,
+        unverified=changes.unverified,
+        listed_at=listing.at,
+        exact=exact,
+        unchecked=False,
+        before=(),
+    )

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kapso_sync.errors import Problem
-from kapso_sync.model.desired import DesiredFunction, SecretSource, SecretValue, UnusableFunction
+from kapso_sync.model.desired import DesiredFunction, GivenSecret, KeepSecret, Notice, SecretValue, UnusableFunction
+from kapso_sync.model.functions import Json, canonical_json
 from kapso_sync.sources import SecretMissing
 
-Digest = Callable[[str, str], str]
+Digest = Callable[[str, Json], str]
 """From a secret's name and value to a digest that only the holder of the key can make."""
 
 
 class Reader(Protocol):
     """Where values come from."""
 
-    def read(self, source: SecretSource) -> str:
-        """Return the value; raises `SecretMissing`."""
+    def read(self, source: GivenSecret) -> Json:
+        """Return the value: text, or a JSON object or list; raises `SecretMissing`."""
         ...
 
 
@@ -28,8 +29,10 @@ def keyed_digest(key: bytes) -> Digest:
     """Return the digest of this key; it begins with the key's name, so that digests of another key are known as such."""
     name_of_key = hashlib.sha256(b"name of the key\0" + key).hexdigest()[:8]
 
-    def digest(name: str, value: str) -> str:
-        text = f"{name}={value}".encode("utf-8", "surrogatepass")  # no name has a `=`
+    def digest(name: str, value: Json) -> str:
+        # No name has a `=`, and a text is told from the JSON that spells it.
+        spelled = value if isinstance(value, str) else f"json:{canonical_json(value)}"
+        text = f"{name}={spelled}".encode("utf-8", "surrogatepass")
         return f"{name_of_key}:{hmac.new(key, text, hashlib.sha256).hexdigest()}"
 
     return digest
@@ -37,28 +40,37 @@ def keyed_digest(key: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class SecretValues:
-    """Reads values and makes their digests."""
+    """Reads values and makes their digests.
+
+    ``required``: a function that lacks a value fails; otherwise, as in a plan, that is only noted, and the function goes
+    without it.
+    """
 
     reader: Reader
     digest: Digest = field(repr=False)
+    required: bool = True
 
-    def give(self, functions: Iterable[DesiredFunction]) -> tuple[tuple[DesiredFunction, ...], tuple[UnusableFunction, ...]]:
-        """Return the functions with their values, and those that lack one."""
-        good, bad = [], []
+    def give(self, functions: Iterable[DesiredFunction]) -> GivenSecrets:
+        """Return the functions with their values, those that lack one, and what there is to note."""
+        good, bad, notices = [], [], []
         for function in functions:
-            given = self._given(function)
-            if isinstance(given, DesiredFunction):
-                good.append(given)
-            else:
-                bad.append(given)
-        return tuple(good), tuple(bad)
+            values, problems = self._values(function)
+            if problems and self.required:
+                entry = function.entry
+                bad.append(UnusableFunction(entry.slug, entry.file, problems, moved_from=entry.moved_from))
+                continue
+            notices += [
+                Notice("missing-secret", f"{problem.message}; `sync` will need it", problem.location) for problem in problems
+            ]
+            good.append(replace(function, secrets=values))
+        return GivenSecrets(tuple(good), tuple(bad), tuple(notices))
 
-    def _given(self, function: DesiredFunction) -> DesiredFunction | UnusableFunction:
+    def _values(self, function: DesiredFunction) -> tuple[dict[str, SecretValue], tuple[Problem, ...]]:
         entry = function.entry
-        if not (entry.secrets and entry.deploy):
-            return function
         values, problems = {}, []
-        for name, source in entry.secrets.items():
+        for name, source in entry.secrets.items() if entry.deploy else ():
+            if isinstance(source, KeepSecret):
+                continue
             try:
                 value = self.reader.read(source)
             except SecretMissing as missing:
@@ -66,6 +78,13 @@ class SecretValues:
                 problems.append(Problem("missing-secret", text, entry.location, missing.hint))
             else:
                 values[name] = SecretValue(value, self.digest(name, value))
-        if problems:
-            return UnusableFunction(entry.slug, entry.file, tuple(problems), moved_from=entry.moved_from)
-        return replace(function, secrets=values)
+        return values, tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSecrets:
+    """Functions with the values of their secrets, those that lack one, and what a plan notes of missing values."""
+
+    functions: tuple[DesiredFunction, ...]
+    lacking: tuple[UnusableFunction, ...] = ()
+    notices: tuple[Notice, ...] = ()

@@ -48,13 +48,16 @@ CREATE_ATTEMPTS = 3
 class Written:
     """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any.
 
-    ``refused`` names fields that the answer shows otherwise than they were sent.
+    ``refused`` names fields that the answer shows otherwise than they were sent. ``present_secrets`` are known to be on Kapso
+    now, by name; ``lost_secrets`` were dropped by a deployment, and nobody here has their values.
     """
 
     record: RemoteFunction
     owned: Owned
     backup: str | None = None
     refused: tuple[str, ...] = ()
+    present_secrets: frozenset[str] = frozenset()
+    lost_secrets: tuple[str, ...] = ()
 
 
 class FunctionWriter:
@@ -144,7 +147,7 @@ class FunctionWriter:
     async def overwrite(self, step: Overwrite) -> Written:
         """Write what differs (nothing, for a step that only deploys)."""
         if not step.payload:
-            return Written(step.remote, self._base_of(step))
+            return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
         full = await self._whole(step)
         if step.live is not None and step.quarantine is None and _touches_runtime(step):
             self._store.keep_version(full)
@@ -182,7 +185,8 @@ class FunctionWriter:
         self._tell(step, record, refused=refused)
         if refused:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))
-        return Written(record, owned, backup, self._refusals(step.slug, record, step.payload))
+        refusals = self._refusals(step.slug, record, step.payload)
+        return Written(record, owned, backup, refusals, present_secrets=step.listed_secrets)
 
     def _base_of(self, step: Overwrite) -> Owned:
         """Return what to remember of a function that is only deployed; its content was found to be git's."""

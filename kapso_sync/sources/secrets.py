@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import json
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, PlainSecret, SecretSource
+from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
+from kapso_sync.model.functions import Json, canonical_json
 
 OURS = "KAPSO_"
 POD = "kubernetes.io"
@@ -48,8 +50,8 @@ class SecretReader:
     ours: Sequence[Path]
     on_value: Callable[[str], None]
 
-    def read(self, source: SecretSource) -> str:
-        """Return the value; raises `SecretMissing`."""
+    def read(self, source: GivenSecret) -> Json:
+        """Return the value: text, or an object or a list where the source says JSON; raises `SecretMissing`."""
         if isinstance(source, PlainSecret):
             return source.value
         value = self._value(source)
@@ -58,13 +60,26 @@ class SecretReader:
         if "\0" in value:
             raise SecretMissing("holds a NUL character", "is it text?")
         self.on_value(value)
+        return self._json(value) if isinstance(source, EnvSecret | FileSecret) and source.json else value
+
+    def _json(self, text: str) -> Json:
+        """Return the object or list that a text spells; every text inside it is kept out of what is shown as well."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise SecretMissing("is not JSON", "take `json: true` away, or write an object or a list") from None
+        if not isinstance(value, dict | list):
+            raise SecretMissing("is neither a JSON object nor a list", "take `json: true` away")
+        for leaf in _texts(value):
+            self.on_value(leaf)
+        self.on_value(canonical_json(value))
         return value
 
     def _value(self, source: EnvSecret | FileSecret | DotenvSecret) -> str:
         if isinstance(source, EnvSecret):
             return self._variable(source.env)
         if isinstance(source, FileSecret):
-            text = self._file(source.file)
+            text = self._file(source.file).removeprefix("\ufeff")
             return text.removesuffix("\n").removesuffix("\r")
         if source.name.upper().startswith(OURS):
             raise SecretMissing(
@@ -116,3 +131,16 @@ def _same(found: os.stat_result, other: Path) -> bool:
         return os.path.samestat(found, other.stat())
     except OSError:
         return False
+
+
+def _texts(value: Json) -> Iterator[str]:
+    """Return the texts inside a JSON value, keys left out."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item

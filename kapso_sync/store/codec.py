@@ -74,6 +74,8 @@ def _secrets(data: Mapping[str, Any]) -> KnownSecrets:
         undeployed=bool(data.get("undeployed")),
         listed_at=_parse(data.get("listed_at")),
         exact=bool(data.get("exact")),
+        unchecked=bool(data.get("unchecked")),
+        before=tuple(data.get("before") or ()),
     )
 
 

@@ -35,11 +35,13 @@ def make_desire(
     return Desire(builder, settings.notices, packages, secret_values, settings.env)
 
 
-def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None, state: Path | None = None) -> SecretValues:
+def make_secret_values(
+    settings: Settings, redactor: Redactor, key: bytes | None, state: Path | None = None, *, required: bool = True
+) -> SecretValues:
     """Return where values of secrets come from; ``redactor`` learns each of them.
 
     Without a key of the state folder nothing is known that their digests could be compared with. No secret is read from below
-    ``state``, the state folder itself.
+    ``state``, the state folder itself. ``required``: a function that lacks a value fails.
     """
     reader = SecretReader(
         environment=settings.variables,
@@ -48,7 +50,7 @@ def make_secret_values(settings: Settings, redactor: Redactor, key: bytes | None
         ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,
     )
-    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)))
+    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)), required=required)
 
 
 def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:

@@ -227,7 +227,7 @@ async def open_session(
                 base_url,
                 place.spec,
                 BuildFolder(place.folder, clock.now(), writes=writes),
-                make_secret_values(settings, logging.redactor, key, place.folder),
+                make_secret_values(settings, logging.redactor, key, place.folder, required=writes),
             ),
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder, facts),
@@ -262,6 +262,7 @@ def _execution(settings: Settings) -> ExecutorSettings:
         deploy_timeout=settings.deploy_timeout,
         pace=Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
         checks=CheckPace(settings.check_delay, settings.check_window),
+        unknown_secrets=settings.unknown_secrets,
     )
 
 
@@ -397,6 +398,7 @@ def _policy(settings: Settings, exceptions: Exceptions, owner: str) -> Policy:
         overwrite=exceptions.overwrite,
         take_from=exceptions.take_from,
         reset_secrets=exceptions.reset_secrets,
+        unknown_secrets=settings.unknown_secrets,
     )
 
 

@@ -55,7 +55,7 @@ functions:
     name: Greet
     description: Says hello.
     secrets:
-      TOKEN: {env: TOKEN}  # the value is not known here: provide it
+      TOKEN: {keep: true}  # its value is on Kapso alone: fill in {env: NAME} to set it from git
   legacy:
     file: legacy.js
   twin:

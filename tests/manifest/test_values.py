@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kapso_sync.model.desired import Check, Contract, DriftPolicy, EnvSecret, FileSecret, PlainSecret
+from kapso_sync.model.desired import Check, Contract, DriftPolicy, EnvSecret, FileSecret, KeepSecret, PlainSecret
 from kapso_sync.model.functions import FunctionType
 from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
 
@@ -97,7 +97,33 @@ def test_a_wrong_value_is_told_with_place_key_and_what_was_expected(line: str, s
     assert problem.startswith(said)
 
 
-@pytest.mark.parametrize("line", ["secrets: {A: {}}", "secrets: {A: {env: X, file: y}}"])
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{keep: true}", KeepSecret()),
+        ("{env: X, json: true}", EnvSecret("X", json=True)),
+        ("{file: x, json: true}", FileSecret("x", json=True)),
+        ("{value: {iva: 0.19}}", PlainSecret({"iva": 0.19})),
+        ("{value: '{}'}", PlainSecret("{}")),
+        ("{value: 5}", PlainSecret("5")),
+    ],
+)
+def test_sources_of_secrets_are_read(source: str, expected: object) -> None:
+    """What stays on Kapso, text, and JSON; text that looks like JSON stays text."""
+    manifest = read(f"version: 1\nfunctions:\n  greet:\n    secrets: {{A: {source}}}\n")
+    assert manifest.entries[0].secrets == {"A": expected}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "secrets: {A: {}}",
+        "secrets: {A: {env: X, file: y}}",
+        "secrets: {A: {keep: true, env: X}}",
+        "secrets: {A: {keep: false}}",
+        "secrets: {A: {value: x, json: true}}",
+    ],
+)
 def test_a_secret_has_one_source(line: str) -> None:
     """None, or two, would be a guess."""
     assert said_of(line)

@@ -268,7 +268,7 @@ async def test_words_that_are_taken_back_in_the_middle_bring_everybody_home(benc
     """Cut short between two slugs, and the commit reverted: the function goes back to where it was."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
-    bench.api.fate = lambda number, *_: Fate.KILLED_AFTER if number == 2 else Fate.FINE
+    bench.api.fate = lambda _number, method, _route: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
     with pytest.raises(Killed):
         await bench.sync(swapped)
     assert set(_slugs(bench)) != {"a", "b"}
@@ -281,7 +281,7 @@ async def test_a_copy_of_a_function_on_its_way_is_nobodys(bench: Bench) -> None:
     """The slug between two slugs is bound to the id: somebody's copy, description and all, is not taken for it."""
     await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
-    bench.api.fate = lambda number, *_: Fate.KILLED_AFTER if number == 2 else Fate.FINE
+    bench.api.fate = lambda _number, method, _route: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
     with pytest.raises(Killed):
         await bench.sync(swapped)
     (away,) = [f for f in bench.api.world.functions.values() if f.slug not in ("a", "b")]

@@ -384,7 +384,7 @@ functions:
 environments:
   staging:
     functions:
-      greet: {description: "Greets, for testing.", name: Greeter, secrets: {B: {env: B}}}  # not for the public
+      greet: {description: "Greets, for testing.", name: Greeter, secrets: {B: {keep: true}}}  # not for the public
       gone: false
       probe:
         file: probe.js
@@ -407,7 +407,7 @@ async def test_secrets_that_an_environment_inherits_are_not_named_again(folder: 
     folder.files = {"manifest.yaml": manifest.encode(), "a.js": CODE_A.encode()}
     folder.add("a", secrets={"ONE": "1", "TWO": "2", "SIX": "6"})
     await folder.pull(everything=True)
-    assert "      a: {secrets: {ONE: {env: OTHER}, SIX: {env: SIX}}}\n" in folder.text()
+    assert "      a: {secrets: {ONE: {env: OTHER}, SIX: {keep: true}}}\n" in folder.text()
 
 
 ENVIRONMENTS = """\
@@ -516,8 +516,11 @@ async def test_secrets_are_named_and_never_valued(folder: Folder) -> None:
     """Each name gets a source of that name and a comment; what configures kapso-sync itself is asked for under another name."""
     folder.add("a", secrets={"STRIPE_KEY": "sk_live_0", "KAPSO_API_KEY": "k", "_ODD": "o"})
     plan = await folder.pull()
-    assert "      STRIPE_KEY: {env: STRIPE_KEY}  # the value is not known here: provide it\n" in folder.text()
-    assert "      KAPSO_API_KEY: {env: SECRET_KAPSO_API_KEY}" in folder.text()
+    assert (
+        "      STRIPE_KEY: {keep: true}  # its value is on Kapso alone: fill in {env: NAME} to set it from git\n"
+        in folder.text()
+    )
+    assert "      KAPSO_API_KEY: {keep: true}" in folder.text()
     assert the(plan, "a").remarks == ("its secret `_ODD` is left out: a manifest takes no such name",)
     assert "sk_live_0" not in "".join(map(str, folder.files.values()))
 
@@ -529,7 +532,7 @@ async def test_secrets_of_the_defaults_are_kept_beside_new_ones(folder: Folder) 
     folder.add("b", secrets={"A": "1"})
     await folder.pull()
     entries = read_layout(folder.snapshot().files).entries
-    assert entries["a"]["secrets"] == {"A": {"env": "OTHER"}, "B": {"env": "B"}}
+    assert entries["a"]["secrets"] == {"A": {"env": "OTHER"}, "B": {"keep": True}}
     assert entries["b"] == {"file": "b.js"}
 
 
@@ -616,7 +619,7 @@ async def test_drafts_and_secrets_of_folders_go_into_a_manifest(folder: Folder) 
     folder.add("b", secrets={"KEY": "x"})
     await folder.pull(layout=FolderLayout.KAPSO)
     entries = read_layout(folder.snapshot().files).entries
-    assert entries == {"a": {"deploy": False}, "b": {"secrets": {"KEY": {"env": "KEY"}}}}
+    assert entries == {"a": {"deploy": False}, "b": {"secrets": {"KEY": {"keep": True}}}}
     steps = (await folder.bench.plan(await folder.desired())).steps
     assert [(step.action, step.deploys) for step in steps] == [("adopt", False), ("adopt", False)]
 

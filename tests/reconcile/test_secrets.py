@@ -1,4 +1,4 @@
-"""Secrets of functions: set once, changed by taking away and setting again, never lost, and never kept."""
+"""Secrets of functions: set once, changed by a POST, there after every deployment, never lost unsaid, and never kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from kapso_sync.emulator.options import Behaviour
-from kapso_sync.errors import ApiRejected, KapsoSyncError
-from kapso_sync.model.desired import Check, Desired, DesiredFunction, PlainSecret, SecretValue
+from kapso_sync.errors import ApiRejected, Call, KapsoSyncError, SecretRoutesUnavailable
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
+from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, Json, RemoteSecret
-from kapso_sync.model.plan import Blocked, Keep
+from kapso_sync.model.plan import Blocked, Keep, UnknownSecrets
 from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.secretvalues import keyed_digest
+from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, POLICY, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -52,7 +55,7 @@ async def test_secrets_follow_the_first_deployment_and_get_one_of_their_own(benc
     """Before a function runs it has none; all of them together are one more deployment, and then nothing is asked again."""
     report = await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     assert (only(report), secrets_of(bench)) == (Result.DONE, {"ONE": "1", "TWO": "2"})
-    assert (bench.api.count(*SET), bench.api.count(*DEPLOY), bench.api.count(*LIST)) == (2, 2, 0)
+    assert (bench.api.count(*SET), bench.api.count(*DEPLOY), bench.api.count(*LIST)) == (2, 2, 1)
     assert bench.names().count("secret.set") == 2
     bench.api.log.clear()
     assert (await bench.sync(desired(with_secrets(ONE="1", TWO="2")))).plan.in_sync
@@ -60,17 +63,19 @@ async def test_secrets_follow_the_first_deployment_and_get_one_of_their_own(benc
 
 
 async def test_fifty_functions_with_five_secrets_are_quiet(bench: Bench) -> None:
-    """Unchanged, they are one list call; rotating one secret is three writes: away, back, deployed."""
+    """Unchanged, they are one list call; rotating one secret is a POST and a deployment, with a look before and after it."""
     values: dict[str, Any] = {f"S{number}": "x" for number in range(5)}
     functions = [with_secrets(slug=f"f{number:02d}", **values) for number in range(50)]
+    bench.api.world.behaviour = Behaviour(post_of_existing="overwrite")
     await bench.sync(desired(*functions))
+    assert bench.api.count(*LIST) <= 2 * len(functions)
     bench.api.log.clear()
     assert (await bench.sync(desired(*functions))).plan.in_sync
     assert bench.api.log == [("GET", "/functions", "")]
     rotated = [with_secrets(slug="f00", **(values | {"S3": "new"})), *functions[1:]]
     await bench.sync(desired(*rotated))
-    assert [entry[:2] for entry in bench.api.writes] == [DROP, SET, DEPLOY]
-    assert bench.api.count(*LIST) == 0
+    assert [entry[:2] for entry in bench.api.writes] == [SET, DEPLOY]
+    assert bench.api.count(*LIST) == 2
 
 
 async def test_the_plan_names_secrets_and_never_values(bench: Bench) -> None:
@@ -212,20 +217,19 @@ async def test_killed_at_any_step_no_secret_stays_missing(tmp_path: Path, fate: 
 
 
 async def test_a_secret_that_cannot_be_set_is_an_error_in_every_pass(bench: Bench) -> None:
-    """Taken away, and refused: it is missing, and nobody is left to believe otherwise."""
+    """A refusal that does not call the name taken deletes nothing: the old value stays, and nobody believes otherwise."""
     await bench.sync(desired(with_secrets(ONE="1")))
     refuse = bench.api.set_secret
 
     async def refused(function_id: str, name: str, value: Json) -> None:
         from kapso_sync.errors import Call
 
-        raise ApiRejected(f"value {value} is too odd", call=Call(*SET))
+        raise ApiRejected("the value is too odd", call=Call(*SET))
 
     bench.api.set_secret = refused  # type: ignore[method-assign]
     for _ in range(3):
         report = await bench.sync(desired(with_secrets(ONE="s3cret-value")))
-        assert (only(report), secrets_of(bench)) == (Result.FAILED, {})
-        assert "s3cret-value" not in f"{report.outcomes[0].error}{bench.events}"
+        assert (only(report), secrets_of(bench)) == (Result.FAILED, {"ONE": "1"})
     bench.api.set_secret = refuse  # type: ignore[method-assign]
     assert only(await bench.sync(desired(with_secrets(ONE="s3cret-value")))) is Result.DONE
 
@@ -267,7 +271,7 @@ async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
     bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
     deploy = bench.api.deploy
     await bench.sync(checked(CODE_A, "1"))
-    bench.api.fate = lambda _number, method, route: Fate.KILLED_BEFORE if (method, route) == SET else Fate.FINE
+    bench.api.fate = lambda _number, method, route: Fate.KILLED_AFTER if (method, route) == DROP else Fate.FINE
     with contextlib.suppress(Killed, BaseExceptionGroup):
         await bench.sync(checked(CODE_A, "2"))
     bench.api.fate = lambda *_: Fate.FINE
@@ -312,3 +316,230 @@ async def test_both_shapes_of_a_record_are_understood(tmp_path: Path) -> None:
     await bench.sync(git)
     assert (await bench.sync(git)).plan.in_sync
     assert secrets_of(bench) == {"ONE": "1"}
+
+
+def world(bench: Bench, **switches: object) -> None:
+    bench.api.world.behaviour = bench.api.world.behaviour.changed(switches)
+
+
+def secret_events(bench: Bench) -> list[tuple[str, ...]]:
+    return [event.names for event in bench.events if isinstance(event, SecretLost)]
+
+
+@pytest.mark.parametrize("kept", ["keep", "drop"])
+@pytest.mark.parametrize("existing", ["refuse", "overwrite"])
+@pytest.mark.parametrize("change", ["first", "code", "rotate", "rename", "both"])
+async def test_secrets_are_there_after_every_kind_of_deployment(bench: Bench, kept: str, existing: str, change: str) -> None:
+    """Whether deployments keep or drop them, and whether a POST overwrites: in sync means that they are there."""
+    world(bench, secrets_on_deploy=kept, post_of_existing=existing)
+    await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
+    wanted = {
+        "first": with_secrets(ONE="1", TWO="2"),
+        "code": with_secrets(CODE_B, ONE="1", TWO="2"),
+        "rotate": with_secrets(ONE="1", TWO="new"),
+        "rename": with_secrets(slug="b", ONE="1", TWO="2"),
+        "both": with_secrets(CODE_B, ONE="new", TWO="2", THREE="3"),
+    }[change]
+    if change == "rename":
+        wanted = replace(wanted, entry=replace(wanted.entry, moved_from=("a",)))
+    report = await bench.sync(desired(wanted))
+    assert report.exit_code == 0
+    expected = {name: value.value for name, value in wanted.secrets.items()}
+    assert secrets_of(bench, wanted.slug) == expected
+    bench.api.log.clear()
+    assert (await bench.sync(desired(wanted))).plan.in_sync
+    assert bench.api.log == [("GET", "/functions", "")]
+    assert bench.memory().facts.secrets_survive is (kept == "keep")
+
+
+async def test_a_base_that_drops_secrets_is_deployed_once_for_new_ones(bench: Bench) -> None:
+    """What was seen is remembered: the next function's secrets need no deployment of their own."""
+    world(bench, secrets_on_deploy="drop")
+    await bench.sync(desired(with_secrets(ONE="1")))
+    assert bench.memory().facts.secrets_survive is False
+    bench.api.log.clear()
+    await bench.sync(desired(with_secrets(ONE="1"), with_secrets(slug="b", ONE="1")))
+    assert bench.api.count(*DEPLOY) == 1
+    assert secrets_of(bench, "b") == {"ONE": "1"}
+    assert (await bench.sync(desired(with_secrets(ONE="1"), with_secrets(slug="b", ONE="1")))).plan.in_sync
+
+
+async def test_a_rollback_sets_dropped_secrets_again(bench: Bench) -> None:
+    """Code that fails its check is taken back by a deployment, and that drops secrets as any other."""
+    world(bench, secrets_on_deploy="drop")
+    bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
+
+    def checked(code: str) -> DesiredFunction:
+        function = with_secrets(code, ONE="1")
+        return replace(function, entry=replace(function.entry, checks=(Check({}, status=200),)))
+
+    await bench.sync(desired(checked(CODE_A)))
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert report.outcomes[0].quarantine is not None
+    assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "1"})
+
+
+async def test_a_secret_that_only_kapso_has_is_warned_of_and_reported_when_it_is_lost(bench: Bench) -> None:
+    """Set in the dashboard; nothing is known of this base yet, so the deployment goes on."""
+    world(bench, secrets_on_deploy="drop")
+    await bench.sync(desired(want("a")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
+    plan = await bench.plan(desired(want("a", CODE_B)))
+    assert [notice.code for notice in plan.notices] == ["secrets-at-risk"]
+    assert "THEIRS" in plan.notices[0].message
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (only(report), report.exit_code) == (Result.FAILED, 1)
+    assert "lost secret THEIRS" in str(report.outcomes[0].error)
+    assert secret_events(bench) == [("THEIRS",)]
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
+    assert secret_events(bench) == [("THEIRS",)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "survive", "blocked"),
+    [
+        (UnknownSecrets.BLOCK, None, True),
+        (UnknownSecrets.BLOCK, True, True),
+        (UnknownSecrets.AUTO, False, True),
+        (UnknownSecrets.AUTO, True, False),
+        (UnknownSecrets.AUTO, None, False),
+        (UnknownSecrets.ALLOW, False, False),
+    ],
+)
+async def test_a_deployment_that_may_lose_secrets_is_blocked_by_policy(
+    bench: Bench,
+    policy: UnknownSecrets,
+    survive: bool | None,
+    blocked: bool,
+) -> None:
+    """As set, or as this base was seen to behave; the reason names the secret and the setting."""
+    await bench.sync(desired(want("a")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
+    with StateStore(bench.folder, bench.clock.now) as store:
+        store.learn(ApiFacts(secrets_survive=survive))
+    bench.policy = replace(POLICY, unknown_secrets=policy)
+    bench.settings = replace(bench.settings, unknown_secrets=policy)
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (only(report) is Result.BLOCKED) is blocked
+    assert bench.api.world.live_code() == {"a": CODE_A if blocked else CODE_B}
+    if blocked:
+        assert "THEIRS" in str(report.outcomes[0].error)
+        assert "KAPSO_SYNC_UNKNOWN_SECRETS" in str(report.outcomes[0].hint)
+
+
+async def test_functions_whose_secrets_are_known_show_first_whether_deployments_drop_them(bench: Bench) -> None:
+    """In one pass: the known one loses and regains its secret, and the other one is not deployed any more."""
+    world(bench, secrets_on_deploy="keep")
+    await bench.sync(desired(want("a"), with_secrets(slug="z", ONE="1")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
+    with StateStore(bench.folder, bench.clock.now) as store:
+        store.learn(ApiFacts())
+    world(bench, secrets_on_deploy="drop")
+    report = await bench.sync(desired(want("a", CODE_B), with_secrets(CODE_B, "z", ONE="1")))
+    assert [outcome.result for outcome in report.outcomes] == [Result.BLOCKED, Result.DONE]
+    assert (secrets_of(bench, "a"), secrets_of(bench, "z")) == ({"THEIRS": "t"}, {"ONE": "1"})
+
+
+@pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER])
+@pytest.mark.parametrize("number", range(1, 14))
+async def test_secrets_survive_a_death_at_any_call_where_deployments_drop_them(bench: Bench, fate: Fate, number: int) -> None:
+    """The next pass looks after the deployment that nobody looked after."""
+    world(bench, secrets_on_deploy="drop")
+    await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
+    changed = desired(with_secrets(CODE_B, ONE="1", TWO="new"))
+    start = bench.api.calls
+    bench.api.fate = lambda call, *_: fate if call == start + number else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+        await bench.sync(changed)
+    bench.api.fate = lambda *_: Fate.FINE
+    for _ in range(2):
+        await bench.sync(changed)
+    assert (await bench.sync(changed)).plan.in_sync
+    assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_B}, {"ONE": "1", "TWO": "new"})
+
+
+async def test_a_loss_that_nobody_saw_is_reported_by_the_next_pass(bench: Bench) -> None:
+    """The process died between the deployment and the look after it."""
+    await bench.sync(desired(want("a")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
+    world(bench, secrets_on_deploy="drop")
+    listed: list[int] = []
+
+    def second_listing_dies(number: int, method: str, route: str) -> Fate:
+        if (method, route) == LIST:
+            listed.append(number)
+        return Fate.KILLED_BEFORE if len(listed) == 2 else Fate.FINE
+
+    bench.api.fate = second_listing_dies
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(desired(want("a", CODE_B)))
+    assert secret_events(bench) == []
+    bench.api.fate = lambda *_: Fate.FINE
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (secret_events(bench), report.exit_code) == ([("THEIRS",)], 1)
+    assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
+
+
+async def test_inherited_secrets_are_the_project_s(bench: Bench) -> None:
+    """Never removed under ``exact``, never at risk, never lost; git may set one of its own by the same name."""
+    world(bench, inherited_secrets=["SHARED", "OTHER"], secrets_on_deploy="drop")
+    await bench.sync(desired(with_secrets(exact=True, ONE="1")))
+    bench.api.log.clear()
+    report = await bench.sync(desired(with_secrets(CODE_B, exact=True, ONE="1")))
+    assert (report.exit_code, bench.api.count(*DROP)) == (0, 0)
+    assert secret_events(bench) == []
+    await bench.sync(desired(with_secrets(CODE_B, exact=True, ONE="1", SHARED="mine")))
+    assert secrets_of(bench) == {"ONE": "1", "SHARED": "mine"}
+
+
+def keeping(*names: str, code: str = CODE_A) -> DesiredFunction:
+    function = want("a", code)
+    return replace(function, entry=replace(function.entry, secrets=dict.fromkeys(names, KeepSecret())))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+async def test_a_kept_secret_is_left_alone_and_missed_when_it_is_gone(bench: Bench, exact: bool) -> None:
+    """No value is needed; gone, it is an error in every pass until it is back."""
+    await bench.sync(desired(want("a")))
+    bench.api.world.set_secret(bench.api.world.function("a"), "LEGACY", "t")
+    function = keeping("LEGACY")
+    function = replace(function, entry=replace(function.entry, exact_secrets=exact))
+    assert (await bench.sync(desired(function))).exit_code == 0
+    assert secrets_of(bench) == {"LEGACY": "t"}
+    bench.api.world.drop_secret(bench.api.world.function("a"), "LEGACY")
+    await bench.clock.sleep(2 * 24 * 3600)
+    for _ in range(2):
+        report = await bench.sync(desired(function))
+        assert (report.exit_code, "LEGACY" in str(report.outcomes[0].error)) == (1, True)
+    assert secret_events(bench)[0] == ("LEGACY",)
+    bench.api.world.set_secret(bench.api.world.function("a"), "LEGACY", "t")
+    assert (await bench.sync(desired(function))).exit_code == 0
+
+
+async def test_json_secrets_are_set_as_json(bench: Bench) -> None:
+    """An object arrives as an object; the same one in another order is no change."""
+    function = with_secrets(CONFIG={"a": 1, "b": [True]}, TEXT='{"a": 1}')
+    await bench.sync(desired(function))
+    assert secrets_of(bench) == {"CONFIG": {"a": 1, "b": [True]}, "TEXT": '{"a": 1}'}
+    assert (await bench.plan(desired(with_secrets(CONFIG={"b": [True], "a": 1}, TEXT='{"a": 1}')))).in_sync
+    assert not (await bench.plan(desired(with_secrets(CONFIG='{"a":1,"b":[true]}', TEXT='{"a": 1}')))).in_sync
+
+
+async def test_secret_routes_that_are_down_fail_their_functions_and_not_the_pass(bench: Bench) -> None:
+    """However many they are: a function without secrets goes on, and the others converge when the routes are back."""
+    down = SecretRoutesUnavailable("answered 502", call=Call(*LIST), status=502)
+    set_secret = bench.api.set_secret
+
+    async def refused(function_id: str, name: str, value: Json) -> None:
+        raise down
+
+    bench.api.set_secret = refused  # type: ignore[method-assign]
+    functions = [with_secrets(slug=f"s{number}", ONE="1") for number in range(6)]
+    report = await bench.sync(desired(*functions, want("z")))
+    assert report.halted is None
+    assert [outcome.result for outcome in report.outcomes] == [Result.FAILED] * 6 + [Result.DONE]
+    bench.api.set_secret = set_secret  # type: ignore[method-assign]
+    await bench.sync(desired(*functions, want("z")))
+    assert (await bench.sync(desired(*functions, want("z")))).exit_code == 0
+    assert secrets_of(bench, "s0") == {"ONE": "1"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, PlainSecret, SecretSource
+from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
 from kapso_sync.sources import SecretMissing, SecretReader
 
 
@@ -45,7 +45,7 @@ def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...]
         (PlainSecret("0.19"), "0.19"),
     ],
 )
-def test_values_come_from_where_they_should(folder: Path, source: SecretSource, value: str) -> None:
+def test_values_come_from_where_they_should(folder: Path, source: GivenSecret, value: str) -> None:
     """Nothing is expanded; a file's last line end is not part of its value; all but plain configuration is told."""
     told: list[str] = []
     assert reader(folder, told).read(source) == value
@@ -80,7 +80,7 @@ def test_values_come_from_where_they_should(folder: Path, source: SecretSource, 
         (DotenvSecret(".env", "EMPTY"), "is empty"),
     ],
 )
-def test_what_is_not_to_be_had_says_why(folder: Path, source: SecretSource, said: str) -> None:
+def test_what_is_not_to_be_had_says_why(folder: Path, source: GivenSecret, said: str) -> None:
     """And never what it found instead."""
     with pytest.raises(SecretMissing) as missing:
         reader(folder).read(source)
@@ -108,3 +108,22 @@ def test_a_mounted_secret_that_is_swapped_is_read_anew(folder: Path) -> None:
     (folder / "..next").symlink_to("..two")
     (folder / "..next").rename(folder / "..data")
     assert reading.read(FileSecret("token")) == "two"
+
+
+def test_json_values_are_read_as_json_and_each_text_in_them_is_kept_out_of_logs(folder: Path) -> None:
+    """Only where the source says so; a byte order mark is not part of a value."""
+    (folder / "partners").write_text('\ufeff{"acme": {"token": "deep-s3cret"}, "n": [1]}\n', encoding="utf-8")
+    told: list[str] = []
+    assert reader(folder, told).read(FileSecret("partners", json=True)) == {"acme": {"token": "deep-s3cret"}, "n": [1]}
+    assert "deep-s3cret" in told
+    assert reader(folder).read(FileSecret("partners")) == '{"acme": {"token": "deep-s3cret"}, "n": [1]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("not json", "is not JSON"), ('"text"', "neither a JSON object nor a list"), ("5", "neither")]
+)
+def test_text_that_is_no_json_fails_where_json_is_asked_for(folder: Path, text: str, said: str) -> None:
+    """Before anything of the function is written."""
+    (folder / "partners").write_text(text)
+    with pytest.raises(SecretMissing, match=said):
+        reader(folder).read(FileSecret("partners", json=True))
