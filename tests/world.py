@@ -180,7 +180,9 @@ class WorldApi:
         def act() -> tuple[InvocationRecord, ...]:
             records = self.world.invocations(self.world.by_id(function_id).id)
             return tuple(
-                InvocationRecord(id=item.id, status_code=item.status_code, created_at=item.created_at)
+                InvocationRecord(
+                    id=item.id, status_code=item.status_code, created_at=item.created_at, request_body=item.request_body
+                )
                 for item in records
                 if status is None or item.succeeded == (status == "success")
             )[:limit]

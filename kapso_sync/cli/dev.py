@@ -20,7 +20,7 @@ from kapso_sync.cli.answers import Answered, DidNotStart, show_answer, show_fail
 from kapso_sync.cli.inspection import request_body
 from kapso_sync.cli.render import visible
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
-from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
@@ -81,7 +81,9 @@ async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
 
 @contextlib.asynccontextmanager
 async def _bench(workerd: Workerd, ask: Ask, console: Console, local: Local) -> AsyncIterator[_Bench]:
-    options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True)
+    # Who works on a function wants to see its own answer, whatever its status, and not the envelope around a failure.
+    behaviour = Behaviour(invoke_failure="passthrough")
+    options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True, behaviour=behaviour)
     async with (
         running_emulator(options) as kapso,
         httpx.AsyncClient(

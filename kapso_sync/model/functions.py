@@ -163,6 +163,15 @@ def canonical_json(value: Json | Mapping[str, Json]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def parse_json_text(text: str) -> Json:
+    """Return the JSON value that a text spells, or the text itself where it spells none."""
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
 def content_hash(content: Content) -> str:
     """Return ``sha256:…`` over a content, the same for equal contents in any key order."""
     return code_hash(canonical_json(dict(content)))

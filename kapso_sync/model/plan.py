@@ -343,6 +343,11 @@ class Plan:
         return tuple(step for step in self.steps if not isinstance(step, Keep | Blocked | Invalid))
 
     @property
+    def deletions(self) -> tuple[Delete, ...]:
+        """The deletions that are due."""
+        return tuple(step for step in self.steps if isinstance(step, Delete))
+
+    @property
     def postponed(self) -> tuple[Postponed, ...]:
         """The deletions whose time has not come."""
         return tuple(step for step in self.steps if isinstance(step, Postponed))

@@ -71,6 +71,7 @@ class Owned:
 
     ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
     corrections since a look last found the function in sync. ``refused_slug`` is a slug that Kapso would not change to.
+    ``check_requests`` are digests of the requests that its checks send.
     ``unproven``: what was deployed last has not passed its checks. ``quarantine``: git's content failed, and was taken back.
     """
 
@@ -86,6 +87,7 @@ class Owned:
     unproven: bool = False
     quarantine: Quarantine | None = None
     secrets: KnownSecrets = KnownSecrets()
+    check_requests: tuple[str, ...] = ()
 
 
 class IntentKind(enum.StrEnum):

@@ -17,7 +17,8 @@ from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.absence import Moment, watch
 from kapso_sync.reconcile.executor import Executor, Replan
-from kapso_sync.reconcile.guard import Guarded, Limits, guard, select
+from kapso_sync.reconcile.function_users import look_up_usage
+from kapso_sync.reconcile.guard import Guarded, Limits, guard, hold_used, select
 from kapso_sync.reconcile.notices import rename_notices
 from kapso_sync.reconcile.observe import list_secrets_before, observe
 from kapso_sync.reconcile.observed import Observed
@@ -107,6 +108,8 @@ async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
     plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)
+    usages = await look_up_usage(parts.api, observed, guarded.plan.deletions, parts.limits.idle)
+    guarded = hold_used(guarded, usages, parts.clock.now(), parts.limits.idle)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
     _check_deletions(guarded.plan, parts.policy)
     tell_plan(parts.emit, narrowed)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
     ApiConflict,
-    ApiError,
     ApiGarbled,
     ApiRateLimited,
     ApiUnauthorized,
@@ -39,18 +38,19 @@ from kapso_sync.model.plan import (
 )
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import Memory
-from kapso_sync.model.users import FunctionUsers
 from kapso_sync.reconcile.caution import Caution
 from kapso_sync.reconcile.checks import CheckPace, ChecksFailed, Prover
 from kapso_sync.reconcile.delivery import Crew, Delivery
 from kapso_sync.reconcile.departures import Usher, between_slugs
 from kapso_sync.reconcile.deployments import DeploymentWatch, Pace
+from kapso_sync.reconcile.function_users import look_up_usage
 from kapso_sync.reconcile.keeper import SecretKeeper
 from kapso_sync.reconcile.moves import wait_for_departures
 from kapso_sync.reconcile.observed import Observed
 from kapso_sync.reconcile.ports import FunctionsApi, Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
 from kapso_sync.reconcile.secretplan import LOST_HINT, blocks_deployment, lost_text
+from kapso_sync.reconcile.usage import deletion_block
 from kapso_sync.reconcile.writer import FunctionWriter
 
 AT_RISK = (
@@ -80,6 +80,7 @@ class ExecutorSettings:
     pace: Pace = field(default_factory=Pace)
     checks: CheckPace = field(default_factory=CheckPace)
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
+    prune_idle: float = 0.0
 
 
 class Executor:
@@ -135,22 +136,24 @@ class Executor:
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
             )
             again = functools.partial(self._planned_again, replan)
-            run = _Pass(self._emit, delivery, lanes, superseded, Caution(plan.rollout), _Looks(again, self._users))
+            usage = functools.partial(self._usage, observed)
+            run = _Pass(self._emit, delivery, lanes, superseded, Caution(plan.rollout), _Looks(again, usage))
             run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, keeper.facts)
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
         return Report(plan, outcomes, halted=run.halted)
 
+    async def _usage(self, observed: Observed, deletions: Sequence[Delete]) -> Callable[[Delete], tuple[str, str] | None]:
+        """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion."""
+        idle = self._settings.prune_idle
+        usages = await look_up_usage(self._api, observed, deletions, idle)
+        now = self._clock.now()
+        return lambda step: deletion_block(step, usages[step.remote.id], now, idle)
+
     async def _planned_again(self, replan: Replan, function_id: str) -> Step | None:
         """Look at one function again and plan it from what it is now; its content is saved before anything replaces it."""
         return replan(await self._api.get_function(function_id), self._store.recall())
-
-    async def _users(self, deletions: Sequence[Delete]) -> FunctionUsers | ApiError:
-        try:
-            return await self._api.find_users([step.remote for step in deletions])
-        except ApiError as error:
-            return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class _Looks:
     """What a pass asks of Kapso before it writes: one function again by id, and who uses those that are to be deleted."""
 
     planned_again: Callable[[str], Awaitable[Step | None]]
-    users: Callable[[Sequence[Delete]], Awaitable[FunctionUsers | ApiError]]
+    usage: Callable[[Sequence[Delete]], Awaitable[Callable[[Delete], tuple[str, str] | None]]]
 
 
 class _Pass:
@@ -203,8 +206,7 @@ class _Pass:
             outcomes += await self._all(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
-            users = await self._looks.users(deletions)
-            outcomes += await self._all(_unless_used(step, users) for step in deletions)
+            outcomes += await self._delete(deletions)
         return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, usher: Usher, slugs: set[str], before: Sequence[Outcome]) -> None:
@@ -222,6 +224,20 @@ class _Pass:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._guarded(step), name=step.slug) for step in steps]
         return [task.result() for task in tasks]
+
+    async def _delete(self, deletions: Sequence[Delete]) -> list[Outcome]:
+        """Delete what nothing uses; who uses it is looked up again, right before."""
+        try:
+            blocked_by = await self._looks.usage(deletions)
+        except KapsoSyncError as error:
+            return [self._failed(step, error) for step in deletions]
+        steps: list[Step] = []
+        for step in deletions:
+            block = blocked_by(step)
+            if block is not None:
+                self._emit(events.PruneBlocked(slugs=(step.slug,), reason=block[0], hint=block[1]))
+            steps.append(step if block is None else held_back(step, *block))
+        return await self._all(steps)
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)
@@ -357,18 +373,6 @@ class _Pass:
         elif step.wanted != "delete" and not (step.deferred or step.explained):
             self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
-
-
-def _unless_used(step: Delete, users: FunctionUsers | ApiError) -> Step:
-    """Return the deletion, or what blocks it: something that uses the function, or a look-up that failed."""
-    if isinstance(users, ApiError):
-        reasons = (f"who uses it could not be looked up: {users.message}", "the next pass looks again")
-    elif users[step.remote.id]:
-        names = ", ".join(map(str, users[step.remote.id]))
-        reasons = (f"still used by {names}", "take the reference away first, or put the function back into git")
-    else:
-        return step
-    return held_back(step, *reasons)
 
 
 def _never_ran(step: Step) -> bool:

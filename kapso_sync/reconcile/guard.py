@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Blocked, Create, Delete, Invalid, Plan, Postponed, Step, held_back
 from kapso_sync.model.state import Absence
 from kapso_sync.reconcile.absence import remedy, suspicion
+from kapso_sync.reconcile.usage import Usage, deletion_block
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well.
 
-    ``grace`` is for how many seconds a function must have been absent from git before it is deleted.
+    ``grace`` is for how many seconds a function must have been absent from git before it is deleted; ``idle`` for how many it
+    must not have been invoked.
     """
 
     max_delete: MaxDelete
     allow_empty: bool = False
     allow_recreate: bool = False
     grace: float = 0.0
+    idle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,22 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
         for step in plan.steps
     )
     return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
+
+
+def hold_used(guarded: Guarded, usages: Mapping[str, Usage], now: datetime, idle: float) -> Guarded:
+    """Return the plan without the deletion of anything that is used, or of which nobody can tell; each with its reason."""
+    held = []
+    for step in guarded.plan.steps:
+        usage = usages.get(step.function_id or "") if isinstance(step, Delete) else None
+        block = deletion_block(step, usage, now, idle) if isinstance(step, Delete) and usage is not None else None
+        if block is not None:
+            held.append(Held((step.slug,), *block))
+    by_slug = {item.slugs[0]: item for item in held}
+    steps = tuple(
+        held_back(step, by_slug[step.slug].reason, by_slug[step.slug].hint) if step.slug in by_slug else step
+        for step in guarded.plan.steps
+    )
+    return Guarded(replace(guarded.plan, steps=steps), (*guarded.held, *held))
 
 
 def _too_many_deletions(plan: Plan, limits: Limits) -> list[Held]:

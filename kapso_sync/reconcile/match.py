@@ -178,6 +178,7 @@ class Match:
             refused_slug=self.base.refused_slug if self.base else None,
             unproven=self.unproven,
             secrets=self.learned_secrets,
+            check_requests=self.base.check_requests if self.base else (),
         )
 
 

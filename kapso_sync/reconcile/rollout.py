@@ -16,7 +16,11 @@ from kapso_sync.reconcile.compare import runtime_content
 from kapso_sync.reconcile.deployments import DeploymentWatch, Ended, Verdict
 from kapso_sync.reconcile.observed import stored_content
 from kapso_sync.reconcile.ports import FunctionsApi, Store
+from kapso_sync.reconcile.usage import request_digest
 from kapso_sync.reconcile.writer import Written, certainly_not_done
+
+MAX_CHECK_REQUESTS = 50
+"""Digests of check requests that are remembered of one function."""
 
 RETRIES = 1
 """So often a deployment that ended in ``error`` is asked for again in the same pass: the runtime may have had a bad moment."""
@@ -145,8 +149,11 @@ class Rollout:
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
         live = Live(runtime_content(owned.stored, record.slug), record.last_deployed_at)
-        unproven = bool(step.desired.entry.checks)
-        owned = replace(owned, live=live, updated_at=record.updated_at, unproven=unproven)
+        checks = step.desired.entry.checks
+        requests = tuple(sorted({*owned.check_requests, *(request_digest(check.request) for check in checks)}))
+        owned = replace(
+            owned, live=live, updated_at=record.updated_at, unproven=bool(checks), check_requests=requests[:MAX_CHECK_REQUESTS]
+        )
         owned = replace(owned, secrets=_not_looked_after(owned.secrets, step, written))
         self._store.remember(owned, closes=closes)
         if self._quota is not None and len(self._fitting) > self._quota.fits:

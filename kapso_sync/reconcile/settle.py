@@ -82,6 +82,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
             unproven=known.unproven,
             quarantine=known.quarantine,
             secrets=known.secrets,
+            check_requests=known.check_requests,
         )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):

@@ -180,6 +180,7 @@ class FunctionWriter:
             unproven=step.base is not None and step.base.unproven,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
+            check_requests=step.base.check_requests if step.base else (),
         )
         self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)

@@ -41,6 +41,7 @@ def encode_owned(owned: Owned) -> str:
             "refused_slug": owned.refused_slug,
             "unproven": owned.unproven,
             "quarantine": None if owned.quarantine is None else dataclasses.asdict(owned.quarantine),
+            "check_requests": list(owned.check_requests),
             "secrets": {**dataclasses.asdict(owned.secrets), "listed_at": _moment(owned.secrets.listed_at)},
         }
     )
@@ -63,6 +64,7 @@ def decode_owned(text: str) -> Owned:
         unproven=bool(data.get("unproven")),
         quarantine=_quarantine(data.get("quarantine")),
         secrets=_secrets(data.get("secrets") or {}),
+        check_requests=tuple(data.get("check_requests") or ()),
     )
 
 

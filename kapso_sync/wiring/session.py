@@ -232,7 +232,13 @@ async def open_session(
             api=api,
             recall=store.recall if store else lambda: read_memory(place.folder, facts),
             policy=_policy(settings, exceptions, place.owner),
-            limits=Limits(settings.max_delete, settings.allow_empty, exceptions.allow_recreate, settings.prune_grace or 0.0),
+            limits=Limits(
+                settings.max_delete,
+                settings.allow_empty,
+                exceptions.allow_recreate,
+                settings.prune_grace or 0.0,
+                settings.prune_idle or 0.0,
+            ),
             clock=clock,
             emit=logging.emit,
             session=f"{random.getrandbits(48):012x}",
@@ -263,6 +269,7 @@ def _execution(settings: Settings) -> ExecutorSettings:
         pace=Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
+        prune_idle=settings.prune_idle or 0.0,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from kapso_sync.errors import ApiError
@@ -16,9 +15,11 @@ FIRST_LOOK, PERIOD = 300.0, 3600.0
 
 
 async def watch_usage(look: Look, board: StatusBoard, clock: Clock) -> None:
-    """Keep the board's list up to date until cancelled; a look that fails leaves it as it is."""
+    """Keep the board's list up to date until cancelled; after a look that fails nobody knows, and nothing is shown."""
     await clock.sleep(FIRST_LOOK)
     while True:
-        with contextlib.suppress(ApiError):
+        try:
             board.unused = await look()
+        except ApiError:
+            board.unused = None
         await clock.sleep(PERIOD)

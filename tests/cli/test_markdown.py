@@ -93,7 +93,7 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 
 </details>
 
-Apply exactly this plan: `kapso-sync sync --expect sha256:10e299b2dace1a4957e2e5b7495bd913901f0d5651d3e8d5e30140df59264e7d`
+Apply exactly this plan: `kapso-sync sync --expect sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54`
 """)
 
 

@@ -123,7 +123,7 @@ Deletions, for ever and with all secrets:
     mend `broken` in git first
 
 1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
-Digest: sha256:10e299b2dace1a4957e2e5b7495bd913901f0d5651d3e8d5e30140df59264e7d
+Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54
 """)
 
 

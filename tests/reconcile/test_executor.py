@@ -254,7 +254,7 @@ async def test_a_function_in_use_by_a_workflow_is_not_deleted(bench: Bench) -> N
     assert report.outcomes[1].error == "still used by workflow Orders"
     bench.api.fate = fail_when("GET", "/workflows", Fate.UNAVAILABLE)
     report = await bench.sync(desired(want("a")))
-    assert "could not be looked up" in str(report.outcomes[1].error)
+    assert "is not known" in str(report.outcomes[1].error)
     assert set(world.live_code()) == {"a", "b"}
 
 
