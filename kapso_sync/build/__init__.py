@@ -8,7 +8,7 @@ from kapso_sync.build.builder import Builder, Construction
 from kapso_sync.build.bundler import Bundler
 from kapso_sync.build.esbuild import Esbuild
 from kapso_sync.build.packages import Packages
-from kapso_sync.build.target import Target, target_for
+from kapso_sync.build.target import Target
 from kapso_sync.build.types import check_types
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "Packages",
     "Target",
     "check_types",
-    "target_for",
 ]

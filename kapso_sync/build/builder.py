@@ -21,6 +21,7 @@ from kapso_sync.build.rules import (
     file_faults,
     notices,
     size_fault,
+    size_notices,
     syntax_fault,
 )
 from kapso_sync.build.syntax import Grammar, Place
@@ -28,12 +29,12 @@ from kapso_sync.build.target import Target
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.tsconfig import read_options
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
-from kapso_sync.model.desired import Contract, DesiredFunction, Entry, Notice, UnusableFunction
+from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
 from kapso_sync.model.functions import FunctionType
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same input gives other bytes than before, so that nothing old is taken for new."""
 
 
@@ -131,6 +132,11 @@ class Builder:
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             notice = deno_notice(shape, entry.file)
             site.notices += [notice] if notice is not None else []
+            fault = size_fault(code, entry.file)
+            if fault is not None:
+                site.refuse(entry, [fault])
+                return
+            site.notices += size_notices(code, entry.file)
             site.results[entry.slug] = DesiredFunction(entry, code)
             return
         closure = await site.graph.closure(entry.file)
@@ -147,7 +153,7 @@ class Builder:
             first = entry.file
             site.refuse(entry, sorted(faults, key=lambda f: (f.file != first, f.file, f.place.line, f.place.column)))
         elif plain:
-            site.results[entry.slug] = DesiredFunction(entry, code)
+            self._accept(entry, Built(code), site, compiled=False)
         else:
             self._plan_job(entry, shape, closure, site, script=script)
 
@@ -156,7 +162,7 @@ class Builder:
         contract = self._wanted(entry)
         bare = Grammar.of(entry.file) is Grammar.JAVASCRIPT and shape.jsx is None and not shape.imports and not entry.minify
         plain_script = bare and shape.style is Style.SCRIPT and not shape.exports
-        script = plain_script or not self._target.modules if contract is Contract.AUTO else contract is Contract.SCRIPT
+        script = contract is not Contract.MODULE
         return script, plain_script if script else bare and shape.style is Style.MODULE
 
     def _wanted(self, entry: Entry) -> Contract:
@@ -242,13 +248,14 @@ class Builder:
             site.refuse(entry, faults)
         return bool(faults)
 
-    def _accept(self, entry: Entry, built: Built, site: _Site) -> None:
+    def _accept(self, entry: Entry, built: Built, site: _Site, *, compiled: bool = True) -> None:
         fault = size_fault(built.code, entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
             return
-        site.results[entry.slug] = DesiredFunction(entry, built.code)
-        site.notices += built.notices
+        style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO else None
+        site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled)
+        site.notices += (*size_notices(built.code, entry.file), *built.notices)
 
 
 def _not_text(file: str, content: bytes) -> Fault | None:

@@ -295,7 +295,7 @@ class _Run:
             text, hint = f"a package imports `{external[0]}`, which script style cannot", "use a package made for Workers"
             return Failure((Fault("built-in", text, job.file, Place(0, 0), hint),), lasting=False)
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
-        code = finished(bundle, job.file, job.shape.form, script=self._options.script)
+        code = finished(bundle, job.file, job.shape, script=self._options.script)
         own = [message for message in messages if message.file in job.closure.files]
         return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own))
 

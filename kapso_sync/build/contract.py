@@ -32,6 +32,10 @@ _MADE_OF = (b"handler", b"default", b"fetch")
 _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 
 
+PARAMETERS = 2
+"""A handler gets the request and its environment. Source: Kapso's documentation; no context is promised."""
+
+
 class Style(enum.Enum):
     """How a file presents its handler."""
 

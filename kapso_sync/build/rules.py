@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 
-from kapso_sync.build.contract import Shape, Style
+from kapso_sync.build.contract import PARAMETERS, Shape, Style
 from kapso_sync.build.faults import Fault
 from kapso_sync.build.graph import Closure
 from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 
-RAW_LIMIT = 64 * 1024 * 1024
-"""Largest code of a Worker, in bytes. Source: Cloudflare's limits of Workers, since September 2026."""
+CODE_BYTES = 2**20
+"""Largest code that is uploaded, in bytes. Source: Kapso's documentation says 1 megabyte; whether 10^6 or 2^20 is not known."""
 
-GZIP_LIMIT = 10 * 1000 * 1000
-"""Largest code of a Worker once compressed, in bytes. Source: the same page, the limit of paid plans."""
-
-PARAMETERS = 3
-"""A handler gets the request, its environment, and a context."""
+SURE_CODE_BYTES = 10**6
+"""Above this Kapso may refuse code, by the smaller meaning of a megabyte."""
 
 SCRIPT_FORM = "declare it at the top level: `async function handler(request, env) { … }`"
 _WHOLE = Place(0, 0)
@@ -68,19 +64,24 @@ def built_in_faults(closure: Closure) -> Iterator[Fault]:
     """Yield the imports of what the runtime has, which only a module can import."""
     for file, where in closure.built_ins:
         text = f"`{where.text}` is part of the runtime, and script style imports nothing"
-        yield Fault("built-in", text, file, where, "use the Web's own APIs, or `contract: module` where the API base takes it")
+        yield Fault("built-in", text, file, where, "use the Web's own APIs, or `contract: module` in the manifest")
 
 
 def size_fault(code: str, file: str) -> Fault | None:
     """Return that the code is too large to be uploaded, or None."""
-    raw = code.encode("utf-8", "surrogatepass")
-    # What is below the smaller limit needs no compression to be below it.
-    packed = len(gzip.compress(raw, 6, mtime=0)) if GZIP_LIMIT < len(raw) <= RAW_LIMIT else 0
-    if len(raw) <= RAW_LIMIT and packed <= GZIP_LIMIT:
+    size = len(code.encode("utf-8", "surrogatepass"))
+    if size <= CODE_BYTES:
         return None
-    is_now = f"{len(raw) / 2**20:.1f} MiB" + (f", {packed / 1e6:.1f} MB compressed" if packed else "")
-    text = f"the code is {is_now}; a Worker may have 64 MiB, and 10 MB compressed"
+    text = f"the code to upload has {size:,} bytes, and Kapso takes {CODE_BYTES:,}"
     return Fault("too-large", text, file, _WHOLE, "import less of it: what is not used is left out of a build")
+
+
+def size_notices(code: str, file: str) -> Iterator[Notice]:
+    """Yield that the code may be too large."""
+    size = len(code.encode("utf-8", "surrogatepass"))
+    if SURE_CODE_BYTES < size <= CODE_BYTES:
+        text = f"the code to upload has {size:,} bytes: Kapso may refuse more than {SURE_CODE_BYTES:,}"
+        yield _notice("large", text, file, _WHOLE)
 
 
 def notices(shape: Shape, file: str) -> Iterator[Notice]:
@@ -100,7 +101,7 @@ def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]
     if shape.returns is False:
         yield _notice("no-answer", "the handler never returns anything; it must return a `Response`", file, where)
     if shape.parameters is not None and shape.parameters > PARAMETERS:
-        text = f"the handler has {shape.parameters} parameters, and gets {PARAMETERS}: request, env and ctx"
+        text = f"the handler has {shape.parameters} parameters; Kapso gives it two, request and env: `ctx` may be missing"
         yield _notice("parameters", text, file, where)
     for importer, place in closure.built_ins:
         text = f"`{place.text}` is there only where the runtime's compatibility flags allow it"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 
-from kapso_sync.build.contract import Form, Shape, Style
+from kapso_sync.build.contract import PARAMETERS, Form, Shape, Style
 
 _EXPORT = re.compile(r"export\s*\{\s*([^\s{}]+) as default\s*\};?\s*$")
 _CALLS = {
-    Form.FUNCTION: "{name}(request, env, ctx)",
-    Form.FETCH: "{name}.fetch(request, env, ctx)",
-    Form.CLASS: "new {name}(ctx, env).fetch(request)",
-    Form.UNCLEAR: 'typeof {name} === "function" ? {name}(request, env, ctx) : {name}.fetch(request, env, ctx)',
+    Form.FUNCTION: "{name}({args})",
+    Form.FETCH: "{name}.fetch({args})",
+    Form.CLASS: "new {name}({ctx}, env).fetch(request)",
+    Form.UNCLEAR: 'typeof {name} === "function" ? {name}({args}) : {name}.fetch({args})',
 }
+_CTX = "ctx ?? { waitUntil: (work) => void Promise.resolve(work).catch(() => {}), passThroughOnException() {} }"
+"""Kapso promises no context. Code may rely on one all the same, so it gets the least that does no harm: what is handed over
+goes on as far as the runtime lets it, and a warning says so."""
 
 
 def appended(shape: Shape) -> str:
@@ -36,10 +39,10 @@ def wrapper(shape: Shape, file: str) -> str:
     return f"export {{ {name} as default }} from {source};\n"
 
 
-def finished(bundle: str, file: str, form: Form, *, script: bool) -> str:
+def finished(bundle: str, file: str, shape: Shape, *, script: bool) -> str:
     """Return what is uploaded, of a bundle with one default export; raises ValueError for any other.
 
-    A script hides the bundle in a function, so that none of its names can meet one outside.
+    A script hides the bundle in a function, so that none of its names can meet one outside. ``shape`` is that of the entry.
     """
     end = _EXPORT.search(bundle)
     if end is None:
@@ -52,7 +55,10 @@ def finished(bundle: str, file: str, form: Form, *, script: bool) -> str:
     name = "built"
     while re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body):
         name += "_"
+    wants_ctx = shape.parameters is None or shape.parameters > PARAMETERS
+    args = f"request, env, {_CTX}" if wants_ctx else "request, env"
+    call = _CALLS[shape.form].format(name=name, args=args, ctx=_CTX)
     return (
         f'{banner}const {name} = (() => {{\n"use strict";\n{body}\nreturn {end[1]};\n}})();\n'
-        f"async function handler(request, env, ctx) {{\n  return {_CALLS[form].format(name=name)};\n}}\n"
+        f"async function handler(request, env, ctx) {{\n  return {call};\n}}\n"
     )

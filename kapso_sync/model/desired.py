@@ -158,13 +158,42 @@ class Manifest:
     moved_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+class CodeStyle(enum.StrEnum):
+    """How uploaded code presents its handler: a top-level ``handler``, or a default export."""
+
+    SCRIPT = "script"
+    MODULE = "module"
+
+    @property
+    def other(self) -> CodeStyle:
+        """The style that is left."""
+        return CodeStyle.MODULE if self is CodeStyle.SCRIPT else CodeStyle.SCRIPT
+
+
+MODULE_TAIL = "\nexport default { fetch: (request, env, ctx) => handler(request, env, ctx) };\n"
+"""What makes a module of a script, and nothing else: without it, the script is as it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class DesiredFunction:
-    """A function that can be written: its entry, the code to upload, and the values of its secrets."""
+    """A function that can be written: its entry, the code to upload, and the values of its secrets.
+
+    ``style`` is the style of the code where it may go up in the other one as well; None where the manifest asks for one.
+    ``compiled``: the code was built, and is not the file byte for byte.
+    """
 
     entry: Entry
     code: str = field(repr=False)
     secrets: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
+    style: CodeStyle | None = None
+    compiled: bool = False
+
+    def in_style(self, style: CodeStyle) -> DesiredFunction:
+        """Return the same function with its code in a style; itself where there is nothing to choose."""
+        if self.style is None or self.style is style:
+            return self
+        script = self.code.removesuffix(MODULE_TAIL) if self.style is CodeStyle.MODULE else self.code
+        return dataclasses.replace(self, code=script if style is CodeStyle.SCRIPT else script + MODULE_TAIL, style=style)
 
     @property
     def slug(self) -> str:
@@ -183,8 +212,9 @@ class DesiredFunction:
 
     @property
     def attempt(self) -> str:
-        """A hash of what is tried as one: what runs, and its checks. What failed as this is not tried again unasked."""
-        runs = {name: value for name, value in self.content.items() if name in RUNTIME_CONTENT}
+        """A hash of what is tried as one: what runs, in either style, and its checks. What failed is not tried again."""
+        content = self.in_style(CodeStyle.SCRIPT).content
+        runs = {name: value for name, value in content.items() if name in RUNTIME_CONTENT}
         return content_hash({**runs, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
 
 

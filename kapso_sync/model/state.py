@@ -71,7 +71,8 @@ class Owned:
 
     ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
     corrections since a look last found the function in sync. ``refused_slug`` is a slug that Kapso would not change to.
-    ``check_requests`` are digests of the requests that its checks send.
+    ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
+    style and was tried in the other.
     ``unproven``: what was deployed last has not passed its checks. ``quarantine``: git's content failed, and was taken back.
     """
 
@@ -88,6 +89,7 @@ class Owned:
     quarantine: Quarantine | None = None
     secrets: KnownSecrets = KnownSecrets()
     check_requests: tuple[str, ...] = ()
+    other_style_tried: str | None = None
 
 
 class IntentKind(enum.StrEnum):

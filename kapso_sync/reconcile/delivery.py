@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import CodeStyle
 from kapso_sync.model.functions import Version, code_hash
 from kapso_sync.model.plan import Create, Delete, Overwrite, PutBack, Write
 from kapso_sync.model.report import Outcome, Result
@@ -21,6 +22,7 @@ from kapso_sync.reconcile.ports import Store
 from kapso_sync.reconcile.rollout import DeploymentFailed, Rollout, Superseded
 from kapso_sync.reconcile.secretplan import LOST_HINT, lost_text
 from kapso_sync.reconcile.steps import put_back, refusal_hint, refusal_text
+from kapso_sync.reconcile.styles import learned_style, other_style_step
 from kapso_sync.reconcile.writer import FunctionWriter, Written
 
 
@@ -80,14 +82,45 @@ class Delivery:
         writer = self._crew.writer
         written = await (writer.overwrite(step) if isinstance(step, Overwrite) else writer.create(step))
         try:
-            if step.deploy:
-                written = await self._make_live(step, written)
-            written = await self._crew.keeper.apply(step, written)
-            if step.secrets and written.owned.secrets.undeployed:
-                written = await self._with_secrets_live(step, written)
+            return Begun(step, await self._deliver(step, written))
+        except DeploymentFailed as failure:
+            return await self._try_other_style(Begun(step, written, failure))
+
+    async def _deliver(self, step: Write, written: Written) -> Written:
+        """Deploy what was written, set secrets, and deploy those."""
+        if step.deploy:
+            written = await self._make_live(step, written)
+            self._learn_style(step)
+        written = await self._crew.keeper.apply(step, written)
+        if step.secrets and written.owned.secrets.undeployed:
+            written = await self._with_secrets_live(step, written)
+        return written
+
+    async def _try_other_style(self, failed: Begun) -> Begun:
+        """Deploy code that ended in ``error`` once more in the other style, before it counts as failed.
+
+        Which style an API base runs is not documented beyond doubt. What goes live is remembered for the base.
+        """
+        down = failed.failure.down if failed.failure is not None else None
+        if down is None:
+            return failed
+        keeper, owned = self._crew.keeper, failed.written.owned
+        step = other_style_step(failed.step, down, owned, keeper.facts)
+        if step is None:
+            return failed
+        written = await self._crew.writer.overwrite(step)
+        written = replace(written, backup=failed.written.backup, refused=failed.written.refused)
+        try:
+            written = await self._deliver(step, written)
         except DeploymentFailed as failure:
             return Begun(step, written, failure)
+        self._learn_style(step, failed=failed.step.desired.style)
         return Begun(step, written)
+
+    def _learn_style(self, step: Write, *, failed: CodeStyle | None = None) -> None:
+        style = step.desired.style
+        if style is not None:
+            self._crew.keeper.learn(learned_style(self._crew.keeper.facts, style, failed=failed))
 
     async def _make_live(self, step: Write, written: Written) -> Written:
         """Deploy, and look after the function's secrets: never end on a deployment without that look."""

@@ -298,7 +298,8 @@ class _Pass:
                     begun = await self._delivery.begin(self._since_parked(step))
                 case _:
                     raise AssertionError(step)
-        return await self._delivery.finish(begun)
+        # Where the other style was tried, the outcome is still that of the step that was asked for.
+        return replace(await self._delivery.finish(begun), step=step)
 
     def _since_parked(self, step: Create | Overwrite) -> Create | Overwrite:
         """Return the step with the version that our own move to a parking slug left, so that it is no conflict."""

@@ -93,10 +93,13 @@ class SecretKeeper:
         """Remember whether this base keeps secrets; a rename proves nothing, since it changes the script as well."""
         if not before or isinstance(step, Rename):
             return
-        survive = before - {*step.secrets.removes} <= listing.names
-        if self.facts.secrets_survive is not survive:
-            self.facts = replace(self.facts, secrets_survive=survive)
-            self._store.learn(self.facts)
+        self.learn(replace(self.facts, secrets_survive=before - {*step.secrets.removes} <= listing.names))
+
+    def learn(self, facts: ApiFacts) -> None:
+        """Keep what this API base was seen to do, where it is news. Raises `StateUnusable`."""
+        if facts != self.facts:
+            self.facts = facts
+            self._store.learn(facts)
 
     async def _look(self, step: Overwrite, written: Written) -> tuple[SecretChanges, Written]:
         """Ask for names that Kapso did not tell before the function ran: what is there already is not ours to set."""

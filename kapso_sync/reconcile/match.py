@@ -179,6 +179,7 @@ class Match:
             unproven=self.unproven,
             secrets=self.learned_secrets,
             check_requests=self.base.check_requests if self.base else (),
+            other_style_tried=self.base.other_style_tried if self.base else None,
         )
 
 

@@ -56,6 +56,7 @@ from kapso_sync.reconcile.steps import (
     refusing,
     secret_reasons,
 )
+from kapso_sync.reconcile.styles import in_preferred_style, in_style_of
 
 NO_SECRETS = (
     "its manifest names secrets, and this API base has none",
@@ -150,10 +151,12 @@ class _Planner:
         if want.slug in self._moves.waiting:
             return self._unclear(want, self._moves.waiting[want.slug])
         remote = self._find(want)
+        facts = self._observed.memory.facts
         if remote is None:
-            return self._missing(want)
+            return self._missing(in_preferred_style(want, facts))
         base = self._observed.memory.owned.get(remote.id)
         stored = self._observed.content(remote)
+        want = in_style_of(want, stored, base, facts)
         uncertain = self._observed.uncertain.get(remote.id, ())
         match = Match(
             owner=self._policy.owner,

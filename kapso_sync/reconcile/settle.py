@@ -83,6 +83,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: Owned | None) -> Own
             quarantine=known.quarantine,
             secrets=known.secrets,
             check_requests=known.check_requests,
+            other_style_tried=known.other_style_tried,
         )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):

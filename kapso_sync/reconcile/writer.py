@@ -181,6 +181,7 @@ class FunctionWriter:
             quarantine=step.quarantine,
             secrets=step.known_secrets,
             check_requests=step.base.check_requests if step.base else (),
+            other_style_tried=step.base.other_style_tried if step.base else None,
         )
         self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)

@@ -42,6 +42,7 @@ def encode_owned(owned: Owned) -> str:
             "unproven": owned.unproven,
             "quarantine": None if owned.quarantine is None else dataclasses.asdict(owned.quarantine),
             "check_requests": list(owned.check_requests),
+            "other_style_tried": owned.other_style_tried,
             "secrets": {**dataclasses.asdict(owned.secrets), "listed_at": _moment(owned.secrets.listed_at)},
         }
     )
@@ -65,6 +66,7 @@ def decode_owned(text: str) -> Owned:
         quarantine=_quarantine(data.get("quarantine")),
         secrets=_secrets(data.get("secrets") or {}),
         check_requests=tuple(data.get("check_requests") or ()),
+        other_style_tried=data.get("other_style_tried"),
     )
 
 

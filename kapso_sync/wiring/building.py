@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Esbuild, Packages, target_for
+from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.source import Snapshot
 from kapso_sync.reconcile.desire import Desire
@@ -21,16 +21,14 @@ from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
 
-def make_desire(
-    settings: Settings, base_url: str, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
-) -> Desire:
+def make_desire(settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None) -> Desire:
     """Return what turns a source's snapshots into what git wants; builds are kept in ``store``.
 
     Without ``secret_values`` functions are left without the values of their secrets.
     """
     home = folder_of(spec)
     esbuild = Esbuild(tool_places(settings.esbuild, home))
-    builder = Builder(target_for(base_url, settings.contract), Bundler(esbuild), store)
+    builder = Builder(Target(settings.contract), Bundler(esbuild), store)
     packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
     return Desire(builder, settings.notices, packages, secret_values, settings.env)
 

@@ -61,4 +61,4 @@ async def open_local(settings: Settings, logging: Logging) -> Local:
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     place = await find_place(settings, base_url, logging.emit, None)
     builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
-    return Local(place, make_desire(settings, base_url, place.spec, builds), settings, logging)
+    return Local(place, make_desire(settings, place.spec, builds), settings, logging)

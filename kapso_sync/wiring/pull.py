@@ -59,7 +59,7 @@ async def plan_a_pull(settings: Settings, wish: Wish, logging: Logging) -> tuple
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     shelf = await open_shelf(settings, base_url, logging)
     memory = await asyncio.to_thread(read_memory, shelf.state)
-    desire = _make_desire(settings, base_url, shelf)
+    desire = _make_desire(settings, shelf)
     async with open_api(settings, logging) as api:
         desired = await _desired(desire, shelf.snapshot)
         observed = await observe(api, memory, desired, shelf.owner, SystemClock().now())
@@ -84,7 +84,7 @@ async def plan_a_restore(settings: Settings, backup: Backup, logging: Logging, *
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     shelf = await open_shelf(settings, base_url, logging)
     memory = await asyncio.to_thread(read_memory, shelf.state)
-    desire = _make_desire(settings, base_url, shelf)
+    desire = _make_desire(settings, shelf)
     known = next((owned.function_id for owned in memory.owned.values() if owned.slug == backup.slug), backup.function_id)
     remote = RemoteFunction(known, backup.slug, Status.DEPLOYED, backup.code, backup.fields)
     observed = Observed((remote,), memory, {})
@@ -93,8 +93,8 @@ async def plan_a_restore(settings: Settings, backup: Backup, logging: Logging, *
     return shelf, proven(plan, await _proof(desire, shelf.snapshot, plan), observed)
 
 
-def _make_desire(settings: Settings, base_url: str, shelf: Shelf) -> Desire:
-    return make_desire(settings, base_url, shelf.spec, BuildFolder(shelf.state, SystemClock().now(), writes=False))
+def _make_desire(settings: Settings, shelf: Shelf) -> Desire:
+    return make_desire(settings, shelf.spec, BuildFolder(shelf.state, SystemClock().now(), writes=False))
 
 
 async def _proof(desire: Desire, snapshot: Snapshot, plan: PullPlan) -> Desired:

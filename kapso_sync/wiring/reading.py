@@ -43,7 +43,7 @@ async def read_source(settings: Settings, logging: Logging, *, types: bool = Fal
     inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
     builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
     try:
-        desired = await make_desire(settings, base_url, place.spec, builds)(snapshot, Memory())
+        desired = await make_desire(settings, place.spec, builds)(snapshot, Memory())
     except ManifestInvalid as error:
         return Reading(None, error.problems, (), inside)
     problems = tuple(problem for function in desired.unusable for problem in function.problems)

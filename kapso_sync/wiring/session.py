@@ -224,7 +224,6 @@ async def open_session(
             source=place.source,
             build=make_desire(
                 settings,
-                base_url,
                 place.spec,
                 BuildFolder(place.folder, clock.now(), writes=writes),
                 make_secret_values(settings, logging.redactor, key, place.folder, required=writes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 import subprocess
 import time
@@ -14,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.build.contract import Style, inspect
-from kapso_sync.build.rules import GZIP_LIMIT, RAW_LIMIT, size_fault
+from kapso_sync.build.rules import size_fault
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.manifest import read_manifest
-from kapso_sync.model.desired import Contract, DesiredFunction, UnusableFunction
+from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, UnusableFunction
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from tests.build.plain import MODULES, SCRIPTS, WRITTEN_BY_PEOPLE
-from tests.build.workbench import MODULE, SCRIPT, Workbench, bad, build, entry, good, needs_esbuild, source_files, where
+from tests.build.workbench import MODULE, Workbench, bad, build, entry, good, needs_esbuild, source_files, where
 
 EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
@@ -28,8 +27,7 @@ EXAMPLES = Path(__file__).parents[2] / "functions.example"
 @pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
 def test_script_style_goes_anywhere_byte_for_byte(code: str) -> None:
     """A top-level ``handler``, however it is declared, and whatever is said in strings and comments."""
-    assert good(code, target=MODULE) == code
-    assert good(code, target=SCRIPT) == code
+    assert good(code) == code
 
 
 @given(
@@ -41,7 +39,7 @@ def test_script_style_goes_anywhere_byte_for_byte(code: str) -> None:
 )
 def test_any_plain_script_is_uploaded_as_it_stands(code: str) -> None:
     """Whatever surrounds the one handler: the bytes are the author's."""
-    assert good(code, target=MODULE) == good(code, target=SCRIPT) == code
+    assert good(code) == code
 
 
 @pytest.mark.parametrize("code", MODULES)
@@ -136,14 +134,16 @@ def test_the_frame_shows_the_line_and_points_at_the_place() -> None:
         ("const handler = async () => {};", "greet.js", ("no-answer", 1, 7)),
         ("const handler = async () => new Response('x');", "greet.js", None),
         ("function handler(a, b, c, d) { return 1 }", "greet.js", ("parameters", 1, 10)),
-        ("function handler(a, b, c) { return 1 }", "greet.js", None),
+        ("function handler(a, b) { return 1 }", "greet.js", None),
+        ("function handler(a, b, ctx) { return 1 }", "greet.js", ("parameters", 1, 10)),
+        ("export default { fetch(request, env, ctx) { return 1 } }", "greet.js", ("parameters", 1, 1)),
         ("// process.env.KEY is no more\nfunction handler() { return 'process.env' }", "greet.js", None),
     ],
 )
 def test_what_surprises_is_a_warning_with_its_place(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
     """It goes up all the same, byte for byte."""
     made = Workbench().build({name: code}, name)
-    assert made.functions[0].code == code
+    assert made.functions[0].code == code or code.startswith("export")
     told = [(n.code, n.location.line, n.location.column) for n in made.notices if n.location]
     assert told == ([] if warned is None else [warned])
     assert "sk_live" not in "".join(notice.message for notice in made.notices)
@@ -151,9 +151,9 @@ def test_what_surprises_is_a_warning_with_its_place(code: str, name: str, warned
 
 def test_a_module_contract_needs_a_module() -> None:
     """The manifest says one thing and the file another; or the settings do, and are named."""
-    (problem,) = bad(SCRIPTS[0], entry("greet.js", Contract.MODULE), MODULE)
+    (problem,) = bad(SCRIPTS[0], entry("greet.js", Contract.MODULE))
     assert problem.message == "the manifest asks for module style, and there is no `export default`"
-    made = Workbench(type(MODULE)(modules=True, contract=Contract.MODULE)).build({"greet.js": SCRIPTS[0]}, "greet.js")
+    made = Workbench(MODULE).build({"greet.js": SCRIPTS[0]}, "greet.js")
     assert made.unusable[0].problems[0].message.startswith("KAPSO_SYNC_CONTRACT asks for module style")
 
 
@@ -175,20 +175,29 @@ def test_supabase_functions_go_up_as_they_are() -> None:
     assert [notice.code for notice in made.notices] == ["no-server"]
 
 
-def test_both_size_limits_are_named() -> None:
-    """Raw and compressed; what compresses well may be large."""
-    assert size_fault("x" * (GZIP_LIMIT + 1), "a.js") is None
-    fault = size_fault("x" * (RAW_LIMIT + 1), "a.js")
-    assert fault is not None
-    assert fault.message == "the code is 64.0 MiB; a Worker may have 64 MiB, and 10 MB compressed"
-    fault = size_fault(random.Random(1).randbytes(10_000_000).hex(), "a.js")
-    assert fault is not None
-    assert fault.message.startswith("the code is 19.1 MiB, 11.")
-    assert fault.message.endswith(" MB compressed; a Worker may have 64 MiB, and 10 MB compressed")
+def test_code_above_a_megabyte_is_refused_before_any_call() -> None:
+    """What would be uploaded counts; between the two meanings of a megabyte it is a warning."""
+    head = SCRIPTS[0] + "// "
+    for size, refused, warned in (
+        (10**6, False, False),
+        (10**6 + 1, False, True),
+        (2**20, False, True),
+        (2**20 + 1, True, False),
+    ):
+        made = Workbench().build({"greet.js": head + "x" * (size - len(head))}, "greet.js")
+        assert [problem.code for function in made.unusable for problem in function.problems] == (
+            ["too-large"] if refused else []
+        )
+        assert [notice.code for notice in made.notices] == (["large"] if warned else [])
+    supabase = entry("greet.ts", function_type="supabase_function")
+    made = Workbench().build({"greet.ts": "Deno.serve(() => x)//" + "x" * 2**20}, supabase)
+    assert made.unusable[0].problems[0].code == "too-large"
+    assert size_fault("é" * 2**19, "a.js") is None
+    assert size_fault("é" * 2**19 + "x", "a.js") is not None
 
 
 @needs_esbuild
-def test_the_examples_are_sound_in_both_styles() -> None:
+def test_the_examples_are_sound() -> None:
     """All of them, whichever base they go to."""
     files = {
         path.relative_to(EXAMPLES).as_posix(): SourceFile(path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
@@ -196,9 +205,9 @@ def test_the_examples_are_sound_in_both_styles() -> None:
         if path.is_file()
     }
     entries = read_manifest(Snapshot("example", Revision("c0ffee"), files=files)).entries
-    for target in (SCRIPT, MODULE):
-        made = asyncio.run(Workbench(target).builder.build(entries, files))
-        assert (len(made.functions), made.unusable, made.notices) == (len(entries), (), ())
+    made = asyncio.run(Workbench().builder.build(entries, files))
+    assert (len(made.functions), made.unusable, made.notices) == (len(entries), (), ())
+    assert {function.style for function in made.functions if function.style is not None} == {CodeStyle.SCRIPT}
 
 
 def test_imports_are_followed_to_know_what_is_used() -> None:
@@ -256,6 +265,4 @@ def test_no_code_makes_the_inspection_raise(code: str) -> None:
     for grammar in Grammar:
         shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)
         assert isinstance(shape.style, Style)
-    assert isinstance(
-        build({"greet.js": code.encode("utf-8", "surrogatepass")}, target=MODULE), DesiredFunction | UnusableFunction
-    )
+    assert isinstance(build({"greet.js": code.encode("utf-8", "surrogatepass")}), DesiredFunction | UnusableFunction)

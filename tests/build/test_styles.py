@@ -8,7 +8,7 @@ import pytest
 from inline_snapshot import snapshot
 
 from kapso_sync.build import Target
-from kapso_sync.model.desired import Contract
+from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction
 from tests.build.plain import MODULES, SCRIPTS
 from tests.build.workbench import MODULE, SCRIPT, Texts, Workbench, answers, bad, entry, good, needs_esbuild, needs_node
 
@@ -109,19 +109,25 @@ COMMONJS = {
 }
 
 
+def styled(code: str, target: Target) -> str:
+    """The code as it would be uploaded in the style of a target."""
+    function = DesiredFunction(entry("a.js"), code, style=CodeStyle.SCRIPT)
+    return function.in_style(CodeStyle.MODULE if target is MODULE else CodeStyle.SCRIPT).code
+
+
 def texts_for(name: str, code: str) -> Texts:
     return {**OTHERS, name: IMPORT + code.replace("SAY", "new Response(greeting(await r.json()))")}
 
 
 @needs_node
 @pytest.mark.parametrize("target", [SCRIPT, MODULE])
-def test_every_style_answers_right_in_both_targets(target: Target) -> None:
+def test_every_way_of_writing_a_function_answers_right_in_both_styles(target: Target) -> None:
     """Types, enums, generics, decorators, JSX, JSON, text, unicode, three levels of shared modules, circles."""
-    built = [good(texts_for(*given), given[0], target) for given in STYLES.values()]
+    built = [styled(good(texts_for(*given), given[0]), target) for given in STYLES.values()]
     assert dict(zip(STYLES, answers(built, target), strict=True)) == dict.fromkeys(STYLES, (200, SAID))
     for name, code in zip(STYLES, built, strict=True):
         assert code.startswith("// Built by kapso-sync from a.")
-        assert ("\nexport {" in code) is target.modules
+        assert ("\nexport default {" in code) is (target is MODULE)
         assert "never asked for" not in code or name == "a late import"
         assert not any(line.startswith("import ") for line in code.splitlines())
 
@@ -130,9 +136,8 @@ def test_every_style_answers_right_in_both_targets(target: Target) -> None:
 @pytest.mark.parametrize("target", [SCRIPT, MODULE])
 def test_commonjs_is_built_without_require(target: Target) -> None:
     """However `module.exports` is filled; only `require` is refused."""
-    built = [
-        good(code.replace("HI", "new Response('hi ' + (await r.json()).name)"), target=target) for code in COMMONJS.values()
-    ]
+    codes = [code.replace("HI", "new Response('hi ' + (await r.json()).name)") for code in COMMONJS.values()]
+    built = [styled(good(code), target) for code in codes]
     assert dict(zip(COMMONJS, answers(built, target), strict=True)) == dict.fromkeys(COMMONJS, (200, "hi Ada"))
 
 
@@ -184,7 +189,7 @@ var a_default = {
 return a_default;
 })();
 async function handler(request, env, ctx) {
-  return built.fetch(request, env, ctx);
+  return built.fetch(request, env);
 }
 """)
 
@@ -208,9 +213,9 @@ def test_an_override_decides_the_style_of_the_output() -> None:
     assert good(code, entry("greet.js", Contract.MODULE), SCRIPT) == code
     typescript = {"greet.ts": "export default (r: Request) => new Response('x')"}
     assert "export {" in good(typescript, entry("greet.ts", Contract.MODULE), SCRIPT)
-    everywhere = Workbench(Target(modules=True, contract=Contract.SCRIPT)).build(typescript, "greet.ts")
+    everywhere = Workbench(Target(Contract.SCRIPT)).build(typescript, "greet.ts")
     assert "async function handler(request, env, ctx)" in everywhere.functions[0].code
-    script = Workbench(Target(modules=True, contract=Contract.SCRIPT)).build({"greet.js": SCRIPTS[0]}, "greet.js")
+    script = Workbench(Target(Contract.SCRIPT)).build({"greet.js": SCRIPTS[0]}, "greet.js")
     assert script.functions[0].code == SCRIPTS[0]
 
 

@@ -24,7 +24,7 @@ from kapso_sync.model.source import SourceFile
 from kapso_sync.reconcile.desire import Desire
 from kapso_sync.tools import ToolPlaces, own_copies
 
-SCRIPT, MODULE = Target(modules=False), Target(modules=True)
+SCRIPT, MODULE = Target(), Target(Contract.MODULE)
 OWN = own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix))
 ESBUILD = next((path for path in OWN if path.is_file()), None)
 
@@ -120,7 +120,7 @@ Promise.all(answers).then((all) => console.log(JSON.stringify(all)));
 
 def answers(codes: list[str], target: Target) -> list[tuple[int, str]]:
     """What built code answers to a request, as node runs it: scripts as functions bodies, modules as modules."""
-    given = json.dumps([{"code": code, "script": not target.modules} for code in codes])
+    given = json.dumps([{"code": code, "script": target.contract is not Contract.MODULE} for code in codes])
     ran = subprocess.run(["node", "-e", _DRIVER], input=given, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stderr
     found: list[list[Any]] = json.loads(ran.stdout)

@@ -164,7 +164,7 @@ def test_a_state_folder_in_use_is_refused(folder: Path, environment: Environment
     from tests.builders import DAWN
 
     kapso_sync("sync", str(folder), environment=environment)
-    (state,) = Path(environment["KAPSO_SYNC_STATE_DIR"]).iterdir()
+    (state,) = [path for path in Path(environment["KAPSO_SYNC_STATE_DIR"]).iterdir() if path.is_dir()]
     with held(state, DAWN):
         ran = kapso_sync("sync", str(folder), environment=environment)
         assert ran.code == 75

@@ -28,13 +28,13 @@ from kapso_sync.reconcile.desire import Desire
 from kapso_sync.reconcile.observe import observe, with_code
 from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, proven
 from kapso_sync.store.database import read_memory
-from tests.build.workbench import MODULE, Workbench
+from tests.build.workbench import Workbench
 from tests.builders import CODE_A, CODE_B, OWNER
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
 from tests.world import DEPLOY_SECONDS, WorldApi, new_world
 
-DESIRE = Workbench(MODULE).desire()
+DESIRE = Workbench().desire()
 FOREIGN = "somebody/else"
 
 
@@ -57,7 +57,7 @@ class Folder:
         return Desired("test", snapshot.revision, ()) if empty else await self.desire()(snapshot, Memory())
 
     def desire(self) -> Desire:
-        return DESIRE if self.environment is None else Workbench(MODULE).desire(self.environment)
+        return DESIRE if self.environment is None else Workbench().desire(self.environment)
 
     async def pull(self, *, write: bool = True, **wish: Any) -> PullPlan:
         """Pull as the command does, into this folder."""

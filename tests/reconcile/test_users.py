@@ -63,7 +63,9 @@ USERS: dict[str, tuple[Callable[[Bench, Function], object], str]] = {
         "webhook https://api.kapso.ai",
     ),
     "function": (
-        lambda bench, b: bench.api.world.create({"name": f"caller {len(bench.api.world.functions)}", "code": f"const url = '/functions/{b.id}/invoke';"}),
+        lambda bench, b: bench.api.world.create(
+            {"name": f"caller {len(bench.api.world.functions)}", "code": f"const url = '/functions/{b.id}/invoke';"}
+        ),
         "function caller",
     ),
 }
