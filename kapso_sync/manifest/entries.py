@@ -22,7 +22,8 @@ from kapso_sync.model.desired import (
     PlainSecret,
     SecretSource,
 )
-from kapso_sync.model.functions import FIELDS, Json, canonical_json
+from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
+from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import SourceFile
 
 GUESSED_SUFFIXES = (".ts", ".js")
@@ -42,6 +43,8 @@ def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str,
 def make_entry(slug: str, file: str, values: Mapping[str, object], location: Location) -> Entry:
     """Return the entry for these merged keys."""
     fields: dict[str, Json] = {name: values[name] for name in FIELDS if name in values}  # type: ignore[misc]
+    if isinstance(text := fields.get(DESCRIPTION), str):
+        fields[DESCRIPTION] = without_marks(text)
     minify = values.get("minify")
     protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
     secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]

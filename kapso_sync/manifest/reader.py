@@ -19,6 +19,7 @@ from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
+from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
@@ -213,6 +214,7 @@ class _Assembly:
             return
         policy = self._defaults.secrets_policy if self._defaults else None
         entry = replace(make_entry(slug, file, values, location), exact_secrets=policy == "exact")
+        self.notices += _text_notices(slug, values, location)
         self._entries.append(entry)
         self.notices += _notices(entry)
 
@@ -238,6 +240,19 @@ def _notices(entry: Entry) -> Iterator[Notice]:
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
             yield Notice("credential-value", text, entry.location)
+
+
+def _text_notices(slug: str, values: Mapping[str, object], location: Location) -> Iterator[Notice]:
+    """Yield a warning for a mark in a description, and for keys that Kapso's own tools would spell otherwise."""
+    text = values.get("description")
+    if isinstance(text, str) and without_marks(text) != text:
+        said = f"functions.{slug}.description: an ownership mark at its end is left out; kapso-sync writes it itself"
+        yield Notice("mark-in-text", said, location)
+    config = values.get("runtime_config")
+    for name in sorted(config) if isinstance(config, dict) else ():
+        if re.search(r"[a-z][A-Z]", name):
+            said = f"functions.{slug}.runtime_config.{name}: Kapso's own tools spell keys in snake_case"
+            yield Notice("camel-case", said, location)
 
 
 def unlisted_files(snapshot: Snapshot, used: frozenset[str]) -> tuple[Notice, ...]:

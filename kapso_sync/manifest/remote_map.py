@@ -43,3 +43,13 @@ def read_remote_map(content: bytes | None) -> RemoteMap:
         if isinstance(listed := record.get("files"), dict):
             files[slug] = {path: digest for path, digest in listed.items() if isinstance(digest, str)}
     return RemoteMap(ids, files)
+
+
+def read_project_id(content: bytes | None) -> str | None:
+    """Return the project that a Kapso CLI's ``project.json`` names, or None where there is none, or it says nothing."""
+    try:
+        value: Json = json.loads(content or b"null")
+    except (ValueError, RecursionError):
+        return None
+    found = value.get("projectId") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and found else None

@@ -236,7 +236,8 @@ class UnusableFunction:
 class Desired:
     """All that git says at one revision. Functions are sorted by slug.
 
-    ``remote_ids`` is what a Kapso CLI's map says of functions' ids, by slug: a hint, often out of date.
+    ``remote_ids`` is what a Kapso CLI's map says of functions' ids, by slug: a hint, often out of date. ``project_id`` is the
+    project that the repository belongs to, where the CLI's project file says so.
     """
 
     source: str
@@ -247,6 +248,7 @@ class Desired:
     manifest_present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
     remote_ids: Mapping[str, str] = field(default_factory=dict)
+    project_id: str | None = None
 
     @property
     def slugs(self) -> frozenset[str]:

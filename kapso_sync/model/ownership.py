@@ -10,7 +10,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-_MARK = re.compile(r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})(?P<protected> protected)?\]\s*\Z")
+_MARK = re.compile(
+    r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})"
+    r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\]\s*\Z"
+)
+"""What was last applied may follow the check: a newer version writes it, and this one reads past it."""
 
 
 def check_of(owner: str, slug: str) -> str:
@@ -47,3 +51,10 @@ def split_description(description: str | None) -> tuple[str, Mark | None]:
     if match is None:
         return text, None
     return text[: match.start()], Mark(match["owner"], match["check"], match["protected"] is not None)
+
+
+def without_marks(text: str) -> str:
+    """Return a text without any marks at its end: Kapso's own tools copy descriptions, ours included, and may double them."""
+    while (shorter := split_description(text))[1] is not None:
+        text = shorter[0]
+    return text

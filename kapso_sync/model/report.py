@@ -46,13 +46,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a pass. ``halted`` is the error that kept the rest of it from being tried, if any."""
+    """What came of a pass. ``halted`` is the error that kept the rest of it from being tried, if any.
+
+    ``superseded``: a newer revision came, so what was not begun, or not seen to end, is left to the next pass.
+    """
 
     plan: Plan
     outcomes: tuple[Outcome, ...]
     api_calls: int = 0
     seconds: float = 0.0
     halted: KapsoSyncError | None = None
+    superseded: bool = False
 
     def count(self, action: str) -> int:
         """Return how many steps of this action were done."""
@@ -70,13 +74,21 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many functions failed, were not tried, or are invalid in git."""
-        return len(self.results(Result.FAILED, Result.SKIPPED, Result.INVALID))
+        """How many functions failed, were not tried, or are invalid in git; what a newer revision overtook did not fail."""
+        skipped = () if self.superseded else (Result.SKIPPED,)
+        return len(self.results(Result.FAILED, *skipped, Result.INVALID))
 
     @property
     def drifted(self) -> int:
         """How many functions showed something else than what we last wrote."""
         return sum(1 for outcome in self.outcomes if outcome.step.drifted)
+
+    @property
+    def result(self) -> str:
+        """How the pass ended, in a word: ``success``, ``failed`` or ``superseded``."""
+        if self.failed or self.results(Result.BLOCKED) or self.halted is not None:
+            return "failed"
+        return "superseded" if self.superseded else "success"
 
     @property
     def exit_code(self) -> ExitCode:

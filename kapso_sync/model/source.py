@@ -19,6 +19,7 @@ FILE_COUNT_LIMIT = 10_000
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 FUNCTION_FILE = "function.yaml"
 REMOTE_MAP = ".kapso/remote-map.json"
+PROJECT_FILE = ".kapso/project.json"
 """Where the Kapso CLI remembers which function is which, below the repository's root."""
 
 CODE_SUFFIXES = (".js", ".ts", ".mjs", ".mts", ".cjs", ".cts", ".jsx", ".tsx")
@@ -64,7 +65,8 @@ class Snapshot:
     """One revision of a functions folder. ``source`` is fit to be shown: it carries no credentials.
 
     ``path`` is the functions folder inside the source, with forward slashes, empty for the root. ``remote_map`` is the content
-    of the repository's `REMOTE_MAP`, a hint that does not count as part of the revision.
+    of the repository's `REMOTE_MAP`, a hint that does not count as part of the revision, and ``project_file`` that of its
+    `PROJECT_FILE`, which says which project the functions belong to.
     """
 
     source: str
@@ -72,6 +74,7 @@ class Snapshot:
     path: str = ""
     files: Mapping[str, SourceFile] = field(default_factory=dict)
     remote_map: bytes | None = field(default=None, repr=False)
+    project_file: bytes | None = field(default=None, repr=False)
 
 
 def folder_digest(files: Mapping[str, SourceFile]) -> str:

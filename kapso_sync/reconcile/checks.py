@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from kapso_sync.errors import ApiGarbled, ApiUnavailable, KapsoSyncError
+from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import Invocation, InvokeMode, RemoteFunction
-from kapso_sync.reconcile.judgement import Failure, describe, judge
+from kapso_sync.model.functions import Invocation, InvokeMode, RemoteFunction, canonical_json
+from kapso_sync.reconcile.judgement import Failure, describe, failed_invocation_id, judge
 from kapso_sync.reconcile.ports import FunctionsApi
 from kapso_sync.reconcile.rollout import Superseded
 
 _T = TypeVar("_T")
+
+MAX_INVOCATIONS = 20
+"""As many as Kapso lists in one answer."""
 
 NOT_ITS_OWN = frozenset({429, 502, 503, 504})
 """Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
@@ -94,12 +97,33 @@ class Prover:
             # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
+        answer = await self._opened(record, answer)
         expected = judge(check, answer, wrapped=wrapped)
         if expected is None:
             return None
         if answer.status in NOT_ITS_OWN:
             await self._api.list_functions()
         return Failure(number, expected, self._shown(answer))
+
+    async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
+        """Return a function's own answer from the envelope that Kapso may put around one that is no success.
+
+        The envelope names the invocation, whose record has status and body; where it cannot be read, the envelope counts.
+        """
+        invocation_id = failed_invocation_id(answer)
+        if invocation_id is None:
+            return answer
+        try:
+            records = await self._api.list_invocations(record.id, limit=MAX_INVOCATIONS)
+        except ApiError:
+            return answer
+        found = next((item for item in records if item.id == invocation_id), None)
+        if found is None or found.status_code is None:
+            return answer
+        body = found.response_body
+        if body is None:
+            return replace(answer, status=found.status_code)
+        return Invocation(found.status_code, "application/json", body if isinstance(body, str) else canonical_json(body))
 
     def _shown(self, answer: Invocation) -> str:
         return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text)))

@@ -99,7 +99,9 @@ async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
     snapshot = await parts.source.fetch()
     memory = parts.recall()
     desired = await parts.build(snapshot, memory)
-    observed = await observe(parts.api, memory, desired, parts.policy.owner, parts.clock.now())
+    observed = await observe(
+        parts.api, memory, desired, parts.policy.owner, parts.clock.now(), allow_recreate=parts.limits.allow_recreate
+    )
     policy = replace(parts.policy, retry=frozenset(request.retry))
     plan = make_plan(desired, observed, policy)
     known = await list_secrets_before(parts.api, observed, plan, parts.clock.now())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kapso_sync.build import Builder, Packages
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
-from kapso_sync.manifest.remote_map import read_remote_map
+from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import Memory
@@ -62,4 +62,5 @@ class Desire:
             manifest_present=manifest.present,
             rollout=manifest.rollout,
             remote_ids=read_remote_map(snapshot.remote_map).ids,
+            project_id=read_project_id(snapshot.project_file),
         )

@@ -142,7 +142,8 @@ class Executor:
             outcomes = await run.carry_out(plan, Usher(self._api, self._store, self._emit))
         for function_id in plan.forget:
             self._store.forget(function_id)
-        return Report(plan, outcomes, halted=run.halted)
+        overtaken = superseded.is_set() and any(outcome.result is Result.SKIPPED for outcome in outcomes)
+        return Report(plan, outcomes, halted=run.halted, superseded=overtaken)
 
     async def _usage(self, observed: Observed, deletions: Sequence[Delete]) -> Callable[[Delete], tuple[str, str] | None]:
         """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion."""
@@ -253,7 +254,10 @@ class _Pass:
             async with self._lanes:
                 outcome = await self._newest(step)
         except Superseded as error:
-            return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
+            written = isinstance(step, Write) and not isinstance(step, PutBack)
+            return Outcome(
+                step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True, applied=written
+            )
         except KapsoSyncError as error:
             return self._failed(step, error)
         self._unanswered = 0

@@ -46,6 +46,21 @@ def judge(check: Check, answer: Invocation, *, wrapped: bool) -> str | None:
     return None
 
 
+def failed_invocation_id(answer: Invocation) -> str | None:
+    """Return the id in Kapso's envelope around an answer that is no success, or None where the answer is the function's own.
+
+    Source: Kapso's documentation: ``500 {"error", "detail"?, "invocation_id"?}``.
+    """
+    if answer.status != 500:
+        return None
+    try:
+        value = json.loads(answer.text)
+    except (ValueError, RecursionError):
+        return None
+    found = value.get("invocation_id") if isinstance(value, dict) and "error" in value else None
+    return found if isinstance(found, str) and found else None
+
+
 def describe(answer: Invocation) -> str:
     """Return an answer in a few words."""
     return (

@@ -11,6 +11,7 @@ from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, RemoteFunction, Status
 from kapso_sync.model.plan import Overwrite, Plan
+from kapso_sync.model.source import PROJECT_FILE
 from kapso_sync.model.state import Memory
 from kapso_sync.reconcile.moves import find_moves
 from kapso_sync.reconcile.observed import Observed, mark_of
@@ -19,14 +20,19 @@ from kapso_sync.reconcile.secretplan import Listing, listing_needed, listing_of
 from kapso_sync.reconcile.settle import settle
 
 
-async def observe(api: FunctionsApi, memory: Memory, desired: Desired, owner: str, now: datetime) -> Observed:
+async def observe(
+    api: FunctionsApi, memory: Memory, desired: Desired, owner: str, now: datetime, *, allow_recreate: bool = False
+) -> Observed:
     """Return what Kapso shows, open intents settled.
 
-    Raises `ApiError` when the list cannot be had, and `StateForeign` when the key opens another project than before.
+    Raises `ApiError` when the list cannot be read, and `StateForeign` when the key opens another project than the state folder
+    or the repository belongs to, or an empty one where we own functions; ``allow_recreate`` accepts the empty one.
     """
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     functions = await api.list_functions()
-    _same_project(functions, memory)
+    _same_project(functions, memory, desired.project_id)
+    if not (functions or allow_recreate):
+        _not_emptied(memory)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, memory, wanted)]
     if bare:
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
@@ -88,11 +94,25 @@ def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, st
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
 
 
-def _same_project(functions: tuple[RemoteFunction, ...], memory: Memory) -> None:
+def _same_project(functions: tuple[RemoteFunction, ...], memory: Memory, named: str | None) -> None:
+    """Raise `StateForeign` when the records are of another project than we know; ``named`` is what the repository says."""
     projects = {remote.project_id for remote in functions if remote.project_id}
-    if memory.project_id is None or not projects or memory.project_id in projects:
+    if not projects:
         return
+    for known, where in ((named, f"the repository's {PROJECT_FILE} names"), (memory.project_id, "the state folder belongs to")):
+        if known is not None and known not in projects:
+            raise StateForeign(
+                f"the API key opens project {min(projects)}, but {where} project {known}",
+                hint=f"use a key of project {known}; or, if the change is meant, another KAPSO_SYNC_STATE_DIR and project file",
+            )
+
+
+def _not_emptied(memory: Memory) -> None:
+    """Raise `StateForeign` when Kapso shows no function at all, and we own some: it may be another project."""
+    if not memory.owned:
+        return
+    project = f"project {memory.project_id}" if memory.project_id else "another project"
     raise StateForeign(
-        f"the API key opens project {min(projects)}, but the state folder belongs to project {memory.project_id}",
-        hint="use the key of the first project, or another KAPSO_SYNC_STATE_DIR for this one",
+        f"the API key opens an empty project, but the state folder knows {len(memory.owned)} functions of {project}",
+        hint="is it the right key? If the functions were really deleted, `kapso-sync sync --allow-recreate` creates them again",
     )

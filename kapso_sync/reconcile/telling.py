@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kapso_sync.errors import ApiUnauthorized, KapsoSyncError, ManifestInvalid, SourceUnavailable
+from kapso_sync.errors import ApiUnauthorized, KapsoSyncError, ManifestInvalid, SourceMissing, SourceRefused, SourceUnavailable
 from kapso_sync.model import events
 from kapso_sync.model.plan import Keep
 from kapso_sync.model.report import Report, Result
@@ -38,7 +38,7 @@ def tell_failure(emit: events.Listener, error: KapsoSyncError) -> None:
                     error=problem.message, error_type=kind, hint=problem.hint, location=location, code=problem.code
                 )
             )
-    elif isinstance(error, SourceUnavailable):
+    elif isinstance(error, SourceUnavailable | SourceMissing | SourceRefused):
         emit(events.SourceFailed(error=error.message, error_type=kind, hint=error.hint))
     elif isinstance(error, ApiUnauthorized):
         emit(events.ApiKeyRejected(error=error.message, error_type=kind, hint=error.hint))
@@ -52,6 +52,7 @@ def tell_report(emit: events.Listener, report: Report) -> None:
         emit(events.ApiKeyRejected(error=error.message, error_type=type(error).__name__, hint=error.hint))
     emit(
         events.ReconcileFinished(
+            result=report.result,
             created=report.count("create"),
             updated=report.count("update") + report.count("rename"),
             deployed=report.deployed,

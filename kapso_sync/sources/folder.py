@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model import events
-from kapso_sync.model.source import CODE_LIMIT, REMOTE_MAP, Revision, Snapshot, SourceFile, folder_digest
+from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile, folder_digest
 from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 
 ATTEMPTS = 5
@@ -100,7 +100,7 @@ class FolderSource:
             if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
                 self._read_before = {path: self._read_before[path] for path in files}
                 revision = Revision(folder_digest(files), described=self._describe())
-                return Snapshot(str(self._root), revision, path, files, _remote_map(home, self._top or root))
+                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
         raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
 
     def _file(self, seen: _Seen) -> SourceFile:
@@ -130,14 +130,19 @@ class FolderSource:
         return home, path
 
 
-def _remote_map(home: Path, top: Path) -> bytes | None:
-    """Return the CLI's map, from the functions folder or the nearest one above it, up to ``top``; it is only a hint."""
+def _cli_files(home: Path, top: Path) -> tuple[bytes | None, bytes | None]:
+    """Return the Kapso CLI's map and its project file: from the functions folder, or the nearest above it, up to ``top``."""
     top = Path(os.path.realpath(top))
+    return _nearest(home, top, REMOTE_MAP), _nearest(home, top, PROJECT_FILE)
+
+
+def _nearest(home: Path, top: Path, name: str) -> bytes | None:
     for folder in (home, *home.parents):
-        path = folder / REMOTE_MAP
+        path = folder / name
         if folder.is_relative_to(top) and path.is_file() and path.resolve().is_relative_to(top):
             try:
-                content = path.read_bytes()
+                with path.open("rb") as file:
+                    content = file.read(CODE_LIMIT + 1)
             except OSError:
                 return None
             return content if len(content) <= CODE_LIMIT else None

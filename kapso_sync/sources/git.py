@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
-from kapso_sync.model.source import CODE_LIMIT, REMOTE_MAP, Revision, Snapshot, SourceFile
+from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
@@ -234,7 +234,7 @@ class GitSource:
             fresh: dict[bytes, bytes] = {}
             files = {file.path: file for file in _files(tree, self._contents, fresh)}
             self._contents = fresh
-            remote_map = _remote_map(commit.tree)
+            remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
             revision = Revision(
                 commit.hexsha,
@@ -249,7 +249,7 @@ class GitSource:
         finally:
             if repository is not None:
                 repository.close()
-        return Snapshot(self._spec.location, revision, path, files, remote_map)
+        return Snapshot(self._spec.location, revision, path, files, remote_map, project)
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -305,10 +305,10 @@ def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes
     return SourceFile(path, content)
 
 
-def _remote_map(root: Tree) -> bytes | None:
-    """Return the CLI's map of the same commit, or None; it is only a hint, so that anything odd about it is no map."""
+def _cli_file(root: Tree, path: str) -> bytes | None:
+    """Return a file of the Kapso CLI's at the same commit, or None; anything odd about it makes it none."""
     item: Tree | Blob = root
-    for name in PurePosixPath(REMOTE_MAP).parts:
+    for name in PurePosixPath(path).parts:
         children = item if item.type == "tree" else ()
         found = next((child for child in children if str(child.path).rpartition("/")[2] == name), None)
         if found is None:

@@ -64,7 +64,7 @@ class Metrics:
         """Count an event."""
         match event:
             case events.ReconcileFinished():
-                self._reconciles.labels("failed" if event.failed or event.blocked else "success").inc()
+                self._reconciles.labels(event.result).inc()
                 self._reconcile_seconds.observe(event.duration_ms / 1000)
             case events.ReconcileFailed():
                 self._reconciles.labels("error").inc()

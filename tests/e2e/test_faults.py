@@ -17,6 +17,10 @@ ROUTES = (
     "PATCH /functions/{id}",
     "POST /functions/{id}/deploy",
     "GET /workflows",
+    "GET /whatsapp/flows",
+    "GET /whatsapp/webhooks",
+    "GET /functions/{id}/invocations",
+    "GET /functions/{id}/secrets",
     "GET /functions/{id}",
     "DELETE /functions/{id}",
 )

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.emulator.options import Behaviour
-from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, UsageError
+from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, StateForeign, UsageError
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Create, Delete
 from kapso_sync.model.report import Result
 from kapso_sync.reconcile.cycle import Request
 from kapso_sync.reconcile.guard import Limits
+from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, OWNER, POLICY, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -259,16 +260,46 @@ async def test_a_function_in_use_by_a_workflow_is_not_deleted(bench: Bench) -> N
 
 
 async def test_an_empty_answer_causes_no_storm_of_creates(bench: Bench) -> None:
-    """When every owned function seems gone, none is recreated unless a person says so."""
+    """When every owned function seems gone it may be another project: nothing is done unless a person says so."""
     git = desired(*(want(f"f{number}") for number in range(8)))
     await bench.sync(git)
     for function in list(bench.api.world.functions.values()):
         bench.api.world.delete(function)
-    report = await bench.sync(git)
+    with pytest.raises(StateForeign, match="empty project") as raised:
+        await bench.sync(git)
+    assert (raised.value.exit_code, "--allow-recreate" in str(raised.value.hint)) == (78, True)
     assert not bench.api.world.functions
-    assert report.exit_code is ExitCode.FUNCTION_FAILED
     bench.limits = Limits(MaxDelete(25, percent=True), allow_recreate=True)
     assert (await bench.sync(git)).count("create") == 8
+
+
+async def test_most_functions_gone_are_recreated_only_when_a_person_says_so(bench: Bench) -> None:
+    """More than the limit, in a project that is not empty: blocked."""
+    git = desired(*(want(f"f{number}") for number in range(8)))
+    await bench.sync(git)
+    for slug in ("f1", "f2", "f3"):
+        bench.api.world.delete(bench.api.world.function(slug))
+    report = await bench.sync(git)
+    assert (report.exit_code, len(bench.api.world.functions)) == (ExitCode.FUNCTION_FAILED, 5)
+
+
+@pytest.mark.parametrize("named", ["the-other", None])
+async def test_a_repository_of_another_project_is_refused_before_anything_is_written(bench: Bench, named: str | None) -> None:
+    """Its project file, or the state folder, names one project, and the key opens another: 78, both named."""
+    if named is None:
+        await bench.sync(desired(want("a")))
+        with StateStore(bench.folder, bench.clock.now) as store:
+            store.remember_source(manifest_present=True, project_id="the-other")
+    bench.api.world.create({"name": "x", "code": "x"})
+    writes = len(bench.api.writes)
+    with pytest.raises(StateForeign) as raised:
+        await bench.sync(replace(desired(want("a"), want("b")), project_id=named))
+    assert bench.api.world.project_id in raised.value.message
+    assert "the-other" in raised.value.message
+    assert len(bench.api.writes) == writes
+    if named is not None:
+        fine = replace(desired(want("a")), project_id=bench.api.world.project_id)
+        assert (await bench.sync(fine)).exit_code == 0
 
 
 async def test_a_vanished_function_is_recreated_within_the_limit(bench: Bench) -> None:

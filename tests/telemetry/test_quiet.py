@@ -13,7 +13,9 @@ PLANNED = events.PlanComputed(summary={}, functions=())
 
 def finished(**counts: int) -> events.ReconcileFinished:
     names = ("created", "updated", "deployed", "deleted", "adopted", "unchanged", "failed", "blocked", "drifted", "api_calls")
-    return events.ReconcileFinished(**{name: counts.get(name, 0) for name in names}, duration_ms=5)
+    totals = {name: counts.get(name, 0) for name in names}
+    result = "failed" if totals["failed"] else "success"
+    return events.ReconcileFinished(result=result, **totals, duration_ms=5)
 
 
 class Reader:

@@ -76,9 +76,10 @@ class ReconcileStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileFinished(Event):
-    """A pass ended; ``failed`` and ``blocked`` say how well."""
+    """A pass ended; ``result`` is ``success``, ``failed``, or ``superseded`` by a newer revision."""
 
     name: ClassVar[str] = "reconcile.finished"
+    result: str = "success"
     created: int
     updated: int
     deployed: int
