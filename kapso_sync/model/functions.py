@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +30,10 @@ RUNTIME_CONTENT = (CODE, "function_type", "invoke_response_mode", "public_endpoi
 EXACT_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
 """Booleans, words and objects: an answer that shows another value than was sent means that Kapso refused it. Code and texts may
 be normalised by the server."""
+
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_SLUG = re.compile(r"[a-z0-9-]{1,255}")
 
 
 class FunctionType(enum.StrEnum):
@@ -74,6 +79,11 @@ class RemoteFunction:
     endpoint_url: str | None = None
     project_id: str | None = None
     lock_version: int | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Tell whether id and slug can be; a record that cannot be is left alone, and so is its slug."""
+        return _ID.fullmatch(self.id) is not None and _SLUG.fullmatch(self.slug) is not None
 
     @property
     def name(self) -> str:

@@ -63,6 +63,14 @@ def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, 
     )
 
 
+def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
+    """Warn of records whose id or slug cannot be; they are left alone."""
+    if not observed.unreadable:
+        return ()
+    named = _some([repr(record.slug or record.id)[:60] for record in observed.unreadable])
+    return (Notice("unreadable-record", f"records on Kapso with an id or slug that cannot be are left alone: {named}"),)
+
+
 def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[Notice, ...]:
     """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
     notices = []

@@ -29,7 +29,8 @@ async def observe(
     or the repository belongs to, or an empty one where we own functions; ``allow_recreate`` accepts the empty one.
     """
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
-    functions = await api.list_functions()
+    listed = await api.list_functions()
+    functions = tuple(remote for remote in listed if remote.readable)
     _same_project(functions, memory, desired.project_id)
     if not (functions or allow_recreate):
         _not_emptied(memory)
@@ -38,6 +39,7 @@ async def observe(
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = settle(functions, memory, owner)
+    observed = replace(observed, unreadable=tuple(remote for remote in listed if not remote.readable))
     return replace(observed, secrets=await _secrets(api, observed, desired, owner, now))
 
 

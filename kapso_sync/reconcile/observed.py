@@ -28,7 +28,7 @@ class Observed:
     """Kapso's list at one moment, and our memory with every open intent settled against it.
 
     ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end; ``secrets`` the names of those
-    functions that were asked for them.
+    functions that were asked for them. ``unreadable`` are records whose id or slug cannot be: nothing is done about them.
     """
 
     functions: tuple[RemoteFunction, ...]
@@ -36,6 +36,7 @@ class Observed:
     uncertain: Mapping[str, tuple[Intent, ...]]
     closed_intents: tuple[int, ...] = ()
     secrets: Mapping[str, Listing] = field(default_factory=dict)
+    unreadable: tuple[RemoteFunction, ...] = ()
 
     @functools.cached_property
     def by_slug(self) -> Mapping[str, RemoteFunction]:

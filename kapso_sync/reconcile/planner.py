@@ -42,7 +42,13 @@ from kapso_sync.reconcile.compare import compare
 from kapso_sync.reconcile.diff import content_diff
 from kapso_sync.reconcile.match import Match
 from kapso_sync.reconcile.moves import Moves, find_moves, wait_for_departures
-from kapso_sync.reconcile.notices import orphan_notices, quota_notices, secret_notices, unknown_field_notices
+from kapso_sync.reconcile.notices import (
+    orphan_notices,
+    quota_notices,
+    secret_notices,
+    unknown_field_notices,
+    unreadable_notices,
+)
 from kapso_sync.reconcile.observed import Claim, Observed, is_parked, mark_of
 from kapso_sync.reconcile.secretplan import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
 from kapso_sync.reconcile.settle import settle
@@ -61,6 +67,11 @@ from kapso_sync.reconcile.styles import in_preferred_style, in_style_of
 NO_SECRETS = (
     "its manifest names secrets, and this API base has none",
     "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest",
+)
+
+UNREADABLE = (
+    "Kapso's record of it has an id that cannot be: nothing is written to it",
+    "the next pass looks again; if it stays, ask Kapso's support about the record",
 )
 
 OSCILLATION_LIMIT = 3
@@ -96,6 +107,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             *quota_notices(desired, observed),
             *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
             *unknown_field_notices(planner.unknown_fields),
+            *unreadable_notices(observed),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
@@ -150,6 +162,14 @@ class _Planner:
         """Plan one function that git wants and that can be written."""
         if want.slug in self._moves.waiting:
             return self._unclear(want, self._moves.waiting[want.slug])
+        if any(record.slug == want.slug for record in self._observed.unreadable):
+            return Blocked(
+                slug=want.slug,
+                file=want.entry.file,
+                desired_hash=content_hash(want.content),
+                reasons=UNREADABLE,
+                wanted="update",
+            )
         remote = self._find(want)
         facts = self._observed.memory.facts
         if remote is None:

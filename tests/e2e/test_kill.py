@@ -14,6 +14,12 @@ from tests.served import Served, served
 
 CALLS = (
     "GET /functions",
+    "GET /functions/{id}/secrets",
+    "GET /functions/{id}/secrets",
+    "GET /workflows",
+    "GET /whatsapp/flows",
+    "GET /whatsapp/webhooks",
+    "GET /functions/{id}/invocations",
     "PATCH /functions/{id}",
     "POST /functions/{id}/deploy",
     "GET /functions",
@@ -24,6 +30,9 @@ CALLS = (
     "POST /functions/{id}/deploy",
     "GET /functions",
     "GET /workflows",
+    "GET /whatsapp/flows",
+    "GET /whatsapp/webhooks",
+    "GET /functions/{id}/invocations",
     "GET /functions/{id}",
     "DELETE /functions/{id}",
 )

@@ -13,11 +13,12 @@ import pytest
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
 from kapso_sync.model.events import FieldRefused
+from kapso_sync.model.functions import RemoteFunction, Status
 from kapso_sync.model.plan import Blocked, Keep
 from kapso_sync.model.report import Report, Result
 from tests.builders import CODE_A, CODE_B, desired, want
 from tests.reconcile.passes import Bench
-from tests.world import Fate, Killed
+from tests.world import Fate, Killed, WorldApi
 
 CODE_C = "async function handler() { return new Response('c'); }\n"
 
@@ -241,3 +242,20 @@ async def test_the_cap_of_the_free_plan_is_explained(bench: Bench) -> None:
     kept = next(outcome.step.slug for outcome in report.outcomes if outcome.result is Result.DONE)
     report = await bench.sync(desired(*(want(slug, CODE_B) for slug in "ab")))
     assert [outcome.step.slug for outcome in report.outcomes if outcome.result is Result.DONE] == [kept]
+
+
+@pytest.mark.parametrize(("function_id", "slug"), [("..", "a"), ("../secrets", "b"), ("id-9", "Not A Slug"), ("x" * 200, "c")])
+async def test_a_record_that_cannot_be_is_left_alone_and_named(bench: Bench, function_id: str, slug: str) -> None:
+    """Its slug is blocked, nothing is sent to it, and the others go on."""
+
+    class _Odd(WorldApi):
+        async def list_functions(self) -> tuple[RemoteFunction, ...]:
+            return (*await super().list_functions(), RemoteFunction(function_id, slug, Status.DEPLOYED, CODE_C))
+
+    bench.api = _Odd(bench.api.world)
+    report = await bench.sync(desired(*(want(name) for name in "abcd")))
+    blocked = [outcome.step.slug for outcome in report.outcomes if outcome.result is Result.BLOCKED]
+    assert blocked == ([slug] if slug in "abc" else [])
+    assert [notice.code for notice in report.plan.notices] == ["unreadable-record"]
+    assert not any(function_id in what for _, _, what in bench.api.log)
+    assert set(bench.api.world.live_code()) == {*"abcd"} - {slug}
