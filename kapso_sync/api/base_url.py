@@ -54,6 +54,15 @@ def other_base(base_url: str) -> str:
     return "https://app.kapso.ai/api/v1"
 
 
+def sibling_base(base_url: str) -> str:
+    """Return the other API of the same operator: Kapso's other host, or the other path of any other host."""
+    parts = urlsplit(base_url)
+    if parts.hostname in ("app.kapso.ai", "api.kapso.ai"):
+        return other_base(base_url)
+    path = PLATFORM_PATH if base_url.endswith(FUNCTIONS_PATH) else FUNCTIONS_PATH
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
 def platform_base(base_url: str) -> str:
     """Return the Platform API of the same host, or of Kapso's API host: where users of functions are looked up."""
     parts = urlsplit(base_url)

@@ -333,6 +333,17 @@ def schema() -> int:
     return int(ExitCode.OK)
 
 
+@app.command(epilog="Example: kapso-sync doctor --yes")
+@click.option("--yes", is_flag=True, help="Ask the API without asking you: one throw-away function is created and deleted.")
+@json_flag
+@with_flags("state_dir", "log_level", "log_format")
+def doctor(*, yes: bool, json_output: bool, flags: Flags) -> int:
+    """Look at the local set-up and, with a key, ask the API what its documentation leaves open."""
+    from kapso_sync.cli import doctor as command
+
+    return command.doctor(flags, yes=yes, json_output=json_output)
+
+
 @app.command(epilog="Example: kapso-sync version --json")
 @json_flag
 def version(*, json_output: bool) -> int:

@@ -1,0 +1,128 @@
+"""``doctor``: looks at the local set-up and, with a key, asks the API what its documentation leaves open."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from kapso_sync.cli.flags import Flags
+from kapso_sync.cli.render import visible
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.errors import ConfigError, ExitCode
+from kapso_sync.local_setup import Level, SetupCheck, check_setup
+from kapso_sync.reconcile.doctor import SLUG_PREFIX, DoctorReport, Finding
+from kapso_sync.settings import Settings, load_settings
+from kapso_sync.wiring import Logging
+from kapso_sync.wiring.building import tool_places
+from kapso_sync.wiring.doctor import DoctorSession, open_doctor, state_root
+
+WHAT_IT_DOES = (
+    f"It creates one function named {SLUG_PREFIX}…, deploys it a few times, sets a random secret on it, and deletes it. "
+    "Nothing else is touched; it takes some minutes."
+)
+
+
+def doctor(flags: Flags, *, yes: bool, json_output: bool) -> int:
+    """Print what was found. Raises `ConfigError`, and `ApiError` where the API cannot be asked at all."""
+    settings = load_settings(flags.overrides(None), env_file=flags.env_file)
+    checks = _local(settings)
+    ask = has_key(settings) and _may_ask(yes=yes, json_output=json_output)
+    report = _ask_api(settings) if ask else None
+    if json_output:
+        document = {
+            "setup": [dataclasses.asdict(check) for check in checks],
+            "api": None if report is None else _document(report),
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        _print(checks, report, asked=ask, key=has_key(settings))
+    return int(ExitCode.CONFIG if any(check.level is Level.ERROR for check in checks) else ExitCode.OK)
+
+
+def has_key(settings: Settings) -> bool:
+    """Tell whether there is a key to ask the API with. Raises `ConfigError` for one that no header can hold."""
+    if settings.api_key is None and settings.api_key_file is None:
+        return False
+    settings.key()
+    return True
+
+
+def _local(settings: Settings) -> tuple[SetupCheck, ...]:
+    try:
+        workerd = find_workerd("auto")
+    except ConfigError:
+        workerd = None
+    words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
+    return tuple(check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, os.environ))
+
+
+def _may_ask(*, yes: bool, json_output: bool) -> bool:
+    if yes:
+        return True
+    if json_output or not sys.stdin.isatty():
+        return False
+    click.echo(WHAT_IT_DOES, err=True)
+    return click.confirm("Ask this project's API?", err=True)
+
+
+def _ask_api(settings: Settings) -> DoctorReport:
+    logging = Logging(settings, sys.stderr)
+    found: list[DoctorReport] = []
+
+    async def work() -> int:
+        async with open_doctor(settings, logging) as session:
+            found.append(await _asked(session))
+        return 0
+
+    code = run_to_end(work)
+    if not found:
+        raise SystemExit(code)
+    return found[0]
+
+
+async def _asked(session: DoctorSession) -> DoctorReport:
+    await session.doctor.delete_leftovers()
+    report = await session.doctor.ask_all(session.facts.read())
+    session.facts.write(report.facts)
+    return report
+
+
+def _document(report: DoctorReport) -> dict[str, object]:
+    return {
+        "findings": [dataclasses.asdict(finding) for finding in report.findings],
+        "facts": dataclasses.asdict(report.facts),
+    }
+
+
+def _print(checks: tuple[SetupCheck, ...], report: DoctorReport | None, *, asked: bool, key: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    symbols = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[red]✗[/]"}
+    for check in checks:
+        console.print(f"{symbols[check.level]} {check.name}: ", end="")
+        console.print(visible(check.found), markup=False)
+        if check.hint is not None:
+            console.print(f"    {visible(check.hint)}", markup=False)
+    if report is not None:
+        console.print()
+        for finding in report.findings:
+            _print_finding(console, finding)
+        console.print("\nThe answers are kept for this API base, and are used from now on.")
+    elif key and not asked:
+        console.print(f"\nThe API was not asked. With --yes it is: {WHAT_IT_DOES}")
+    elif not key:
+        console.print("\nThere is no API key, so the API was not asked. Set KAPSO_API_KEY, or KAPSO_API_KEY_FILE.")
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    answer = "no answer" if finding.answer is None else finding.answer
+    console.print(f"{visible(finding.question)}: {visible(answer)}", markup=False)
+    console.print(
+        f"    {visible(finding.evidence)}" + (f"; {finding.consequence}" if finding.consequence else ""), markup=False
+    )

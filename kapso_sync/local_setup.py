@@ -1,0 +1,153 @@
+"""Looks at the machine that kapso-sync runs on: what is there, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import platform
+import re
+import shutil
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
+
+OLDEST_GIT = ((2, 39, 4), (2, 45, 1))
+"""Older versions have known holes in reading hostile repositories; each release line has its own first good version."""
+
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+"""A clock before this is wrong: certificates and signatures would be refused."""
+
+FREE_BYTES = 200 * 1024 * 1024
+WATCHES = 8192
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class Level(enum.StrEnum):
+    """How a look ended: fine, something may be missing, or kapso-sync cannot work like this."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class SetupCheck:
+    """One look at the machine, and what to do where it is not fine."""
+
+    name: str
+    level: Level
+    found: str
+    hint: str | None = None
+
+
+def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment: Mapping[str, str]) -> Iterator[SetupCheck]:
+    """Yield every look: ``state`` is the folder of state folders, ``tools`` where esbuild is looked for."""
+    yield SetupCheck("python", Level.OK, f"{platform.python_version()} ({sys.executable})")
+    yield check_git(_git_version())
+    yield _esbuild(tools)
+    if workerd is not None:
+        yield SetupCheck("workerd", Level.OK, workerd)
+    else:
+        hint = "`dev` needs it: npm install workerd"
+        yield SetupCheck("workerd", Level.WARNING, "not found: functions do not run here", hint)
+    yield check_clock(datetime.now(UTC))
+    yield _proxies(environment)
+    yield check_authorities(environment)
+    yield check_state_folder(state)
+    yield _watches()
+
+
+def check_git(text: str | None) -> SetupCheck:
+    """Return how the git of this version string does."""
+    if text is None:
+        hint = "install git: https://git-scm.com; a folder can be synced without it"
+        return SetupCheck("git", Level.WARNING, "not found: git sources cannot be read", hint)
+    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    good = numbers >= OLDEST_GIT[1] or OLDEST_GIT[0] <= numbers < (2, 40)
+    if good:
+        return SetupCheck("git", Level.OK, text)
+    return SetupCheck("git", Level.WARNING, text, "2.39.4, 2.45.1 and newer close known holes: upgrade git")
+
+
+def check_clock(now: datetime) -> SetupCheck:
+    """Return whether the clock can be right."""
+    if now < EARLIEST:
+        return SetupCheck(
+            "clock", Level.ERROR, f"{now:%Y-%m-%d %H:%M} UTC", "set the clock: TLS refuses certificates otherwise"
+        )
+    return SetupCheck("clock", Level.OK, f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def check_authorities(environment: Mapping[str, str]) -> SetupCheck:
+    """Return whether certificates of servers can be checked."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = environment.get(name)
+        if path and not Path(path).exists():
+            return SetupCheck("authorities", Level.ERROR, f"{name} names {path}, which does not exist", f"mend or unset {name}")
+    if environment.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=environment["SSL_CERT_FILE"])
+        except (OSError, ssl.SSLError) as error:
+            return SetupCheck(
+                "authorities", Level.ERROR, f"SSL_CERT_FILE: {error}", "it has to hold certificates in PEM format"
+            )
+    known = ssl.create_default_context().cert_store_stats()["x509_ca"]
+    return SetupCheck("authorities", Level.OK, f"{known} of the system's" if known else "the ones that come with certifi")
+
+
+def check_state_folder(state: Path) -> SetupCheck:
+    """Return whether state can be kept below a folder; it is not made."""
+    there = next((folder for folder in (state, *state.parents) if folder.exists()), Path("/"))
+    if not os.access(there, os.W_OK | os.X_OK):
+        hint = "set KAPSO_SYNC_STATE_DIR to a folder that may be written"
+        return SetupCheck("state folder", Level.ERROR, f"{state}: {there} is not writable", hint)
+    free = shutil.disk_usage(there).free
+    if free < FREE_BYTES:
+        return SetupCheck("state folder", Level.WARNING, f"{state}: {free // 2**20} MiB free", "free some space")
+    mode = stat.S_IMODE(state.stat().st_mode) if state.exists() else 0o700
+    if mode & 0o022 and not state.is_mount():
+        return SetupCheck("state folder", Level.WARNING, f"{state}: others may write it ({mode:o})", f"chmod 700 {state}")
+    return SetupCheck("state folder", Level.OK, f"{state}, {free // 2**20} MiB free")
+
+
+def _git_version() -> str | None:
+    try:
+        ran = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ran.stdout.removeprefix("git version ").strip() or None
+
+
+def _esbuild(tools: ToolPlaces) -> SetupCheck:
+    hint = f"`npm install esbuild@{VERSION}` beside kapso-sync, or KAPSO_SYNC_ESBUILD; plain scripts need none"
+    try:
+        found = next((path for path in tools.candidates() if path.is_file()), None)
+    except ToolMissing as missing:
+        return SetupCheck("esbuild", Level.WARNING, missing.message, missing.hint or hint)
+    if found is None:
+        return SetupCheck("esbuild", Level.WARNING, "not found: TypeScript, modules and imports stay blocked", hint)
+    return SetupCheck("esbuild", Level.OK, str(found))
+
+
+def _proxies(environment: Mapping[str, str]) -> SetupCheck:
+    names = [name for name in PROXIES if environment.get(name) or environment.get(name.lower())]
+    return SetupCheck("proxy", Level.OK, f"set: {', '.join(names)}" if names else "none set")
+
+
+def _watches() -> SetupCheck:
+    path = Path("/proc/sys/fs/inotify/max_user_watches")
+    try:
+        watches = int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return SetupCheck("file events", Level.OK, "no limit is known here")
+    if watches < WATCHES:
+        hint = f"sysctl fs.inotify.max_user_watches={WATCHES}; else changes are found by looking at the clock"
+        return SetupCheck("file events", Level.WARNING, f"{watches} watches at most", hint)
+    return SetupCheck("file events", Level.OK, f"{watches} watches at most")

@@ -1,0 +1,55 @@
+"""Builds what `doctor` asks an API base with, and keeps the answers for it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from kapso_sync import __version__
+from kapso_sync.api import KapsoClient, parse_base_url
+from kapso_sync.api.base_url import sibling_base
+from kapso_sync.clock import SystemClock
+from kapso_sync.reconcile.doctor import ApiDoctor
+from kapso_sync.reconcile.ports import FunctionsApi
+from kapso_sync.settings import Settings
+from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.wiring.session import Logging, make_transport
+
+AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorSession:
+    """The doctor, the base that is asked, and the file that keeps the answers."""
+
+    doctor: ApiDoctor
+    base_url: str
+    facts: ApiFactsFile
+
+
+@contextlib.asynccontextmanager
+async def open_doctor(settings: Settings, logging: Logging) -> AsyncIterator[DoctorSession]:
+    """Give what asks the settings' API base. Raises `ConfigError` where there is no key."""
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    clock = SystemClock()
+    logging.redactor.add(settings.key())
+
+    @contextlib.asynccontextmanager
+    async def connect(base: str | None, agent: str | None) -> AsyncIterator[FunctionsApi]:
+        chosen = settings if agent is None else settings.model_copy(update={"user_agent": agent})
+        async with make_transport(chosen, base or base_url, clock, logging) as transport:
+            yield KapsoClient(transport)
+
+    async with connect(None, None) as api:
+        doctor = ApiDoctor(api, connect, clock, token=secrets.token_hex(4), other_base=sibling_base(base_url), agents=AGENTS)
+        yield DoctorSession(doctor, base_url, ApiFactsFile.for_base(state_root(settings), base_url))
+
+
+def state_root(settings: Settings) -> Path:
+    """Return the folder that holds the state folders."""
+    return settings.state_dir or platformdirs.user_state_path("kapso-sync")

@@ -1,0 +1,81 @@
+"""``doctor`` at the command line: it asks only when it may, and what it learns is kept for the base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.local_setup import Level, check_authorities, check_clock, check_git, check_state_folder
+from tests.program import kapso_sync
+from tests.served import Served
+
+Environment = Mapping[str, str]
+
+
+def facts_of(environment: Environment) -> dict[str, object]:
+    (file,) = Path(environment["KAPSO_SYNC_STATE_DIR"]).glob("api-*.json")
+    found: dict[str, object] = json.loads(file.read_text())
+    return found
+
+
+@pytest.mark.e2e
+def test_doctor_asks_the_api_and_keeps_the_answers(kapso: Served, environment: Environment) -> None:
+    """Over HTTP, on a base that drops secrets: the next sync knows it."""
+    kapso.control("PATCH", "/world", {"secrets_on_deploy": "drop"})
+    fast = {**environment, "KAPSO_SYNC_DEPLOY_POLL": "50ms"}
+    document = kapso_sync("doctor", "--yes", "--json", environment=fast).document
+    assert document["api"]["facts"]["secrets_survive"] is False
+    assert facts_of(environment)["secrets_survive"] is False
+    assert kapso.control("GET", "/state")["functions"] == []
+
+
+def test_without_yes_and_without_a_terminal_nothing_is_asked(kapso: Served, environment: Environment) -> None:
+    """It says what it would do; the project sees no call at all."""
+    ran = kapso_sync("doctor", environment=environment)
+    assert (ran.code, kapso.calls()) == (0, [])
+    assert "With --yes it is: It creates one function" in ran.out
+    assert kapso_sync("doctor", "--json", environment=environment).document["api"] is None
+
+
+def test_without_a_key_the_set_up_alone_is_looked_at(environment: Environment) -> None:
+    """And it says which variable is missing."""
+    without = {name: value for name, value in environment.items() if not name.startswith("KAPSO_API_KEY")}
+    ran = kapso_sync("doctor", environment=without)
+    assert (ran.code, "Set KAPSO_API_KEY" in ran.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ("2.39.4", Level.OK),
+        ("2.39.5 (Apple Git-154)", Level.OK),
+        ("2.45.1", Level.OK),
+        ("2.51.0", Level.OK),
+        ("2.39.3", Level.WARNING),
+        ("2.43.0", Level.WARNING),
+        ("1.8.3", Level.WARNING),
+        (None, Level.WARNING),
+    ],
+)
+def test_old_versions_of_git_are_warned_of(version: str | None, level: Level) -> None:
+    """Each release line has its own first good version."""
+    assert check_git(version).level is level
+
+
+def test_a_set_up_that_cannot_work_is_an_error_with_what_to_do(tmp_path: Path) -> None:
+    """A wrong clock, an authority that is not there, a folder that others may write."""
+    assert check_clock(datetime(1970, 1, 1, tzinfo=UTC)).level is Level.ERROR
+    missing = check_authorities({"SSL_CERT_FILE": str(tmp_path / "none.pem")})
+    assert (missing.level, "SSL_CERT_FILE" in str(missing.hint)) == (Level.ERROR, True)
+    (tmp_path / "empty.pem").write_text("no certificate")
+    assert check_authorities({"SSL_CERT_FILE": str(tmp_path / "empty.pem")}).level is Level.ERROR
+    assert check_authorities({}).level is Level.OK
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert check_state_folder(shared).level is Level.WARNING
+    assert check_state_folder(tmp_path / "new" / "deeper").level is Level.OK
