@@ -129,9 +129,13 @@ class _Moving:
         if move is None or move.function_id is None or move.sources != want.entry.moved_from:
             return None
         owned, remote = self._observed.memory.owned.get(move.function_id), self._observed.by_id.get(move.function_id)
-        if remote is None or owned is None or owned.slug == want.slug or owned.slug not in (*move.sources, move.was):
+        if remote is None:
             return None
-        return None if self._observed.claim(remote, self._owner) is not Claim.OURS else _Edge(want, owned.slug, remote)
+        # A pass that found no memory journals the move, and may die before it remembers the function.
+        source = owned.slug if owned is not None else remote.slug
+        if source == want.slug or source not in (*move.sources, move.was):
+            return None
+        return None if self._observed.claim(remote, self._owner) is not Claim.OURS else _Edge(want, source, remote)
 
     def _parked_for(self, slug: str) -> RemoteFunction | None:
         return self._parked.get(mark_for(self._owner, slug).check)

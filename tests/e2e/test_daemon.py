@@ -345,6 +345,7 @@ def test_a_mounted_secret_that_changes_is_noticed(
         assert kapso.world.function("greet").secrets == {"TOKEN": "value-two-of-the-secret"}
         writes = [call for call in kapso.calls() if not call.startswith("GET")]
         assert writes == [
+            "POST /functions/{id}/secrets",
             "DELETE /functions/{id}/secrets/{name}",
             "POST /functions/{id}/secrets",
             "POST /functions/{id}/deploy",

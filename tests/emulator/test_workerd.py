@@ -17,7 +17,7 @@ import pytest
 
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.clock import SystemClock
-from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.workerd import workerd_runtime
 from kapso_sync.emulator.workerd.runtime import WorkerdRuntime
@@ -38,8 +38,9 @@ def binary() -> Path:
 
 @pytest.fixture
 async def kapso() -> AsyncIterator[Kapso]:
-    """An emulator that runs what it deploys, on a clock that the test turns."""
-    async with opened(EmulatorOptions(deploy_delay=DELAY, workerd=binary())) as running:
+    """An emulator that runs what it deploys, on a clock that the test turns; a function's own answers pass through."""
+    behaviour = Behaviour(invoke_failure="passthrough", invoke_mode_in_create=True, handler_ctx=True)
+    async with opened(EmulatorOptions(deploy_delay=DELAY, workerd=binary(), behaviour=behaviour)) as running:
         running.http.timeout = 60
         yield running
 

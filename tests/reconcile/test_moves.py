@@ -277,6 +277,20 @@ async def test_words_that_are_taken_back_in_the_middle_bring_everybody_home(benc
     assert _slugs(bench) == ids
 
 
+async def test_a_swap_that_was_begun_without_a_memory_is_gone_on_with(bench: Bench) -> None:
+    """The memory is lost, the pass after that dies before its first write: the next one swaps, and overwrites nothing."""
+    ids = await _begin(bench, "a", "b")
+    shutil.rmtree(bench.folder)
+    swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
+    bench.api.fate = lambda _number, method, _route: Fate.KILLED_BEFORE if method == "PATCH" else Fate.FINE
+    with pytest.raises(Killed):
+        await bench.sync(swapped)
+    bench.api.fate = lambda *_: Fate.FINE
+    assert (await bench.sync(swapped)).exit_code == 0
+    assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
+    assert bench.api.world.live_code() == {"a": code("b"), "b": code("a")}
+
+
 async def test_a_copy_of_a_function_on_its_way_is_nobodys(bench: Bench) -> None:
     """The slug between two slugs is bound to the id: somebody's copy, description and all, is not taken for it."""
     await _begin(bench, "a", "b")

@@ -64,7 +64,7 @@ USERS: dict[str, tuple[Callable[[Bench, Function], object], str]] = {
     ),
     "function": (
         lambda bench, b: bench.api.world.create(
-            {"name": f"caller {len(bench.api.world.functions)}", "code": f"const url = '/functions/{b.id}/invoke';"}
+            {"name": f"caller {len(bench.api.log)} of {b.id}", "code": f"const url = '/functions/{b.id}/invoke';"}
         ),
         "function caller",
     ),
