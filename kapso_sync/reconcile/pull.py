@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Contract, Desired
-from kapso_sync.model.functions import CODE, RemoteFunction
+from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import Snapshot, SourceFile
 from kapso_sync.reconcile.compare import compare
@@ -35,7 +35,7 @@ BUILT = "a sync would build this code and not leave it as it is on Kapso: Kapso 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Both sides of a pull: the folder and what it says, Kapso, and the names of secrets there by function id.
+    """Both sides of a pull: the folder and what it says, Kapso, and the secrets there by function id, names only.
 
     ``modules`` are the slugs whose code must be declared as a module, or it would be compiled for this API base.
     ``environment`` is the one of the manifest's that is meant.
@@ -45,7 +45,7 @@ class Sides:
     desired: Desired
     observed: Observed
     owner: str
-    secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    secrets: Mapping[str, Sequence[RemoteSecret]] = field(default_factory=dict)
     modules: frozenset[str] = frozenset()
     environment: str | None = None
 
@@ -154,10 +154,15 @@ def _take(register: Register, remote: RemoteFunction, sides: Sides) -> Pulled:
         if known:
             free = sides.observed.claim(remote, sides.owner) is Claim.FREE
             base = sides.observed.memory.owned.get(remote.id)
-            draft = register.rewrite(remote, base, sides.secrets.get(remote.id, ()), free=free)
+            draft = register.rewrite(remote, base, _own_names(sides.secrets.get(remote.id, ())), free=free)
         else:
-            draft = register.add(remote, sides.secrets.get(remote.id, ()))
+            draft = register.add(remote, _own_names(sides.secrets.get(remote.id, ())))
     except Unfit as error:
         return Pulled(remote.slug, remote.id, Taken.SKIPPED, remarks=(f"skipped: {error}",), incomplete=True)
     taken = Taken.NEW if not known else Taken.CHANGED if draft.writes or draft.edits else Taken.SAME
     return Pulled(remote.slug, remote.id, taken, draft.files, tuple(draft.remarks), draft.incomplete)
+
+
+def _own_names(secrets: Sequence[RemoteSecret]) -> tuple[str, ...]:
+    """Return the names to write; inherited secrets belong to the project, and the folder need not name them."""
+    return tuple(secret.name for secret in secrets if secret.type is not SecretType.INHERITED)

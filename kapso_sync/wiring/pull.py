@@ -20,7 +20,7 @@ from kapso_sync.errors import (
 )
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Desired, Notice
-from kapso_sync.model.functions import RemoteFunction, Status
+from kapso_sync.model.functions import RemoteFunction, RemoteSecret, Status
 from kapso_sync.model.pull import PullPlan
 from kapso_sync.model.source import Revision, Snapshot, folder_digest
 from kapso_sync.model.state import Memory
@@ -124,18 +124,18 @@ def _check_slugs(wish: Wish, observed: Observed) -> None:
 
 async def _secrets(
     api: FunctionsApi, functions: tuple[RemoteFunction, ...]
-) -> tuple[Mapping[str, tuple[str, ...]], tuple[Notice, ...]]:
-    """Return the names of secrets by function id; Kapso tells them of deployed functions only."""
+) -> tuple[Mapping[str, tuple[RemoteSecret, ...]], tuple[Notice, ...]]:
+    """Return the secrets, names only, by function id; Kapso lists them for deployed functions only."""
     deployed = [remote.id for remote in functions if remote.status is not Status.DRAFT]
-    names = await asyncio.gather(*(_names(api, function_id) for function_id in deployed))
-    told = {function_id: found for function_id, found in zip(deployed, names, strict=True) if found is not None}
+    lists = await asyncio.gather(*(_list_secrets(api, function_id) for function_id in deployed))
+    told = {function_id: found for function_id, found in zip(deployed, lists, strict=True) if found is not None}
     text = "Kapso does not tell the names of secrets here: enter `secrets` by hand"
     return told, (Notice("no-secrets", text),) if len(told) < len(deployed) else ()
 
 
-async def _names(api: FunctionsApi, function_id: str) -> tuple[str, ...] | None:
+async def _list_secrets(api: FunctionsApi, function_id: str) -> tuple[RemoteSecret, ...] | None:
     try:
-        return tuple(secret.name for secret in await api.list_secrets(function_id))
+        return tuple(await api.list_secrets(function_id))
     except (ApiNotFound, ApiUnsupported):
         return None
 

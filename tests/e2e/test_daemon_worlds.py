@@ -1,0 +1,95 @@
+"""The daemon in random worlds: whatever Kapso turns out to be, secrets stay, used functions stay, and no value is shown."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+
+from kapso_sync.emulator.options import Behaviour, EmulatorOptions
+from tests.e2e.test_daemon import daemon, until
+from tests.program import answering, write_functions
+from tests.served import Served, served
+from tests.worlds import worlds
+
+pytestmark = [pytest.mark.e2e, pytest.mark.history]
+
+LONG_VALUE = "value-of-the-long-secret\n" * 80
+"""Two thousand characters on many lines: no shortening of an error may cut it so that it is not known any more."""
+MODULE = "export default function handler(request) {\n  return new Response('module');\n}\n"
+HARSH = Behaviour().changed(
+    {
+        "secrets_on_deploy": "drop",
+        "post_of_existing": "refuse",
+        "inherited_secrets": ["SHARED"],
+        "lock_version": "deploy",
+        "keeps_public_endpoint": False,
+        "function_type_required": True,
+        "module_code": "error",
+        "errors_quote": True,
+        "status_word": "active",
+        "list_code": False,
+    }
+)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(behaviour=HARSH)
+@given(behaviour=worlds())
+def test_daemon_keeps_secrets_and_used_functions_in_any_world(behaviour: Behaviour) -> None:
+    """First sync, a rotation, drift by hand and a removal: in sync means that the code and every secret of git's are there."""
+    with (
+        tempfile.TemporaryDirectory() as place,
+        served(EmulatorOptions(deploy_delay=0.02, behaviour=behaviour)) as kapso,
+    ):
+        _live_through(kapso, Path(place))
+
+
+def _live_through(kapso: Served, place: Path) -> None:
+    folder, secrets, state = place / "functions", place / "secrets", place / "state"
+    secrets.mkdir()
+    (secrets / "long").write_text(LONG_VALUE)
+    (secrets / "json").write_text('{"pin": "value-of-the-json-secret"}')
+    fields = "    secrets: {LONG: {file: long}, JSON: {file: json, json: true}}\n"
+    write_functions(folder, {"greet": answering("one"), "used": answering("used")}, fields)
+    environment = {
+        **kapso.environment(state),
+        "KAPSO_SYNC_OWNER": "acme/flows",
+        "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+        "KAPSO_SYNC_DEBOUNCE": "50ms",
+        "KAPSO_SYNC_INTERVAL": "500ms",
+        "KAPSO_SYNC_PRUNE": "true",
+        "KAPSO_SYNC_PRUNE_GRACE": "0s",
+        "KAPSO_SYNC_MAX_DELETE": "100%",
+        "KAPSO_SYNC_SECRETS_DIR": str(secrets),
+    }
+
+    def settled(code: str) -> bool:
+        greet = kapso.world.functions and kapso.world.function("greet")
+        return bool(greet and code in (greet.live_code or "") and {"LONG", "JSON"} <= greet.secrets.keys())
+
+    with daemon(str(folder), environment) as running:
+        until(lambda: settled("one") and running.status()["in_sync"], what=lambda: running.raw)
+        assert kapso.world.function("greet").secrets["LONG"] == LONG_VALUE.rstrip("\n")
+        kapso.world.add_webhook(f"https://api.kapso.ai/platform/v1/functions/{kapso.world.function('used').id}/invoke")
+
+        (secrets / "long").write_text(LONG_VALUE.upper())
+        until(lambda: kapso.world.function("greet").secrets.get("LONG", "").isupper(), what=lambda: running.raw)
+
+        (folder / "greet.js").write_text(MODULE)
+        until(lambda: settled("module") and running.status()["in_sync"], what=lambda: running.raw)
+
+        kapso.edit("greet", code=answering("by hand"), deploy=True)
+        running.event("drift.corrected")
+        until(lambda: settled("module") and running.status()["in_sync"], what=lambda: running.raw)
+
+        write_functions(folder, {"greet": MODULE}, fields)
+        assert "webhook" in running.event("prune.blocked")["reason"]
+        assert kapso.world.function("used").live_code is not None
+        status = str(running.status())
+    kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    for value in ("value-of-the-long-secret", "value-of-the-json-secret"):
+        assert value not in "".join(running.raw).lower() + status.lower()
+        assert value.encode() not in kept.lower()
