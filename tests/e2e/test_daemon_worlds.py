@@ -76,7 +76,7 @@ def _live_through(kapso: Served, place: Path) -> None:
         kapso.world.add_webhook(f"https://api.kapso.ai/platform/v1/functions/{kapso.world.function('used').id}/invoke")
 
         (secrets / "long").write_text(LONG_VALUE.upper())
-        until(lambda: kapso.world.function("greet").secrets.get("LONG", "").isupper(), what=lambda: running.raw)
+        until(lambda: str(kapso.world.function("greet").secrets.get("LONG")).isupper(), what=lambda: running.raw)
 
         (folder / "greet.js").write_text(MODULE)
         until(lambda: settled("module") and running.status()["in_sync"], what=lambda: running.raw)

@@ -198,8 +198,7 @@ PROJECT = st.lists(functions(), max_size=5, unique_by=lambda function: function[
 def test_after_a_pull_plan_only_adopts_and_after_a_sync_it_is_silent(
     project: list[dict[str, Any]], layout: FolderLayout, behaviour: Behaviour
 ) -> None:
-    """For any project in any world: the folder says what Kapso has, byte for byte; adopting writes the mark alone; a second
-    pull nothing. Names of secrets that the project gives every function are not written."""
+    """For any project in any world: the folder says what Kapso has; adopting writes the mark alone; a second pull nothing."""
     with tempfile.TemporaryDirectory() as state:
         asyncio.run(_round_trip(folder_at(Path(state), behaviour), project, layout))
 
