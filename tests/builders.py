@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.desired import Contract, Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
-from kapso_sync.model.functions import CODE, Content, Json, RemoteFunction, Status, code_hash
+from kapso_sync.model.functions import CODE, Content, DeploymentStatus, Json, RemoteFunction, code_hash
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Intent, Live, Memory, Owned
-from kapso_sync.reconcile.compare import runtime_content
-from kapso_sync.reconcile.guard import Limits
-from kapso_sync.reconcile.observed import stored_content
+from kapso_sync.model.state import Intent, InventoryRecord, LiveContent, ReconcilerState
+from kapso_sync.reconcile.plan.difference import runtime_content
+from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.reconcile.plan.observed import stored_content
 
 OWNER = "example.com/acme/flows"
 POLICY = Policy(OWNER)
@@ -77,7 +77,7 @@ def remote(
     text: str = "",
     mark_slug: str | None = None,
     protected: bool = False,
-    status: Status = Status.DEPLOYED,
+    status: DeploymentStatus = DeploymentStatus.DEPLOYED,
     deployed: float | None = 10.0,
     updated: float = 10.0,
     **fields: Json,
@@ -95,22 +95,24 @@ def remote(
     )
 
 
-def owned(record: RemoteFunction, wanted: Content | None = None, *, slug: str | None = None, live: bool = True) -> Owned:
+def owned(
+    record: RemoteFunction, wanted: Content | None = None, *, slug: str | None = None, live: bool = True
+) -> InventoryRecord:
     """What we remember of a record after writing it and seeing it live."""
     stored = stored_content(record)
-    return Owned(
+    return InventoryRecord(
         slug=slug or record.slug,
         function_id=record.id,
         wanted=wanted if wanted is not None else {CODE: stored[CODE]},
         stored=stored,
         updated_at=record.updated_at,
-        live=Live(runtime_content(stored, record.slug), record.last_deployed_at) if live else None,
+        live=LiveContent(runtime_content(stored, record.slug), record.last_deployed_at) if live else None,
     )
 
 
-def memory(*records: Owned, intents: Iterable[Intent] = ()) -> Memory:
+def memory(*records: InventoryRecord, intents: Iterable[Intent] = ()) -> ReconcilerState:
     """What the state folder holds."""
-    return Memory({record.function_id: record for record in records}, tuple(intents))
+    return ReconcilerState({record.function_id: record for record in records}, tuple(intents))
 
 
 def content(code: str = CODE_A, **fields: Json) -> Mapping[str, Json]:

@@ -157,8 +157,8 @@ class WorldApi:
         act = lambda: self.world.set_secret(self.world.by_id(function_id), name, value)  # noqa: E731
         self._call("POST", "/functions/{id}/secrets", f"{function_id} {name}", act)
 
-    async def drop_secret(self, function_id: str, name: str) -> None:
-        act = lambda: self.world.drop_secret(self.world.by_id(function_id), name)  # noqa: E731
+    async def delete_secret(self, function_id: str, name: str) -> None:
+        act = lambda: self.world.delete_secret(self.world.by_id(function_id), name)  # noqa: E731
         self._call("DELETE", "/functions/{id}/secrets/{name}", f"{function_id} {name}", act)
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:

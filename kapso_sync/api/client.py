@@ -156,7 +156,7 @@ class KapsoClient:
         call, path = Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets"
         await self._transport.send(Request(call, path, body, quotes=False))
 
-    async def drop_secret(self, function_id: str, name: str) -> None:
+    async def delete_secret(self, function_id: str, name: str) -> None:
         """Take a secret from a deployed function."""
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
         await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))

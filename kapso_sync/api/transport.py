@@ -107,7 +107,7 @@ class Transport:
         key: Callable[[], str],
         *,
         clock: Clock,
-        listener: events.Listener,
+        emit: events.Listener,
         random: Callable[[], float],
         pacer: Pacer,
         settings: TransportSettings,
@@ -117,7 +117,7 @@ class Transport:
         self.calls = 0
         self._key = key
         self._clock = clock
-        self._emit = listener
+        self._emit = emit
         self._random = random
         self._pacer = pacer
         self._settings = settings

@@ -15,12 +15,12 @@ from kapso_sync.model.functions import (
     FIELDS,
     SLUG,
     ConsoleLine,
+    DeploymentStatus,
     InvocationRecord,
     Json,
     RemoteFunction,
     RemoteSecret,
     SecretType,
-    Status,
 )
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
@@ -265,13 +265,13 @@ def _joined(reasons: object) -> str:
     return ", ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
 
 
-def _status(value: Json) -> Status:
+def _status(value: Json) -> DeploymentStatus:
     if value == "active":  # seen in place of "deployed"
-        return Status.DEPLOYED
+        return DeploymentStatus.DEPLOYED
     try:
-        return Status(str(value))
+        return DeploymentStatus(str(value))
     except ValueError:
-        return Status.UNKNOWN
+        return DeploymentStatus.UNKNOWN
 
 
 def _text(value: Json) -> str | None:

@@ -73,9 +73,9 @@ def sync(
 ) -> int:
     """Make Kapso what the source says, once; wait until the new code runs."""
     from kapso_sync.cli import passes
-    from kapso_sync.wiring import Exceptions
+    from kapso_sync.wiring import PassOverrides
 
-    exceptions = Exceptions(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
+    exceptions = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
     ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
 
@@ -150,11 +150,11 @@ def plan(
 ) -> int:
     """Show what `sync` would do, and why; write nothing at all."""
     from kapso_sync.cli import passes
-    from kapso_sync.wiring import Exceptions
+    from kapso_sync.wiring import PassOverrides
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    ask = passes.Ask(flags.overrides(source), flags.env_file, Exceptions(), only, (), None, json_output or form == "json")
+    ask = passes.Ask(flags.overrides(source), flags.env_file, PassOverrides(), only, (), None, json_output or form == "json")
     return passes.show_plan(ask, detailed=detailed_exitcode, markdown=form == "markdown")
 
 
@@ -197,9 +197,9 @@ def pull(
     """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
     from kapso_sync.cli import pull as pulling
     from kapso_sync.model.pull import FolderLayout
-    from kapso_sync.reconcile.pull import Wish
+    from kapso_sync.reconcile.pull.planner import PullOptions
 
-    wish = Wish(everything, force, only, FolderLayout(layout) if layout else None)
+    wish = PullOptions(everything, force, only, FolderLayout(layout) if layout else None)
     return pulling.pull(
         flags.overrides(source), flags.env_file, wish, pulling.Manner(dry=diff, diff=diff, json_output=json_output)
     )

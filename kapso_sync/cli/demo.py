@@ -24,9 +24,9 @@ from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.model.report import Report, Result
-from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring import Exceptions, Logging, Session, open_session
+from kapso_sync.wiring import EventBus, PassOverrides, Session, open_session
 
 DEPLOY_DELAY = (0.4, 1.2)
 """Seconds that a deployment takes here; on Kapso it is 10 to 60."""
@@ -146,13 +146,13 @@ class _Show:
 
     async def _sync(self) -> Report:
         async with self._session(writes=True) as session:
-            report = await session.sync(Request("demo"))
+            report = await session.sync(PassRequest("demo"))
         print_report(self._console, report)
         return report
 
     async def _plan(self) -> None:
         async with self._session(writes=False) as session:
-            print_plan(self._console, await session.plan(Request("demo")))
+            print_plan(self._console, await session.plan(PassRequest("demo")))
 
     def _session(self, *, writes: bool) -> AbstractAsyncContextManager[Session]:
         settings = load_settings(
@@ -167,7 +167,7 @@ class _Show:
             },
             environment={},
         )
-        return open_session(settings, Exceptions(), Logging(settings, io.StringIO(), level="error"), writes=writes)
+        return open_session(settings, PassOverrides(), EventBus(settings, io.StringIO(), level="error"), writes=writes)
 
     def _make_repository(self) -> None:
         shutil.copytree(example_folder(), self._functions())

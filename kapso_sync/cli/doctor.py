@@ -15,11 +15,11 @@ from kapso_sync.cli.flags import Flags
 from kapso_sync.cli.render import visible
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.doctor.api_questions import SLUG_PREFIX, DoctorReport, Finding
+from kapso_sync.doctor.setup import Level, SetupCheck, check_setup
 from kapso_sync.errors import ConfigError, ExitCode
-from kapso_sync.local_setup import Level, SetupCheck, check_setup
-from kapso_sync.reconcile.doctor import SLUG_PREFIX, DoctorReport, Finding
 from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import Logging
+from kapso_sync.wiring import EventBus
 from kapso_sync.wiring.building import tool_places
 from kapso_sync.wiring.doctor import DoctorSession, open_doctor, state_root
 
@@ -73,7 +73,7 @@ def _may_ask(*, yes: bool, json_output: bool) -> bool:
 
 
 def _ask_api(settings: Settings) -> DoctorReport:
-    logging = Logging(settings, sys.stderr)
+    logging = EventBus(settings, sys.stderr)
     found: list[DoctorReport] = []
 
     async def work() -> int:

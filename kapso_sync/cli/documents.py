@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.model.functions import Json
-from kapso_sync.model.plan import Delete, Plan, Postponed, Step
+from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.store.backups import copy_name
 
@@ -47,7 +47,7 @@ def _step_document(step: Step) -> dict[str, Json]:
 
 
 def _copies(step: Step) -> list[str]:
-    return [f"saved first as backups/{copy_name(step.remote)}"] if isinstance(step, Delete | Postponed) else []
+    return [f"saved first as backups/{copy_name(step.remote)}"] if isinstance(step, Delete | DeferredDelete) else []
 
 
 def report_document(report: Report) -> dict[str, Json]:

@@ -18,10 +18,10 @@ from kapso_sync.cli.service import daemon_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
-from kapso_sync.model.status import Status, status_document
+from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.settings import Settings, load_settings
 from kapso_sync.store.database import read_last_pass, read_memory
-from kapso_sync.wiring import Logging, find_state_folder, open_api
+from kapso_sync.wiring import EventBus, find_state_folder, open_api
 
 PATIENCE = 2.0
 """Seconds to wait for a daemon's answer."""
@@ -59,7 +59,7 @@ def _of_daemon(settings: Settings, folder: Path) -> dict[str, Any] | None:
 
 def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
     now = SystemClock().now()
-    empty = status_document(Status(__version__, now, now, settings.source or str(Path.cwd())))
+    empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
     document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
     document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_memory(folder).intents]
     return document
@@ -71,7 +71,7 @@ def invoke(slug: str, data: str, patience: float, flags: Flags, *, json_output: 
     settings = load_settings(flags.overrides(), env_file=flags.env_file)
 
     async def work() -> int:
-        async with open_api(settings, Logging(settings, sys.stderr, level="warning")) as api:
+        async with open_api(settings, EventBus(settings, sys.stderr, level="warning")) as api:
             found = {function.slug: function for function in await api.list_functions()}.get(slug)
             if found is None:
                 raise UsageError(f"no function `{slug}` on Kapso", hint="`kapso-sync status` lists what was synced")

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from kapso_sync.cli.render import plan_summary, revision_line
-from kapso_sync.model.plan import Blocked, Create, Delete, Keep, Plan, Step
+from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
 
 LONGEST = 65_000
 """Most characters of the whole; GitHub takes 65,536, and whoever posts it may add a line."""
@@ -29,7 +29,7 @@ _DELETIONS = ("| function | id | why |", "|---|---|---|")
 def plan_markdown(plan: Plan) -> str:
     """Return a plan as Markdown of at most `LONGEST` characters; what had to be left out is said in a note."""
     deletions = [step for step in plan.steps if _deletes(step)]
-    others = [step for step in plan.steps if not (_deletes(step) or isinstance(step, Keep))]
+    others = [step for step in plan.steps if not (_deletes(step) or isinstance(step, NoChange))]
     tail = _tail(plan)
     page = _Page(LONGEST - len(tail) - _NOTE_ROOM)
     page.add(_head(plan))

@@ -17,9 +17,9 @@ from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.plan import Origin, Plan
-from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import Exceptions, Logging, open_session
+from kapso_sync.wiring import EventBus, PassOverrides, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Ask:
 
     overrides: Mapping[str, object]
     env_file: Path | None
-    exceptions: Exceptions
+    exceptions: PassOverrides
     only: tuple[str, ...]
     retry: tuple[str, ...]
     expect: str | None
@@ -47,9 +47,9 @@ def sync(ask: Ask) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             # Where people watch, the bar and the report tell the story; elsewhere the log does.
-            logging = Logging(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
+            logging = EventBus(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
             async with open_session(settings, ask.exceptions, logging, writes=True) as session:
-                report = await session.sync(Request("sync", ask.only, ask.retry, ask.expect))
+                report = await session.sync(PassRequest("sync", ask.only, ask.retry, ask.expect))
         if ask.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
@@ -66,9 +66,9 @@ def show_plan(ask: Ask, *, detailed: bool = False, markdown: bool = False) -> in
 
     async def work() -> int:
         async with open_session(
-            settings, ask.exceptions, Logging(settings, sys.stderr, level="error"), writes=False
+            settings, ask.exceptions, EventBus(settings, sys.stderr, level="error"), writes=False
         ) as session:
-            plan = await session.plan(Request("plan", ask.only, ask.retry, ask.expect))
+            plan = await session.plan(PassRequest("plan", ask.only, ask.retry, ask.expect))
         if ask.json_output:
             print(json.dumps(plan_document(plan), indent=2))
         elif markdown:

@@ -16,12 +16,12 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken
-from kapso_sync.reconcile.diff import file_diff
-from kapso_sync.reconcile.pull import Wish
+from kapso_sync.reconcile.plan.diff import file_diff
+from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.settings import load_settings
 from kapso_sync.sources.writing import write_file
-from kapso_sync.wiring import Logging
-from kapso_sync.wiring.pull import Shelf, plan_a_pull
+from kapso_sync.wiring import EventBus
+from kapso_sync.wiring.pull import FolderTarget, plan_a_pull
 
 _LOOKS = {
     Taken.NEW: ("+", "green"),
@@ -50,18 +50,18 @@ class Manner:
     json_output: bool = False
 
 
-def pull(overrides: Mapping[str, object], env_file: Path | None, wish: Wish, manner: Manner) -> int:
+def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptions, manner: Manner) -> int:
     """Write remote functions into the folder, and say what was written and what was not; 1 when something was not."""
     settings = load_settings(overrides, env_file=env_file)
 
     async def work() -> int:
-        shelf, plan = await plan_a_pull(settings, wish, Logging(settings, sys.stderr, level="error"))
+        shelf, plan = await plan_a_pull(settings, wish, EventBus(settings, sys.stderr, level="error"))
         return finish(shelf, plan, manner)
 
     return run_to_end(work)
 
 
-def finish(shelf: Shelf, plan: PullPlan, manner: Manner) -> int:
+def finish(shelf: FolderTarget, plan: PullPlan, manner: Manner) -> int:
     """Write the files and say so; return the exit code."""
     if not manner.dry:
         for change in plan.changes:

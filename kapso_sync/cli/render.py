@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kapso_sync.model.functions import CODE
-from kapso_sync.model.plan import Blocked, Create, Delete, Deploy, Invalid, Keep, Plan, Postponed, Step
+from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.store.backups import copy_name
@@ -52,7 +52,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     """Print a plan: what would happen to each function and why, then the summary, then the warnings."""
     console.print(_heading(plan))
     for step in plan.steps:
-        if not isinstance(step, Keep) and not _deletes(step):
+        if not isinstance(step, NoChange) and not _deletes(step):
             _print_step(console, step)
     deletions = [step for step in plan.steps if _deletes(step)]
     if deletions:
@@ -68,7 +68,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def _deletes(step: Step) -> bool:
     """Tell whether a step deletes, or would if it were allowed, or will when its time has come."""
-    return isinstance(step, Delete | Postponed) or (isinstance(step, Blocked) and step.wanted == "delete")
+    return isinstance(step, Delete | DeferredDelete) or (isinstance(step, Blocked) and step.wanted == "delete")
 
 
 def _heading(plan: Plan) -> Text:
@@ -91,7 +91,7 @@ def revision_line(revision: Revision) -> str:
 
 
 def _print_step(console: Console, step: Step) -> None:
-    look = _LOOKS["later" if isinstance(step, Postponed) else step.action]
+    look = _LOOKS["later" if isinstance(step, DeferredDelete) else step.action]
     console.print()
     line = Text.assemble((f"{look.symbol} {step.slug}", f"bold {look.style}"), f"  {look.verb}")
     if step.deploys and not isinstance(step, Deploy):
@@ -105,7 +105,7 @@ def _print_step(console: Console, step: Step) -> None:
         console.print(Text(f"    {reason}"))
     if isinstance(step, Invalid):
         _print_problems(console, step)
-    elif isinstance(step, Create | Delete | Postponed):
+    elif isinstance(step, Create | Delete | DeferredDelete):
         console.print(Text(f"    {_size(step)}", style="dim"))
     elif step.diff and not (isinstance(step, Blocked) and step.wanted in ("create", "delete")):
         print_diff(console, step.diff)
@@ -119,7 +119,7 @@ def _print_problems(console: Console, step: Invalid) -> None:
             console.print(Text(f"    hint: {problem.hint}", style="dim"))
 
 
-def _size(step: Create | Delete | Postponed) -> str:
+def _size(step: Create | Delete | DeferredDelete) -> str:
     if isinstance(step, Create):
         fields = ", ".join(name for name in step.fields if name != CODE)
         code = step.desired.code
@@ -153,7 +153,7 @@ def plan_summary(plan: Plan) -> str:
     """Return one line: ``2 to create, 1 to update; 3 in sync``."""
     if plan.in_sync:
         count = plan.summary["none"]
-        waiting = len(plan.postponed)
+        waiting = len(plan.deferred_deletions)
         later = f" {waiting} of them left git and will be deleted." if waiting else ""
         return f"In sync: {count} function{'s' if count != 1 else ''}, nothing to do.{later}"
     counts = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import Blocked, Plan, Step, held_back
+from kapso_sync.model.plan import Blocked, Plan, Step, block
 from kapso_sync.model.report import Outcome, Report, Result
 
 FIRST = 5.0
@@ -57,7 +57,7 @@ class Backoff:
         if failing is None or failing.desired_hash != step.desired_hash or now >= failing.retry_at:
             return step
         times = "once" if failing.failures == 1 else f"{failing.failures} times"
-        return held_back(
+        return block(
             step,
             f"failed {times} with this code: {failing.error}",
             f"tried again in {_words(failing.retry_at - now)}; `kapso-sync reconcile` tries now",

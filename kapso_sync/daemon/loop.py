@@ -17,7 +17,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
-from kapso_sync.reconcile.cycle import Request
+from kapso_sync.reconcile.cycle import PassRequest
 
 FIRST_RETRY = 5.0
 """Seconds before a pass that failed as a whole is tried again; doubles up to the interval."""
@@ -35,7 +35,7 @@ GIVING_WAY = 3
 class Passes(Protocol):
     """What can be asked of the place that the loop keeps equal to git."""
 
-    async def sync(self, request: Request) -> Report:
+    async def sync(self, request: PassRequest) -> Report:
         """Do one pass; raises `KapsoSyncError` when nothing could be planned."""
         ...
 
@@ -203,7 +203,7 @@ class Loop:
         cut_short = self._cut_short
         lookout = asyncio.create_task(self._look_out(planned), name="lookout")
         try:
-            report = await self._passes.sync(Request(trigger, retry=retry, hold=hold, superseded=self._superseded))
+            report = await self._passes.sync(PassRequest(trigger, retry=retry, hold=hold, superseded=self._superseded))
         finally:
             lookout.cancel()
             await asyncio.gather(lookout, return_exceptions=True)

@@ -291,7 +291,7 @@ class FunctionsApi:
 
     async def _drop_secret(self, asking: Asking, _: Rule | None) -> Answer:
         function = self._world.by_id(asking.route.params["id"])
-        self._world.drop_secret(function, asking.route.params["name"])
+        self._world.delete_secret(function, asking.route.params["name"])
         return Answer(204)
 
     async def _list_invocations(self, asking: Asking, _: Rule | None) -> Answer:

@@ -259,7 +259,7 @@ class World:
         function.secrets[str(name)] = value
         self._save(function)
 
-    def drop_secret(self, function: Function, name: str) -> None:
+    def delete_secret(self, function: Function, name: str) -> None:
         """Remove a secret of a deployed function; raises Unprocessable or NoSuch."""
         self._require_running(function)
         if name not in function.secrets:

@@ -50,7 +50,7 @@ class InvokeMode(enum.StrEnum):
     WRAPPED = "wrapped"
 
 
-class Status(enum.StrEnum):
+class DeploymentStatus(enum.StrEnum):
     """The deployment status of a function's record; ``UNKNOWN`` stands for words we have not seen yet."""
 
     DRAFT = "draft"
@@ -70,7 +70,7 @@ class RemoteFunction:
 
     id: str
     slug: str
-    status: Status
+    status: DeploymentStatus
     code: str | None = field(repr=False)
     fields: Mapping[str, Json] = field(default_factory=dict)
     last_deployed_at: datetime | None = None

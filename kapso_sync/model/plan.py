@@ -13,7 +13,7 @@ from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Absence, KnownSecrets, Live, Move, Owned, Quarantine
+from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, MissingFunction, Quarantine, RenameRecord
 
 
 class Origin(enum.StrEnum):
@@ -154,7 +154,7 @@ class Create(Write):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overwrite(Write):
+class Modify(Write):
     """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
 
     ``live`` is what is confirmed to run, where that is what is stored. ``quarantine`` tells of what failed, where that is taken
@@ -162,43 +162,43 @@ class Overwrite(Write):
     """
 
     remote: RemoteFunction = field(repr=False)
-    base: Owned | None = field(default=None, repr=False)
-    live: Live | None = field(default=None, repr=False)
+    last_applied: InventoryRecord | None = field(default=None, repr=False)
+    live: LiveContent | None = field(default=None, repr=False)
     known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
     quarantine: Quarantine | None = None
     reset_secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Update(Overwrite):
+class Update(Modify):
     """Write what differs."""
 
     action: ClassVar[str] = "update"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rename(Overwrite):
+class Rename(Modify):
     """Give a function its slug from git (and write whatever else differs); id, URL and secrets stay."""
 
     action: ClassVar[str] = "rename"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adopt(Overwrite):
+class Adopt(Modify):
     """Take a function that is nobody's (or whose owner hands it over), writing what differs."""
 
     action: ClassVar[str] = "adopt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deploy(Overwrite):
+class Deploy(Modify):
     """Nothing to write, but what is stored is not what runs."""
 
     action: ClassVar[str] = "deploy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PutBack(Overwrite):
+class Rollback(Modify):
     """Take back what failed: ``desired`` is what ran before, while ``desired_hash`` is still that of git's content."""
 
     action: ClassVar[str] = "update"
@@ -214,19 +214,19 @@ class Delete(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep(Step):
-    """Nothing to do. ``memory`` is what to remember now, where the look taught us something.
+class NoChange(Step):
+    """Nothing to do. ``record`` is what to remember now, where the look taught us something.
 
     ``lost_secrets`` were dropped by an earlier deployment that nobody has looked after, and cannot be set again.
     """
 
     action: ClassVar[str] = "none"
-    memory: Owned | None = field(default=None, repr=False)
+    record: InventoryRecord | None = field(default=None, repr=False)
     lost_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Postponed(Keep):
+class DeferredDelete(NoChange):
     """A deletion whose time has not come: ``at`` the first pass after that moment, ``seconds`` from now."""
 
     remote: RemoteFunction = field(repr=False)
@@ -255,7 +255,7 @@ class Blocked(Step):
     quarantine: Quarantine | None = None
 
 
-def held_back(step: Step, *reasons: str, deferred: bool = False) -> Blocked:
+def block(step: Step, *reasons: str, deferred: bool = False) -> Blocked:
     """Return the step held back: nothing is written of its function, and this is why."""
     return Blocked(
         slug=step.slug,
@@ -281,7 +281,7 @@ class Invalid(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class SlugVacation:
     """A function that has to leave the slug ``frees`` before another one takes it.
 
     It goes to ``slug``, with ``description`` as a whole. ``target`` is the slug that a step of this plan gives it then; None:
@@ -292,7 +292,7 @@ class Departure:
     slug: str
     description: str
     target: str | None = None
-    base: Owned | None = field(default=None, repr=False)
+    last_applied: InventoryRecord | None = field(default=None, repr=False)
 
     @property
     def frees(self) -> str:
@@ -323,14 +323,14 @@ class Plan:
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
-    absences: tuple[Absence, ...] = ()
-    departures: tuple[Departure, ...] = ()
-    moves: Mapping[str, Move] = field(default_factory=dict)
+    missing: tuple[MissingFunction, ...] = ()
+    vacations: tuple[SlugVacation, ...] = ()
+    renames: Mapping[str, RenameRecord] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:
         """Tell whether nothing is to be done and nothing is wrong."""
-        return all(isinstance(step, Keep) and not step.lost_secrets for step in self.steps)
+        return all(isinstance(step, NoChange) and not step.lost_secrets for step in self.steps)
 
     @property
     def broken(self) -> bool:
@@ -340,7 +340,7 @@ class Plan:
     @property
     def changes(self) -> tuple[Step, ...]:
         """The steps that write to Kapso."""
-        return tuple(step for step in self.steps if not isinstance(step, Keep | Blocked | Invalid))
+        return tuple(step for step in self.steps if not isinstance(step, NoChange | Blocked | Invalid))
 
     @property
     def deletions(self) -> tuple[Delete, ...]:
@@ -348,9 +348,9 @@ class Plan:
         return tuple(step for step in self.steps if isinstance(step, Delete))
 
     @property
-    def postponed(self) -> tuple[Postponed, ...]:
+    def deferred_deletions(self) -> tuple[DeferredDelete, ...]:
         """The deletions whose time has not come."""
-        return tuple(step for step in self.steps if isinstance(step, Postponed))
+        return tuple(step for step in self.steps if isinstance(step, DeferredDelete))
 
     @property
     def summary(self) -> Mapping[str, int]:

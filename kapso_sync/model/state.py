@@ -15,14 +15,14 @@ from kapso_sync.model.functions import Content, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveContent:
     """What was confirmed to run: the stored content that was deployed, and the server's ``last_deployed_at`` then."""
 
     content: Content
     deployed_at: datetime | None
 
 
-class Fault(enum.StrEnum):
+class QuarantineReason(enum.StrEnum):
     """What code did wrong to be quarantined; also the reason of the function's condition."""
 
     CHECK = "CheckFailed"
@@ -38,7 +38,7 @@ class Quarantine:
     """
 
     attempt: str
-    fault: Fault
+    fault: QuarantineReason
     error: str
     code: str
     restored: str
@@ -66,7 +66,7 @@ class KnownSecrets:
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
+class InventoryRecord:
     """What we last wrote of a function that we own: the base of the three-way comparison.
 
     ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
@@ -81,7 +81,7 @@ class Owned:
     wanted: Content
     stored: Content
     updated_at: datetime | None = None
-    live: Live | None = None
+    live: LiveContent | None = None
     protected: bool = False
     corrections: int = 0
     refused_slug: str | None = None
@@ -119,7 +119,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class RenameRecord:
     """What became of a ``moved_from``: ``sources`` is what git said, ``function_id`` who takes the slug, ``was`` by what name.
 
     Without a ``function_id`` it is settled: the function has arrived, or there was none to move.
@@ -131,7 +131,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Absence:
+class MissingFunction:
     """A function of ours that git does not list. ``suspects`` are functions of git that may be it under a new name.
 
     ``since`` when it was to be deleted, at every pass up to ``seen``; None: it is not to be. ``tick`` is ``seen`` on the
@@ -162,19 +162,19 @@ class QuotaRefusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ReconcilerState:
     """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
 
     ``versions`` holds what ran before, by function id, where something is in quarantine. ``moves`` holds by slug what became of
     each ``moved_from``; None: nothing is known of that. ``absences`` is by function id.
     """
 
-    owned: Mapping[str, Owned] = field(default_factory=dict)
+    owned: Mapping[str, InventoryRecord] = field(default_factory=dict)
     intents: tuple[Intent, ...] = ()
     quota: QuotaRefusal | None = None
     manifest_present: bool = False
     project_id: str | None = None
     versions: Mapping[str, Version] = field(default_factory=dict)
-    moves: Mapping[str, Move] | None = None
-    absences: Mapping[str, Absence] = field(default_factory=dict)
+    renames: Mapping[str, RenameRecord] | None = None
+    missing: Mapping[str, MissingFunction] = field(default_factory=dict)
     facts: ApiFacts = field(default_factory=ApiFacts)

@@ -107,7 +107,7 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RateLimit:
     """What remains of the API's rate limit in this window, as far as answers have said."""
 
     limit: int
@@ -115,7 +115,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class DaemonStatus:
     """Everything at one moment. ``revision`` is the one that was planned last, ``revision_since`` when it was first seen.
 
     ``reading`` is the one that the running pass has read, as soon as it has.
@@ -136,7 +136,7 @@ class Status:
     reconciling: bool = False
     reading: Revision | None = None
     next_check_at: datetime | None = None
-    budget: Budget | None = None
+    budget: RateLimit | None = None
     suspension: Suspension | None = None
     warnings: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Status:
         return good and all(function.condition(ConditionType.READY).status for function in self.functions)
 
 
-def status_document(status: Status) -> dict[str, Json]:
+def status_document(status: DaemonStatus) -> dict[str, Json]:
     """Return the JSON of ``/api/status`` and of ``kapso-sync status --json``; its schema is in ``docs/status.md``."""
     return {
         "version": status.version,

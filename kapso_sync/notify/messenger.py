@@ -11,7 +11,7 @@ from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
-from kapso_sync.model.status import Status
+from kapso_sync.model.status import DaemonStatus
 from kapso_sync.notify.destinations import Destination
 from kapso_sync.notify.messages import Background, Message, compose
 from kapso_sync.notify.standing import Standing, changes, decode, encode, passed, standing
@@ -31,9 +31,9 @@ Deliver = Callable[[Destination, Message], Awaitable[str | None]]
 class Desk:
     """What a messenger works with. ``interval``: least seconds between two messages to one destination."""
 
-    status: Callable[[], Status]
+    status: Callable[[], DaemonStatus]
     destinations: Callable[[], tuple[Destination, ...]]
-    background: Callable[[Status], Background]
+    background: Callable[[DaemonStatus], Background]
     interval: Callable[[], float]
     redact: Callable[[str], str]
     emit: events.Listener

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kapso_sync.model.functions import Json
-from kapso_sync.model.status import ConditionType, FunctionStatus, Status
+from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus
 
 LONGEST = 300
 """Most characters that are kept of what is said about one trouble."""
@@ -54,7 +54,7 @@ Standing = Mapping[str, Trouble]
 """All that is wrong, by key; what is not there is well."""
 
 
-def standing(status: Status, before: Standing) -> Standing:
+def standing(status: DaemonStatus, before: Standing) -> Standing:
     """Return what is wrong between two passes; where ``status`` does not know, what was known ``before`` holds."""
     troubles: list[Trouble] = []
     if status.suspension is not None:

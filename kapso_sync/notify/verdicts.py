@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import ConditionType, Status
+from kapso_sync.model.status import ConditionType, DaemonStatus
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NAMED = 5
@@ -32,7 +32,7 @@ class Judgement:
     text: str
 
 
-def judge(status: Status) -> Judgement | None:
+def judge(status: DaemonStatus) -> Judgement | None:
     """Return what may be said of the commit that the running or last pass read; None where it is nobody's fault, or no commit.
 
     Kapso or git that do not answer, a rejected key, or a newer revision say nothing about a commit.

@@ -12,26 +12,26 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.report import Report
 from kapso_sync.model.source import Snapshot
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.absence import Moment, watch
-from kapso_sync.reconcile.executor import Executor, Replan
-from kapso_sync.reconcile.function_users import look_up_usage
-from kapso_sync.reconcile.guard import Guarded, Limits, guard, hold_used, select
-from kapso_sync.reconcile.notices import rename_notices
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.apply.executor import Executor, Replan
+from kapso_sync.reconcile.apply.function_users import look_up_usage
 from kapso_sync.reconcile.observe import list_secrets_before, observe
-from kapso_sync.reconcile.observed import Observed
-from kapso_sync.reconcile.planner import make_plan, replan
-from kapso_sync.reconcile.ports import FunctionsApi, Source
-from kapso_sync.reconcile.telling import tell_failure, tell_plan, tell_report
+from kapso_sync.reconcile.pass_events import emit_failure, emit_plan, emit_report
+from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
+from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
+from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.plan.planner import make_plan, replan
+from kapso_sync.reconcile.plan.warnings import rename_notices
 
-Build = Callable[[Snapshot, Memory], Awaitable[Desired]]
+Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
 """From files to functions; raises `InvalidSource` when nothing can be planned from them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PassRequest:
     """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be.
 
     ``retry`` names slugs whose quarantine is lifted.
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class PassDeps:
     """Everything a pass works with; ``recall`` returns what the state folder holds.
 
     ``session`` tells this process from those before it: only within one are monotonic times compared.
@@ -58,7 +58,7 @@ class Parts:
     source: Source
     build: Build
     api: FunctionsApi
-    recall: Callable[[], Memory]
+    load_state: Callable[[], ReconcilerState]
     policy: Policy
     limits: Limits
     clock: Clock
@@ -75,7 +75,7 @@ class PlannedPass:
     replan: Replan
 
 
-async def reconcile(parts: Parts, executor: Executor, request: Request) -> Report:
+async def reconcile(parts: PassDeps, executor: Executor, request: PassRequest) -> Report:
     """Make Kapso what git says, and return what came of it.
 
     Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Every way out is reported.
@@ -86,21 +86,21 @@ async def reconcile(parts: Parts, executor: Executor, request: Request) -> Repor
         planned = await plan_pass(parts, request)
         report = await executor.execute(planned.guarded.plan, planned.observed, request.superseded, planned.replan)
     except KapsoSyncError as error:
-        tell_failure(parts.emit, error)
+        emit_failure(parts.emit, error)
         raise
     report = replace(report, api_calls=parts.api.calls - calls, seconds=parts.clock.monotonic() - started)
-    tell_report(parts.emit, report)
+    emit_report(parts.emit, report)
     return report
 
 
-async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
+async def plan_pass(parts: PassDeps, request: PassRequest) -> PlannedPass:
     """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
     _check_only(request, parts.policy)
     snapshot = await parts.source.fetch()
-    memory = parts.recall()
-    desired = await parts.build(snapshot, memory)
+    state = parts.load_state()
+    desired = await parts.build(snapshot, state)
     observed = await observe(
-        parts.api, memory, desired, parts.policy.owner, parts.clock.now(), allow_recreate=parts.limits.allow_recreate
+        parts.api, state, desired, parts.policy.owner, parts.clock.now(), allow_recreate=parts.limits.allow_recreate
     )
     policy = replace(parts.policy, retry=frozenset(request.retry))
     plan = make_plan(desired, observed, policy)
@@ -108,26 +108,26 @@ async def plan_pass(parts: Parts, request: Request) -> PlannedPass:
     if known.secrets != observed.secrets:
         observed, plan = known, make_plan(desired, known, policy)
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
-    plan = watch(plan, memory.absences, Moment(parts.clock.now(), parts.clock.monotonic(), parts.session))
+    plan = defer_deletions(plan, state.missing, Timestamps(parts.clock.now(), parts.clock.monotonic(), parts.session))
     guarded = guard(plan, parts.limits)
     usages = await look_up_usage(parts.api, observed, guarded.plan.deletions, parts.limits.idle)
-    guarded = hold_used(guarded, usages, parts.clock.now(), parts.limits.idle)
+    guarded = block_used_deletions(guarded, usages, parts.clock.now(), parts.limits.idle)
     narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
-    _check_deletions(guarded.plan, parts.policy)
-    tell_plan(parts.emit, narrowed)
+    _check_named_deletions(guarded.plan, parts.policy)
+    emit_plan(parts.emit, narrowed)
     return PlannedPass(narrowed, observed, functools.partial(replan, desired, observed, policy))
 
 
-def _check_only(request: Request, policy: Policy) -> None:
+def _check_only(request: PassRequest, policy: Policy) -> None:
     """Refuse to go on when a person named a function for something, and left it out as well."""
     named = {*request.retry, *policy.delete, *policy.overwrite}
     for slug in sorted(named - set(request.only) if request.only else ()):
         raise UsageError(f"`{slug}` is named, and --only leaves it out", hint=f"add --only {slug}, or leave --only out")
 
 
-def _check_deletions(plan: Plan, policy: Policy) -> None:
+def _check_named_deletions(plan: Plan, policy: Policy) -> None:
     """Refuse to go on when a person named a function for deletion that git lists, or that we do not own."""
-    ours = {absence.slug for absence in plan.absences}
+    ours = {absence.slug for absence in plan.missing}
     for slug in sorted(policy.delete - ours):
         listed = any(step.slug == slug for step in plan.steps)
         raise UsageError(
@@ -136,7 +136,7 @@ def _check_deletions(plan: Plan, policy: Policy) -> None:
         )
 
 
-def _narrow(plan: Plan, request: Request) -> Plan:
+def _narrow(plan: Plan, request: PassRequest) -> Plan:
     known = {step.slug for step in plan.steps}
     unknown = [slug for slug in (*request.only, *request.retry) if slug not in known]
     if unknown:

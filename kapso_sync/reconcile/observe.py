@@ -9,19 +9,19 @@ from datetime import datetime
 
 from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import CODE, RemoteFunction, Status
-from kapso_sync.model.plan import Overwrite, Plan
+from kapso_sync.model.functions import CODE, DeploymentStatus, RemoteFunction
+from kapso_sync.model.plan import Modify, Plan
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.source import PROJECT_FILE
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.moves import find_moves
-from kapso_sync.reconcile.observed import Observed, mark_of
-from kapso_sync.reconcile.ports import FunctionsApi
-from kapso_sync.reconcile.secretplan import Listing, listing_needed, listing_of
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.observed import Observed, mark_of
+from kapso_sync.reconcile.plan.renames import resolve_renames
+from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
 
 async def observe(
-    api: FunctionsApi, memory: Memory, desired: Desired, owner: str, now: datetime, *, allow_recreate: bool = False
+    api: FunctionsApi, state: ReconcilerState, desired: Desired, owner: str, now: datetime, *, allow_recreate: bool = False
 ) -> Observed:
     """Return what Kapso shows, open intents settled.
 
@@ -31,26 +31,28 @@ async def observe(
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     listed = await api.list_functions()
     functions = tuple(remote for remote in listed if remote.readable)
-    _same_project(functions, memory, desired.project_id)
+    _same_project(functions, state, desired.project_id)
     if not (functions or allow_recreate):
-        _not_emptied(memory)
-    bare = [remote for remote in functions if remote.code is None and _code_needed(remote, memory, wanted)]
+        _not_emptied(state)
+    bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
     if bare:
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
-    observed = settle(functions, memory, owner)
+    observed = resolve_intents(functions, state, owner)
     observed = replace(observed, unreadable=tuple(remote for remote in listed if not remote.readable))
     return replace(observed, secrets=await _secrets(api, observed, desired, owner, now))
 
 
-async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, owner: str, now: datetime) -> Mapping[str, Listing]:
+async def _secrets(
+    api: FunctionsApi, observed: Observed, desired: Desired, owner: str, now: datetime
+) -> Mapping[str, SecretListing]:
     """Return the names of secrets, of those functions where they are needed; each is asked as what it is going to be."""
-    moving = find_moves(desired, observed, owner).sources
+    moving = resolve_renames(desired, observed, owner).sources
     found = {want.slug: moving.get(want.slug) or observed.find(want.slug) for want in desired.functions}
     asked = [
         remote.id
         for want in desired.functions
-        if (remote := found[want.slug]) is not None and listing_needed(want, remote, observed.memory.owned.get(remote.id), now)
+        if (remote := found[want.slug]) is not None and listing_needed(want, remote, observed.state.owned.get(remote.id), now)
     ]
     listings = await asyncio.gather(*(_names(api, function_id, now) for function_id in asked))
     return dict(zip(asked, listings, strict=True))
@@ -64,9 +66,9 @@ async def list_secrets_before(api: FunctionsApi, observed: Observed, plan: Plan,
     asked = [
         step.remote.id
         for step in plan.changes
-        if isinstance(step, Overwrite)
+        if isinstance(step, Modify)
         and step.deploys
-        and step.remote.status is Status.DEPLOYED
+        and step.remote.status is DeploymentStatus.DEPLOYED
         and step.remote.id not in observed.secrets
     ]
     listings = await asyncio.gather(*(_names(api, function_id, now) for function_id in asked))
@@ -74,11 +76,11 @@ async def list_secrets_before(api: FunctionsApi, observed: Observed, plan: Plan,
     return replace(observed, secrets={**observed.secrets, **known})
 
 
-async def _names(api: FunctionsApi, function_id: str, now: datetime) -> Listing:
+async def _names(api: FunctionsApi, function_id: str, now: datetime) -> SecretListing:
     try:
-        return listing_of(await api.list_secrets(function_id), now)
+        return listing_from(await api.list_secrets(function_id), now)
     except (ApiNotFound, ApiUnsupported):
-        return Listing(frozenset(), now, supported=False)
+        return SecretListing(frozenset(), now, supported=False)
 
 
 async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -> Observed:
@@ -88,20 +90,20 @@ async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -
     return replace(observed, functions=tuple(full.get(remote.id, remote) for remote in observed.functions))
 
 
-def _code_needed(remote: RemoteFunction, memory: Memory, wanted: Mapping[str, str]) -> bool:
-    owned = memory.owned.get(remote.id)
+def _code_needed(remote: RemoteFunction, state: ReconcilerState, wanted: Mapping[str, str]) -> bool:
+    owned = state.owned.get(remote.id)
     if owned is None:
         return remote.slug in wanted or mark_of(remote) is not None
     moved = remote.updated_at is None or remote.updated_at != owned.updated_at
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
 
 
-def _same_project(functions: tuple[RemoteFunction, ...], memory: Memory, named: str | None) -> None:
+def _same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState, named: str | None) -> None:
     """Raise `StateForeign` when the records are of another project than we know; ``named`` is what the repository says."""
     projects = {remote.project_id for remote in functions if remote.project_id}
     if not projects:
         return
-    for known, where in ((named, f"the repository's {PROJECT_FILE} names"), (memory.project_id, "the state folder belongs to")):
+    for known, where in ((named, f"the repository's {PROJECT_FILE} names"), (state.project_id, "the state folder belongs to")):
         if known is not None and known not in projects:
             raise StateForeign(
                 f"the API key opens project {min(projects)}, but {where} project {known}",
@@ -109,12 +111,12 @@ def _same_project(functions: tuple[RemoteFunction, ...], memory: Memory, named: 
             )
 
 
-def _not_emptied(memory: Memory) -> None:
+def _not_emptied(state: ReconcilerState) -> None:
     """Raise `StateForeign` when Kapso shows no function at all, and we own some: it may be another project."""
-    if not memory.owned:
+    if not state.owned:
         return
-    project = f"project {memory.project_id}" if memory.project_id else "another project"
+    project = f"project {state.project_id}" if state.project_id else "another project"
     raise StateForeign(
-        f"the API key opens an empty project, but the state folder knows {len(memory.owned)} functions of {project}",
+        f"the API key opens an empty project, but the state folder knows {len(state.owned)} functions of {project}",
         hint="is it the right key? If the functions were really deleted, `kapso-sync sync --allow-recreate` creates them again",
     )

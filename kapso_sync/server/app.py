@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.status import Status, status_document
+from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.server.access import HEADERS, Json, OwnNames, SafeHeaders, error, may_act, may_look
 from kapso_sync.server.body import read_body
 from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
@@ -50,7 +50,7 @@ class ServerDeps:
     the branch or tag. ``changed`` ends when the status changes, ``passed`` with the next pass, returning its exit code.
     """
 
-    status: Callable[[], Status]
+    status: Callable[[], DaemonStatus]
     unhealthy: Callable[[], str | None]
     ready: Callable[[], bool]
     metrics: Callable[[], tuple[bytes, str]]

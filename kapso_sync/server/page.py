@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Budget, ConditionType, PassStatus, RecentEvent, Status
+from kapso_sync.model.status import ConditionType, DaemonStatus, PassStatus, RateLimit, RecentEvent
 from kapso_sync.server.rows import SHAPES, functions_section
 from kapso_sync.server.words import counted, span, time_tag, took
 
@@ -13,7 +13,7 @@ _TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "D
 _LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
 
-def render_page(status: Status) -> str:
+def render_page(status: DaemonStatus) -> str:
     """Return the whole page."""
     tone, sentence = _verdict(status)
     return f"""<!DOCTYPE html>
@@ -54,7 +54,7 @@ def render_page(status: Status) -> str:
 """
 
 
-def _verdict(status: Status) -> tuple[str, str]:
+def _verdict(status: DaemonStatus) -> tuple[str, str]:
     """Return how it looks, and the sentence that says how things stand."""
     count = len(status.functions)
     unready = sum(not function.condition(ConditionType.READY).status for function in status.functions)
@@ -81,7 +81,7 @@ def _sentence(tone: str, sentence: str) -> str:
     return f'<div role="status"><h2 id="verdict">{shape} {escape(sentence)}</h2></div>'
 
 
-def _suspended(status: Status) -> str:
+def _suspended(status: DaemonStatus) -> str:
     suspension = status.suspension
     if suspension is None:
         return ""
@@ -99,7 +99,7 @@ def _trouble(last: PassStatus | None) -> str:
     return f'<div class="trouble"><p class="error">{escape(last.error)}</p>{hint}</div>'
 
 
-def _revision(revision: Revision | None, status: Status) -> str:
+def _revision(revision: Revision | None, status: DaemonStatus) -> str:
     if revision is None:
         return ""
     described = f" ({escape(revision.described)})" if revision.described else ""
@@ -112,14 +112,14 @@ def _revision(revision: Revision | None, status: Status) -> str:
     )
 
 
-def _warnings(status: Status) -> str:
+def _warnings(status: DaemonStatus) -> str:
     if not status.warnings:
         return ""
     items = "".join(f'<li><span aria-hidden="true" class="shape">▲</span> {escape(text)}</li>' for text in status.warnings)
     return f'<section id="warned" aria-label="Warnings"><ul class="warnings">{items}</ul></section>'
 
 
-def _facts(status: Status) -> str:
+def _facts(status: DaemonStatus) -> str:
     facts = []
     if status.last_pass is not None:
         last = status.last_pass
@@ -140,7 +140,7 @@ def _fact(name: str, value: str, detail: str = "") -> str:
     return f"<div><dt>{name}</dt><dd>{value}{note}</dd></div>"
 
 
-def _budget(budget: Budget) -> str:
+def _budget(budget: RateLimit) -> str:
     limit, left = max(budget.limit, 1), max(0, budget.remaining)
     return (
         f'<meter min="0" low="{limit // 10}" high="{limit // 4}" optimum="{limit}" max="{limit}" value="{left}" '
@@ -148,7 +148,7 @@ def _budget(budget: Budget) -> str:
     )
 
 
-def _in_flight(status: Status) -> str:
+def _in_flight(status: DaemonStatus) -> str:
     """Return what is going on right now: deployments, and writes whose end nobody has seen yet."""
     deploying = [
         f"<li><strong>{escape(function.slug)}</strong> deploying for "
@@ -166,7 +166,7 @@ def _in_flight(status: Status) -> str:
     )
 
 
-def _events(status: Status) -> str:
+def _events(status: DaemonStatus) -> str:
     if not status.events:
         return ""
     items = "\n".join(_event(event, status) for event in status.events[:20])
@@ -178,7 +178,7 @@ def _events(status: Status) -> str:
 </section>"""
 
 
-def _event(event: RecentEvent, status: Status) -> str:
+def _event(event: RecentEvent, status: DaemonStatus) -> str:
     shape, word = _LEVELS.get(event.level, ("", ""))
     mark = f'<span class="level"><span aria-hidden="true">{shape}</span> {word}</span> ' if word else ""
     slug = f"<strong>{escape(event.slug)}</strong> " if event.slug else ""

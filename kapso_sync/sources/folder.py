@@ -49,13 +49,13 @@ class FolderSource:
         path: str | None,
         *,
         top: Path | None,
-        listener: events.Listener,
+        emit: events.Listener,
         describe: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._root = root
         self._path = path
         self._top = top
-        self._emit = listener
+        self._emit = emit
         self._describe = describe
         self._last: str | None = None
         self._found: Snapshot | None = None

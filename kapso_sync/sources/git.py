@@ -50,11 +50,11 @@ class _Head:
 class GitSource:
     """Reads a git repository through a mirror of its own in the folder ``mirror``."""
 
-    def __init__(self, spec: SourceSpec, mirror: Path, git: Git, listener: events.Listener) -> None:
+    def __init__(self, spec: SourceSpec, mirror: Path, git: Git, emit: events.Listener) -> None:
         self._spec = spec
         self._mirror = mirror
         self._git = git
-        self._emit = listener
+        self._emit = emit
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
         self._found: _Head | None = None

@@ -11,20 +11,20 @@ from typing import Any
 from kapso_sync.model.functions import RemoteFunction, Version
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.state import (
-    Absence,
-    Fault,
     Intent,
     IntentKind,
+    InventoryRecord,
     KnownSecrets,
-    Live,
-    Move,
-    Owned,
+    LiveContent,
+    MissingFunction,
     Quarantine,
+    QuarantineReason,
     QuotaRefusal,
+    RenameRecord,
 )
 
 
-def encode_owned(owned: Owned) -> str:
+def encode_owned(owned: InventoryRecord) -> str:
     """Return an inventory record as JSON."""
     return json.dumps(
         {
@@ -48,17 +48,17 @@ def encode_owned(owned: Owned) -> str:
     )
 
 
-def decode_owned(text: str) -> Owned:
+def decode_owned(text: str) -> InventoryRecord:
     """Return the inventory record; raises ValueError, KeyError or TypeError when it is not one."""
     data: Mapping[str, Any] = json.loads(text)
     live = data.get("live")
-    return Owned(
+    return InventoryRecord(
         slug=data["slug"],
         function_id=data["function_id"],
         wanted=data["wanted"],
         stored=data["stored"],
         updated_at=_parse(data.get("updated_at")),
-        live=None if live is None else Live(live["content"], _parse(live.get("deployed_at"))),
+        live=None if live is None else LiveContent(live["content"], _parse(live.get("deployed_at"))),
         protected=bool(data.get("protected")),
         corrections=int(data.get("corrections") or 0),
         refused_slug=data.get("refused_slug"),
@@ -87,7 +87,7 @@ def _quarantine(data: Mapping[str, Any] | None) -> Quarantine | None:
     if data is None:
         return None
     texts = {name: str(data[name]) for name in ("attempt", "error", "code", "restored", "at")}
-    return Quarantine(fault=Fault(data["fault"]), **texts)
+    return Quarantine(fault=QuarantineReason(data["fault"]), **texts)
 
 
 def encode_intent(intent: Intent) -> str:
@@ -131,18 +131,18 @@ def decode_quota(text: str) -> QuotaRefusal:
     return QuotaRefusal(int(data["fits"]), str(data["message"]), str(data["at"]))
 
 
-def encode_moves(moves: Mapping[str, Move]) -> str:
+def encode_moves(moves: Mapping[str, RenameRecord]) -> str:
     """Return what became of each ``moved_from`` as JSON."""
     return json.dumps({slug: dataclasses.asdict(move) for slug, move in moves.items()}, sort_keys=True)
 
 
-def decode_moves(text: str) -> Mapping[str, Move]:
+def decode_moves(text: str) -> Mapping[str, RenameRecord]:
     """Return what became of each ``moved_from``; raises like `decode_owned`."""
     data: Mapping[str, Any] = json.loads(text)
-    return {slug: Move(tuple(move["sources"]), move["function_id"], move["was"]) for slug, move in data.items()}
+    return {slug: RenameRecord(tuple(move["sources"]), move["function_id"], move["was"]) for slug, move in data.items()}
 
 
-def encode_absences(absences: Iterable[Absence]) -> str:
+def encode_absences(absences: Iterable[MissingFunction]) -> str:
     """Return absences as JSON."""
     return json.dumps(
         [
@@ -152,11 +152,11 @@ def encode_absences(absences: Iterable[Absence]) -> str:
     )
 
 
-def decode_absences(text: str) -> Mapping[str, Absence]:
+def decode_absences(text: str) -> Mapping[str, MissingFunction]:
     """Return absences by function id; raises like `decode_owned`."""
     items: list[Mapping[str, Any]] = json.loads(text)
     return {
-        str(item["function_id"]): Absence(
+        str(item["function_id"]): MissingFunction(
             function_id=str(item["function_id"]),
             slug=str(item["slug"]),
             suspects=tuple(item["suspects"]),

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from kapso_sync.errors import StateForeign, StateUnusable
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Json, RemoteFunction, Version
-from kapso_sync.model.state import Absence, Intent, Memory, Move, Owned, QuotaRefusal
+from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, ReconcilerState, RenameRecord
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
 
@@ -63,7 +63,7 @@ class StateStore:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def recall(self) -> Memory:
+    def load_state(self) -> ReconcilerState:
         """Return everything remembered."""
         with _writing(self._folder):
             return dataclasses.replace(_recall(self._db), facts=self._facts.read())
@@ -83,11 +83,11 @@ class StateStore:
                 hint="set KAPSO_SYNC_OWNER back, or give the new owner a KAPSO_SYNC_STATE_DIR of its own",
             )
 
-    def settle(self, memory: Memory, closed: tuple[int, ...]) -> None:
+    def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
         """Replace what is remembered of functions by ``memory`` and close the intents."""
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions")
-            self._put(memory.owned.values())
+            self._put(state.owned.values())
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closed])
 
     def begin(self, intent: Intent) -> int:
@@ -96,7 +96,7 @@ class StateStore:
             cursor = self._db.execute("INSERT INTO intents (record) VALUES (?)", (codec.encode_intent(intent),))
             return int(cursor.lastrowid or 0)
 
-    def remember(self, *owned: Owned, closes: Sequence[int] = ()) -> None:
+    def remember(self, *owned: InventoryRecord, closes: Sequence[int] = ()) -> None:
         """Keep functions' records, in place of any others of the same id or slug, and close intents, in one transaction."""
         with _writing(self._folder), self._db:
             self._put(owned)
@@ -117,11 +117,11 @@ class StateStore:
         """Keep, or drop, what Kapso said of the project's quota."""
         self._set_meta("quota", None if quota is None else codec.encode_quota(quota))
 
-    def remember_moves(self, moves: Mapping[str, Move]) -> None:
+    def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
         """Keep what became of each ``moved_from``."""
         self._set_meta("moves", codec.encode_moves(moves))
 
-    def remember_absences(self, absences: Iterable[Absence]) -> None:
+    def remember_missing(self, absences: Iterable[MissingFunction]) -> None:
         """Keep who is absent from git, in place of what was kept before."""
         self._set_meta("absences", codec.encode_absences(absences))
 
@@ -158,7 +158,7 @@ class StateStore:
         with _writing(self._folder):
             return backups.back_up(self._folder / BACKUPS_NAME, remote, reason, self._now(), keep=keep)
 
-    def _put(self, owned: Iterable[Owned]) -> None:
+    def _put(self, owned: Iterable[InventoryRecord]) -> None:
         for record in owned:
             self._db.execute("DELETE FROM functions WHERE slug = ? AND function_id != ?", (record.slug, record.function_id))
             self._db.execute(
@@ -179,9 +179,9 @@ class StateStore:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
-def read_memory(folder: Path, facts: ApiFactsFile | None = None) -> Memory:
+def read_memory(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
     """Return what a state folder remembers, without lock and without writing; nothing where there is nothing readable."""
-    return dataclasses.replace(_read_only(folder, _recall) or Memory(), facts=(facts or _own_facts(folder)).read())
+    return dataclasses.replace(_read_only(folder, _recall) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
 
 
 def _own_facts(folder: Path) -> ApiFactsFile:
@@ -257,7 +257,7 @@ def _set_aside(path: Path, now: datetime) -> Path:
     return target
 
 
-def _recall(db: sqlite3.Connection) -> Memory:
+def _recall(db: sqlite3.Connection) -> ReconcilerState:
     owned = [codec.decode_owned(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
@@ -268,15 +268,15 @@ def _recall(db: sqlite3.Connection) -> Memory:
         for record in owned
         if record.quarantine is not None and (text := _get_meta(db, _version_key(record.function_id))) is not None
     }
-    return Memory(
+    return ReconcilerState(
         owned={record.function_id: record for record in owned},
         intents=tuple(intents),
         quota=None if quota is None else codec.decode_quota(quota),
         manifest_present=_get_meta(db, "manifest_present") is not None,
         project_id=_get_meta(db, "project_id"),
         versions=versions,
-        moves=None if moves is None else codec.decode_moves(moves),
-        absences={} if absences is None else codec.decode_absences(absences),
+        renames=None if moves is None else codec.decode_moves(moves),
+        missing={} if absences is None else codec.decode_absences(absences),
     )
 
 

@@ -13,18 +13,18 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
-from kapso_sync.model.plan import Blocked, Delete, Keep, Plan, Postponed, Step
+from kapso_sync.model.plan import Blocked, DeferredDelete, Delete, NoChange, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Quarantine
 from kapso_sync.model.status import (
-    Budget,
     Condition,
     ConditionType,
+    DaemonStatus,
     FunctionStatus,
     PassStatus,
+    RateLimit,
     RecentEvent,
-    Status,
     Suspension,
 )
 from kapso_sync.telemetry.words import event_line
@@ -80,7 +80,7 @@ class StatusBoard:
     _last: PassStatus | None = None
     _next_check: datetime | None = None
     _next_retry: datetime | None = None
-    _budget: Budget | None = None
+    _budget: RateLimit | None = None
     _warnings: tuple[str, ...] = ()
     _retries: dict[str, Failing] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,7 +97,7 @@ class StatusBoard:
         match event:
             case events.ApiCalled():
                 if event.rate_limit is not None and event.rate_remaining is not None:
-                    self._budget = Budget(event.rate_limit, event.rate_remaining)
+                    self._budget = RateLimit(event.rate_limit, event.rate_remaining)
                 return
             case events.SourceChanged() | events.SourceUnchanged():
                 self._note_revision(event)
@@ -179,10 +179,10 @@ class StatusBoard:
         """Take note of when the next look is due anyway."""
         self._next_check = moment
 
-    def status(self) -> Status:
+    def status(self) -> DaemonStatus:
         """Return everything at this moment."""
         moments = [moment for moment in (self._next_check, self._next_retry) if moment is not None]
-        return Status(
+        return DaemonStatus(
             version=self.version,
             now=self.clock.now(),
             started_at=self._started_at,
@@ -284,7 +284,7 @@ class StatusBoard:
             ),
         }
         status = self._with(before, step, found, plan.revision.id, now)
-        status = replace(status, delete_at=step.at if isinstance(step, Postponed) else None)
+        status = replace(status, delete_at=step.at if isinstance(step, DeferredDelete) else None)
         status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
         if outcome.result is Result.DONE:
             status = replace(status, changed_at=now, change=message)
@@ -342,9 +342,9 @@ def _reason(outcome: Outcome) -> str:
     quarantine = _quarantine(outcome)
     if quarantine is not None:
         return str(quarantine.fault)
-    if isinstance(step, Postponed):
+    if isinstance(step, DeferredDelete):
         return "DeletionPending"
-    if isinstance(step, Keep) and step.desired_hash is None:
+    if isinstance(step, NoChange) and step.desired_hash is None:
         return "KeptOutsideGit"
     if isinstance(step, Blocked):
         return (

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event
-from kapso_sync.model.status import ConditionType, Status
+from kapso_sync.model.status import ConditionType, DaemonStatus
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
@@ -17,7 +17,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 class Metrics:
     """A listener that counts; ``status`` is asked for gauges when somebody looks."""
 
-    def __init__(self, version: str, status: Callable[[], Status]) -> None:
+    def __init__(self, version: str, status: Callable[[], DaemonStatus]) -> None:
         self._status = status
         self._registry = registry = CollectorRegistry()
         self._reconciles = Counter("kapso_sync_reconcile_total", "Passes, by how they ended", ["result"], registry=registry)

@@ -21,7 +21,7 @@ def event_line(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table o
             return "adopted"
         case events.FunctionRenamed():
             return f"renamed, was {event.previous}"
-        case events.FunctionGaveWay():
+        case events.SlugVacated():
             return f"gives way, on its way to {event.target}" if event.target else f"gave way, is {event.became} now"
         case events.FunctionDeleted():
             return f"deleted, saved as {event.backup}"

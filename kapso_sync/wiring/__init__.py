@@ -6,8 +6,8 @@ source says and what is wrong with it.
 
 from kapso_sync.wiring.reading import Reading, read_source
 from kapso_sync.wiring.session import (
-    Exceptions,
-    Logging,
+    EventBus,
+    PassOverrides,
     Session,
     find_state_folder,
     open_api,
@@ -15,8 +15,8 @@ from kapso_sync.wiring.session import (
 )
 
 __all__ = [
-    "Exceptions",
-    "Logging",
+    "EventBus",
+    "PassOverrides",
     "Reading",
     "Session",
     "find_state_folder",

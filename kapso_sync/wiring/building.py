@@ -12,8 +12,8 @@ import kapso_sync
 from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.source import Snapshot
-from kapso_sync.reconcile.desire import Desire
-from kapso_sync.reconcile.secretvalues import SecretValues, keyed_digest
+from kapso_sync.reconcile.desired import DesiredBuilder
+from kapso_sync.reconcile.secret_values import SecretValues, keyed_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.store.secretkey import LENGTH
@@ -21,7 +21,9 @@ from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
 
-def make_desire(settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None) -> Desire:
+def make_desire(
+    settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
+) -> DesiredBuilder:
     """Return what turns a source's snapshots into what git wants; builds are kept in ``store``.
 
     Without ``secret_values`` functions are left without the values of their secrets.
@@ -30,7 +32,7 @@ def make_desire(settings: Settings, spec: SourceSpec, store: BuildStore, secret_
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
     packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
-    return Desire(builder, settings.notices, packages, secret_values, settings.env)
+    return DesiredBuilder(builder, settings.notices, packages, secret_values, settings.env)
 
 
 def make_secret_values(

@@ -24,7 +24,7 @@ from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
-from kapso_sync.model.status import ConditionType, Status, Suspension
+from kapso_sync.model.status import ConditionType, DaemonStatus, Suspension
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind
 from kapso_sync.store.lock import held
@@ -33,7 +33,7 @@ from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.wiring import memory
 from kapso_sync.wiring.belongings import Belongings
 from kapso_sync.wiring.http import open_server
-from kapso_sync.wiring.session import Exceptions, Logging, Session, find_state_folder, open_session
+from kapso_sync.wiring.session import EventBus, PassOverrides, Session, find_state_folder, open_session
 from kapso_sync.wiring.telling import telling
 from kapso_sync.wiring.usage import watch_usage
 
@@ -77,13 +77,13 @@ class Daemon:
         self.schedule: Schedule | None = None
         self.proven: Settings | None = None
 
-    def _make_logging(self, redactor: Redactor) -> Logging:
+    def _make_logging(self, redactor: Redactor) -> EventBus:
         others = (self.board, self.metrics, self._hear)
-        return Logging(self.settings, self.stream, *others, quiet=True, redactor=redactor)
+        return EventBus(self.settings, self.stream, *others, quiet=True, redactor=redactor)
 
     # What people ask for
 
-    def status(self) -> Status:
+    def status(self) -> DaemonStatus:
         """Return how things stand."""
         self.board.next_check(self.schedule.next(INTERVAL) if self.schedule else None)
         return self.board.status()
@@ -195,7 +195,7 @@ class Daemon:
         while not (self.stopped.is_set() or self.reloaded.is_set()):
             try:
                 async with _until(self.stopped, self.reloaded):
-                    opened = open_session(patient(self.settings), Exceptions(), self.logging, writes=True, board=self.board)
+                    opened = open_session(patient(self.settings), PassOverrides(), self.logging, writes=True, board=self.board)
                     session = await stack.enter_async_context(opened)
             except _ToldError:
                 return None
@@ -342,7 +342,7 @@ def patient(settings: Settings) -> Settings:
     return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
 
 
-def one_line(status: Status) -> str:
+def one_line(status: DaemonStatus) -> str:
     """Return how things stand in one line, as systemd and SIGUSR1 show it."""
     if status.suspension is not None:
         return f"suspended: {status.suspension.reason}"

@@ -14,11 +14,11 @@ from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, parse_base_url
 from kapso_sync.api.base_url import sibling_base
 from kapso_sync.clock import SystemClock
-from kapso_sync.reconcile.doctor import ApiDoctor
-from kapso_sync.reconcile.ports import FunctionsApi
+from kapso_sync.doctor.api_questions import ApiDoctor
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
-from kapso_sync.wiring.session import Logging, make_transport
+from kapso_sync.wiring.session import EventBus, make_transport
 
 AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
 
@@ -33,7 +33,7 @@ class DoctorSession:
 
 
 @contextlib.asynccontextmanager
-async def open_doctor(settings: Settings, logging: Logging) -> AsyncIterator[DoctorSession]:
+async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[DoctorSession]:
     """Give what asks the settings' API base. Raises `ConfigError` where there is no key."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     clock = SystemClock()

@@ -11,19 +11,19 @@ from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import UsageError
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.desire import Desire
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, parse_source
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.wiring.building import make_desire, make_secret_values
-from kapso_sync.wiring.session import Logging, Place, find_place
+from kapso_sync.wiring.session import EventBus, ResolvedSource, find_place
 
 
 class Local:
     """The settings' folder, and ``secrets`` to read their values with. What did not change is not built again."""
 
-    def __init__(self, place: Place, desire: Desire, settings: Settings, logging: Logging) -> None:
+    def __init__(self, place: ResolvedSource, desire: DesiredBuilder, settings: Settings, logging: EventBus) -> None:
         self.secrets = make_secret_values(settings, logging.redactor, None).reader
         self._place = place
         self._desire = desire
@@ -37,7 +37,7 @@ class Local:
 
     async def read(self) -> Desired:
         """Return what the folder says now; raises `KapsoSyncError`."""
-        return await self._desire(await self._place.source.fetch(), Memory())
+        return await self._desire(await self._place.source.fetch(), ReconcilerState())
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call back after each burst of changes, until cancelled."""
@@ -51,7 +51,7 @@ class Local:
         await watcher.run()
 
 
-async def open_local(settings: Settings, logging: Logging) -> Local:
+async def open_local(settings: Settings, logging: EventBus) -> Local:
     """Return the settings' source, which must be a folder; raises `UsageError` for another, and `ConfigError`."""
     spec = parse_source(settings.source or ".", branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
     if spec.kind is not SourceKind.FOLDER:

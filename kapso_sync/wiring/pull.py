@@ -20,15 +20,24 @@ from kapso_sync.errors import (
 )
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Desired, Notice
-from kapso_sync.model.functions import RemoteFunction, RemoteSecret, Status
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.pull import PullPlan
 from kapso_sync.model.source import Revision, Snapshot, folder_digest
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.desire import Desire
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.reconcile.observe import observe, with_code
-from kapso_sync.reconcile.observed import Observed
-from kapso_sync.reconcile.ports import FunctionsApi
-from kapso_sync.reconcile.pull import Sides, Wish, after, compiled, concerned, plan_pull, plan_restore, proven
+from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.pull.planner import (
+    PullInputs,
+    PullOptions,
+    candidates,
+    compiled,
+    plan_pull,
+    plan_restore,
+    verify,
+    with_changes,
+)
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.reading import DEFAULT_FOLDER
@@ -36,11 +45,11 @@ from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_memory
 from kapso_sync.wiring.building import make_desire
-from kapso_sync.wiring.session import Logging, folder_owner, open_api, source_spec, state_folder
+from kapso_sync.wiring.session import EventBus, folder_owner, open_api, source_spec, state_folder
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class FolderTarget:
     """The functions folder that is written to, which need not be there yet, and the state folder that knows of it."""
 
     spec: SourceSpec
@@ -50,22 +59,22 @@ class Shelf:
     state: Path
 
 
-async def plan_a_pull(settings: Settings, wish: Wish, logging: Logging) -> tuple[Shelf, PullPlan]:
+async def plan_a_pull(settings: Settings, wish: PullOptions, logging: EventBus) -> tuple[FolderTarget, PullPlan]:
     """Return the folder, and what a pull would write into it; writes nothing.
 
     Raises `UsageError` for a source that is no folder and for unknown slugs, `ManifestInvalid` for a manifest that is broken
     already, `ApiError`, and `KapsoSyncError` when what would be written could not be read again.
     """
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    shelf = await open_shelf(settings, base_url, logging)
+    shelf = await open_folder_target(settings, base_url, logging)
     memory = await asyncio.to_thread(read_memory, shelf.state)
     desire = _make_desire(settings, shelf)
     async with open_api(settings, logging) as api:
         desired = await _desired(desire, shelf.snapshot)
         observed = await observe(api, memory, desired, shelf.owner, SystemClock().now())
         _check_slugs(wish, observed)
-        sides = Sides(shelf.snapshot, desired, observed, shelf.owner, environment=settings.env)
-        asked = concerned(sides, wish)
+        sides = PullInputs(shelf.snapshot, desired, observed, shelf.owner, environment=settings.env)
+        asked = candidates(sides, wish)
         observed = await with_code(api, observed, (remote.id for remote in asked))
         secrets, notices = await _secrets(api, asked)
     sides = replace(sides, observed=observed, secrets=secrets)
@@ -75,32 +84,34 @@ async def plan_a_pull(settings: Settings, wish: Wish, logging: Logging) -> tuple
     if modules:
         plan = plan_pull(replace(sides, modules=modules), wish)
         proof = await _proof(desire, shelf.snapshot, plan)
-    plan = proven(plan, proof, observed)
+    plan = verify(plan, proof, observed)
     return shelf, replace(plan, notices=(*settings.notices, *notices, *plan.notices))
 
 
-async def plan_a_restore(settings: Settings, backup: Backup, logging: Logging, *, force: bool) -> tuple[Shelf, PullPlan]:
+async def plan_a_restore(
+    settings: Settings, backup: Backup, logging: EventBus, *, force: bool
+) -> tuple[FolderTarget, PullPlan]:
     """Return the folder, and what takes it back to a backup; writes nothing, asks Kapso nothing, raises like `plan_a_pull`."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    shelf = await open_shelf(settings, base_url, logging)
+    shelf = await open_folder_target(settings, base_url, logging)
     memory = await asyncio.to_thread(read_memory, shelf.state)
     desire = _make_desire(settings, shelf)
     known = next((owned.function_id for owned in memory.owned.values() if owned.slug == backup.slug), backup.function_id)
-    remote = RemoteFunction(known, backup.slug, Status.DEPLOYED, backup.code, backup.fields)
+    remote = RemoteFunction(known, backup.slug, DeploymentStatus.DEPLOYED, backup.code, backup.fields)
     observed = Observed((remote,), memory, {})
-    sides = Sides(shelf.snapshot, await _desired(desire, shelf.snapshot), observed, shelf.owner, environment=settings.env)
+    sides = PullInputs(shelf.snapshot, await _desired(desire, shelf.snapshot), observed, shelf.owner, environment=settings.env)
     plan = plan_restore(sides, remote, force=force)
-    return shelf, proven(plan, await _proof(desire, shelf.snapshot, plan), observed)
+    return shelf, verify(plan, await _proof(desire, shelf.snapshot, plan), observed)
 
 
-def _make_desire(settings: Settings, shelf: Shelf) -> Desire:
+def _make_desire(settings: Settings, shelf: FolderTarget) -> DesiredBuilder:
     return make_desire(settings, shelf.spec, BuildFolder(shelf.state, SystemClock().now(), writes=False))
 
 
-async def _proof(desire: Desire, snapshot: Snapshot, plan: PullPlan) -> Desired:
+async def _proof(desire: DesiredBuilder, snapshot: Snapshot, plan: PullPlan) -> Desired:
     """Return what the folder will say; what could not be read again is never written."""
     try:
-        return await _desired(desire, after(snapshot, plan))
+        return await _desired(desire, with_changes(snapshot, plan))
     except InvalidSource as error:
         raise KapsoSyncError(
             f"nothing is written: the folder could not be read afterwards: {error.message}",
@@ -108,14 +119,14 @@ async def _proof(desire: Desire, snapshot: Snapshot, plan: PullPlan) -> Desired:
         ) from error
 
 
-async def _desired(desire: Desire, snapshot: Snapshot) -> Desired:
+async def _desired(desire: DesiredBuilder, snapshot: Snapshot) -> Desired:
     """Return what a folder says; one that says nothing yet is no mistake here."""
     if read_layout(snapshot.files).empty:
         return Desired(snapshot.source, snapshot.revision, ())
-    return await desire(snapshot, Memory())
+    return await desire(snapshot, ReconcilerState())
 
 
-def _check_slugs(wish: Wish, observed: Observed) -> None:
+def _check_slugs(wish: PullOptions, observed: Observed) -> None:
     unknown = [slug for slug in wish.only if slug not in observed.by_slug]
     if unknown:
         known = ", ".join(sorted(observed.by_slug)[:20]) or "none at all"
@@ -126,7 +137,7 @@ async def _secrets(
     api: FunctionsApi, functions: tuple[RemoteFunction, ...]
 ) -> tuple[Mapping[str, tuple[RemoteSecret, ...]], tuple[Notice, ...]]:
     """Return the secrets, names only, by function id; Kapso lists them for deployed functions only."""
-    deployed = [remote.id for remote in functions if remote.status is not Status.DRAFT]
+    deployed = [remote.id for remote in functions if remote.status is not DeploymentStatus.DRAFT]
     lists = await asyncio.gather(*(_list_secrets(api, function_id) for function_id in deployed))
     told = {function_id: found for function_id, found in zip(deployed, lists, strict=True) if found is not None}
     text = "Kapso does not tell the names of secrets here: enter `secrets` by hand"
@@ -140,12 +151,12 @@ async def _list_secrets(api: FunctionsApi, function_id: str) -> tuple[RemoteSecr
         return None
 
 
-async def open_shelf(settings: Settings, base_url: str, logging: Logging) -> Shelf:
+async def open_folder_target(settings: Settings, base_url: str, logging: EventBus) -> FolderTarget:
     """Return the functions folder of the settings' source, read; raises `UsageError` for a repository."""
     spec = _folder_spec(settings)
     root = Path(spec.location)
     tree = find_work_tree(root)
-    source = FolderSource(root, spec.path, top=tree.root if tree else None, listener=logging.emit)
+    source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=logging.emit)
     try:
         path = source.home()
         snapshot = await source.fetch()
@@ -157,7 +168,7 @@ async def open_shelf(settings: Settings, base_url: str, logging: Logging) -> She
         if not path and spec.path is None and tree is not None and tree.root == root and read_layout(snapshot.files).empty:
             path, snapshot = _nothing(replace(spec, path=DEFAULT_FOLDER))
     owner, _ = folder_owner(settings, root, tree, lambda: path)
-    return Shelf(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
+    return FolderTarget(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
 
 
 def _yet_to_be_made(root: Path, path: str) -> bool:

@@ -12,11 +12,11 @@ from kapso_sync.build import check_types
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ManifestInvalid, Problem
 from kapso_sync.model.desired import Desired, Notice
-from kapso_sync.model.state import Memory
+from kapso_sync.model.state import ReconcilerState
 from kapso_sync.settings import Settings
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.wiring.building import find_packages, make_desire
-from kapso_sync.wiring.session import Logging, find_place
+from kapso_sync.wiring.session import EventBus, find_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Reading:
     inside: str = ""
 
 
-async def read_source(settings: Settings, logging: Logging, *, types: bool = False) -> Reading:
+async def read_source(settings: Settings, logging: EventBus, *, types: bool = False) -> Reading:
     """Return what the source says, for the settings' API base; asks Kapso nothing. ``types``: its own `tsc` is run as well."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     logging.redactor.add(settings.git_password())
@@ -43,7 +43,7 @@ async def read_source(settings: Settings, logging: Logging, *, types: bool = Fal
     inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
     builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
     try:
-        desired = await make_desire(settings, place.spec, builds)(snapshot, Memory())
+        desired = await make_desire(settings, place.spec, builds)(snapshot, ReconcilerState())
     except ManifestInvalid as error:
         return Reading(None, error.problems, (), inside)
     problems = tuple(problem for function in desired.unusable for problem in function.problems)

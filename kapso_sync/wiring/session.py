@@ -23,17 +23,17 @@ from kapso_sync.errors import ConfigError, KapsoSyncError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.ports import Source
 from kapso_sync.model.report import Report
-from kapso_sync.model.state import Memory
+from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import status_document
-from kapso_sync.reconcile.checks import CheckPace
-from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
-from kapso_sync.reconcile.deployments import Pace
-from kapso_sync.reconcile.executor import Executor, ExecutorSettings
-from kapso_sync.reconcile.guard import Limits
-from kapso_sync.reconcile.ports import Source
-from kapso_sync.reconcile.telling import tell_failure
-from kapso_sync.reconcile.usage import unused_functions
+from kapso_sync.reconcile.apply.checks import CheckPace
+from kapso_sync.reconcile.apply.deployment_poller import PollPace
+from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
+from kapso_sync.reconcile.cycle import PassDeps, PassRequest, plan_pass, reconcile
+from kapso_sync.reconcile.pass_events import emit_failure
+from kapso_sync.reconcile.plan.function_usage import unused_functions
+from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
     FolderSource,
@@ -62,7 +62,7 @@ GIT_PATIENCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Exceptions:
+class PassOverrides:
     """What the command line allows for one pass only."""
 
     overwrite: frozenset[str] = frozenset()
@@ -72,7 +72,7 @@ class Exceptions:
     reset_secrets: bool = False
 
 
-class Logging:
+class EventBus:
     """Where events go: the log on ``stream``, and whoever else listens. ``redactor`` knows this process's secrets.
 
     ``level`` holds where the settings name none. ``quiet``: as a daemon logs, nothing where nothing happens.
@@ -99,7 +99,7 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ResolvedSource:
     """What a SOURCE turned out to be: how it is read, who owns what it holds, and where its state lives."""
 
     spec: SourceSpec
@@ -110,7 +110,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class WriteContext:
     """What only a session that writes has: the executor, the state folder, and what remembers for people."""
 
     executor: Executor
@@ -122,17 +122,17 @@ class Writing:
 class Session:
     """One source and one project, ready for passes; plans write nothing, syncs hold the state folder."""
 
-    def __init__(self, place: Place, parts: Parts, writing: Writing | None) -> None:
+    def __init__(self, place: ResolvedSource, parts: PassDeps, writing: WriteContext | None) -> None:
         self.place = place
         self._parts = parts
         self._writing = writing
 
-    async def plan(self, request: Request) -> Plan:
+    async def plan(self, request: PassRequest) -> Plan:
         """Return what a sync would do."""
         planned = await plan_pass(self._parts, request)
         return planned.guarded.plan
 
-    async def sync(self, request: Request) -> Report:
+    async def sync(self, request: PassRequest) -> Report:
         """Make Kapso what the source says, and remember the pass, whatever came of it."""
         if self._writing is None:
             raise AssertionError("this session was opened for reading")
@@ -169,7 +169,7 @@ class Session:
         try:
             store.remember_pass()
         except StateUnusable as error:
-            tell_failure(self._parts.emit, error)
+            emit_failure(self._parts.emit, error)
             raise
 
     async def moved(self, *, keep: bool = True) -> bool:
@@ -178,13 +178,13 @@ class Session:
 
     async def unused(self) -> tuple[str, ...] | None:
         """Return our functions that nothing uses; raises `ApiError` where nobody can tell."""
-        owned = self.recall().owned
+        owned = self.load_state().owned
         functions = [remote for remote in await self._parts.api.list_functions() if remote.id in owned]
         return unused_functions(owned.values(), await self._parts.api.find_users(functions))
 
-    def recall(self) -> Memory:
+    def load_state(self) -> ReconcilerState:
         """Return what the state folder holds."""
-        return self._parts.recall()
+        return self._parts.load_state()
 
     @property
     def owner(self) -> str:
@@ -194,7 +194,7 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def open_session(
-    settings: Settings, exceptions: Exceptions, logging: Logging, *, writes: bool, board: StatusBoard | None = None
+    settings: Settings, exceptions: PassOverrides, logging: EventBus, *, writes: bool, board: StatusBoard | None = None
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` the state folder is held by this process.
 
@@ -212,7 +212,7 @@ async def open_session(
         try:
             place = await find_place(settings, base_url, logging.emit, git_home)
         except KapsoSyncError as error:
-            tell_failure(logging.emit, error)
+            emit_failure(logging.emit, error)
             raise
         _check_prune(place, prune=settings.prune or bool(exceptions.delete))
         facts = ApiFactsFile.for_base(place.folder.parent, base_url)
@@ -220,7 +220,7 @@ async def open_session(
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, logging))
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
-        parts = Parts(
+        parts = PassDeps(
             source=place.source,
             build=make_desire(
                 settings,
@@ -229,7 +229,7 @@ async def open_session(
                 make_secret_values(settings, logging.redactor, key, place.folder, required=writes),
             ),
             api=api,
-            recall=store.recall if store else lambda: read_memory(place.folder, facts),
+            load_state=store.load_state if store else lambda: read_memory(place.folder, facts),
             policy=_policy(settings, exceptions, place.owner),
             limits=Limits(
                 settings.max_delete,
@@ -247,12 +247,12 @@ async def open_session(
             history = stack.enter_context(History(place.folder, clock.now, logging.redactor.text))
             tell, redact = _both(parts.emit, history.listen), logging.redactor.text
             executor = Executor(api, store, clock, tell, _execution(settings), redact)
-            writing = Writing(executor, store, board or _board(clock, place, logging), history)
+            writing = WriteContext(executor, store, board or _board(clock, place, logging), history)
         yield Session(place, parts, writing)
 
 
 @contextlib.contextmanager
-def _held_store(place: Place, logging: Logging, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
+def _held_store(place: ResolvedSource, logging: EventBus, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
     """Hold the place's state folder, and open what it remembers."""
     with held(place.folder, clock.now()), StateStore(place.folder, clock.now, facts=facts) as store:
         store.belongs_to(place.owner)
@@ -265,7 +265,7 @@ def _execution(settings: Settings) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploy_timeout=settings.deploy_timeout,
-        pace=Pace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
+        pace=PollPace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,
@@ -280,11 +280,11 @@ def _both(first: events.Listener, second: events.Listener) -> events.Listener:
     return listen
 
 
-def _board(clock: Clock, place: Place, logging: Logging) -> StatusBoard:
+def _board(clock: Clock, place: ResolvedSource, logging: EventBus) -> StatusBoard:
     return StatusBoard(clock, __version__, place.spec.location, place.owner, logging.redactor.text)
 
 
-def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Logging) -> Transport:
+def make_transport(settings: Settings, base_url: str, clock: Clock, logging: EventBus) -> Transport:
     """Return the connection to Kapso; the key is read anew for each request."""
 
     def key() -> str:
@@ -299,7 +299,7 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Log
         base_url,
         key,
         clock=clock,
-        listener=logging.emit,
+        emit=logging.emit,
         random=random.random,
         pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
         settings=TransportSettings(
@@ -313,7 +313,7 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Log
 
 
 @contextlib.asynccontextmanager
-async def open_api(settings: Settings, logging: Logging) -> AsyncIterator[KapsoClient]:
+async def open_api(settings: Settings, logging: EventBus) -> AsyncIterator[KapsoClient]:
     """Return a client of the settings' API alone."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     async with make_transport(settings, base_url, SystemClock(), logging) as transport:
@@ -338,7 +338,7 @@ def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
     return root / state_name(parts)
 
 
-async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> Place:
+async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> ResolvedSource:
     """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -354,16 +354,16 @@ async def find_place(settings: Settings, base_url: str, listener: events.Listene
     owner = settings.owner or remote_identity(spec.location, await source.home())
     if branch is not None and not settings.owner and branch != await source.default_branch():
         owner += f"#{branch}"
-    return Place(spec, source, _with_env(owner, settings.env), folder)
+    return ResolvedSource(spec, source, _with_env(owner, settings.env), folder)
 
 
-def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: events.Listener) -> Place:
+def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: events.Listener) -> ResolvedSource:
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
-    source = FolderSource(root, spec.path, top=tree.root if tree else None, listener=listener, describe=describe)
+    source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=listener, describe=describe)
     owner, stable = folder_owner(settings, root, tree, source.home)
-    return Place(spec, source, owner, folder, owner_is_stable=stable)
+    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
 
 
 def folder_owner(settings: Settings, root: Path, tree: WorkTree | None, home: Callable[[], str]) -> tuple[str, bool]:
@@ -386,7 +386,7 @@ def _with_env(owner: str, env: str | None) -> str:
     return f"{owner}@{env}" if env else owner
 
 
-def _check_prune(place: Place, *, prune: bool) -> None:
+def _check_prune(place: ResolvedSource, *, prune: bool) -> None:
     if prune and not place.owner_is_stable:
         raise ConfigError(
             "deleting needs to know who owns the functions, and this folder has no git remote",
@@ -394,7 +394,7 @@ def _check_prune(place: Place, *, prune: bool) -> None:
         )
 
 
-def _policy(settings: Settings, exceptions: Exceptions, owner: str) -> Policy:
+def _policy(settings: Settings, exceptions: PassOverrides, owner: str) -> Policy:
     return Policy(
         owner=owner,
         adopt=settings.adopt,

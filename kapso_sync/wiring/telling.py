@@ -12,7 +12,7 @@ from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Status
+from kapso_sync.model.status import DaemonStatus
 from kapso_sync.notify.destinations import Courier, Destination, read_destinations, require_apprise
 from kapso_sync.notify.forges import Forge, Repository, find_repository
 from kapso_sync.notify.messages import Background
@@ -125,11 +125,11 @@ def _check_url(variable: str, url: str, *, plain: bool) -> None:
         )
 
 
-def _background(settings: Settings, status: Status) -> Background:
+def _background(settings: Settings, status: DaemonStatus) -> Background:
     return Background(status.owner or status.source, settings.env, _revision(status), settings.public_url)
 
 
-def _revision(status: Status) -> Revision | None:
+def _revision(status: DaemonStatus) -> Revision | None:
     """Return what the last pass read; what was planned of the same revision says more of it."""
     read = status.last_pass.revision if status.last_pass is not None else None
     if read is None or (status.revision is not None and status.revision.id == read.id):

@@ -109,7 +109,7 @@ async def talking(
         f"http://127.0.0.1:{port}",
         lambda: KEY,
         clock=clock,
-        listener=told.append,
+        emit=told.append,
         random=lambda: 0.5,
         pacer=pacer,
         settings=settings or TransportSettings(deadline=2.0),

@@ -14,7 +14,7 @@ from kapso_sync.emulator.faults import Rule
 from kapso_sync.emulator.server import Emulator
 from kapso_sync.emulator.values import JsonObject
 from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, ConfigError, UsersUnknown
-from kapso_sync.model.functions import Json, RemoteFunction, Status
+from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, UserKind
 from tests.api.servers import Line, answer, hang, listing, record, talking
 
@@ -175,8 +175,8 @@ async def test_names_of_secrets_are_read_in_every_shape(body: Json) -> None:
         assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
 
 
-A = RemoteFunction("id-0000001", "greet", Status.DEPLOYED, None, {"name": "Greet people"})
-B = RemoteFunction("id-0000002", "order", Status.DEPLOYED, None, {"name": "Order"})
+A = RemoteFunction("id-0000001", "greet", DeploymentStatus.DEPLOYED, None, {"name": "Greet people"})
+B = RemoteFunction("id-0000002", "order", DeploymentStatus.DEPLOYED, None, {"name": "Order"})
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from kapso_sync.api.wire import (
     parse_time,
 )
 from kapso_sync.errors import ApiGarbled, Call
-from kapso_sync.model.functions import Json, Status
+from kapso_sync.model.functions import DeploymentStatus, Json
 
 CALL = Call("GET", "/functions")
 RECORD: dict[str, Json] = {"id": "id-1", "slug": "greet", "status": "deployed", "code": "x", "name": "Greet"}
@@ -76,7 +76,7 @@ def test_what_is_no_json_is_named(body: bytes, said: str) -> None:
 def test_a_record_is_found_in_any_wrapping(wrapped: Json) -> None:
     """Both bases wrap, one of them sometimes twice."""
     function = parse_function(wrapped, CALL)
-    assert (function.id, function.slug, function.status, function.code) == ("id-1", "greet", Status.DEPLOYED, "x")
+    assert (function.id, function.slug, function.status, function.code) == ("id-1", "greet", DeploymentStatus.DEPLOYED, "x")
     assert function.fields == {"name": "Greet"}
 
 
@@ -100,7 +100,7 @@ def test_a_record_without_id_or_slug_is_garbled(broken: Json) -> None:
 def test_what_is_missing_or_odd_in_a_record_stays_unknown() -> None:
     """A list without code, a status from the future, a time that is none."""
     function = parse_function({"id": "1", "slug": "a", "status": "paused", "code": None, "updated_at": "soon"}, CALL)
-    assert (function.status, function.code, function.updated_at, function.fields) == (Status.UNKNOWN, None, None, {})
+    assert (function.status, function.code, function.updated_at, function.fields) == (DeploymentStatus.UNKNOWN, None, None, {})
 
 
 @pytest.mark.parametrize(

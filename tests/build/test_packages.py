@@ -171,7 +171,7 @@ def test_no_import_leads_out_of_the_folder(tmp_path: Path, specifier: str, code:
 def read_and_fail(home: Path) -> list[tuple[str, int, int]]:
     """Read a folder as the source does, build `a.js` of it, and return what is wrong."""
     events: list[Event] = []
-    snapshot = asyncio.run(FolderSource(home, None, top=None, listener=events.append).fetch())
+    snapshot = asyncio.run(FolderSource(home, None, top=None, emit=events.append).fetch())
     made = asyncio.run(Workbench(MODULE).builder.build([entry("a.js")], snapshot.files, Packages(home, home)))
     problems = made.unusable[0].problems
     return [(p.code, p.location.line, p.location.column) for p in problems if p.location]
@@ -240,7 +240,7 @@ def test_nothing_that_lies_about_is_run_or_heeded(tmp_path: Path) -> None:
         '{"extends": "../../etc/passwd", "compilerOptions": {"paths": {"thing": ["./plugin.js"]}, "plugins": [{"name": "x"}]}}'
     )
     (home / "a.ts").write_text("import { thing } from 'thing';\nexport default () => new Response(thing);\n")
-    snapshot = asyncio.run(FolderSource(home, None, top=None, listener=lambda _: None).fetch())
+    snapshot = asyncio.run(FolderSource(home, None, top=None, emit=lambda _: None).fetch())
     made = asyncio.run(Workbench().builder.build([entry("a.ts")], snapshot.files, Packages(home, home)))
     assert 'var thing = "thing";' in made.functions[0].code
     assert "writeFileSync" not in made.functions[0].code

@@ -21,7 +21,7 @@ from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import SourceFile
-from kapso_sync.reconcile.desire import Desire
+from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.tools import ToolPlaces, own_copies
 
 SCRIPT, MODULE = Target(), Target(Contract.MODULE)
@@ -58,9 +58,9 @@ class Workbench:
     def __post_init__(self) -> None:
         self.builder = Builder(self.target, Bundler(Esbuild(self.places), self.deadline), self.store)
 
-    def desire(self, environment: str | None = None) -> Desire:
+    def desire(self, environment: str | None = None) -> DesiredBuilder:
         """What a session has around the builder."""
-        return Desire(self.builder, environment=environment)
+        return DesiredBuilder(self.builder, environment=environment)
 
     def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> Construction:
         """One pass over these files."""

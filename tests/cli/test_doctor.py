@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.local_setup import Level, check_authorities, check_clock, check_git, check_state_folder
+from kapso_sync.doctor.setup import Level, check_authorities, check_clock, check_git, check_state_folder
 from tests.program import kapso_sync
 from tests.served import Served
 

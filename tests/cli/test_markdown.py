@@ -19,9 +19,9 @@ from kapso_sync.model.desired import Notice
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.source import Revision
-from kapso_sync.reconcile.guard import Limits, guard
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.plan.guard import Limits, guard
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import CODE_B, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
 from tests.cli.test_render import mixed_plan
 from tests.program import kapso_sync
@@ -30,7 +30,7 @@ from tests.program import kapso_sync
 def pruning_plan() -> Plan:
     git = desired(want("kept", CODE_B))
     there = [remote("kept"), remote("gone"), remote("held", protected=True)]
-    plan = make_plan(git, settle(there, memory(owned(remote("kept"))), OWNER), replace(POLICY, prune=True))
+    plan = make_plan(git, resolve_intents(there, memory(owned(remote("kept"))), OWNER), replace(POLICY, prune=True))
     return guard(plan, Limits(MaxDelete(9, percent=False))).plan
 
 
@@ -143,7 +143,7 @@ Apply exactly this plan: `kapso-sync sync --expect sha256:a12fc4aa600c413419654d
 
 def test_nothing_to_do_is_short() -> None:
     """No table, no digest."""
-    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     assert plan_markdown(plan) == snapshot("""\
 <!-- kapso-sync plan example.com/acme/flows -->
 ## kapso-sync plan for example.com/acme/flows
@@ -157,14 +157,14 @@ test at c0ffee
 
 def test_a_warning_says_where() -> None:
     """Its place stands before it, a space between."""
-    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     plan = replace(plan, notices=(Notice("no-serve", "nothing would answer", Location("a.ts", 1, 1)),))
     assert "\n- a.ts:1:1: nothing would answer\n" in plan_markdown(plan)
 
 
 def hostile_plan(code: str, reason: str = "") -> Plan:
     git = replace(desired(want("a", code)), revision=Revision("4f1c2ab8d0e1", subject=reason or "Fix", author="Eve"))
-    plan = make_plan(git, settle([remote("a")], memory(owned(remote("a"))), OWNER), POLICY)
+    plan = make_plan(git, resolve_intents([remote("a")], memory(owned(remote("a"))), OWNER), POLICY)
     return replace(plan, notices=(Notice("unlisted-file", f"no entry names {reason}"),))
 
 
@@ -210,7 +210,7 @@ def test_too_much_is_cut_with_a_note() -> None:
     names = [f"function-{number:03}" for number in range(60)]
     before = [remote(name) for name in names]
     known = memory(*(owned(record, content()) for record in before))
-    plan = make_plan(desired(*(want(name, code) for name in names)), settle(before, known, OWNER), POLICY)
+    plan = make_plan(desired(*(want(name, code) for name in names)), resolve_intents(before, known, OWNER), POLICY)
     page = plan_markdown(plan)
     assert 50_000 < len(page) <= LONGEST
     assert all(f"| {name} | update and deploy |" in page for name in names)
@@ -223,7 +223,7 @@ def test_thousands_of_functions_fit(  # the table itself is cut
 ) -> None:
     """Not even the table makes it too long."""
     names = [f"function-{number:04}" for number in range(3000)]
-    plan = make_plan(desired(*(want(name) for name in names), unusable("bad")), settle([], memory(), OWNER), POLICY)
+    plan = make_plan(desired(*(want(name) for name in names), unusable("bad")), resolve_intents([], memory(), OWNER), POLICY)
     assert len(plan_markdown(plan)) <= LONGEST
 
 

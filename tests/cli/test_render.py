@@ -12,15 +12,15 @@ from rich.console import Console
 from kapso_sync.cli.documents import plan_document
 from kapso_sync.cli.render import print_plan, print_report, visible
 from kapso_sync.errors import ApiUnavailable, Call
-from kapso_sync.model.functions import Status
+from kapso_sync.model.functions import DeploymentStatus
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
-from kapso_sync.reconcile.absence import Moment, watch
-from kapso_sync.reconcile.guard import guard
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
+from kapso_sync.reconcile.plan.guard import guard
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import CODE_B, DAWN, LIMITS, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
 
 
@@ -64,11 +64,11 @@ def mixed_plan() -> Plan:
         remote("fine"),
         remote("found", owner=None),
         remote("gone"),
-        remote("stored", status=Status.DRAFT, deployed=None),
+        remote("stored", status=DeploymentStatus.DRAFT, deployed=None),
         remote("taken", owner="example.com/other"),
     ]
     known = memory(owned(before, {**content(), "name": "Old name"}), owned(remote("drifted")))
-    plan = make_plan(git, settle(kapso, known, OWNER), replace(POLICY, prune=True))
+    plan = make_plan(git, resolve_intents(kapso, known, OWNER), replace(POLICY, prune=True))
     return guard(plan, LIMITS).plan
 
 
@@ -129,7 +129,7 @@ Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54
 
 def test_a_plan_with_nothing_to_do_is_one_line() -> None:
     """No list of what is fine."""
-    plan = make_plan(desired(want("a")), settle([remote("a")], memory(), OWNER), POLICY)
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     assert shown(plan) == snapshot("""\
 Plan for test at c0ffee
 Owner example.com/acme/flows
@@ -181,7 +181,7 @@ def test_colours_are_for_terminals() -> None:
 def test_code_cannot_steer_the_terminal() -> None:
     """Escape sequences in code or names are spelled out."""
     hostile = want("a", "// \x1b[2J\x9b31m\n" + CODE_B, name="\x1b]0;title\x07")
-    plan = make_plan(desired(hostile), settle([remote("a")], memory(), OWNER), POLICY)
+    plan = make_plan(desired(hostile), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     text = shown(plan)
     assert "\x1b" not in text
     assert "\\x1b[2J\\x9b31m" in text
@@ -192,8 +192,8 @@ def test_deletions_stand_apart_with_the_names_of_their_copies() -> None:
     """What is deleted now, what waits, and what is held, after everything else."""
     git, kapso = desired(want("a", CODE_B)), [remote("a"), remote("b"), remote("c"), remote("d"), remote("e", protected=True)]
     policy = replace(POLICY, prune=True, delete=frozenset({"b"}))
-    known = settle(kapso, memory(owned(remote("a"))), OWNER)
-    plan = watch(make_plan(git, known, policy), {}, Moment(DAWN))
+    known = resolve_intents(kapso, memory(owned(remote("a"))), OWNER)
+    plan = defer_deletions(make_plan(git, known, policy), {}, Timestamps(DAWN))
     plan = guard(plan, replace(LIMITS, max_delete=MaxDelete(3), grace=600.0)).plan
     held = guard(make_plan(git, known, policy), LIMITS).plan
     plan = replace(plan, steps=tuple(step if step.slug != "d" else held.steps[3] for step in plan.steps))

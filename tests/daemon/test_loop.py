@@ -21,9 +21,9 @@ from kapso_sync.model.plan import Blocked, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Suspension
-from kapso_sync.reconcile.cycle import Request
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import CODE_B, OWNER, POLICY, desired, memory, want
 from tests.clock import VirtualClock
 
@@ -32,7 +32,7 @@ DOWN = ApiUnavailable("no connection", call=Call("GET", "/functions"))
 
 def plan_for(*slugs: str, code: str = "") -> Plan:
     git = desired(*(want(slug, code) if code else want(slug) for slug in slugs))
-    return make_plan(git, settle([], memory(), OWNER), POLICY)
+    return make_plan(git, resolve_intents([], memory(), OWNER), POLICY)
 
 
 def report_on(plan: Plan, result: Result = Result.DONE, error: str | None = None, *, blameless: bool = False) -> Report:
@@ -60,7 +60,7 @@ class Pretend:
     superseded: int = 0
     held: list[Plan] = field(default_factory=list)
 
-    async def sync(self, request: Request) -> Report:
+    async def sync(self, request: PassRequest) -> Report:
         self.passes.append(request.trigger)
         self.times.append(self.clock.monotonic())
         self.running += 1

@@ -13,9 +13,10 @@ from kapso_sync.settings import Settings, variable
 
 
 def event_rows() -> Iterator[str]:
-    """A row of docs/logs.md for each event, in the order of the code."""
-    for event in vars(events).values():
-        if inspect.isclass(event) and issubclass(event, events.Event) and isinstance(getattr(event, "name", None), str):
+    """A row of docs/logs.md for each event, by name."""
+    classes = [event for event in vars(events).values() if inspect.isclass(event) and issubclass(event, events.Event)]
+    for event in sorted(classes, key=lambda event: str(getattr(event, "name", ""))):
+        if isinstance(getattr(event, "name", None), str):
             fields = " ".join(map(_field, dataclasses.fields(event)))
             meaning = " ".join(str(inspect.getdoc(event)).split()).replace("``", "`")
             yield f"| `{event.name}` | {event.level} | {fields} | {meaning} |"

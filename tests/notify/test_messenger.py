@@ -13,7 +13,7 @@ import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
-from kapso_sync.model.status import Status, Suspension
+from kapso_sync.model.status import DaemonStatus, Suspension
 from kapso_sync.notify.destinations import Courier, Destination, read_destinations, send_with_apprise
 from kapso_sync.notify.messages import Background, Kind, Message
 from kapso_sync.notify.messenger import Desk, Messenger
@@ -26,7 +26,7 @@ from tests.clock import VirtualClock
 from tests.notify.servers import Ear, listening
 
 CHAT, PAGER = Destination("x://chat-secret", "x (line 1)", "chat"), Destination("x://pager-secret", "x (line 2)", "pager")
-CALM = Status("0.1.0", DAWN, DAWN, "acme/flows")
+CALM = DaemonStatus("0.1.0", DAWN, DAWN, "acme/flows")
 MESSAGE = Message("a title", "a body", Kind.FAILURE)
 
 
@@ -41,7 +41,7 @@ class Office:
     """A messenger, the status that it sees, and what arrived where."""
 
     path: Path
-    status: Status = CALM
+    status: DaemonStatus = CALM
     destinations: tuple[Destination, ...] = (CHAT,)
     down: set[str] = field(default_factory=set)
     arrived: list[tuple[str, str]] = field(default_factory=list)

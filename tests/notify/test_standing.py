@@ -14,12 +14,12 @@ from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Status, Suspension
+from kapso_sync.model.status import DaemonStatus, Suspension
 from kapso_sync.notify.messages import MOST_LINES, Background, Kind, Message, compose
 from kapso_sync.notify.standing import Change, Standing, State, Trouble, changes, decode, encode, passed, standing
 from kapso_sync.notify.verdicts import Judgement, Verdict, judge
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.telemetry import StatusBoard
 from tests.builders import CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
 from tests.clock import VirtualClock
@@ -39,10 +39,10 @@ def plan_at(commit: str = A) -> Plan:
     there = [remote("one"), remote("two"), remote("three")]
     known = memory(*(owned(record) for record in there))
     git = desired(want("one", CODE_B), want("two", CODE_B), want("three"), commit=commit)
-    return make_plan(git, settle(there, known, OWNER), POLICY)
+    return make_plan(git, resolve_intents(there, known, OWNER), POLICY)
 
 
-def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Result) -> Status:
+def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Result) -> DaemonStatus:
     """The status after a pass in which these functions fared so, and all others well."""
     board, plan = board_at(commit), plan_at(commit)
     board.planned(plan)
@@ -54,7 +54,7 @@ def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Resu
     return board.status()
 
 
-def failed(error: Exception, commit: str | None = A) -> Status:
+def failed(error: Exception, commit: str | None = A) -> DaemonStatus:
     """The status after a pass that failed as a whole."""
     board = board_at(commit) if commit else StatusBoard(VirtualClock(), "0.1.0", "x")
     board.failed(error)

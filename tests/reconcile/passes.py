@@ -11,10 +11,10 @@ from kapso_sync.model.events import Event
 from kapso_sync.model.plan import Plan, Policy
 from kapso_sync.model.report import Report
 from kapso_sync.model.source import Revision, Snapshot
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.cycle import Parts, Request, plan_pass, reconcile
-from kapso_sync.reconcile.executor import Executor, ExecutorSettings
-from kapso_sync.reconcile.guard import Limits
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
+from kapso_sync.reconcile.cycle import PassDeps, PassRequest, plan_pass, reconcile
+from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.store.database import StateStore, read_memory
 from tests.builders import LIMITS, POLICY
 from tests.clock import VirtualClock
@@ -44,18 +44,18 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     redact: Callable[[str], str] = str
 
-    async def sync(self, desired: Desired, request: Request | None = None) -> Report:
+    async def sync(self, desired: Desired, request: PassRequest | None = None) -> Report:
         """One pass, as one process would do it: whatever happens, the state folder is closed behind it."""
         with StateStore(self.folder, self.clock.now) as store:
             executor = Executor(self.api, store, self.clock, self.events.append, self.settings, self.redact)
-            return await reconcile(self._parts(desired, store), executor, request or Request())
+            return await reconcile(self._parts(desired, store), executor, request or PassRequest())
 
     async def plan(self, desired: Desired) -> Plan:
         """A plan, which reads the state folder and writes nothing."""
-        planned = await plan_pass(self._parts(desired, None), Request())
+        planned = await plan_pass(self._parts(desired, None), PassRequest())
         return planned.guarded.plan
 
-    def memory(self) -> Memory:
+    def memory(self) -> ReconcilerState:
         """What the state folder holds."""
         return read_memory(self.folder)
 
@@ -63,15 +63,15 @@ class Bench:
         """The names of the events so far."""
         return [event.name for event in self.events]
 
-    def _parts(self, desired: Desired, store: StateStore | None) -> Parts:
-        async def build(_snapshot: Snapshot, _memory: Memory) -> Desired:
+    def _parts(self, desired: Desired, store: StateStore | None) -> PassDeps:
+        async def build(_snapshot: Snapshot, _memory: ReconcilerState) -> Desired:
             return desired
 
-        return Parts(
+        return PassDeps(
             source=_Nothing(),
             build=build,
             api=self.api,
-            recall=store.recall if store else lambda: read_memory(self.folder),
+            load_state=store.load_state if store else lambda: read_memory(self.folder),
             policy=self.policy,
             limits=self.limits,
             clock=self.clock,

@@ -20,18 +20,18 @@ from kapso_sync.errors import UsageError
 from kapso_sync.model.events import PrunePending
 from kapso_sync.model.functions import Json
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import Blocked, Delete, Keep
+from kapso_sync.model.plan import Blocked, Delete, NoChange
 from kapso_sync.model.report import Report
-from kapso_sync.model.state import Absence
+from kapso_sync.model.state import MissingFunction
 from kapso_sync.model.status import ConditionType
 from kapso_sync.model.users import FunctionUser, UserKind
-from kapso_sync.reconcile.absence import Moment, watch
-from kapso_sync.reconcile.cycle import Request
-from kapso_sync.reconcile.guard import Limits
-from kapso_sync.reconcile.likeness import ALIKE, likeness
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
-from kapso_sync.reconcile.usage import unused_functions
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
+from kapso_sync.reconcile.plan.function_usage import unused_functions
+from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
+from kapso_sync.reconcile.plan.similarity import SIMILAR, similarity
 from kapso_sync.telemetry import StatusBoard
 from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
@@ -75,8 +75,8 @@ looks = st.builds(
 @example([Look(0), Look(60, restarted=True), Look(60, restarted=True)])
 def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None:
     """What counts as waited is never more than what has passed at passes that all missed it, nor less without a set clock."""
-    plan = make_plan(desired(want("a")), settle([remote("a"), remote("b")], memory(), OWNER), PRUNING)
-    known: dict[str, Absence] = {}
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a"), remote("b")], memory(), OWNER), PRUNING)
+    known: dict[str, MissingFunction] = {}
     true, wall, tick, session = 0.0, 0.0, 0.0, 0
     began: float | None = None
     trusted = True
@@ -89,8 +89,8 @@ def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None
             continue
         began = true if began is None else began
         trusted = trusted and not (look.restarted and look.jump < 0)
-        watched = watch(plan, known, Moment(DAWN + timedelta(seconds=wall), tick, str(session)))
-        (absence,) = watched.absences
+        watched = defer_deletions(plan, known, Timestamps(DAWN + timedelta(seconds=wall), tick, str(session)))
+        (absence,) = watched.missing
         known = {absence.function_id: absence}
         assert absence.seconds <= true - began + 0.001
         assert not trusted or absence.seconds >= true - began - 0.001
@@ -101,7 +101,7 @@ async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     report = await bench.sync(desired(want("a")))
     assert (report.exit_code, report.plan.in_sync) == (0, True)
-    (step,) = report.plan.postponed
+    (step,) = report.plan.deferred_deletions
     assert step.reasons == (
         f"it is ours and left git: deleted at the first pass after {step.at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",
     )
@@ -113,7 +113,7 @@ async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
     (status,) = [function for function in board.status().functions if function.slug == "b"]
     assert (status.delete_at, status.condition(ConditionType.READY).reason) == (step.at, "DeletionPending")
     await bench.clock.sleep(GRACE - 30)
-    assert (await bench.sync(desired(want("a")))).plan.postponed[0].at == step.at
+    assert (await bench.sync(desired(want("a")))).plan.deferred_deletions[0].at == step.at
     await bench.clock.sleep(31)
     assert (await bench.sync(desired(want("a")))).count("delete") == 1
     assert set(bench.api.world.live_code()) == {"a"}
@@ -125,7 +125,7 @@ async def test_who_comes_back_waits_from_the_start(bench: Bench) -> None:
     for git in (desired(want("a")), desired(want("a"), want("b", CODE_B)), desired(want("a"))):
         await bench.sync(git)
         await bench.clock.sleep(GRACE - 10)
-    assert (await bench.sync(desired(want("a")))).plan.postponed
+    assert (await bench.sync(desired(want("a")))).plan.deferred_deletions
     await bench.clock.sleep(11)
     assert (await bench.sync(desired(want("a")))).count("delete") == 1
 
@@ -137,7 +137,7 @@ async def test_time_without_prune_does_not_count(bench: Bench) -> None:
     await bench.sync(desired(want("a")))
     await bench.clock.sleep(GRACE * 2)
     bench.policy = PRUNING
-    assert (await bench.sync(desired(want("a")))).plan.postponed
+    assert (await bench.sync(desired(want("a")))).plan.deferred_deletions
 
 
 async def test_too_many_are_held_before_they_wait(bench: Bench) -> None:
@@ -146,7 +146,7 @@ async def test_too_many_are_held_before_they_wait(bench: Bench) -> None:
     await patient(bench).sync(desired(*git))
     bench.limits = replace(bench.limits, max_delete=MaxDelete(2))
     for left in (5, 4):
-        assert len((await bench.sync(desired(*git[:left]))).plan.postponed) == 6 - left
+        assert len((await bench.sync(desired(*git[:left]))).plan.deferred_deletions) == 6 - left
         await bench.clock.sleep(GRACE / 4)
     report = await bench.sync(desired(*git[:3]))
     assert [step.slug for step in report.plan.steps if isinstance(step, Blocked)] == ["f3", "f4", "f5"]
@@ -234,27 +234,27 @@ async def test_only_what_left_git_can_be_named(bench: Bench, slug: str, said: st
 
 def test_without_prune_the_suggestion_is_made_all_the_same() -> None:
     """Nothing is held, since nothing is deleted."""
-    plan = make_plan(desired(want("new", code("a"))), settle([remote("old", code("a"))], memory(), OWNER), POLICY)
+    plan = make_plan(desired(want("new", code("a"))), resolve_intents([remote("old", code("a"))], memory(), OWNER), POLICY)
     assert [notice.code for notice in plan.notices] == ["possible-rename", "orphan"]
-    assert isinstance(plan.steps[1], Keep)
+    assert isinstance(plan.steps[1], NoChange)
 
 
 def test_codes_are_alike_by_their_lines() -> None:
     """Indentation and order do not count; a different purpose and a very different length do."""
     long = "".join(f"line {number};\n" for number in range(40))
-    assert likeness(long, long.replace("line 7;", "  line 7;")) == 1.0
-    assert likeness(long, long.replace("line 7;", "line x;")) >= ALIKE
-    assert likeness(CODE_A, CODE_B) < ALIKE
-    assert likeness(long, long + long) == 0.0
-    assert likeness(long, None) == likeness("", "x") == 0.0
+    assert similarity(long, long.replace("line 7;", "  line 7;")) == 1.0
+    assert similarity(long, long.replace("line 7;", "line x;")) >= SIMILAR
+    assert similarity(CODE_A, CODE_B) < SIMILAR
+    assert similarity(long, long + long) == 0.0
+    assert similarity(long, None) == similarity("", "x") == 0.0
 
 
 def test_many_pairs_take_bounded_time() -> None:
     """Hundreds vanish while hundreds appear: identical ones are found, and the comparing ends."""
     gone = [remote(f"old-{number}", code(f"w{number}")) for number in range(200)]
     new = [want(f"new-{number}", code(f"w{number}")) for number in range(200)]
-    plan = make_plan(desired(*new), settle(gone, memory(), OWNER), PRUNING)
-    assert sum(1 for absence in plan.absences if absence.suspects) == 200
+    plan = make_plan(desired(*new), resolve_intents(gone, memory(), OWNER), PRUNING)
+    assert sum(1 for absence in plan.missing if absence.suspects) == 200
 
 
 # What is looked at before it is deleted
@@ -316,8 +316,10 @@ def test_what_nothing_uses_is_named() -> None:
 def test_protection_outlives_entry_mark_and_memory() -> None:
     """Either of mark and memory is enough; only the manifest's word lifts it."""
     marked = remote("b", CODE_B, protected=True)
-    forgotten = settle([remote("a"), marked], memory(), OWNER)
-    remembered = settle([remote("a"), remote("b", CODE_B)], memory(replace(owned(remote("b", CODE_B)), protected=True)), OWNER)
+    forgotten = resolve_intents([remote("a"), marked], memory(), OWNER)
+    remembered = resolve_intents(
+        [remote("a"), remote("b", CODE_B)], memory(replace(owned(remote("b", CODE_B)), protected=True)), OWNER
+    )
     for observed in (forgotten, remembered):
         plan = make_plan(desired(want("a")), observed, replace(PRUNING, delete=frozenset({"b"})))
         assert "protected" in plan.steps[1].reasons[0]
@@ -387,9 +389,9 @@ async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> N
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = replace(POLICY, delete=frozenset({"b"}))
     with pytest.raises(UsageError, match="`b` is named, and --only leaves it out"):
-        await bench.sync(desired(want("a")), Request(only=("a",)))
+        await bench.sync(desired(want("a")), PassRequest(only=("a",)))
     assert slugs_of(bench) == ["a", "b"]
-    await bench.sync(desired(want("a")), Request(only=("a", "b")))
+    await bench.sync(desired(want("a")), PassRequest(only=("a", "b")))
     assert slugs_of(bench) == ["a"]
 
 
@@ -406,7 +408,7 @@ async def test_a_rename_onto_what_is_not_ours_deletes_and_adopts_nothing(bench: 
     ids = {function.slug: function.id for function in bench.api.world.functions.values()}
     for _ in range(2):
         report = await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))
-        assert [type(step) for step in report.plan.steps] == [Keep, Blocked, Keep]
+        assert [type(step) for step in report.plan.steps] == [NoChange, Blocked, NoChange]
         assert {function.slug: function.id for function in bench.api.world.functions.values()} == ids
     bench.api.world.delete(bench.api.world.function("b"))
     await bench.sync(desired(want("b", moved_from="a"), want("z", CODE_B)))

@@ -13,8 +13,8 @@ import pytest
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
 from kapso_sync.model.events import FieldRefused
-from kapso_sync.model.functions import RemoteFunction, Status
-from kapso_sync.model.plan import Blocked, Keep
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
+from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.report import Report, Result
 from tests.builders import CODE_A, CODE_B, desired, want
 from tests.reconcile.passes import Bench
@@ -204,7 +204,7 @@ async def test_active_is_live(bench: Bench, word: str) -> None:
     switch(bench, status_word=word)
     assert (await bench.sync(desired(want("a")))).exit_code == 0
     (step,) = (await bench.plan(desired(want("a")))).steps
-    assert isinstance(step, Keep)
+    assert isinstance(step, NoChange)
 
 
 async def test_a_slug_change_is_followed_by_one_deployment(bench: Bench) -> None:
@@ -250,7 +250,7 @@ async def test_a_record_that_cannot_be_is_left_alone_and_named(bench: Bench, fun
 
     class _Odd(WorldApi):
         async def list_functions(self) -> tuple[RemoteFunction, ...]:
-            return (*await super().list_functions(), RemoteFunction(function_id, slug, Status.DEPLOYED, CODE_C))
+            return (*await super().list_functions(), RemoteFunction(function_id, slug, DeploymentStatus.DEPLOYED, CODE_C))
 
     bench.api = _Odd(bench.api.world)
     report = await bench.sync(desired(*(want(name) for name in "abcd")))

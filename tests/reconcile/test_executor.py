@@ -16,8 +16,8 @@ from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Create, Delete
 from kapso_sync.model.report import Result
-from kapso_sync.reconcile.cycle import Request
-from kapso_sync.reconcile.guard import Limits
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, OWNER, POLICY, desired, want
 from tests.clock import VirtualClock
@@ -405,10 +405,10 @@ async def test_a_failed_delete_stays_owned(bench: Bench) -> None:
 async def test_only_touches_the_named_slugs(bench: Bench) -> None:
     """--only leaves the others for later, and an unknown slug is a usage error."""
     git = desired(want("a"), want("b"))
-    await bench.sync(git, Request(only=("b",)))
+    await bench.sync(git, PassRequest(only=("b",)))
     assert set(bench.api.world.live_code()) == {"b"}
     with pytest.raises(UsageError):
-        await bench.sync(git, Request(only=("c",)))
+        await bench.sync(git, PassRequest(only=("c",)))
 
 
 async def test_expect_applies_only_the_plan_that_was_read(bench: Bench) -> None:
@@ -416,9 +416,9 @@ async def test_expect_applies_only_the_plan_that_was_read(bench: Bench) -> None:
     git = desired(want("a"))
     digest = (await bench.plan(git)).digest
     with pytest.raises(PlanChanged):
-        await bench.sync(desired(want("a", CODE_B)), Request(expect=digest))
+        await bench.sync(desired(want("a", CODE_B)), PassRequest(expect=digest))
     assert not bench.api.world.functions
-    assert (await bench.sync(git, Request(expect=digest))).exit_code is ExitCode.OK
+    assert (await bench.sync(git, PassRequest(expect=digest))).exit_code is ExitCode.OK
 
 
 async def test_an_unconfirmed_older_deployment_is_followed_by_one_more(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation, Json
-from kapso_sync.reconcile.judgement import SHOWN, describe, includes, judge
+from kapso_sync.reconcile.apply.expectations import SHOWN, check_mismatch, describe, includes
 
 json_values: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -20,7 +20,7 @@ json_values: st.SearchStrategy[Json] = st.recursive(
 
 
 def ask(check: Check, status: int = 200, text: str = "", *, wrapped: bool = False) -> str | None:
-    return judge(check, Invocation(status, "", text), wrapped=wrapped)
+    return check_mismatch(check, Invocation(status, "", text), wrapped=wrapped)
 
 
 @pytest.mark.parametrize(

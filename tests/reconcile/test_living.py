@@ -27,7 +27,7 @@ from kapso_sync.model.desired import MODULE_TAIL, Check, CodeStyle, Desired, Des
 from kapso_sync.model.functions import Invocation
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.report import Report, Result
-from kapso_sync.reconcile.secretvalues import keyed_digest
+from kapso_sync.reconcile.secret_values import keyed_digest
 from tests.builders import LIMITS, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -128,7 +128,7 @@ class Project(RuleBasedStateMachine):
             return
         if (self.git[one].moved_from, self.git[other].moved_from) == (other, one):
             return
-        if self._bench(OURS).memory().moves is None:
+        if self._bench(OURS).memory().renames is None:
             return  # nothing tells a swap that was made from one that is to be made, but the code
         self._say_nothing_of(one, other)
         first, second = self.git[one], self.git[other]
@@ -147,7 +147,7 @@ class Project(RuleBasedStateMachine):
         """Somebody takes a secret away on Kapso."""
         function = self._owned(slug)
         if function is not None and function.running and SECRET in function.secrets:
-            self.world.drop_secret(function, SECRET)
+            self.world.delete_secret(function, SECRET)
             self.stolen.add(function.id)
 
     @rule(slug=slugs, version=versions, deploy=st.booleans())

@@ -17,10 +17,10 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.world import World
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.events import FunctionGaveWay
-from kapso_sync.reconcile.cycle import Request
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.model.events import SlugVacated
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import OWNER, POLICY, desired, memory, remote, unusable, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -176,7 +176,7 @@ async def test_two_slugs_are_swapped_in_place(bench: Bench) -> None:
     assert bench.api.world.live_code() == {"a": code("b"), "b": code("a")}
     # Each ends with the one deployment that gives its script the new name.
     assert sorted(method for method, _, _ in bench.api.writes) == ["PATCH"] * 4 + ["POST"] * 2
-    gone = [event for event in bench.events if isinstance(event, FunctionGaveWay)]
+    gone = [event for event in bench.events if isinstance(event, SlugVacated)]
     assert {(event.slug, event.target) for event in gone} == {("a", "b"), ("b", "a")}
     assert (await bench.plan(swapped)).in_sync
 
@@ -257,10 +257,10 @@ async def test_half_a_swap_is_no_swap(bench: Bench) -> None:
     """``--only`` one of the two is blocked, and names the other."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
-    report = await bench.sync(swapped, Request(only=("a",)))
+    report = await bench.sync(swapped, PassRequest(only=("a",)))
     assert "becomes `b`" in str(report.outcomes[0].error)
     assert (_slugs(bench), bench.api.writes) == (ids, [])
-    assert (await bench.sync(swapped, Request(only=("a", "b")))).exit_code == 0
+    assert (await bench.sync(swapped, PassRequest(only=("a", "b")))).exit_code == 0
     assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
 
 
@@ -311,6 +311,6 @@ def test_a_file_that_moves_without_its_slug_is_nothing() -> None:
     moved = replace(function, entry=replace(function.entry, file="deep/in/here.js"))
     plans = []
     for one in (function, moved):
-        observed = settle([remote("a", code("a"))], memory(), OWNER)
+        observed = resolve_intents([remote("a", code("a"))], memory(), OWNER)
         plans.append(make_plan(desired(one), observed, POLICY))
     assert [plan.in_sync for plan in plans] == [True, True]

@@ -9,14 +9,14 @@ import pytest
 
 from kapso_sync.errors import EmptySource, ExitCode
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
-from kapso_sync.model.functions import RemoteFunction, Status
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.ownership import mark_for, split_description
-from kapso_sync.model.plan import AdoptPolicy, Blocked, Deploy, Invalid, Keep, Origin, Overwrite, Plan, Policy, Step
-from kapso_sync.model.state import Intent, IntentKind, Live, Memory, QuotaRefusal
-from kapso_sync.reconcile.guard import Guarded, Limits, guard
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.model.plan import AdoptPolicy, Blocked, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
+from kapso_sync.model.state import Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
+from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import (
     CODE_A,
     CODE_B,
@@ -36,12 +36,17 @@ from tests.builders import (
 PRUNING = replace(POLICY, prune=True)
 
 
-def plan_of(git: Desired, kapso: Sequence[RemoteFunction], known: Memory | None = None, policy: Policy = POLICY) -> Plan:
-    return make_plan(git, settle(kapso, known or memory(), OWNER), policy)
+def plan_of(
+    git: Desired, kapso: Sequence[RemoteFunction], known: ReconcilerState | None = None, policy: Policy = POLICY
+) -> Plan:
+    return make_plan(git, resolve_intents(kapso, known or memory(), OWNER), policy)
 
 
 def step_of(
-    function: DesiredFunction | UnusableFunction, record: RemoteFunction, known: Memory | None = None, policy: Policy = POLICY
+    function: DesiredFunction | UnusableFunction,
+    record: RemoteFunction,
+    known: ReconcilerState | None = None,
+    policy: Policy = POLICY,
 ) -> Step:
     (step,) = plan_of(desired(function), [record], known, policy).steps
     return step
@@ -111,7 +116,7 @@ def test_what_is_nobodys_is_taken_by_policy(adopt: AdoptPolicy, code: str, actio
 def test_adopting_what_is_the_same_writes_only_the_mark() -> None:
     """The description gets its suffix; the code is not sent, and what runs stays."""
     step = step_of(want("a"), remote("a", owner=None, text="What it does."))
-    assert isinstance(step, Overwrite)
+    assert isinstance(step, Modify)
     assert step.payload == {"description": f"What it does.{mark_for(OWNER, 'a')}"}
     assert not step.deploys
 
@@ -125,7 +130,7 @@ def test_another_owner_is_named_and_can_hand_over() -> None:
         "`kapso-sync sync --take-from example.com/other` takes it over",
     )
     taken = step_of(want("a"), there, policy=replace(POLICY, take_from=frozenset({"example.com/other"})))
-    assert isinstance(taken, Overwrite)
+    assert isinstance(taken, Modify)
     assert split_description(str(taken.payload["description"]))[1] == mark_for(OWNER, "a")
 
 
@@ -149,7 +154,7 @@ def test_a_mark_that_was_cut_off_is_put_back() -> None:
     """We remember the function, so it is ours; only its description is written."""
     there = remote("a", owner=None, text="Mine")
     step = step_of(want("a"), there, memory(owned(there)))
-    assert isinstance(step, Overwrite)
+    assert isinstance(step, Modify)
     assert step.payload == {"description": f"Mine{mark_for(OWNER, 'a')}"}
     assert step.reasons == ("its ownership mark is missing or changed on Kapso",)
 
@@ -157,8 +162,8 @@ def test_a_mark_that_was_cut_off_is_put_back() -> None:
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (remote("a", status=Status.DRAFT, deployed=None), "saved on Kapso, never deployed"),
-        (remote("a", status=Status.ERROR), "the last deployment failed: the function is down"),
+        (remote("a", status=DeploymentStatus.DRAFT, deployed=None), "saved on Kapso, never deployed"),
+        (remote("a", status=DeploymentStatus.ERROR), "the last deployment failed: the function is down"),
         (remote("a", deployed=None), "Kapso knows no deployment of it"),
         (remote("a", updated=100.0), "saved after the last deployment: what runs may be older"),
     ],
@@ -173,14 +178,14 @@ def test_what_is_stored_but_does_not_run_is_deployed(record: RemoteFunction, rea
 
 def test_a_function_that_is_not_to_be_deployed_is_left_as_a_draft() -> None:
     """``deploy: false`` stores the code and goes no further."""
-    assert isinstance(step_of(want("a", deploy=False), remote("a", status=Status.DRAFT, deployed=None)), Keep)
+    assert isinstance(step_of(want("a", deploy=False), remote("a", status=DeploymentStatus.DRAFT, deployed=None)), NoChange)
 
 
 def test_our_own_confirmation_outweighs_the_servers_times() -> None:
     """A touch after the deployment moves ``updated_at``; what we saw go live still runs."""
     known = memory(owned(remote("a")))
-    assert isinstance(step_of(want("a"), remote("a", updated=100.0), known), Keep)
-    other = replace(owned(remote("a")), live=Live(content(CODE_B), moment(10)))
+    assert isinstance(step_of(want("a"), remote("a", updated=100.0), known), NoChange)
+    other = replace(owned(remote("a")), live=LiveContent(content(CODE_B), moment(10)))
     step = step_of(want("a"), remote("a"), memory(other))
     assert step.reasons == ("saved on Kapso, not live yet",)
 
@@ -198,9 +203,9 @@ def test_a_deployment_not_seen_to_end_leads_to_one_more() -> None:
 def test_protection_stays_until_the_manifest_lifts_it() -> None:
     """It is kept in the mark: leaving the key out changes nothing, ``protected: false`` does."""
     there = remote("a", protected=True)
-    assert isinstance(step_of(want("a"), there), Keep)
+    assert isinstance(step_of(want("a"), there), NoChange)
     step = step_of(want("a", protected=False), there)
-    assert isinstance(step, Overwrite)
+    assert isinstance(step, Modify)
     assert step.payload == {"description": str(mark_for(OWNER, "a"))}
 
 
@@ -309,8 +314,8 @@ def test_a_slug_is_moved_with_its_id() -> None:
 
 def test_a_description_is_compared_without_its_mark() -> None:
     """The mark is ours to write and nobody's change; null and empty text are the same."""
-    assert isinstance(step_of(want("a", description="Text"), remote("a", text="Text")), Keep)
-    assert isinstance(step_of(want("a", description=""), remote("a")), Keep)
+    assert isinstance(step_of(want("a", description="Text"), remote("a", text="Text")), NoChange)
+    assert isinstance(step_of(want("a", description=""), remote("a")), NoChange)
     step = step_of(want("a", description="New"), remote("a", text="Text"), memory(owned(remote("a", text="Text"))))
     assert "-description: Text\n+description: New\n" in step.diff
     assert "kapso-sync:" not in step.diff

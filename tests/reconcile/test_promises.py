@@ -22,9 +22,9 @@ from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import code_hash
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Policy
-from kapso_sync.reconcile.guard import Limits, guard
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.reconcile.plan.guard import Limits, guard
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import OWNER, desired, memory, remote, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -229,7 +229,7 @@ def test_a_plan_is_the_same_for_any_order_of_input(order_git: list[int], order_k
     records = [remote(f"f{number}", code(number % 2)) for number in range(2, 6)]
     plans = []
     for git, kapso in ((range(6), range(4)), (order_git, order_kapso)):
-        observed = settle([records[number] for number in kapso], memory(), OWNER)
+        observed = resolve_intents([records[number] for number in kapso], memory(), OWNER)
         plans.append(make_plan(desired(*(functions[number] for number in git)), observed, PRUNING))
     assert plans[0] == plans[1]
     assert plans[0].digest == plans[1].digest
@@ -242,7 +242,7 @@ def test_a_plan_is_the_same_for_any_order_of_input(order_git: list[int], order_k
 )
 def test_no_pass_deletes_more_than_the_limit(owned_slugs: set[str], git_slugs: set[str], percent: int) -> None:
     """All deletions or none: a pass over the limit deletes nothing."""
-    observed = settle([remote(slug, code(0)) for slug in sorted(owned_slugs)], memory(), OWNER)
+    observed = resolve_intents([remote(slug, code(0)) for slug in sorted(owned_slugs)], memory(), OWNER)
     plan = make_plan(desired(*(want(slug, code(0), moved_from=()) for slug in sorted(git_slugs))), observed, PRUNING)
     guarded = guard(plan, Limits(MaxDelete(percent, percent=True)))
     deletions = guarded.plan.summary["delete"]
@@ -259,7 +259,7 @@ def test_what_is_neither_ours_nor_in_git_is_in_no_plan(records: list[tuple[str, 
     by_slug = {slug: remote(slug, code(0), owner=owner) for slug, _, owner in records}
     owners = {slug: owner for slug, _, owner in records}
     listed = {slug for slug, in_git, _ in records if in_git}
-    observed = settle(list(by_slug.values()), memory(), OWNER)
+    observed = resolve_intents(list(by_slug.values()), memory(), OWNER)
     plan = make_plan(desired(*(want(slug, code(0)) for slug in sorted(listed))), observed, PRUNING)
     assert {step.slug for step in plan.steps} == listed | {slug for slug, owner in owners.items() if owner == OWNER}
 

@@ -23,10 +23,10 @@ from kapso_sync.model.functions import FIELDS, code_hash
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import CODE_LIMIT, Revision, Snapshot, SourceFile
-from kapso_sync.model.state import Memory
-from kapso_sync.reconcile.desire import Desire
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.reconcile.observe import observe, with_code
-from kapso_sync.reconcile.pull import Sides, Wish, after, concerned, plan_pull, proven
+from kapso_sync.reconcile.pull.planner import PullInputs, PullOptions, candidates, plan_pull, verify, with_changes
 from kapso_sync.store.database import read_memory
 from tests.build.workbench import Workbench
 from tests.builders import CODE_A, CODE_B, OWNER
@@ -55,23 +55,23 @@ class Folder:
     async def desired(self) -> Desired:
         snapshot = self.snapshot()
         empty = read_layout(snapshot.files).empty
-        return Desired("test", snapshot.revision, ()) if empty else await self.desire()(snapshot, Memory())
+        return Desired("test", snapshot.revision, ()) if empty else await self.desire()(snapshot, ReconcilerState())
 
-    def desire(self) -> Desire:
+    def desire(self) -> DesiredBuilder:
         return DESIRE if self.environment is None else Workbench().desire(self.environment)
 
     async def pull(self, *, write: bool = True, **wish: Any) -> PullPlan:
         """Pull as the command does, into this folder."""
-        api, asked = self.bench.api, Wish(**wish)
+        api, asked = self.bench.api, PullOptions(**wish)
         desired = await self.desired()
         observed = await observe(api, read_memory(self.bench.folder), desired, OWNER, self.bench.clock.now())
-        sides = Sides(self.snapshot(), desired, observed, OWNER, environment=self.environment)
-        functions = concerned(sides, asked)
+        sides = PullInputs(self.snapshot(), desired, observed, OWNER, environment=self.environment)
+        functions = candidates(sides, asked)
         observed = await with_code(api, observed, (remote.id for remote in functions))
         secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}
         plan = plan_pull(replace(sides, observed=observed, secrets=secrets), asked)
-        proof = await self.desire()(after(self.snapshot(), plan), Memory()) if plan.changes else desired
-        plan = proven(plan, proof, observed)
+        proof = await self.desire()(with_changes(self.snapshot(), plan), ReconcilerState()) if plan.changes else desired
+        plan = verify(plan, proof, observed)
         if write:
             self.files |= {change.path: change.new for change in plan.changes}
         return plan

@@ -18,10 +18,10 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoS
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, Json, code_hash
-from kapso_sync.model.plan import Blocked, Keep, PutBack
+from kapso_sync.model.plan import Blocked, NoChange, Rollback
 from kapso_sync.model.report import Report, Result
-from kapso_sync.model.state import Fault
-from kapso_sync.reconcile.cycle import Request
+from kapso_sync.model.state import QuarantineReason
+from kapso_sync.reconcile.cycle import PassRequest
 from tests.builders import CODE_A, CODE_B, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -80,7 +80,7 @@ async def test_failing_check_puts_back_what_ran_before_and_is_not_retried(bench:
     assert (outcome.result, int(report.exit_code)) == (Result.FAILED, 1)
     assert outcome.error == "check 1 failed: expected status 200, got status 500, 'boom'"
     assert outcome.quarantine is not None
-    assert (outcome.quarantine.fault, outcome.quarantine.code) == (Fault.CHECK, code_hash(CODE_B))
+    assert (outcome.quarantine.fault, outcome.quarantine.code) == (QuarantineReason.CHECK, code_hash(CODE_B))
     assert outcome.quarantine.restored == code_hash(CODE_A)
     assert bench.clock.monotonic() - before < 17 + 60 + 17
     function = bench.api.world.function("a")
@@ -108,10 +108,10 @@ async def test_a_person_may_have_it_tried_again(bench: Bench) -> None:
     """--retry lifts the quarantine for one pass; code that fails again is back in it."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
-    report = await bench.sync(desired(checked(CODE_B)), Request(retry=("a",)))
+    report = await bench.sync(desired(checked(CODE_B)), PassRequest(retry=("a",)))
     assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
     bench.api.runtime = lambda _: Invocation(200, "", "")
-    report = await bench.sync(desired(checked(CODE_B)), Request(retry=("a",)))
+    report = await bench.sync(desired(checked(CODE_B)), PassRequest(retry=("a",)))
     assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
 
 
@@ -139,7 +139,7 @@ async def test_code_that_does_not_deploy_is_taken_back(bench: Bench) -> None:
     report = await bench.sync(desired(want("a", BROKEN)))
     (outcome,) = report.outcomes
     assert outcome.quarantine is not None
-    assert outcome.quarantine.fault is Fault.DEPLOYMENT
+    assert outcome.quarantine.fault is QuarantineReason.DEPLOYMENT
     assert bench.api.count("POST", "/functions/{id}/deploy") == 3
     assert bench.api.world.live_code() == {"a": CODE_A}
     assert (await bench.plan(desired(want("a", BROKEN)))).summary["blocked"] == 1
@@ -239,7 +239,7 @@ async def test_a_gateway_error_counts_only_while_the_api_is_well(bench: Bench) -
 async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench) -> None:
     """A newer revision ends the patience; the next pass brings it."""
     await bench.sync(desired(checked(CODE_A)))
-    request = Request()
+    request = PassRequest()
 
     def pushed(function: Function) -> Invocation:
         request.superseded.set()
@@ -255,7 +255,7 @@ async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench)
 async def test_checks_in_flight_do_not_hold_up_a_newer_revision(bench: Bench) -> None:
     """A function may take two minutes to answer; a fix, or the end of the process, takes none."""
     await bench.sync(desired(checked(CODE_A)))
-    request = Request()
+    request = PassRequest()
     asked, began = 0, 0.0
 
     async def hang(function_id: str, body: Json, *, patience: float) -> Invocation:
@@ -408,7 +408,7 @@ async def test_an_interrupted_rollback_is_planned_as_one(bench: Bench) -> None:
     bench.api.fate = lambda *_: Fate.FINE
     plan = await bench.plan(desired(checked(CODE_B)))
     (step,) = plan.steps
-    assert isinstance(step, PutBack)
+    assert isinstance(step, Rollback)
     assert step.reasons[0].endswith("what ran before is put back")
     bench.api.log.clear()
     await bench.sync(desired(checked(CODE_B)))
@@ -559,7 +559,7 @@ async def test_what_is_in_quarantine_can_be_renamed_and_swapped(bench: Bench) ->
     assert [outcome.result for outcome in report.outcomes] == [Result.DONE, Result.FAILED]
     assert {slug: bench.api.world.function(slug).id for slug in "ab"} == {"a": ids["b"], "b": ids["a"]}
     plan = await bench.plan(desired(*swapped))
-    assert [type(step) for step in plan.steps] == [Keep, Blocked]
+    assert [type(step) for step in plan.steps] == [NoChange, Blocked]
     assert bench.api.world.live_code() == {"a": CODE_C, "b": CODE_A}
     assert (bench.names().count("rollback.started"), bench.names().count("rollback.failed")) == (1, 0)
     mended = replace(swapped[1], code=CODE_A)

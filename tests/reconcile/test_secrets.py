@@ -16,10 +16,10 @@ from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
 from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, Json, RemoteSecret
-from kapso_sync.model.plan import Blocked, Keep, UnknownSecrets
+from kapso_sync.model.plan import Blocked, NoChange, UnknownSecrets
 from kapso_sync.model.report import Report, Result
-from kapso_sync.reconcile.cycle import Request
-from kapso_sync.reconcile.secretvalues import keyed_digest
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.secret_values import keyed_digest
 from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, POLICY, desired, want
 from tests.clock import VirtualClock
@@ -165,7 +165,7 @@ async def test_digests_of_a_lost_key_are_no_digests(bench: Bench) -> None:
     function = with_secrets(ONE="1")
     function = replace(function, secrets={"ONE": SecretValue("1", other("ONE", "1"))})
     plan = await bench.plan(desired(function))
-    assert isinstance(plan.steps[0], Keep)
+    assert isinstance(plan.steps[0], NoChange)
     assert [notice.code for notice in plan.notices] == ["unverified-secret"]
 
 
@@ -174,7 +174,7 @@ async def test_a_secret_taken_away_on_kapso_comes_back(bench: Bench) -> None:
     git = desired(with_secrets(ONE="1"))
     await bench.sync(git)
     world = bench.api.world
-    world.drop_secret(world.function("a"), "ONE")
+    world.delete_secret(world.function("a"), "ONE")
     assert (await bench.sync(git)).plan.in_sync
     await bench.clock.sleep(timedelta(days=1).total_seconds() + 1)
     await bench.sync(git)
@@ -287,7 +287,7 @@ async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
     assert bench.memory().owned[function.id].secrets.undeployed is False
     bench.api.deploy = deploy
     bench.api.runtime = lambda _function: Invocation(200, "", "")
-    assert only(await bench.sync(checked(CODE_B, "3"), Request(retry=("a",)))) is Result.DONE
+    assert only(await bench.sync(checked(CODE_B, "3"), PassRequest(retry=("a",)))) is Result.DONE
     assert function.live_code == CODE_B
 
 
@@ -507,7 +507,7 @@ async def test_a_kept_secret_is_left_alone_and_missed_when_it_is_gone(bench: Ben
     function = replace(function, entry=replace(function.entry, exact_secrets=exact))
     assert (await bench.sync(desired(function))).exit_code == 0
     assert secrets_of(bench) == {"LEGACY": "t"}
-    bench.api.world.drop_secret(bench.api.world.function("a"), "LEGACY")
+    bench.api.world.delete_secret(bench.api.world.function("a"), "LEGACY")
     await bench.clock.sleep(2 * 24 * 3600)
     for _ in range(2):
         report = await bench.sync(desired(function))

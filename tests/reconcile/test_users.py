@@ -22,7 +22,7 @@ from kapso_sync.model.functions import Invocation, InvocationRecord, RemoteFunct
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import Blocked, Delete
 from kapso_sync.model.users import FunctionUsers
-from kapso_sync.reconcile.guard import Limits
+from kapso_sync.reconcile.plan.guard import Limits
 from tests.builders import CODE_A, LIMITS, POLICY, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench

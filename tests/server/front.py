@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from kapso_sync.errors import KapsoSyncError
-from kapso_sync.model.status import Status
+from kapso_sync.model.status import DaemonStatus
 from kapso_sync.server.app import ServerDeps, make_app
 from kapso_sync.server.serve import serving
 from tests.clock import VirtualClock
@@ -24,7 +24,7 @@ SECRET = "the-webhook-secret"
 class Front:
     """What the server was asked, and what it may say."""
 
-    status: Status = GOOD
+    status: DaemonStatus = GOOD
     problem: str | None = None
     ready: bool = True
     secret: str | None = SECRET
@@ -67,7 +67,7 @@ class Front:
             public=self.public,
         )
 
-    def shown(self) -> Status:
+    def shown(self) -> DaemonStatus:
         if self.defect is not None:
             raise self.defect
         return self.status

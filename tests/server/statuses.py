@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
-    Budget,
     Condition,
     ConditionType,
+    DaemonStatus,
     FunctionStatus,
     PassStatus,
+    RateLimit,
     RecentEvent,
-    Status,
     Suspension,
 )
 
@@ -34,8 +34,8 @@ def function(slug: str, state: str = "Ready", message: str = "in sync", **more: 
     return replace(FunctionStatus(slug, f"id-{slug}", conditions), **more)  # type: ignore[arg-type]
 
 
-def status(*functions: FunctionStatus, **more: object) -> Status:
-    base = Status(
+def status(*functions: FunctionStatus, **more: object) -> DaemonStatus:
+    base = DaemonStatus(
         version="0.1.0",
         now=NOW,
         started_at=ago(days=12),
@@ -46,7 +46,7 @@ def status(*functions: FunctionStatus, **more: object) -> Status:
         functions=functions,
         last_pass=PassStatus(ago(minutes=2), "interval", 0, 0.31, 1, {"none": len(functions)}),
         next_check_at=NOW + timedelta(minutes=3),
-        budget=Budget(1000, 912),
+        budget=RateLimit(1000, 912),
     )
     return replace(base, **more)  # type: ignore[arg-type]
 
@@ -86,7 +86,7 @@ BAD = status(
 
 MANY = status(
     *(function(f"number-{index}", changed_at=ago(hours=index), change="updated: changed in git: code") for index in range(60)),
-    budget=Budget(1000, 60),
+    budget=RateLimit(1000, 60),
     events=tuple(RecentEvent(ago(minutes=7 * index), "info", "deploy.succeeded", "live", "number-1") for index in range(30)),
 )
 
@@ -99,6 +99,6 @@ DOWN = replace(
 
 SUSPENDED = replace(GOOD, suspension=Suspension("moving the project to another plan", ago(minutes=5), NOW + timedelta(hours=2)))
 
-EMPTY = Status(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
+EMPTY = DaemonStatus(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
 
 ALL = {"many": MANY, "good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "empty": EMPTY}

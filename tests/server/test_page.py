@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Budget, PassStatus, RecentEvent, Status, Suspension
+from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
 from kapso_sync.server.page import render_page
 from kapso_sync.server.words import span
 from tests.server.front import Front, open_front
@@ -51,7 +51,7 @@ class Outline(HTMLParser):
         self.text.append(data)
 
 
-def outline(shown: Status) -> Outline:
+def outline(shown: DaemonStatus) -> Outline:
     parser = Outline()
     parser.feed(render_page(shown))
     parser.close()
@@ -59,7 +59,7 @@ def outline(shown: Status) -> Outline:
     return parser
 
 
-def words(shown: Status) -> str:
+def words(shown: DaemonStatus) -> str:
     return " ".join("".join(outline(shown).text).split())
 
 
@@ -82,7 +82,7 @@ def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(name: str) -> 
         (EMPTY, "Starting: the first look is under way."),
     ],
 )
-def test_one_sentence_says_how_things_stand(shown: Status, sentence: str) -> None:
+def test_one_sentence_says_how_things_stand(shown: DaemonStatus, sentence: str) -> None:
     """The first thing one reads."""
     assert sentence in words(shown)
 
@@ -125,7 +125,7 @@ def test_only_the_last_events_are_shown() -> None:
 
 def test_budgets_of_any_size_are_drawn() -> None:
     """Nothing left, nothing known, more left than there is."""
-    for budget in (Budget(0, 0), Budget(1000, 0), Budget(10, 20), Budget(10, -1)):
+    for budget in (RateLimit(0, 0), RateLimit(1000, 0), RateLimit(10, 20), RateLimit(10, -1)):
         assert outline(status(budget=budget)).tags.count("meter") == 1
 
 
@@ -138,10 +138,10 @@ def test_durations_are_words(seconds: float, said: str) -> None:
     assert span(seconds) == said
 
 
-def hostile(first: str, second: str, third: str) -> Status:
+def hostile(first: str, second: str, third: str) -> DaemonStatus:
     """These three texts in every place where somebody else's words can be."""
     conditions = tuple(replace(condition, reason=third) for condition in function(first, "Drifted", second).conditions)
-    return Status(
+    return DaemonStatus(
         version=first,
         now=NOW,
         started_at=NOW,

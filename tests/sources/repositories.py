@@ -90,7 +90,7 @@ class Reader:
 
     def open_folder(self, folder: Path, path: str | None = None, *, work_tree: bool = False) -> FolderSource:
         """Open a folder."""
-        return FolderSource(folder, path, top=folder if work_tree else None, listener=self.seen.append)
+        return FolderSource(folder, path, top=folder if work_tree else None, emit=self.seen.append)
 
     def names(self) -> list[str]:
         """Return the names of the events so far."""

@@ -158,8 +158,8 @@ async def test_the_functions_folder_of_a_work_tree_is_found(folder: Path, reader
 
 async def test_the_description_of_a_work_tree_is_passed_on(folder: Path) -> None:
     """What is checked out is told with the digest, and is no part of it."""
-    source = FolderSource(folder, None, top=folder, listener=lambda _event: None, describe=lambda: "main@4f1c2ab")
-    plain = FolderSource(folder, None, top=folder, listener=lambda _event: None)
+    source = FolderSource(folder, None, top=folder, emit=lambda _event: None, describe=lambda: "main@4f1c2ab")
+    plain = FolderSource(folder, None, top=folder, emit=lambda _event: None)
     described, bare = (await source.fetch()).revision, (await plain.fetch()).revision
     assert (described.described, bare.described) == ("main@4f1c2ab", None)
     assert described.id == bare.id

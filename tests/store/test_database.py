@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.errors import ExitCode, StateForeign, StateUnusable
 from kapso_sync.model.functions import Json
-from kapso_sync.model.state import Intent, IntentKind, Live, Memory, Owned, QuotaRefusal
+from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.store import codec
 from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_memory
 from tests.builders import OWNER, content, moment, owned, remote
@@ -42,7 +42,7 @@ def test_what_was_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
         store.remember_quota(quota)
         store.remember_source(manifest_present=True, project_id="p-1")
     with store_in(tmp_path) as store:
-        memory = store.recall()
+        memory = store.load_state()
     assert memory.owned == {"id-a": record}
     assert [(open_intent.id, open_intent.slug, open_intent.baseline) for open_intent in memory.intents] == [
         (number, "b", moment(3))
@@ -55,9 +55,9 @@ def test_remembering_a_write_closes_its_intent(tmp_path: Path) -> None:
     with store_in(tmp_path) as store:
         first, second = store.begin(intent("a")), store.begin(intent("b"))
         store.remember(owned(remote("a")), closes=(first,))
-        assert [open_intent.id for open_intent in store.recall().intents] == [second]
+        assert [open_intent.id for open_intent in store.load_state().intents] == [second]
         store.close(second)
-        assert store.recall().intents == ()
+        assert store.load_state().intents == ()
 
 
 def test_a_slug_has_one_record(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_a_slug_has_one_record(tmp_path: Path) -> None:
     with store_in(tmp_path) as store:
         store.remember(owned(remote("a", function_id="old")))
         store.remember(owned(remote("a", function_id="new")))
-        assert set(store.recall().owned) == {"new"}
+        assert set(store.load_state().owned) == {"new"}
         store.forget("new")
-        assert store.recall().owned == {}
+        assert store.load_state().owned == {}
 
 
 def test_slugs_can_change_places(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_slugs_can_change_places(tmp_path: Path) -> None:
     with store_in(tmp_path) as store:
         store.remember(owned(remote("a", function_id="1")), owned(remote("b", function_id="2")))
         swapped = [owned(remote("b", function_id="1")), owned(remote("a", function_id="2"))]
-        store.settle(Memory({record.function_id: record for record in swapped}), ())
-        assert {record.slug: record.function_id for record in store.recall().owned.values()} == {"a": "2", "b": "1"}
+        store.settle(ReconcilerState({record.function_id: record for record in swapped}), ())
+        assert {record.slug: record.function_id for record in store.load_state().owned.values()} == {"a": "2", "b": "1"}
 
 
 def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
         store.remember_source(manifest_present=True, project_id="p-1")
         store.remember_quota(None)
         store.remember_source(manifest_present=False, project_id=None)
-        memory = store.recall()
+        memory = store.load_state()
     assert (memory.quota, memory.manifest_present, memory.project_id) == (None, False, "p-1")
 
 
 def test_reading_leaves_no_trace(tmp_path: Path) -> None:
     """``plan`` and ``status`` change nothing in the folder, whether it is clean, held by a writer, or not there."""
     folder = tmp_path / "state"
-    assert read_memory(folder) == Memory()
+    assert read_memory(folder) == ReconcilerState()
     assert not folder.exists()
     with store_in(folder) as store:
         store.remember(owned(remote("a")))
@@ -132,15 +132,15 @@ def test_a_database_that_cannot_be_trusted_is_set_aside(tmp_path: Path, damage: 
         store.remember(owned(remote("a")))
     assert callable(damage)
     damage(tmp_path / DATABASE_NAME)
-    assert read_memory(tmp_path) == Memory()
+    assert read_memory(tmp_path) == ReconcilerState()
     with store_in(tmp_path) as store:
         assert store.set_aside is not None
         assert store.set_aside.exists()
-        assert store.recall() == Memory()
+        assert store.load_state() == ReconcilerState()
         store.remember(owned(remote("b")))
     with store_in(tmp_path) as store:
         assert store.set_aside is None
-        assert set(store.recall().owned) == {"id-b"}
+        assert set(store.load_state().owned) == {"id-b"}
 
 
 def _execute(path: Path, statement: str) -> None:
@@ -211,19 +211,19 @@ moments = st.none() | st.datetimes(timezones=st.just(UTC))
 
 @given(
     st.builds(
-        Owned,
+        InventoryRecord,
         slug=st.text(),
         function_id=st.text(),
         wanted=contents,
         stored=contents,
         updated_at=moments,
-        live=st.none() | st.builds(Live, contents, moments),
+        live=st.none() | st.builds(LiveContent, contents, moments),
         protected=st.booleans(),
         corrections=st.integers(0, 9),
         refused_slug=st.none() | st.text(),
     )
 )
-def test_a_record_reads_as_it_was_written(record: Owned) -> None:
+def test_a_record_reads_as_it_was_written(record: InventoryRecord) -> None:
     """Nothing is lost or bent between memory and disk."""
     assert codec.decode_owned(codec.encode_owned(record)) == record
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kapso_sync.model.state import Fault, IntentKind
+from kapso_sync.model.state import IntentKind, QuarantineReason
 from kapso_sync.notify.standing import decode, encode
 from kapso_sync.store.database import StateStore, read_memory
 from kapso_sync.store.history import read_history
@@ -54,7 +54,7 @@ def test_state_of_version_0_1_0_is_read(folder: Path) -> None:
     assert set(by_slug) == {"checked", "leaving", "new-name", "over-quota", "with-secrets"}
     quarantine = by_slug["checked"].quarantine
     assert quarantine is not None
-    assert (quarantine.fault, quarantine.error[:14]) == (Fault.CHECK, "check 1 failed")
+    assert (quarantine.fault, quarantine.error[:14]) == (QuarantineReason.CHECK, "check 1 failed")
     assert dict(by_slug["with-secrets"].secrets.digests) == {"OTHER": "0123abcd:other-digest", "TOKEN": "0123abcd:token-digest"}
     assert by_slug["new-name"].stored["runtime_config"] == {"timeout": 30}
     assert by_slug["over-quota"].live is None
@@ -68,9 +68,9 @@ def test_state_of_version_0_1_0_is_read(folder: Path) -> None:
     assert memory.project_id == "id-0001"
     assert memory.manifest_present
     assert set(memory.versions) == {"id-0003"}
-    assert memory.moves is not None
-    assert memory.moves["new-name"].sources == ("old-name",)
-    assert memory.absences["id-0005"].suspects == ("half-done", "over-quota")
+    assert memory.renames is not None
+    assert memory.renames["new-name"].sources == ("old-name",)
+    assert memory.missing["id-0005"].suspects == ("half-done", "over-quota")
 
 
 def test_state_of_version_0_1_0_survives_being_written_again(folder: Path) -> None:
@@ -78,14 +78,14 @@ def test_state_of_version_0_1_0_survives_being_written_again(folder: Path) -> No
     before = rows(folder)
     with StateStore(folder, lambda: NOON) as store:
         assert store.set_aside is None
-        memory = store.recall()
+        memory = store.load_state()
         store.remember(*memory.owned.values())
         for intent in memory.intents:
             store.close(intent.id)
             before[f"intent {store.begin(intent)}"] = before.pop(f"intent {intent.id}")
         store.remember_quota(memory.quota)
-        store.remember_moves(memory.moves or {})
-        store.remember_absences(memory.absences.values())
+        store.remember_renames(memory.renames or {})
+        store.remember_missing(memory.missing.values())
     after = rows(folder)
     assert contains(after, before)
     del after["function id-0005"]["secrets"]["exact"]

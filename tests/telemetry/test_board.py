@@ -13,9 +13,9 @@ from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
-from kapso_sync.model.status import ConditionType, FunctionStatus, Status, status_document
-from kapso_sync.reconcile.planner import make_plan
-from kapso_sync.reconcile.settle import settle
+from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, status_document
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.telemetry import StatusBoard
 from kapso_sync.telemetry.metrics import Metrics
 from tests.builders import CODE_B, OWNER, POLICY, desired, memory, owned, remote, unusable, want
@@ -44,7 +44,7 @@ def board(clock: VirtualClock) -> StatusBoard:
 def plan() -> Plan:
     there = [remote("drifted", CODE_B), remote("fine")]
     git = desired(want("drifted"), want("fine"), want("new"), unusable("broken"))
-    return make_plan(git, settle(there, memory(owned(remote("drifted"))), OWNER), POLICY)
+    return make_plan(git, resolve_intents(there, memory(owned(remote("drifted"))), OWNER), POLICY)
 
 
 def report(**results: Outcome) -> Report:
@@ -58,7 +58,7 @@ def report(**results: Outcome) -> Report:
     return Report(plan(), tuple({**usual, **results}.values()), api_calls=7, seconds=1.5)
 
 
-def of(status: Status, slug: str) -> FunctionStatus:
+def of(status: DaemonStatus, slug: str) -> FunctionStatus:
     return next(function for function in status.functions if function.slug == slug)
 
 

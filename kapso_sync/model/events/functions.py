@@ -40,7 +40,7 @@ class FunctionRenamed(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionGaveWay(FunctionEvent):
+class SlugVacated(FunctionEvent):
     """A function left its slug, which another one takes: on its way to ``target``, or for good, as ``became``."""
 
     name: ClassVar[str] = "function.gave_way"
@@ -251,7 +251,7 @@ class SecretSet(FunctionEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedAgain(FunctionEvent):
+class FunctionReplanned(FunctionEvent):
     """Somebody saved the function after it was planned; it was looked at and planned again, in the same pass."""
 
     name: ClassVar[str] = "function.replanned"

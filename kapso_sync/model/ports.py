@@ -1,0 +1,144 @@
+"""What the reconciler needs of the world, as protocols: a source, the API, and memory that survives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
+from kapso_sync.model.source import Snapshot
+from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, ReconcilerState, RenameRecord
+from kapso_sync.model.users import FunctionUsers
+
+
+class Source(Protocol):
+    """Where git's word comes from."""
+
+    async def fetch(self) -> Snapshot:
+        """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`."""
+        ...
+
+    async def moved(self, *, keep: bool = True) -> bool:
+        """Tell whether another revision is there than the last one read; with ``keep`` the next fetch goes by this look."""
+        ...
+
+
+class FunctionsApi(Protocol):
+    """Kapso's Functions API; every method raises `ApiError`."""
+
+    @property
+    def calls(self) -> int:
+        """How many requests were made so far, repeats included."""
+        ...
+
+    async def list_functions(self) -> tuple[RemoteFunction, ...]:
+        """Return every function of the project."""
+        ...
+
+    async def get_function(self, function_id: str) -> RemoteFunction:
+        """Return one function, code included."""
+        ...
+
+    async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
+        """Create a draft. Never repeated once it may have been acted on."""
+        ...
+
+    async def update_function(
+        self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
+    ) -> RemoteFunction:
+        """Save the given attributes; nothing is deployed. Raises `ApiConflict` when ``lock_version`` is not the newest."""
+        ...
+
+    async def delete_function(self, function_id: str) -> None:
+        """Delete for ever, secrets included."""
+        ...
+
+    async def deploy_function(self, function_id: str) -> None:
+        """Ask for a deployment; it runs in the background."""
+        ...
+
+    async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
+        """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
+        ...
+
+    async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
+        """Return the names of a function's secrets. An empty answer proves nothing for a draft or a function in ``error``."""
+        ...
+
+    async def set_secret(self, function_id: str, name: str, value: Json) -> None:
+        """Set a deployed function's secret, text or JSON. Raises `SecretNameTaken` where Kapso does not replace one."""
+        ...
+
+    async def delete_secret(self, function_id: str, name: str) -> None:
+        """Take a secret from a deployed function."""
+        ...
+
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        """Return who uses each of the functions: workflows, WhatsApp Flows and webhooks, every list read to its end.
+
+        Raises `ApiError` when one kind of user cannot be looked up: then nobody may say that a function has no user.
+        """
+        ...
+
+    async def list_invocations(
+        self, function_id: str, *, limit: int = 10, status: str | None = None
+    ) -> tuple[InvocationRecord, ...]:
+        """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
+        ...
+
+
+class Store(Protocol):
+    """The state folder: one writer, every method durable when it returns; raises `StateUnusable`."""
+
+    def load_state(self) -> ReconcilerState:
+        """Return everything remembered."""
+        ...
+
+    def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
+        """Replace what is remembered of functions by ``memory`` and close the intents."""
+        ...
+
+    def begin(self, intent: Intent) -> int:
+        """Open an intent and return its number."""
+        ...
+
+    def remember(self, *owned: InventoryRecord, closes: Sequence[int] = ()) -> None:
+        """Keep functions' records, in place of any others of the same id or slug, and close intents, in one transaction."""
+        ...
+
+    def close(self, intent_id: int) -> None:
+        """Close an intent whose write certainly did not happen."""
+        ...
+
+    def forget(self, function_id: str) -> None:
+        """Drop a function's record."""
+        ...
+
+    def remember_quota(self, quota: QuotaRefusal | None) -> None:
+        """Keep, or drop, what Kapso said of the project's quota."""
+        ...
+
+    def learn(self, facts: ApiFacts) -> None:
+        """Keep what this API base was seen to do, for every source that uses it."""
+        ...
+
+    def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
+        """Keep what became of each ``moved_from``."""
+        ...
+
+    def remember_missing(self, absences: Iterable[MissingFunction]) -> None:
+        """Keep who is absent from git, in place of what was kept before."""
+        ...
+
+    def keep_version(self, remote: RemoteFunction) -> None:
+        """Keep a record's code and fields as what ran before, in place of what was kept of this function."""
+        ...
+
+    def version(self, function_id: str) -> Version | None:
+        """Return what ran before, or None where nothing is known of it."""
+        ...
+
+    def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
+        """Save a copy of a function and return its name; ``keep`` marks it as one that is never dropped."""
+        ...

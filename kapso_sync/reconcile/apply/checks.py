@@ -1,0 +1,157 @@
+"""Proving what was deployed: the manifest's checks, asked with patience for an edge that still answers with old code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import Check
+from kapso_sync.model.functions import Invocation, InvokeMode, RemoteFunction, canonical_json
+from kapso_sync.model.ports import FunctionsApi
+from kapso_sync.reconcile.apply.deployer import Superseded
+from kapso_sync.reconcile.apply.expectations import Failure, check_mismatch, describe, failed_invocation_id
+
+_T = TypeVar("_T")
+
+MAX_INVOCATIONS = 20
+"""As many as Kapso lists in one answer."""
+
+CHECK_INCONCLUSIVE = frozenset({429, 502, 503, 504})
+"""Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPace:
+    """When checks are asked, in seconds after the deployment: first, until when a failure is forgiven, and how often."""
+
+    delay: float = 20.0
+    window: float = 60.0
+    first: float = 5.0
+    slowest: float = 20.0
+
+
+class ChecksFailed(KapsoSyncError):
+    """What runs does not answer as expected. It is reported where it happens."""
+
+    def __init__(self, failures: Sequence[Failure], total: int) -> None:
+        first, more = failures[0], len(failures) - 1
+        rest = f"; {len(failures)} of {total} checks failed" if more else ""
+        super().__init__(f"{first}{rest}", hint="look at the function's code, or at the check")
+        self.failures = tuple(failures)
+
+
+class CheckRunner:
+    """Asks checks. ``redact`` takes secrets out of answers before anybody sees them."""
+
+    def __init__(
+        self,
+        api: FunctionsApi,
+        clock: Clock,
+        emit: events.Listener,
+        pace: CheckPace,
+        superseded: asyncio.Event,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._emit = emit
+        self._pace = pace
+        self._superseded = superseded
+        self._redact = redact
+
+    async def run(self, slug: str, record: RemoteFunction, checks: Sequence[Check]) -> None:
+        """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
+        started = self._clock.monotonic()
+        await self._unless_superseded(self._clock.sleep(self._pace.delay))
+        pause = self._pace.first
+        while True:
+            failures = await self._unless_superseded(self._ask(record, checks))
+            elapsed = self._clock.monotonic() - started
+            if not failures:
+                break
+            if elapsed >= self._pace.window:
+                self._report(slug, record, failures)
+                raise ChecksFailed(failures, len(checks))
+            await self._unless_superseded(self._clock.sleep(min(pause, self._pace.window - elapsed)))
+            pause = min(pause * 2, self._pace.slowest)
+        self._emit(events.CheckPassed(slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)))
+
+    async def _ask(self, record: RemoteFunction, checks: Sequence[Check]) -> list[Failure]:
+        failures = []
+        for number, check in enumerate(checks, 1):
+            failure = await self._one(record, number, check)
+            if failure is not None:
+                failures.append(failure)
+        return failures
+
+    async def _one(self, record: RemoteFunction, number: int, check: Check) -> Failure | None:
+        wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
+        try:
+            answer = await self._api.invoke_function(record.id, check.request, patience=check.timeout)
+        except (ApiUnavailable, ApiGarbled) as error:
+            # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
+            await self._api.list_functions()
+            return Failure(number, "an answer", self._redact(error.message))
+        answer = await self._opened(record, answer)
+        expected = check_mismatch(check, answer, wrapped=wrapped)
+        if expected is None:
+            return None
+        if answer.status in CHECK_INCONCLUSIVE:
+            await self._api.list_functions()
+        return Failure(number, expected, self._shown(answer))
+
+    async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
+        """Return a function's own answer from the envelope that Kapso may put around one that is no success.
+
+        The envelope names the invocation, whose record has status and body; where it cannot be read, the envelope counts.
+        """
+        invocation_id = failed_invocation_id(answer)
+        if invocation_id is None:
+            return answer
+        try:
+            records = await self._api.list_invocations(record.id, limit=MAX_INVOCATIONS)
+        except ApiError:
+            return answer
+        found = next((item for item in records if item.id == invocation_id), None)
+        if found is None or found.status_code is None:
+            return answer
+        body = found.response_body
+        if body is None:
+            return replace(answer, status=found.status_code)
+        return Invocation(found.status_code, "application/json", body if isinstance(body, str) else canonical_json(body))
+
+    def _shown(self, answer: Invocation) -> str:
+        return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text)))
+
+    def _report(self, slug: str, record: RemoteFunction, failures: Sequence[Failure]) -> None:
+        for failure in failures:
+            self._emit(
+                events.CheckFailed(
+                    slug=slug,
+                    function_id=record.id,
+                    check=failure.number,
+                    expected=failure.expected,
+                    answer=failure.answer,
+                    error=str(failure),
+                    hint="look at the function's code, or at the check",
+                )
+            )
+
+    async def _unless_superseded(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what comes of the work, unless a newer revision comes first; raises `Superseded` then."""
+        newer = asyncio.create_task(self._superseded.wait(), name="superseded")
+        working = asyncio.create_task(work, name="check")
+        try:
+            await asyncio.wait({newer, working}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            newer.cancel()
+            working.cancel()
+            await asyncio.gather(newer, working, return_exceptions=True)
+        if self._superseded.is_set():
+            raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here")
+        return working.result()

@@ -1,0 +1,167 @@
+"""Making stored code run: ask for a deployment, follow it to its end, and remember what was confirmed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kapso_sync.errors import ApiError, ApiRejected, Call, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
+from kapso_sync.model.plan import Write
+from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, LiveContent, QuotaRefusal
+from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, DeploymentState, EndedDeployment
+from kapso_sync.reconcile.apply.writer import Written, certainly_not_done
+from kapso_sync.reconcile.plan.difference import runtime_content
+from kapso_sync.reconcile.plan.function_usage import request_digest
+from kapso_sync.reconcile.plan.observed import stored_content
+
+MAX_CHECK_REQUESTS = 50
+"""Digests of check requests that are remembered of one function."""
+
+RETRIES = 1
+"""So often a deployment that ended in ``error`` is asked for again in the same pass: the runtime may have had a bad moment."""
+
+_QUOTA = re.compile(
+    r"quota|worker limit|limit (?:was |has been )?(?:reached|exceeded)|upgrade your plan|too many workers"
+    r"|distinct worker scripts|free projects",
+    re.IGNORECASE,
+)
+QUOTA_HINT = (
+    "Kapso's plan counts distinct Worker scripts, and a former slug's script may go on counting: "
+    "delete functions that are not needed, or upgrade the plan"
+)
+IMMEDIATE_FAILURE_S = 3.0
+"""A first deployment that fails within so many seconds was seen in projects where no function that a key created deploys."""
+
+
+class DeploymentFailed(KapsoSyncError):
+    """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens.
+
+    ``down`` is the function's record where it ended in ``error``: then the function cannot be invoked.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, down: RemoteFunction | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.down = down
+
+
+class Superseded(KapsoSyncError):
+    """A newer revision came while a deployment was waited for: it is left to the next pass."""
+
+
+class Deployer:
+    """Deploys functions of one pass and keeps count of what fits into the project's plan."""
+
+    def __init__(self, api: FunctionsApi, store: Store, watch: DeploymentPoller, clock: Clock, emit: events.Listener) -> None:
+        self._api = api
+        self._store = store
+        self._watch = watch
+        self._clock = clock
+        self._emit = emit
+        self._fitting: set[str] = set()
+        self._quota: QuotaRefusal | None = None
+
+    def load(self, deployed: set[str], quota: QuotaRefusal | None) -> None:
+        """Say which Workers (by id) run already, and what Kapso last said of the quota."""
+        self._fitting = set(deployed)
+        self._quota = quota
+
+    async def deploy(self, step: Write, written: Written) -> Written:
+        """Deploy until what is stored is confirmed to run, and return that.
+
+        Raises `ApiError`, `DeploymentFailed` or `Superseded`.
+
+        After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
+        certain which of the two came last.
+        """
+        record = written.record
+        ended, number = await self._deploy(step.slug, written, record)
+        for _ in range(RETRIES):
+            if ended.verdict is DeploymentState.FAILED and ended.record is not None:
+                self._store.close(number)
+                ended, number = await self._deploy(step.slug, written, ended.record)
+        closes = [*step.unconfirmed, number]
+        if step.overlapped and ended.verdict is DeploymentState.LIVE and ended.record is not None:
+            ended, number = await self._deploy(step.slug, written, ended.record)
+            closes.append(number)
+        if ended.verdict is DeploymentState.SUPERSEDED:
+            raise Superseded("a newer revision came while it was deployed", hint="the next pass goes on from here")
+        if ended.verdict is not DeploymentState.LIVE or ended.record is None:
+            raise self._failed(step.slug, record.id, ended, number)
+        return self._confirm(step, written, ended.record, closes, ended.seconds)
+
+    async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[EndedDeployment, int]:
+        owned = written.owned
+        content = runtime_content(owned.stored, written.record.slug)
+        number = self._store.begin(
+            Intent(IntentKind.DEPLOY, slug, owned.function_id, owned.wanted, content, baseline.last_deployed_at)
+        )
+        try:
+            await self._api.deploy_function(owned.function_id)
+        except ApiError as error:
+            if certainly_not_done(error):
+                self._store.close(number)
+            if isinstance(error, ApiRejected):
+                if _QUOTA.search(error.message):
+                    error.hint = QUOTA_HINT
+                self._refused(slug, owned.function_id, error)
+                raise DeploymentFailed(error.message, hint=error.hint) from error
+            raise
+        self._fitting.add(owned.function_id)
+        self._emit(events.DeployStarted(slug=slug, function_id=owned.function_id))
+        return await self._watch.wait_for_end(baseline), number
+
+    def _refused(self, slug: str, function_id: str, error: ApiRejected) -> None:
+        if _QUOTA.search(error.message):
+            self._quota = QuotaRefusal(len(self._fitting), error.message, self._clock.now().isoformat(timespec="seconds"))
+            self._store.remember_quota(self._quota)
+        self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
+
+    def _failed(self, slug: str, function_id: str, ended: EndedDeployment, number: int) -> DeploymentFailed:
+        """Report a deployment that did not go live, and return the error to raise."""
+        self._fitting.discard(function_id)
+        call = Call("POST", "/functions/{id}/deploy")
+        if ended.verdict is DeploymentState.TIMED_OUT:
+            # It may still end: its intent stays open, so that the next pass does not take its end for that of another.
+            hint = "a larger KAPSO_SYNC_DEPLOY_TIMEOUT waits longer; the next pass deploys again"
+            self._emit(events.DeployTimedOut(slug=slug, function_id=function_id, timeout_s=round(ended.seconds, 1), hint=hint))
+            return DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
+        self._store.close(number)
+        if ended.verdict is DeploymentState.GONE:
+            message, hint = "the function vanished from Kapso while it was deployed", "the next pass looks again"
+        else:
+            message = f"the deployment ended in `error`, {1 + RETRIES} times"
+            hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
+            first = ended.record is not None and ended.record.last_deployed_at is None
+            if first and ended.seconds <= IMMEDIATE_FAILURE_S:
+                hint += "; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
+        self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
+        return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is DeploymentState.FAILED else None)
+
+    def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
+        slug, owned = step.slug, written.owned
+        if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
+            raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
+        live = LiveContent(runtime_content(owned.stored, record.slug), record.last_deployed_at)
+        checks = step.desired.entry.checks
+        requests = tuple(sorted({*owned.check_requests, *(request_digest(check.request) for check in checks)}))
+        owned = replace(
+            owned, live=live, updated_at=record.updated_at, unproven=bool(checks), check_requests=requests[:MAX_CHECK_REQUESTS]
+        )
+        owned = replace(owned, secrets=_not_looked_after(owned.secrets, step, written))
+        self._store.remember(owned, closes=closes)
+        if self._quota is not None and len(self._fitting) > self._quota.fits:
+            self._quota = None
+            self._store.remember_quota(None)
+        self._emit(events.DeploySucceeded(slug=slug, function_id=record.id, duration_ms=round(seconds * 1000)))
+        return replace(written, record=record, owned=owned)
+
+
+def _not_looked_after(known: KnownSecrets, step: Write, written: Written) -> KnownSecrets:
+    """Return what is known of secrets right after a deployment: the names before it, and that nobody has looked since."""
+    before = {*written.present_secrets, *known.digests, *known.before}
+    return replace(known, undeployed=False, unchecked=bool(before or step.desired.kept), before=tuple(sorted(before)))

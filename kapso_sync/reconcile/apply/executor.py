@@ -1,0 +1,393 @@
+"""Carrying out a plan: the only writer. Functions go in parallel, and one function's failure never stops another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kapso_sync.errors import (
+    ApiConflict,
+    ApiGarbled,
+    ApiRateLimited,
+    ApiUnauthorized,
+    ApiUnavailable,
+    KapsoSyncError,
+    SecretRoutesUnavailable,
+    StateUnusable,
+)
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
+from kapso_sync.model.plan import (
+    Blocked,
+    Create,
+    Delete,
+    Invalid,
+    Modify,
+    NoChange,
+    Plan,
+    Rename,
+    Rollback,
+    Step,
+    UnknownSecrets,
+    Write,
+    block,
+)
+from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.state import ReconcilerState
+from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
+from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
+from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, PollPace
+from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier
+from kapso_sync.reconcile.apply.function_users import look_up_usage
+from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
+from kapso_sync.reconcile.apply.secrets import SecretApplier
+from kapso_sync.reconcile.apply.slug_parking import SlugParker, parked_records
+from kapso_sync.reconcile.apply.writer import FunctionWriter
+from kapso_sync.reconcile.plan.function_usage import reason_against_deletion
+from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.plan.renames import block_without_free_slug
+from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_text
+
+AT_RISK = (
+    "its deployment may lose secrets whose values are not known here: this base was just seen to drop them",
+    "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
+)
+
+MAX_REPLANS = 3
+"""So often one function is planned again in a pass because somebody saved it meanwhile."""
+
+Replan = Callable[[RemoteFunction, ReconcilerState], Step | None]
+"""Plans one function again from its record and our memory as they are now."""
+
+MAX_UNANSWERED = 3
+"""After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+
+_UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
+_NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """``concurrency`` counts functions in the works, deployments included; times are in seconds."""
+
+    concurrency: int = 8
+    deploy_timeout: float = 180.0
+    pace: PollPace = field(default_factory=PollPace)
+    checks: CheckPace = field(default_factory=CheckPace)
+    unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
+    prune_idle: float = 0.0
+
+
+class Executor:
+    """Carries out plans, one at a time. ``redact`` takes secrets out of what functions answer to checks."""
+
+    def __init__(
+        self,
+        api: FunctionsApi,
+        store: Store,
+        clock: Clock,
+        emit: events.Listener,
+        settings: ExecutorSettings,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._settings = settings
+        self._redact = redact
+
+    async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event, replan: Replan) -> Report:
+        """Carry out the plan and return what came of it, one outcome a step.
+
+        Once ``superseded`` is set, nothing new is applied and no deployment is waited for. ``replan`` plans one function again
+        where somebody changed it after the plan was made.
+
+        Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
+        written, an API that is down) halts the pass: what runs is finished, nothing new is applied.
+        """
+        if observed.closed_intents:
+            self._store.settle(observed.state, observed.closed_intents)
+        if plan.renames != observed.state.renames:
+            self._store.remember_renames(plan.renames)
+        if plan.missing != tuple(observed.state.missing.values()):
+            self._store.remember_missing(plan.missing)
+        plan = replace(plan, steps=block_without_free_slug(plan.steps, plan.vacations))
+        learned = [step.record for step in plan.steps if isinstance(step, NoChange) and step.record is not None]
+        learned += parked_records(observed)
+        if learned:
+            self._store.remember(*learned)
+        timeout, pace = self._settings.deploy_timeout, self._settings.pace
+        async with DeploymentPoller(self._api, self._clock, timeout, pace, superseded) as watch:
+            rollout = Deployer(self._api, self._store, watch, self._clock, self._emit)
+            rollout.load(_deployed_workers(observed), observed.state.quota)
+            checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
+            writer = FunctionWriter(self._api, self._store, self._emit)
+            secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
+            deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
+            applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
+            # Where failures are counted, a function counts as under way until its checks have passed.
+            lanes = (
+                contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
+            )
+            again = functools.partial(self._planned_again, replan)
+            usage = functools.partial(self._usage, observed)
+            run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), _Looks(again, usage))
+            run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, secrets.facts)
+            outcomes = await run.carry_out(plan, SlugParker(self._api, self._store, self._emit))
+        for function_id in plan.forget:
+            self._store.forget(function_id)
+        overtaken = superseded.is_set() and any(outcome.result is Result.SKIPPED for outcome in outcomes)
+        return Report(plan, outcomes, halted=run.halted, superseded=overtaken)
+
+    async def _usage(self, observed: Observed, deletions: Sequence[Delete]) -> Callable[[Delete], tuple[str, str] | None]:
+        """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion."""
+        idle = self._settings.prune_idle
+        usages = await look_up_usage(self._api, observed, deletions, idle)
+        now = self._clock.now()
+        return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)
+
+    async def _planned_again(self, replan: Replan, function_id: str) -> Step | None:
+        """Look at one function again and plan it from what it is now; its content is saved before anything replaces it."""
+        return replan(await self._api.get_function(function_id), self._store.load_state())
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What a pass asks of Kapso before it writes: one function again by id, and who uses those that are to be deleted."""
+
+    planned_again: Callable[[str], Awaitable[Step | None]]
+    usage: Callable[[Sequence[Delete]], Awaitable[Callable[[Delete], tuple[str, str] | None]]]
+
+
+class _Pass:
+    """One pass: what was halted, and how patient we still are."""
+
+    def __init__(
+        self,
+        emit: events.Listener,
+        applier: FunctionApplier,
+        lanes: contextlib.AbstractAsyncContextManager[None],
+        superseded: asyncio.Event,
+        gate: RolloutGate,
+        looks: _Looks,
+    ) -> None:
+        self._looks = looks
+        self._parked: dict[str, RemoteFunction] = {}
+        self._emit = emit
+        self._applier = applier
+        self._lanes = lanes
+        self._superseded = superseded
+        self._unanswered = 0
+        self._gate = gate
+        self._in_the_way: dict[str, KapsoSyncError] = {}
+        self.halted: KapsoSyncError | None = None
+        self.may_lose_secrets: Callable[[], bool] = lambda: True
+
+    async def carry_out(self, plan: Plan, parker: SlugParker) -> tuple[Outcome, ...]:
+        """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before.
+
+        What failed in earlier passes is known before anything begins, and what they left to be taken back waits for no canary.
+        """
+        still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
+        first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
+        rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
+        # What cannot lose a secret for good goes first: it shows whether deployments drop secrets here.
+        safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
+        risky = [step for step in rest if step not in safe]
+        told = await self._all(still)
+        outcomes: list[Outcome] = []
+        for steps in (first, safe, risky):
+            await self._make_way(plan, parker, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
+            outcomes += await self._all(steps)
+        deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
+        if deletions:
+            outcomes += await self._delete(deletions)
+        return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
+
+    async def _make_way(self, plan: Plan, parker: SlugParker, slugs: set[str], before: Sequence[Outcome]) -> None:
+        """Let those leave whose slugs are needed now, unless their own steps have brought them away already."""
+        gone = {outcome.step.function_id for outcome in before}
+        for vacation in plan.vacations:
+            if vacation.frees not in slugs or vacation.remote.id in gone or self._not_now() is not None:
+                continue
+            try:
+                self._parked[vacation.remote.id] = await parker.park(vacation)
+            except KapsoSyncError as error:
+                self._in_the_way[vacation.frees] = error
+
+    async def _all(self, steps: Iterable[Step]) -> list[Outcome]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._guarded(step), name=step.slug) for step in steps]
+        return [task.result() for task in tasks]
+
+    async def _delete(self, deletions: Sequence[Delete]) -> list[Outcome]:
+        """Delete what nothing uses; who uses it is looked up again, right before."""
+        try:
+            blocked_by = await self._looks.usage(deletions)
+        except KapsoSyncError as error:
+            return [self._failed(step, error) for step in deletions]
+        steps: list[Step] = []
+        for step in deletions:
+            against = blocked_by(step)
+            if against is not None:
+                self._emit(events.PruneBlocked(slugs=(step.slug,), reason=against[0], hint=against[1]))
+            steps.append(step if against is None else block(step, *against))
+        return await self._all(steps)
+
+    async def _guarded(self, step: Step) -> Outcome:
+        outcome = await self._outcome(step)
+        self._gate.learn(outcome)
+        return outcome
+
+    async def _outcome(self, step: Step) -> Outcome:
+        if isinstance(step, NoChange):
+            return self._kept(step)
+        if isinstance(step, Blocked | Invalid):
+            return self._not_done(step)
+        try:
+            async with self._lanes:
+                outcome = await self._newest(step)
+        except Superseded as error:
+            written = isinstance(step, Write) and not isinstance(step, Rollback)
+            return Outcome(
+                step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True, applied=written
+            )
+        except KapsoSyncError as error:
+            return self._failed(step, error)
+        self._unanswered = 0
+        return outcome
+
+    async def _newest(self, step: Step) -> Outcome:
+        """Carry out a step; where somebody saved the function after it was planned, plan it again from what it is now."""
+        for _ in range(MAX_REPLANS):
+            try:
+                return await self._one(step)
+            except ApiConflict as conflict:
+                if isinstance(step, Delete) or step.function_id is None:
+                    raise
+                again = await self._looks.planned_again(step.function_id)
+                if again is None or again.slug != step.slug or isinstance(again, Delete):
+                    raise
+                self._emit(events.FunctionReplanned(slug=step.slug, function_id=step.function_id, error=conflict.message))
+                step = again
+            if isinstance(step, NoChange):
+                return self._kept(step)
+            if isinstance(step, Blocked | Invalid):
+                return self._not_done(step)
+        return await self._one(step)
+
+    async def _one(self, step: Step) -> Outcome:
+        async with self._applier.slots:
+            reason = self._not_now(step)
+            if reason is not None:
+                return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
+            if step.slug in self._in_the_way:
+                raise self._in_the_way[step.slug]
+            if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
+                return self._not_done(block(step, *AT_RISK))
+            if step.drifted:
+                self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
+            match step:
+                case Delete():
+                    return await self._applier.delete(step)
+                case Rollback():
+                    return await self._applier.roll_back(step)
+                case Create() | Modify():
+                    applied = await self._applier.start(self._since_parked(step))
+                case _:
+                    raise AssertionError(step)
+        # Where the other style was tried, the outcome is still that of the step that was asked for.
+        return replace(await self._applier.complete(applied), step=step)
+
+    def _since_parked(self, step: Create | Modify) -> Create | Modify:
+        """Return the step with the version that our own move to a parking slug left, so that it is no conflict."""
+        parked = self._parked.get(step.function_id or "")
+        if parked is None or not isinstance(step, Modify):
+            return step
+        return replace(step, remote=replace(step.remote, lock_version=parked.lock_version))
+
+    def _not_now(self, step: Step | None = None) -> str | None:
+        """Return why nothing new is applied any more, or None. Caution never stops what takes back a failure."""
+        if self.halted is not None:
+            return self.halted.message
+        if self._superseded.is_set():
+            return "a newer revision came"
+        return None if isinstance(step, Rollback) else self._gate.reason
+
+    def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
+        if isinstance(error, ApiUnauthorized | StateUnusable):
+            self.halted = error
+        elif isinstance(error, _UNANSWERED) and not isinstance(error, SecretRoutesUnavailable):
+            self._unanswered += 1
+            if self._unanswered >= MAX_UNANSWERED:
+                self.halted = error
+        told = isinstance(error, DeploymentFailed | ChecksFailed)
+        if not told:
+            self._emit(
+                events.FunctionFailed(
+                    slug=step.slug,
+                    function_id=step.function_id,
+                    error=error.message,
+                    error_type=type(error).__name__,
+                    hint=error.hint,
+                )
+            )
+        return Outcome(
+            step,
+            Result.FAILED,
+            step.function_id,
+            error=error.message,
+            hint=error.hint,
+            blameless=isinstance(error, _NOT_ITS_OWN) and not isinstance(error, SecretRoutesUnavailable),
+            never_ran=told and _never_ran(step),
+        )
+
+    def _kept(self, step: NoChange) -> Outcome:
+        if not step.lost_secrets:
+            return Outcome(step, Result.UNCHANGED, step.function_id)
+        self._emit_lost(step.slug, step.function_id, step.lost_secrets)
+        return Outcome(step, Result.FAILED, step.function_id, error=lost_text(step.lost_secrets), hint=LOST_HINT)
+
+    def _emit_lost(self, slug: str, function_id: str | None, names: tuple[str, ...]) -> None:
+        self._emit(events.SecretLost(slug=slug, function_id=function_id, names=names, hint=LOST_HINT))
+
+    def _not_done(self, step: Blocked | Invalid) -> Outcome:
+        error = step.reasons[0] if step.reasons else None
+        if isinstance(step, Invalid):
+            for problem in step.problems:
+                location = str(problem.location) if problem.location else None
+                self._emit(events.FunctionInvalid(slug=step.slug, error=problem.message, location=location, hint=problem.hint))
+            return Outcome(step, Result.INVALID, step.function_id, error=error)
+        hint = step.reasons[1] if len(step.reasons) > 1 else None
+        slug, function_id, fields = step.slug, step.function_id, step.fields
+        if step.oscillating:
+            self._emit(events.FunctionOscillating(slug=slug, function_id=function_id, fields=fields, hint=hint))
+        elif step.reported:
+            self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
+            self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
+        elif step.lost_secrets:
+            self._emit_lost(slug, function_id, step.lost_secrets)
+        elif step.quarantine is not None or step.refused:
+            self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
+        elif step.wanted != "delete" and not (step.deferred or step.explained):
+            self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
+        return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
+
+
+def _never_ran(step: Step) -> bool:
+    """Tell whether there is nothing to go back to."""
+    return not isinstance(step, Modify) or step.remote.last_deployed_at is None
+
+
+def _deployed_workers(observed: Observed) -> set[str]:
+    return {
+        remote.id
+        for remote in observed.functions
+        if remote.status is DeploymentStatus.DEPLOYED and remote.fields.get("function_type") != FunctionType.SUPABASE_FUNCTION
+    }

@@ -1,0 +1,260 @@
+"""Bringing one function from git to running code: write, deploy, prove; and back to what ran before, when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import CodeStyle
+from kapso_sync.model.functions import Version, code_hash
+from kapso_sync.model.plan import Create, Delete, Modify, Rollback, Write
+from kapso_sync.model.ports import Store
+from kapso_sync.model.report import Outcome, Result
+from kapso_sync.model.state import Quarantine, QuarantineReason
+from kapso_sync.reconcile.apply.checks import CheckRunner, ChecksFailed
+from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
+from kapso_sync.reconcile.apply.secrets import SecretApplier
+from kapso_sync.reconcile.apply.writer import FunctionWriter, Written
+from kapso_sync.reconcile.plan.code_style import learned_style, other_style_step
+from kapso_sync.reconcile.plan.comparison import FunctionComparison
+from kapso_sync.reconcile.plan.difference import compare
+from kapso_sync.reconcile.plan.observed import stored_content
+from kapso_sync.reconcile.plan.secrets import LOST_HINT, lost_text
+from kapso_sync.reconcile.plan.steps import refusal_hint, refusal_text, rolling_back
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyDeps:
+    """Who does the single jobs of a delivery."""
+
+    writer: FunctionWriter
+    rollout: Deployer
+    secrets: SecretApplier
+    checks: CheckRunner
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A step that was written and, unless it failed, deployed."""
+
+    step: Write
+    written: Written
+    failure: DeploymentFailed | None = None
+
+
+class FunctionApplier:
+    """Delivers ``owner``'s functions of one pass, ``concurrency`` at a time.
+
+    What is taken back waits for nobody who has yet to begin: it has slots of its own.
+    """
+
+    def __init__(
+        self,
+        deps: ApplyDeps,
+        clock: Clock,
+        emit: events.Listener,
+        owner: str,
+        concurrency: int,
+        superseded: asyncio.Event,
+    ) -> None:
+        self.slots = asyncio.Semaphore(concurrency)
+        self._rollback_slots = asyncio.Semaphore(concurrency)
+        self._deps = deps
+        self._clock = clock
+        self._emit = emit
+        self._owner = owner
+        self._superseded = superseded
+
+    async def delete(self, step: Delete) -> Outcome:
+        """Delete a function, after a copy was saved; the caller holds a slot. Raises `ApiError` and `StateUnusable`."""
+        backup = await self._deps.writer.delete(step)
+        return Outcome(step, Result.DONE, step.function_id, backup=backup)
+
+    async def start(self, step: Create | Modify) -> Applied:
+        """Write, deploy, set secrets and deploy those; the caller holds a slot.
+
+        Raises `ApiError`, `StateUnusable` and `Superseded`.
+        """
+        writer = self._deps.writer
+        written = await (writer.overwrite(step) if isinstance(step, Modify) else writer.create(step))
+        try:
+            return Applied(step, await self._deliver(step, written))
+        except DeploymentFailed as failure:
+            return await self._try_other_style(Applied(step, written, failure))
+
+    async def _deliver(self, step: Write, written: Written) -> Written:
+        """Deploy what was written, set secrets, and deploy those."""
+        if step.deploy:
+            written = await self._make_live(step, written)
+            self._learn_style(step)
+        written = await self._deps.secrets.apply(step, written)
+        if step.secrets and written.owned.secrets.undeployed:
+            written = await self._with_secrets_live(step, written)
+        return written
+
+    async def _try_other_style(self, failed: Applied) -> Applied:
+        """Deploy code that ended in ``error`` once more in the other style, before it counts as failed.
+
+        Which style an API base runs is not documented beyond doubt. What goes live is remembered for the base.
+        """
+        down = failed.failure.down if failed.failure is not None else None
+        if down is None:
+            return failed
+        secrets, owned = self._deps.secrets, failed.written.owned
+        step = other_style_step(failed.step, down, owned, secrets.facts)
+        if step is None:
+            return failed
+        written = await self._deps.writer.overwrite(step)
+        written = replace(written, backup=failed.written.backup, refused=failed.written.refused)
+        try:
+            written = await self._deliver(step, written)
+        except DeploymentFailed as failure:
+            return Applied(step, written, failure)
+        self._learn_style(step, failed=failed.step.desired.style)
+        return Applied(step, written)
+
+    def _learn_style(self, step: Write, *, failed: CodeStyle | None = None) -> None:
+        style = step.desired.style
+        if style is not None:
+            self._deps.secrets.learn(learned_style(self._deps.secrets.facts, style, failed=failed))
+
+    async def _make_live(self, step: Write, written: Written) -> Written:
+        """Deploy, and look after the function's secrets: never end on a deployment without that look."""
+        return await self._deps.secrets.after_deployment(step, await self._deps.rollout.deploy(step, written))
+
+    async def _with_secrets_live(self, step: Write, written: Written) -> Written:
+        """Make changed secrets take effect by one more deployment, unless this base is known to drop secrets by it.
+
+        By its documentation, a secret works at once on a running function; people deploy once more all the same.
+        """
+        if self._deps.secrets.facts.secrets_survive is False:
+            return self._deps.secrets.settled_without_deployment(written)
+        return await self._make_live(step, written)
+
+    async def complete(self, applied: Applied) -> Outcome:
+        """Prove what was deployed, and take it back where it failed; waits for long, so that the caller holds no slot.
+
+        Raises like `begin`, and `DeploymentFailed` or `ChecksFailed` where there is nothing to go back to.
+        """
+        step, written = applied.step, applied.written
+        failure: DeploymentFailed | ChecksFailed | None = applied.failure
+        if failure is None and step.deploys and step.desired.entry.checks:
+            failure = await self._prove(step, written)
+        if failure is None and isinstance(step, Modify) and step.quarantine is not None:
+            return _quarantined(step, step.quarantine)
+        if failure is None:
+            if step.deploys:
+                self._keep(applied)
+            return _done(applied)
+        back = self._way_back(applied, failure)
+        if back is None:
+            raise failure
+        async with self._rollback_slots:
+            outcome = await self.roll_back(back)
+        return replace(outcome, step=step, backup=written.backup)
+
+    async def _prove(self, step: Write, written: Written) -> ChecksFailed | None:
+        try:
+            await self._deps.checks.run(step.slug, written.record, step.desired.entry.checks)
+        except ChecksFailed as failure:
+            return failure
+        self._deps.store.remember(replace(written.owned, unproven=False))
+        return None
+
+    def _keep(self, applied: Applied) -> None:
+        """Keep what is live, and as good as its checks can tell, as the version to go back to."""
+        record = applied.written.record
+        self._deps.store.keep_version(replace(record, code=applied.step.desired.code if record.code is None else record.code))
+
+    def _way_back(self, applied: Applied, failure: DeploymentFailed | ChecksFailed) -> Rollback | None:
+        """Return the step that takes back what failed, or None where nothing ran before, or this very content did.
+
+        What ran well before and fails now is not at fault: a secret is, or somebody it depends on.
+        """
+        step, owned = applied.step, applied.written.owned
+        record = applied.written.record if isinstance(failure, ChecksFailed) else failure.down
+        version = self._deps.store.version(record.id) if record is not None else None
+        if record is None or version is None:
+            return None
+        stored = stored_content(record, owned)
+        match = FunctionComparison(
+            self._owner,
+            step.desired,
+            record,
+            owned,
+            stored,
+            compare(step.desired.content, stored, owned),
+            secret_values=step.secret_values,
+        )
+        if not match.restoring(version).touches_runtime:
+            return None
+        back = rolling_back(match, version, self._quarantine(step, failure, version))
+        return replace(back, listed_secrets=applied.written.present_secrets)
+
+    def _quarantine(self, step: Write, failure: DeploymentFailed | ChecksFailed, version: Version) -> Quarantine:
+        return Quarantine(
+            attempt=step.desired.attempt,
+            fault=QuarantineReason.CHECK if isinstance(failure, ChecksFailed) else QuarantineReason.DEPLOYMENT,
+            error=failure.message,
+            code=code_hash(step.desired.code),
+            restored=code_hash(version.code),
+            at=self._clock.now().isoformat(timespec="seconds"),
+        )
+
+    async def roll_back(self, step: Rollback) -> Outcome:
+        """Put back what ran before and make it live; the caller holds a slot.
+
+        What failed is in quarantine before anything is written: whoever dies here is followed by somebody who goes on. Where
+        not even what ran before goes live, the platform is at fault, and git's content is free again. Raises like `begin`,
+        and `DeploymentFailed`.
+        """
+        quarantine, owned = step.quarantine, step.last_applied
+        if quarantine is None or owned is None:
+            raise AssertionError(step)
+        slug, function_id = step.slug, step.remote.id
+        code, restored = quarantine.code, quarantine.restored
+        self._deps.store.remember(replace(owned, quarantine=quarantine))
+        if self._superseded.is_set():
+            raise Superseded("a newer revision came before it was taken back", hint="the next pass goes on from here")
+        self._emit(
+            events.RollbackStarted(slug=slug, function_id=function_id, reason=quarantine.error, code=code, restored=restored)
+        )
+        written = None
+        try:
+            written = await self._deps.writer.overwrite(step)
+            written = await self._make_live(step, written)
+        except Superseded:
+            raise
+        except KapsoSyncError as error:
+            if written is not None and isinstance(error, DeploymentFailed) and error.down is not None:
+                self._deps.store.remember(replace(written.owned, quarantine=None))
+            self._emit(
+                events.RollbackFailed(
+                    slug=slug, function_id=function_id, code=code, restored=restored, error=error.message, hint=error.hint
+                )
+            )
+            raise
+        self._emit(events.RollbackSucceeded(slug=slug, function_id=function_id, code=code, restored=restored))
+        return _quarantined(step, quarantine)
+
+
+def _done(applied: Applied) -> Outcome:
+    """Return the outcome of what went live; where Kapso refused a field or lost a secret, it is a failure that took effect."""
+    step, written = applied.step, applied.written
+    outcome = Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
+    if written.refused:
+        text, hint = refusal_text(written.record.fields, written.refused), refusal_hint(written.refused)
+        return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True)
+    if written.lost_secrets:
+        text = lost_text(written.lost_secrets)
+        return replace(outcome, result=Result.FAILED, error=text, hint=LOST_HINT, applied=True)
+    return outcome
+
+
+def _quarantined(step: Modify, quarantine: Quarantine) -> Outcome:
+    hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
+    return Outcome(step, Result.FAILED, step.function_id, error=quarantine.error, hint=hint, quarantine=quarantine)

@@ -1,0 +1,53 @@
+"""Letting functions leave their slugs for others: slugs are unique on Kapso, so a swap needs a third one for a moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kapso_sync.errors import ApiRejected, Call
+from kapso_sync.model import events
+from kapso_sync.model.functions import DESCRIPTION, SLUG, RemoteFunction
+from kapso_sync.model.plan import SlugVacation
+from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.state import InventoryRecord
+from kapso_sync.reconcile.plan.observed import Observed, is_parked
+
+
+class SlugParker:
+    """Sends functions to the slugs where they wait. Raises `ApiError` and `StateUnusable`.
+
+    A function that waits carries the mark of the slug that it is going to get: whoever dies here is followed by a pass that
+    sees on Kapso where each one belongs, with or without a state folder.
+    """
+
+    def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener) -> None:
+        self._api = api
+        self._store = store
+        self._emit = emit
+
+    async def park(self, vacation: SlugVacation) -> RemoteFunction:
+        """Give a function the slug where it is not in the way, and return its record; what runs, id and secrets stay."""
+        remote, last_applied = vacation.remote, vacation.last_applied
+        payload = {SLUG: vacation.slug, DESCRIPTION: vacation.description}
+        record = await self._api.update_function(remote.id, payload, lock_version=remote.lock_version)
+        if record.slug != vacation.slug:
+            restored = {DESCRIPTION: remote.description or ""}
+            await self._api.update_function(remote.id, restored, lock_version=record.lock_version)
+            if last_applied is not None:
+                self._store.remember(replace(last_applied, refused_slug=vacation.target))
+            raise ApiRejected(
+                f"Kapso does not change the slug `{record.slug}`, which another function needs",
+                call=Call("PATCH", "/functions/{id}"),
+                hint="keep the slugs in git as they are, or rename the functions in Kapso's dashboard",
+            )
+        if last_applied is not None:
+            self._store.remember(replace(last_applied, slug=vacation.slug, updated_at=record.updated_at))
+        self._emit(events.SlugVacated(slug=vacation.frees, function_id=remote.id, became=vacation.slug, target=vacation.target))
+        return record
+
+
+def parked_records(observed: Observed) -> tuple[InventoryRecord, ...]:
+    """Return what to remember of functions that were sent away by a pass which did not live to remember it."""
+    owned = observed.state.owned
+    waiting = [remote for remote in observed.functions if remote.id in owned and is_parked(remote)]
+    return tuple(replace(owned[remote.id], slug=remote.slug) for remote in waiting if owned[remote.id].slug != remote.slug)

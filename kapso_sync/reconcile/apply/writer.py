@@ -1,0 +1,333 @@
+"""Writing one function: back up, journal, send, and remember what Kapso answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+
+from kapso_sync.errors import (
+    ApiConflict,
+    ApiError,
+    ApiGarbled,
+    ApiNotFound,
+    ApiRateLimited,
+    ApiRejected,
+    ApiUnauthorized,
+    ApiUnavailable,
+    ApiUnsupported,
+    Call,
+)
+from kapso_sync.model import events
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    EXACT_FIELDS,
+    RUNTIME_CONTENT,
+    SLUG,
+    Content,
+    Json,
+    RemoteFunction,
+    canonical_json,
+    code_hash,
+    same_json,
+)
+from kapso_sync.model.ownership import split_description
+from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
+from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
+from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
+from kapso_sync.reconcile.plan.intents import NOT_STORED
+from kapso_sync.reconcile.plan.observed import mark_of, stored_content
+from kapso_sync.reconcile.plan.steps import refusal_hint
+
+CREATE_ATTEMPTS = 3
+"""So often a create is sent when each answer was lost and the list shows no trace of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any.
+
+    ``refused`` names fields that the answer shows otherwise than they were sent. ``present_secrets`` are known to be on Kapso
+    now, by name; ``lost_secrets`` were dropped by a deployment, and nobody here has their values.
+    """
+
+    record: RemoteFunction
+    owned: InventoryRecord
+    backup: str | None = None
+    refused: tuple[str, ...] = ()
+    present_secrets: frozenset[str] = frozenset()
+    lost_secrets: tuple[str, ...] = ()
+
+
+class FunctionWriter:
+    """Turns one step at a time into calls. Raises `ApiError` for this function's failure, `StateUnusable` for ours."""
+
+    def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener) -> None:
+        self._api = api
+        self._store = store
+        self._emit = emit
+
+    async def create(self, step: Create) -> Written:
+        """Create a function; a create whose answer was lost is looked up before it is sent again."""
+        content = sent_content(step.payload)
+        intent = Intent(IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected)
+        number = self._store.begin(intent)
+        record = await self._journaled(number, self._create(step))
+        left = self._left_to_update(step, record)
+        owned = InventoryRecord(
+            slug=step.slug,
+            function_id=record.id,
+            # What is left to update is not yet asked for: a pass that dies before that must not take it for refused.
+            wanted={name: value for name, value in step.desired.content.items() if name not in left},
+            stored={**content, **stored_content(record)},
+            updated_at=record.updated_at,
+            protected=step.protected,
+            refused_slug=step.slug if record.slug != step.slug else None,
+        )
+        self._store.remember(owned, closes=(number,))
+        self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
+        _require_slug(step, record, Call("POST", "/functions"))
+        written = Written(record, owned, refused=self._refusals(step.slug, record, step.payload))
+        return await self._complete(step, written, left) if left else written
+
+    def _left_to_update(self, step: Create, record: RemoteFunction) -> dict[str, Json]:
+        """Return the managed fields that a create does not take, where the record shows other values than git wants."""
+        fields = step.desired.entry.fields
+        return {
+            name: fields[name]
+            for name in fields
+            if name not in step.payload and name in record.fields and not same_json(record.fields[name], fields[name])
+        }
+
+    async def _complete(self, step: Create, written: Written, payload: Mapping[str, Json]) -> Written:
+        """Update a new function with what its create did not take."""
+        record, owned, wanted = written.record, written.owned, step.desired.content
+        intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, payload, protected=step.protected)
+        number = self._store.begin(intent)
+        call = self._api.update_function(record.id, payload, lock_version=record.lock_version)
+        record = await self._journaled(number, call)
+        owned = replace(owned, wanted=wanted, stored={**owned.stored, **stored_content(record)}, updated_at=record.updated_at)
+        self._store.remember(owned, closes=(number,))
+        return Written(record, owned, refused=(*written.refused, *self._refusals(step.slug, record, payload)))
+
+    def _refusals(self, slug: str, record: RemoteFunction, payload: Mapping[str, Json]) -> tuple[str, ...]:
+        """Return, and report, the fields that the answer shows otherwise than they were sent; one it lacks is unknown."""
+        refused = tuple(
+            name
+            for name in EXACT_FIELDS
+            if name in payload and name in record.fields and not same_json(record.fields[name], payload[name])
+        )
+        for name in refused:
+            wanted, got = canonical_json(payload[name]), canonical_json(record.fields[name])
+            self._emit(
+                events.FieldRefused(
+                    slug=slug,
+                    function_id=record.id,
+                    field_name=name,
+                    wanted=wanted,
+                    got=got,
+                    hint=refusal_hint((name,)),
+                )
+            )
+        return refused
+
+    async def _create(self, step: Create) -> RemoteFunction:
+        for attempt in range(1, CREATE_ATTEMPTS + 1):
+            try:
+                return await self._api.create_function(step.payload)
+            except (ApiUnavailable, ApiGarbled):
+                found = {record.slug: record for record in await self._api.list_functions()}.get(step.slug)
+                if found is not None:
+                    return found if found.code is not None else await self._api.get_function(found.id)
+                if attempt == CREATE_ATTEMPTS:
+                    raise
+        raise AssertionError(step.slug)
+
+    async def overwrite(self, step: Modify) -> Written:
+        """Write what differs (nothing, for a step that only deploys)."""
+        if not step.payload:
+            return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
+        full = await self._whole(step)
+        if step.live is not None and step.quarantine is None and _touches_runtime(step):
+            self._store.keep_version(full)
+        backup = self._back_up(step, full)
+        content = sent_content(step.payload)
+        intent = Intent(
+            IntentKind.UPDATE,
+            step.slug,
+            step.remote.id,
+            step.desired.content,
+            content,
+            step.remote.last_deployed_at,
+            protected=step.protected,
+        )
+        number = self._store.begin(intent)
+        # The version that the plan was made from: what somebody saved since then is a conflict, and is planned again.
+        call = self._api.update_function(step.remote.id, step.payload, lock_version=step.remote.lock_version)
+        record = await self._journaled(number, call)
+        refused = SLUG in step.payload and record.slug != step.slug
+        owned = InventoryRecord(
+            slug=step.slug,
+            function_id=record.id,
+            wanted=step.desired.content,
+            stored={**stored_content(step.remote, step.last_applied), **content, **stored_content(record)},
+            updated_at=record.updated_at,
+            live=_live_after(step),
+            protected=step.protected,
+            corrections=step.last_applied.corrections + 1 if step.last_applied and step.origin is Origin.DRIFT else 0,
+            refused_slug=step.slug if refused else None,
+            unproven=step.last_applied is not None and step.last_applied.unproven,
+            quarantine=step.quarantine,
+            secrets=step.known_secrets,
+            check_requests=step.last_applied.check_requests if step.last_applied else (),
+            other_style_tried=step.last_applied.other_style_tried if step.last_applied else None,
+        )
+        self._store.remember(owned, closes=(number,))
+        self._tell(step, record, refused=refused)
+        if refused:
+            _require_slug(step, record, Call("PATCH", "/functions/{id}"))
+        refusals = self._refusals(step.slug, record, step.payload)
+        return Written(record, owned, backup, refusals, present_secrets=step.listed_secrets)
+
+    def _base_of(self, step: Modify) -> InventoryRecord:
+        """Return what to remember of a function that is only deployed; its content was found to be git's."""
+        last_applied, remote = step.last_applied, step.remote
+        stored = stored_content(remote, last_applied)
+        if last_applied is not None:
+            return replace(
+                last_applied,
+                wanted=step.desired.content,
+                stored=stored,
+                updated_at=remote.updated_at,
+                quarantine=step.quarantine,
+                secrets=step.known_secrets,
+            )
+        return InventoryRecord(
+            slug=step.slug,
+            function_id=remote.id,
+            wanted=step.desired.content,
+            stored=stored,
+            updated_at=remote.updated_at,
+            protected=step.protected,
+            secrets=step.known_secrets,
+        )
+
+    async def _whole(self, step: Modify) -> RemoteFunction:
+        """Return the record with its code, where it is going to be saved."""
+        if step.remote.code is not None or not (_lost(step) or _touches_runtime(step)):
+            return step.remote
+        return await self._with_code(step.remote.id, "overwritten")
+
+    async def _with_code(self, function_id: str, what: str) -> RemoteFunction:
+        record = await self._api.get_function(function_id)
+        if record.code is None:
+            call = Call("GET", "/functions/{id}")
+            raise ApiGarbled(f"{call} answered without code: nothing is {what} without a copy", call=call)
+        return record
+
+    def _back_up(self, step: Modify, full: RemoteFunction) -> str | None:
+        if not _lost(step):
+            return None
+        reasons = {Origin.DRIFT: "drift", Origin.CONFLICT: "conflict"}
+        kinds: dict[type[Modify], str] = {Adopt: "adopted", Rollback: "failed"}
+        reason = kinds.get(type(step)) or reasons.get(step.origin or Origin.GIT, "changed in git")
+        return self._save(step.slug, full, reason, keep=step.origin not in (Origin.GIT, Origin.RECOVERY))
+
+    def _save(self, slug: str, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
+        name = self._store.back_up(remote, reason, keep=keep)
+        self._emit(events.FunctionBackedUp(slug=slug, function_id=remote.id, backup=name, reason=reason))
+        return name
+
+    def _tell(self, step: Modify, record: RemoteFunction, *, refused: bool) -> None:
+        if isinstance(step, Adopt):
+            self._emit(events.FunctionAdopted(slug=step.slug, function_id=record.id))
+        if isinstance(step, Rename) and not refused:
+            self._emit(events.FunctionRenamed(slug=step.slug, function_id=record.id, previous=step.remote.slug))
+        fields = tuple(name for name in step.fields if name not in (SLUG, SECRETS))
+        if fields and not (isinstance(step, Adopt) and fields == (OWNERSHIP,)):
+            origin = str(step.origin or Origin.GIT)
+            self._emit(events.FunctionUpdated(slug=step.slug, function_id=record.id, fields=fields, origin=origin))
+        if step.drifted and not refused:
+            self._emit(events.DriftCorrected(slug=step.slug, function_id=record.id, fields=step.fields))
+
+    async def delete(self, step: Delete) -> str:
+        """Look once more, save a copy that is never dropped, then delete; return the copy's name."""
+        full = await self._unchanged(step)
+        backup = self._save(step.slug, full, "deleted", keep=True)
+        try:
+            await self._api.delete_function(step.remote.id)
+        except ApiNotFound:
+            if any(record.id == step.remote.id for record in await self._api.list_functions()):
+                raise
+        self._store.forget(step.remote.id)
+        self._emit(events.FunctionDeleted(slug=step.slug, function_id=step.remote.id, backup=backup))
+        return backup
+
+    async def _unchanged(self, step: Delete) -> RemoteFunction:
+        """Return the record as it is now: what somebody wrote since the plan was made must be in the copy."""
+        try:
+            record = await self._with_code(step.remote.id, "deleted")
+        except ApiNotFound:
+            if step.remote.code is None:
+                raise
+            return step.remote
+        if record.slug != step.slug or mark_of(record) != mark_of(step.remote):
+            text = "it was renamed, or its ownership mark changed, since the plan was made"
+            raise ApiConflict(text, call=Call("GET", "/functions/{id}"), hint="the next pass looks again")
+        return record
+
+    async def _journaled(self, number: int, call: Awaitable[RemoteFunction]) -> RemoteFunction:
+        try:
+            return await call
+        except ApiError as error:
+            if certainly_not_done(error):
+                self._store.close(number)
+            raise
+
+
+def certainly_not_done(error: ApiError) -> bool:
+    """Tell whether the server said no, or never heard of the request: then there is nothing to look up later."""
+    if isinstance(error, ApiUnavailable):
+        return not error.sent
+    refusals = (ApiRejected, ApiConflict, ApiNotFound, ApiUnauthorized, ApiRateLimited, ApiUnsupported)
+    return isinstance(error, refusals)
+
+
+def sent_content(payload: Mapping[str, Json]) -> Content:
+    """Return a payload as comparable content: code as a hash, description without mark, no slug."""
+    content = {name: value for name, value in payload.items() if name != SLUG}
+    if isinstance(code := content.get(CODE), str):
+        content[CODE] = code_hash(code)
+    if isinstance(text := content.get(DESCRIPTION), str):
+        content[DESCRIPTION] = split_description(text)[0]
+    return content
+
+
+def _live_after(step: Modify) -> LiveContent | None:
+    """Return what is known to run after a write that is not deployed yet."""
+    if not _touches_runtime(step):
+        return step.live or (step.last_applied.live if step.last_applied else None)
+    known = step.live or (step.last_applied.live if step.last_applied else None)
+    if known is not None and known.deployed_at == step.remote.last_deployed_at:
+        return known
+    return LiveContent(NOT_STORED, step.remote.last_deployed_at)
+
+
+def _touches_runtime(step: Modify) -> bool:
+    return any(name in RUNTIME_CONTENT for name in step.payload)
+
+
+def _lost(step: Modify) -> bool:
+    """Tell whether the write replaces something that people would miss."""
+    return any(name not in (OWNERSHIP, SECRETS, SLUG) for name in step.fields)
+
+
+def _require_slug(step: Write, record: RemoteFunction, call: Call) -> None:
+    if record.slug == step.slug:
+        return
+    raise ApiRejected(
+        f"Kapso answered with the slug `{record.slug}` where `{step.slug}` was sent",
+        call=call,
+        hint=f"use `{record.slug}` in git, or rename the function in Kapso's dashboard; it is not created again",
+    )

@@ -1,0 +1,84 @@
+"""In which style code goes up: as a script, unless this function, or this API base, was seen to want a module. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.desired import CodeStyle, DesiredFunction
+from kapso_sync.model.functions import CODE, Content, RemoteFunction, content_hash
+from kapso_sync.model.plan import Origin, Update, Write
+from kapso_sync.model.state import InventoryRecord
+
+
+def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
+    """Return the function in the style that is tried first: a script, unless only modules were seen to run on this base."""
+    modules_only = facts.script_runs is False and facts.module_runs is True
+    return want.in_style(CodeStyle.MODULE if modules_only else CodeStyle.SCRIPT)
+
+
+def in_style_of(
+    want: DesiredFunction, stored: Content, last_applied: InventoryRecord | None, facts: ApiFacts
+) -> DesiredFunction:
+    """Return the function in the style that it has on Kapso, where that holds the same code; else in the preferred style.
+
+    So a function that is live as a module is in sync, for a process that remembers nothing as well.
+    """
+    for style in CodeStyle:
+        styled = want.in_style(style)
+        hashed = styled.content[CODE]
+        if stored.get(CODE) == hashed or (last_applied is not None and last_applied.wanted.get(CODE) == hashed):
+            return styled
+    return in_preferred_style(want, facts)
+
+
+def other_style_step(step: Write, down: RemoteFunction, owned: InventoryRecord, facts: ApiFacts) -> Update | None:
+    """Return the step that tries the other style of code that ended in ``error``, or None where that would prove nothing.
+
+    Each attempt is tried in the other style once. It is not, where the failed style is known to run on this base and the code
+    is the author's own, byte for byte, or the other style is known not to run: then the code itself is at fault.
+    """
+    style = step.desired.style
+    if style is None or owned.other_style_tried == step.desired.attempt:
+        return None
+    if style_runs(facts, style) is True and (not step.desired.compiled or style_runs(facts, style.other) is False):
+        return None
+    other = step.desired.in_style(style.other)
+    return Update(
+        slug=step.slug,
+        function_id=down.id,
+        origin=Origin.RECOVERY,
+        fields=(CODE,),
+        reasons=(f"it ended in `error` as a {style}; tried once as a {style.other}",),
+        file=step.file,
+        desired_hash=content_hash(other.content),
+        desired=other,
+        payload={CODE: other.code},
+        protected=step.protected,
+        secrets=step.secrets,
+        secret_values=step.secret_values,
+        listed_secrets=step.listed_secrets,
+        remote=down,
+        last_applied=replace(owned, other_style_tried=step.desired.attempt),
+        known_secrets=owned.secrets,
+    )
+
+
+def style_runs(facts: ApiFacts, style: CodeStyle) -> bool | None:
+    """Return whether code of a style was seen to run on this base; None: not seen."""
+    return facts.script_runs if style is CodeStyle.SCRIPT else facts.module_runs
+
+
+def learned_style(facts: ApiFacts, runs: CodeStyle, *, failed: CodeStyle | None = None) -> ApiFacts:
+    """Return the facts with a style that runs, and one of which the same source just ended in ``error``, if any.
+
+    A style that was seen to run before is not called broken for one function's sake.
+    """
+    seen = {runs: True}
+    if failed is not None and style_runs(facts, failed) is not True:
+        seen[failed] = False
+    return replace(
+        facts,
+        script_runs=seen.get(CodeStyle.SCRIPT, facts.script_runs),
+        module_runs=seen.get(CodeStyle.MODULE, facts.module_runs),
+    )

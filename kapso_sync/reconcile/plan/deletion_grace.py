@@ -1,0 +1,129 @@
+"""How long functions of ours have been absent from git, and which new ones they may have become. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from kapso_sync.model.desired import Desired, Notice
+from kapso_sync.model.functions import RemoteFunction, normal_code
+from kapso_sync.model.plan import Create, Delete, Plan, Step
+from kapso_sync.model.state import MissingFunction
+from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.plan.similarity import SIMILAR, similarity
+
+MAX_COMPARED_PAIRS = 2_000
+"""So many pairs of unequal codes are compared in one plan."""
+
+CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
+"""Wall clock and monotonic clock may part so far between two passes; beyond that, the wall clock was set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamps:
+    """When a pass looks. ``monotonic`` seconds can be compared within one ``session`` only."""
+
+    now: datetime
+    monotonic: float = 0.0
+    session: str = ""
+
+
+def find_missing(
+    desired: Desired, observed: Observed, absent: Sequence[RemoteFunction], steps: Sequence[Step]
+) -> tuple[MissingFunction, ...]:
+    """Return who is absent, and which functions of git may be it under a new name; nothing is said of time yet."""
+    said = {want.slug: want.entry.moved_from for want in desired.functions}
+    said |= {function.slug: function.moved_from for function in desired.unusable}
+    hinted = {source for sources in said.values() for source in sources or ()}
+    silent = {slug for slug, sources in said.items() if sources is None}
+    codes: dict[str, str | None] = {want.slug: want.code for want in desired.functions}
+    created = {step.slug for step in steps if isinstance(step, Create) and not step.recreate} & silent
+    budget = iter(range(MAX_COMPARED_PAIRS))
+    found = []
+    for remote in sorted(absent, key=lambda remote: remote.slug):
+        suspects: set[str] = set()
+        if remote.slug not in hinted:
+            known = observed.state.missing.get(remote.id)
+            suspects = {slug for slug in (known.suspects if known else ()) if slug in silent}
+            others = {slug: codes[slug] for slug in created}
+            if not known and remote.id not in observed.state.owned:
+                others |= {slug: codes.get(slug, code) for slug, code in _younger(remote, silent, observed).items()}
+            suspects |= {slug for slug, code in others.items() if _alike(code, remote, budget)}
+        found.append(MissingFunction(remote.id, remote.slug, tuple(sorted(suspects))))
+    return tuple(found)
+
+
+def _younger(remote: RemoteFunction, silent: Collection[str], observed: Observed) -> dict[str, str | None]:
+    """Return functions that were made on Kapso later, with their code there.
+
+    Without memory, any of them may have appeared when this one vanished.
+    """
+    born = remote.created_at
+    return {
+        slug: other.code
+        for slug in sorted(silent)
+        if born is not None
+        and (other := observed.by_slug.get(slug)) is not None
+        and other.created_at is not None
+        and other.created_at > born
+    }
+
+
+def _alike(code: str | None, remote: RemoteFunction, budget: Iterator[int]) -> bool:
+    if remote.code is None or code is None:
+        return False
+    if normal_code(code) == normal_code(remote.code):
+        return True
+    return next(budget, None) is not None and similarity(code, remote.code) >= SIMILAR
+
+
+def suspected_rename_notices(desired: Desired, missing: Sequence[MissingFunction]) -> tuple[Notice, ...]:
+    """Suggest ``moved_from`` where a new function looks like one that left git."""
+    locations = {want.slug: want.entry.location for want in desired.functions}
+    return tuple(
+        Notice(
+            "possible-rename",
+            f"{suspected_rename(absence)}; {suspected_rename_hint(absence)}",
+            locations.get(absence.suspects[0]),
+        )
+        for absence in missing
+        if absence.suspects
+    )
+
+
+def suspected_rename(absence: MissingFunction) -> str:
+    """Return what is suspected, as a sentence without its full stop."""
+    names = " and ".join(f"`{slug}`" for slug in absence.suspects[:3])
+    return f"{names} look{'s' if len(absence.suspects) == 1 else ''} like `{absence.slug}`, which left git"
+
+
+def suspected_rename_hint(absence: MissingFunction) -> str:
+    """Return what a person can say to it."""
+    return f"if it was renamed, say `moved_from: {absence.slug}` at `{absence.suspects[0]}`; if it is new, `moved_from: []`"
+
+
+def defer_deletions(plan: Plan, state: Mapping[str, MissingFunction], moment: Timestamps) -> Plan:
+    """Return the plan with the time filled in for which each function has been absent while it was to be deleted."""
+    dying = {step.function_id for step in plan.steps if isinstance(step, Delete)}
+    missing = tuple(
+        _lasting(absence, state.get(absence.function_id), moment) if absence.function_id in dying else absence
+        for absence in plan.missing
+    )
+    return replace(plan, missing=missing)
+
+
+def _lasting(absence: MissingFunction, before: MissingFunction | None, moment: Timestamps) -> MissingFunction:
+    """Return the absence as it lasts. Time only counts as passed where no clock can have made it up within a session.
+
+    Between sessions the wall clock counts; where it went backwards, the absence begins anew.
+    """
+    now = replace(absence, seen=moment.now, tick=moment.monotonic, session=moment.session)
+    if before is None or before.since is None or before.seen is None:
+        return replace(now, since=moment.now)
+    passed = moment.now - before.seen
+    if before.session == moment.session:
+        steady = timedelta(seconds=moment.monotonic - before.tick)
+        if abs(passed - steady) > CLOCK_SKEW_TOLERANCE:
+            return replace(now, since=moment.now - (before.seen - before.since) - max(steady, timedelta(0)))
+    return replace(now, since=before.since if passed >= timedelta(0) else moment.now)

@@ -1,0 +1,81 @@
+"""What is known of who uses a function, and what follows from it for its deletion. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction, canonical_json, code_hash, parse_json_text
+from kapso_sync.model.plan import Delete
+from kapso_sync.model.state import InventoryRecord
+from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
+
+CHECK_WINDOW = timedelta(minutes=10)
+"""So long after a deployment an invocation with the request of one of its checks counts as that check."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionUsage:
+    """What the look-ups said of one function: its users, when it was last invoked, or why nobody can tell.
+
+    ``unknown`` is the reason why one look-up gave no answer; then ``users`` and ``invoked_at`` may lack something.
+    """
+
+    users: tuple[FunctionUser, ...] = ()
+    invoked_at: datetime | None = None
+    unknown: str | None = None
+
+
+def unused_functions(owned: Iterable[InventoryRecord], users: FunctionUsers) -> tuple[str, ...]:
+    """Return the slugs of those functions that were looked up and have no user, in order."""
+    return tuple(sorted(function.slug for function in owned if users.get(function.function_id) == ()))
+
+
+def functions_that_name(function: RemoteFunction, others: Iterable[RemoteFunction]) -> tuple[FunctionUser, ...]:
+    """Return the other functions whose code holds this one's id, which its URL holds as well."""
+    return tuple(
+        FunctionUser(UserKind.FUNCTION, other.slug)
+        for other in others
+        if other.id != function.id and other.code is not None and function.id in other.code
+    )
+
+
+def last_invoked(records: Sequence[InvocationRecord], remote: RemoteFunction, owned: InventoryRecord | None) -> datetime | None:
+    """Return when somebody invoked a function last, or None; invocations by our own checks do not count."""
+    times = [
+        record.created_at
+        for record in records
+        if record.created_at is not None and not _is_check(record, record.created_at, remote, owned)
+    ]
+    return max(times, default=None)
+
+
+def _is_check(record: InvocationRecord, at: datetime, remote: RemoteFunction, owned: InventoryRecord | None) -> bool:
+    deployed = remote.last_deployed_at
+    if owned is None or deployed is None or not deployed <= at <= deployed + CHECK_WINDOW:
+        return False
+    return request_digest(record.request_body) in owned.check_requests
+
+
+def request_digest(request: Json) -> str:
+    """Return a digest of a request's JSON, the same whether Kapso shows it as JSON or as text."""
+    return code_hash(canonical_json(parse_json_text(request) if isinstance(request, str) else request))
+
+
+def reason_against_deletion(step: Delete, usage: FunctionUsage, now: datetime, idle: float) -> tuple[str, str] | None:
+    """Return why a deletion is held back and what to do, or None.
+
+    A person who names the function overrules everything but a known user. ``idle`` is in seconds; 0 allows any invocation.
+    """
+    if usage.users:
+        names = ", ".join(map(str, usage.users))
+        return f"still used by {names}", "take the reference away first, or put the function back into git"
+    if step.confirmed:
+        return None
+    override = f"`kapso-sync sync --delete {step.slug}` deletes it all the same"
+    if usage.unknown is not None:
+        return f"who uses it is not known: {usage.unknown}", f"the next pass looks again; {override}"
+    if usage.invoked_at is not None and now - usage.invoked_at < timedelta(seconds=idle):
+        return f"invoked at {usage.invoked_at:%Y-%m-%dT%H:%M:%SZ}, within KAPSO_SYNC_PRUNE_IDLE", override
+    return None

@@ -1,0 +1,174 @@
+"""Refusing what looks like a disaster, before anything is written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from kapso_sync.errors import EmptySource
+from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Invalid, Plan, Step, block
+from kapso_sync.model.state import MissingFunction
+from kapso_sync.reconcile.plan.deletion_grace import suspected_rename, suspected_rename_hint
+from kapso_sync.reconcile.plan.function_usage import FunctionUsage, reason_against_deletion
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well.
+
+    ``grace`` is for how many seconds a function must have been absent from git before it is deleted; ``idle`` for how many it
+    must not have been invoked.
+    """
+
+    max_delete: MaxDelete
+    allow_empty: bool = False
+    allow_recreate: bool = False
+    grace: float = 0.0
+    idle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """The plan with dangerous steps turned into blocked ones, and what was held back, for the log."""
+
+    plan: Plan
+    held: tuple[HeldDeletions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDeletions:
+    """Steps that were held back together: why, and which setting lets them pass."""
+
+    slugs: tuple[str, ...]
+    reason: str
+    hint: str
+
+
+def guard(plan: Plan, limits: Limits) -> Guarded:
+    """Return the plan as far as it is safe.
+
+    Raises `EmptySource` when git lists no function at all and that is not allowed.
+    """
+    if not limits.allow_empty and all(step.file is None and step.desired_hash is None for step in plan.steps):
+        raise EmptySource(
+            "the source lists no function at all",
+            hint="if that is meant, set KAPSO_SYNC_ALLOW_EMPTY=true; else look at --path and at the manifest",
+        )
+    held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
+    held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
+    verdicts = {slug: item for item in held for slug in item.slugs}
+    steps = tuple(
+        block(step, verdicts[step.slug].reason, verdicts[step.slug].hint) if step.slug in verdicts else step
+        for step in plan.steps
+    )
+    return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
+
+
+def block_used_deletions(guarded: Guarded, usages: Mapping[str, FunctionUsage], now: datetime, idle: float) -> Guarded:
+    """Return the plan without the deletion of anything that is used, or of which nobody can tell; each with its reason."""
+    held = []
+    for step in guarded.plan.steps:
+        usage = usages.get(step.function_id or "") if isinstance(step, Delete) else None
+        against = reason_against_deletion(step, usage, now, idle) if isinstance(step, Delete) and usage is not None else None
+        if against is not None:
+            held.append(HeldDeletions((step.slug,), *against))
+    by_slug = {item.slugs[0]: item for item in held}
+    steps = tuple(
+        block(step, by_slug[step.slug].reason, by_slug[step.slug].hint) if step.slug in by_slug else step
+        for step in guarded.plan.steps
+    )
+    return Guarded(replace(guarded.plan, steps=steps), (*guarded.held, *held))
+
+
+def _too_many_deletions(plan: Plan, limits: Limits) -> list[HeldDeletions]:
+    doomed = [step.slug for step in plan.steps if isinstance(step, Delete)]
+    allowed = limits.max_delete.limit(plan.owned)
+    if len(doomed) <= allowed:
+        return []
+    return [
+        HeldDeletions(
+            tuple(doomed),
+            f"{len(doomed)} of {plan.owned} owned functions would be deleted, {allowed} are allowed in one pass",
+            f"if that is meant, set KAPSO_SYNC_MAX_DELETE={len(doomed)} (now {limits.max_delete})",
+        )
+    ]
+
+
+def _too_many_recreations(plan: Plan, limits: Limits) -> list[HeldDeletions]:
+    vanished = [step.slug for step in plan.steps if isinstance(step, Create) and step.recreate]
+    allowed = limits.max_delete.limit(plan.owned)
+    if limits.allow_recreate or len(vanished) <= allowed:
+        return []
+    return [
+        HeldDeletions(
+            tuple(vanished),
+            f"{len(vanished)} of {plan.owned} owned functions are gone from Kapso, {allowed} may be recreated in one pass",
+            "if they were really deleted, `kapso-sync sync --allow-recreate` creates them again, under new ids",
+        )
+    ]
+
+
+def _possible_renames(plan: Plan) -> list[HeldDeletions]:
+    """Hold deletions while a function that is not on Kapso yet cannot be used: it may be one of them under a new name."""
+    doomed = tuple(step.slug for step in plan.steps if isinstance(step, Delete))
+    unclear = [step.slug for step in plan.steps if isinstance(step, Invalid | Blocked) and step.function_id is None]
+    if not doomed or not unclear:
+        return []
+    names = ", ".join(f"`{slug}`" for slug in unclear[:3])
+    return [
+        HeldDeletions(
+            doomed,
+            f"deletions wait while {names} cannot be used: it may be the same function under a new name",
+            f"mend {names} in git first",
+        )
+    ]
+
+
+def _suspected_renames(plan: Plan, held: set[str]) -> list[HeldDeletions]:
+    """Hold each deletion of a function that looks like a new one, until somebody says whether it was renamed."""
+    confirmed = {step.slug for step in plan.steps if isinstance(step, Delete) and step.confirmed}
+    doomed = {step.function_id for step in plan.steps if isinstance(step, Delete)}
+    return [
+        HeldDeletions(
+            (absence.slug,),
+            suspected_rename(absence),
+            f"{suspected_rename_hint(absence)}, or `kapso-sync sync --delete {absence.slug}`",
+        )
+        for absence in plan.missing
+        if absence.suspects and absence.function_id in doomed and absence.slug not in held | confirmed
+    ]
+
+
+def _postpone(steps: Sequence[Step], plan: Plan, grace: float) -> tuple[Step, ...]:
+    """Return the steps with those deletions put off whose functions were in git a short time ago."""
+    missing = {absence.function_id: absence for absence in plan.missing}
+    return tuple(
+        _later(step, missing[step.remote.id], grace)
+        if isinstance(step, Delete) and not step.confirmed and missing[step.remote.id].seconds < grace
+        else step
+        for step in steps
+    )
+
+
+def _later(step: Delete, absence: MissingFunction, grace: float) -> DeferredDelete | Delete:
+    if absence.since is None:
+        raise AssertionError(absence)
+    at = absence.since + timedelta(seconds=grace)
+    return DeferredDelete(
+        slug=step.slug,
+        function_id=step.function_id,
+        reasons=(f"it is ours and left git: deleted at the first pass after {at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",),
+        remote_hash=step.remote_hash,
+        remote=step.remote,
+        at=at,
+        seconds=grace - absence.seconds,
+    )
+
+
+def select(plan: Plan, only: Sequence[str]) -> Plan:
+    """Return the plan reduced to the named slugs; without names, the whole plan."""
+    if not only:
+        return plan
+    return replace(plan, steps=tuple(step for step in plan.steps if step.slug in only), forget=())

@@ -1,0 +1,101 @@
+"""Closing the books on writes whose answer was lost: each open intent is held against Kapso's list. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kapso_sync.model.functions import (
+    CODE,
+    EXACT_FIELDS,
+    RUNTIME_CONTENT,
+    Content,
+    DeploymentStatus,
+    RemoteFunction,
+    agree,
+    same_json,
+)
+from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, ReconcilerState
+from kapso_sync.reconcile.plan.observed import Observed, mark_of, stored_content
+
+NOT_STORED: Content = {CODE: "unknown"}
+"""Stands for the content that runs where all we know is that it is not what is stored."""
+
+
+def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState, owner: str) -> Observed:
+    """Return what Kapso shows together with a memory in which every open intent was acted out, dropped, or found uncertain.
+
+    A create or update that shows on Kapso becomes what we last wrote; a deployment that ended becomes live. One that was not
+    seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with whatever
+    was stored when it was asked for.
+    """
+    by_id = {function.id: function for function in functions}
+    by_slug = {function.slug: function for function in functions}
+    owned = dict(state.owned)
+    deployments: dict[str, list[Intent]] = {}
+    for intent in state.intents:
+        remote = by_id.get(intent.function_id) if intent.function_id else by_slug.get(intent.slug)
+        if remote is None:
+            continue
+        if intent.kind is IntentKind.DEPLOY:
+            deployments.setdefault(remote.id, []).append(intent)
+        elif _arrived(intent, remote, owner):
+            owned[remote.id] = _written(intent, remote, owned.get(remote.id))
+    uncertain: dict[str, tuple[Intent, ...]] = {}
+    for function_id, intents in deployments.items():
+        known, remote = owned.get(function_id), by_id[function_id]
+        if known is not None and all(_deployed(intent, remote) for intent in intents):
+            owned[function_id] = replace(known, live=LiveContent(intents[-1].content, remote.last_deployed_at), unproven=True)
+        elif known is not None:
+            uncertain[function_id] = tuple(intents)
+    still_open = {intent.id for intents in uncertain.values() for intent in intents}
+    settled = replace(state, owned=owned, intents=tuple(intent for intent in state.intents if intent.id in still_open))
+    closed = tuple(intent.id for intent in state.intents if intent.id not in still_open)
+    return Observed(tuple(functions), settled, uncertain, closed)
+
+
+def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
+    if remote.status is not DeploymentStatus.DEPLOYED or remote.last_deployed_at is None:
+        return False
+    moved = intent.baseline is None or remote.last_deployed_at > intent.baseline
+    return moved and agree(intent.content, stored_content(remote), RUNTIME_CONTENT)
+
+
+def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
+    """Tell whether the record shows what was sent, slug included; one whose code is not known proves nothing.
+
+    Fields that Kapso may refuse prove nothing either way: `_written` leaves those that differ to be written again.
+    """
+    mark = mark_of(remote)
+    if remote.slug != intent.slug or (mark is not None and mark.owner != owner):
+        return False
+    content = stored_content(remote)
+    seen = CODE in content or CODE not in intent.content
+    return seen and agree(intent.content, content, tuple(name for name in intent.content if name not in EXACT_FIELDS))
+
+
+def _written(intent: Intent, remote: RemoteFunction, known: InventoryRecord | None) -> InventoryRecord:
+    stored = {**(known.stored if known else {}), **stored_content(remote, known)}
+    wanted = {
+        name: value
+        for name, value in intent.wanted.items()
+        if name not in EXACT_FIELDS or (name in stored and same_json(stored[name], value))
+    }
+    written = InventoryRecord(intent.slug, remote.id, wanted, stored, remote.updated_at, protected=intent.protected)
+    if known is not None:
+        written = replace(
+            written,
+            live=known.live,
+            corrections=known.corrections,
+            refused_slug=known.refused_slug,
+            unproven=known.unproven,
+            quarantine=known.quarantine,
+            secrets=known.secrets,
+            check_requests=known.check_requests,
+            other_style_tried=known.other_style_tried,
+        )
+    touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
+    if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
+        # The write was to be deployed, and what ran before it is not what we once saw go live: whatever it is, it is not this.
+        return replace(written, live=LiveContent(NOT_STORED, intent.baseline))
+    return written

@@ -1,0 +1,105 @@
+"""What Kapso says, seen through what we remember."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
+from kapso_sync.model.ownership import Mark, split_description
+from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
+from kapso_sync.reconcile.plan.secrets import SecretListing
+
+
+class Claim(enum.Enum):
+    """Whose function it is, by its mark and by our memory."""
+
+    OURS = enum.auto()
+    FREE = enum.auto()
+    FOREIGN = enum.auto()
+    COPIED = enum.auto()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Kapso's list at one moment, and our memory with every open intent settled against it.
+
+    ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end; ``secrets`` the names of those
+    functions that were asked for them. ``unreadable`` are records whose id or slug cannot be: nothing is done about them.
+    """
+
+    functions: tuple[RemoteFunction, ...]
+    state: ReconcilerState
+    uncertain: Mapping[str, tuple[Intent, ...]]
+    closed_intents: tuple[int, ...] = ()
+    secrets: Mapping[str, SecretListing] = field(default_factory=dict)
+    unreadable: tuple[RemoteFunction, ...] = ()
+
+    @functools.cached_property
+    def by_slug(self) -> Mapping[str, RemoteFunction]:
+        """The records by slug; slugs are unique in a project."""
+        return {function.slug: function for function in self.functions}
+
+    @functools.cached_property
+    def by_id(self) -> Mapping[str, RemoteFunction]:
+        """The records by id."""
+        return {function.id: function for function in self.functions}
+
+    @functools.cached_property
+    def owned_by_slug(self) -> Mapping[str, InventoryRecord]:
+        """What we remember, by the slug under which git knows it."""
+        return {owned.slug: owned for owned in self.state.owned.values()}
+
+    def find(self, slug: str) -> RemoteFunction | None:
+        """Return the function that git knows by this slug: under it on Kapso, or remembered under another there."""
+        if slug in self.by_slug:
+            return self.by_slug[slug]
+        known = self.owned_by_slug.get(slug)
+        return None if known is None else self.by_id.get(known.function_id)
+
+    def content(self, remote: RemoteFunction) -> Content:
+        """Return the record as comparable content: description without mark, code as a hash (ours, where unseen)."""
+        return stored_content(remote, self.state.owned.get(remote.id))
+
+    def claim(self, remote: RemoteFunction, owner: str) -> Claim:
+        """Tell whose function it is. A function that we remember stays ours when its mark was cut off or its slug changed."""
+        mark = mark_of(remote)
+        remembered = remote.id in self.state.owned
+        if mark is None:
+            return Claim.OURS if remembered else Claim.FREE
+        if mark.owner != owner:
+            return Claim.FOREIGN
+        if mark.valid_for(remote.slug) or remembered or is_parked(remote):
+            return Claim.OURS
+        return Claim.COPIED
+
+
+def mark_of(remote: RemoteFunction) -> Mark | None:
+    """Return the ownership mark at the end of the description, valid or not."""
+    return split_description(remote.description)[1]
+
+
+def parking_slug(function_id: str, check: str) -> str:
+    """Return the slug that a function bears between two others; it is bound to the function and to the mark's ``check``."""
+    return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
+
+
+def is_parked(remote: RemoteFunction) -> bool:
+    """Tell whether a function is between two slugs: its mark is made for the one that it is going to get."""
+    mark = mark_of(remote)
+    return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
+
+
+def stored_content(remote: RemoteFunction, owned: InventoryRecord | None = None) -> Content:
+    """Return a record as comparable content. Where it came without code, the code we remember stands in."""
+    content = dict(remote.fields)
+    if DESCRIPTION in content or remote.description is not None:
+        content[DESCRIPTION] = split_description(remote.description)[0]
+    if remote.code is not None:
+        content[CODE] = code_hash(remote.code)
+    elif owned is not None and CODE in owned.stored:
+        content[CODE] = owned.stored[CODE]
+    return content

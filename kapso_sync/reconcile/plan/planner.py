@@ -1,0 +1,480 @@
+"""From what git says and what Kapso says to a plan. Pure: values in, values out, the same for any order of input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    RUNTIME_CONTENT,
+    SLUG,
+    Json,
+    RemoteFunction,
+    agree,
+    content_hash,
+    normal_code,
+)
+from kapso_sync.model.ownership import check_of, mark_for
+from kapso_sync.model.plan import (
+    AdoptPolicy,
+    Blocked,
+    Create,
+    Delete,
+    Deploy,
+    Invalid,
+    Modify,
+    NoChange,
+    Origin,
+    Plan,
+    Policy,
+    Rename,
+    SecretChanges,
+    Step,
+    Update,
+    block,
+)
+from kapso_sync.model.state import Quarantine, ReconcilerState
+from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
+from kapso_sync.reconcile.plan.comparison import FunctionComparison
+from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
+from kapso_sync.reconcile.plan.diff import content_diff
+from kapso_sync.reconcile.plan.difference import compare
+from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of
+from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
+from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
+from kapso_sync.reconcile.plan.steps import (
+    adopting,
+    beside_quarantine,
+    blocking,
+    difference_reasons,
+    overwriting,
+    refusing,
+    rolling_back,
+    secret_reasons,
+)
+from kapso_sync.reconcile.plan.warnings import (
+    orphan_notices,
+    quota_notices,
+    secret_notices,
+    unknown_field_notices,
+    unreadable_notices,
+)
+
+NO_SECRETS = (
+    "its manifest names secrets, and this API base has none",
+    "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest",
+)
+
+UNREADABLE = (
+    "Kapso's record of it has an id that cannot be: nothing is written to it",
+    "the next pass looks again; if it stays, ask Kapso's support about the record",
+)
+
+OSCILLATION_LIMIT = 3
+"""So many corrections in a row, each of them undone, and we stop writing."""
+
+
+def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
+    """Return for every function of git, and for every function we own, what is to be done and why."""
+    renames = resolve_renames(desired, observed, policy.owner)
+    planner = _Planner(observed, policy, renames, _heirs(desired, observed, policy.owner))
+    steps = [planner.wanted(function) for function in desired.functions]
+    steps += [planner.unusable(function) for function in desired.unusable]
+    taken = renames.taken | {step.function_id for step in steps if step.function_id}
+    ours = [remote for remote in observed.functions if observed.claim(remote, policy.owner) is Claim.OURS]
+    absent = [remote for remote in ours if remote.id not in taken]
+    missing = find_missing(desired, observed, absent, steps)
+    steps += [planner.absent(remote) for remote in absent]
+    steps = sorted(block_without_free_slug(steps, renames.vacations), key=lambda step: step.slug)
+    gone = [owned for owned in observed.state.owned.values() if owned.function_id not in observed.by_id]
+    return Plan(
+        source=desired.source,
+        revision=desired.revision,
+        owner=policy.owner,
+        steps=tuple(steps),
+        owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
+        manifest_present=desired.manifest_present,
+        project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
+        notices=(
+            *desired.notices,
+            *renames.notices,
+            *suspected_rename_notices(desired, missing),
+            *orphan_notices(steps),
+            *quota_notices(desired, observed),
+            *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
+            *unknown_field_notices(planner.unknown_fields),
+            *unreadable_notices(observed),
+        ),
+        forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
+        rollout=desired.rollout,
+        missing=missing,
+        vacations=renames.vacations,
+        renames=renames.journal,
+    )
+
+
+def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteFunction, state: ReconcilerState) -> Step | None:
+    """Return the step for one function whose record changed after the plan was made; None where it has none any more.
+
+    ``remote`` is its record now, and ``memory`` what is remembered now: the pass itself may have written both meanwhile.
+    """
+    functions = tuple(remote if other.id == remote.id else other for other in observed.functions)
+    again = replace(resolve_intents(functions, state, policy.owner), secrets=observed.secrets)
+    plan = make_plan(desired, again, policy)
+    return next((step for step in plan.steps if step.function_id == remote.id), None)
+
+
+def _heirs(desired: Desired, observed: Observed, owner: str) -> dict[str, str]:
+    """Return by former slug who is to take a function over and cannot now: it is broken, or its slug is somebody else's."""
+    heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
+    for want in desired.functions:
+        bearer = observed.by_slug.get(want.slug)
+        if bearer is not None and observed.claim(bearer, owner) is not Claim.OURS:
+            heirs |= dict.fromkeys(want.entry.moved_from or (), want.slug)
+    return heirs
+
+
+class _Planner:
+    """The inputs of one plan; its methods plan one function each."""
+
+    def __init__(self, observed: Observed, policy: Policy, renames: Renames, heirs: Mapping[str, str]) -> None:
+        """``heirs`` gives by former slug the function of git that is to take it over, and cannot now."""
+        self._observed = observed
+        self._policy = policy
+        self._renames = renames
+        self._heirs = heirs
+        self._our_slugs = {r.slug for r in observed.functions if observed.claim(r, policy.owner) is Claim.OURS}
+        self.without_secrets: list[str] = []
+        self.unverified: dict[str, tuple[str, ...]] = {}
+        self.unknown_fields: dict[str, list[str]] = {}
+        self.at_risk: dict[str, tuple[str, ...]] = {}
+        self._misplaced = {
+            mark.check: remote
+            for remote in observed.functions
+            if (mark := mark_of(remote)) and observed.claim(remote, policy.owner) is Claim.COPIED
+        }
+
+    def wanted(self, want: DesiredFunction) -> Step:
+        """Plan one function that git wants and that can be written."""
+        if want.slug in self._renames.waiting:
+            return self._unclear(want, self._renames.waiting[want.slug])
+        if any(record.slug == want.slug for record in self._observed.unreadable):
+            return Blocked(
+                slug=want.slug,
+                file=want.entry.file,
+                desired_hash=content_hash(want.content),
+                reasons=UNREADABLE,
+                wanted="update",
+            )
+        remote = self._find(want)
+        facts = self._observed.state.facts
+        if remote is None:
+            return self._missing(in_preferred_style(want, facts))
+        last_applied = self._observed.state.owned.get(remote.id)
+        remote_content = self._observed.content(remote)
+        want = in_style_of(want, remote_content, last_applied, facts)
+        uncertain = self._observed.uncertain.get(remote.id, ())
+        comparison = FunctionComparison(
+            owner=self._policy.owner,
+            desired=want,
+            remote=remote,
+            last_applied=last_applied,
+            remote_content=remote_content,
+            difference=compare(want.content, remote_content, last_applied),
+            uncertain=uncertain,
+            listing=self._observed.secrets.get(remote.id),
+            reset_secrets=self._policy.reset_secrets,
+            secret_values=want.secrets,
+        )
+        claim = self._observed.claim(remote, self._policy.owner)
+        for name in comparison.difference.unknown:
+            self.unknown_fields.setdefault(name, []).append(want.slug)
+        if claim in (Claim.OURS, Claim.FREE):
+            if comparison.listing is not None and not comparison.listing.supported:
+                self.without_secrets.append(want.slug)
+                return replace(blocking(comparison, *NO_SECRETS), explained=True)
+            if comparison.secrets.unverified:
+                self.unverified[want.slug] = comparison.secrets.unverified
+        if claim is Claim.OURS:
+            return self._with_secrets_kept(comparison, self._ours(comparison))
+        return self._with_secrets_kept(
+            comparison, self._free(comparison) if claim is Claim.FREE else self._others(comparison, claim)
+        )
+
+    def _with_secrets_kept(self, comparison: FunctionComparison, step: Step) -> Step:
+        """Return the step, or what holds it back: its deployment may drop secrets whose values nobody here has."""
+        lost = missing_kept(comparison.desired, comparison.listing)
+        if lost and isinstance(step, NoChange):
+            return replace(blocking(comparison, lost_text(lost), LOST_HINT), lost_secrets=lost)
+        dropped = lost_since(comparison.desired, comparison.known_secrets, comparison.listing)
+        if dropped and isinstance(step, NoChange):
+            return replace(step, lost_secrets=dropped, reasons=(lost_text(dropped), LOST_HINT))
+        if not (isinstance(step, Modify) and step.deploys and step.secrets_at_risk):
+            return step
+        names = ", ".join(step.secrets_at_risk)
+        if not blocks_deployment(self._policy.unknown_secrets, self._observed.state.facts):
+            if self._observed.state.facts.secrets_survive is not True:
+                self.at_risk[comparison.desired.slug] = step.secrets_at_risk
+            return step
+        return block(
+            step,
+            f"a deployment may lose secret {names}, whose value is not known here",
+            "give git its value under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
+        )
+
+    def _find(self, want: DesiredFunction) -> RemoteFunction | None:
+        if want.slug in self._renames.sources:
+            return self._renames.sources[want.slug]
+        observed = self._observed
+        bearer = observed.find(want.slug)
+        return None if bearer is None or bearer.id in self._renames.taken else bearer
+
+    def _unclear(self, want: DesiredFunction, source: str) -> Step:
+        """Plan a function whose ``moved_from`` names one that cannot be used now: where its function goes is not known."""
+        remote = self._observed.by_slug.get(want.slug)
+        return Blocked(
+            slug=want.slug,
+            function_id=remote.id if remote else None,
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            reasons=(
+                f"`moved_from: {source}` waits: `{source}` is in git as well, and cannot be used",
+                f"mend `{source}` in git first",
+            ),
+            wanted="rename",
+        )
+
+    def _missing(self, want: DesiredFunction) -> Step:
+        stray = self._misplaced.get(check_of(self._policy.owner, want.slug))
+        if stray is not None:
+            return Blocked(
+                slug=want.slug,
+                file=want.entry.file,
+                desired_hash=content_hash(want.content),
+                wanted="create",
+                reasons=(
+                    f"`{stray.slug}` on Kapso carries the mark of `{want.slug}`: it was renamed or copied there",
+                    "rename it back on Kapso, or remove the mark from its description to have a new function created",
+                ),
+            )
+        known = self._observed.owned_by_slug.get(want.slug)
+        vanished = known is not None and known.function_id not in self._observed.by_id
+        protected = bool(want.entry.protected)
+        text = str(want.entry.fields.get(DESCRIPTION) or "")
+        payload: dict[str, Json] = {
+            SLUG: want.slug,
+            "name": want.slug,
+            "function_type": str(want.entry.function_type),
+            # A create does not take it: where the record shows another one, an update follows.
+            **{name: value for name, value in want.entry.fields.items() if name != "invoke_response_mode"},
+            CODE: want.code,
+        }
+        payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
+        fields = (CODE, *want.entry.fields)
+        secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
+        return Create(
+            slug=want.slug,
+            origin=Origin.DRIFT if vanished else Origin.NEW,
+            fields=fields,
+            reasons=(
+                "it was ours and is gone from Kapso" if vanished else "in the manifest, not on Kapso",
+                *secret_reasons(secrets),
+            ),
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            diff=content_diff(want.slug, ({}, None), (want.content, want.code), fields),
+            desired=want,
+            payload=payload,
+            deploy=want.entry.deploy,
+            protected=protected,
+            secrets=secrets,
+            secret_values=want.secrets,
+            recreate=vanished,
+        )
+
+    def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
+        """Plan a function that carries somebody's mark, or a mark of ours that was made for another slug."""
+        mark = mark_of(comparison.remote)
+        if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(comparison.remote.slug):
+            return adopting(comparison, f"taken over from {mark.owner}", Origin.CONFLICT)
+        if claim is Claim.COPIED or mark is None:
+            return blocking(
+                comparison,
+                "it carries our ownership mark, made for another slug: somebody copied or renamed it on Kapso",
+                "remove the mark from its description on Kapso to let it be adopted",
+            )
+        return blocking(
+            comparison,
+            f"it is owned by {mark.owner}, and we are {self._policy.owner}",
+            f"`kapso-sync sync --take-from {mark.owner}` takes it over",
+        )
+
+    def _free(self, comparison: FunctionComparison) -> Step:
+        """Plan a function that is nobody's, by the adopt policy; not where another of ours is to become it."""
+        former = next(
+            (slug for slug, heir in self._heirs.items() if heir == comparison.desired.slug and slug in self._our_slugs), None
+        )
+        if former is not None:
+            return blocking(
+                comparison,
+                f"`{former}` is to become it, and it is on Kapso already and is nobody's",
+                "rename or delete it on Kapso; or take `moved_from` out to have it adopted",
+            )
+        if self._policy.adopt is AdoptPolicy.ALWAYS:
+            return adopting(comparison, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
+        if self._policy.adopt is AdoptPolicy.NEVER:
+            return blocking(
+                comparison, "it is on Kapso already and is nobody's", "KAPSO_SYNC_ADOPT=identical or always adopts it"
+            )
+        fields = comparison.difference.fields
+        if comparison.remote.code is not None and normal_code(comparison.remote.code) == normal_code(comparison.desired.code):
+            fields = tuple(name for name in fields if name != CODE)
+        if fields:
+            return blocking(
+                comparison,
+                "it is on Kapso already, is nobody's, and differs from git",
+                "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
+            )
+        same = replace(comparison, difference=replace(comparison.difference, fields=()))
+        return adopting(same, "on Kapso, nobody's, and the same as in git", Origin.NEW)
+
+    def _ours(self, comparison: FunctionComparison) -> Step:
+        difference, want, last_applied = comparison.difference, comparison.desired, comparison.last_applied
+        quarantine = last_applied.quarantine if last_applied is not None else None
+        if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
+            return self._quarantined(comparison, quarantine)
+        drifted = bool(difference.on_kapso) or (bool(difference.fields) and last_applied is None)
+        moved_there = comparison.renames and last_applied is not None and last_applied.slug == want.slug
+        forced = want.slug in self._policy.overwrite
+        if (drifted or moved_there) and (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and not forced:
+            blocked = blocking(
+                comparison,
+                "changed on Kapso, and drift is only reported",
+                f"`kapso-sync sync --overwrite {want.slug}` writes git's version once",
+            )
+            return replace(blocked, reported=True)
+        if (
+            drifted
+            and last_applied is not None
+            and last_applied.corrections >= OSCILLATION_LIMIT
+            and not difference.by_git
+            and not forced
+        ):
+            blocked = blocking(
+                comparison,
+                f"each of {last_applied.corrections} corrections was undone on Kapso: something else writes it",
+                f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
+            )
+            return replace(blocked, oscillating=True)
+        if comparison.renames:
+            return self._rename(comparison)
+        if difference.fields or comparison.mark_differs or comparison.secrets:
+            marked = ("its ownership mark is missing or changed on Kapso",) if comparison.mark_differs else ()
+            origin = difference.origin or (Origin.GIT if comparison.secrets else Origin.RECOVERY)
+            return overwriting(Update, comparison, origin, difference_reasons(difference) or marked)
+        if comparison.deploys:
+            return overwriting(Deploy, comparison, Origin.RECOVERY, ())
+        if difference.refused:
+            return refusing(comparison)
+        learned = comparison.learned()
+        return NoChange(
+            slug=want.slug,
+            function_id=comparison.remote.id,
+            reasons=("in sync",),
+            file=want.entry.file,
+            desired_hash=content_hash(want.content),
+            remote_hash=content_hash(comparison.remote_content),
+            record=None if learned == last_applied else learned,
+        )
+
+    def _quarantined(self, comparison: FunctionComparison, quarantine: Quarantine) -> Step:
+        """Plan a function whose content from git failed: nothing, unless taking it back was cut short."""
+        version, last_applied = self._observed.state.versions.get(comparison.remote.id), comparison.last_applied
+        undisturbed = last_applied is not None and agree(last_applied.stored, comparison.remote_content, RUNTIME_CONTENT)
+        if version is not None and undisturbed:
+            aside = beside_quarantine(comparison, version, quarantine)
+            if aside is not None:
+                return aside
+            restored = comparison.restoring(version)
+            if restored.touches_runtime or restored.deploys:
+                return rolling_back(comparison, version, quarantine)
+        blocked = blocking(
+            comparison,
+            f"in quarantine: {quarantine.error}",
+            f"what ran before was put back; new code, or `kapso-sync sync --retry {comparison.desired.slug}`, tries again",
+        )
+        return replace(blocked, quarantine=quarantine)
+
+    def _rename(self, comparison: FunctionComparison) -> Step:
+        want, remote, last_applied = comparison.desired, comparison.remote, comparison.last_applied
+        if last_applied is not None and last_applied.refused_slug == want.slug:
+            return blocking(
+                comparison,
+                f"Kapso did not take the slug `{want.slug}` for `{remote.slug}`",
+                f"keep `{remote.slug}` in git, or rename it in Kapso's dashboard",
+            )
+        in_git = last_applied is None or last_applied.slug != want.slug
+        reason = f"moved_from: {remote.slug}" if in_git else f"renamed to `{remote.slug}` on Kapso"
+        if is_parked(remote):
+            reason = f"between two slugs since a pass was cut short; it becomes `{want.slug}`"
+        origin = comparison.difference.origin or (Origin.GIT if in_git else Origin.DRIFT)
+        return overwriting(Rename, comparison, origin, (reason, *difference_reasons(comparison.difference)))
+
+    def unusable(self, function: UnusableFunction) -> Step:
+        """Plan a function whose file or code cannot be used: whatever is on Kapso stays."""
+        remote = self._observed.by_slug.get(function.slug)
+        reasons = tuple(str(problem) for problem in function.problems)
+        remote_hash = content_hash(self._observed.content(remote)) if remote else None
+        function_id = remote.id if remote else None
+        if function.blocked:
+            return Blocked(
+                slug=function.slug,
+                function_id=function_id,
+                file=function.file,
+                reasons=(*reasons, *(problem.hint for problem in function.problems if problem.hint)),
+                remote_hash=remote_hash,
+                wanted="update" if remote else "create",
+            )
+        return Invalid(
+            slug=function.slug,
+            function_id=function_id,
+            file=function.file,
+            reasons=reasons,
+            remote_hash=remote_hash,
+            problems=function.problems,
+        )
+
+    def absent(self, remote: RemoteFunction) -> Step:
+        """Plan a function that we own and that git does not list."""
+        mark, last_applied = mark_of(remote), self._observed.state.owned.get(remote.id)
+        remote_content = self._observed.content(remote)
+        reason = None
+        named = remote.slug in self._policy.delete
+        heir = self._heirs.get(remote.slug) or (self._heirs.get(last_applied.slug) if last_applied is not None else None)
+        if not self._policy.prune and not named:
+            reason = "not in git, kept since KAPSO_SYNC_PRUNE is off"
+        elif (mark is not None and mark.protected) or (last_applied is not None and last_applied.protected):
+            reason = "not in git, kept since it is protected (only `protected: false` in the manifest lifts that)"
+        elif heir is not None and not named:
+            reason = f"not in git, kept since it is to become `{heir}`, which cannot be done now"
+        elif mark is None or not mark.valid_for(remote.slug):
+            reason = "not in git, kept since its ownership mark is missing or was made for another slug"
+        if reason is not None:
+            return NoChange(
+                slug=remote.slug, function_id=remote.id, reasons=(reason,), remote_hash=content_hash(remote_content)
+            )
+        names = (CODE, *(name for name in remote_content if name != CODE))
+        return Delete(
+            slug=remote.slug,
+            function_id=remote.id,
+            origin=Origin.GIT,
+            reasons=("it is ours and left git; a backup is saved first",),
+            remote_hash=content_hash(remote_content),
+            diff=content_diff(remote.slug, (remote_content, remote.code), ({}, None), names),
+            remote=remote,
+            confirmed=named,
+        )

@@ -1,0 +1,290 @@
+"""Which function on Kapso becomes which of git's where slugs change: renames, chains, swaps, and who is in the way. Pure.
+
+A ``moved_from`` often stays in the manifest for years. So what it meant is decided once and journaled, and it only counts again
+when git changes it. Where the journal is lost, a function that stands at its place stays there, unless its code says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.model.ownership import mark_for, split_description
+from kapso_sync.model.plan import Blocked, Create, Rename, SlugVacation, Step, block
+from kapso_sync.model.state import RenameRecord
+from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of, parking_slug
+from kapso_sync.reconcile.plan.similarity import similarity
+
+
+@dataclass(frozen=True)
+class Renames:
+    """Who takes which slug. ``sources`` gives by slug the function that becomes it, where that is not who bears it now.
+
+    ``taken`` are those functions by id, and those that give way to them for good. ``waiting`` gives by slug another slug that
+    must be usable first. ``journal`` is what to remember.
+    """
+
+    sources: Mapping[str, RemoteFunction] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    vacations: tuple[SlugVacation, ...] = ()
+    journal: Mapping[str, RenameRecord] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rename:
+    """``want`` may take ``remote``, which git knew as ``source``. ``doubtful``: only a taker of its own function proves it."""
+
+    want: DesiredFunction
+    source: str
+    remote: RemoteFunction
+    doubtful: bool = False
+
+
+def resolve_renames(desired: Desired, observed: Observed, owner: str) -> Renames:
+    """Return who takes which slug; the same for any order of input."""
+    return _RenameResolver(desired, observed, owner).settled()
+
+
+class _RenameResolver:
+    """The inputs, and the moves that are still possible, by the slug that is taken."""
+
+    def __init__(self, desired: Desired, observed: Observed, owner: str) -> None:
+        self._desired = desired
+        self._observed = observed
+        self._owner = owner
+        self._wants = {want.slug: want for want in desired.functions}
+        ours = [remote for remote in observed.functions if observed.claim(remote, owner) is Claim.OURS]
+        self._parked = {mark.check: remote for remote in ours if is_parked(remote) and (mark := mark_of(remote))}
+        self._named = self._names(ours)
+        self._waiting: dict[str, str] = {}
+        self._notices: list[Notice] = []
+
+    def _names(self, ours: Iterable[RemoteFunction]) -> Mapping[str, RemoteFunction]:
+        """Return our functions by the slug under which git knows them; whom we remember goes by our memory."""
+        owned = self._observed.state.owned
+        standing = [remote for remote in ours if not is_parked(remote)]
+        remembered = {owned[remote.id].slug: remote for remote in standing if remote.id in owned}
+        return remembered | {remote.slug: remote for remote in standing if remote.id not in owned}
+
+    def settled(self) -> Renames:
+        """Return what is left when every move that something contradicts is given up."""
+        edges = self._possible()
+        edges = self._sound(edges)
+        edges = self._sound(self._likely(edges))
+        sources = {slug: edge.remote for slug, edge in edges.items()}
+        sources |= self._homecoming(sources)
+        vacations = self._vacations(sources)
+        given_up = {vacation.remote.id for vacation in vacations if vacation.target is None}
+        return Renames(
+            sources,
+            frozenset(remote.id for remote in sources.values()) | given_up,
+            self._waiting,
+            vacations,
+            self._journal(sources, edges),
+            tuple(self._notices),
+        )
+
+    # Which moves are possible
+
+    def _possible(self) -> dict[str, _Rename]:
+        edges: dict[str, _Rename] = {}
+        taken: set[str] = set()
+        for want in self._desired.functions:
+            edge = self._edge(want)
+            if edge is not None and edge.remote.id not in taken:
+                edges[want.slug] = edge
+                taken.add(edge.remote.id)
+        return edges
+
+    def _edge(self, want: DesiredFunction) -> _Rename | None:
+        bearer = self._observed.by_slug.get(want.slug)
+        if self._parked_for(want.slug) or not want.entry.moved_from:
+            return None
+        if bearer is not None and self._observed.claim(bearer, self._owner) is not Claim.OURS:
+            return None
+        begun = self._begun(want)
+        if begun is not None:
+            return begun
+        there = want.slug in self._named or bearer is not None
+        renames = self._observed.state.renames
+        fresh = renames is not None and (want.slug not in renames or renames[want.slug].sources != want.entry.moved_from)
+        for source in want.entry.moved_from:
+            remote = self._named.get(source)
+            if remote is None or remote is bearer:
+                continue
+            if source not in self._desired.slugs and (fresh or not there):
+                return _Rename(want, source, remote)
+            if fresh or renames is None:
+                return _Rename(want, source, remote, doubtful=there)
+        return None
+
+    def _begun(self, want: DesiredFunction) -> _Rename | None:
+        """Return the move that was decided before and has not arrived."""
+        move = (self._observed.state.renames or {}).get(want.slug)
+        if move is None or move.function_id is None or move.sources != want.entry.moved_from:
+            return None
+        owned, remote = self._observed.state.owned.get(move.function_id), self._observed.by_id.get(move.function_id)
+        if remote is None:
+            return None
+        # A pass that found no memory journals the move, and may die before it remembers the function.
+        source = owned.slug if owned is not None else remote.slug
+        if source == want.slug or source not in (*move.sources, move.was):
+            return None
+        return None if self._observed.claim(remote, self._owner) is not Claim.OURS else _Rename(want, source, remote)
+
+    def _parked_for(self, slug: str) -> RemoteFunction | None:
+        return self._parked.get(mark_for(self._owner, slug).check)
+
+    # Which of them nothing contradicts
+
+    def _sound(self, edges: dict[str, _Rename]) -> dict[str, _Rename]:
+        """Drop moves of functions that stay, and doubtful ones that nobody makes room for, until all that is left fits."""
+        while True:
+            taken = {edge.remote.id for edge in edges.values()}
+            left = {slug: edge for slug, edge in edges.items() if self._released(edge, edges) and self._has_room(edge, taken)}
+            if len(left) == len(edges):
+                return left
+            edges = left
+
+    def _has_room(self, edge: _Rename, taken: set[str]) -> bool:
+        mine = self._named.get(edge.want.slug)
+        return not edge.doubtful or mine is None or mine.id in taken
+
+    def _released(self, edge: _Rename, edges: Mapping[str, _Rename]) -> bool:
+        """Tell whether the function is free to go: git does not list its old slug, or means another function by it."""
+        source = edge.source
+        if source not in self._desired.slugs or source in edges or self._parked_for(source):
+            return True
+        heir = self._wants.get(source)
+        if heir is None:
+            if not edge.doubtful or self._observed.state.renames is not None:
+                self._waiting[edge.want.slug] = source
+            return False
+        replaced = similarity(edge.want.code, edge.remote.code) > similarity(heir.code, edge.remote.code)
+        if edge.doubtful or replaced:
+            return replaced
+        text = f"`{edge.want.slug}` says `moved_from: {source}`, and `{source}` is still in git with its code: it stays"
+        self._notices.append(Notice("moved-from", text, edge.want.entry.location))
+        return False
+
+    def _likely(self, edges: dict[str, _Rename]) -> dict[str, _Rename]:
+        """Without a journal, let the code say whether a swap is still to come: drop circles whose functions are at home."""
+        if self._observed.state.renames is not None:
+            return edges
+        left = dict(edges)
+        for circle in _circles(edges):
+            doubtful = [edges[slug] for slug in circle if edges[slug].doubtful]
+            moved = sum(similarity(edge.want.code, edge.remote.code) for edge in doubtful)
+            stays = sum(similarity(edge.want.code, self._code_at(edge.want.slug)) for edge in doubtful)
+            if doubtful and moved <= stays:
+                for slug in circle:
+                    left.pop(slug, None)
+        return left
+
+    def _code_at(self, slug: str) -> str | None:
+        remote = self._named.get(slug)
+        return remote.code if remote is not None else None
+
+    # What follows from them
+
+    def _homecoming(self, sources: Mapping[str, RemoteFunction]) -> dict[str, RemoteFunction]:
+        """Return who is between two slugs and goes on to the new one; or back, where the new one was given to another."""
+        taken = {remote.id for remote in sources.values()}
+        found: dict[str, RemoteFunction] = {}
+        renames = self._observed.state.renames or {}
+        for slug in self._wants:
+            remote, bearer = self._parked_for(slug), self._observed.by_slug.get(slug)
+            if remote is None or slug in sources or remote.id in taken:
+                continue
+            if bearer is None or bearer.id in taken:
+                found[slug] = remote
+                continue
+            home = next((move.was for move in renames.values() if move.function_id == remote.id), None)
+            if home in self._wants and home not in self._observed.by_slug and home is not None:
+                found[home] = remote
+        return found
+
+    def _vacations(self, sources: Mapping[str, RemoteFunction]) -> tuple[SlugVacation, ...]:
+        going = {remote.id: slug for slug, remote in sources.items()}
+        found = []
+        for slug in sorted(self._wants):
+            bearer, comes = self._observed.by_slug.get(slug), sources.get(slug)
+            if bearer is None or (comes is not None and comes.id == bearer.id):
+                continue
+            if bearer.id in going:
+                found.append(self._vacation(bearer, going[bearer.id]))
+            elif comes is not None:
+                found.append(self._vacation(bearer, None))
+        return tuple(found)
+
+    def _vacation(self, remote: RemoteFunction, target: str | None) -> SlugVacation:
+        last_applied, (text, mark) = self._observed.state.owned.get(remote.id), split_description(remote.description)
+        protected = (mark is not None and mark.protected) or (last_applied is not None and last_applied.protected)
+        if target is None:
+            slug = f"{remote.slug[:200]}-before-{hashlib.sha256(remote.id.encode()).hexdigest()[:6]}"
+            return SlugVacation(remote, slug, f"{text}{mark_for(self._owner, slug, protected=protected)}", None, last_applied)
+        new = mark_for(self._owner, target, protected=protected)
+        return SlugVacation(remote, parking_slug(remote.id, new.check), f"{text}{new}", target, last_applied)
+
+    def _journal(self, sources: Mapping[str, RemoteFunction], edges: Mapping[str, _Rename]) -> dict[str, RenameRecord]:
+        known = self._observed.state.renames or {}
+        journal = {slug: move for slug, move in known.items() if slug in self._desired.slugs and slug not in self._wants}
+        for slug, want in self._wants.items():
+            if not want.entry.moved_from or slug in self._waiting:
+                continue
+            was = edges[slug].source if slug in edges else known[slug].was if slug in known else None
+            remote = sources.get(slug)
+            moving = None if remote is None else remote.id
+            journal[slug] = RenameRecord(want.entry.moved_from, moving, was if moving is not None else None)
+        return journal
+
+
+def _circles(edges: Mapping[str, _Rename]) -> list[list[str]]:
+    """Return the moves in groups, each a chain or circle of functions that follow one another."""
+    groups: list[list[str]] = []
+    seen: set[str] = set()
+    followers = {edge.source: slug for slug, edge in edges.items()}
+    for start in sorted(edges):
+        if start in seen:
+            continue
+        group: list[str] = []
+        pending = [start]
+        while pending:
+            slug = pending.pop()
+            if slug in seen or slug not in edges:
+                continue
+            seen.add(slug)
+            group.append(slug)
+            pending += [edges[slug].source, *([followers[slug]] if slug in followers else [])]
+        groups.append(group)
+    return groups
+
+
+def block_without_free_slug(steps: Sequence[Step], vacations: Sequence[SlugVacation]) -> tuple[Step, ...]:
+    """Return the steps with those blocked whose slug is borne by a function that is not going to leave it."""
+    bearers = {vacation.frees: vacation for vacation in vacations if vacation.target is not None}
+    left = list(steps)
+    while True:
+        movers = {step.function_id for step in left if isinstance(step, Rename)}
+        stuck = [
+            index
+            for index, step in enumerate(left)
+            if isinstance(step, Create | Rename) and step.slug in bearers and bearers[step.slug].remote.id not in movers
+        ]
+        if not stuck:
+            return tuple(left)
+        for index in stuck:
+            left[index] = _blocked(left[index], bearers[left[index].slug])
+
+
+def _blocked(step: Step, vacation: SlugVacation) -> Blocked:
+    return block(
+        step,
+        f"its slug is still that of a function which becomes `{vacation.target}`, and that one cannot move now",
+        f"see `{vacation.target}`; with `--only`, name both",
+    )

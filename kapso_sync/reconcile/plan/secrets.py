@@ -1,0 +1,136 @@
+"""What must be done about a function's secrets: desired digests beside those that we set, and the names on Kapso. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.desired import DesiredFunction
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType
+from kapso_sync.model.plan import SecretChanges, UnknownSecrets
+from kapso_sync.model.state import InventoryRecord, KnownSecrets
+
+MAX_LISTING_AGE = timedelta(days=1)
+"""Names are asked for at least this often: somebody may have taken one away, and nothing else would show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretListing:
+    """The function's own secrets by name as Kapso showed them, and when; ``inherited`` ones are the project's.
+
+    ``supported`` False: this API base has no secrets.
+    """
+
+    names: frozenset[str]
+    at: datetime
+    supported: bool = True
+    inherited: frozenset[str] = frozenset()
+
+
+def listing_from(secrets: Iterable[RemoteSecret], at: datetime) -> SecretListing:
+    """Return a listing from what Kapso answered."""
+    own = {secret.name for secret in secrets if secret.type is not SecretType.INHERITED}
+    inherited = {secret.name for secret in secrets if secret.type is SecretType.INHERITED}
+    return SecretListing(frozenset(own), at, inherited=frozenset(inherited))
+
+
+def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: InventoryRecord | None, now: datetime) -> bool:
+    """Tell whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time.
+
+    Git that turns strict on secrets it does not name is to settle as well.
+    """
+    unchecked = owned is not None and owned.secrets.unchecked
+    named = want.secrets or want.kept or want.entry.exact_secrets or unchecked
+    if remote.status is not DeploymentStatus.DEPLOYED or not want.entry.deploy or not named:
+        return False
+    if owned is None:
+        return True
+    known = owned.secrets
+    unknown = [name for name in want.secrets if name not in known.unverified and not _comparable(want, name, known)]
+    due = known.listed_at is None or not timedelta(0) <= now - known.listed_at < MAX_LISTING_AGE
+    stricter = want.entry.exact_secrets and not known.exact
+    return bool(known.unchecked or known.rewriting or unknown or due or stricter or remote.updated_at != owned.updated_at)
+
+
+def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
+    """Tell whether what we know of a secret was made with the key that we have now."""
+    digest = known.digests.get(name)
+    return digest is not None and digest.partition(":")[0] == want.secrets[name].digest.partition(":")[0]
+
+
+def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: SecretListing | None, *, reset: bool) -> SecretChanges:
+    """Return what to set, to change and to remove. ``reset``: what cannot be verified is set too."""
+    if not want.entry.deploy:
+        return SecretChanges()
+    names = listing.names if listing is not None else None
+    setting, rewriting, unverified = list[str](), list[str](), list[str]()
+    for name in sorted(want.secrets):
+        there = name in names if names is not None else name in known.digests or name in known.unverified
+        same = _comparable(want, name, known) and known.digests[name] == want.secrets[name].digest
+        if name in known.rewriting:
+            (rewriting if names is None or there else setting).append(name)
+        elif same and (names is None or there):
+            continue
+        elif not there:
+            setting.append(name)
+        elif _comparable(want, name, known) or reset:
+            rewriting.append(name)
+        else:
+            unverified.append(name)
+    present = names if names is not None else known.digests.keys()
+    doomed = sorted(present - want.entry.secrets.keys()) if want.entry.exact_secrets else []
+    return SecretChanges(tuple(setting), tuple(rewriting), tuple(doomed), tuple(unverified))
+
+
+def missing_kept(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
+    """Return the names that git says are on Kapso, and that Kapso does not show; nothing where it was not asked."""
+    if listing is None or not want.entry.deploy:
+        return ()
+    return tuple(sorted(want.kept - listing.names - listing.inherited))
+
+
+def lost_since(want: DesiredFunction, known: KnownSecrets, listing: SecretListing | None) -> tuple[str, ...]:
+    """Return the names that a deployment lost which nobody has looked after: a process died, or the look-up failed."""
+    if listing is None or not known.unchecked:
+        return ()
+    return tuple(sorted({*known.before} - listing.names - listing.inherited - want.secrets.keys()))
+
+
+def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
+    """Return the secrets on Kapso that a deployment may drop and that nobody here could set again, by name."""
+    if listing is None:
+        return ()
+    removed = listing.names - want.entry.secrets.keys() if want.entry.exact_secrets else frozenset[str]()
+    return tuple(sorted(listing.names - want.secrets.keys() - removed))
+
+
+def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
+    """Tell whether a deployment is held back that may drop secrets which nobody here could set again."""
+    return policy is UnknownSecrets.BLOCK or (policy is UnknownSecrets.AUTO and facts.secrets_survive is False)
+
+
+def lost_text(names: Iterable[str]) -> str:
+    """Return what is wrong where secrets are gone that nobody here can set again."""
+    return f"lost secret {', '.join(names)}: it is gone from Kapso, and its value is not known here"
+
+
+LOST_HINT = "set it in Kapso's dashboard, or give git its value with `secrets: {NAME: {env: …}}`"
+
+
+def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: SecretListing | None, *, exact: bool) -> KnownSecrets:
+    """Return what to remember before anything is changed; ``exact``: what git does not name is going to be removed."""
+    if listing is None:
+        return known
+    gone = known.digests.keys() - listing.names
+    digests: Mapping[str, str] = {name: digest for name, digest in known.digests.items() if name not in gone}
+    return replace(
+        known,
+        digests=digests,
+        unverified=changes.unverified,
+        listed_at=listing.at,
+        exact=exact,
+        unchecked=False,
+        before=(),
+    )

@@ -1,0 +1,100 @@
+"""Warnings that a plan carries: functions left over or renamed, and a quota that will not do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
+from kapso_sync.model.plan import NoChange, Step
+from kapso_sync.model.source import REMOTE_MAP
+from kapso_sync.reconcile.plan.observed import Claim, Observed
+
+NAMED = 5
+"""So many slugs are named in a warning; the rest is counted."""
+
+
+def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
+    """Warn of functions that are ours, left git, and are kept, each group with the reason."""
+    kept: dict[str, list[str]] = {}
+    for step in steps:
+        if isinstance(step, NoChange) and step.desired_hash is None:
+            kept.setdefault(step.reasons[0], []).append(step.slug)
+    return tuple(Notice("orphan", f"{reason}: {_some(slugs)}") for reason, slugs in sorted(kept.items()))
+
+
+def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
+    """Warn when more Workers are wanted than were seen to fit the project's plan."""
+    quota = observed.state.quota
+    if quota is None:
+        return ()
+    wanted = {f.slug for f in desired.functions if f.entry.deploy and _is_worker(f, observed.by_slug.get(f.slug))}
+    deployed = {f.slug for f in observed.functions if f.status is DeploymentStatus.DEPLOYED and _remote_is_worker(f)}
+    total = len(wanted | deployed)
+    if total <= quota.fits:
+        return ()
+    said = f"Kapso said “{quota.message}” at {quota.at}"
+    return (Notice("quota", f"{total} functions want to be deployed, {quota.fits} are known to fit: {said}"),)
+
+
+def secret_notices(
+    without: Sequence[str], unverified: Mapping[str, Sequence[str]], at_risk: Mapping[str, Sequence[str]]
+) -> tuple[Notice, ...]:
+    """Warn of secrets that cannot be set, that cannot be compared with what is there, and that a deployment may lose."""
+    notices = []
+    if at_risk:
+        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(at_risk.items())])
+        text = f"a deployment may lose secrets whose values are not known here: {names}"
+        notices.append(Notice("secrets-at-risk", f"{text}; give git their values, or set KAPSO_SYNC_UNKNOWN_SECRETS=block"))
+    if without:
+        notices.append(Notice("no-secrets", f"this API base has no secrets; blocked for that: {_some(without)}"))
+    if unverified:
+        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(unverified.items())])
+        text = f"secrets that were there already cannot be compared, and are left alone: {names}"
+        notices.append(Notice("unverified-secret", f"{text}; `kapso-sync sync --reset-secrets` sets them"))
+    return tuple(notices)
+
+
+def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
+    """Warn of fields that git manages and that this API does not show: they are sent with a create, and never compared."""
+    return tuple(
+        Notice("unknown-field", f"this API shows no `{name}`, so it is not compared: {_some(slugs)}")
+        for name, slugs in sorted(fields.items())
+    )
+
+
+def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
+    """Warn of records whose id or slug cannot be; they are left alone."""
+    if not observed.unreadable:
+        return ()
+    named = _some([repr(record.slug or record.id)[:60] for record in observed.unreadable])
+    return (Notice("unreadable-record", f"records on Kapso with an id or slug that cannot be are left alone: {named}"),)
+
+
+def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[Notice, ...]:
+    """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
+    notices = []
+    for slug, function_id in sorted(desired.remote_ids.items()):
+        remote = observed.by_id.get(function_id)
+        missing = slug in desired.slugs and slug not in observed.by_slug and slug not in observed.owned_by_slug
+        if not missing or remote is None or remote.slug in desired.slugs:
+            continue
+        if observed.claim(remote, owner) in (Claim.FREE, Claim.OURS):
+            text = f"`{slug}` is not on Kapso, but {REMOTE_MAP} knows it by the id of `{remote.slug}`: was it renamed there?"
+            notices.append(Notice("renamed-on-kapso", f"{text} Give git the slug `{remote.slug}`, or rename it back"))
+    return tuple(notices)
+
+
+def _is_worker(function: DesiredFunction, remote: RemoteFunction | None) -> bool:
+    if "function_type" in function.entry.fields or remote is None:
+        return function.entry.function_type is FunctionType.CLOUDFLARE_WORKER
+    return _remote_is_worker(remote)
+
+
+def _remote_is_worker(remote: RemoteFunction) -> bool:
+    return remote.fields.get("function_type") != FunctionType.SUPABASE_FUNCTION
+
+
+def _some(slugs: Sequence[str]) -> str:
+    more = len(slugs) - NAMED
+    return ", ".join(slugs[:NAMED]) + (f" and {more} more" if more > 0 else "")
