@@ -13,7 +13,7 @@ from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Intent, InventoryRecord, LiveContent, ReconcilerState
-from kapso_sync.reconcile.plan.difference import runtime_content
+from kapso_sync.reconcile.plan.comparison import runtime_content
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.reconcile.plan.observed import stored_content
 

@@ -13,8 +13,8 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction, SecretType
 from kapso_sync.model.ports import FunctionsApi
+from kapso_sync.reconcile.apply.checks import failed_invocation_id
 from kapso_sync.reconcile.apply.deployment_poller import DeploymentState, PollPace, deployment_state
-from kapso_sync.reconcile.apply.expectations import failed_invocation_id
 
 SLUG_PREFIX = "kapso-sync-doctor-"
 MARKER = "Throw-away function of kapso-sync doctor: it may be deleted."

@@ -12,8 +12,7 @@ import kapso_sync
 from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.source import Snapshot
-from kapso_sync.reconcile.desired import DesiredBuilder
-from kapso_sync.reconcile.secret_values import SecretValues, keyed_digest
+from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.store.secretkey import LENGTH

@@ -30,8 +30,7 @@ from kapso_sync.model.status import status_document
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import PollPace
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
-from kapso_sync.reconcile.cycle import PassDeps, PassRequest, plan_pass, reconcile
-from kapso_sync.reconcile.pass_events import emit_failure
+from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, plan_pass, reconcile
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.settings import Settings

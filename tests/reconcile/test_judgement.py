@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation, Json
-from kapso_sync.reconcile.apply.expectations import SHOWN, check_mismatch, describe, includes
+from kapso_sync.reconcile.apply.checks import SHOWN, check_mismatch, describe, includes
 
 json_values: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

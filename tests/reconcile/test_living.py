@@ -27,7 +27,7 @@ from kapso_sync.model.desired import MODULE_TAIL, Check, CodeStyle, Desired, Des
 from kapso_sync.model.functions import Invocation
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.report import Report, Result
-from kapso_sync.reconcile.secret_values import keyed_digest
+from kapso_sync.reconcile.desired import keyed_digest
 from tests.builders import LIMITS, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench

@@ -19,7 +19,7 @@ from kapso_sync.model.functions import Invocation, Json, RemoteSecret
 from kapso_sync.model.plan import Blocked, NoChange, UnknownSecrets
 from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.reconcile.secret_values import keyed_digest
+from kapso_sync.reconcile.desired import keyed_digest
 from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, POLICY, desired, want
 from tests.clock import VirtualClock

@@ -15,7 +15,7 @@ from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, LiveContent, QuotaRefusal
 from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, DeploymentState, EndedDeployment
 from kapso_sync.reconcile.apply.writer import Written, certainly_not_done
-from kapso_sync.reconcile.plan.difference import runtime_content
+from kapso_sync.reconcile.plan.comparison import runtime_content
 from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.reconcile.plan.observed import stored_content
 

@@ -31,7 +31,7 @@ from kapso_sync.model.ownership import split_description
 from kapso_sync.model.pull import FileChange, FolderLayout
 from kapso_sync.model.source import CODE_LIMIT, FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import InventoryRecord
-from kapso_sync.reconcile.plan.difference import compare
+from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import stored_content
 
 MAX_FILE_STEM = 200

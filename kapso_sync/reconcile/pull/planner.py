@@ -11,7 +11,7 @@ from kapso_sync.model.desired import Contract, Desired
 from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import Snapshot, SourceFile
-from kapso_sync.reconcile.plan.difference import compare
+from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import Claim, Observed, mark_of
 from kapso_sync.reconcile.pull.folder_editor import CannotPull, FolderEditor
 
