@@ -17,7 +17,7 @@ from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.plan import AdoptPolicy, UnknownSecrets
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
-LONGEST = 7 * 24 * 3600.0
+MAX_DURATION = 7 * 24 * 3600.0
 """Longest duration that a setting may name, in seconds."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -31,7 +31,7 @@ def parse_duration(value: object) -> float:
     if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
         raise ValueError("expected a duration such as 300ms, 20s or 5m")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= MAX_DURATION:
         raise ValueError("expected a duration above zero and of at most 7d")
     return seconds
 

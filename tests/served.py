@@ -14,7 +14,7 @@ import httpx
 
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 
 QUICK = EmulatorOptions(deploy_delay=0.02)
 
@@ -27,7 +27,7 @@ class Served:
     http: httpx.Client
 
     @property
-    def world(self) -> World:
+    def world(self) -> EmulatedProject:
         return self.emulator.world
 
     def environment(self, state: Path) -> dict[str, str]:

@@ -15,8 +15,8 @@ from kapso_sync.emulator import attributes as attrs
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
-from kapso_sync.emulator.storage import Forgetful
-from kapso_sync.emulator.world import Conflict, NoSuch, Rejected, Unprocessable, World
+from kapso_sync.emulator.storage import MemoryStorage
+from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, SecretNameTaken
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.users import FunctionUsers, UserKind
@@ -40,11 +40,11 @@ class Fate(enum.Enum):
     UNAVAILABLE = enum.auto()
 
 
-def new_world(clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None) -> World:
+def new_world(clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None) -> EmulatedProject:
     """An empty project with ids that count up."""
     ids = itertools.count(1)
     options = EmulatorOptions(deploy_delay=DEPLOY_SECONDS, behaviour=behaviour or Behaviour(), quota=quota)
-    return World(options, clock=clock, storage=Forgetful(), new_id=lambda: f"id-{next(ids):04d}")
+    return EmulatedProject(options, clock=clock, storage=MemoryStorage(), new_id=lambda: f"id-{next(ids):04d}")
 
 
 class WorldApi:
@@ -55,7 +55,7 @@ class WorldApi:
 
     def __init__(
         self,
-        world: World,
+        world: EmulatedProject,
         fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE,
         runtime: Callable[[Function], Invocation] = lambda function: Invocation(200, "", function.live_code or ""),
     ) -> None:

@@ -7,7 +7,7 @@ where all of it goes. Facts about the remote side come from Kapso's public docum
 
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.api.client import KapsoClient
-from kapso_sync.api.pacer import Pacer
+from kapso_sync.api.rate_limiter import RateLimiter
 from kapso_sync.api.transport import Transport, TransportSettings
 
-__all__ = ["KapsoClient", "Pacer", "Transport", "TransportSettings", "parse_base_url"]
+__all__ = ["KapsoClient", "RateLimiter", "Transport", "TransportSettings", "parse_base_url"]

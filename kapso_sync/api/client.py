@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from kapso_sync.api import wire
 from kapso_sync.api.base_url import platform_base
 from kapso_sync.api.references import Reference, users_in
-from kapso_sync.api.transport import Request, Transport
+from kapso_sync.api.transport import ApiRequest, Transport
 from kapso_sync.errors import ApiError, ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, Call, UsersUnknown
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
 from kapso_sync.model.users import FunctionUsers, UserKind
 
-PAGE = 100
+PAGE_SIZE = 100
 """Records asked for in each page; larger pages are not documented."""
 
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 MAX_INVOKE_BYTES = 1024 * 1024
 """Largest answer of a function that is read."""
 
@@ -50,46 +50,46 @@ class KapsoClient:
         """Return the records of all pages; one more attempt is made when the list moved while it was read."""
         try:
             return await self._read_pages(call, path, base)
-        except _Moved:
+        except _PageMoved:
             try:
                 return await self._read_pages(call, path, base)
-            except _Moved as moved:
+            except _PageMoved as moved:
                 raise ApiGarbled(f"{call}: {moved}", call=call, hint="the next pass reads the list again") from None
 
     async def _read_pages(self, call: Call, path: str, base: str | None) -> list[Json]:
         records: list[Json] = []
         seen: set[str] = set()
-        for number in range(1, MOST_PAGES + 1):
-            query = {"page": str(number), "per_page": str(PAGE), "limit": str(PAGE)}
-            value = await self._transport.json(Request(call, path, query=query, base_url=base))
+        for number in range(1, MAX_PAGES + 1):
+            query = {"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)}
+            value = await self._transport.json(ApiRequest(call, path, query=query, base_url=base))
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
             fresh = [record for record in page if _identity(record) not in seen]
             missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
             if page and not fresh and missing <= 0:
                 return records
             if len(fresh) < len(page):
-                raise _Moved(f"page {number} repeats records of an earlier one")
+                raise _PageMoved(f"page {number} repeats records of an earlier one")
             records += fresh
             seen |= {_identity(record) for record in fresh}
             more = paging.more(number)
-            if missing <= 0 and not (len(page) >= PAGE if more is None and paging.total is None else more):
+            if missing <= 0 and not (len(page) >= PAGE_SIZE if more is None and paging.total is None else more):
                 return records
             if not page:
-                raise _Moved(f"page {number} is empty, and more was announced")
-        raise ApiGarbled(f"{call}: more than {MOST_PAGES} pages", call=call)
+                raise _PageMoved(f"page {number} is empty, and more was announced")
+        raise ApiGarbled(f"{call}: more than {MAX_PAGES} pages", call=call)
 
     async def get_function(self, function_id: str) -> RemoteFunction:
         """Return one function, code included."""
         call = Call("GET", "/functions/{id}")
         return _same(
-            function_id, wire.parse_function(await self._transport.json(Request(call, _function(function_id))), call), call
+            function_id, wire.parse_function(await self._transport.json(ApiRequest(call, _function(function_id))), call), call
         )
 
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
         """Create a draft; never sent again once it may have been acted on."""
         call = Call("POST", "/functions")
         body = wire.encode_function(payload)
-        return wire.parse_function(await self._transport.json(Request(call, "/functions", body, repeatable=False)), call)
+        return wire.parse_function(await self._transport.json(ApiRequest(call, "/functions", body, repeatable=False)), call)
 
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
@@ -121,29 +121,29 @@ class KapsoClient:
 
     async def _update(self, verb: str, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
         call = Call(verb, "/functions/{id}")
-        value = await self._transport.json(Request(call, _function(function_id), wire.encode_function(payload)))
+        value = await self._transport.json(ApiRequest(call, _function(function_id), wire.encode_function(payload)))
         return _same(function_id, wire.parse_function(value, call), call)
 
     async def delete_function(self, function_id: str) -> None:
         """Delete for ever, secrets included."""
-        await self._transport.send(Request(Call("DELETE", "/functions/{id}"), _function(function_id)))
+        await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}"), _function(function_id)))
 
     async def deploy_function(self, function_id: str) -> None:
         """Ask for a deployment of what is stored; it runs in the background, so asking twice does no harm."""
-        await self._transport.send(Request(Call("POST", "/functions/{id}/deploy"), f"{_function(function_id)}/deploy"))
+        await self._transport.send(ApiRequest(Call("POST", "/functions/{id}/deploy"), f"{_function(function_id)}/deploy"))
 
     async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
         """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
         call = Call("POST", "/functions/{id}/invoke")
         path = f"{_function(function_id)}/invoke"
-        request = Request(call, path, body, repeatable=False, deadline=patience, max_bytes=MAX_INVOKE_BYTES)
+        request = ApiRequest(call, path, body, repeatable=False, deadline=patience, max_bytes=MAX_INVOKE_BYTES)
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
         """Return the names of a function's secrets; values are never shown. Empty while it is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
-        value = await self._transport.json(Request(call, f"{_function(function_id)}/secrets", quotes=False))
+        value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/secrets", quotes=False))
         return wire.parse_secrets(value, call)
 
     async def set_secret(self, function_id: str, name: str, value: Json) -> None:
@@ -154,12 +154,12 @@ class KapsoClient:
         """
         body: Json = {"secret": {"name": name, "value": value}}
         call, path = Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets"
-        await self._transport.send(Request(call, path, body, quotes=False))
+        await self._transport.send(ApiRequest(call, path, body, quotes=False))
 
     async def delete_secret(self, function_id: str, name: str) -> None:
         """Take a secret from a deployed function."""
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
-        await self._transport.send(Request(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
+        await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
 
     async def list_invocations(
         self, function_id: str, *, limit: int = 10, status: str | None = None
@@ -167,7 +167,7 @@ class KapsoClient:
         """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
         call = Call("GET", "/functions/{id}/invocations")
         query = {"limit": str(limit), **({"status": status} if status else {})}
-        value = await self._transport.json(Request(call, f"{_function(function_id)}/invocations", query=query))
+        value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/invocations", query=query))
         return wire.parse_invocations(value, call)
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
@@ -195,7 +195,7 @@ class KapsoClient:
     async def _definition(self, route: str, base: str, workflow_id: str) -> Json:
         path = f"{route}/{urllib.parse.quote(workflow_id, safe='')}/definition"
         try:
-            return await self._transport.json(Request(Call("GET", f"{route}/{{id}}/definition"), path, base_url=base))
+            return await self._transport.json(ApiRequest(Call("GET", f"{route}/{{id}}/definition"), path, base_url=base))
         except ApiError as error:
             raise _unknown(UserKind.WORKFLOW, error) from error
 
@@ -231,7 +231,7 @@ def _title(record: Json) -> str:
     return next((str(record[name]) for name in ("name", "url", "id") if record.get(name)), "?")
 
 
-class _Moved(Exception):
+class _PageMoved(Exception):
     """The list changed while its pages were read, or a page is missing."""
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import other_base
-from kapso_sync.api.pacer import Pacer, Ticket
+from kapso_sync.api.rate_limiter import Permit, RateLimiter
 from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
     ApiConflict,
@@ -39,7 +39,7 @@ from kapso_sync.model.functions import Json
 
 _T = TypeVar("_T")
 
-LONGEST_RETRY_AFTER = 120.0
+MAX_RETRY_AFTER = 120.0
 MAX_ERROR_BYTES = 64 * 1024
 """So much is read of an answer that is an error."""
 DEFAULT_RETRY_AFTER = 60.0
@@ -62,7 +62,7 @@ class TransportSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One request.
 
     ``repeatable``: sending it twice does no harm, so a lost answer may be asked for again. ``base_url`` replaces the
@@ -86,7 +86,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """An answer as it came, read to its end."""
 
     status: int
@@ -109,7 +109,7 @@ class Transport:
         clock: Clock,
         emit: events.Listener,
         random: Callable[[], float],
-        pacer: Pacer,
+        pacer: RateLimiter,
         settings: TransportSettings,
         scrub: Callable[[str], str] = str,
     ) -> None:
@@ -146,18 +146,18 @@ class Transport:
             trust_env=False,
         )
 
-    async def send(self, request: Request) -> None:
+    async def send(self, request: ApiRequest) -> None:
         """Send a request, again if need and request allow, until it is acknowledged: with nothing, or with JSON.
 
         A success that says anything else is some proxy's, and counts as lost. Raises `ApiError`.
         """
         await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
 
-    async def json(self, request: Request) -> Json:
+    async def json(self, request: ApiRequest) -> Json:
         """Send like `send` and return the answer's JSON; an answer that is none counts as lost."""
         return await self._until_good(request, lambda answer: self._decoded(request, answer))
 
-    async def _until_good(self, request: Request, read: Callable[[Answer], _T]) -> _T:
+    async def _until_good(self, request: ApiRequest, read: Callable[[ApiResponse], _T]) -> _T:
         started = self._clock.monotonic()
         attempt = 0
         while True:
@@ -173,21 +173,21 @@ class Transport:
                 self._emit(_retry_event(request, error, attempt, wait))
             await self._clock.sleep(wait)
 
-    def _decoded(self, request: Request, answer: Answer) -> Json:
+    def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
         try:
             return decode(answer.body, request.call, answer.status)
         except ApiGarbled as error:
             error.hint = self._other_base_hint()
             raise
 
-    async def once(self, request: Request) -> Answer:
+    async def once(self, request: ApiRequest) -> ApiResponse:
         """Send a request once and return its answer, whatever its status; raises `ApiError` only when there is none.
 
         What answers may be slow, which is its own affair: all other requests go past it.
         """
         return await self._attempt(request, self._patient_slots)
 
-    async def _attempt(self, request: Request, slots: asyncio.Semaphore) -> Answer:
+    async def _attempt(self, request: ApiRequest, slots: asyncio.Semaphore) -> ApiResponse:
         async with slots:
             ticket = await self._pacer.ticket()
             answer = None
@@ -200,7 +200,7 @@ class Transport:
                 self._tell(request, answer, self._clock.monotonic() - started)
             return answer
 
-    async def _exchange(self, request: Request) -> Answer:
+    async def _exchange(self, request: ApiRequest) -> ApiResponse:
         deadline = request.deadline or self._settings.deadline
         headers = {"X-API-Key": self._key(), "Accept": "application/json", "User-Agent": self._settings.user_agent}
         content = request.encoded()
@@ -214,7 +214,7 @@ class Transport:
                     request.call.method, url, params=request.query, content=content, headers=headers
                 ) as response,
             ):
-                return Answer(response.status_code, response.headers, await self._read(request, response))
+                return ApiResponse(response.status_code, response.headers, await self._read(request, response))
         except TimeoutError as error:
             raise ApiUnavailable(
                 f"{request.call} got no answer within {deadline:g} s", call=request.call, hint=_LOOK
@@ -231,7 +231,7 @@ class Transport:
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
 
-    async def _read(self, request: Request, response: httpx.Response) -> bytes:
+    async def _read(self, request: ApiRequest, response: httpx.Response) -> bytes:
         parts, size = [], 0
         most = request.max_bytes or self._settings.max_bytes
         async for part in response.aiter_bytes():
@@ -243,7 +243,7 @@ class Transport:
                 raise ApiGarbled(f"{request.call} answered with more than {most // (1024 * 1024)} MiB", call=request.call)
         return b"".join(parts)
 
-    async def _give_back(self, ticket: Ticket, answer: Answer | None) -> None:
+    async def _give_back(self, ticket: Permit, answer: ApiResponse | None) -> None:
         if answer is None:
             await self._pacer.lost(ticket)
         elif answer.status == 429:
@@ -251,7 +251,7 @@ class Transport:
         else:
             await self._pacer.answered(ticket, _number(answer, "x-ratelimit-limit"), _number(answer, "x-ratelimit-remaining"))
 
-    def _tell(self, request: Request, answer: Answer | None, seconds: float) -> None:
+    def _tell(self, request: ApiRequest, answer: ApiResponse | None, seconds: float) -> None:
         self._emit(
             events.ApiCalled(
                 method=request.call.method,
@@ -263,7 +263,7 @@ class Transport:
             )
         )
 
-    def _wait_before_retry(self, request: Request, error: ApiError, attempt: int) -> float | None:
+    def _wait_before_retry(self, request: ApiRequest, error: ApiError, attempt: int) -> float | None:
         if attempt >= self._settings.attempts:
             return None
         if isinstance(error, ApiRateLimited):
@@ -274,7 +274,7 @@ class Transport:
             return max(ceiling * self._random(), ceiling / 10)
         return None
 
-    def _raise_for_status(self, request: Request, answer: Answer) -> None:
+    def _raise_for_status(self, request: ApiRequest, answer: ApiResponse) -> None:
         status, call = answer.status, request.call
         if 200 <= status < 300:
             return
@@ -298,14 +298,14 @@ class Transport:
             )
         raise self._refusal(request, answer, message)
 
-    def _refusal(self, request: Request, answer: Answer, message: str) -> ApiError:
+    def _refusal(self, request: ApiRequest, answer: ApiResponse, message: str) -> ApiError:
         """Return the error for what is neither success nor redirect, 404 or 429."""
         status, call = answer.status, request.call
         if status == 401:
             hint = f"look at {self._settings.key_source}: is it this project's key?"
             return ApiUnauthorized(message, call=call, status=status, hint=hint)
         if status == 403 and not is_json_error(answer.body):
-            return ApiUnavailable(message, call=call, status=status, hint=_TURNED_AWAY)
+            return ApiUnavailable(message, call=call, status=status, hint=_REFUSED_STATUSES)
         if status in (502, 503, 504) and not request.quotes:
             return SecretRoutesUnavailable(
                 message, call=call, status=status, hint="Kapso's secrets are at Cloudflare: try later"
@@ -322,7 +322,7 @@ class Transport:
         }
         return kinds.get(status, ApiRejected)(message, call=call, status=status)
 
-    def _said(self, request: Request, answer: Answer) -> str | None:
+    def _said(self, request: ApiRequest, answer: ApiResponse) -> str | None:
         return (
             error_text(answer.body, lambda text: without_request(self._scrub(text), request.body)) if request.quotes else None
         )
@@ -334,13 +334,13 @@ class Transport:
         return httpx.URL(self.base_url).netloc.decode("ascii")
 
 
-_TURNED_AWAY = (
+_REFUSED_STATUSES = (
     "a proxy or Kapso's firewall turned the client away: look at proxies in between, and try another KAPSO_SYNC_USER_AGENT"
 )
 _LOOK = "the next pass tries again; is Kapso up, and KAPSO_API_BASE_URL right?"
 
 
-def _retry_event(request: Request, error: ApiError, attempt: int, wait: float) -> events.ApiRetry:
+def _retry_event(request: ApiRequest, error: ApiError, attempt: int, wait: float) -> events.ApiRetry:
     return events.ApiRetry(
         method=request.call.method,
         route=request.call.route,
@@ -351,17 +351,17 @@ def _retry_event(request: Request, error: ApiError, attempt: int, wait: float) -
     )
 
 
-def _retry_after(answer: Answer) -> float:
+def _retry_after(answer: ApiResponse) -> float:
     """Return the seconds to wait after a 429, within bounds; a date or nonsense counts as the documented minute."""
     text = answer.headers.get("retry-after", "")
     try:
         seconds = float(text)
     except ValueError:
         return DEFAULT_RETRY_AFTER
-    return min(max(seconds, 1.0), LONGEST_RETRY_AFTER) if seconds == seconds else DEFAULT_RETRY_AFTER  # noqa: PLR0124 - NaN
+    return min(max(seconds, 1.0), MAX_RETRY_AFTER) if seconds == seconds else DEFAULT_RETRY_AFTER  # noqa: PLR0124 - NaN
 
 
-def _number(answer: Answer, header: str) -> int | None:
+def _number(answer: ApiResponse, header: str) -> int | None:
     text = answer.headers.get(header, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 

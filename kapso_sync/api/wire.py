@@ -221,7 +221,7 @@ def is_name_taken(body: bytes) -> bool:
     return bool(re.search(r"\bname\b", said, re.IGNORECASE) and _TAKEN.search(said))
 
 
-LONGEST_QUOTE = 12
+MAX_QUOTE = 12
 """A piece of a request of this length or more is taken out of an error that quotes it."""
 
 
@@ -240,7 +240,7 @@ def _pieces(body: Json) -> set[str]:
     while pending:
         item = pending.pop()
         if isinstance(item, str):
-            found |= {line.strip() for line in (item, *item.splitlines()) if len(line.strip()) >= LONGEST_QUOTE}
+            found |= {line.strip() for line in (item, *item.splitlines()) if len(line.strip()) >= MAX_QUOTE}
         elif isinstance(item, dict):
             pending += item.values()
         elif isinstance(item, list):

@@ -4,7 +4,7 @@
 says what an API base wants, `builder` decides and remembers, `bundler` runs esbuild over what needs it, all at once.
 """
 
-from kapso_sync.build.builder import Builder, Construction
+from kapso_sync.build.builder import Builder, BuildResult
 from kapso_sync.build.bundler import Bundler
 from kapso_sync.build.esbuild import Esbuild
 from kapso_sync.build.packages import Packages
@@ -12,9 +12,9 @@ from kapso_sync.build.target import Target
 from kapso_sync.build.types import check_types
 
 __all__ = [
+    "BuildResult",
     "Builder",
     "Bundler",
-    "Construction",
     "Esbuild",
     "Packages",
     "Target",

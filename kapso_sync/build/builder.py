@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 
 from kapso_sync.build.bundler import Bundler, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
+from kapso_sync.build.external_inputs import ExternalInputs
 from kapso_sync.build.graph import Closure, Graph, Shapes
-from kapso_sync.build.outside import Outside
 from kapso_sync.build.packages import Packages
 from kapso_sync.build.rules import (
-    built_in_faults,
+    built_in_diagnostics,
     deno_notice,
-    entry_faults,
+    entry_diagnostics,
     entry_notices,
-    file_faults,
+    file_diagnostics,
     notices,
-    size_fault,
+    size_diagnostic,
     size_notices,
-    syntax_fault,
+    syntax_diagnostic,
 )
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.build.target import Target
@@ -39,7 +39,7 @@ FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Construction:
+class BuildResult:
     """What became of the entries, in their order. ``used`` are all files that they reach, declarations of types included."""
 
     functions: tuple[DesiredFunction, ...] = ()
@@ -55,7 +55,7 @@ class _Site:
     files: Mapping[str, SourceFile]
     graph: Graph
     packages: Packages | None
-    tsconfig: tuple[str, Fault | None]
+    tsconfig: tuple[str, Diagnostic | None]
     results: dict[str, DesiredFunction | UnusableFunction] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     waiting: list[tuple[Entry, Job]] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _Site:
         """Return the content of a file that is there."""
         return self.files[path].content or b""
 
-    def refuse(self, entry: Entry, faults: Iterable[Fault], *, blocked: bool = False) -> None:
+    def refuse(self, entry: Entry, faults: Iterable[Diagnostic], *, blocked: bool = False) -> None:
         """Give up an entry, with every reason."""
         problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
@@ -84,7 +84,7 @@ class Builder:
         self._bundler = bundler
         self._store = store or NoBuilds()
         self._shapes = Shapes()
-        self._outside = Outside()
+        self._outside = ExternalInputs()
         self._known: dict[str, Built | Failure] = {}
 
     async def build(
@@ -94,7 +94,7 @@ class Builder:
         packages: Packages | None = None,
         *,
         elsewhere: Iterable[Entry] = (),
-    ) -> Construction:
+    ) -> BuildResult:
         """Return what becomes of the entries; ``packages`` is None where the source has no packages.
 
         ``elsewhere`` are entries of other environments: they are not built, and what they reach is in use.
@@ -112,7 +112,7 @@ class Builder:
         self._shapes.turn()
         self._known = {key: result for key, result in self._known.items() if key in site.jobs}
         results = [site.results[entry.slug] for entry in listed]
-        return Construction(
+        return BuildResult(
             tuple(result for result in results if isinstance(result, DesiredFunction)),
             tuple(result for result in results if isinstance(result, UnusableFunction)),
             tuple(dict.fromkeys(site.notices)),
@@ -123,7 +123,7 @@ class Builder:
         """Decide about an entry, or let it wait for the build."""
         content = site.content(entry.file)
         site.used.add(entry.file)
-        fault = _not_text(entry.file, content)
+        fault = _undecodable(entry.file, content)
         if fault is not None:
             site.refuse(entry, [fault])
             return
@@ -132,7 +132,7 @@ class Builder:
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             notice = deno_notice(shape, entry.file)
             site.notices += [notice] if notice is not None else []
-            fault = size_fault(code, entry.file)
+            fault = size_diagnostic(code, entry.file)
             if fault is not None:
                 site.refuse(entry, [fault])
                 return
@@ -168,26 +168,26 @@ class Builder:
     def _wanted(self, entry: Entry) -> Contract:
         return entry.contract if entry.contract is not Contract.AUTO else self._target.contract
 
-    def _faults(self, entry: Entry, site: _Site, closure: Closure, *, script: bool, plain: bool) -> list[Fault]:
+    def _faults(self, entry: Entry, site: _Site, closure: Closure, *, script: bool, plain: bool) -> list[Diagnostic]:
         """Return everything that is wrong with an entry and with what it imports."""
         shape = site.shapes[entry.file]
-        faults: list[Fault] = []
+        faults: list[Diagnostic] = []
         # The bundler knows more of the language than we do, and says more of what is wrong.
         is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
         judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
-            broken = syntax_fault(each, path)
+            broken = syntax_diagnostic(each, path)
             if broken is not None and not judged_later:
                 faults.append(broken)
             elif broken is None:
-                faults += file_faults(each, path, script=script)
+                faults += file_diagnostics(each, path, script=script)
         if shape.error is None:
             by_entry = entry.contract is Contract.MODULE
             asked = "the manifest asks for" if by_entry else "KAPSO_SYNC_CONTRACT asks for"
-            faults += entry_faults(shape, entry.file, module=self._wanted(entry) is Contract.MODULE, asked=asked)
+            faults += entry_diagnostics(shape, entry.file, module=self._wanted(entry) is Contract.MODULE, asked=asked)
         faults += closure.faults
         if script and not plain:
-            faults += built_in_faults(closure)
+            faults += built_in_diagnostics(closure)
         unread = site.tsconfig[1]
         if not plain and unread is not None and any(Grammar.of(path) is not Grammar.JAVASCRIPT for path in closure.files):
             faults.append(unread)
@@ -224,7 +224,7 @@ class Builder:
                 site.refuse(entry, became.faults)
             elif failed is not None and not self._refuse_broken(entry, job, site):
                 text = f"{_why(job)}: {failed.message}"
-                site.refuse(entry, [Fault("needs-esbuild", text, job.file, Place(0, 0), failed.hint)], blocked=True)
+                site.refuse(entry, [Diagnostic("needs-esbuild", text, job.file, Place(0, 0), failed.hint)], blocked=True)
         for key in [key for key, result in self._known.items() if isinstance(result, Failure) and not result.lasting]:
             del self._known[key]
 
@@ -243,13 +243,13 @@ class Builder:
     def _refuse_broken(entry: Entry, job: Job, site: _Site) -> bool:
         """Give up an entry whose syntax is broken as far as we can tell, where no bundler is there to judge."""
         files = [path for path in job.closure.files if path in site.shapes]
-        faults = [fault for path in files if (fault := syntax_fault(site.shapes[path], path)) is not None]
+        faults = [fault for path in files if (fault := syntax_diagnostic(site.shapes[path], path)) is not None]
         if faults:
             site.refuse(entry, faults)
         return bool(faults)
 
     def _accept(self, entry: Entry, built: Built, site: _Site, *, compiled: bool = True) -> None:
-        fault = size_fault(built.code, entry.file)
+        fault = size_diagnostic(built.code, entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
             return
@@ -258,15 +258,15 @@ class Builder:
         site.notices += (*size_notices(built.code, entry.file), *built.notices)
 
 
-def _not_text(file: str, content: bytes) -> Fault | None:
+def _undecodable(file: str, content: bytes) -> Diagnostic | None:
     try:
         code = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return Fault("not-utf8", "the file is not UTF-8 text", file, Place(line, 1), "save it as UTF-8")
+        return Diagnostic("not-utf8", "the file is not UTF-8 text", file, Place(line, 1), "save it as UTF-8")
     if "\0" in code:
         line = code[: code.index("\0")].count("\n") + 1
-        return Fault("binary", "the file holds a NUL character", file, Place(line, 1), "is it code?")
+        return Diagnostic("binary", "the file holds a NUL character", file, Place(line, 1), "is it code?")
     return None
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.build.contract import Shape
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.esbuild import Esbuild
-from kapso_sync.build.faults import Fault
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
 from kapso_sync.build.messages import Message, read_messages
 from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages
@@ -23,7 +23,7 @@ from kapso_sync.build.wrapping import appended, finished, wrapper
 from kapso_sync.model.builds import Built
 from kapso_sync.process import run_process
 
-DEADLINE = 60.0
+ESBUILD_TIMEOUT = 60.0
 """Seconds that one run of esbuild may take; then it is killed with everything it started."""
 
 WRAPPERS = ".kapso-sync"
@@ -85,7 +85,7 @@ class Job:
 class Failure:
     """Why a job cannot be built. ``lasting``: the same input would fail again."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Diagnostic, ...]
     lasting: bool = True
 
 
@@ -96,7 +96,7 @@ Contents = Callable[[str], bytes]
 class Bundler:
     """Runs esbuild. ``deadline`` is in seconds."""
 
-    def __init__(self, esbuild: Esbuild, deadline: float = DEADLINE) -> None:
+    def __init__(self, esbuild: Esbuild, deadline: float = ESBUILD_TIMEOUT) -> None:
         self._esbuild = esbuild
         self._deadline = deadline
 
@@ -148,7 +148,8 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     if not errors:
         hint = "does the code make it work without end? the next pass tries again"
         return Failure(
-            (Fault("build-timeout", f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),), lasting=False
+            (Diagnostic("build-timeout", f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
+            lasting=False,
         )
     own = [message for message in errors if message.file in job.closure.files] or [
         replace(message, file=None) if (message.file or "").startswith(WRAPPERS) else message for message in errors
@@ -288,12 +289,12 @@ class _Run:
                 f"the build read `{escaped}`, which is outside of the source",
                 "what a package links to must lie inside",
             )
-            return Failure((Fault("import-outside", text, job.file, Place(0, 0), hint),), lasting=False)
+            return Failure((Diagnostic("import-outside", text, job.file, Place(0, 0), hint),), lasting=False)
         path, output = self._outputs[entry]
         external = [item["path"] for item in output["imports"] if item.get("external") and item["kind"] == "import-statement"]
         if external and self._options.script:
             text, hint = f"a package imports `{external[0]}`, which script style cannot", "use a package made for Workers"
-            return Failure((Fault("built-in", text, job.file, Place(0, 0), hint),), lasting=False)
+            return Failure((Diagnostic("built-in", text, job.file, Place(0, 0), hint),), lasting=False)
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
         code = finished(bundle, job.file, job.shape, script=self._options.script)
         own = [message for message in messages if message.file in job.closure.files]

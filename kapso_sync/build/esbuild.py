@@ -10,7 +10,7 @@ from pathlib import Path
 from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 
-PATIENCE = 10.0
+VERSION_TIMEOUT = 10.0
 """Seconds that `esbuild --version` may take."""
 
 
@@ -40,7 +40,7 @@ class Esbuild:
             key = _identity(path)
             if key not in self._versions:
                 command = [str(path), "--version"]
-                ended = await run_process(command, environment={}, cwd=Path("/"), deadline=PATIENCE)
+                ended = await run_process(command, environment={}, cwd=Path("/"), deadline=VERSION_TIMEOUT)
                 self._versions[key] = ended.output.decode("utf-8", "replace").strip()[:40] if ended.status == 0 else ""
             return self._versions[key]
         except (OSError, TimeoutError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Import, Shape, inspect, value_names
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.packages import Packages, is_built_in, package_name
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
@@ -72,7 +72,7 @@ class Links:
     types: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     built_ins: tuple[Place, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Diagnostic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Closure:
     types: frozenset[str]
     packages: tuple[str, ...]
     built_ins: tuple[tuple[str, Place], ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[Diagnostic, ...]
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class _Resolving:
     types: list[str] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
     built_ins: list[Place] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Diagnostic] = field(default_factory=list)
 
     def done(self) -> Links:
         return Links(tuple(self.files), tuple(self.types), tuple(self.packages), tuple(self.built_ins), tuple(self.faults))
@@ -142,7 +142,7 @@ class Graph:
         specifier = item.specifier
         if specifier is None:
             text, hint = "`import(…)` names its file only at run time", 'name the file: `import("./file.js")`'
-            found.faults.append(Fault("dynamic-import", text, path, item.place, hint))
+            found.faults.append(Diagnostic("dynamic-import", text, path, item.place, hint))
         elif is_built_in(specifier) and not self._installed(path, specifier):
             if not item.types:
                 found.built_ins.append(Place(item.place.line, item.place.column, specifier))
@@ -155,14 +155,14 @@ class Graph:
         base = _joined(path, specifier)
         if base is None:
             text, hint = f"`{specifier}` leads out of the functions folder", "move what it names into the folder"
-            found.faults.append(Fault("import-outside", text, path, item.place, hint))
+            found.faults.append(Diagnostic("import-outside", text, path, item.place, hint))
             return
         target = next((name for name in _candidates(base) if name in self._files), None)
         fault = self._unusable(path, item, specifier, target) if target is not None else None
         if target is None:
             if not self._only_types(path, item):
                 hint = self._close(base) or "add the file, or mend the path"
-                found.faults.append(Fault("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
+                found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
         elif fault is not None:
             found.faults.append(fault)
         elif item.types or (_TYPES.search(target) and target != base):
@@ -170,19 +170,19 @@ class Graph:
         else:
             found.files.append(target)
 
-    def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Fault | None:
+    def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Diagnostic | None:
         """Return what is wrong with a file that is there."""
         file = self._files[target]
         if file.content is None:
-            return Fault(
+            return Diagnostic(
                 "import-unreadable", f"`{specifier}`: {target} {file.problem}", path, item.place, "it cannot be built in"
             )
         if target.rpartition("/")[2] == "package.json":
             hint = "write what you need of it into the code: package.json would change how the code is built"
-            return Fault("import-package-json", f"`{specifier}` cannot be imported", path, item.place, hint)
+            return Diagnostic("import-package-json", f"`{specifier}` cannot be imported", path, item.place, hint)
         if not target.endswith((*CODE_SUFFIXES, ".json", *TEXT_LOADED)):
             hint = f"code, .json and {' '.join(TEXT_LOADED)} can be imported"
-            return Fault("import-kind", f"`{specifier}` is a kind of file that cannot be imported", path, item.place, hint)
+            return Diagnostic("import-kind", f"`{specifier}` is a kind of file that cannot be imported", path, item.place, hint)
         return None
 
     def _bare(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
@@ -194,20 +194,20 @@ class Graph:
         elif not self._only_types(path, item):
             found.faults.append(self._missing(path, item, specifier))
 
-    def _missing(self, path: str, item: Import, specifier: str) -> Fault:
+    def _missing(self, path: str, item: Import, specifier: str) -> Diagnostic:
         if specifier.startswith("/") or re.match(r"[A-Za-z]:[\\/]", specifier) or "\\" in specifier:
             text, hint = f"`{specifier}` is no path inside the functions folder", "import by a path that starts with ./ or ../"
-            return Fault("import-outside", text, path, item.place, hint)
+            return Diagnostic("import-outside", text, path, item.place, hint)
         if _URL.match(specifier):
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
-            return Fault("import-url", text, path, item.place, hint)
+            return Diagnostic("import-url", text, path, item.place, hint)
         if self._packages is None:
             text = f"`{specifier}` is an npm package, and a git source has no node_modules"
             hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
-            return Fault("package-unavailable", text, path, item.place, hint)
+            return Diagnostic("package-unavailable", text, path, item.place, hint)
         name = package_name(specifier)
         hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
-        return Fault("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
+        return Diagnostic("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Tell whether a package of a built-in's name is there, as it is for polyfills."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
@@ -24,10 +24,10 @@ class Message:
     column: int = 0
     error: bool = False
 
-    def fault(self, entry: str) -> Fault:
+    def fault(self, entry: str) -> Diagnostic:
         """Return an error as what is wrong with an entry."""
         place = Place(self.line, self.column + 1) if self.file else Place(0, 0)
-        return Fault("build", self.text, self.file or entry, place, "esbuild cannot build it like this")
+        return Diagnostic("build", self.text, self.file or entry, place, "esbuild cannot build it like this")
 
     def notice(self) -> Notice:
         """Return a warning as one of ours."""

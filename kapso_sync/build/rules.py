@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kapso_sync.build.contract import PARAMETERS, Shape, Style
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.graph import Closure
 from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 
-CODE_BYTES = 2**20
+MAX_CODE_BYTES = 2**20
 """Largest code that is uploaded, in bytes. Source: Kapso's documentation says 1 megabyte; whether 10^6 or 2^20 is not known."""
 
-SURE_CODE_BYTES = 10**6
+SAFE_CODE_BYTES = 10**6
 """Above this Kapso may refuse code, by the smaller meaning of a megabyte."""
 
 SCRIPT_FORM = "declare it at the top level: `async function handler(request, env) { … }`"
 _WHOLE = Place(0, 0)
 
 
-def syntax_fault(shape: Shape, file: str) -> Fault | None:
+def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
     """Return where the syntax breaks. What the parser finds after its first error it may have invented."""
     if shape.error is None:
         return None
     near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
-    return Fault("syntax", f"syntax error{near}", file, shape.error, "the code cannot be parsed from here on")
+    return Diagnostic("syntax", f"syntax error{near}", file, shape.error, "the code cannot be parsed from here on")
 
 
-def entry_faults(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Fault]:
+def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:
     """Yield what is wrong with how a file presents its handler.
 
     ``module``: module style was asked for, by whom ``asked`` says.
@@ -37,50 +37,50 @@ def entry_faults(shape: Shape, file: str, *, module: bool, asked: str) -> Iterat
     first = shape.handlers[0] if shape.handlers else Place(1, 1)
     if shape.evaluated is not None:
         text, hint = "the handler is made from text, and Workers run no `eval`", "write the code itself into the file"
-        yield Fault("eval", text, file, shape.evaluated, hint)
+        yield Diagnostic("eval", text, file, shape.evaluated, hint)
     elif shape.style is Style.NONE:
-        yield Fault("no-handler", "there is no handler", file, Place(1, 1), SCRIPT_FORM)
+        yield Diagnostic("no-handler", "there is no handler", file, Place(1, 1), SCRIPT_FORM)
     if shape.generator is not None:
-        yield Fault("generator", "the handler is a generator", file, shape.generator, "drop the `*`")
+        yield Diagnostic("generator", "the handler is a generator", file, shape.generator, "drop the `*`")
     if shape.also is not None or len(shape.handlers) > 1:
         again = shape.handlers[-1] if shape.handlers else first
-        yield Fault("two-handlers", "there is more than one handler", file, again, "keep one of them")
+        yield Diagnostic("two-handlers", "there is more than one handler", file, again, "keep one of them")
     if module and shape.style not in (Style.MODULE, Style.NONE):
         text = f"{asked} module style, and there is no `export default`"
-        yield Fault("contract", text, file, Place(1, 1), "drop one of them")
+        yield Diagnostic("contract", text, file, Place(1, 1), "drop one of them")
 
 
-def file_faults(shape: Shape, file: str, *, script: bool) -> Iterator[Fault]:
+def file_diagnostics(shape: Shape, file: str, *, script: bool) -> Iterator[Diagnostic]:
     """Yield what is wrong with any file that becomes part of a function; ``script``: it is to run in script style."""
     hint = "write `import`, or drop it; Workers have the Web's own APIs"
     for where in shape.requires:
-        yield Fault("require", "`require` does not work on Kapso", file, where, hint)
+        yield Diagnostic("require", "`require` does not work on Kapso", file, where, hint)
     if script and shape.awaits is not None:
         text = "`await` at the top level does not work in script style"
-        yield Fault("top-level-await", text, file, shape.awaits, "await inside of the handler")
+        yield Diagnostic("top-level-await", text, file, shape.awaits, "await inside of the handler")
 
 
-def built_in_faults(closure: Closure) -> Iterator[Fault]:
+def built_in_diagnostics(closure: Closure) -> Iterator[Diagnostic]:
     """Yield the imports of what the runtime has, which only a module can import."""
     for file, where in closure.built_ins:
         text = f"`{where.text}` is part of the runtime, and script style imports nothing"
-        yield Fault("built-in", text, file, where, "use the Web's own APIs, or `contract: module` in the manifest")
+        yield Diagnostic("built-in", text, file, where, "use the Web's own APIs, or `contract: module` in the manifest")
 
 
-def size_fault(code: str, file: str) -> Fault | None:
+def size_diagnostic(code: str, file: str) -> Diagnostic | None:
     """Return that the code is too large to be uploaded, or None."""
     size = len(code.encode("utf-8", "surrogatepass"))
-    if size <= CODE_BYTES:
+    if size <= MAX_CODE_BYTES:
         return None
-    text = f"the code to upload has {size:,} bytes, and Kapso takes {CODE_BYTES:,}"
-    return Fault("too-large", text, file, _WHOLE, "import less of it: what is not used is left out of a build")
+    text = f"the code to upload has {size:,} bytes, and Kapso takes {MAX_CODE_BYTES:,}"
+    return Diagnostic("too-large", text, file, _WHOLE, "import less of it: what is not used is left out of a build")
 
 
 def size_notices(code: str, file: str) -> Iterator[Notice]:
     """Yield that the code may be too large."""
     size = len(code.encode("utf-8", "surrogatepass"))
-    if SURE_CODE_BYTES < size <= CODE_BYTES:
-        text = f"the code to upload has {size:,} bytes: Kapso may refuse more than {SURE_CODE_BYTES:,}"
+    if SAFE_CODE_BYTES < size <= MAX_CODE_BYTES:
+        text = f"the code to upload has {size:,} bytes: Kapso may refuse more than {SAFE_CODE_BYTES:,}"
         yield _notice("large", text, file, _WHOLE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.syntax import Grammar, Place, first_error, member, nodes, parse, string_text
 
 NAME = "tsconfig.json"
@@ -21,7 +21,7 @@ OPTIONS = (
 """Options that are heeded. ``target`` decides only whether class fields are defined or assigned."""
 
 
-def read_options(content: bytes | None) -> tuple[str, Fault | None]:
+def read_options(content: bytes | None) -> tuple[str, Diagnostic | None]:
     """Return the options as JSON for esbuild, and what is wrong with the file; comments and trailing commas are no mistakes.
 
     JavaScript's own grammar reads it, since every tsconfig is an expression of it.
@@ -33,7 +33,7 @@ def read_options(content: bytes | None) -> tuple[str, Fault | None]:
     if root.has_error:
         where = first_error(root, code)
         place = Place(where.line, where.column - (where.line == 1))
-        return "{}", Fault("tsconfig", "syntax error", NAME, place, "TypeScript would not read it either")
+        return "{}", Diagnostic("tsconfig", "syntax error", NAME, place, "TypeScript would not read it either")
     whole = next(nodes(root, ("object",)), None)
     options = member(whole, b"compilerOptions") if whole is not None else None
     found: dict[str, object] = {}

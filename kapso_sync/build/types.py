@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kapso_sync.build.faults import Fault
+from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.packages import MODULES, Packages
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME
@@ -15,7 +15,7 @@ from kapso_sync.errors import Problem
 from kapso_sync.model.desired import Notice
 from kapso_sync.process import Ended, run_process
 
-DEADLINE = 180.0
+TSC_TIMEOUT = 180.0
 """Seconds that the compiler may take."""
 
 _SAID = re.compile(r"^(.+?)\((\d+),(\d+)\): error (TS\d+): (.*)$")
@@ -36,9 +36,9 @@ async def check_types(packages: Packages | None, path: str) -> tuple[tuple[Probl
         return (), (_unchecked(f"there is no {NAME}"),)
     command = [str(compiler), "--noEmit", "--pretty", "false", "--project", str(config / NAME)]
     try:
-        ended = await run_process(command, environment={"PATH": path}, cwd=config, deadline=DEADLINE)
+        ended = await run_process(command, environment={"PATH": path}, cwd=config, deadline=TSC_TIMEOUT)
     except TimeoutError:
-        return (_failed(f"tsc did not end within {DEADLINE:g} s"),), ()
+        return (_failed(f"tsc did not end within {TSC_TIMEOUT:g} s"),), ()
     except OSError as error:
         return (_failed(f"tsc cannot be run: {error.strerror}"),), ()
     problems = tuple(_problems(ended, config, packages.home))
@@ -58,7 +58,7 @@ def _problems(ended: Ended, config: Path, home: Path) -> Iterator[Problem]:
         if found is not None:
             file = config / found[1]
             place = Place(int(found[2]), int(found[3]))
-            fault = Fault("types", f"{found[5]} ({found[4]})", os.path.relpath(file, home), place, "the types do not fit")
+            fault = Diagnostic("types", f"{found[5]} ({found[4]})", os.path.relpath(file, home), place, "the types do not fit")
             yield fault.problem(file.read_bytes() if file.is_file() else None)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.desired import Notice
-from kapso_sync.wiring import Reading
+from kapso_sync.wiring import SourceReport
 
 
-def annotate(reading: Reading) -> Iterator[str]:
+def annotate(reading: SourceReport) -> Iterator[str]:
     """Yield one line for each problem and warning; paths are relative to the repository's root, as GitHub wants them."""
     for problem in reading.problems:
         yield _command("error", problem, problem.hint, reading.inside)

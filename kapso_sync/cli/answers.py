@@ -14,8 +14,8 @@ from rich.text import Text
 from kapso_sync.cli.render import visible
 from kapso_sync.errors import Problem
 
-LONGEST_BODY = 4000
-LONGEST_LINE = 160
+MAX_BODY = 4000
+MAX_LINE = 160
 CONTEXT = 2
 """Lines of code shown before the one that is meant."""
 
@@ -23,7 +23,7 @@ _LEVELS = {"error": "red", "warn": "yellow", "debug": "dim", "trace": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class InvocationResult:
     """One answer. ``lines`` are what went to the console, by level; ``code`` is what ran."""
 
     slug: str
@@ -44,7 +44,7 @@ class DidNotStart:
     code: str = field(repr=False)
 
 
-def show_answer(console: Console, answered: Answered) -> None:
+def show_answer(console: Console, answered: InvocationResult) -> None:
     """Print status, type and time, the console's lines, and the body; for an exception the place in the code."""
     good = answered.status < 400
     head = Text.assemble(("\n" + answered.slug, "bold"), "  ", (str(answered.status), "green" if good else "bold red"))
@@ -96,12 +96,12 @@ def _frame(slug: str, words: str, code: str) -> Iterator[str]:
         return
     last, column = int(place[1]), int(place[2])
     for number in range(max(1, last - CONTEXT), last + 1):
-        yield f"{number:>4} | {visible(lines[number - 1][:LONGEST_LINE])}".rstrip()
-    if column <= LONGEST_LINE:
+        yield f"{number:>4} | {visible(lines[number - 1][:MAX_LINE])}".rstrip()
+    if column <= MAX_LINE:
         yield " " * (7 + column - 1) + "^"
 
 
-def _body(answered: Answered) -> list[str]:
+def _body(answered: InvocationResult) -> list[str]:
     kind = answered.content_type.partition(";")[0].strip()
     try:
         text = answered.body.decode("utf-8")
@@ -110,5 +110,5 @@ def _body(answered: Answered) -> list[str]:
     if kind.endswith("json"):
         with contextlib.suppress(ValueError, RecursionError):
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    lines = visible_block(text[:LONGEST_BODY]) if text else ["(empty)"]
-    return [*lines, f"… and {len(text) - LONGEST_BODY} characters more"] if len(text) > LONGEST_BODY else lines
+    lines = visible_block(text[:MAX_BODY]) if text else ["(empty)"]
+    return [*lines, f"… and {len(text) - MAX_BODY} characters more"] if len(text) > MAX_BODY else lines

@@ -76,7 +76,7 @@ def sync(
     from kapso_sync.wiring import PassOverrides
 
     exceptions = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
-    ask = passes.Ask(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
+    ask = passes.PassArgs(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
     return passes.show_plan(ask) if dry_run else passes.sync(ask)
 
 
@@ -85,9 +85,9 @@ def sync(
 @with_flags(*ALL_FLAGS)
 def run(*, source: str | None, flags: Flags) -> int:
     """Run the daemon: look whenever git, a file, the clock or a person says so; end at SIGTERM or SIGINT."""
-    from kapso_sync.cli import service
+    from kapso_sync.cli import daemon
 
-    return service.run(flags.overrides(source), flags.env_file)
+    return daemon.run(flags.overrides(source), flags.env_file)
 
 
 @app.command(epilog="Example: kapso-sync reconcile --wait")
@@ -98,9 +98,9 @@ def run(*, source: str | None, flags: Flags) -> int:
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def reconcile(*, source: str | None, wait: bool, retry: tuple[str, ...], json_output: bool, flags: Flags) -> int:
     """Tell the running daemon to look now, and to try again whatever failed before."""
-    from kapso_sync.cli import service
+    from kapso_sync.cli import daemon
 
-    return service.reconcile(flags.overrides(source), flags.env_file, retry, wait=wait, json_output=json_output)
+    return daemon.reconcile(flags.overrides(source), flags.env_file, retry, wait=wait, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")
@@ -110,9 +110,9 @@ def reconcile(*, source: str | None, wait: bool, retry: tuple[str, ...], json_ou
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def suspend(*, source: str | None, reason: str, duration: str | None, flags: Flags) -> int:
     """Tell the running daemon to write nothing until it is resumed."""
-    from kapso_sync.cli import service
+    from kapso_sync.cli import daemon
 
-    return service.suspend(flags.overrides(source), flags.env_file, reason, duration)
+    return daemon.suspend(flags.overrides(source), flags.env_file, reason, duration)
 
 
 @app.command(epilog="Example: kapso-sync resume")
@@ -120,9 +120,9 @@ def suspend(*, source: str | None, reason: str, duration: str | None, flags: Fla
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def resume(*, source: str | None, flags: Flags) -> int:
     """Tell the running daemon to write again."""
-    from kapso_sync.cli import service
+    from kapso_sync.cli import daemon
 
-    return service.resume(flags.overrides(source), flags.env_file)
+    return daemon.resume(flags.overrides(source), flags.env_file)
 
 
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
@@ -154,7 +154,9 @@ def plan(
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    ask = passes.Ask(flags.overrides(source), flags.env_file, PassOverrides(), only, (), None, json_output or form == "json")
+    ask = passes.PassArgs(
+        flags.overrides(source), flags.env_file, PassOverrides(), only, (), None, json_output or form == "json"
+    )
     return passes.show_plan(ask, detailed=detailed_exitcode, markdown=form == "markdown")
 
 
@@ -166,10 +168,10 @@ def plan(
 @with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
 def validate(*, source: str | None, github: bool, types: bool, json_output: bool, flags: Flags) -> int:
     """Check manifest and code offline: no API key, no call to Kapso."""
-    from kapso_sync.cli import validation
+    from kapso_sync.cli import validate as validate_command
 
-    ways = validation.Ways(json=json_output, github=github, types=types)
-    return validation.validate(flags.overrides(source), flags.env_file, ways)
+    ways = validate_command.ValidateArgs(json=json_output, github=github, types=types)
+    return validate_command.validate(flags.overrides(source), flags.env_file, ways)
 
 
 @app.command(epilog="Example: kapso-sync pull ./functions --diff")
@@ -201,7 +203,7 @@ def pull(
 
     wish = PullOptions(everything, force, only, FolderLayout(layout) if layout else None)
     return pulling.pull(
-        flags.overrides(source), flags.env_file, wish, pulling.Manner(dry=diff, diff=diff, json_output=json_output)
+        flags.overrides(source), flags.env_file, wish, pulling.OutputOptions(dry=diff, diff=diff, json_output=json_output)
     )
 
 
@@ -212,9 +214,9 @@ def pull(
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def history(*, slug: str, source: str | None, json_output: bool, flags: Flags) -> int:
     """Show what was done to a function, by which commit, and its backups; asks Kapso nothing."""
-    from kapso_sync.cli import past
+    from kapso_sync.cli import history as history_command
 
-    return past.history(slug, flags.overrides(source), flags.env_file, json_output=json_output)
+    return history_command.history(slug, flags.overrides(source), flags.env_file, json_output=json_output)
 
 
 @app.command(epilog="Example: kapso-sync restore process-webhook --from 0123456789abcdef")
@@ -229,11 +231,11 @@ def restore(
     *, slug: str, source: str | None, which: str | None, force: bool, diff: bool, json_output: bool, flags: Flags
 ) -> int:
     """Write a backup back into the folder, for git to take; nothing is written to Kapso."""
-    from kapso_sync.cli import past
-    from kapso_sync.cli.pull import Manner
+    from kapso_sync.cli import history as history_command
+    from kapso_sync.cli.pull import OutputOptions
 
-    manner = Manner(dry=diff, diff=True, force=force, json_output=json_output)
-    return past.restore(slug, which, flags.overrides(source), flags.env_file, manner)
+    manner = OutputOptions(dry=diff, diff=True, force=force, json_output=json_output)
+    return history_command.restore(slug, which, flags.overrides(source), flags.env_file, manner)
 
 
 @app.command(epilog="Example: kapso-sync status --json")
@@ -291,9 +293,11 @@ def emulator(
     world: tuple[str, ...],
 ) -> int:
     """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
-    from kapso_sync.cli import playground
+    from kapso_sync.cli import emulator as emulator_command
 
-    return playground.serve(playground.Serving(port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world))
+    return emulator_command.serve(
+        emulator_command.EmulatorArgs(port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world)
+    )
 
 
 @app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")
@@ -312,7 +316,7 @@ def dev(*, slug: str | None, source: str | None, data: str, runtime: str, flags:
     """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
     from kapso_sync.cli import dev as workbench
 
-    ask = workbench.Ask(slug, data, flags.overrides(source), flags.env_file, runtime)
+    ask = workbench.DevArgs(slug, data, flags.overrides(source), flags.env_file, runtime)
     return workbench.dev(ask)
 
 
@@ -348,6 +352,6 @@ def doctor(*, yes: bool, json_output: bool, flags: Flags) -> int:
 @json_flag
 def version(*, json_output: bool) -> int:
     """Print the version, and the versions of what matters to a bug report."""
-    from kapso_sync.cli import versions
+    from kapso_sync.cli import version as version_command
 
-    return versions.show(json_output=json_output)
+    return version_command.show(json_output=json_output)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from kapso_sync.cli.answers import Answered, DidNotStart, show_answer, show_failure, show_problem
+from kapso_sync.cli.answers import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
 from kapso_sync.cli.inspection import request_body
 from kapso_sync.cli.render import visible
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
@@ -29,15 +29,15 @@ from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
 from kapso_sync.sources import SecretMissing
 from kapso_sync.wiring import EventBus
-from kapso_sync.wiring.local import Local, open_local
+from kapso_sync.wiring.local import LocalFolder, open_local_folder
 
-PATIENCE = 660.0
+INVOKE_TIMEOUT = 660.0
 """Seconds to wait for an answer: functions have deadlines of their own."""
 UNLIMITED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class DevArgs:
     """What the command line asks: one function or all, and the request."""
 
     slug: str | None
@@ -47,7 +47,7 @@ class Ask:
     runtime: str
 
 
-def dev(ask: Ask) -> int:
+def dev(ask: DevArgs) -> int:
     """Run functions whenever a file is saved, until a signal; raises `ConfigError` without workerd, and `UsageError`."""
     request_body(ask.data)
     settings = load_settings(ask.overrides, env_file=ask.env_file)
@@ -56,14 +56,14 @@ def dev(ask: Ask) -> int:
         raise ConfigError("`dev` runs functions on workerd, and there is none here", hint=f"get it with: {HOW_TO_GET_IT}")
 
     async def work() -> int:
-        local = await open_local(settings, EventBus(settings, sys.stderr, level="warning"))
+        local = await open_local_folder(settings, EventBus(settings, sys.stderr, level="warning"))
         await _until_stopped(_work(local, workerd, ask))
         return int(ExitCode.OK)
 
     return asyncio.run(work())
 
 
-async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
+async def _work(local: LocalFolder, workerd: Workerd, ask: DevArgs) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     async with _bench(workerd, ask, console, local) as bench:
         console.print(f"Functions of {local.where} on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.")
@@ -80,14 +80,14 @@ async def _work(local: Local, workerd: Workerd, ask: Ask) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _bench(workerd: Workerd, ask: Ask, console: Console, local: Local) -> AsyncIterator[_Bench]:
+async def _bench(workerd: Workerd, ask: DevArgs, console: Console, local: LocalFolder) -> AsyncIterator[_Bench]:
     # Who works on a function wants to see its own answer, whatever its status, and not the envelope around a failure.
     behaviour = Behaviour(invoke_failure="passthrough")
     options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True, behaviour=behaviour)
     async with (
         running_emulator(options) as kapso,
         httpx.AsyncClient(
-            base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=PATIENCE
+            base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=INVOKE_TIMEOUT
         ) as http,
     ):
         yield _Bench(kapso, http, ask, console, local)
@@ -96,7 +96,7 @@ async def _bench(workerd: Workerd, ask: Ask, console: Console, local: Local) -> 
 class _Bench:
     """Deploys what changed on an emulator of its own, and shows what is answered."""
 
-    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: Ask, console: Console, local: Local) -> None:
+    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: DevArgs, console: Console, local: LocalFolder) -> None:
         self._kapso = kapso
         self._http = http
         self._ask = ask
@@ -151,7 +151,7 @@ class _Bench:
         content_type = answer.headers.get("content-type", "")
         show_answer(
             self._console,
-            Answered(wanted.slug, answer.status_code, content_type, answer.content, seconds, lines, wanted.code),
+            InvocationResult(wanted.slug, answer.status_code, content_type, answer.content, seconds, lines, wanted.code),
         )
 
     async def _deploy(self, wanted: DesiredFunction, secrets: Mapping[str, Json]) -> Function:

@@ -11,19 +11,19 @@ from typing import Any
 import httpx
 
 from kapso_sync import __version__
+from kapso_sync.cli.daemon import daemon_url
 from kapso_sync.cli.documents import print_status
 from kapso_sync.cli.flags import Flags
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.cli.service import daemon_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.settings import Settings, load_settings
-from kapso_sync.store.database import read_last_pass, read_memory
+from kapso_sync.store.database import read_last_pass, read_state
 from kapso_sync.wiring import EventBus, find_state_folder, open_api
 
-PATIENCE = 2.0
+INVOKE_TIMEOUT = 2.0
 """Seconds to wait for a daemon's answer."""
 
 FAILED = 400
@@ -50,7 +50,7 @@ def _of_daemon(settings: Settings, folder: Path) -> dict[str, Any] | None:
     try:
         token = settings.admin_key() or (folder / "admin-token").read_text(encoding="utf-8").strip()
         headers = {"Authorization": f"Bearer {token}"}
-        answer = httpx.get(f"{url}/api/status", headers=headers, timeout=PATIENCE, trust_env=False)
+        answer = httpx.get(f"{url}/api/status", headers=headers, timeout=INVOKE_TIMEOUT, trust_env=False)
         document: dict[str, Any] = answer.raise_for_status().json()
     except (httpx.HTTPError, OSError, ValueError):
         return None
@@ -61,7 +61,7 @@ def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
     now = SystemClock().now()
     empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
     document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
-    document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_memory(folder).intents]
+    document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_state(folder).intents]
     return document
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from kapso_sync.cli.render import plan_summary, revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
 
-LONGEST = 65_000
+MAX_LENGTH = 65_000
 """Most characters of the whole; GitHub takes 65,536, and whoever posts it may add a line."""
 
-LONGEST_REASON = 500
+MAX_REASON = 500
 """Most characters of one function's reasons."""
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#!])")
@@ -31,7 +31,7 @@ def plan_markdown(plan: Plan) -> str:
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not (_deletes(step) or isinstance(step, NoChange))]
     tail = _tail(plan)
-    page = _Page(LONGEST - len(tail) - _NOTE_ROOM)
+    page = _Page(MAX_LENGTH - len(tail) - _NOTE_ROOM)
     page.add(_head(plan))
     page.table(_DELETIONS_TITLE, _DELETIONS, deletions)
     page.table("### Changes", _TABLE, others)
@@ -104,7 +104,7 @@ def _deletes(step: Step) -> bool:
 
 def _row(step: Step) -> str:
     why = "<br>".join(_inline(reason) for reason in step.reasons)
-    if len(why) > LONGEST_REASON:
+    if len(why) > MAX_REASON:
         why = _cut("; ".join(step.reasons))
     if isinstance(step, Blocked) and _deletes(step):
         why = f"**held**: {why}"
@@ -136,7 +136,7 @@ def _folded(step: Step) -> str:
 
 
 def _cut(text: str) -> str:
-    return _inline(text if len(text) <= LONGEST_REASON // 2 else f"{text[: LONGEST_REASON // 2]}…")
+    return _inline(text if len(text) <= MAX_REASON // 2 else f"{text[: MAX_REASON // 2]}…")
 
 
 def _inline(text: str) -> str:

@@ -23,7 +23,7 @@ from kapso_sync.wiring import EventBus, PassOverrides, open_session
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PassArgs:
     """What the command line asks of a pass."""
 
     overrides: Mapping[str, object]
@@ -39,7 +39,7 @@ class Ask:
         return load_settings(self.overrides, env_file=self.env_file)
 
 
-def sync(ask: Ask) -> int:
+def sync(ask: PassArgs) -> int:
     """Make Kapso what the source says, and print what came of it."""
     settings = ask.settings()
     console = _console()
@@ -59,7 +59,7 @@ def sync(ask: Ask) -> int:
     return run_to_end(work)
 
 
-def show_plan(ask: Ask, *, detailed: bool = False, markdown: bool = False) -> int:
+def show_plan(ask: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
     """Print what a sync would do; write nothing at all."""
     settings = ask.settings()
     console = _console()

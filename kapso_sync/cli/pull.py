@@ -41,7 +41,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class OutputOptions:
     """How files are written and shown: ``dry`` writes none, ``diff`` shows what differs, ``force`` overwrites local changes."""
 
     dry: bool = False
@@ -50,7 +50,7 @@ class Manner:
     json_output: bool = False
 
 
-def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptions, manner: Manner) -> int:
+def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptions, manner: OutputOptions) -> int:
     """Write remote functions into the folder, and say what was written and what was not; 1 when something was not."""
     settings = load_settings(overrides, env_file=env_file)
 
@@ -61,7 +61,7 @@ def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptio
     return run_to_end(work)
 
 
-def finish(shelf: FolderTarget, plan: PullPlan, manner: Manner) -> int:
+def finish(shelf: FolderTarget, plan: PullPlan, manner: OutputOptions) -> int:
     """Write the files and say so; return the exit code."""
     if not manner.dry:
         for change in plan.changes:
@@ -73,7 +73,7 @@ def finish(shelf: FolderTarget, plan: PullPlan, manner: Manner) -> int:
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
 
 
-def _print(console: Console, plan: PullPlan, manner: Manner) -> None:
+def _print(console: Console, plan: PullPlan, manner: OutputOptions) -> None:
     for pulled in plan.functions:
         if pulled.taken is not Taken.SAME or pulled.remarks:
             _print_function(console, pulled)

@@ -9,20 +9,20 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Blocked, Plan, Step, block
 from kapso_sync.model.report import Outcome, Report, Result
 
-FIRST = 5.0
-SLOWEST = 900.0
+INITIAL_DELAY = 5.0
+MAX_DELAY = 900.0
 """Seconds to wait after the first failure, and at most; full jitter is drawn below that."""
 
 STALLED_AFTER = 5
 """So many failures of the same content in a row, and a function is stalled: tried at the slowest pace, never given up."""
 
 
-NEVER_RAN_AFTER = 2
+STALLED_AFTER_IF_NEVER_RAN = 2
 """The same for code with nothing to go back to: each failure is a deployment and its retry."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
+class FailingFunction:
     """A function that failed with this desired content: how often, why, and when it is tried again (monotonic seconds)."""
 
     slug: str
@@ -38,13 +38,13 @@ class Failing:
         return self.failures >= self.patience
 
 
-class Backoff:
+class FunctionBackoff:
     """Remembers who failed. ``random`` draws from 0 to 1."""
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock = clock
         self._random = random
-        self._failing: dict[str, Failing] = {}
+        self._failing: dict[str, FailingFunction] = {}
 
     def hold(self, plan: Plan) -> Plan:
         """Return the plan with those steps held back whose time has not come; other content is a new beginning."""
@@ -60,11 +60,11 @@ class Backoff:
         return block(
             step,
             f"failed {times} with this code: {failing.error}",
-            f"tried again in {_words(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
+            f"tried again in {_duration_text(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
             deferred=True,
         )
 
-    def learn(self, report: Report) -> tuple[Failing, ...]:
+    def learn(self, report: Report) -> tuple[FailingFunction, ...]:
         """Take note of what came of a pass; return those that have just become stalled."""
         before, self._failing = self._failing, {}
         stalled = []
@@ -74,31 +74,31 @@ class Backoff:
                 failing = self._failing[step.slug] = self._again(outcome, before.get(step.slug))
                 if failing.failures == failing.patience:
                     stalled.append(failing)
-            elif step.slug in before and _waits(outcome):
+            elif step.slug in before and _still_held(outcome):
                 self._failing[step.slug] = self._not_at_once(before[step.slug])
         return tuple(stalled)
 
-    def _not_at_once(self, failing: Failing) -> Failing:
+    def _not_at_once(self, failing: FailingFunction) -> FailingFunction:
         """What was due and not tried is not due again at once: passes that never get so far must not follow in a circle."""
         now = self._clock.monotonic()
-        return failing if failing.retry_at > now else replace(failing, retry_at=now + FIRST)
+        return failing if failing.retry_at > now else replace(failing, retry_at=now + INITIAL_DELAY)
 
-    def _again(self, outcome: Outcome, before: Failing | None) -> Failing:
+    def _again(self, outcome: Outcome, before: FailingFunction | None) -> FailingFunction:
         step = outcome.step
         same = before is not None and before.desired_hash == step.desired_hash
         failures = before.failures + 1 if before is not None and same else 1
-        patience = NEVER_RAN_AFTER if outcome.never_ran else STALLED_AFTER
-        pace = SLOWEST if failures >= patience else min(FIRST * 2.0 ** (failures - 1), SLOWEST)
+        patience = STALLED_AFTER_IF_NEVER_RAN if outcome.never_ran else STALLED_AFTER
+        pace = MAX_DELAY if failures >= patience else min(INITIAL_DELAY * 2.0 ** (failures - 1), MAX_DELAY)
         wait = max(pace * self._random(), 1.0) if failures < patience else pace
         error = outcome.error or ""
-        return Failing(step.slug, step.desired_hash, failures, error, self._clock.monotonic() + wait, patience)
+        return FailingFunction(step.slug, step.desired_hash, failures, error, self._clock.monotonic() + wait, patience)
 
     def forgive(self, slugs: Collection[str] | None = None) -> None:
         """Forget failures, of everyone or of these: a person asked."""
         self._failing = {} if slugs is None else {s: f for s, f in self._failing.items() if s not in slugs}
 
     @property
-    def failing(self) -> tuple[Failing, ...]:
+    def failing(self) -> tuple[FailingFunction, ...]:
         """Everyone who failed, by slug."""
         return tuple(self._failing[slug] for slug in sorted(self._failing))
 
@@ -109,11 +109,11 @@ class Backoff:
         return max(0.0, min(failing.retry_at for failing in self._failing.values()) - self._clock.monotonic())
 
 
-def _waits(outcome: Outcome) -> bool:
+def _still_held(outcome: Outcome) -> bool:
     """Tell whether a failure of before is still what keeps a function from being tried; whatever else came of it ends that."""
     step = outcome.step
     return outcome.result is Result.SKIPPED or outcome.blameless or (isinstance(step, Blocked) and step.deferred)
 
 
-def _words(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kapso_sync.daemon.backoff import Backoff, Failing
-from kapso_sync.daemon.bell import LOOKS, MAY_HAVE_MOVED, OF_PEOPLE, RESUME, RETRY, Bell
+from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
+from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, RESUME, RETRY, TriggerQueue
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
@@ -19,7 +19,7 @@ from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import PassRequest
 
-FIRST_RETRY = 5.0
+INITIAL_RETRY_DELAY = 5.0
 """Seconds before a pass that failed as a whole is tried again; doubles up to the interval."""
 
 HEARTBEAT = 10.0
@@ -28,11 +28,11 @@ HEARTBEAT = 10.0
 PASS_DEADLINE = 2 * 3600.0
 """Seconds after which a pass is cancelled: even thousands of functions at a slow rate limit take less."""
 
-GIVING_WAY = 3
+MAX_SUPERSEDED_IN_A_ROW = 3
 """So many passes in a row give way to newer revisions; the next is carried out whole, or pushes without end would let none."""
 
 
-class Passes(Protocol):
+class PassRunner(Protocol):
     """What can be asked of the place that the loop keeps equal to git."""
 
     async def sync(self, request: PassRequest) -> Report:
@@ -44,7 +44,7 @@ class Passes(Protocol):
         ...
 
 
-Waiting = Callable[[float | None, tuple[Failing, ...]], None]
+OnWait = Callable[[float | None, tuple[FailingFunction, ...]], None]
 """Is told, whenever the loop begins to wait, in how many seconds something is tried again, and who failed."""
 
 
@@ -62,12 +62,12 @@ class Loop:
 
     def __init__(
         self,
-        passes: Passes,
-        bell: Bell,
-        backoff: Backoff,
+        passes: PassRunner,
+        bell: TriggerQueue,
+        backoff: FunctionBackoff,
         timing: Timing,
         emit: events.Listener,
-        waiting: Waiting,
+        waiting: OnWait,
     ) -> None:
         self._passes = passes
         self._bell = bell
@@ -167,7 +167,7 @@ class Loop:
 
     async def _worth_a_pass(self, triggers: tuple[str, ...]) -> bool:
         """Tell whether there may be something to do; what a pass that gave way has left behind is, even if all is as before."""
-        if self._cut_short or not LOOKS.issuperset(triggers):
+        if self._cut_short or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
             return True
         try:
             return await self._passes.moved()
@@ -176,7 +176,7 @@ class Loop:
 
     async def _guarded(self, triggers: tuple[str, ...]) -> None:
         """Do a pass, and learn from it, whatever comes of it."""
-        if OF_PEOPLE.intersection(triggers):
+        if ASKED_BY_PEOPLE.intersection(triggers):
             self._backoff.forgive()
         self.passes += 1
         deadline = asyncio.timeout(PASS_DEADLINE)
@@ -186,7 +186,7 @@ class Loop:
         except KapsoSyncError:
             self._later()
         except Exception as error:  # noqa: BLE001 - not even a defect of ours ends the loop, or loses what was asked
-            self._emit(_too_long() if deadline.expired() else _defect(error))
+            self._emit(_deadline_exceeded() if deadline.expired() else _defect(error))
             self._later()
         else:
             self._end(report)
@@ -214,9 +214,9 @@ class Loop:
     async def _look_out(self, planned: asyncio.Event) -> None:
         """While a plan is carried out: once the source moves on, end it early, so that a fix never waits for what it fixes."""
         await planned.wait()
-        while self._cut_short < GIVING_WAY:
+        while self._cut_short < MAX_SUPERSEDED_IN_A_ROW:
             rings = self._bell.rings
-            if self._bell.waiting & MAY_HAVE_MOVED and await self._moved_meanwhile():
+            if self._bell.waiting & MAY_MEAN_NEW_REVISION and await self._moved_meanwhile():
                 self._superseded.set()
                 self._cut_short += 1
                 return
@@ -241,11 +241,11 @@ class Loop:
     def _later(self) -> None:
         """Try the pass again later: Kapso, git or the manifest is the trouble, and no function is to blame."""
         self._failures += 1
-        ceiling = min(FIRST_RETRY * 2.0 ** min(self._failures - 1, 16), self._timing.slowest)
+        ceiling = min(INITIAL_RETRY_DELAY * 2.0 ** min(self._failures - 1, 16), self._timing.slowest)
         self._retry_at = self._clock.monotonic() + max(ceiling * self._timing.random(), ceiling / 2)
 
 
-def _too_long() -> events.ReconcileFailed:
+def _deadline_exceeded() -> events.ReconcileFailed:
     return events.ReconcileFailed(
         error=f"the pass did not end within {PASS_DEADLINE / 3600:.0f} h",
         error_type="TimeoutError",

@@ -11,10 +11,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[impo
 
 from kapso_sync.model.clock import Clock
 
-CHECK_SECONDS = 30.0
+CLOCK_CHECK_INTERVAL = 30.0
 """How often the wall clock is held against the one that never jumps."""
 
-JUMP = timedelta(seconds=5)
+MIN_CLOCK_JUMP = timedelta(seconds=5)
 """A wall clock that went so much further, or less far, was set."""
 
 JITTER = 0.1
@@ -22,7 +22,7 @@ JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class Interval:
     """A trigger by this name, every so many seconds."""
 
     name: str
@@ -32,7 +32,7 @@ class Every:
 class Schedule:
     """Rings at intervals; a context manager in a running loop."""
 
-    def __init__(self, ring: Callable[[str], None], intervals: Iterable[Every], clock: Clock) -> None:
+    def __init__(self, ring: Callable[[str], None], intervals: Iterable[Interval], clock: Clock) -> None:
         self._ring = ring
         self._clock = clock
         self._intervals = tuple(intervals)
@@ -65,9 +65,9 @@ class Schedule:
         """Begin every interval anew when the wall clock was set: the library goes by it, and set back it would be silent."""
         while True:
             wall, steady = self._clock.now(), self._clock.monotonic()
-            await self._clock.sleep(CHECK_SECONDS)
+            await self._clock.sleep(CLOCK_CHECK_INTERVAL)
             passed = timedelta(seconds=self._clock.monotonic() - steady)
-            if abs(self._clock.now() - wall - passed) > JUMP:
+            if abs(self._clock.now() - wall - passed) > MIN_CLOCK_JUMP:
                 for every in self._intervals:
                     self._scheduler.modify_job(every.name, next_run_time=self._clock.now() + timedelta(seconds=every.seconds))
 

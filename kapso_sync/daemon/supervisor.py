@@ -9,9 +9,9 @@ from typing import Self
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 
-FIRST = 1.0
-SLOWEST = 60.0
-STEADY = 300.0
+INITIAL_DELAY = 1.0
+MAX_DELAY = 60.0
+STEADY_AFTER = 300.0
 """Seconds before a restart, at first and at most; a task that lived this long begins anew."""
 
 
@@ -41,17 +41,17 @@ class Supervisor:
         return {name: not task.done() for name, task in self._tasks.items()}
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        pause = FIRST
+        pause = INITIAL_DELAY
         while True:
             started = self._clock.monotonic()
             try:
                 return await run()
             except Exception as error:  # noqa: BLE001 - whatever kills a task, the daemon goes on
-                if self._clock.monotonic() - started >= STEADY:
-                    pause = FIRST
+                if self._clock.monotonic() - started >= STEADY_AFTER:
+                    pause = INITIAL_DELAY
                 text = " ".join(str(error).split()) or type(error).__name__
                 self._emit(
                     events.TaskFailed(task=name, error=text, error_type=type(error).__name__, restart_in_s=round(pause, 1))
                 )
             await self._clock.sleep(pause)
-            pause = min(pause * 2, SLOWEST)
+            pause = min(pause * 2, MAX_DELAY)

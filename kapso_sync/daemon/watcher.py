@@ -27,7 +27,7 @@ NESTED_SECONDS = 0.25
 """After a folder was made, its files' events may have been missed: one more look, so much later."""
 
 POLL_MS = 1000
-IMPATIENCE = 10
+FIRST_BURST_DELAY = 10
 """Noise that does not end rings after so many quiet times."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
@@ -127,7 +127,7 @@ class FileWatcher:
             first = self._clock.monotonic()
             while True:
                 now = self._clock.monotonic()
-                until = min(self._last + self._debounce, first + IMPATIENCE * self._debounce)
+                until = min(self._last + self._debounce, first + FIRST_BURST_DELAY * self._debounce)
                 if now >= until:
                     break
                 await self._clock.sleep(until - now)

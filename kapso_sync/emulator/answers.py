@@ -11,7 +11,7 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.records import CLOUDFLARE, Function, stamp
 from kapso_sync.emulator.runtime import ConsoleLine
 from kapso_sync.emulator.values import Json, JsonObject, dump_json
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def paged_answer(items: Sequence[Json], query: Mapping[str, str], behaviour: Beh
     return replace(answer, headers={name: str(value) for name, value in headers.items()})
 
 
-def show_function(function: Function, world: World, origin: str, *, code: bool = True) -> JsonObject:
+def show_function(function: Function, world: EmulatedProject, origin: str, *, code: bool = True) -> JsonObject:
     """Return the record as the Functions API shows it; ``origin`` is the scheme and host it was asked under."""
     host = f"{function.slug}.{world.project_id[:8]}.workers.dev"
     record: JsonObject = {

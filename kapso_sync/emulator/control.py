@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kapso_sync.emulator.answers import show_function
+from kapso_sync.emulator.deps import EmulatorDeps
 from kapso_sync.emulator.errors import BehaviourInvalid, EmulatorError
 from kapso_sync.emulator.faults import Rule, read_rules, show_rule
-from kapso_sync.emulator.parts import Parts
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, is_int, is_number, parse_json
-from kapso_sync.emulator.world import NoSuch, Rejected, Unprocessable, World
+from kapso_sync.emulator.world import EmulatedProject, NoSuch, Rejected, Unprocessable
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -27,7 +27,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Control:
     """The endpoints. ``rules`` are the fault rules that a reset brings back."""
 
-    def __init__(self, parts: Parts, rules: Sequence[Rule]) -> None:
+    def __init__(self, parts: EmulatorDeps, rules: Sequence[Rule]) -> None:
         self._world = parts.world
         self._faults = parts.faults
         self._limiter = parts.limiter
@@ -244,7 +244,7 @@ def _quota(value: Json) -> int | None:
     raise BehaviourInvalid(f"behaviour quota: expected a whole number or null, got {value!r}")
 
 
-def _show(function: Function, world: World, origin: str) -> JsonObject:
+def _show(function: Function, world: EmulatedProject, origin: str) -> JsonObject:
     return show_function(function, world, origin) | {
         "live_code": function.live_code,
         "live_fields": function.live_fields,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function
 from kapso_sync.emulator.runtime import Runtime
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 
 
 class Deployer:
     """Begins deployments. ``runtime`` None: only the code's syntax is looked at."""
 
-    def __init__(self, world: World, runtime: Runtime | None) -> None:
+    def __init__(self, world: EmulatedProject, runtime: Runtime | None) -> None:
         self._world = world
         self.runtime = runtime
 

@@ -26,7 +26,7 @@ from kapso_sync.emulator.faults import ROUTES, Rule
 from kapso_sync.emulator.records import CLOUDFLARE, Function, Live
 from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, parse_json
-from kapso_sync.emulator.world import NOT_DEPLOYED, Conflict, NoSuch, Rejected, Unprocessable, World
+from kapso_sync.emulator.world import NOT_DEPLOYED, Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 
 OLDER_BASE = "/api/v1"
 PLATFORM_BASE = "/platform/v1"
@@ -115,7 +115,7 @@ Handler = Callable[[Asking, Rule | None], Awaitable[Answer]]
 class FunctionsApi:
     """Answers the requests of the Functions API, any of either base."""
 
-    def __init__(self, world: World, deployer: Deployer) -> None:
+    def __init__(self, world: EmulatedProject, deployer: Deployer) -> None:
         self._world = world
         self._deployer = deployer
         self._handlers: dict[str, dict[str, Handler]] = {

@@ -16,21 +16,21 @@ from starlette.routing import Mount
 from kapso_sync.emulator.clock import Clock, SystemClock
 from kapso_sync.emulator.control import Control
 from kapso_sync.emulator.deployer import Deployer
+from kapso_sync.emulator.deps import EmulatorDeps
 from kapso_sync.emulator.errors import EmulatorError
 from kapso_sync.emulator.faultfile import read_fault_file
 from kapso_sync.emulator.faults import Faults
-from kapso_sync.emulator.gate import Gate
 from kapso_sync.emulator.limiter import FixedWindow
+from kapso_sync.emulator.middleware import ApiMiddleware
 from kapso_sync.emulator.options import EmulatorOptions
-from kapso_sync.emulator.parts import Parts
 from kapso_sync.emulator.requestlog import RequestLog
 from kapso_sync.emulator.routes import FunctionsApi
 from kapso_sync.emulator.runtime import Runtime
 from kapso_sync.emulator.serving import serving
-from kapso_sync.emulator.storage import Forgetful, SqliteStorage, Storage
+from kapso_sync.emulator.storage import MemoryStorage, SqliteStorage, Storage
 from kapso_sync.emulator.wire import Hangs
 from kapso_sync.emulator.workerd import workerd_runtime
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Emulator:
 
     url: str
     key: str
-    parts: Parts
+    parts: EmulatorDeps
 
     @property
-    def world(self) -> World:
+    def world(self) -> EmulatedProject:
         """The functions, secrets, deployments and workflows."""
         return self.parts.world
 
@@ -75,11 +75,13 @@ async def running_emulator(
     rules = read_fault_file(options.faults) if options.faults else ()
     async with contextlib.AsyncExitStack() as held, contextlib.AsyncExitStack() as running:
         listener = held.enter_context(_listen(options.host, options.port))
-        storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else Forgetful()))
+        storage: Storage = held.enter_context(
+            contextlib.closing(SqliteStorage(options.data) if options.data else MemoryStorage())
+        )
         if runtime is None and options.workerd is not None:
             runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
-        world = World(options, clock=clock, storage=storage, project_id=_project_of(options.port))
-        parts = Parts(
+        world = EmulatedProject(options, clock=clock, storage=storage, project_id=_project_of(options.port))
+        parts = EmulatorDeps(
             world=world,
             faults=Faults(rules),
             limiter=FixedWindow(options.rate_limit, options.window, clock),
@@ -88,7 +90,7 @@ async def running_emulator(
             clock=clock,
             deployer=Deployer(world, runtime),
         )
-        gate = Gate(parts, FunctionsApi(world, parts.deployer), options.api_key)
+        gate = ApiMiddleware(parts, FunctionsApi(world, parts.deployer), options.api_key)
         app = Starlette(routes=[Mount("/_emulator", routes=Control(parts, rules).routes()), Mount("/", app=gate)])
         async with serving(app, listener):
             try:

@@ -37,7 +37,7 @@ class Storage(Protocol):
         ...
 
 
-class Forgetful:
+class MemoryStorage:
     """Keeps nothing: for an emulator that lives as long as its process."""
 
     def load(self, kind: Kind) -> list[JsonObject]:  # noqa: ARG002 - it has nothing of any kind

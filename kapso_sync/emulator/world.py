@@ -49,7 +49,7 @@ class Conflict(Exception):
     """An update was sent with a ``lock_version`` that is not the newest."""
 
 
-class World:
+class EmulatedProject:
     """One project. Every look at it first lets the deployments end whose time has come.
 
     ``behaviour``, ``deploy_delay`` and ``quota`` may be changed while it runs.

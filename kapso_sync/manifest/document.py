@@ -22,8 +22,8 @@ from ruamel.yaml.events import (
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.functions import Json
 
-DEEPEST = 40
-LONGEST_NUMBER = 24
+MAX_DEPTH = 40
+MAX_NUMBER_DIGITS = 24
 """Characters of the longest number that is read: every double fits."""
 
 Path = tuple[str | int, ...]
@@ -118,7 +118,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-_TOO_DEEP = f"the file is nested deeper than {DEEPEST} levels"
+_TOO_DEEP = f"the file is nested deeper than {MAX_DEPTH} levels"
 
 
 @dataclass
@@ -173,7 +173,7 @@ class _Reader:
 
     def _begin(self, event: MappingStartEvent | SequenceStartEvent, place: tuple[int, int]) -> bool:
         self._check_plain(event, place)
-        if len(self._open) >= DEEPEST:
+        if len(self._open) >= MAX_DEPTH:
             self._report("too-deep", _TOO_DEEP, place)
             return False
         value: dict[str, Json] | list[Json] = {} if isinstance(event, MappingStartEvent) else []
@@ -213,7 +213,7 @@ class _Reader:
         if plain and text in CONSTANTS:
             value = CONSTANTS[text]
         elif plain and NUMBER.fullmatch(text):
-            if len(text) > LONGEST_NUMBER:
+            if len(text) > MAX_NUMBER_DIGITS:
                 self._report("number", f"a number of {len(text)} digits is not read", place, "quote it, if it is text")
                 value = 0
             else:

@@ -48,7 +48,7 @@ class SafeHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-class OwnNames:
+class HostCheck:
     """Middleware against DNS rebinding: on loopback only our own names are answered.
 
     Else a page elsewhere, whose name was made to lead to loopback, could read ours through a browser on this machine.
@@ -85,16 +85,16 @@ def _is_ours(headers: Headers) -> bool:
     return name.lower() in _LOOPBACK
 
 
-def may_act(request: Request, token: Callable[[], str]) -> bool:
+def can_act(request: Request, token: Callable[[], str]) -> bool:
     """Tell whether the request carries the admin token as bearer."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Starlette reads headers as Latin-1: this gives back the bytes that were sent.
     return scheme.lower() == "bearer" and _same(given.strip().encode("latin-1"), token())
 
 
-def may_look(request: Request, token: Callable[[], str]) -> bool:
+def can_read(request: Request, token: Callable[[], str]) -> bool:
     """Tell whether the request carries the admin token, as bearer or as the password of HTTP Basic."""
-    if may_act(request, token):
+    if can_act(request, token):
         return True
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":

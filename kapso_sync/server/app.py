@@ -20,7 +20,7 @@ from starlette.routing import Route
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.status import DaemonStatus, status_document
-from kapso_sync.server.access import HEADERS, Json, OwnNames, SafeHeaders, error, may_act, may_look
+from kapso_sync.server.access import HEADERS, HostCheck, Json, SafeHeaders, can_act, can_read, error
 from kapso_sync.server.body import read_body
 from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
 from kapso_sync.server.page import render_page
@@ -85,7 +85,7 @@ def make_app(deps: ServerDeps) -> Starlette:
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(SafeHeaders), Middleware(OwnNames, public=deps.public)],
+        middleware=[Middleware(SafeHeaders), Middleware(HostCheck, public=deps.public)],
         exception_handlers={HTTPException: _http_error, KapsoSyncError: _told_error, Exception: _internal_error},
     )
     # A redirect would be built from the Host header, which anybody can choose.
@@ -264,11 +264,11 @@ class _Server:
         """Refuse who may not look; on loopback everybody may."""
         if not self.deps.public:
             return None
-        return self._refused(may_look, request, 'Basic realm="kapso-sync", charset="UTF-8"')
+        return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
 
     def _admin(self, request: Request) -> Response | None:
         """Refuse who may not act: it takes a header that no browser sends by itself."""
-        return self._refused(may_act, request, "Bearer")
+        return self._refused(can_act, request, "Bearer")
 
     def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
         try:

@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from kapso_sync.server.access import error
 
-LARGEST = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """Bytes that a body may have."""
 
-DISCARDED = 8 * LARGEST
+DISCARDED = 8 * MAX_BYTES
 """Bytes that are taken in, and thrown away, so that who sent too much reads our answer rather than a broken connection."""
 
-SECONDS = 10.0
+READ_TIMEOUT = 10.0
 """How long a body may take to arrive."""
 
 
@@ -23,24 +23,24 @@ async def read_body(request: Request) -> bytes | Response:
     """Return the whole body; 413 beyond the limit, announced or not, and 408 for one that does not arrive in time."""
     # h11 has checked that it is a number; with Expect the body has not been sent yet, and never needs to be.
     announced = int(request.headers.get("content-length", "0"))
-    if announced > DISCARDED or (announced > LARGEST and "expect" in request.headers):
+    if announced > DISCARDED or (announced > MAX_BYTES and "expect" in request.headers):
         return _too_large()
     parts, size = list[bytes](), 0
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(READ_TIMEOUT):
             async for part in request.stream():
                 size += len(part)
                 if size > DISCARDED:
                     break
-                if size > LARGEST:
+                if size > MAX_BYTES:
                     parts.clear()
                 else:
                     parts.append(part)
     except TimeoutError:
-        return _too_large() if size > LARGEST else error(408, "the body did not arrive in time", Connection="close")
+        return _too_large() if size > MAX_BYTES else error(408, "the body did not arrive in time", Connection="close")
     except ClientDisconnect:
         return error(400, "the connection was closed")  # nobody reads it, and nobody needs a traceback
-    return _too_large() if size > LARGEST else b"".join(parts)
+    return _too_large() if size > MAX_BYTES else b"".join(parts)
 
 
 def _too_large() -> Response:

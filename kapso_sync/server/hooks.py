@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-TOLERANCE = 300.0
+TIMESTAMP_TOLERANCE = 300.0
 """Seconds that a signed timestamp may differ from our clock."""
 
 Headers = Mapping[str, str]
@@ -116,7 +116,7 @@ def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) ->
     stamp, identity = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
     if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12):
         return "no timestamp"
-    if abs(now - int(stamp)) > TOLERANCE:
+    if abs(now - int(stamp)) > TIMESTAMP_TOLERANCE:
         return "the timestamp is too far from now"
     text = key.decode("utf-8")
     try:

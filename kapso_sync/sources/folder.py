@@ -12,7 +12,7 @@ from pathlib import Path
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model import events
 from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile, folder_digest
-from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 
 ATTEMPTS = 5
 """So often a folder that moved while it was read is read again."""

@@ -16,13 +16,13 @@ from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, 
 from kapso_sync.model import events
 from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile
 from kapso_sync.sources.command import Git, GitFailed
-from kapso_sync.sources.reading import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from git.objects import Blob, Commit, Tree
 
-MOST_PACKS = 50
+MAX_PACKS = 50
 """Each fetch leaves a pack; beyond this many the mirror is made anew, which a shallow one can afford."""
 
 _OURS = "refs/kapso-sync/head"
@@ -161,7 +161,7 @@ class GitSource:
 
     async def _obtain(self, head: _Head) -> str:
         """Return the full id of the wanted commit, present in the mirror."""
-        if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MOST_PACKS:
+        if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
             await asyncio.to_thread(_wipe, self._mirror)
         if not (self._mirror / "HEAD").is_file():
             self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)

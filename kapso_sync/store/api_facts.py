@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.model.api_facts import ApiFacts
-from kapso_sync.store.notes import Note
+from kapso_sync.store.json_file import PrivateJsonFile
 
 _NAMES = tuple(field.name for field in dataclasses.fields(ApiFacts))
 
@@ -27,10 +27,12 @@ class ApiFactsFile:
 
     def read(self) -> ApiFacts:
         """Return what is known; values that are neither true nor false are ignored."""
-        kept = Note(self.path).read()
+        kept = PrivateJsonFile(self.path).read()
         known = {name: value for name in _NAMES if isinstance(value := kept.get(name), bool)}
         return ApiFacts(**known)
 
     def write(self, facts: ApiFacts) -> None:
         """Keep ``facts`` in place of what was kept; raises `StateUnusable`."""
-        Note(self.path).write({name: value for name, value in dataclasses.asdict(facts).items() if value is not None})
+        PrivateJsonFile(self.path).write(
+            {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
+        )

@@ -14,10 +14,10 @@ from typing import Any
 
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
 
-COPIES = 20
+MAX_COPIES = 20
 """So many copies are kept of each function, besides those that are never dropped."""
 
-LONGEST_KEPT = timedelta(days=180)
+MAX_AGE = timedelta(days=180)
 """Those copies go when they are older than this, too."""
 
 NEVER_DROPPED = frozenset({"deleted", "adopted", "conflict"})
@@ -129,7 +129,7 @@ def _drop_old(home: Path, now: datetime) -> None:
     newest_kept = next((copy for copy in copies if copy.keep), None)
     droppable = [copy for copy in copies if copy is not newest_kept and not (copy.keep and copy.reason in NEVER_DROPPED)]
     for number, copy in enumerate(droppable):
-        if number >= COPIES or now - copy.saved_at > LONGEST_KEPT:
+        if number >= MAX_COPIES or now - copy.saved_at > MAX_AGE:
             with contextlib.suppress(OSError):
                 copy.path.unlink()
 

@@ -15,10 +15,10 @@ from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import Notice
 
 FOLDER = "builds"
-KEPT = 4000
+MAX_BUILDS = 4000
 """Most builds that are kept; the ones that were not used for longest go first."""
 
-OLDEST = timedelta(days=60)
+MAX_AGE = timedelta(days=60)
 """So long a build is kept that nobody asks for."""
 
 
@@ -64,7 +64,7 @@ class BuildFolder:
                 part.unlink()
             found = sorted(((path.stat().st_mtime, path) for path in self._folder.iterdir()), reverse=True)
             for number, (used, path) in enumerate(found):
-                if number >= KEPT or used < (now - OLDEST).timestamp():
+                if number >= MAX_BUILDS or used < (now - MAX_AGE).timestamp():
                     path.unlink()
 
 

@@ -21,7 +21,7 @@ from kapso_sync.store.api_facts import ApiFactsFile
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
 SCHEMA = 1
-PATIENCE = 5.0
+LOCK_TIMEOUT = 5.0
 """So many seconds somebody else's transaction is waited for; only readers have any, since writers hold the lock."""
 
 _T = TypeVar("_T")
@@ -41,7 +41,7 @@ class StateStore:
     """
 
     def __init__(
-        self, folder: Path, now: Callable[[], datetime], *, patience: float = PATIENCE, facts: ApiFactsFile | None = None
+        self, folder: Path, now: Callable[[], datetime], *, patience: float = LOCK_TIMEOUT, facts: ApiFactsFile | None = None
     ) -> None:
         self._folder = folder
         self._now = now
@@ -66,7 +66,7 @@ class StateStore:
     def load_state(self) -> ReconcilerState:
         """Return everything remembered."""
         with _writing(self._folder):
-            return dataclasses.replace(_recall(self._db), facts=self._facts.read())
+            return dataclasses.replace(_load_state(self._db), facts=self._facts.read())
 
     def learn(self, facts: ApiFacts) -> None:
         """Keep what this API base was seen to do, for every source that uses it."""
@@ -179,9 +179,9 @@ class StateStore:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
-def read_memory(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
+def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
     """Return what a state folder remembers, without lock and without writing; nothing where there is nothing readable."""
-    return dataclasses.replace(_read_only(folder, _recall) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
+    return dataclasses.replace(_read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
 
 
 def _own_facts(folder: Path) -> ApiFactsFile:
@@ -201,7 +201,7 @@ def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | 
     # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
     mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=PATIENCE)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             _check_version(db)
             return query(db)
     except (sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
@@ -222,7 +222,7 @@ def _open(path: Path, patience: float) -> sqlite3.Connection:
             db.executescript(f"BEGIN; {_CREATE} PRAGMA user_version={SCHEMA}; COMMIT;")
         _check_version(db)
         _check_whole(db)
-        _recall(db)
+        _load_state(db)
     except (ValueError, KeyError, TypeError) as error:
         db.close()
         raise sqlite3.DatabaseError(f"a record cannot be read: {error}") from error
@@ -257,7 +257,7 @@ def _set_aside(path: Path, now: datetime) -> Path:
     return target
 
 
-def _recall(db: sqlite3.Connection) -> ReconcilerState:
+def _load_state(db: sqlite3.Connection) -> ReconcilerState:
     owned = [codec.decode_owned(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")

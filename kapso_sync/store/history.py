@@ -19,13 +19,13 @@ from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
 
 HISTORY_NAME = "history.db"
-KEPT = 200
+MAX_REVISIONS = 200
 """So many entries are kept of each function."""
 
-KEPT_IN_ALL = 20_000
-PATIENCE = 1.0
+MAX_ENTRIES = 20_000
+LOCK_TIMEOUT = 1.0
 
-TOLD = frozenset(
+RECORDED_EVENTS = frozenset(
     {
         "function.adopted",
         "function.created",
@@ -84,13 +84,13 @@ class History:
 
     def listen(self, event: Event) -> None:
         """Take an event, if it is one of those that are kept; never raises."""
-        if self._db is None or not isinstance(event, FunctionEvent) or event.name not in TOLD:
+        if self._db is None or not isinstance(event, FunctionEvent) or event.name not in RECORDED_EVENTS:
             return
         with contextlib.suppress(sqlite3.Error), self._db as db:
             row = (self._now().isoformat(timespec="milliseconds"), event.slug, event.function_id, self._entry(event))
             number = db.execute("INSERT INTO history (at, slug, function_id, entry) VALUES (?, ?, ?, ?)", row).lastrowid or 0
-            db.execute(_DROP_OLD, {"slug": event.slug, "kept": KEPT})
-            db.execute("DELETE FROM history WHERE id <= ?", (number - KEPT_IN_ALL,))
+            db.execute(_DROP_OLD, {"slug": event.slug, "kept": MAX_REVISIONS})
+            db.execute("DELETE FROM history WHERE id <= ?", (number - MAX_ENTRIES,))
 
     def _entry(self, event: FunctionEvent) -> str:
         detail = {name: value for name, value in dataclasses.asdict(event).items() if name not in ("slug", "function_id")}
@@ -111,7 +111,7 @@ def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
     """
     mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=PATIENCE)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             return tuple(_entries(db.execute(query, {"slug": slug})))
     except sqlite3.Error:
         return ()
@@ -124,7 +124,7 @@ def _entries(rows: Iterable[tuple[str, str, str | None, str]]) -> Iterator[Mappi
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=PATIENCE)
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
     try:
         path.chmod(0o600)
         db.execute("PRAGMA journal_mode=WAL")

@@ -12,13 +12,13 @@ from urllib.parse import quote, quote_plus
 from kapso_sync.credentials import MASKED
 
 MASK = "[redacted]"
-SHORTEST = 6
+MIN_LENGTH = 6
 """A known secret below this length is not searched for: it would take ordinary words apart."""
 
-SHORTEST_LINE = 8
+MIN_LINE_LENGTH = 8
 """Likewise for one line of a secret that has several."""
 
-MOST = 50_000
+MAX_VALUES = 50_000
 """So many spellings are known at a time; the oldest, of values that have long been changed, go first."""
 
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
@@ -33,10 +33,10 @@ class Redactor:
 
     def add(self, value: str | None) -> None:
         """Learn a secret, in every spelling that it may take on its way out: whole, each of its lines, and on one line."""
-        if value is None or len(value) < SHORTEST or value in self._known:
+        if value is None or len(value) < MIN_LENGTH or value in self._known:
             return
         for part in (*value.splitlines(), " ".join(value.split())):
-            if part != value and len(part.strip()) >= SHORTEST_LINE:
+            if part != value and len(part.strip()) >= MIN_LINE_LENGTH:
                 self._learn(part.strip())
         self._learn(value)
 
@@ -51,8 +51,8 @@ class Redactor:
         spellings |= {json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], raw.hex()}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             spellings.add(encode(raw).decode("ascii").rstrip("="))
-        self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= SHORTEST)
-        while len(self._known) > MOST:
+        self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= MIN_LENGTH)
+        while len(self._known) > MAX_VALUES:
             self._known.pop(next(iter(self._known)))
         self._pattern = None
 

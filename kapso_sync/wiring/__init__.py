@@ -4,7 +4,7 @@
 source says and what is wrong with it.
 """
 
-from kapso_sync.wiring.reading import Reading, read_source
+from kapso_sync.wiring.reading import SourceReport, read_source
 from kapso_sync.wiring.session import (
     EventBus,
     PassOverrides,
@@ -17,8 +17,8 @@ from kapso_sync.wiring.session import (
 __all__ = [
     "EventBus",
     "PassOverrides",
-    "Reading",
     "Session",
+    "SourceReport",
     "find_state_folder",
     "open_api",
     "open_session",

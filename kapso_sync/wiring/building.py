@@ -20,7 +20,7 @@ from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
 
-def make_desire(
+def make_desired_builder(
     settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
 ) -> DesiredBuilder:
     """Return what turns a source's snapshots into what git wants; builds are kept in ``store``.

@@ -15,27 +15,28 @@ from typing import TextIO
 
 from kapso_sync import __version__
 from kapso_sync.clock import SystemClock
-from kapso_sync.daemon.backoff import Backoff
-from kapso_sync.daemon.bell import FILES, INTERVAL, POLL, RESCAN, SECRETS, START, Bell
+from kapso_sync.daemon import process_memory
+from kapso_sync.daemon.backoff import FunctionBackoff
 from kapso_sync.daemon.loop import Loop, Timing
-from kapso_sync.daemon.notify import Notify
-from kapso_sync.daemon.schedule import Every, Schedule
+from kapso_sync.daemon.schedule import Interval, Schedule
 from kapso_sync.daemon.supervisor import Supervisor
+from kapso_sync.daemon.systemd import SystemdNotifier
+from kapso_sync.daemon.triggers import FILES, INTERVAL, POLL, RESCAN, SECRETS, START, TriggerQueue
+from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.status import ConditionType, DaemonStatus, Suspension
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind
+from kapso_sync.status.tracker import StatusTracker
+from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.lock import held
-from kapso_sync.telemetry import Redactor, StatusBoard
+from kapso_sync.telemetry import Redactor
 from kapso_sync.telemetry.metrics import Metrics
-from kapso_sync.wiring import memory
-from kapso_sync.wiring.belongings import Belongings
-from kapso_sync.wiring.http import open_server
+from kapso_sync.wiring.notifications import run_notifications
+from kapso_sync.wiring.server import open_server
 from kapso_sync.wiring.session import EventBus, PassOverrides, Session, find_state_folder, open_session
-from kapso_sync.wiring.telling import telling
-from kapso_sync.wiring.usage import watch_usage
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds between attempts to reach a git server that does not answer when the daemon starts."""
@@ -60,20 +61,20 @@ class Daemon:
     stream: TextIO
     settings: Settings
     clock: SystemClock = field(default_factory=SystemClock)
-    bell: Bell = field(default_factory=Bell)
+    bell: TriggerQueue = field(default_factory=TriggerQueue)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     reloaded: asyncio.Event = field(default_factory=asyncio.Event)
     loop: Loop | None = None
     looked: bool = False
 
     def __post_init__(self) -> None:
-        self.kept = Belongings(find_state_folder(self.settings))
+        self.kept = DaemonFiles(find_state_folder(self.settings))
         source = self.settings.source or str(Path.cwd())
         redactor = Redactor()
-        self.board = StatusBoard(self.clock, __version__, source, redact=redactor.text)
+        self.board = StatusTracker(self.clock, __version__, source, redact=redactor.text)
         self.metrics = Metrics(__version__, self.status)
         self.logging = self._make_logging(redactor)
-        self.notify = Notify()
+        self.notify = SystemdNotifier()
         self.schedule: Schedule | None = None
         self.proven: Settings | None = None
 
@@ -140,7 +141,7 @@ class Daemon:
                 supervisor.start("reporter", self._report)
                 late = asyncio.get_running_loop().call_later(STARTED, self._started)
                 stack.callback(late.cancel)
-                await stack.enter_async_context(telling(self, self.kept.folder))
+                await stack.enter_async_context(run_notifications(self, self.kept.folder))
                 while not self.stopped.is_set():
                     self.reloaded.clear()
                     await self._serve(url)
@@ -156,11 +157,11 @@ class Daemon:
                 return
             if session.place.folder != self.kept.folder:
                 self.kept.forget_address()
-                self.kept = Belongings(session.place.folder)
+                self.kept = DaemonFiles(session.place.folder)
                 self.admin_token()
             self.kept.remember_address(url)
             self._emit(events.DaemonStarted(version=__version__, source=session.place.spec.location, url=url))
-            backoff = Backoff(self.clock, random.random)
+            backoff = FunctionBackoff(self.clock, random.random)
             timing = Timing(self.clock, random.random, self.settings.interval)
             self.loop = loop = Loop(session, self.bell, backoff, timing, self._emit, self.board.waiting)
             self._recall_suspension(loop)
@@ -171,7 +172,7 @@ class Daemon:
                 supervisor.start("watcher", self._watcher(Path(session.place.spec.location), FILES).run)
             if self.settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(self.settings.secrets_dir, SECRETS).run)
-            supervisor.start("usage", lambda: watch_usage(session.unused, self.board, self.clock))
+            supervisor.start("usage", lambda: track_unused_functions(session.unused, self.board.show_unused, self.clock))
             self.bell.ring(START)
             supervisor.start("loop", loop.run)
             self.notify.ready()
@@ -239,17 +240,17 @@ class Daemon:
                 self._end_suspension()
             case events.ReconcileFinished():
                 # In a moment, when what the pass held is free; it costs a few milliseconds.
-                asyncio.get_running_loop().call_later(1.0, memory.give_back)
+                asyncio.get_running_loop().call_later(1.0, process_memory.trim_malloc)
             case _:
                 pass
 
     def _emit(self, event: events.Event) -> None:
         self.logging.emit(event)
 
-    def _intervals(self, session: Session) -> tuple[Every, ...]:
+    def _intervals(self, session: Session) -> tuple[Interval, ...]:
         git = session.place.spec.kind is SourceKind.GIT
-        look = Every(POLL, self.settings.git_interval) if git else Every(RESCAN, self.settings.git_interval)
-        return (Every(INTERVAL, self.settings.interval), look)
+        look = Interval(POLL, self.settings.git_interval) if git else Interval(RESCAN, self.settings.git_interval)
+        return (Interval(INTERVAL, self.settings.interval), look)
 
     def _watcher(self, folder: Path, trigger: str) -> FileWatcher:
         return FileWatcher(
@@ -316,7 +317,7 @@ class Daemon:
                 functions=len(status.functions),
                 ready=ready,
                 passes=self.loop.passes if self.loop else 0,
-                memory_mb=memory.resident(),
+                memory_mb=process_memory.resident_mb(),
             )
         )
 

@@ -16,11 +16,11 @@ from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, parse_source
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.wiring.building import make_desire, make_secret_values
-from kapso_sync.wiring.session import EventBus, ResolvedSource, find_place
+from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.session import EventBus, ResolvedSource, resolve_source
 
 
-class Local:
+class LocalFolder:
     """The settings' folder, and ``secrets`` to read their values with. What did not change is not built again."""
 
     def __init__(self, place: ResolvedSource, desire: DesiredBuilder, settings: Settings, logging: EventBus) -> None:
@@ -51,7 +51,7 @@ class Local:
         await watcher.run()
 
 
-async def open_local(settings: Settings, logging: EventBus) -> Local:
+async def open_local_folder(settings: Settings, logging: EventBus) -> LocalFolder:
     """Return the settings' source, which must be a folder; raises `UsageError` for another, and `ConfigError`."""
     spec = parse_source(settings.source or ".", branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
     if spec.kind is not SourceKind.FOLDER:
@@ -59,6 +59,6 @@ async def open_local(settings: Settings, logging: EventBus) -> Local:
             f"{spec.location} is no folder to work in", hint="clone it, and name the functions folder in the clone"
         )
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    place = await find_place(settings, base_url, logging.emit, None)
+    place = await resolve_source(settings, base_url, logging.emit, None)
     builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
-    return Local(place, make_desire(settings, place.spec, builds), settings, logging)
+    return LocalFolder(place, make_desired_builder(settings, place.spec, builds), settings, logging)

@@ -40,11 +40,11 @@ from kapso_sync.reconcile.pull.planner import (
 )
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
-from kapso_sync.sources.reading import DEFAULT_FOLDER
+from kapso_sync.sources.file_rules import DEFAULT_FOLDER
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import read_memory
-from kapso_sync.wiring.building import make_desire
+from kapso_sync.store.database import read_state
+from kapso_sync.wiring.building import make_desired_builder
 from kapso_sync.wiring.session import EventBus, folder_owner, open_api, source_spec, state_folder
 
 
@@ -67,7 +67,7 @@ async def plan_a_pull(settings: Settings, wish: PullOptions, logging: EventBus) 
     """
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     shelf = await open_folder_target(settings, base_url, logging)
-    memory = await asyncio.to_thread(read_memory, shelf.state)
+    memory = await asyncio.to_thread(read_state, shelf.state)
     desire = _make_desire(settings, shelf)
     async with open_api(settings, logging) as api:
         desired = await _desired(desire, shelf.snapshot)
@@ -94,7 +94,7 @@ async def plan_a_restore(
     """Return the folder, and what takes it back to a backup; writes nothing, asks Kapso nothing, raises like `plan_a_pull`."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     shelf = await open_folder_target(settings, base_url, logging)
-    memory = await asyncio.to_thread(read_memory, shelf.state)
+    memory = await asyncio.to_thread(read_state, shelf.state)
     desire = _make_desire(settings, shelf)
     known = next((owned.function_id for owned in memory.owned.values() if owned.slug == backup.slug), backup.function_id)
     remote = RemoteFunction(known, backup.slug, DeploymentStatus.DEPLOYED, backup.code, backup.fields)
@@ -105,7 +105,7 @@ async def plan_a_restore(
 
 
 def _make_desire(settings: Settings, shelf: FolderTarget) -> DesiredBuilder:
-    return make_desire(settings, shelf.spec, BuildFolder(shelf.state, SystemClock().now(), writes=False))
+    return make_desired_builder(settings, shelf.spec, BuildFolder(shelf.state, SystemClock().now(), writes=False))
 
 
 async def _proof(desire: DesiredBuilder, snapshot: Snapshot, plan: PullPlan) -> Desired:

@@ -17,7 +17,7 @@ from typing import TextIO
 import platformdirs
 
 from kapso_sync import __version__
-from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings, parse_base_url
+from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, KapsoSyncError, StateUnusable
 from kapso_sync.model import events
@@ -49,14 +49,23 @@ from kapso_sync.sources import (
 )
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.database import StateStore, read_state
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
-from kapso_sync.telemetry import LogListener, LogSettings, QuietLog, Redactor, StatusBoard, make_logger, reconcile_context
-from kapso_sync.wiring.building import make_desire, make_secret_values
+from kapso_sync.status.tracker import StatusTracker
+from kapso_sync.telemetry import (
+    DeduplicatingLog,
+    LogListener,
+    LogSettings,
+    Redactor,
+    StatusTracker,
+    make_logger,
+    reconcile_context,
+)
+from kapso_sync.wiring.building import make_desired_builder, make_secret_values
 
-GIT_PATIENCE = 4
+GIT_TIMEOUT_FACTOR = 4
 """A git transfer may take so many times as long as an API request."""
 
 
@@ -89,7 +98,9 @@ class EventBus:
         self.redactor = redactor or Redactor()
         form = LogSettings(settings.log_level or level, settings.log_format)
         log = LogListener(make_logger(form, stream, SystemClock(), self.redactor))
-        self._listeners: tuple[events.Listener, ...] = (log.notice, QuietLog(log.write), *others) if quiet else (log, *others)
+        self._listeners: tuple[events.Listener, ...] = (
+            (log.notice, DeduplicatingLog(log.write), *others) if quiet else (log, *others)
+        )
 
     def emit(self, event: events.Event) -> None:
         """Tell everyone."""
@@ -114,7 +125,7 @@ class WriteContext:
 
     executor: Executor
     store: StateStore
-    board: StatusBoard
+    board: StatusTracker
     history: History
 
 
@@ -193,7 +204,7 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def open_session(
-    settings: Settings, exceptions: PassOverrides, logging: EventBus, *, writes: bool, board: StatusBoard | None = None
+    settings: Settings, exceptions: PassOverrides, logging: EventBus, *, writes: bool, board: StatusTracker | None = None
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` the state folder is held by this process.
 
@@ -209,7 +220,7 @@ async def open_session(
         # Whoever only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
         try:
-            place = await find_place(settings, base_url, logging.emit, git_home)
+            place = await resolve_source(settings, base_url, logging.emit, git_home)
         except KapsoSyncError as error:
             emit_failure(logging.emit, error)
             raise
@@ -221,14 +232,14 @@ async def open_session(
         key = store.secret_key(secrets.token_bytes) if store else read_key(place.folder)
         parts = PassDeps(
             source=place.source,
-            build=make_desire(
+            build=make_desired_builder(
                 settings,
                 place.spec,
                 BuildFolder(place.folder, clock.now(), writes=writes),
                 make_secret_values(settings, logging.redactor, key, place.folder, required=writes),
             ),
             api=api,
-            load_state=store.load_state if store else lambda: read_memory(place.folder, facts),
+            load_state=store.load_state if store else lambda: read_state(place.folder, facts),
             policy=_policy(settings, exceptions, place.owner),
             limits=Limits(
                 settings.max_delete,
@@ -244,9 +255,9 @@ async def open_session(
         writing = None
         if store is not None:
             history = stack.enter_context(History(place.folder, clock.now, logging.redactor.text))
-            tell, redact = _both(parts.emit, history.listen), logging.redactor.text
+            tell, redact = _fan_out(parts.emit, history.listen), logging.redactor.text
             executor = Executor(api, store, clock, tell, _execution(settings), redact)
-            writing = WriteContext(executor, store, board or _board(clock, place, logging), history)
+            writing = WriteContext(executor, store, board or _make_tracker(clock, place, logging), history)
         yield Session(place, parts, writing)
 
 
@@ -271,7 +282,7 @@ def _execution(settings: Settings) -> ExecutorSettings:
     )
 
 
-def _both(first: events.Listener, second: events.Listener) -> events.Listener:
+def _fan_out(first: events.Listener, second: events.Listener) -> events.Listener:
     def listen(event: events.Event) -> None:
         first(event)
         second(event)
@@ -279,8 +290,8 @@ def _both(first: events.Listener, second: events.Listener) -> events.Listener:
     return listen
 
 
-def _board(clock: Clock, place: ResolvedSource, logging: EventBus) -> StatusBoard:
-    return StatusBoard(clock, __version__, place.spec.location, place.owner, logging.redactor.text)
+def _make_tracker(clock: Clock, place: ResolvedSource, logging: EventBus) -> StatusTracker:
+    return StatusTracker(clock, __version__, place.spec.location, place.owner, logging.redactor.text)
 
 
 def make_transport(settings: Settings, base_url: str, clock: Clock, logging: EventBus) -> Transport:
@@ -300,7 +311,7 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, logging: Eve
         clock=clock,
         emit=logging.emit,
         random=random.random,
-        pacer=Pacer(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
+        pacer=RateLimiter(clock, share=settings.rate_share, window=settings.rate_window, on_wait=waiting),
         settings=TransportSettings(
             deadline=settings.request_timeout,
             concurrency=settings.concurrency,
@@ -337,16 +348,16 @@ def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
     return root / state_name(parts)
 
 
-async def find_place(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> ResolvedSource:
+async def resolve_source(settings: Settings, base_url: str, listener: events.Listener, git_home: Path | None) -> ResolvedSource:
     """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
     branch = spec.branch
     if spec.kind is SourceKind.FOLDER:
-        return _folder_place(settings, spec, folder, listener)
+        return _resolve_folder(settings, spec, folder, listener)
     password = settings.git_password
     credentials = GitCredentials(password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file)
-    patience = settings.request_timeout * GIT_PATIENCE
+    patience = settings.request_timeout * GIT_TIMEOUT_FACTOR
     home = git_home or folder / "git"
     git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=patience)
     source = GitSource(spec, home / "mirror", git, listener)
@@ -356,7 +367,7 @@ async def find_place(settings: Settings, base_url: str, listener: events.Listene
     return ResolvedSource(spec, source, _with_env(owner, settings.env), folder)
 
 
-def _folder_place(settings: Settings, spec: SourceSpec, folder: Path, listener: events.Listener) -> ResolvedSource:
+def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, listener: events.Listener) -> ResolvedSource:
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731

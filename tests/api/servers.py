@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kapso_sync.api import KapsoClient, Pacer, Transport, TransportSettings
+from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings
 from kapso_sync.model import events
 from tests.clock import VirtualClock
 
@@ -104,7 +104,7 @@ async def talking(
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     clock, told = VirtualClock(), list[events.Event]()
-    pacer = Pacer(clock, share=0.8, window=60.0, on_wait=lambda *_: None)
+    pacer = RateLimiter(clock, share=0.8, window=60.0, on_wait=lambda *_: None)
     transport = Transport(
         f"http://127.0.0.1:{port}",
         lambda: KEY,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.api import Pacer
+from kapso_sync.api import RateLimiter
 from tests.clock import VirtualClock
 
 WINDOW = 60.0
@@ -37,7 +37,7 @@ class Server:
         return self.limit - used - 1
 
 
-async def spend(server: Server, pacer: Pacer, calls: int, concurrency: int, latencies: list[float]) -> None:
+async def spend(server: Server, pacer: RateLimiter, calls: int, concurrency: int, latencies: list[float]) -> None:
     """Make so many calls, so many at once; a request reaches the server after half of its latency."""
     left = iter(range(calls))
 
@@ -53,8 +53,8 @@ async def spend(server: Server, pacer: Pacer, calls: int, concurrency: int, late
     await asyncio.gather(*(worker() for _ in range(concurrency)))
 
 
-def pacer_of(clock: VirtualClock, share: float, waits: list[tuple[float, int, int]] | None = None) -> Pacer:
-    return Pacer(
+def pacer_of(clock: VirtualClock, share: float, waits: list[tuple[float, int, int]] | None = None) -> RateLimiter:
+    return RateLimiter(
         clock,
         share=share,
         window=WINDOW,

@@ -11,7 +11,7 @@ import pytest
 
 from kapso_sync import __version__
 from kapso_sync.api import TransportSettings
-from kapso_sync.api.transport import Answer, Request
+from kapso_sync.api.transport import ApiRequest, ApiResponse
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,
@@ -376,8 +376,8 @@ async def test_an_error_is_read_to_a_limit_and_a_function_s_answer_too() -> None
 
 def test_bodies_are_in_no_representation() -> None:
     """Of requests and answers; a control shows that the rest is."""
-    request = Request(Call("POST", "/functions"), "/functions", {"code": "s3cret"})
-    assert "s3cret" not in f"{request!r}{Answer(200, {}, b's3cret')!r}"
+    request = ApiRequest(Call("POST", "/functions"), "/functions", {"code": "s3cret"})
+    assert "s3cret" not in f"{request!r}{ApiResponse(200, {}, b's3cret')!r}"
     assert "/functions" in repr(request)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.build.contract import Style, inspect
-from kapso_sync.build.rules import size_fault
+from kapso_sync.build.rules import size_diagnostic
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.manifest import read_manifest
 from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, UnusableFunction
@@ -192,8 +192,8 @@ def test_code_above_a_megabyte_is_refused_before_any_call() -> None:
     supabase = entry("greet.ts", function_type="supabase_function")
     made = Workbench().build({"greet.ts": "Deno.serve(() => x)//" + "x" * 2**20}, supabase)
     assert made.unusable[0].problems[0].code == "too-large"
-    assert size_fault("é" * 2**19, "a.js") is None
-    assert size_fault("é" * 2**19 + "x", "a.js") is not None
+    assert size_diagnostic("é" * 2**19, "a.js") is None
+    assert size_diagnostic("é" * 2**19 + "x", "a.js") is not None
 
 
 @needs_esbuild

@@ -14,7 +14,7 @@ import pytest
 
 from kapso_sync.build import Packages
 from kapso_sync.model.builds import Built
-from kapso_sync.store.builds import KEPT, OLDEST, BuildFolder
+from kapso_sync.store.builds import MAX_AGE, MAX_BUILDS, BuildFolder
 from kapso_sync.tools import VERSION, ToolPlaces
 from tests.build.workbench import ESBUILD, MODULE, OWN, SCRIPT, Workbench, entry, good, needs_esbuild, source_files
 from tests.process.test_process import is_gone
@@ -309,15 +309,15 @@ class TestBuildFolder:
     def test_old_and_surplus_builds_go(self, tmp_path: Path) -> None:
         """The ones that were not used for longest; what an interrupted write left goes as well."""
         folder = BuildFolder(tmp_path, NOW, writes=True)
-        for number in range(KEPT + 3):
+        for number in range(MAX_BUILDS + 3):
             folder.put(f"k{number}", Built("x"))
             os.utime(tmp_path / "builds" / f"k{number}.json", (NOW.timestamp() - number,) * 2)
         (tmp_path / "builds" / "k.1.part").write_text("")
         BuildFolder(tmp_path, NOW, writes=True)
         kept = {path.name for path in (tmp_path / "builds").iterdir()}
-        assert len(kept) == KEPT
-        assert f"k{KEPT}.json" not in kept
-        BuildFolder(tmp_path, NOW + OLDEST + timedelta(days=1), writes=True)
+        assert len(kept) == MAX_BUILDS
+        assert f"k{MAX_BUILDS}.json" not in kept
+        BuildFolder(tmp_path, NOW + MAX_AGE + timedelta(days=1), writes=True)
         assert not list((tmp_path / "builds").iterdir())
 
     def test_a_folder_that_cannot_be_written_does_no_harm(self, tmp_path: Path) -> None:

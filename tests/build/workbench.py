@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Construction, Esbuild, Packages, Target
+from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, Packages, Target
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
@@ -62,7 +62,7 @@ class Workbench:
         """What a session has around the builder."""
         return DesiredBuilder(self.builder, environment=environment)
 
-    def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> Construction:
+    def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> BuildResult:
         """One pass over these files."""
         listed = [item if isinstance(item, Entry) else entry(item) for item in entries]
         return asyncio.run(self.builder.build(listed, source_files(texts), packages))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inline_snapshot import snapshot
 from rich.console import Console
 
-from kapso_sync.cli.answers import Answered, DidNotStart, show_answer, show_failure, show_problem
+from kapso_sync.cli.answers import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
 from kapso_sync.errors import Location, Problem
 
 CODE = "const rate = undefined;\n\nasync function handler(request) {\n  rate.of(request);\n}\n"
@@ -21,7 +21,7 @@ def shown(show: Callable[[Console], None]) -> str:
 
 
 def answer(status: int, content_type: str, body: bytes, *lines: tuple[str, str]) -> str:
-    answered = Answered("greet", status, content_type, body, 0.0124, lines, CODE)
+    answered = InvocationResult("greet", status, content_type, body, 0.0124, lines, CODE)
     return shown(lambda console: show_answer(console, answered))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 from markdown_it import MarkdownIt
 
-from kapso_sync.cli.markdown import LONGEST, plan_markdown
+from kapso_sync.cli.markdown import MAX_LENGTH, plan_markdown
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.limits import MaxDelete
@@ -212,7 +212,7 @@ def test_too_much_is_cut_with_a_note() -> None:
     known = memory(*(owned(record, content()) for record in before))
     plan = make_plan(desired(*(want(name, code) for name in names)), resolve_intents(before, known, OWNER), POLICY)
     page = plan_markdown(plan)
-    assert 50_000 < len(page) <= LONGEST
+    assert 50_000 < len(page) <= MAX_LENGTH
     assert all(f"| {name} | update and deploy |" in page for name in names)
     assert page.count("<details>") == page.count("</details>") < len(names)
     assert re.search(r"> \*\*Cut\.\*\* \d+ parts do not fit into a comment", page)
@@ -224,7 +224,7 @@ def test_thousands_of_functions_fit(  # the table itself is cut
     """Not even the table makes it too long."""
     names = [f"function-{number:04}" for number in range(3000)]
     plan = make_plan(desired(*(want(name) for name in names), unusable("bad")), resolve_intents([], memory(), OWNER), POLICY)
-    assert len(plan_markdown(plan)) <= LONGEST
+    assert len(plan_markdown(plan)) <= MAX_LENGTH
 
 
 def test_json_and_markdown_contradict_each_other() -> None:

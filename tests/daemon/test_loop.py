@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.daemon.backoff import FIRST, SLOWEST, STALLED_AFTER, Backoff
-from kapso_sync.daemon.bell import FILES, INTERVAL, PERSON, POLL, RETRY, WEBHOOK, Bell
-from kapso_sync.daemon.loop import FIRST_RETRY, HEARTBEAT, Loop, Timing
+from kapso_sync.daemon.backoff import INITIAL_DELAY, MAX_DELAY, STALLED_AFTER, FunctionBackoff
+from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, Loop, Timing
+from kapso_sync.daemon.triggers import FILES, INTERVAL, PERSON, POLL, RETRY, WEBHOOK, TriggerQueue
 from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, SourceUnavailable
 from kapso_sync.model import events
 from kapso_sync.model.plan import Blocked, Plan
@@ -92,10 +92,10 @@ class Ring:
     """A running loop, its bell, and everything that was told."""
 
     place: Pretend
-    bell: Bell
+    bell: TriggerQueue
     loop: Loop
     clock: VirtualClock
-    backoff: Backoff
+    backoff: FunctionBackoff
     told: list[events.Event]
     waits: list[float | None]
 
@@ -116,8 +116,8 @@ class Ring:
 @contextlib.asynccontextmanager
 async def ringing(slowest: float = 300.0) -> AsyncIterator[Ring]:
     clock = VirtualClock()
-    place, bell, told = Pretend(clock), Bell(), list[events.Event]()
-    backoff = Backoff(clock, lambda: 1.0)
+    place, bell, told = Pretend(clock), TriggerQueue(), list[events.Event]()
+    backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = list[float | None]()
     timing = Timing(clock, lambda: 1.0, slowest)
     loop = Loop(place, bell, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in))
@@ -304,7 +304,7 @@ async def test_a_call_that_kapso_left_unanswered_is_repeated_soon() -> None:
     async with ringing() as ring:
         ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no connection", blameless=True)]
         ring.bell.ring(INTERVAL)
-        await ring.clock.sleep(FIRST_RETRY + 1)
+        await ring.clock.sleep(INITIAL_RETRY_DELAY + 1)
         await ring.settle()
         assert ring.place.passes == [INTERVAL, RETRY]
         assert ring.backoff.failing == ()
@@ -339,7 +339,7 @@ async def test_a_defect_in_a_pass_loses_nothing() -> None:
     async with ringing() as ring:
         ring.place.results = [ValueError("what a\nsurprise"), TimeoutError()]
         ring.bell.ring(WEBHOOK)
-        await ring.clock.sleep(FIRST_RETRY * 4)
+        await ring.clock.sleep(INITIAL_RETRY_DELAY * 4)
         await ring.settle()
         assert ring.place.passes == [WEBHOOK, RETRY, RETRY]
         first, second = [event for event in ring.told if isinstance(event, events.ReconcileFailed)]
@@ -356,7 +356,7 @@ async def test_a_pass_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
         ring.bell.ring(INTERVAL)
         await ring.until(lambda: "reconcile.failed" in ring.names())
         ring.place.gate.set()
-        await ring.clock.sleep(FIRST_RETRY)
+        await ring.clock.sleep(INITIAL_RETRY_DELAY)
         await ring.settle()
         assert ring.place.passes[:2] == [INTERVAL, RETRY]
         assert ring.place.running == 0
@@ -386,8 +386,8 @@ async def test_the_loop_shows_that_it_lives() -> None:
         ring.place.gate.set()
 
 
-def failing_backoff(clock: VirtualClock, times: int, plan: Plan) -> Backoff:
-    backoff = Backoff(clock, lambda: 1.0)
+def failing_backoff(clock: VirtualClock, times: int, plan: Plan) -> FunctionBackoff:
+    backoff = FunctionBackoff(clock, lambda: 1.0)
     for _ in range(times):
         backoff.learn(report_on(plan, Result.FAILED, "the deployment ended in `error`"))
     return backoff
@@ -397,13 +397,13 @@ def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
     """Its step is held back with the reason and the way to try at once; the others go on."""
     clock = VirtualClock()
     plan = plan_for("a", "b")
-    backoff = Backoff(clock, lambda: 1.0)
+    backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = []
     for _ in range(4):
         outcomes = (Outcome(plan.steps[0], Result.FAILED, error="no"), Outcome(plan.steps[1], Result.DONE))
         backoff.learn(Report(plan, outcomes))
         waits.append(backoff.next_retry())
-    assert waits == [FIRST, FIRST * 2, FIRST * 4, FIRST * 8]
+    assert waits == [INITIAL_DELAY, INITIAL_DELAY * 2, INITIAL_DELAY * 4, INITIAL_DELAY * 8]
     held, free = backoff.hold(plan).steps
     assert isinstance(held, Blocked)
     assert held.deferred
@@ -417,7 +417,7 @@ async def test_new_content_or_a_person_ends_the_waiting() -> None:
     backoff = failing_backoff(clock, 3, plan_for("a"))
     assert backoff.hold(plan_for("a")).summary["blocked"] == 1
     assert backoff.hold(plan_for("a", code=CODE_B)).summary["blocked"] == 0
-    await clock.sleep(FIRST * 4)
+    await clock.sleep(INITIAL_DELAY * 4)
     assert backoff.hold(plan_for("a")).summary["blocked"] == 0
     backoff = failing_backoff(clock, 3, plan_for("a"))
     backoff.forgive()
@@ -428,15 +428,15 @@ def test_stalled_is_said_once_and_never_given_up() -> None:
     """After so many failures of the same code the pace is the slowest there is."""
     clock = VirtualClock()
     plan = plan_for("a")
-    backoff = Backoff(clock, lambda: 0.0)
+    backoff = FunctionBackoff(clock, lambda: 0.0)
     told = [backoff.learn(report_on(plan, Result.FAILED, "no")) for _ in range(STALLED_AFTER + 2)]
     assert [len(stalled) for stalled in told] == [0] * (STALLED_AFTER - 1) + [1, 0, 0]
-    assert backoff.next_retry() == SLOWEST
+    assert backoff.next_retry() == MAX_DELAY
 
 
 def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
     """Kapso down, a rejected key, a newer revision: nobody waits for that."""
-    backoff = Backoff(VirtualClock(), lambda: 1.0)
+    backoff = FunctionBackoff(VirtualClock(), lambda: 1.0)
     backoff.learn(report_on(plan_for("a"), Result.FAILED, "no connection", blameless=True))
     backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
     assert backoff.failing == ()
@@ -454,10 +454,10 @@ async def test_what_was_due_and_not_tried_is_not_due_at_once() -> None:
     """A pass that gives way before it gets to a function must not be asked for in a circle."""
     clock = VirtualClock()
     backoff = failing_backoff(clock, 1, plan_for("a"))
-    await clock.sleep(FIRST)
+    await clock.sleep(INITIAL_DELAY)
     assert backoff.next_retry() == 0
     backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
-    assert backoff.next_retry() == FIRST
+    assert backoff.next_retry() == INITIAL_DELAY
 
 
 def test_what_left_git_is_forgotten() -> None:
@@ -471,16 +471,16 @@ def test_what_left_git_is_forgotten() -> None:
 def test_every_wait_is_within_its_bounds(dice: list[float]) -> None:
     """Full jitter: at least a second, at most the pace of that failure."""
     clock, rolls = VirtualClock(), iter(dice)
-    backoff = Backoff(clock, lambda: next(rolls, 0.5))
+    backoff = FunctionBackoff(clock, lambda: next(rolls, 0.5))
     for number in range(len(dice)):
         backoff.learn(report_on(plan_for("a"), Result.FAILED, "no"))
         wait = backoff.next_retry()
         assert wait is not None
-        assert 1.0 <= wait <= min(FIRST * 2.0**number, SLOWEST) or wait == SLOWEST
+        assert 1.0 <= wait <= min(INITIAL_DELAY * 2.0**number, MAX_DELAY) or wait == MAX_DELAY
 
 
 def test_a_report_keeps_its_plan() -> None:
     """The helpers above speak of real plans."""
     plan = plan_for("a")
     assert replace(plan, revision=Revision("x")).steps == report_on(plan).plan.steps
-    assert FIRST_RETRY < SLOWEST
+    assert INITIAL_RETRY_DELAY < MAX_DELAY

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.clock import SystemClock
-from kapso_sync.daemon.notify import Notify
-from kapso_sync.daemon.schedule import CHECK_SECONDS, Every, Schedule
-from kapso_sync.daemon.supervisor import SLOWEST, Supervisor
+from kapso_sync.daemon.schedule import CLOCK_CHECK_INTERVAL, Interval, Schedule
+from kapso_sync.daemon.supervisor import MAX_DELAY, Supervisor
+from kapso_sync.daemon.systemd import SystemdNotifier
+from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
-from kapso_sync.telemetry import StatusBoard
+from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.wiring.daemon import PRUNE_GRACE, one_line, patient
-from kapso_sync.wiring.http import parse_listen
-from kapso_sync.wiring.usage import watch_usage
+from kapso_sync.wiring.server import parse_listen
 from tests.clock import VirtualClock
 from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
 
@@ -40,7 +40,7 @@ async def test_a_task_that_dies_is_started_again_later_each_time() -> None:
             await clock.sleep(1)
     gaps = [later - earlier for earlier, later in itertools.pairwise(lives)]
     assert gaps[:6] == [1, 2, 4, 8, 16, 32]
-    assert max(gaps) == SLOWEST
+    assert max(gaps) == MAX_DELAY
     first = told[0]
     assert isinstance(first, events.TaskFailed)
     assert (first.task, first.error, first.error_type, first.restart_in_s) == ("mortal", "it hurts", "RuntimeError", 1.0)
@@ -78,7 +78,7 @@ async def test_the_clock_rings_by_name_and_says_when_next() -> None:
         names.append(name)
         rung.set()
 
-    with Schedule(ring, (Every("poll", 0.05), Every("interval", 3600.0)), SystemClock()) as schedule:
+    with Schedule(ring, (Interval("poll", 0.05), Interval("interval", 3600.0)), SystemClock()) as schedule:
         async with asyncio.timeout(5):
             await rung.wait()
         following = schedule.next("interval")
@@ -104,13 +104,13 @@ async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_
     """The library goes by the wall; set back by a day, it would ring a day late."""
     clock = SetClock()
     clock.set_by = timedelta(days=before_days)
-    with Schedule(lambda _: None, (Every("interval", 3600.0),), clock) as schedule:
+    with Schedule(lambda _: None, (Interval("interval", 3600.0),), clock) as schedule:
         minding = asyncio.create_task(schedule.mind_the_clock())
         before = schedule.next("interval")
-        await clock.sleep(CHECK_SECONDS * 3)
+        await clock.sleep(CLOCK_CHECK_INTERVAL * 3)
         assert schedule.next("interval") == before, "a steady clock changes nothing"
         clock.set_by = timedelta(days=after_days)
-        await clock.sleep(CHECK_SECONDS * 2)
+        await clock.sleep(CLOCK_CHECK_INTERVAL * 2)
         following = schedule.next("interval")
         assert following is not None
         assert 3000 < (following - clock.now()).total_seconds() < 4000
@@ -123,7 +123,7 @@ async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> 
     waits = []
     for luck in (0.0, 1.0):
         monkeypatch.setattr("random.uniform", lambda low, high, luck=luck: low + (high - low) * luck)
-        with Schedule(lambda _: None, (Every("interval", 1000.0),), SystemClock()) as schedule:
+        with Schedule(lambda _: None, (Interval("interval", 1000.0),), SystemClock()) as schedule:
             following = schedule.next("interval")
             assert following is not None
             waits.append(round((following - datetime.now(UTC)).total_seconds() / 10))
@@ -136,7 +136,7 @@ async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.settimeout(5)
-        notify = Notify({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
+        notify = SystemdNotifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000"})
         notify.ready()
         notify.status("6 of 6 functions ready")
         notify.status("6 of 6 functions ready")
@@ -154,7 +154,7 @@ async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
 async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) -> None:
     """Nothing is waited for, and nothing raised."""
     path = str(tmp_path / "notify")
-    notify = Notify({"NOTIFY_SOCKET": path})
+    notify = SystemdNotifier({"NOTIFY_SOCKET": path})
     notify.ready()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(path)
@@ -166,7 +166,7 @@ async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) ->
 
 async def test_without_systemd_nobody_is_told() -> None:
     """No socket, no watchdog: nothing happens, at once."""
-    notify = Notify({})
+    notify = SystemdNotifier({})
     notify.ready()
     notify.status("x")
     await asyncio.wait_for(notify.keep_alive(lambda: True, SystemClock()), 1)
@@ -199,7 +199,7 @@ def test_addresses_are_read_as_usual(text: str, expected: tuple[str, int]) -> No
 async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
     """What nothing uses is shown; after a look-up that fails nobody knows, and nothing is shown."""
     clock, looks = VirtualClock(), list[float]()
-    board = StatusBoard(clock, "1", "test")
+    board = StatusTracker(clock, "1", "test")
 
     async def look() -> tuple[str, ...] | None:
         looks.append(clock.monotonic())
@@ -208,7 +208,7 @@ async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
         return ("a",) if len(looks) == 1 else ("b",)
 
     async with Supervisor(clock, list[events.Event]().append) as supervisor:
-        supervisor.start("usage", lambda: watch_usage(look, board, clock))
+        supervisor.start("usage", lambda: track_unused_functions(look, board.show_unused, clock))
         shown = []
         for _ in range(3):
             await clock.sleep(3600)

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from kapso_sync.clock import SystemClock
 from kapso_sync.settings import VARIABLES
-from kapso_sync.telemetry import StatusBoard
+from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 
 def metric_names() -> frozenset[str]:
-    board = StatusBoard(SystemClock(), "0", "x")
+    board = StatusTracker(SystemClock(), "0", "x")
     return Metrics("0", board.status).names
 
 

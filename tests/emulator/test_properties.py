@@ -12,9 +12,9 @@ from kapso_sync.emulator.answers import list_answer
 from kapso_sync.emulator.faults import Rule
 from kapso_sync.emulator.limiter import FixedWindow
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
-from kapso_sync.emulator.storage import Forgetful
+from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.values import parse_json
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 from tests.clock import VirtualClock
 
 SECONDS = st.integers(0, 20)
@@ -27,7 +27,7 @@ def test_what_runs_is_the_snapshot_of_the_deployment_that_ended_last(steps: list
 
     async def scenario() -> None:
         clock = VirtualClock()
-        world = World(EmulatorOptions(), clock=clock, storage=Forgetful())
+        world = EmulatedProject(EmulatorOptions(), clock=clock, storage=MemoryStorage())
         function = world.create({"name": "f", "code": "start"})
         ends: list[tuple[float, int, str]] = []
         for number, (step, seconds) in enumerate(steps):

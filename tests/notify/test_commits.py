@@ -12,18 +12,18 @@ import pytest
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
-from kapso_sync.notify import reporter as module
-from kapso_sync.notify.forges import Forge, Repository, find_repository, status_request
-from kapso_sync.notify.posting import Posted, Poster
-from kapso_sync.notify.reporter import Reporter
-from kapso_sync.notify.verdicts import Judgement, Verdict
-from kapso_sync.store.notes import Note
+from kapso_sync.notifications import reporter as module
+from kapso_sync.notifications.forges import Forge, Repository, find_repository, status_request
+from kapso_sync.notifications.posting import CommitStatusClient, PostResult
+from kapso_sync.notifications.reporter import CommitStatusReporter
+from kapso_sync.notifications.verdicts import CommitState, CommitStatus
+from kapso_sync.store.json_file import PrivateJsonFile
 from tests.clock import VirtualClock
 from tests.notify.servers import Ear, Heard, listening
 
 A, B = "a" * 40, "b" * 40
 TOKEN = "token-0123456789"
-PENDING, SUCCESS, FAILURE = Verdict
+PENDING, SUCCESS, FAILURE = CommitState
 
 
 @pytest.fixture
@@ -59,8 +59,10 @@ def test_an_unknown_host_is_no_guess(location: str) -> None:
     assert find_repository(location, Forge.GITEA, "https://x.example/api/v1/").api == "https://x.example/api/v1"
 
 
-def poster(ear: Ear, forge: Forge, path: str = "acme/flows", deadline: float = 5.0) -> Poster:
-    return Poster(Repository(forge, ear.url, path), "kapso-sync/eu", lambda: TOKEN, "https://status.example/", deadline)
+def poster(ear: Ear, forge: Forge, path: str = "acme/flows", deadline: float = 5.0) -> CommitStatusClient:
+    return CommitStatusClient(
+        Repository(forge, ear.url, path), "kapso-sync/eu", lambda: TOKEN, "https://status.example/", deadline
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,14 @@ async def test_each_forge_hears_its_own_dialect(
     ear: Ear, forge: Forge, path: str, header: tuple[str, str], words: tuple[str, str]
 ) -> None:
     """Route, header and words of each; the token in a header only, the description cut to what is taken."""
-    assert await poster(ear, forge).post(Judgement(A, FAILURE, "x" * 999)) == Posted()
+    assert await poster(ear, forge).post(CommitStatus(A, FAILURE, "x" * 999)) == PostResult()
     (heard,) = ear.heard
     assert isinstance(heard, Heard)
     assert (heard.path, heard.headers[header[0]]) == (path, header[1])
     description = heard.body.pop("description")
     assert heard.body == {"state": words[0], words[1]: "kapso-sync/eu", "target_url": "https://status.example/"}
     assert len(description) == (140 if forge is Forge.GITHUB else 255)
-    request = status_request(Repository(forge, ear.url, "acme/flows"), "x", Judgement(A, FAILURE, ""), TOKEN, None)
+    request = status_request(Repository(forge, ear.url, "acme/flows"), "x", CommitStatus(A, FAILURE, ""), TOKEN, None)
     assert TOKEN not in repr(request) + request.url + str(request.body)
 
 
@@ -90,9 +92,9 @@ async def test_gitlab_refuses_what_it_has_already(ear: Ear) -> None:
     """Its answer for a status that is set to what it is counts as done; elsewhere, and for other reasons, it does not."""
     text = '{"message": "Cannot transition status via :enqueue from :pending"}'
     ear.answers += [(400, text, {}), (400, text, {}), (400, "{}", {})]
-    assert (await poster(ear, Forge.GITLAB).post(Judgement(A, PENDING, ""))).error is None
-    assert (await poster(ear, Forge.GITHUB).post(Judgement(A, PENDING, ""))).error == "github answered 400"
-    assert (await poster(ear, Forge.GITLAB).post(Judgement(A, PENDING, ""))).error == "gitlab answered 400"
+    assert (await poster(ear, Forge.GITLAB).post(CommitStatus(A, PENDING, ""))).error is None
+    assert (await poster(ear, Forge.GITHUB).post(CommitStatus(A, PENDING, ""))).error == "github answered 400"
+    assert (await poster(ear, Forge.GITLAB).post(CommitStatus(A, PENDING, ""))).error == "gitlab answered 400"
 
 
 async def test_refusals_say_what_to_do_and_passing_trouble_is_tried_again(ear: Ear) -> None:
@@ -104,26 +106,26 @@ async def test_refusals_say_what_to_do_and_passing_trouble_is_tried_again(ear: E
         (503, "", {}),
     ]
     post = poster(ear, Forge.GITHUB).post
-    refused = await post(Judgement(A, SUCCESS, ""))
+    refused = await post(CommitStatus(A, SUCCESS, ""))
     assert (refused.error, refused.hint, refused.again) == (
         "github answered 401",
         "is KAPSO_SYNC_COMMIT_STATUS_TOKEN valid?",
         False,
     )
-    assert (await post(Judgement(A, SUCCESS, ""))).again is False
-    assert await post(Judgement(A, SUCCESS, "")) == Posted("github answered 429", None, again=True, retry_after=7.0)
-    assert (await post(Judgement(A, SUCCESS, ""))).again is True
+    assert (await post(CommitStatus(A, SUCCESS, ""))).again is False
+    assert await post(CommitStatus(A, SUCCESS, "")) == PostResult("github answered 429", None, again=True, retry_after=7.0)
+    assert (await post(CommitStatus(A, SUCCESS, ""))).again is True
     assert len(ear.heard) == 4
 
 
 async def test_silence_has_a_deadline(ear: Ear) -> None:
     """A forge that never answers, and one that is not there."""
     ear.hangs = threading.Event()
-    assert await poster(ear, Forge.GITEA, deadline=0.2).post(Judgement(A, SUCCESS, "")) == Posted(
+    assert await poster(ear, Forge.GITEA, deadline=0.2).post(CommitStatus(A, SUCCESS, "")) == PostResult(
         "no answer within 0 s", again=True
     )
-    gone = Poster(Repository(Forge.GITEA, "http://127.0.0.1:9", "a/b"), "x", lambda: TOKEN)
-    assert (await gone.post(Judgement(A, SUCCESS, ""))).again is True
+    gone = CommitStatusClient(Repository(Forge.GITEA, "http://127.0.0.1:9", "a/b"), "x", lambda: TOKEN)
+    assert (await gone.post(CommitStatus(A, SUCCESS, ""))).again is True
 
 
 @dataclass
@@ -131,28 +133,28 @@ class Desk:
     """A reporter, what it set, and what it said."""
 
     path: Path
-    answers: list[Posted] = field(default_factory=list)
+    answers: list[PostResult] = field(default_factory=list)
     posted: list[tuple[str, str]] = field(default_factory=list)
     said: list[events.Event] = field(default_factory=list)
-    deserves: Judgement | None = None
+    deserves: CommitStatus | None = None
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
         self.reporter = self.restart()
 
-    def restart(self) -> Reporter:
-        self.reporter = Reporter(
-            lambda: self.deserves, self.post, Note(self.path / "commits.json"), self.clock, self.said.append
+    def restart(self) -> CommitStatusReporter:
+        self.reporter = CommitStatusReporter(
+            lambda: self.deserves, self.post, PrivateJsonFile(self.path / "commits.json"), self.clock, self.said.append
         )
         return self.reporter
 
-    async def post(self, judgement: Judgement) -> Posted:
+    async def post(self, judgement: CommitStatus) -> PostResult:
         self.posted.append((judgement.commit, str(judgement.verdict)))
         await asyncio.sleep(0)
-        return self.answers.pop(0) if self.answers else Posted()
+        return self.answers.pop(0) if self.answers else PostResult()
 
-    async def sees(self, commit: str, verdict: Verdict) -> None:
-        self.deserves = Judgement(commit, verdict, "")
+    async def sees(self, commit: str, verdict: CommitState) -> None:
+        self.deserves = CommitStatus(commit, verdict, "")
         await self.settle()
 
     async def settle(self) -> None:
@@ -197,7 +199,8 @@ async def test_an_older_revision_never_speaks_for_a_newer_one(tmp_path: Path) ->
 async def test_trouble_is_waited_out_and_said_once(tmp_path: Path) -> None:
     """Three answers of 503, then it works: one warning, and its end; Retry-After is heeded."""
     desk = Desk(
-        tmp_path, answers=[Posted("it answered 503", again=True)] * 2 + [Posted("it answered 503", again=True, retry_after=100)]
+        tmp_path,
+        answers=[PostResult("it answered 503", again=True)] * 2 + [PostResult("it answered 503", again=True, retry_after=100)],
     )
     await desk.sees(A, SUCCESS)
     assert desk.posted == [(A, "success")] * 4
@@ -207,19 +210,19 @@ async def test_trouble_is_waited_out_and_said_once(tmp_path: Path) -> None:
 
 async def test_a_refusal_is_no_loop(tmp_path: Path) -> None:
     """One request, one warning; hours of passes later one request each quarter of an hour, and no second warning."""
-    desk = Desk(tmp_path, answers=[Posted("it answered 404")] * 99)
+    desk = Desk(tmp_path, answers=[PostResult("it answered 404")] * 99)
     await desk.sees(A, SUCCESS)
     for _ in range(60):
         await desk.clock.sleep(60)
         await desk.sees(A, SUCCESS)
-    assert 2 <= len(desk.posted) <= 1 + 3600 // module.REST
+    assert 2 <= len(desk.posted) <= 1 + 3600 // module.GIVE_UP_DELAY
     assert desk.names() == ["commit_status.failed"]
 
 
 async def test_a_dead_forge_is_given_up_for_a_while(tmp_path: Path) -> None:
     """Six attempts, then rest; a newer commit is not kept waiting by it."""
-    desk = Desk(tmp_path, answers=[Posted("no connection", again=True)] * module.ATTEMPTS)
+    desk = Desk(tmp_path, answers=[PostResult("no connection", again=True)] * module.MAX_ATTEMPTS)
     await desk.sees(A, SUCCESS)
-    assert len(desk.posted) == module.ATTEMPTS
+    assert len(desk.posted) == module.MAX_ATTEMPTS
     await desk.sees(B, SUCCESS)
     assert desk.posted[-1] == (B, "success")

@@ -14,13 +14,13 @@ import pytest
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.status import DaemonStatus, Suspension
-from kapso_sync.notify.destinations import Courier, Destination, read_destinations, send_with_apprise
-from kapso_sync.notify.messages import Background, Kind, Message
-from kapso_sync.notify.messenger import Desk, Messenger
-from kapso_sync.notify.rounds import go_round
+from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations, send_with_apprise
+from kapso_sync.notifications.messages import Kind, Message, MessageContext
+from kapso_sync.notifications.messenger import Notifier, NotifierDeps
+from kapso_sync.notifications.rounds import run_worker
 from kapso_sync.settings import load_settings
-from kapso_sync.store.notes import Note
-from kapso_sync.wiring.telling import check_telling
+from kapso_sync.store.json_file import PrivateJsonFile
+from kapso_sync.wiring.notifications import check_notification_settings
 from tests.builders import DAWN
 from tests.clock import VirtualClock
 from tests.notify.servers import Ear, listening
@@ -52,10 +52,15 @@ class Office:
         self.restart()
 
     def restart(self) -> None:
-        desk = Desk(
-            lambda: self.status, lambda: self.destinations, lambda _: Background("acme"), lambda: 60.0, str, self.said.append
+        desk = NotifierDeps(
+            lambda: self.status,
+            lambda: self.destinations,
+            lambda _: MessageContext("acme"),
+            lambda: 60.0,
+            str,
+            self.said.append,
         )
-        self.messenger = Messenger(desk, self.deliver, Note(self.path / "told.json"), self.clock)
+        self.messenger = Notifier(desk, self.deliver, PrivateJsonFile(self.path / "told.json"), self.clock)
 
     async def deliver(self, destination: Destination, message: Message) -> str | None:
         await asyncio.sleep(0)
@@ -155,7 +160,7 @@ async def test_a_state_folder_that_cannot_be_written_costs_a_message_at_most(tmp
     await office.later(100)
     assert office.arrived == [("chat", "suspended")]
     with pytest.raises(StateUnusable):
-        Note(tmp_path / "file" / "folder" / "told.json").write({})
+        PrivateJsonFile(tmp_path / "file" / "folder" / "told.json").write({})
 
 
 async def test_no_change_is_missed_and_rounds_end_at_once(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ async def test_no_change_is_missed_and_rounds_end_at_once(tmp_path: Path) -> Non
         await change.wait()
         change.clear()
 
-    rounds = asyncio.create_task(go_round(office.messenger, changed, office.clock))
+    rounds = asyncio.create_task(run_worker(office.messenger, changed, office.clock))
     await asyncio.sleep(0)
     office.status = replace(CALM, suspension=Suspension("a freeze", DAWN))
     change.set()
@@ -238,7 +243,7 @@ async def test_a_destination_that_hangs_is_left_behind() -> None:
             raise ValueError("x://a-secret")
         return None
 
-    courier = Courier(send, deadline=0.1)
+    courier = AppriseSender(send, deadline=0.1)
     assert await courier.deliver(CHAT, MESSAGE) == "no answer within 0 s"
     assert await courier.deliver(CHAT, MESSAGE) == "the message before is still on its way"
     assert await courier.deliver(PAGER, MESSAGE) is None
@@ -267,7 +272,7 @@ def settings_with(tmp_path: Path, **given: str) -> dict[str, str]:
 def test_settings_by_which_nobody_could_be_told_stop_the_daemon(tmp_path: Path, given: dict[str, str], message: str) -> None:
     """At the start, by name, and without what is secret."""
     with pytest.raises(ConfigError, match=message) as found:
-        check_telling(load_settings({}, environment=settings_with(tmp_path, **given)))
+        check_notification_settings(load_settings({}, environment=settings_with(tmp_path, **given)))
     assert "hunter22" not in str(found.value) + str(found.value.hint)
 
 
@@ -275,7 +280,7 @@ def test_sound_settings_pass(tmp_path: Path) -> None:
     """And git's token serves where there is no other."""
     environment = settings_with(tmp_path, COMMIT_STATUS="auto", GIT_TOKEN="token-of-git", PUBLIC_URL="http://status.example/x")
     settings = load_settings({}, environment={**environment, "KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")})
-    check_telling(settings)
+    check_notification_settings(settings)
     assert settings.commit_status_key() == "token-of-git"
 
 
@@ -283,8 +288,8 @@ def test_without_apprise_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest
     """Addresses are configured and the extra is missing: the line that installs it; without addresses nobody misses it."""
     environment = settings_with(tmp_path)
     monkeypatch.setitem(sys.modules, "apprise", None)
-    check_telling(load_settings({}, environment=environment))
+    check_notification_settings(load_settings({}, environment=environment))
     file = {"KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")}
     with pytest.raises(ConfigError, match="apprise") as found:
-        check_telling(load_settings({}, environment={**environment, **file}))
+        check_notification_settings(load_settings({}, environment={**environment, **file}))
     assert found.value.hint == "pip install 'kapso-sync[notify]'"

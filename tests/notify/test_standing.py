@@ -15,12 +15,22 @@ from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, Suspension
-from kapso_sync.notify.messages import MOST_LINES, Background, Kind, Message, compose
-from kapso_sync.notify.standing import Change, Standing, State, Trouble, changes, decode, encode, passed, standing
-from kapso_sync.notify.verdicts import Judgement, Verdict, judge
+from kapso_sync.notifications.messages import MAX_LINES, Kind, Message, MessageContext, compose_message
+from kapso_sync.notifications.standing import (
+    Change,
+    Issue,
+    IssueKind,
+    OpenIssues,
+    changes,
+    decode,
+    encode,
+    open_issues,
+    passing_issues,
+)
+from kapso_sync.notifications.verdicts import CommitState, CommitStatus, commit_status_for
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
-from kapso_sync.telemetry import StatusBoard
+from kapso_sync.status.tracker import StatusTracker
 from tests.builders import CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, want
 from tests.clock import VirtualClock
 
@@ -28,8 +38,8 @@ A, B = "a" * 40, "b" * 40
 CALL = Call("GET", "/functions")
 
 
-def board_at(commit: str = A) -> StatusBoard:
-    board = StatusBoard(VirtualClock(), "0.1.0", "https://example.com/acme/flows", OWNER)
+def board_at(commit: str = A) -> StatusTracker:
+    board = StatusTracker(VirtualClock(), "0.1.0", "https://example.com/acme/flows", OWNER)
     board.began("poll")
     board(events.SourceChanged(revision=commit, subject="Add greeting", author="Ada"))
     return board
@@ -56,84 +66,87 @@ def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Resu
 
 def failed(error: Exception, commit: str | None = A) -> DaemonStatus:
     """The status after a pass that failed as a whole."""
-    board = board_at(commit) if commit else StatusBoard(VirtualClock(), "0.1.0", "x")
+    board = board_at(commit) if commit else StatusTracker(VirtualClock(), "0.1.0", "x")
     board.failed(error)
     return board.status()
 
 
-def trouble(slug: str, state: State = State.FAILED, text: str = "boom") -> Trouble:
-    return Trouble(f"function {slug}", state, text)
+def trouble(slug: str, state: IssueKind = IssueKind.FAILED, text: str = "boom") -> Issue:
+    return Issue(f"function {slug}", state, text)
 
 
-def whole(state: State, text: str = "why") -> Trouble:
-    return Trouble("pass", state, text)
+def whole(state: IssueKind, text: str = "why") -> Issue:
+    return Issue("pass", state, text)
 
 
-def by_key(*troubles: Trouble) -> Standing:
+def by_key(*troubles: Issue) -> OpenIssues:
     return {item.key: item for item in troubles}
 
 
 def test_what_is_well_is_not_there() -> None:
     """A pass that went through leaves nothing to say."""
-    assert standing(ended(), {}) == {}
+    assert open_issues(ended(), {}) == {}
 
 
 def test_each_function_has_one_trouble() -> None:
     """Failed and stalled are two states of the same key; blocked by a rule needs somebody."""
-    now = standing(ended(one=Result.FAILED, two=Result.BLOCKED), {})
-    assert {key: item.state for key, item in now.items()} == {"function one": State.FAILED, "function two": State.STALLED}
+    now = open_issues(ended(one=Result.FAILED, two=Result.BLOCKED), {})
+    assert {key: item.state for key, item in now.items()} == {
+        "function one": IssueKind.FAILED,
+        "function two": IssueKind.STALLED,
+    }
 
 
 def test_what_was_not_tried_is_as_it_was() -> None:
     """A rejected key halts a pass: the functions that it never got to are neither broken nor mended by that."""
     error = ApiUnauthorized("the key was rejected", call=CALL, status=401)
     before = by_key(trouble("one"), trouble("three"))
-    now = standing(ended(halted=error, one=Result.SKIPPED, two=Result.SKIPPED), before)
-    assert now == by_key(whole(State.KEY, "the key was rejected"), trouble("one"))
+    now = open_issues(ended(halted=error, one=Result.SKIPPED, two=Result.SKIPPED), before)
+    assert now == by_key(whole(IssueKind.KEY, "the key was rejected"), trouble("one"))
 
 
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (SourceUnavailable("no git"), State.SOURCE),
-        (ManifestInvalid((Problem("syntax", "bad yaml"),)), State.REJECTED),
-        (ApiUnavailable("no answer", call=CALL), State.SILENT),
-        (ApiUnauthorized("no", call=CALL, status=401), State.KEY),
-        (ValueError("a defect"), State.BROKEN),
+        (SourceUnavailable("no git"), IssueKind.SOURCE),
+        (ManifestInvalid((Problem("syntax", "bad yaml"),)), IssueKind.REJECTED),
+        (ApiUnavailable("no answer", call=CALL), IssueKind.SILENT),
+        (ApiUnauthorized("no", call=CALL, status=401), IssueKind.KEY),
+        (ValueError("a defect"), IssueKind.BROKEN),
     ],
 )
-def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: State) -> None:
+def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: IssueKind) -> None:
     """What is wrong is the whole; what was wrong with functions still is."""
-    now = standing(failed(error), by_key(trouble("one"), whole(State.SOURCE)))
-    assert {key: item.state for key, item in now.items()} == {"pass": state, "function one": State.FAILED}
+    now = open_issues(failed(error), by_key(trouble("one"), whole(IssueKind.SOURCE)))
+    assert {key: item.state for key, item in now.items()} == {"pass": state, "function one": IssueKind.FAILED}
 
 
 def test_a_pass_that_was_cut_off_and_a_start_change_nothing() -> None:
     """Stopping the daemon is no trouble, and before the first pass nothing is known to be mended."""
-    before = by_key(trouble("one"), whole(State.KEY))
-    assert standing(failed(KapsoSyncError("cut off")), before) == before
-    assert standing(StatusBoard(VirtualClock(), "0.1.0", "x").status(), before) == before
+    before = by_key(trouble("one"), whole(IssueKind.KEY))
+    assert open_issues(failed(KapsoSyncError("cut off")), before) == before
+    assert open_issues(StatusTracker(VirtualClock(), "0.1.0", "x").status(), before) == before
 
 
 def test_a_suspension_is_known_before_any_pass() -> None:
     """Somebody suspended the daemon, and then it was restarted: that is what holds."""
-    status = replace(StatusBoard(VirtualClock(), "0.1.0", "x").status(), suspension=Suspension("a freeze", DAWN))
-    assert standing(status, {}) == by_key(Trouble("suspension", State.SUSPENDED, "a freeze"))
+    status = replace(StatusTracker(VirtualClock(), "0.1.0", "x").status(), suspension=Suspension("a freeze", DAWN))
+    assert open_issues(status, {}) == by_key(Issue("suspension", IssueKind.SUSPENDED, "a freeze"))
 
 
 SLUGS = st.sampled_from(["function a", "function b", "pass", "suspension"])
-STANDINGS = st.dictionaries(SLUGS, st.sampled_from(list(State))).map(
-    lambda states: {key: Trouble(key, state, "text") for key, state in states.items()}
+STANDINGS = st.dictionaries(SLUGS, st.sampled_from(list(IssueKind))).map(
+    lambda states: {key: Issue(key, state, "text") for key, state in states.items()}
 )
 
 
 @given(STANDINGS, STANDINGS)
-def test_who_was_told_everything_is_told_nothing(told: Standing, now: Standing) -> None:
+def test_who_was_told_everything_is_told_nothing(told: OpenIssues, now: OpenIssues) -> None:
     """A change is told exactly where key or state differ; told twice it would be empty; and it survives being kept."""
     found = changes(told, now, {})
     assert {(change.before or change.after) is not None for change in found} <= {True}
     differing = {key for key in {*told, *now} if (told.get(key) and told[key].state) != (now.get(key) and now[key].state)}
-    assert {(change.after or change.before or Trouble("", State.FAILED, "")).key for change in found} == differing
+    assert {(change.after or change.before or Issue("", IssueKind.FAILED, "")).key for change in found} == differing
     assert changes(now, now, {}) == ()
     assert decode(encode(now)) == now
 
@@ -141,9 +154,9 @@ def test_who_was_told_everything_is_told_nothing(told: Standing, now: Standing) 
 def test_what_came_and_went_in_between_is_told() -> None:
     """Failed and mended within the pause between two messages: the next says so, once."""
     came = by_key(trouble("one"))
-    gone = passed(came, {}, told={})
+    gone = passing_issues(came, {}, told={})
     assert changes({}, {}, gone) == (Change(trouble("one"), None),)
-    assert passed(came, {}, told=came) == {}
+    assert passing_issues(came, {}, told=came) == {}
     assert changes({}, {}, {}) == ()
 
 
@@ -153,18 +166,20 @@ def test_a_note_that_makes_no_sense_is_no_note(kept: object) -> None:
     assert decode(kept) == {}
 
 
-BACKGROUND = Background(
+BACKGROUND = MessageContext(
     "acme/flows", "production", Revision(A, subject="Add greeting", author="Ada"), "https://status.example/"
 )
 
 
 def test_one_message_tells_it_all() -> None:
     """The whole before functions, what is wrong before what is well, then whose commit it was and where to look."""
-    told = by_key(trouble("part"), whole(State.SOURCE))
+    told = by_key(trouble("part"), whole(IssueKind.SOURCE))
     now = by_key(
-        whole(State.KEY, "the key was rejected"), trouble("greet"), trouble("old", State.DRIFTED, "changed on Kapso: code")
+        whole(IssueKind.KEY, "the key was rejected"),
+        trouble("greet"),
+        trouble("old", IssueKind.DRIFTED, "changed on Kapso: code"),
     )
-    assert compose(changes(told, now, {}), BACKGROUND) == snapshot(
+    assert compose_message(changes(told, now, {}), BACKGROUND) == snapshot(
         Message(
             title="kapso-sync (production): 3 in trouble, 1 well again",
             body="""\
@@ -184,7 +199,7 @@ https://status.example/\
 
 def test_one_change_is_its_own_title() -> None:
     """Short enough for a phone."""
-    assert compose((Change(trouble("greet"), None),), Background("acme/flows")) == snapshot(
+    assert compose_message((Change(trouble("greet"), None),), MessageContext("acme/flows")) == snapshot(
         Message(
             title="kapso-sync: greet is well again",
             body="""\
@@ -200,17 +215,17 @@ acme/flows\
 def test_a_message_stays_short() -> None:
     """Hundreds of functions: a few of them and a number."""
     found = tuple(Change(None, trouble(f"f{number:03}", text="x" * 300)) for number in range(500))
-    message = compose(found, BACKGROUND)
+    message = compose_message(found, BACKGROUND)
     assert message.title == "kapso-sync (production): 500 in trouble"
-    assert f"and {500 - MOST_LINES} more" in message.body
+    assert f"and {500 - MAX_LINES} more" in message.body
     assert len(message.body) < 6000
 
 
 def test_a_commit_cannot_ring_everybodys_bell() -> None:
     """Mentions have no effect, control characters are not passed on, and secrets are taken out."""
     revision = Revision(A, subject="@everyone <!channel> topsecret \x1b[2J", author="Eve")
-    message = compose(
-        (Change(None, trouble("a")),), Background("x", revision=revision), lambda text: text.replace("topsecret", "***")
+    message = compose_message(
+        (Change(None, trouble("a")),), MessageContext("x", revision=revision), lambda text: text.replace("topsecret", "***")
     )
     assert isinstance(message, Message)
     assert message.kind is Kind.FAILURE
@@ -219,9 +234,11 @@ def test_a_commit_cannot_ring_everybodys_bell() -> None:
 
 def test_verdicts_on_commits() -> None:
     """Pending while it runs, success when all is in sync, failure with a count and names."""
-    assert judge(board_at().status()) == Judgement(A, Verdict.PENDING, "at work")
-    assert judge(ended()) == Judgement(A, Verdict.SUCCESS, "3 functions in sync")
-    assert judge(ended(one=Result.FAILED)) == Judgement(A, Verdict.FAILURE, "1 of 3 functions not in sync: one")
+    assert commit_status_for(board_at().status()) == CommitStatus(A, CommitState.PENDING, "at work")
+    assert commit_status_for(ended()) == CommitStatus(A, CommitState.SUCCESS, "3 functions in sync")
+    assert commit_status_for(ended(one=Result.FAILED)) == CommitStatus(
+        A, CommitState.FAILURE, "1 of 3 functions not in sync: one"
+    )
 
 
 def test_a_broken_manifest_fails_its_own_commit() -> None:
@@ -232,19 +249,19 @@ def test_a_broken_manifest_fails_its_own_commit() -> None:
     board.began("webhook")
     board(events.SourceChanged(revision=B, previous=A))
     board.failed(ManifestInvalid((Problem("syntax", "bad yaml"),)))
-    assert judge(board.status()) == Judgement(B, Verdict.FAILURE, "bad yaml")
+    assert commit_status_for(board.status()) == CommitStatus(B, CommitState.FAILURE, "bad yaml")
     assert board.status().revision == Revision(A)
 
 
 def test_nobodys_fault_is_no_verdict() -> None:
     """Kapso down, key rejected, git down, overtaken by a newer commit: the commit keeps what it has."""
-    assert judge(failed(ApiUnavailable("no answer", call=CALL))) is None
-    assert judge(failed(SourceUnavailable("no git"), commit=None)) is None
-    assert judge(ended(halted=ApiUnauthorized("no", call=CALL, status=401), one=Result.SKIPPED)) is None
-    assert judge(ended(one=Result.SKIPPED)) is None
+    assert commit_status_for(failed(ApiUnavailable("no answer", call=CALL))) is None
+    assert commit_status_for(failed(SourceUnavailable("no git"), commit=None)) is None
+    assert commit_status_for(ended(halted=ApiUnauthorized("no", call=CALL, status=401), one=Result.SKIPPED)) is None
+    assert commit_status_for(ended(one=Result.SKIPPED)) is None
 
 
 def test_a_folder_has_no_commit() -> None:
     """Neither a folder's digest nor a work tree's description is one."""
-    assert judge(ended("folder:" + "c" * 64)) is None
-    assert judge(board_at("folder:" + "c" * 64).status()) is None
+    assert commit_status_for(ended("folder:" + "c" * 64)) is None
+    assert commit_status_for(board_at("folder:" + "c" * 64).status()) is None

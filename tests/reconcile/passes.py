@@ -15,7 +15,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.cycle import PassDeps, PassRequest, plan_pass, reconcile
 from kapso_sync.reconcile.plan.guard import Limits
-from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.store.database import StateStore, read_state
 from tests.builders import LIMITS, POLICY
 from tests.clock import VirtualClock
 from tests.world import WorldApi
@@ -57,7 +57,7 @@ class Bench:
 
     def memory(self) -> ReconcilerState:
         """What the state folder holds."""
-        return read_memory(self.folder)
+        return read_state(self.folder)
 
     def names(self) -> list[str]:
         """The names of the events so far."""
@@ -71,7 +71,7 @@ class Bench:
             source=_Nothing(),
             build=build,
             api=self.api,
-            load_state=store.load_state if store else lambda: read_memory(self.folder),
+            load_state=store.load_state if store else lambda: read_state(self.folder),
             policy=self.policy,
             limits=self.limits,
             clock=self.clock,

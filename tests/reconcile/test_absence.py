@@ -32,7 +32,7 @@ from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.reconcile.plan.similarity import SIMILAR, similarity
-from kapso_sync.telemetry import StatusBoard
+from kapso_sync.status.tracker import StatusTracker
 from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
@@ -107,7 +107,7 @@ async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
     )
     (told,) = [event for event in bench.events if isinstance(event, PrunePending)]
     assert (told.slug, told.at) == ("b", step.at.isoformat(timespec="seconds"))
-    board = StatusBoard(bench.clock, "1", "test")
+    board = StatusTracker(bench.clock, "1", "test")
     board.began("sync")
     board.ended(report)
     (status,) = [function for function in board.status().functions if function.slug == "b"]

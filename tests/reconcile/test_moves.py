@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.events import SlugVacated
@@ -45,7 +45,7 @@ class Team:
     slugs: dict[str, str] = field(default_factory=lambda: {"ada": "a", "bob": "b", "eve": "c"})
     versions: dict[str, int] = field(default_factory=lambda: {"ada": 0, "bob": 0, "eve": 0})
     hints: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    world: World = field(init=False)
+    world: EmulatedProject = field(init=False)
     log: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import code_hash
@@ -71,7 +71,7 @@ class History:
 
     folder: Path
     clock: VirtualClock = field(default_factory=VirtualClock)
-    world: World = field(init=False)
+    world: EmulatedProject = field(init=False)
 
     def __post_init__(self) -> None:
         self.world = new_world(self.clock)

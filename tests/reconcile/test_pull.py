@@ -27,7 +27,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.reconcile.observe import observe, with_code
 from kapso_sync.reconcile.pull.planner import PullInputs, PullOptions, candidates, plan_pull, verify, with_changes
-from kapso_sync.store.database import read_memory
+from kapso_sync.store.database import read_state
 from tests.build.workbench import Workbench
 from tests.builders import CODE_A, CODE_B, OWNER
 from tests.clock import VirtualClock
@@ -64,7 +64,7 @@ class Folder:
         """Pull as the command does, into this folder."""
         api, asked = self.bench.api, PullOptions(**wish)
         desired = await self.desired()
-        observed = await observe(api, read_memory(self.bench.folder), desired, OWNER, self.bench.clock.now())
+        observed = await observe(api, read_state(self.bench.folder), desired, OWNER, self.bench.clock.now())
         sides = PullInputs(self.snapshot(), desired, observed, OWNER, environment=self.environment)
         functions = candidates(sides, asked)
         observed = await with_code(api, observed, (remote.id for remote in functions))

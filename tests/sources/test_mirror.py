@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import SourceUnavailable
-from kapso_sync.sources.git import MOST_PACKS
+from kapso_sync.sources.git import MAX_PACKS
 from tests.sources.repositories import CODE, Reader, Repository, contents
 
 
@@ -45,7 +45,7 @@ async def test_a_mirror_of_many_packs_is_made_anew(upstream: Repository, reader:
     source = reader.open(upstream.url)
     await source.fetch()
     pack = next(reader.mirror.glob("objects/pack/*.pack"))
-    for number in range(MOST_PACKS):
+    for number in range(MAX_PACKS):
         for part in (pack, pack.with_suffix(".idx")):
             shutil.copy(part, part.with_stem(f"pack-{number:040x}"))
     upstream.commit({"a.ts": "new"})

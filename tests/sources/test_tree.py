@@ -74,7 +74,7 @@ async def test_too_many_files_are_an_error_that_says_what_to_do(
     upstream: Repository, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The count is of the functions folder: --path makes a large repository readable."""
-    monkeypatch.setattr("kapso_sync.sources.reading.FILE_COUNT_LIMIT", 100)
+    monkeypatch.setattr("kapso_sync.sources.file_rules.FILE_COUNT_LIMIT", 100)
     blob = upstream.blob(b"x")
     lines = "".join(f"100644 blob {blob}\t{number}.json\n" for number in range(101))
     large = upstream.git("mktree", stdin=lines.encode())

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from kapso_sync.model.functions import RemoteFunction
-from kapso_sync.store.backups import COPIES, back_up, read_backups
+from kapso_sync.store.backups import MAX_COPIES, back_up, read_backups
 from tests.builders import CODE_A, DAWN, remote
 
 
@@ -40,20 +40,20 @@ def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
 
 def test_old_copies_make_room(tmp_path: Path) -> None:
     """Of content that is in git, the newest copies are kept."""
-    for number in range(COPIES + 5):
+    for number in range(MAX_COPIES + 5):
         save(tmp_path, remote("a", f"// {number}"), "changed in git", number)
     codes = {json.loads(path.read_text())["code"] for path in tmp_path.glob("*/*.json")}
-    assert codes == {f"// {number}" for number in range(5, COPIES + 5)}
+    assert codes == {f"// {number}" for number in range(5, MAX_COPIES + 5)}
 
 
 def test_the_last_copy_of_what_was_not_ours_is_never_dropped(tmp_path: Path) -> None:
     """However many copies come after them: deleted, adopted and conflicting content, and the newest drift, stay."""
     for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
         save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
-    for number in range(COPIES * 2):
+    for number in range(MAX_COPIES * 2):
         save(tmp_path, remote("a", f"// {number}"), "changed in git", 10 + number)
     assert {"deleted", "adopted", "conflict", "drift"} <= set(reasons(tmp_path))
-    assert len(reasons(tmp_path)) == COPIES + 4
+    assert len(reasons(tmp_path)) == MAX_COPIES + 4
 
 
 def test_copies_grow_old(tmp_path: Path) -> None:

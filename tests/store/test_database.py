@@ -14,7 +14,7 @@ from kapso_sync.errors import ExitCode, StateForeign, StateUnusable
 from kapso_sync.model.functions import Json
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.store import codec
-from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_memory
+from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_state
 from tests.builders import OWNER, content, moment, owned, remote
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -93,15 +93,15 @@ def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
 def test_reading_leaves_no_trace(tmp_path: Path) -> None:
     """``plan`` and ``status`` change nothing in the folder, whether it is clean, held by a writer, or not there."""
     folder = tmp_path / "state"
-    assert read_memory(folder) == ReconcilerState()
+    assert read_state(folder) == ReconcilerState()
     assert not folder.exists()
     with store_in(folder) as store:
         store.remember(owned(remote("a")))
         held = set(listing(folder))
-        assert set(read_memory(folder).owned) == {"id-a"}
+        assert set(read_state(folder).owned) == {"id-a"}
         assert set(listing(folder)) == held
     before = listing(folder)
-    assert set(read_memory(folder).owned) == {"id-a"}
+    assert set(read_state(folder).owned) == {"id-a"}
     assert read_last_pass(folder) is None
     assert listing(folder) == before
 
@@ -132,7 +132,7 @@ def test_a_database_that_cannot_be_trusted_is_set_aside(tmp_path: Path, damage: 
         store.remember(owned(remote("a")))
     assert callable(damage)
     damage(tmp_path / DATABASE_NAME)
-    assert read_memory(tmp_path) == ReconcilerState()
+    assert read_state(tmp_path) == ReconcilerState()
     with store_in(tmp_path) as store:
         assert store.set_aside is not None
         assert store.set_aside.exists()

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from kapso_sync.model.state import IntentKind, QuarantineReason
-from kapso_sync.notify.standing import decode, encode
-from kapso_sync.store.database import StateStore, read_memory
+from kapso_sync.notifications.standing import decode, encode
+from kapso_sync.store.database import StateStore, read_state
 from kapso_sync.store.history import read_history
-from kapso_sync.store.notes import Note
+from kapso_sync.store.json_file import PrivateJsonFile
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v0.1.0"
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ def contains(new: Any, old: Any) -> bool:
 
 def test_state_of_version_0_1_0_is_read(folder: Path) -> None:
     """Each kind of record, with the meaning it had."""
-    memory = read_memory(folder)
+    memory = read_state(folder)
     by_slug = {owned.slug: owned for owned in memory.owned.values()}
     assert set(by_slug) == {"checked", "leaving", "new-name", "over-quota", "with-secrets"}
     quarantine = by_slug["checked"].quarantine
@@ -102,7 +102,7 @@ def test_history_of_version_0_1_0_is_read(folder: Path) -> None:
 
 def test_told_messages_of_version_0_1_0_are_read(folder: Path) -> None:
     """Nobody is told again what they were told before an upgrade."""
-    kept = Note(folder / "told.json").read()
+    kept = PrivateJsonFile(folder / "told.json").read()
     issues = decode(kept["standing"])
     assert [(key, str(issue.state), issue.text) for key, issue in issues.items()] == [
         ("function/checked", "stalled", "check 1 failed"),

@@ -16,7 +16,7 @@ from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, status_document
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
-from kapso_sync.telemetry import StatusBoard
+from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 from tests.builders import CODE_B, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
@@ -37,8 +37,8 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def board(clock: VirtualClock) -> StatusBoard:
-    return StatusBoard(clock, "0.1.0", "https://example.com/acme/flows", redact=lambda text: text.replace("topsecret", "***"))
+def board(clock: VirtualClock) -> StatusTracker:
+    return StatusTracker(clock, "0.1.0", "https://example.com/acme/flows", redact=lambda text: text.replace("topsecret", "***"))
 
 
 def plan() -> Plan:
@@ -66,7 +66,7 @@ def true_conditions(function: FunctionStatus) -> set[ConditionType]:
     return {condition.type for condition in function.conditions if condition.status}
 
 
-def test_conditions_follow_a_pass(board: StatusBoard) -> None:
+def test_conditions_follow_a_pass(board: StatusTracker) -> None:
     """Reconciling while it runs; afterwards each function stands as its outcome says."""
     board.began("webhook")
     board.planned(plan())
@@ -86,7 +86,7 @@ def test_conditions_follow_a_pass(board: StatusBoard) -> None:
     assert (status.last_pass.trigger, status.last_pass.exit_code, status.last_pass.api_calls) == ("webhook", 1, 7)
 
 
-def test_conditions_keep_their_beginning(board: StatusBoard, clock: VirtualClock) -> None:
+def test_conditions_keep_their_beginning(board: StatusTracker, clock: VirtualClock) -> None:
     """``since`` moves only when the condition itself changes."""
     board.ended(report())
     first = of(board.status(), "fine").condition(READY).since
@@ -98,7 +98,7 @@ def test_conditions_keep_their_beginning(board: StatusBoard, clock: VirtualClock
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
 
 
-def test_who_fails_too_often_is_stalled(board: StatusBoard, clock: VirtualClock) -> None:
+def test_who_fails_too_often_is_stalled(board: StatusTracker, clock: VirtualClock) -> None:
     """With the time of the next try."""
     board.ended(report())
     board.waiting(900.0, (Waiting("new", stalled=True, retry_at=clock.monotonic() + 900),))
@@ -108,7 +108,7 @@ def test_who_fails_too_often_is_stalled(board: StatusBoard, clock: VirtualClock)
     assert (function.retry_at - board.status().now).total_seconds() == 900
 
 
-def test_a_pass_that_failed_keeps_what_is_known(board: StatusBoard) -> None:
+def test_a_pass_that_failed_keeps_what_is_known(board: StatusTracker) -> None:
     """Kapso is down: the functions stay as they were, and the error is told."""
     board.ended(report())
     board.began("interval")
@@ -119,14 +119,14 @@ def test_a_pass_that_failed_keeps_what_is_known(board: StatusBoard) -> None:
     assert (status.last_pass.error, status.last_pass.hint, status.last_pass.exit_code) == ("no connection", "is it up?", 69)
 
 
-def test_no_secret_is_shown(board: StatusBoard) -> None:
+def test_no_secret_is_shown(board: StatusTracker) -> None:
     """Messages and events are redacted before they are kept."""
     board(events.FunctionFailed(slug="new", error="said topsecret", error_type="X"))
     board.ended(report())
     assert "topsecret" not in json.dumps(status_document(board.status()))
 
 
-def test_the_last_events_are_kept_newest_first(board: StatusBoard) -> None:
+def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:
     """Twenty, in words; debug and counts are not among them."""
     board(events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42))
     for number in range(30):
@@ -137,7 +137,7 @@ def test_the_last_events_are_kept_newest_first(board: StatusBoard) -> None:
     assert (status.budget.limit, status.budget.remaining) == (100, 42)
 
 
-def test_a_lasting_trouble_is_one_of_the_last_events(board: StatusBoard, clock: VirtualClock) -> None:
+def test_a_lasting_trouble_is_one_of_the_last_events(board: StatusTracker, clock: VirtualClock) -> None:
     """Else an hour's outage would leave nothing else to read; what is good news may well be told twice."""
     for number in range(30):
         board(events.ApiRetry(method="GET", route="/functions", status=None, attempt=number, wait_s=0.1, error="no connection"))
@@ -148,7 +148,7 @@ def test_a_lasting_trouble_is_one_of_the_last_events(board: StatusBoard, clock: 
     assert names == ["deploy.succeeded", "deploy.succeeded", "reconcile.failed", "api.retry"]
 
 
-def test_running_deployments_show_since_when(board: StatusBoard) -> None:
+def test_running_deployments_show_since_when(board: StatusTracker) -> None:
     """From the request to its end."""
     board.planned(plan())
     board(events.DeployStarted(slug="new"))
@@ -157,7 +157,7 @@ def test_running_deployments_show_since_when(board: StatusBoard) -> None:
     assert of(board.status(), "new").deploying_since is None
 
 
-async def test_changes_and_passes_can_be_waited_for(board: StatusBoard) -> None:
+async def test_changes_and_passes_can_be_waited_for(board: StatusTracker) -> None:
     """By the page, and by who asked for a pass."""
     import asyncio
 
@@ -171,7 +171,7 @@ async def test_changes_and_passes_can_be_waited_for(board: StatusBoard) -> None:
 @pytest.mark.parametrize("event", [v for v in vars(events).values() if isinstance(v, type) and dataclasses.is_dataclass(v)])
 def test_every_event_has_words(event: type) -> None:
     """Nothing that happens is shown as a Python name."""
-    from kapso_sync.telemetry.words import event_line
+    from kapso_sync.status.event_text import event_text
 
     if not isinstance(getattr(event, "name", None), str):
         pytest.skip("a base of events")
@@ -182,13 +182,13 @@ def test_every_event_has_words(event: type) -> None:
         )
         for field in dataclasses.fields(event)
     }
-    line = event_line(event(**values))
+    line = event_text(event(**values))
     assert line
     assert "_" not in line
     assert "\n" not in line
 
 
-def test_metrics_have_the_documented_names_and_count(board: StatusBoard) -> None:
+def test_metrics_have_the_documented_names_and_count(board: StatusTracker) -> None:
     """Names are what dashboards and alerts are built on."""
     metrics = Metrics("0.1.0", board.status)
     for event in (

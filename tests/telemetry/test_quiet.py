@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event, Level
-from kapso_sync.telemetry import QuietLog
+from kapso_sync.telemetry import DeduplicatingLog
 
 STARTED = events.ReconcileStarted(trigger="interval")
 SAME = events.SourceUnchanged(revision="c0ffee")
@@ -23,7 +23,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.log = QuietLog(lambda event, level: self.lines.append((event.name, str(level))))
+        self.log = DeduplicatingLog(lambda event, level: self.lines.append((event.name, str(level))))
 
     def read(self, *told: Event) -> list[tuple[str, str]]:
         self.lines.clear()

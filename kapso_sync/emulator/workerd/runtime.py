@@ -14,10 +14,10 @@ from kapso_sync.emulator.clock import Clock
 from kapso_sync.emulator.runtime import Call, ConsoleLine, Result
 from kapso_sync.emulator.syntax import is_module
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, is_int, is_number
-from kapso_sync.emulator.workerd.keeper import Keeper
 from kapso_sync.emulator.workerd.kv import KeyValues, serving_kv
-from kapso_sync.emulator.workerd.places import Code
+from kapso_sync.emulator.workerd.pool import ProcessPool
 from kapso_sync.emulator.workerd.process import Answer, Gone, Late, start
+from kapso_sync.emulator.workerd.stack_traces import Code
 
 START_LIMIT = 5.0
 """Seconds that code may take to start. Cloudflare allows one, on machines that do nothing else."""
@@ -37,7 +37,7 @@ class WorkerdRuntime:
     ``network``: functions reach public addresses; otherwise nothing at all.
     """
 
-    def __init__(self, trying: Keeper, running: Keeper, values: KeyValues, *, network: bool) -> None:
+    def __init__(self, trying: ProcessPool, running: ProcessPool, values: KeyValues, *, network: bool) -> None:
         self._trying = trying
         self._running = running
         self._values = values
@@ -46,7 +46,7 @@ class WorkerdRuntime:
         self._numbers = itertools.count(1)
 
     @property
-    def processes(self) -> tuple[Keeper, Keeper]:
+    def processes(self) -> tuple[ProcessPool, ProcessPool]:
         """The keepers of the process that tries code and of the one that runs it."""
         return self._trying, self._running
 
@@ -127,7 +127,10 @@ async def workerd_runtime(binary: Path, *, clock: Clock, network: bool = False) 
         values = KeyValues(clock)
         async with serving_kv(values, folder / "kv"):
             begin = functools.partial(start, binary, kv=folder / "kv")
-            trying, running = Keeper(begin, folder / "try", most=MOST_TRIED), Keeper(begin, folder / "run", most=MOST_LIVE)
+            trying, running = (
+                ProcessPool(begin, folder / "try", most=MOST_TRIED),
+                ProcessPool(begin, folder / "run", most=MOST_LIVE),
+            )
             try:
                 yield WorkerdRuntime(trying, running, values, network=network)
             finally:

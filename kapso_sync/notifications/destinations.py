@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.notify.messages import Message
+from kapso_sync.notifications.messages import Message
 
-LARGEST = 64 * 1024
+MAX_FILE_BYTES = 64 * 1024
 """Most bytes of the file with addresses."""
 
-MOST = 20
+MAX_DESTINATIONS = 20
 """Most addresses in it."""
 
-_ANSWERED = re.compile(r"error=(\d{3})\b")
+_STATUS_IN_LOG = re.compile(r"error=(\d{3})\b")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,20})://", re.IGNORECASE)
 
 
@@ -41,7 +41,7 @@ def read_destinations(path: Path) -> tuple[Destination, ...]:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST + 1).decode("utf-8")
+            text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
@@ -49,9 +49,10 @@ def read_destinations(path: Path) -> tuple[Destination, ...]:
         ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     addresses = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if len(text) > LARGEST or len(addresses) > MOST:
+    if len(text) > MAX_FILE_BYTES or len(addresses) > MAX_DESTINATIONS:
         raise ConfigError(
-            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} holds more than {MOST} addresses", hint="let a chat pass the message on"
+            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} holds more than {MAX_DESTINATIONS} addresses",
+            hint="let a chat pass the message on",
         )
     found: dict[str, Destination] = {}
     for number, url in addresses:
@@ -100,13 +101,13 @@ def send_with_apprise(url: str, message: Message) -> str | None:
             notify_type=apprise.NotifyType(str(message.kind)),
             body_format=apprise.NotifyFormat.TEXT,
         )
-        answer = _ANSWERED.search(said.getvalue())
+        answer = _STATUS_IN_LOG.search(said.getvalue())
     if sent:
         return None
     return f"it answered {answer[1]}" if answer else "it cannot be reached, or refused the message"
 
 
-class Courier:
+class AppriseSender:
     """Hands messages over, each in a thread that is left behind when it takes too long: what blocks cannot be cut off.
 
     ``send`` blocks, and returns what went wrong or None; ``deadline`` in seconds.

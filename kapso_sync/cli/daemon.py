@@ -17,20 +17,20 @@ from kapso_sync.settings import Settings, load_settings, parse_duration
 from kapso_sync.wiring import find_state_folder
 
 Overrides = Mapping[str, object]
-PATIENCE = 10.0
-PASS_PATIENCE = 2 * 3600.0
+REQUEST_TIMEOUT = 10.0
+PASS_TIMEOUT = 2 * 3600.0
 """Seconds to wait for a daemon's answer, and for the end of a pass."""
 
 
 def run(overrides: Overrides, env_file: Path | None) -> int:
     """Run the daemon until a signal; raises `KapsoSyncError` for what must stop it at once."""
     from kapso_sync.wiring.daemon import Daemon
-    from kapso_sync.wiring.telling import check_telling
+    from kapso_sync.wiring.notifications import check_notification_settings
 
     def load() -> Settings:
         settings = load_settings(overrides, env_file=env_file)
         settings.key()
-        check_telling(settings)
+        check_notification_settings(settings)
         return settings
 
     async def work() -> int:
@@ -43,7 +43,7 @@ def reconcile(overrides: Overrides, env_file: Path | None, retry: Sequence[str],
     """Ask for a pass, in which ``retry`` leaves quarantine; with ``wait`` print what came of it, and return its exit code."""
     query = str(httpx.QueryParams([*(("retry", slug) for slug in retry), *([("wait", "1")] if wait else [])]))
     path = "/api/reconcile" + (f"?{query}" if query else "")
-    answer = _ask(overrides, env_file, path, None, PASS_PATIENCE if wait else PATIENCE)
+    answer = _ask(overrides, env_file, path, None, PASS_TIMEOUT if wait else REQUEST_TIMEOUT)
     if "suspended" in answer:
         return _not_now(answer, wait=wait, json_output=json_output)
     if json_output:
@@ -72,14 +72,14 @@ def suspend(overrides: Overrides, env_file: Path | None, reason: str, duration: 
         seconds = None if duration is None else parse_duration(duration)
     except ValueError as error:
         raise UsageError(f"--for {duration}: {error}", hint="an example: --for 2h") from error
-    _ask(overrides, env_file, "/api/suspend", {"reason": reason, "for_seconds": seconds}, PATIENCE)
+    _ask(overrides, env_file, "/api/suspend", {"reason": reason, "for_seconds": seconds}, REQUEST_TIMEOUT)
     print(f"Suspended: {reason}. `kapso-sync resume` ends it" + (f", or {duration} from now." if duration else "."))
     return int(ExitCode.OK)
 
 
 def resume(overrides: Overrides, env_file: Path | None) -> int:
     """Ask the daemon to write again."""
-    _ask(overrides, env_file, "/api/resume", None, PATIENCE)
+    _ask(overrides, env_file, "/api/resume", None, REQUEST_TIMEOUT)
     print("Resumed; the daemon looks now.")
     return int(ExitCode.OK)
 
@@ -95,7 +95,7 @@ def _ask(overrides: Overrides, env_file: Path | None, path: str, body: object, p
         )
     token = settings.admin_key() or _token(folder)
     try:
-        with httpx.Client(base_url=url, timeout=httpx.Timeout(PATIENCE, read=patience), trust_env=False) as client:
+        with httpx.Client(base_url=url, timeout=httpx.Timeout(REQUEST_TIMEOUT, read=patience), trust_env=False) as client:
             answer = client.post(path, json=body, headers={"Authorization": f"Bearer {token}"})
     except httpx.HTTPError as error:
         text = " ".join(str(error).split()) or type(error).__name__

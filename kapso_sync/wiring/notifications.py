@@ -13,17 +13,17 @@ from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus
-from kapso_sync.notify.destinations import Courier, Destination, read_destinations, require_apprise
-from kapso_sync.notify.forges import Forge, Repository, find_repository
-from kapso_sync.notify.messages import Background
-from kapso_sync.notify.messenger import Desk, Messenger
-from kapso_sync.notify.posting import Posted, Poster
-from kapso_sync.notify.reporter import Reporter
-from kapso_sync.notify.rounds import go_round
-from kapso_sync.notify.verdicts import Judgement, judge
+from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations, require_apprise
+from kapso_sync.notifications.forges import Forge, Repository, find_repository
+from kapso_sync.notifications.messages import MessageContext
+from kapso_sync.notifications.messenger import Notifier, NotifierDeps
+from kapso_sync.notifications.posting import CommitStatusClient, PostResult
+from kapso_sync.notifications.reporter import CommitStatusReporter
+from kapso_sync.notifications.rounds import run_worker
+from kapso_sync.notifications.verdicts import CommitStatus, commit_status_for
 from kapso_sync.settings import Settings
 from kapso_sync.sources import parse_source
-from kapso_sync.store.notes import Note
+from kapso_sync.store.json_file import PrivateJsonFile
 
 if TYPE_CHECKING:
     from kapso_sync.wiring.daemon import Daemon
@@ -34,7 +34,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @contextlib.asynccontextmanager
-async def telling(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
+async def run_notifications(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
     """Tell people of what the daemon's board shows, as long as the block lasts; what was told is kept in ``folder``."""
 
     def emit(event: events.Event) -> None:
@@ -44,13 +44,13 @@ async def telling(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
         file = daemon.settings.notify_urls_file
         return () if file is None else read_destinations(file)
 
-    def judgement() -> Judgement | None:
-        return None if daemon.settings.commit_status == "off" else judge(daemon.board.status())
+    def judgement() -> CommitStatus | None:
+        return None if daemon.settings.commit_status == "off" else commit_status_for(daemon.board.status())
 
-    async def post(judgement: Judgement) -> Posted:
+    async def post(judgement: CommitStatus) -> PostResult:
         return await _post(daemon, judgement)
 
-    desk = Desk(
+    desk = NotifierDeps(
         status=daemon.board.status,
         destinations=destinations,
         background=lambda status: _background(daemon.settings, status),
@@ -58,15 +58,15 @@ async def telling(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
         redact=daemon.logging.redactor.text,
         emit=emit,
     )
-    messenger = Messenger(desk, Courier().deliver, Note(folder / TOLD_NAME), daemon.clock)
-    reporter = Reporter(judgement, post, Note(folder / COMMITS_NAME), daemon.clock, emit)
+    messenger = Notifier(desk, AppriseSender().deliver, PrivateJsonFile(folder / TOLD_NAME), daemon.clock)
+    reporter = CommitStatusReporter(judgement, post, PrivateJsonFile(folder / COMMITS_NAME), daemon.clock, emit)
     async with Supervisor(daemon.clock, emit) as supervisor:
-        supervisor.start("messages", lambda: go_round(messenger, daemon.board.changed, daemon.clock))
-        supervisor.start("commits", lambda: go_round(reporter, daemon.board.changed, daemon.clock))
+        supervisor.start("messages", lambda: run_worker(messenger, daemon.board.changed, daemon.clock))
+        supervisor.start("commits", lambda: run_worker(reporter, daemon.board.changed, daemon.clock))
         yield
 
 
-async def _post(daemon: Daemon, judgement: Judgement) -> Posted:
+async def _post(daemon: Daemon, judgement: CommitStatus) -> PostResult:
     settings = daemon.settings
 
     def token() -> str:
@@ -77,14 +77,14 @@ async def _post(daemon: Daemon, judgement: Judgement) -> Posted:
     try:
         repository = _repository(settings, daemon.board.source)
     except ConfigError as error:
-        return Posted(error.message, error.hint)
+        return PostResult(error.message, error.hint)
     if repository is None:
-        return Posted()
+        return PostResult()
     context = f"kapso-sync/{settings.env}" if settings.env else "kapso-sync"
-    return await Poster(repository, context, token, settings.public_url).post(judgement)
+    return await CommitStatusClient(repository, context, token, settings.public_url).post(judgement)
 
 
-def check_telling(settings: Settings) -> None:
+def check_notification_settings(settings: Settings) -> None:
     """Raise `ConfigError` for settings by which nobody could be told."""
     if settings.public_url is not None:
         _check_url("KAPSO_SYNC_PUBLIC_URL", settings.public_url, plain=True)
@@ -125,8 +125,8 @@ def _check_url(variable: str, url: str, *, plain: bool) -> None:
         )
 
 
-def _background(settings: Settings, status: DaemonStatus) -> Background:
-    return Background(status.owner or status.source, settings.env, _revision(status), settings.public_url)
+def _background(settings: Settings, status: DaemonStatus) -> MessageContext:
+    return MessageContext(status.owner or status.source, settings.env, _revision(status), settings.public_url)
 
 
 def _revision(status: DaemonStatus) -> Revision | None:

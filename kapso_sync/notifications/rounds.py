@@ -8,11 +8,11 @@ from typing import Protocol
 
 from kapso_sync.model.clock import Clock
 
-SETTLED = 0.2
+SETTLE_DELAY = 0.2
 """Seconds after a change before the next look: what belongs together is seen together, and a storm of events costs little."""
 
 
-class Looks(Protocol):
+class Worker(Protocol):
     """What is done in rounds."""
 
     woken: asyncio.Event
@@ -26,7 +26,7 @@ class Looks(Protocol):
         ...
 
 
-async def go_round(what: Looks, changed: Callable[[], Awaitable[None]], clock: Clock) -> None:
+async def run_worker(what: Worker, changed: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Look until cancelled; ``changed`` waits for the next change."""
 
     async def pump() -> None:
@@ -39,7 +39,7 @@ async def go_round(what: Looks, changed: Callable[[], Awaitable[None]], clock: C
         while True:
             what.woken.clear()
             await _woken(what.woken, clock, what.look())
-            await clock.sleep(SETTLED)
+            await clock.sleep(SETTLE_DELAY)
     finally:
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.notify.verdicts import Judgement, Verdict
+from kapso_sync.notifications.verdicts import CommitState, CommitStatus
 
 
 class Forge(enum.StrEnum):
@@ -99,7 +99,9 @@ def _api(forge: Forge, base: str, host: str) -> str:
             return f"{base}/api/v1"
 
 
-def status_request(repository: Repository, context: str, judgement: Judgement, token: str, page: str | None) -> StatusRequest:
+def status_request(
+    repository: Repository, context: str, judgement: CommitStatus, token: str, page: str | None
+) -> StatusRequest:
     """Return the request that sets a commit's status; ``page`` is where people can see more."""
     forge, verdict = repository.forge, judgement.verdict
     longest = _LONGEST[forge]
@@ -108,7 +110,7 @@ def status_request(repository: Repository, context: str, judgement: Judgement, t
     if forge is Forge.GITLAB:
         project = quote(repository.path, safe="")
         url = f"{repository.api}/projects/{project}/statuses/{judgement.commit}"
-        state = "failed" if verdict is Verdict.FAILURE else str(verdict)
+        state = "failed" if verdict is CommitState.FAILURE else str(verdict)
         return StatusRequest(url, {"PRIVATE-TOKEN": token}, {"state": state, "name": context, **body})
     url = f"{repository.api}/repos/{quote(repository.path)}/statuses/{judgement.commit}"
     if forge is Forge.GITHUB:

@@ -9,33 +9,33 @@ from collections.abc import Awaitable, Callable
 from kapso_sync.errors import StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.notify.posting import Posted
-from kapso_sync.notify.verdicts import Judgement, Verdict
-from kapso_sync.store.notes import Note
+from kapso_sync.notifications.posting import PostResult
+from kapso_sync.notifications.verdicts import CommitState, CommitStatus
+from kapso_sync.store.json_file import PrivateJsonFile
 
-ATTEMPTS = 6
-FIRST, SLOWEST = 2.0, 60.0
+MAX_ATTEMPTS = 6
+INITIAL_DELAY, MAX_DELAY = 2.0, 60.0
 """So often a status is tried, after so many seconds at first and at most."""
 
-LONGEST_RETRY_AFTER = 300.0
-REST = 900.0
+MAX_RETRY_AFTER = 300.0
+GIVE_UP_DELAY = 900.0
 """Seconds before a status that was given up is tried once more."""
 
-REMEMBERED, WAITING = 50, 10
+MAX_REMEMBERED, MAX_WAITING = 50, 10
 """So many commits' statuses are remembered, and so many may wait to be set."""
 
-FAREWELL = 2.0
+CLOSE_TIMEOUT = 2.0
 """Seconds that a request in flight gets when the daemon ends."""
 
-Post = Callable[[Judgement], Awaitable[Posted]]
+Post = Callable[[CommitStatus], Awaitable[PostResult]]
 """Sets a commit's status."""
 
 
-class Reporter:
+class CommitStatusReporter:
     """Looks at every change. Which status each commit has is kept in ``note``, so that a restart sets nothing twice."""
 
     def __init__(
-        self, judge: Callable[[], Judgement | None], post: Post, note: Note, clock: Clock, emit: events.Listener
+        self, judge: Callable[[], CommitStatus | None], post: Post, note: PrivateJsonFile, clock: Clock, emit: events.Listener
     ) -> None:
         self.woken = asyncio.Event()
         self._judge = judge
@@ -45,8 +45,8 @@ class Reporter:
         self._emit = emit
         kept = note.read().get("commits")
         self._known = {str(key): str(value) for key, value in kept.items()} if isinstance(kept, dict) else {}
-        self._waiting: dict[str, Judgement] = {}
-        self._posting: tuple[Judgement, asyncio.Task[None]] | None = None
+        self._waiting: dict[str, CommitStatus] = {}
+        self._posting: tuple[CommitStatus, asyncio.Task[None]] | None = None
         self._given_up: dict[tuple[str, str], float] = {}
         self._attempts = 0
         self._not_before = 0.0
@@ -72,15 +72,15 @@ class Reporter:
         """Give the request in flight a moment; what does not arrive is set by the next daemon."""
         if self._posting is not None:
             task = self._posting[1]
-            await asyncio.wait({task}, timeout=FAREWELL)
+            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _take(self, judgement: Judgement) -> None:
+    def _take(self, judgement: CommitStatus) -> None:
         commit = judgement.commit
         posting = self._posting[0] if self._posting is not None and self._posting[0].commit == commit else None
         has = str(posting.verdict) if posting is not None else self._known.get(commit)
-        if judgement.verdict is Verdict.PENDING and (has is not None or commit in self._waiting):
+        if judgement.verdict is CommitState.PENDING and (has is not None or commit in self._waiting):
             return
         if has == judgement.verdict:
             self._waiting.pop(commit, None)
@@ -88,10 +88,10 @@ class Reporter:
         if self._clock.monotonic() < self._given_up.get((commit, str(judgement.verdict)), 0.0):
             return
         self._waiting[commit] = judgement
-        if len(self._waiting) > WAITING:
+        if len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
 
-    async def _set(self, judgement: Judgement) -> None:
+    async def _set(self, judgement: CommitStatus) -> None:
         try:
             posted = await self._post(judgement)
             if posted.error is None:
@@ -102,10 +102,10 @@ class Reporter:
             self._posting = None
             self.woken.set()
 
-    def _done(self, judgement: Judgement) -> None:
+    def _done(self, judgement: CommitStatus) -> None:
         self._known.pop(judgement.commit, None)
         self._known[judgement.commit] = str(judgement.verdict)
-        while len(self._known) > REMEMBERED:
+        while len(self._known) > MAX_REMEMBERED:
             del self._known[next(iter(self._known))]
         with contextlib.suppress(StateUnusable):  # the next pass says so; here it may cost one request too many
             self._note.write({"commits": dict(self._known)})
@@ -116,18 +116,18 @@ class Reporter:
             self._emit(ended)
         self._emit(events.CommitStatusSet(commit=judgement.commit, state=str(judgement.verdict), text=judgement.text))
 
-    def _failed(self, judgement: Judgement, posted: Posted, error: str) -> None:
+    def _failed(self, judgement: CommitStatus, posted: PostResult, error: str) -> None:
         self._failures += 1
         self._attempts += 1
         now = self._clock.monotonic()
-        if posted.again and self._attempts < ATTEMPTS:
-            pause = min(FIRST * 2.0 ** (self._attempts - 1), SLOWEST)
-            self._not_before = now + min(max(pause, posted.retry_after or 0.0), LONGEST_RETRY_AFTER)
+        if posted.again and self._attempts < MAX_ATTEMPTS:
+            pause = min(INITIAL_DELAY * 2.0 ** (self._attempts - 1), MAX_DELAY)
+            self._not_before = now + min(max(pause, posted.retry_after or 0.0), MAX_RETRY_AFTER)
             self._waiting = {judgement.commit: judgement, **self._waiting}
         else:
-            self._attempts, self._not_before = 0, now + FIRST
+            self._attempts, self._not_before = 0, now + INITIAL_DELAY
             self._given_up = {key: until for key, until in self._given_up.items() if until > now}
-            self._given_up[judgement.commit, str(judgement.verdict)] = now + REST
+            self._given_up[judgement.commit, str(judgement.verdict)] = now + GIVE_UP_DELAY
         if error != self._error:
             self._error = error
             self._emit(events.CommitStatusFailed(commit=judgement.commit, error=error, hint=posted.hint))

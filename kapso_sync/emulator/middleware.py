@@ -8,9 +8,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from kapso_sync.emulator.answers import Answer, error_answer, json_answer, positive
+from kapso_sync.emulator.deps import EmulatorDeps
 from kapso_sync.emulator.faults import Asked, Rule
 from kapso_sync.emulator.limiter import Allowance
-from kapso_sync.emulator.parts import Parts
 from kapso_sync.emulator.requestlog import Entry
 from kapso_sync.emulator.routes import Asking, FunctionsApi, find_route
 from kapso_sync.emulator.wire import Exchange, stand_in
@@ -19,10 +19,10 @@ from kapso_sync.emulator.world import NoSuch
 BODY_LIMIT = 16 * 1024 * 1024
 
 
-class Gate:
+class ApiMiddleware:
     """An ASGI application over the Functions API; ``api_key`` is the one that opens it."""
 
-    def __init__(self, parts: Parts, api: FunctionsApi, api_key: str) -> None:
+    def __init__(self, parts: EmulatorDeps, api: FunctionsApi, api_key: str) -> None:
         self._world = parts.world
         self._faults = parts.faults
         self._limiter = parts.limiter

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.cli.pull import Manner, finish
+from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
@@ -41,7 +41,7 @@ def history(slug: str, overrides: Mapping[str, object], env_file: Path | None, *
     return int(ExitCode.OK)
 
 
-def restore(slug: str, which: str | None, overrides: Mapping[str, object], env_file: Path | None, manner: Manner) -> int:
+def restore(slug: str, which: str | None, overrides: Mapping[str, object], env_file: Path | None, manner: OutputOptions) -> int:
     """Write a backup back into the folder, and show the difference; nothing is written to Kapso."""
     settings = load_settings(overrides, env_file=env_file)
     backup = _chosen(slug, which, find_state_folder(settings) / BACKUPS_NAME)

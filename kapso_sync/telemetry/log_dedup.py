@@ -12,7 +12,7 @@ from kapso_sync.model.events import Event, Level
 Log = Callable[[Event, Level], None]
 """Writes an event at a level."""
 
-_LASTING = (
+_REPEATED_WHILE_TRUE = (
     events.Failure,
     events.FunctionFailed,
     events.FunctionInvalid,
@@ -29,20 +29,20 @@ _LASTING = (
 )
 """Events that tell of a state rather than of a moment: told again in each pass as long as it lasts."""
 
-_UNTOLD_END = (events.PlanNotice, events.DriftDetected, events.PrunePending)
+_NO_END_LOGGED = (events.PlanNotice, events.DriftDetected, events.PrunePending)
 """Of these nobody needs to hear that they are over."""
 
 _UNEVENTFUL = frozenset({"plan.computed", "reconcile.finished", "source.unchanged", "reconcile.started", "trigger.received"})
 
 
 @dataclass(slots=True)
-class _Lasting:
+class _OngoingEvent:
     event: Event
     times: int = 1
     seen: bool = True
 
 
-class QuietLog:
+class DeduplicatingLog:
     """A listener for a daemon.
 
     A pass in which nothing happened is one debug line; a lasting failure is told when it begins, changes and ends.
@@ -51,7 +51,7 @@ class QuietLog:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._held: list[Event] | None = None
-        self._lasting: dict[tuple[object, ...], _Lasting] = {}
+        self._lasting: dict[tuple[object, ...], _OngoingEvent] = {}
 
     def __call__(self, event: Event) -> None:
         """Log the event, hold it back until it is known whether the pass is worth a line, or drop it."""
@@ -59,7 +59,7 @@ class QuietLog:
             self._held = []
             for lasting in self._lasting.values():
                 lasting.seen = False
-        if isinstance(event, _LASTING) and self._known(event):
+        if isinstance(event, _REPEATED_WHILE_TRUE) and self._known(event):
             return
         if isinstance(event, events.ApiRetry) and self._outage():
             self._log(event, Level.DEBUG)
@@ -80,7 +80,7 @@ class QuietLog:
             lasting.times += 1
             lasting.seen = True
             return True
-        self._lasting[key] = _Lasting(event)
+        self._lasting[key] = _OngoingEvent(event)
         return False
 
     def _outage(self) -> bool:
@@ -103,9 +103,9 @@ class QuietLog:
                 del self._lasting[key]
                 self._ended(lasting)
 
-    def _ended(self, lasting: _Lasting) -> None:
+    def _ended(self, lasting: _OngoingEvent) -> None:
         event = lasting.event
-        if isinstance(event, _UNTOLD_END):
+        if isinstance(event, _NO_END_LOGGED):
             return
         slug, error = getattr(event, "slug", None), getattr(event, "error", None) or getattr(event, "reason", None)
         told = events.FailureEnded(failure=event.name, times=lasting.times, slug=slug, error=error)

@@ -16,7 +16,7 @@ from kapso_sync.errors import ConfigError, ExitCode
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class EmulatorArgs:
     """What the command line asks of the emulator; ``runtime``: auto, off, or the path of a workerd.
 
     ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files that hold an object of them.
@@ -33,7 +33,7 @@ class Serving:
     world: tuple[str, ...] = ()
 
 
-def serve(serving: Serving) -> int:
+def serve(serving: EmulatorArgs) -> int:
     """Serve until a signal comes; the first lines say how to use it. Raises `ConfigError`."""
     workerd = find_workerd(serving.runtime)
     options = EmulatorOptions(

@@ -27,10 +27,10 @@ from kapso_sync.model.status import (
     RecentEvent,
     Suspension,
 )
-from kapso_sync.telemetry.words import event_line
+from kapso_sync.status.event_text import event_text
 
 RECENT = 20
-_UNTOLD = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged", "daemon.state"})
+_NOT_RECENT = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged", "daemon.state"})
 
 
 class Failing(Protocol):
@@ -62,7 +62,7 @@ class _Pass:
 
 
 @dataclass
-class StatusBoard:
+class StatusTracker:
     """Listens to events, and is told of passes. ``redact`` takes secrets out of texts."""
 
     clock: Clock
@@ -107,9 +107,9 @@ class StatusBoard:
                 self._deploying.pop(event.slug, None)
             case _:
                 pass
-        if event.level is not Level.DEBUG and event.name not in _UNTOLD:
+        if event.level is not Level.DEBUG and event.name not in _NOT_RECENT:
             slug = getattr(event, "slug", None)
-            self._note(RecentEvent(now, str(event.level), event.name, self.redact(event_line(event)), slug))
+            self._note(RecentEvent(now, str(event.level), event.name, self.redact(event_text(event)), slug))
         self._tell()
 
     def _note(self, event: RecentEvent) -> None:
@@ -119,6 +119,10 @@ class StatusBoard:
             for old in same:
                 self._events.remove(old)
         self._events.appendleft(event)
+
+    def show_unused(self, slugs: tuple[str, ...] | None) -> None:
+        """Take note of the functions that nothing uses; None: unknown."""
+        self.unused = slugs
 
     def began(self, trigger: str) -> None:
         """Take note that a pass begins."""

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from kapso_sync.emulator.workerd.process import Gone, Process
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
+INITIAL_DELAY = 0.1
+MAX_DELAY = 5.0
 
 Start = Callable[[Path], Awaitable[Process]]
 """Starts a process that listens on the socket it is given; raises Gone."""
 
 
-class Keeper:
+class ProcessPool:
     """Keeps one process. After ``most`` isolates another takes its place, for isolates are never unloaded.
 
     They listen at the path ``sockets``, with a number each. Processes that end one after the other are started with longer and
@@ -101,7 +101,7 @@ class Keeper:
             self._pause()
 
     def _pause(self) -> None:
-        pause = min(FIRST_PAUSE * 2**self._deaths, LONGEST_PAUSE)
+        pause = min(INITIAL_DELAY * 2**self._deaths, MAX_DELAY)
         self._deaths += 1
         self._not_before = asyncio.get_running_loop().time() + pause
 

@@ -11,11 +11,11 @@ from kapso_sync.model.source import Revision
 from kapso_sync.model.status import ConditionType, DaemonStatus
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_NAMED = 5
+_MAX_NAMED = 5
 """So many failing functions are named."""
 
 
-class Verdict(enum.StrEnum):
+class CommitState(enum.StrEnum):
     """What is said of a commit."""
 
     PENDING = "pending"
@@ -24,36 +24,36 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class CommitStatus:
     """A verdict on one commit, with a line for people."""
 
     commit: str
-    verdict: Verdict
+    verdict: CommitState
     text: str
 
 
-def judge(status: DaemonStatus) -> Judgement | None:
+def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
     """Return what may be said of the commit that the running or last pass read; None where it is nobody's fault, or no commit.
 
     Kapso or git that do not answer, a rejected key, or a newer revision say nothing about a commit.
     """
     if status.reconciling:
         commit = _commit(status.reading)
-        return None if commit is None else Judgement(commit, Verdict.PENDING, "at work")
+        return None if commit is None else CommitStatus(commit, CommitState.PENDING, "at work")
     last = status.last_pass
     commit = _commit(last.revision) if last is not None else None
     if last is None or commit is None:
         return None
     if last.error is not None:
         fault_of_git = last.exit_code == ExitCode.INVALID
-        return Judgement(commit, Verdict.FAILURE, " ".join(last.error.split())) if fault_of_git else None
+        return CommitStatus(commit, CommitState.FAILURE, " ".join(last.error.split())) if fault_of_git else None
     not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
     failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != "NotTried"]
     total = len(status.functions)
     if failed:
-        named = ", ".join(failed[:_NAMED]) + (", …" if len(failed) > _NAMED else "")
-        return Judgement(commit, Verdict.FAILURE, f"{len(failed)} of {_count(total)} not in sync: {named}")
-    return None if not_ready else Judgement(commit, Verdict.SUCCESS, f"{_count(total)} in sync")
+        named = ", ".join(failed[:_MAX_NAMED]) + (", …" if len(failed) > _MAX_NAMED else "")
+        return CommitStatus(commit, CommitState.FAILURE, f"{len(failed)} of {_count(total)} not in sync: {named}")
+    return None if not_ready else CommitStatus(commit, CommitState.SUCCESS, f"{_count(total)} in sync")
 
 
 def _commit(revision: Revision | None) -> str | None:

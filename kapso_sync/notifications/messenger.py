@@ -12,28 +12,28 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
 from kapso_sync.model.status import DaemonStatus
-from kapso_sync.notify.destinations import Destination
-from kapso_sync.notify.messages import Background, Message, compose
-from kapso_sync.notify.standing import Standing, changes, decode, encode, passed, standing
-from kapso_sync.store.notes import Note
+from kapso_sync.notifications.destinations import Destination
+from kapso_sync.notifications.messages import Message, MessageContext, compose_message
+from kapso_sync.notifications.standing import OpenIssues, changes, decode, encode, open_issues, passing_issues
+from kapso_sync.store.json_file import PrivateJsonFile
 
-FIRST, SLOWEST = 10.0, 900.0
+INITIAL_DELAY, MAX_DELAY = 10.0, 900.0
 """Seconds before a message that was not taken is tried again, at first and at most."""
 
-FAREWELL = 2.0
+CLOSE_TIMEOUT = 2.0
 """Seconds that messages in flight get when the daemon ends."""
 
-Deliver = Callable[[Destination, Message], Awaitable[str | None]]
+Send = Callable[[Destination, Message], Awaitable[str | None]]
 """Hands a message over; returns what went wrong, or None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class NotifierDeps:
     """What a messenger works with. ``interval``: least seconds between two messages to one destination."""
 
     status: Callable[[], DaemonStatus]
     destinations: Callable[[], tuple[Destination, ...]]
-    background: Callable[[DaemonStatus], Background]
+    background: Callable[[DaemonStatus], MessageContext]
     interval: Callable[[], float]
     redact: Callable[[str], str]
     emit: events.Listener
@@ -44,18 +44,18 @@ class _Outbox:
     """One destination: what it was told, what came and went since, and how the last attempts ended."""
 
     destination: Destination
-    told: Standing
-    passing: Standing = field(default_factory=dict)
+    told: OpenIssues
+    passing: OpenIssues = field(default_factory=dict)
     due_at: float = 0.0
     failures: int = 0
     error: str | None = None
     sending: asyncio.Task[None] | None = None
 
 
-class Messenger:
+class Notifier:
     """Looks between passes. What a destination was told is kept in ``note``, so that a restart tells nothing twice."""
 
-    def __init__(self, desk: Desk, deliver: Deliver, note: Note, clock: Clock) -> None:
+    def __init__(self, desk: NotifierDeps, deliver: Send, note: PrivateJsonFile, clock: Clock) -> None:
         self.woken = asyncio.Event()
         self._desk = desk
         self._deliver = deliver
@@ -64,9 +64,11 @@ class Messenger:
         kept = note.read()
         self._standing = decode(kept.get("standing"))
         told = kept.get("told")
-        self._told: dict[str, Standing] = {key: decode(value) for key, value in told.items()} if isinstance(told, dict) else {}
+        self._told: dict[str, OpenIssues] = (
+            {key: decode(value) for key, value in told.items()} if isinstance(told, dict) else {}
+        )
         self._outboxes: dict[str, _Outbox] = {}
-        self._background = Background("")
+        self._background = MessageContext("")
         self._trouble: str | None = None
 
     def look(self) -> float | None:
@@ -74,9 +76,9 @@ class Messenger:
         status = self._desk.status()
         if not status.reconciling:
             self._note_destinations()
-            now = standing(status, self._standing)
+            now = open_issues(status, self._standing)
             for outbox in self._outboxes.values():
-                outbox.passing = {**outbox.passing, **passed(self._standing, now, outbox.told)}
+                outbox.passing = {**outbox.passing, **passing_issues(self._standing, now, outbox.told)}
             self._background = self._desk.background(status)
             if now != self._standing:
                 self._standing = now
@@ -88,7 +90,7 @@ class Messenger:
         """Give what is in flight a moment to arrive; what does not is told by the next daemon."""
         sending = [outbox.sending for outbox in self._outboxes.values() if outbox.sending is not None]
         if sending:
-            await asyncio.wait(sending, timeout=FAREWELL)
+            await asyncio.wait(sending, timeout=CLOSE_TIMEOUT)
         for task in sending:
             task.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
@@ -120,7 +122,7 @@ class Messenger:
         wait = outbox.due_at - self._clock.monotonic()
         if wait > 0:
             return wait
-        message = compose(found, self._background, self._desk.redact)
+        message = compose_message(found, self._background, self._desk.redact)
         outbox.sending = asyncio.create_task(self._send(outbox, message, len(found)), name="message")
         return None
 
@@ -149,7 +151,7 @@ class Messenger:
 
     def _refused(self, outbox: _Outbox, error: str) -> None:
         outbox.failures += 1
-        pause = min(FIRST * 2.0 ** min(outbox.failures - 1, 16), SLOWEST)
+        pause = min(INITIAL_DELAY * 2.0 ** min(outbox.failures - 1, 16), MAX_DELAY)
         outbox.due_at = self._clock.monotonic() + max(pause, self._desk.interval())
         if error != outbox.error:
             outbox.error = error

@@ -14,7 +14,7 @@ from kapso_sync.model.functions import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class PrivateJsonFile:
     """One JSON object in a file of the state folder, for its owner's eyes."""
 
     path: Path

@@ -11,7 +11,7 @@ from kapso_sync.build.packages import Packages
 _Stamp = tuple[int, int, int, int]
 
 
-class Outside:
+class ExternalInputs:
     """Compares files by hash; one that shows no change since it was hashed is not read again."""
 
     def __init__(self) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kapso_sync.model.source import Revision
-from kapso_sync.notify.standing import Change, State, Trouble
+from kapso_sync.notifications.standing import Change, Issue, IssueKind
 
-MOST_LINES = 15
+MAX_LINES = 15
 """So many changes are told one by one; the rest as a number."""
 
-SUBJECT = 120
+MAX_SUBJECT = 120
 """Most characters of a commit's subject."""
 
 
@@ -34,7 +34,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
+class MessageContext:
     """What a message says besides what changed: whose functions, which environment, at which revision, where to look."""
 
     name: str
@@ -43,20 +43,20 @@ class Background:
     url: str | None = None
 
 
-def compose(found: Sequence[Change], background: Background, redact: Callable[[str], str] = str) -> Message:
+def compose_message(found: Sequence[Change], background: MessageContext, redact: Callable[[str], str] = str) -> Message:
     """Return one message that tells all changes; ``redact`` takes secrets out of it."""
     ordered = sorted(found, key=_weight)
-    lines = [_line(change) for change in ordered[:MOST_LINES]]
-    if len(ordered) > MOST_LINES:
-        lines.append(f"and {len(ordered) - MOST_LINES} more")
+    lines = [_line(change) for change in ordered[:MAX_LINES]]
+    if len(ordered) > MAX_LINES:
+        lines.append(f"and {len(ordered) - MAX_LINES} more")
     lines += ["", background.name]
     if background.revision is not None:
         lines.append(f"Revision {_revision(background.revision)}")
-    body = _harmless(redact("\n".join(lines)))
+    body = _without_mentions(redact("\n".join(lines)))
     if background.url is not None:
         body += f"\n{background.url}"
     env = f" ({background.env})" if background.env else ""
-    return Message(_harmless(redact(f"kapso-sync{env}: {_title(ordered)}")), body, _kind(ordered))
+    return Message(_without_mentions(redact(f"kapso-sync{env}: {_title(ordered)}")), body, _kind(ordered))
 
 
 def _weight(change: Change) -> tuple[bool, bool, str]:
@@ -73,37 +73,37 @@ def _line(change: Change) -> str:
     return _well(change.before)
 
 
-def _wrong(trouble: Trouble) -> str:
+def _wrong(trouble: Issue) -> str:
     what = _WRONG[trouble.state]
     subject = f"{trouble.slug} " if trouble.slug is not None else ""
     return f"✗ {subject}{what}: {trouble.text}" if trouble.text else f"✗ {subject}{what}"
 
 
-def _well(trouble: Trouble) -> str:
+def _well(trouble: Issue) -> str:
     if trouble.slug is not None:
         return f"✓ {trouble.slug} is well again"
     return f"✓ {_WELL[trouble.state]}"
 
 
 _WRONG = {
-    State.FAILED: "failed",
-    State.STALLED: "needs somebody",
-    State.DRIFTED: "was changed on Kapso, and is only reported",
-    State.SOURCE: "the source cannot be read",
-    State.REJECTED: "what git says cannot be used",
-    State.KEY: "Kapso rejects the key",
-    State.SILENT: "Kapso does not answer",
-    State.BROKEN: "nothing can be done",
-    State.SUSPENDED: "suspended",
+    IssueKind.FAILED: "failed",
+    IssueKind.STALLED: "needs somebody",
+    IssueKind.DRIFTED: "was changed on Kapso, and is only reported",
+    IssueKind.SOURCE: "the source cannot be read",
+    IssueKind.REJECTED: "what git says cannot be used",
+    IssueKind.KEY: "Kapso rejects the key",
+    IssueKind.SILENT: "Kapso does not answer",
+    IssueKind.BROKEN: "nothing can be done",
+    IssueKind.SUSPENDED: "suspended",
 }
 
 _WELL = {
-    State.SOURCE: "the source can be read again",
-    State.REJECTED: "what git says can be used again",
-    State.KEY: "Kapso accepts the key again",
-    State.SILENT: "Kapso answers again",
-    State.BROKEN: "passes go through again",
-    State.SUSPENDED: "resumed",
+    IssueKind.SOURCE: "the source can be read again",
+    IssueKind.REJECTED: "what git says can be used again",
+    IssueKind.KEY: "Kapso accepts the key again",
+    IssueKind.SILENT: "Kapso answers again",
+    IssueKind.BROKEN: "passes go through again",
+    IssueKind.SUSPENDED: "resumed",
 }
 
 
@@ -122,18 +122,18 @@ def _kind(ordered: Sequence[Change]) -> Kind:
     states = {change.after.state for change in ordered if change.after is not None}
     if not states:
         return Kind.SUCCESS
-    return Kind.WARNING if states <= {State.SUSPENDED, State.DRIFTED} else Kind.FAILURE
+    return Kind.WARNING if states <= {IssueKind.SUSPENDED, IssueKind.DRIFTED} else Kind.FAILURE
 
 
 def _revision(revision: Revision) -> str:
     subject = revision.subject or ""
     parts = [revision.short, f"({revision.described})" if revision.described else ""]
-    parts.append(f"“{subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1] + '…'}”" if subject else "")
+    parts.append(f"“{subject if len(subject) <= MAX_SUBJECT else subject[: MAX_SUBJECT - 1] + '…'}”" if subject else "")
     parts.append(f"by {revision.author}" if revision.author else "")
     return " ".join(" ".join(parts).split())
 
 
-def _harmless(text: str) -> str:
+def _without_mentions(text: str) -> str:
     """Return text in which ``@everyone``, ``<!channel>`` and control characters have no effect, whoever wrote the commit."""
     visible = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
     return visible.replace("@", "@\u200b").replace("<!", "<\u200b!")

@@ -16,7 +16,7 @@ _SHOWN, _BEFORE = 160, 100
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Diagnostic:
     """What keeps a file from being used, where, and what to do about it."""
 
     code: str

@@ -10,14 +10,14 @@ from kapso_sync.emulator.faults import Faults
 from kapso_sync.emulator.limiter import FixedWindow
 from kapso_sync.emulator.requestlog import RequestLog
 from kapso_sync.emulator.wire import Hangs
-from kapso_sync.emulator.world import World
+from kapso_sync.emulator.world import EmulatedProject
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class EmulatorDeps:
     """What is there, what was asked, what goes wrong, how much is allowed, and how code goes live."""
 
-    world: World
+    world: EmulatedProject
     faults: Faults
     limiter: FixedWindow
     log: RequestLog

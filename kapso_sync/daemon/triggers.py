@@ -17,17 +17,17 @@ START = "start"
 PERSON = "reconcile"
 RESUME = "resume"
 
-LOOKS = frozenset({FILES, POLL, RESCAN})
+ONLY_IF_SOURCE_MOVED = frozenset({FILES, POLL, RESCAN})
 """Triggers that ask for a pass only where the source really moved."""
 
-MAY_HAVE_MOVED = LOOKS | {WEBHOOK, PERSON}
+MAY_MEAN_NEW_REVISION = ONLY_IF_SOURCE_MOVED | {WEBHOOK, PERSON}
 """Triggers that may mean a new revision."""
 
-OF_PEOPLE = frozenset({PERSON, RESUME})
+ASKED_BY_PEOPLE = frozenset({PERSON, RESUME})
 """Triggers that mean: try everything again, whatever failed before."""
 
 
-class Bell:
+class TriggerQueue:
     """A mailbox of one: it holds the names of those who rang since the last answer."""
 
     def __init__(self) -> None:

@@ -11,20 +11,20 @@ import certifi
 import httpx
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.notify.forges import Repository, StatusRequest, is_settled, status_request
-from kapso_sync.notify.verdicts import Judgement
+from kapso_sync.notifications.forges import Repository, StatusRequest, is_settled, status_request
+from kapso_sync.notifications.verdicts import CommitStatus
 
-DEADLINE = 20.0
+REQUEST_TIMEOUT = 20.0
 """Seconds for one request, its answer included."""
 
-LARGEST = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
 """Most bytes of an answer that are read."""
 
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class PostResult:
     """How it went: ``error`` None means done; ``again``: it may go better later, after ``retry_after`` seconds if known."""
 
     error: str | None = None
@@ -34,16 +34,16 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
-class Poster:
+class CommitStatusClient:
     """Sets statuses in one repository. ``token`` is asked before each request; ``page`` is where people can see more."""
 
     repository: Repository
     context: str
     token: Callable[[], str]
     page: str | None = None
-    deadline: float = DEADLINE
+    deadline: float = REQUEST_TIMEOUT
 
-    async def post(self, judgement: Judgement) -> Posted:
+    async def post(self, judgement: CommitStatus) -> PostResult:
         """Set a commit's status; never raises."""
         try:
             token = self.token()
@@ -51,13 +51,13 @@ class Poster:
             async with asyncio.timeout(self.deadline):
                 return await self._send(request)
         except ConfigError as error:
-            return Posted(error.message, error.hint)
+            return PostResult(error.message, error.hint)
         except TimeoutError:
-            return Posted(f"no answer within {self.deadline:.0f} s", again=True)
+            return PostResult(f"no answer within {self.deadline:.0f} s", again=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return Posted(f"no connection: {type(error).__name__}", again=True)
+            return PostResult(f"no connection: {type(error).__name__}", again=True)
 
-    async def _send(self, request: StatusRequest) -> Posted:
+    async def _send(self, request: StatusRequest) -> PostResult:
         secure = request.url.startswith("https:")
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=certifi.where()) if secure else False
         headers = {"User-Agent": "kapso-sync", **request.headers}
@@ -65,12 +65,12 @@ class Poster:
             httpx.AsyncClient(verify=verify, timeout=self.deadline, follow_redirects=False, trust_env=False) as client,
             client.stream("POST", request.url, headers=headers, json=dict(request.body)) as answer,
         ):
-            text = await _beginning(answer)
+            text = await _first_bytes(answer)
         if is_settled(self.repository.forge, answer.status_code, text):
-            return Posted()
-        again = answer.status_code in _PASSING
+            return PostResult()
+        again = answer.status_code in _TRANSIENT_STATUSES
         wait = answer.headers.get("Retry-After", "")
-        return Posted(
+        return PostResult(
             f"{self.repository.forge} answered {answer.status_code}",
             _HINTS.get(answer.status_code),
             again,
@@ -78,14 +78,14 @@ class Poster:
         )
 
 
-async def _beginning(answer: httpx.Response) -> str:
+async def _first_bytes(answer: httpx.Response) -> str:
     """Return the first part of an answer; a compressed one is not opened."""
     found = b""
     async for chunk in answer.aiter_raw():
         found += chunk
-        if len(found) >= LARGEST:
+        if len(found) >= MAX_ANSWER_BYTES:
             break
-    return found[:LARGEST].decode("utf-8", "replace")
+    return found[:MAX_ANSWER_BYTES].decode("utf-8", "replace")
 
 
 _HINTS = {

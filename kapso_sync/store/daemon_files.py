@@ -21,7 +21,7 @@ SUSPENSION_NAME = "suspended.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Belongings:
+class DaemonFiles:
     """Files of the daemon in a state folder, for its owner's eyes; what cannot be written raises `StateUnusable`."""
 
     folder: Path

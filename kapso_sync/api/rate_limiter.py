@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from kapso_sync.model.clock import Clock
 
-LONGEST = 10_000
+MAX_WAIT = 10_000
 """So many calls are remembered at most: more than any documented limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Permit:
     """Permission for one request: when it was given, in which window, and how many calls were known to remain then."""
 
     at: float
@@ -27,7 +27,7 @@ class Ticket:
     remaining: int | None
 
 
-class Pacer:
+class RateLimiter:
     """Hands out tickets; every ticket must come back through `answered` or `lost`.
 
     ``share`` is the part of the window's limit that is spent; ``window`` is in seconds. ``on_wait`` is told once per window how
@@ -48,17 +48,17 @@ class Pacer:
         self._latest_start = 0.0
         self._last_sent = 0.0
         self._told = -1
-        self._ended: deque[float] = deque(maxlen=LONGEST)
+        self._ended: deque[float] = deque(maxlen=MAX_WAIT)
 
-    async def ticket(self) -> Ticket:
+    async def ticket(self) -> Permit:
         """Wait until a request may be sent."""
         async with self._changed:
             while not self._may_send():
                 await self._wait()
             self._in_flight += 1
-            return Ticket(self._clock.monotonic(), self._window, None if self._limit is None else self._remaining)
+            return Permit(self._clock.monotonic(), self._window, None if self._limit is None else self._remaining)
 
-    async def answered(self, ticket: Ticket, limit: int | None, remaining: int | None) -> None:
+    async def answered(self, ticket: Permit, limit: int | None, remaining: int | None) -> None:
         """Give a ticket back with what the answer's headers said (None: no such header)."""
         async with self._changed:
             self._over()
@@ -68,7 +68,7 @@ class Pacer:
                 self._learn(ticket, limit, max(remaining, 0))
             self._changed.notify_all()
 
-    async def refused(self, _ticket: Ticket, retry_after: float) -> None:
+    async def refused(self, _ticket: Permit, retry_after: float) -> None:
         """Give a ticket back that met a 429: the next call goes out ``retry_after`` seconds from now, and none before.
 
         The server knows its window better than we do, so its word replaces our count, whether it is shorter or longer.
@@ -82,7 +82,7 @@ class Pacer:
             self._unlimited = False
             self._changed.notify_all()
 
-    async def lost(self, _ticket: Ticket) -> None:
+    async def lost(self, _ticket: Permit) -> None:
         """Give a ticket back whose request got no answer; the server may have counted it."""
         async with self._changed:
             self._over()
@@ -117,7 +117,7 @@ class Pacer:
             self._window += 1
             self._remaining = limit
 
-    def _learn(self, ticket: Ticket, limit: int, remaining: int) -> None:
+    def _learn(self, ticket: Permit, limit: int, remaining: int) -> None:
         now = self._clock.monotonic()
         if self._limit is None:
             self._limit, self._remaining, self._latest_start, self._last_sent = limit, remaining, now, ticket.at

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 
-def resident() -> float:
+def resident_mb() -> float:
     """Return our resident memory in MB, as the kernel counts it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
@@ -17,7 +17,7 @@ def resident() -> float:
         return 0.0
 
 
-def give_back() -> None:
+def trim_malloc() -> None:
     """Let the C library return free memory to the kernel, which it puts off for ever. Other libraries know no such call."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -14,11 +14,11 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring import EventBus, Reading, read_source
+from kapso_sync.wiring import EventBus, SourceReport, read_source
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class ValidateArgs:
     """How to tell it: as JSON, or as annotations of GitHub's; and whether the repository's own `tsc` is run."""
 
     json: bool = False
@@ -26,7 +26,7 @@ class Ways:
     types: bool = False
 
 
-def validate(overrides: Mapping[str, object], env_file: Path | None, ways: Ways) -> int:
+def validate(overrides: Mapping[str, object], env_file: Path | None, ways: ValidateArgs) -> int:
     """Print every problem of the source, and every warning; 65 when there is a problem."""
     if ways.json and ways.github:
         raise UsageError("both --json and --github are given", hint="one is for programs, the other for GitHub's log")
@@ -43,7 +43,7 @@ def validate(overrides: Mapping[str, object], env_file: Path | None, ways: Ways)
     return run_to_end(work)
 
 
-def _print(reading: Reading, *, github: bool) -> None:
+def _print(reading: SourceReport, *, github: bool) -> None:
     if github:
         for line in annotate(reading):
             print(line)
@@ -61,7 +61,7 @@ def _print(reading: Reading, *, github: bool) -> None:
         print(f"Valid: {count} function{'s' if count != 1 else ''}.")
 
 
-def _document(reading: Reading) -> dict[str, Json]:
+def _document(reading: SourceReport) -> dict[str, Json]:
     slugs: list[Json] = [*sorted(reading.desired.slugs)] if reading.desired else []
     return {
         "valid": not reading.problems,
