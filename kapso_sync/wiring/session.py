@@ -47,19 +47,18 @@ from kapso_sync.sources import (
     parse_source,
     remote_identity,
 )
+from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_state
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
-from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry import (
     DeduplicatingLog,
     LogListener,
     LogSettings,
     Redactor,
-    StatusTracker,
     make_logger,
     reconcile_context,
 )

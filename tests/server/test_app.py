@@ -336,7 +336,7 @@ async def test_who_leaves_in_the_middle_leaves_no_traceback(
 
 async def test_a_request_that_does_not_come_is_not_waited_for(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head or a body that trickles: the connection is closed in time, and others are served meanwhile."""
-    monkeypatch.setattr("kapso_sync.server.body.SECONDS", 0.2)
+    monkeypatch.setattr("kapso_sync.server.body.READ_TIMEOUT", 0.2)
     monkeypatch.setattr("kapso_sync.server.serve.HEADER_SECONDS", 0.3)
     async with open_front(front) as client:
         port = int(front.url.rpartition(":")[2])

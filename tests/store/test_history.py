@@ -59,8 +59,8 @@ def test_a_renamed_function_keeps_its_past(tmp_path: Path) -> None:
 
 def test_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest entries of each function stay, and of all functions together so many."""
-    monkeypatch.setattr(history, "KEPT", 3)
-    monkeypatch.setattr(history, "KEPT_IN_ALL", 10)
+    monkeypatch.setattr(history, "MAX_REVISIONS", 3)
+    monkeypatch.setattr(history, "MAX_ENTRIES", 10)
     with History(tmp_path, lambda: moment(1)) as book:
         for number in range(20):
             book.listen(updated("a", "id-a", number))
