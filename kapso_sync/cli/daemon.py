@@ -24,7 +24,7 @@ PASS_TIMEOUT = 2 * 3600.0
 
 def run(overrides: Overrides, env_file: Path | None) -> int:
     """Run the daemon until a signal; raises `KapsoSyncError` for what must stop it at once."""
-    from kapso_sync.wiring.daemon import Daemon
+    from kapso_sync.wiring.daemon import make_daemon
     from kapso_sync.wiring.notifications import check_notification_settings
 
     def load() -> Settings:
@@ -34,7 +34,7 @@ def run(overrides: Overrides, env_file: Path | None) -> int:
         return settings
 
     async def work() -> int:
-        return await Daemon(load, sys.stderr, load()).run()
+        return await make_daemon(load, sys.stderr).run()
 
     return asyncio.run(work())
 

@@ -28,7 +28,7 @@ from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
 from kapso_sync.sources import SecretMissing
-from kapso_sync.wiring import EventBus
+from kapso_sync.wiring import make_event_bus
 from kapso_sync.wiring.local import LocalFolder, open_local_folder
 
 INVOKE_TIMEOUT = 660.0
@@ -56,7 +56,7 @@ def dev(ask: DevArgs) -> int:
         raise ConfigError("`dev` runs functions on workerd, and there is none here", hint=f"get it with: {HOW_TO_GET_IT}")
 
     async def work() -> int:
-        local = await open_local_folder(settings, EventBus(settings, sys.stderr, level="warning"))
+        local = await open_local_folder(settings, make_event_bus(settings, sys.stderr, level="warning"))
         await _until_stopped(_work(local, workerd, ask))
         return int(ExitCode.OK)
 

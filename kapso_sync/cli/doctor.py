@@ -19,9 +19,10 @@ from kapso_sync.doctor.api_questions import SLUG_PREFIX, DoctorReport, Finding
 from kapso_sync.doctor.setup import Level, SetupCheck, check_setup
 from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import EventBus
+from kapso_sync.wiring import make_event_bus
 from kapso_sync.wiring.building import tool_places
-from kapso_sync.wiring.doctor import DoctorSession, open_doctor, state_root
+from kapso_sync.wiring.doctor import DoctorSession, open_doctor
+from kapso_sync.wiring.source import state_root
 
 WHAT_IT_DOES = (
     f"It creates one function named {SLUG_PREFIX}…, deploys it a few times, sets a random secret on it, and deletes it. "
@@ -73,7 +74,7 @@ def _may_ask(*, yes: bool, json_output: bool) -> bool:
 
 
 def _ask_api(settings: Settings) -> DoctorReport:
-    logging = EventBus(settings, sys.stderr)
+    logging = make_event_bus(settings, sys.stderr)
     found: list[DoctorReport] = []
 
     async def work() -> int:

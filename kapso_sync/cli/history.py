@@ -19,7 +19,7 @@ from kapso_sync.settings import load_settings
 from kapso_sync.store.backups import Backup, read_backup, read_backups
 from kapso_sync.store.database import BACKUPS_NAME
 from kapso_sync.store.history import read_history
-from kapso_sync.wiring import EventBus, find_state_folder
+from kapso_sync.wiring import find_state_folder, make_event_bus
 from kapso_sync.wiring.pull import plan_a_restore
 
 
@@ -47,7 +47,7 @@ def restore(slug: str, which: str | None, overrides: Mapping[str, object], env_f
     backup = _chosen(slug, which, find_state_folder(settings) / BACKUPS_NAME)
 
     async def work() -> int:
-        logging = EventBus(settings, sys.stderr, level="error")
+        logging = make_event_bus(settings, sys.stderr, level="error")
         shelf, plan = await plan_a_restore(settings, backup, logging, force=manner.force)
         return finish(shelf, plan, manner)
 

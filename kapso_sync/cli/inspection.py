@@ -21,7 +21,7 @@ from kapso_sync.model.functions import Json
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.settings import Settings, load_settings
 from kapso_sync.store.database import read_last_pass, read_state
-from kapso_sync.wiring import EventBus, find_state_folder, open_api
+from kapso_sync.wiring import find_state_folder, make_event_bus, open_api
 
 INVOKE_TIMEOUT = 2.0
 """Seconds to wait for a daemon's answer."""
@@ -71,7 +71,7 @@ def invoke(slug: str, data: str, patience: float, flags: Flags, *, json_output: 
     settings = load_settings(flags.overrides(), env_file=flags.env_file)
 
     async def work() -> int:
-        async with open_api(settings, EventBus(settings, sys.stderr, level="warning")) as api:
+        async with open_api(settings, make_event_bus(settings, sys.stderr, level="warning")) as api:
             found = {function.slug: function for function in await api.list_functions()}.get(slug)
             if found is None:
                 raise UsageError(f"no function `{slug}` on Kapso", hint="`kapso-sync status` lists what was synced")

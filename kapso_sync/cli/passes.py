@@ -19,7 +19,7 @@ from kapso_sync.errors import ExitCode
 from kapso_sync.model.plan import Origin, Plan
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import EventBus, PassOverrides, open_session
+from kapso_sync.wiring import PassOverrides, make_event_bus, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def sync(ask: PassArgs) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             # Where people watch, the bar and the report tell the story; elsewhere the log does.
-            logging = EventBus(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
+            logging = make_event_bus(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
             async with open_session(settings, ask.exceptions, logging, writes=True) as session:
                 report = await session.sync(PassRequest("sync", ask.only, ask.retry, ask.expect))
         if ask.json_output:
@@ -66,7 +66,7 @@ def show_plan(ask: PassArgs, *, detailed: bool = False, markdown: bool = False) 
 
     async def work() -> int:
         async with open_session(
-            settings, ask.exceptions, EventBus(settings, sys.stderr, level="error"), writes=False
+            settings, ask.exceptions, make_event_bus(settings, sys.stderr, level="error"), writes=False
         ) as session:
             plan = await session.plan(PassRequest("plan", ask.only, ask.retry, ask.expect))
         if ask.json_output:

@@ -20,7 +20,7 @@ from kapso_sync.reconcile.plan.diff import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.settings import load_settings
 from kapso_sync.sources.writing import write_file
-from kapso_sync.wiring import EventBus
+from kapso_sync.wiring import make_event_bus
 from kapso_sync.wiring.pull import FolderTarget, plan_a_pull
 
 _LOOKS = {
@@ -55,7 +55,7 @@ def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptio
     settings = load_settings(overrides, env_file=env_file)
 
     async def work() -> int:
-        shelf, plan = await plan_a_pull(settings, wish, EventBus(settings, sys.stderr, level="error"))
+        shelf, plan = await plan_a_pull(settings, wish, make_event_bus(settings, sys.stderr, level="error"))
         return finish(shelf, plan, manner)
 
     return run_to_end(work)

@@ -14,7 +14,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring import EventBus, SourceReport, read_source
+from kapso_sync.wiring import SourceReport, make_event_bus, read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def validate(overrides: Mapping[str, object], env_file: Path | None, ways: Valid
     settings = load_settings(overrides, env_file=env_file)
 
     async def work() -> int:
-        reading = await read_source(settings, EventBus(settings, sys.stderr, level="error"), types=ways.types)
+        reading = await read_source(settings, make_event_bus(settings, sys.stderr, level="error"), types=ways.types)
         if ways.json:
             print(json.dumps(_document(reading), indent=2))
         else:

@@ -1,4 +1,4 @@
-"""The loop: one pass at a time, newest wins, and no failure ends it."""
+"""Runs one pass at a time for the triggers that arrive; a newer revision ends a running pass, and no failure ends the loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
-from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, RESUME, RETRY, TriggerQueue
+from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
@@ -18,67 +18,70 @@ from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.retry import Backoff
 
 INITIAL_RETRY_DELAY = 5.0
-"""Seconds before a pass that failed as a whole is tried again; doubles up to the interval."""
+"""Seconds before a pass that failed as a whole is tried again; the delay doubles up to the interval."""
 
 HEARTBEAT = 10.0
 """The loop shows that it is alive at least this often, in seconds."""
 
-PASS_DEADLINE = 2 * 3600.0
-"""Seconds after which a pass is cancelled: even thousands of functions at a slow rate limit take less."""
+PASS_TIMEOUT = 2 * 3600.0
+"""Seconds after which a pass is cancelled; even thousands of functions at a slow rate limit take less."""
 
 MAX_SUPERSEDED_IN_A_ROW = 3
-"""So many passes in a row give way to newer revisions; the next is carried out whole, or pushes without end would let none."""
+"""After this many passes in a row that newer revisions ended, one is carried out whole: endless pushes must not starve it."""
 
 
 class PassRunner(Protocol):
-    """What can be asked of the place that the loop keeps equal to git."""
+    """What the loop needs of a session."""
 
     async def sync(self, request: PassRequest) -> Report:
-        """Do one pass; raises `KapsoSyncError` when nothing could be planned."""
+        """Run one pass; raises `KapsoSyncError` if nothing could be planned."""
         ...
 
     async def moved(self, *, keep: bool = True) -> bool:
-        """Tell whether the source shows another revision than the last one read."""
+        """Return whether the source shows another revision than the last one read. Raises `KapsoSyncError`."""
         ...
 
 
 OnWait = Callable[[float | None, tuple[FailingFunction, ...]], None]
-"""Is told, whenever the loop begins to wait, in how many seconds something is tried again, and who failed."""
+"""Called when the loop starts to wait: seconds until the next retry, if any, and the functions that are failing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clock, dice from 0 to 1, and how late a pass that failed as a whole is repeated, in seconds."""
+    """The clock, a random source from 0 to 1, and limits in seconds: the longest retry delay, and the time a pass may take."""
 
     clock: Clock
     random: Callable[[], float]
-    slowest: float
+    max_retry_delay: float
+    pass_timeout: float = PASS_TIMEOUT
 
 
 class Loop:
-    """Answers the bell with passes until it is cancelled or told to stop."""
+    """Answers triggers with passes until it is cancelled or stopped."""
 
     def __init__(
         self,
         passes: PassRunner,
-        bell: TriggerQueue,
+        triggers: TriggerQueue,
         backoff: FunctionBackoff,
         timing: Timing,
         emit: events.Listener,
-        waiting: OnWait,
+        on_wait: OnWait,
     ) -> None:
         self._passes = passes
-        self._bell = bell
+        self._triggers = triggers
         self._backoff = backoff
         self._timing = timing
         self._clock = timing.clock
         self._emit = emit
-        self._waiting = waiting
+        self._on_wait = on_wait
+        self._pass_backoff = Backoff(INITIAL_RETRY_DELAY, timing.max_retry_delay)
         self._failures = 0
         self._retry_at = 0.0
-        self._cut_short = 0
+        self._superseded_in_a_row = 0
         self._busy = False
         self._superseded = asyncio.Event()
         self._retry: set[str] = set()
@@ -88,7 +91,7 @@ class Loop:
         self._beat = self._clock.monotonic()
 
     async def run(self) -> None:
-        """Answer until `stop`."""
+        """Run passes until `stop`."""
         while not self._stopping:
             self._beat = self._clock.monotonic()
             triggers = await self._next()
@@ -96,32 +99,32 @@ class Loop:
                 await self._answer(triggers)
 
     def silent_for(self) -> float:
-        """Return for how many seconds the loop has shown no sign of life; a pass has a deadline of its own."""
+        """Return for how many seconds the loop has shown no sign of life; a pass has a timeout of its own."""
         return 0.0 if self._busy else self._clock.monotonic() - self._beat
 
     def stop(self) -> None:
-        """Begin nothing new, wait for no deployment, and end after the call in flight."""
+        """Start nothing new, wait for no deployment, and end after the call in flight."""
         self._stopping = True
         self._superseded.set()
-        self._bell.ring("stop")
+        self._triggers.wake()
 
-    async def _next(self) -> tuple[str, ...]:
-        """Wait for a trigger, or for the time of a retry."""
+    async def _next(self) -> tuple[Trigger, ...]:
+        """Wait for a trigger, or until a retry is due."""
         retry = self._retry_in() if self.suspension is None else None
-        self._waiting(retry, self._backoff.failing)
+        self._on_wait(retry, self._backoff.failing)
         suspended_for = self._suspended_for()
         pauses = [seconds for seconds in (retry, suspended_for, HEARTBEAT) if seconds is not None]
-        await self._bell.wait(self._clock, min(pauses), fresh=self.suspension is not None)
+        await self._triggers.wait(self._clock, min(pauses), only_new=self.suspension is not None)
         if self._suspended():
             return ()
-        names = self._bell.take()
-        if names:
-            return names
+        triggers = self._triggers.drain()
+        if triggers:
+            return triggers
         due = self._retry_in()
-        return (RETRY,) if due is not None and due <= 0 else ()
+        return (Trigger.RETRY,) if due is not None and due <= 0 else ()
 
     def _retry_in(self) -> float | None:
-        """Return in how many seconds to try again; where a pass failed as a whole, that counts, and no function's own time."""
+        """Return in how many seconds to retry; if a pass failed as a whole, its delay counts and no function's own."""
         if not self._failures:
             return self._backoff.next_retry()
         return max(0.0, self._retry_at - self._clock.monotonic())
@@ -136,91 +139,101 @@ class Loop:
             self.resume()
         return self.suspension is not None
 
-    def lift(self, slugs: Iterable[str]) -> None:
-        """Let the next pass that gets as far as a plan try again what is in quarantine; whoever asks rings as well."""
+    def retry_quarantined(self, slugs: Iterable[str]) -> None:
+        """Lift the quarantine of these functions in the next pass that reaches a plan; the caller requests that pass."""
         self._retry.update(slugs)
 
     def suspend(self, suspension: Suspension) -> None:
-        """Answer no trigger until somebody resumes, or until its time is over; a pass that runs ends early."""
+        """Run no pass until `resume`, or until the suspension ends; a running pass ends early."""
         self.suspension = suspension
         self._superseded.set()
         until = suspension.until.isoformat(timespec="seconds") if suspension.until else None
         self._emit(events.Suspended(reason=suspension.reason, until=until))
 
     def resume(self) -> None:
-        """Answer triggers again, and look at once."""
+        """Run passes again, the first one at once."""
         if self.suspension is not None:
             self.suspension = None
             self._emit(events.Resumed())
-        self._bell.ring(RESUME)
+        self._triggers.request(Trigger.RESUME)
 
-    async def _answer(self, triggers: tuple[str, ...]) -> None:
+    async def _answer(self, triggers: tuple[Trigger, ...]) -> None:
         for trigger in triggers:
             self._emit(events.TriggerReceived(trigger=trigger))
         self._superseded = asyncio.Event()
         self._busy = True
         try:
-            if await self._worth_a_pass(triggers) and not self._stopping:
-                await self._guarded(triggers)
+            if await self._needs_pass(triggers) and not self._stopping:
+                await self._run_pass(triggers)
         finally:
             self._busy = False
 
-    async def _worth_a_pass(self, triggers: tuple[str, ...]) -> bool:
-        """Tell whether there may be something to do; what a pass that gave way has left behind is, even if all is as before."""
-        if self._cut_short or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
+    async def _needs_pass(self, triggers: tuple[Trigger, ...]) -> bool:
+        """Return whether there may be something to do; a superseded pass left something behind even if nothing moved since."""
+        if self._superseded_in_a_row or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
             return True
         try:
             return await self._passes.moved()
         except KapsoSyncError:
-            return True  # the pass will meet the same trouble, and report it
+            return True  # the pass meets the same error, and reports it
 
-    async def _guarded(self, triggers: tuple[str, ...]) -> None:
-        """Do a pass, and learn from it, whatever comes of it."""
+    async def _run_pass(self, triggers: tuple[Trigger, ...]) -> None:
+        """Run a pass, and set the back-off by its result."""
         if ASKED_BY_PEOPLE.intersection(triggers):
-            self._backoff.forgive()
+            self._backoff.reset()
         self.passes += 1
-        deadline = asyncio.timeout(PASS_DEADLINE)
+        deadline = asyncio.timeout(self._timing.pass_timeout)
         try:
             async with deadline:
                 report = await self._pass(triggers[0])
         except KapsoSyncError:
-            self._later()
-        except Exception as error:  # noqa: BLE001 - not even a defect of ours ends the loop, or loses what was asked
-            self._emit(_deadline_exceeded() if deadline.expired() else _defect(error))
-            self._later()
+            self._retry_later()
+        except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested
+            self._emit(_timed_out(self._timing.pass_timeout) if deadline.expired() else _bug(error))
+            self._retry_later()
         else:
-            self._end(report)
+            self._record(report)
 
-    async def _pass(self, trigger: str) -> Report:
+    async def _pass(self, trigger: Trigger) -> Report:
         planned = asyncio.Event()
         retry = tuple(sorted(self._retry))
 
-        def hold(plan: Plan) -> Plan:
+        def on_planned(_: Plan) -> None:
             planned.set()
             self._retry.difference_update(retry)
-            return self._backoff.hold(plan)
 
-        cut_short = self._cut_short
-        lookout = asyncio.create_task(self._look_out(planned), name="lookout")
+        before = self._superseded_in_a_row
+        watcher = asyncio.create_task(self._watch_for_new_revision(planned), name="new-revision")
+        request = PassRequest(
+            trigger,
+            retry=retry,
+            filter_plan=self._backoff.filter_plan,
+            on_planned=on_planned,
+            superseded=self._superseded,
+        )
         try:
-            report = await self._passes.sync(PassRequest(trigger, retry=retry, hold=hold, superseded=self._superseded))
+            report = await self._passes.sync(request)
         finally:
-            lookout.cancel()
-            await asyncio.gather(lookout, return_exceptions=True)
-            if self._cut_short == cut_short:
-                self._cut_short = 0
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+            if self._superseded_in_a_row == before:
+                self._superseded_in_a_row = 0
         return report
 
-    async def _look_out(self, planned: asyncio.Event) -> None:
-        """While a plan is carried out: once the source moves on, end it early, so that a fix never waits for what it fixes."""
+    async def _watch_for_new_revision(self, planned: asyncio.Event) -> None:
+        """End the running pass early once the source moves on, so that a fix does not wait for what it fixes.
+
+        A commit deploys code that ends in `error`; Kapso takes a minute to say so. The author pushes the fix after ten seconds:
+        the webhook's trigger arrives, the source shows another revision, and the pass stops waiting for the bad deployment.
+        """
         await planned.wait()
-        while self._cut_short < MAX_SUPERSEDED_IN_A_ROW:
-            rings = self._bell.rings
-            if self._bell.waiting & MAY_MEAN_NEW_REVISION and await self._moved_meanwhile():
+        while self._superseded_in_a_row < MAX_SUPERSEDED_IN_A_ROW:
+            requests = self._triggers.requests
+            if self._triggers.pending & MAY_MEAN_NEW_REVISION and await self._moved_meanwhile():
                 self._superseded.set()
-                self._cut_short += 1
+                self._superseded_in_a_row += 1
                 return
-            await self._bell.another(rings)
+            await self._triggers.more_than(requests)
 
     async def _moved_meanwhile(self) -> bool:
         try:
@@ -228,38 +241,38 @@ class Loop:
         except KapsoSyncError:
             return False
 
-    def _end(self, report: Report) -> None:
-        for failing in self._backoff.learn(report):
+    def _record(self, report: Report) -> None:
+        for failing in self._backoff.record(report):
             wait = max(0.0, failing.retry_at - self._clock.monotonic())
             self._emit(events.FunctionStalled(slug=failing.slug, reason=failing.error, retry_in_s=round(wait, 1)))
         unanswered = any(outcome.result is Result.FAILED and outcome.blameless for outcome in report.outcomes)
         if report.halted is None and not unanswered:
             self._failures = 0
         else:
-            self._later()
+            self._retry_later()
 
-    def _later(self) -> None:
-        """Try the pass again later: Kapso, git or the manifest is the trouble, and no function is to blame."""
+    def _retry_later(self) -> None:
+        """Retry the pass as a whole later: Kapso, git or the manifest failed, and no function is to blame."""
         self._failures += 1
-        ceiling = min(INITIAL_RETRY_DELAY * 2.0 ** min(self._failures - 1, 16), self._timing.slowest)
-        self._retry_at = self._clock.monotonic() + max(ceiling * self._timing.random(), ceiling / 2)
+        delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5)
+        self._retry_at = self._clock.monotonic() + delay
 
 
-def _deadline_exceeded() -> events.ReconcileFailed:
+def _timed_out(timeout: float) -> events.ReconcileFailed:
     return events.ReconcileFailed(
-        error=f"the pass did not end within {PASS_DEADLINE / 3600:.0f} h",
+        error=f"the pass did not end within {timeout / 3600:.0f} h",
         error_type="TimeoutError",
-        hint="what was begun is journaled, the next pass goes on from there",
+        hint="begun writes are journaled, and the next pass resumes them",
     )
 
 
-def _defect(error: Exception) -> events.ReconcileFailed:
-    """Tell of what should never happen, with the place in the code: nobody will see a traceback."""
+def _bug(error: Exception) -> events.ReconcileFailed:
+    """Return the event for an unexpected exception, with its place in the code, since nobody will see a traceback."""
     kind, text = type(error).__name__, " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return events.ReconcileFailed(
         error=f"{kind}: {text}" if text else kind,
         error_type=kind,
-        hint=f"a defect of kapso-sync{where}: please report it; the pass is tried again",
+        hint=f"a bug in kapso-sync{where}: please report it; the pass is retried",
     )

@@ -1,4 +1,4 @@
-"""Time as a trigger: APScheduler rings the bell; no work ever runs inside a job."""
+"""Requests passes at intervals, with APScheduler; its jobs do no work of their own."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from typing import Self
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 
+from kapso_sync.daemon.triggers import Trigger
 from kapso_sync.model.clock import Clock
 
 CLOCK_CHECK_INTERVAL = 30.0
-"""How often the wall clock is held against the one that never jumps."""
+"""Seconds between two comparisons of the wall clock with the monotonic one."""
 
 MIN_CLOCK_JUMP = timedelta(seconds=5)
-"""A wall clock that went so much further, or less far, was set."""
+"""A wall clock that differs from the monotonic one by more than this was set."""
 
 JITTER = 0.1
-"""Each interval varies by so much of itself, up and down, so that many daemons do not call in step."""
+"""The share by which each interval varies up and down, so that many daemons do not call in step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A trigger by this name, every so many seconds."""
+    """A trigger that is requested every so many seconds."""
 
-    name: str
+    trigger: Trigger
     seconds: float
 
 
 class Schedule:
-    """Rings at intervals; a context manager in a running loop."""
+    """Requests triggers at intervals; a context manager in a running event loop."""
 
-    def __init__(self, ring: Callable[[str], None], intervals: Iterable[Interval], clock: Clock) -> None:
-        self._ring = ring
+    def __init__(self, request: Callable[[Trigger], None], intervals: Iterable[Interval], clock: Clock) -> None:
+        self._request = request
         self._clock = clock
         self._intervals = tuple(intervals)
         self._scheduler = AsyncIOScheduler(timezone="UTC")
@@ -43,8 +44,8 @@ class Schedule:
             self._scheduler.add_job(
                 self._tick,
                 "interval",
-                args=(every.name,),
-                id=every.name,
+                args=(every.trigger,),
+                id=every.trigger,
                 seconds=every.seconds * (1 - JITTER),
                 jitter=every.seconds * 2 * JITTER,  # the library only ever adds it
                 misfire_grace_time=None,
@@ -57,22 +58,24 @@ class Schedule:
     def __exit__(self, *_: object) -> None:
         self._scheduler.shutdown(wait=False)
 
-    async def _tick(self, name: str) -> None:
-        # The library runs plain functions in a thread, where nobody may ring.
-        self._ring(name)
+    async def _tick(self, trigger: Trigger) -> None:
+        # A coroutine, since the library runs plain functions in a thread, where the queue must not be touched.
+        self._request(trigger)
 
-    async def mind_the_clock(self) -> None:
-        """Begin every interval anew when the wall clock was set: the library goes by it, and set back it would be silent."""
+    async def restart_when_clock_is_set(self) -> None:
+        """Restart all intervals when the wall clock was set; the library uses it, and would stay silent if it were set back."""
         while True:
             wall, steady = self._clock.now(), self._clock.monotonic()
             await self._clock.sleep(CLOCK_CHECK_INTERVAL)
             passed = timedelta(seconds=self._clock.monotonic() - steady)
             if abs(self._clock.now() - wall - passed) > MIN_CLOCK_JUMP:
                 for every in self._intervals:
-                    self._scheduler.modify_job(every.name, next_run_time=self._clock.now() + timedelta(seconds=every.seconds))
+                    self._scheduler.modify_job(
+                        every.trigger, next_run_time=self._clock.now() + timedelta(seconds=every.seconds)
+                    )
 
-    def next(self, name: str) -> datetime | None:
-        """Return when this trigger rings next."""
-        job = self._scheduler.get_job(name)
+    def next(self, trigger: Trigger) -> datetime | None:
+        """Return when this trigger is requested next."""
+        job = self._scheduler.get_job(trigger)
         moment: datetime | None = job.next_run_time if job is not None else None
         return moment

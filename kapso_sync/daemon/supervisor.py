@@ -1,4 +1,4 @@
-"""Named tasks that must not die: one that does is logged with its reason and started again, later each time."""
+"""Restarts background tasks that fail: each failure is logged, and the delay before a restart grows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Self
 
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.retry import Backoff
 
-INITIAL_DELAY = 1.0
-MAX_DELAY = 60.0
+BACKOFF = Backoff(initial=1.0, maximum=60.0)
+"""Seconds before a restart."""
+
 STEADY_AFTER = 300.0
-"""Seconds before a restart, at first and at most; a task that lived this long begins anew."""
+"""Seconds; a task that ran this long before it failed starts again with the shortest delay."""
 
 
 class Supervisor:
-    """Keeps tasks alive; an async context manager that cancels them all at its end."""
+    """Restarts tasks; an async context manager that cancels them all when it exits."""
 
     def __init__(self, clock: Clock, emit: events.Listener) -> None:
         self._clock = clock
@@ -32,7 +34,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Start a task and keep it alive; one that returns is done."""
+        """Start a task and restart it when it fails; one that returns has ended."""
         self._tasks[name] = asyncio.create_task(self._keep(name, run), name=name)
 
     @property
@@ -41,17 +43,16 @@ class Supervisor:
         return {name: not task.done() for name, task in self._tasks.items()}
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        pause = INITIAL_DELAY
+        failures = 0
         while True:
             started = self._clock.monotonic()
             try:
                 return await run()
-            except Exception as error:  # noqa: BLE001 - whatever kills a task, the daemon goes on
-                if self._clock.monotonic() - started >= STEADY_AFTER:
-                    pause = INITIAL_DELAY
+            except Exception as error:  # noqa: BLE001 - whatever ends a task, the daemon continues
+                failures = 1 if self._clock.monotonic() - started >= STEADY_AFTER else failures + 1
+                delay = BACKOFF.delay(failures)
                 text = " ".join(str(error).split()) or type(error).__name__
                 self._emit(
-                    events.TaskFailed(task=name, error=text, error_type=type(error).__name__, restart_in_s=round(pause, 1))
+                    events.TaskFailed(task=name, error=text, error_type=type(error).__name__, restart_in_s=round(delay, 1))
                 )
-            await self._clock.sleep(pause)
-            pause = min(pause * 2, MAX_DELAY)
+            await self._clock.sleep(delay)

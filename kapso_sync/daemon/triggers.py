@@ -1,76 +1,82 @@
-"""The bell: whoever wants a look rings it. Rings fold into one until somebody answers, and none is ever lost."""
+"""Collects requests to reconcile: a trigger carries no work, it only asks for another pass, and none is ever lost."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 
+from kapso_sync.aio import first_of
 from kapso_sync.model.clock import Clock
 
-FILES = "files"
-POLL = "poll"
-RESCAN = "rescan"
-INTERVAL = "interval"
-WEBHOOK = "webhook"
-RETRY = "retry"
-SECRETS = "secrets"
-START = "start"
-PERSON = "reconcile"
-RESUME = "resume"
 
-ONLY_IF_SOURCE_MOVED = frozenset({FILES, POLL, RESCAN})
-"""Triggers that ask for a pass only where the source really moved."""
+class Trigger(enum.StrEnum):
+    """Who or what asked for a pass; the values stand in logs and status."""
 
-MAY_MEAN_NEW_REVISION = ONLY_IF_SOURCE_MOVED | {WEBHOOK, PERSON}
-"""Triggers that may mean a new revision."""
+    FILES = "files"
+    POLL = "poll"
+    RESCAN = "rescan"
+    INTERVAL = "interval"
+    WEBHOOK = "webhook"
+    RETRY = "retry"
+    SECRETS = "secrets"
+    START = "start"
+    PERSON = "reconcile"
+    RESUME = "resume"
 
-ASKED_BY_PEOPLE = frozenset({PERSON, RESUME})
-"""Triggers that mean: try everything again, whatever failed before."""
+
+ONLY_IF_SOURCE_MOVED = frozenset({Trigger.FILES, Trigger.POLL, Trigger.RESCAN})
+"""Triggers that ask for a pass only if the source shows another revision."""
+
+MAY_MEAN_NEW_REVISION = ONLY_IF_SOURCE_MOVED | {Trigger.WEBHOOK, Trigger.PERSON}
+"""Triggers after which the source may show another revision."""
+
+ASKED_BY_PEOPLE = frozenset({Trigger.PERSON, Trigger.RESUME})
+"""Triggers that forget every back-off: everything is tried again at once."""
 
 
 class TriggerQueue:
-    """A mailbox of one: it holds the names of those who rang since the last answer."""
+    """Holds every trigger that was requested since the last `drain`, each once, in order."""
 
     def __init__(self) -> None:
-        self._names: dict[str, None] = {}
-        self._rung = asyncio.Event()
-        self._rings = 0
+        self._pending: dict[Trigger, None] = {}
+        self._woken = asyncio.Event()
+        self._requests = 0
 
-    def ring(self, name: str) -> None:
-        """Ask for a look."""
-        self._names[name] = None
-        self._rings += 1
-        self._rung.set()
+    def request(self, trigger: Trigger) -> None:
+        """Ask for a pass."""
+        self._pending[trigger] = None
+        self._requests += 1
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Let whoever waits go on, without asking for anything."""
+        self._requests += 1
+        self._woken.set()
 
     @property
-    def rings(self) -> int:
-        """How often it was rung so far."""
-        return self._rings
+    def requests(self) -> int:
+        """How many requests there were so far."""
+        return self._requests
 
     @property
-    def waiting(self) -> frozenset[str]:
-        """Who rang and was not answered yet."""
-        return frozenset(self._names)
+    def pending(self) -> frozenset[Trigger]:
+        """The triggers that were not drained yet."""
+        return frozenset(self._pending)
 
-    def take(self) -> tuple[str, ...]:
-        """Answer: return everyone who rang, in order, and begin anew."""
-        names, self._names = tuple(self._names), {}
-        return names
+    def drain(self) -> tuple[Trigger, ...]:
+        """Return the pending triggers in order, and forget them."""
+        triggers, self._pending = tuple(self._pending), {}
+        return triggers
 
-    async def wait(self, clock: Clock, seconds: float, *, fresh: bool = False) -> None:
-        """Wait until somebody rings, or so many seconds; who rang before and was not answered counts unless ``fresh``."""
-        if self._names and not fresh:
+    async def wait(self, clock: Clock, seconds: float, *, only_new: bool = False) -> None:
+        """Wait for a request, at most so many seconds; returns at once if one is pending, unless ``only_new``."""
+        if self._pending and not only_new:
             return
-        self._rung.clear()
-        either = {asyncio.create_task(self._rung.wait()), asyncio.create_task(clock.sleep(seconds))}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in either:
-                task.cancel()
-            await asyncio.gather(*either, return_exceptions=True)
+        self._woken.clear()
+        await first_of(self._woken.wait(), clock.sleep(seconds))
 
-    async def another(self, rings: int) -> None:
-        """Wait until it was rung more often than ``rings`` times, answered or not."""
-        while self._rings <= rings:
-            self._rung.clear()
-            await self._rung.wait()
+    async def more_than(self, requests: int) -> None:
+        """Wait until there were more than so many requests, drained or not."""
+        while self._requests <= requests:
+            self._woken.clear()
+            await self._woken.wait()

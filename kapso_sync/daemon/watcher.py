@@ -16,6 +16,7 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from kapso_sync.model.clock import Clock
+from kapso_sync.retry import Backoff
 
 STEP_MS = 100
 """The library looks for events this often, and hands them over once such a step was quiet."""
@@ -30,7 +31,8 @@ POLL_MS = 1000
 FIRST_BURST_DELAY = 10
 """Noise that does not end rings after so many quiet times."""
 
-FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
+RESTART_BACKOFF = Backoff(initial=0.2, maximum=10.0)
+"""Seconds before a watch that failed is started again."""
 
 _SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 _PASSING = (".swp", ".swx", ".tmp", "~", ".part")
@@ -64,7 +66,7 @@ class FileWatcher:
     async def run(self) -> None:
         """Watch until cancelled; no trouble ends it."""
         ringer = asyncio.create_task(self._ring(), name="debounce")
-        wait = FIRST_WAIT
+        failures = 0
         try:
             while True:
                 started = self._clock.monotonic()
@@ -73,8 +75,8 @@ class FileWatcher:
                 except Exception as error:  # noqa: BLE001 - whatever ends the watch, it is begun anew
                     self._trouble(error)
                     self._touch()
-                    wait = FIRST_WAIT if self._clock.monotonic() - started > LONGEST_WAIT else min(wait * 2, LONGEST_WAIT)
-                    await self._clock.sleep(wait)
+                    failures = 1 if self._clock.monotonic() - started > RESTART_BACKOFF.maximum else failures + 1
+                    await self._clock.sleep(RESTART_BACKOFF.delay(failures))
         finally:
             ringer.cancel()
             await asyncio.gather(ringer, return_exceptions=True)

@@ -118,7 +118,7 @@ class AppriseSender:
         self._deadline = deadline
         self._threads: dict[str, threading.Thread] = {}
 
-    async def deliver(self, destination: Destination, message: Message) -> str | None:
+    async def send(self, destination: Destination, message: Message) -> str | None:
         """Return what went wrong, or None; never raises, and never keeps more than one thread for a destination."""
         before = self._threads.get(destination.key)
         if before is not None and before.is_alive():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.notifications.verdicts import CommitState, CommitStatus
+from kapso_sync.notifications.commit_status import CommitState, CommitStatus
 
 
 class Forge(enum.StrEnum):
@@ -99,20 +99,18 @@ def _api(forge: Forge, base: str, host: str) -> str:
             return f"{base}/api/v1"
 
 
-def status_request(
-    repository: Repository, context: str, judgement: CommitStatus, token: str, page: str | None
-) -> StatusRequest:
+def status_request(repository: Repository, context: str, status: CommitStatus, token: str, page: str | None) -> StatusRequest:
     """Return the request that sets a commit's status; ``page`` is where people can see more."""
-    forge, verdict = repository.forge, judgement.verdict
+    forge, verdict = repository.forge, status.state
     longest = _LONGEST[forge]
-    text = judgement.text if len(judgement.text) <= longest else f"{judgement.text[: longest - 1]}…"
+    text = status.text if len(status.text) <= longest else f"{status.text[: longest - 1]}…"
     body = {"description": text, **({"target_url": page} if page else {})}
     if forge is Forge.GITLAB:
         project = quote(repository.path, safe="")
-        url = f"{repository.api}/projects/{project}/statuses/{judgement.commit}"
+        url = f"{repository.api}/projects/{project}/statuses/{status.commit}"
         state = "failed" if verdict is CommitState.FAILURE else str(verdict)
         return StatusRequest(url, {"PRIVATE-TOKEN": token}, {"state": state, "name": context, **body})
-    url = f"{repository.api}/repos/{quote(repository.path)}/statuses/{judgement.commit}"
+    url = f"{repository.api}/repos/{quote(repository.path)}/statuses/{status.commit}"
     if forge is Forge.GITHUB:
         headers = {
             "Authorization": f"Bearer {token}",

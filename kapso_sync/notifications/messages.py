@@ -1,4 +1,4 @@
-"""What changed, in words that fit a chat: one message for all of it, with whose commit it was and where to look."""
+"""Writes one chat message for all changes of issues, with the commit, its author and a link. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kapso_sync.model.source import Revision
-from kapso_sync.notifications.standing import Change, Issue, IssueKind
+from kapso_sync.notifications.issues import Change, Issue, IssueKind
 
 MAX_LINES = 15
 """So many changes are told one by one; the rest as a number."""
@@ -43,49 +43,49 @@ class MessageContext:
     url: str | None = None
 
 
-def compose_message(found: Sequence[Change], background: MessageContext, redact: Callable[[str], str] = str) -> Message:
+def compose_message(found: Sequence[Change], context: MessageContext, redact: Callable[[str], str] = str) -> Message:
     """Return one message that tells all changes; ``redact`` takes secrets out of it."""
     ordered = sorted(found, key=_weight)
     lines = [_line(change) for change in ordered[:MAX_LINES]]
     if len(ordered) > MAX_LINES:
         lines.append(f"and {len(ordered) - MAX_LINES} more")
-    lines += ["", background.name]
-    if background.revision is not None:
-        lines.append(f"Revision {_revision(background.revision)}")
+    lines += ["", context.name]
+    if context.revision is not None:
+        lines.append(f"Revision {_revision(context.revision)}")
     body = _without_mentions(redact("\n".join(lines)))
-    if background.url is not None:
-        body += f"\n{background.url}"
-    env = f" ({background.env})" if background.env else ""
+    if context.url is not None:
+        body += f"\n{context.url}"
+    env = f" ({context.env})" if context.env else ""
     return Message(_without_mentions(redact(f"kapso-sync{env}: {_title(ordered)}")), body, _kind(ordered))
 
 
 def _weight(change: Change) -> tuple[bool, bool, str]:
     """Sort what is wrong before what is well again, and the whole before functions."""
-    trouble = change.after or change.before
-    assert trouble is not None  # noqa: S101 - a change has at least one side
-    return (change.after is None, trouble.slug is not None, trouble.key)
+    issue = change.after or change.before
+    assert issue is not None  # noqa: S101 - a change has at least one side
+    return (change.after is None, issue.slug is not None, issue.key)
 
 
 def _line(change: Change) -> str:
     if change.after is not None:
-        return _wrong(change.after)
+        return _opened_line(change.after)
     assert change.before is not None  # noqa: S101 - a change has at least one side
-    return _well(change.before)
+    return _closed_line(change.before)
 
 
-def _wrong(trouble: Issue) -> str:
-    what = _WRONG[trouble.state]
-    subject = f"{trouble.slug} " if trouble.slug is not None else ""
-    return f"✗ {subject}{what}: {trouble.text}" if trouble.text else f"✗ {subject}{what}"
+def _opened_line(issue: Issue) -> str:
+    what = _OPENED_TEXT[issue.kind]
+    subject = f"{issue.slug} " if issue.slug is not None else ""
+    return f"✗ {subject}{what}: {issue.text}" if issue.text else f"✗ {subject}{what}"
 
 
-def _well(trouble: Issue) -> str:
-    if trouble.slug is not None:
-        return f"✓ {trouble.slug} is well again"
-    return f"✓ {_WELL[trouble.state]}"
+def _closed_line(issue: Issue) -> str:
+    if issue.slug is not None:
+        return f"✓ {issue.slug} is well again"
+    return f"✓ {_CLOSED_TEXT[issue.kind]}"
 
 
-_WRONG = {
+_OPENED_TEXT = {
     IssueKind.FAILED: "failed",
     IssueKind.STALLED: "needs somebody",
     IssueKind.DRIFTED: "was changed on Kapso, and is only reported",
@@ -97,7 +97,7 @@ _WRONG = {
     IssueKind.SUSPENDED: "suspended",
 }
 
-_WELL = {
+_CLOSED_TEXT = {
     IssueKind.SOURCE: "the source can be read again",
     IssueKind.REJECTED: "what git says can be used again",
     IssueKind.KEY: "Kapso accepts the key again",
@@ -113,13 +113,13 @@ def _title(ordered: Sequence[Change]) -> str:
         return _line(change).removeprefix("✗ ").removeprefix("✓ ").partition(":")[0]
     wrong = sum(change.after is not None for change in ordered)
     well = len(ordered) - wrong
-    parts = [f"{wrong} in trouble"] if wrong else []
+    parts = [f"{wrong} in issue"] if wrong else []
     parts += [f"{well} well again"] if well else []
     return ", ".join(parts)
 
 
 def _kind(ordered: Sequence[Change]) -> Kind:
-    states = {change.after.state for change in ordered if change.after is not None}
+    states = {change.after.kind for change in ordered if change.after is not None}
     if not states:
         return Kind.SUCCESS
     return Kind.WARNING if states <= {IssueKind.SUSPENDED, IssueKind.DRIFTED} else Kind.FAILURE

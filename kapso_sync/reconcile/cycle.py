@@ -1,4 +1,4 @@
-"""One pass, whole: fetch, build, observe, plan, guard, execute. Everything else exists to feed or to call these six lines."""
+"""One pass: fetch, build, observe, plan, guard, execute. Everything else in the program feeds or calls these six lines."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
 
 @dataclass(frozen=True, slots=True)
 class PassRequest:
-    """What a pass was asked for: who or what triggered it, which slugs only, and the plan it must turn out to be.
+    """What a pass is asked to do.
 
-    ``retry`` names slugs whose quarantine is lifted.
-
-    ``hold`` may hold steps back before anything is written. Set ``superseded`` when a newer revision is known: the pass then
-    begins nothing new and waits for no deployment.
+    ``trigger`` says who or what asked. ``only`` limits it to these slugs; ``retry`` lifts the quarantine of these. ``expect``
+    is the digest that the plan must have. ``filter_plan`` is pure and may block steps; ``on_planned`` is called once with the
+    plan that is going to be carried out. Set ``superseded`` when a newer revision is known: the pass then starts nothing new
+    and waits for no deployment.
     """
 
     trigger: str = "sync"
     only: tuple[str, ...] = ()
     retry: tuple[str, ...] = ()
     expect: str | None = None
-    hold: Callable[[Plan], Plan] = lambda plan: plan
+    filter_plan: Callable[[Plan], Plan] = lambda plan: plan
+    on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -83,46 +84,47 @@ class PlannedPass:
     replan: Replan
 
 
-async def reconcile(parts: PassDeps, executor: Executor, request: PassRequest) -> Report:
+async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) -> Report:
     """Make Kapso what git says, and return what came of it.
 
     Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Every way out is reported.
     """
-    parts.emit(events.ReconcileStarted(trigger=request.trigger))
-    started, calls = parts.clock.monotonic(), parts.api.calls
+    deps.emit(events.ReconcileStarted(trigger=request.trigger))
+    started, calls = deps.clock.monotonic(), deps.api.calls
     try:
-        planned = await plan_pass(parts, request)
+        planned = await plan_pass(deps, request)
         report = await executor.execute(planned.guarded.plan, planned.observed, request.superseded, planned.replan)
     except KapsoSyncError as error:
-        emit_failure(parts.emit, error)
+        emit_failure(deps.emit, error)
         raise
-    report = replace(report, api_calls=parts.api.calls - calls, seconds=parts.clock.monotonic() - started)
-    emit_report(parts.emit, report)
+    report = replace(report, api_calls=deps.api.calls - calls, seconds=deps.clock.monotonic() - started)
+    emit_report(deps.emit, report)
     return report
 
 
-async def plan_pass(parts: PassDeps, request: PassRequest) -> PlannedPass:
+async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
-    _check_only(request, parts.policy)
-    snapshot = await parts.source.fetch()
-    state = parts.load_state()
-    desired = await parts.build(snapshot, state)
+    _check_only(request, deps.policy)
+    snapshot = await deps.source.fetch()
+    state = deps.load_state()
+    desired = await deps.build(snapshot, state)
     observed = await observe(
-        parts.api, state, desired, parts.policy.owner, parts.clock.now(), allow_recreate=parts.limits.allow_recreate
+        deps.api, state, desired, deps.policy.owner, deps.clock.now(), allow_recreate=deps.limits.allow_recreate
     )
-    policy = replace(parts.policy, retry=frozenset(request.retry))
+    policy = replace(deps.policy, retry=frozenset(request.retry))
     plan = make_plan(desired, observed, policy)
-    known = await list_secrets_before(parts.api, observed, plan, parts.clock.now())
+    known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:
         observed, plan = known, make_plan(desired, known, policy)
-    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, parts.policy.owner)))
-    plan = defer_deletions(plan, state.missing, Timestamps(parts.clock.now(), parts.clock.monotonic(), parts.session))
-    guarded = guard(plan, parts.limits)
-    usages = await look_up_usage(parts.api, observed, guarded.plan.deletions, parts.limits.idle)
-    guarded = block_used_deletions(guarded, usages, parts.clock.now(), parts.limits.idle)
-    narrowed = Guarded(_narrow(request.hold(guarded.plan), request), guarded.held)
-    _check_named_deletions(guarded.plan, parts.policy)
-    emit_plan(parts.emit, narrowed)
+    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, deps.policy.owner)))
+    plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
+    guarded = guard(plan, deps.limits)
+    usages = await look_up_usage(deps.api, observed, guarded.plan.deletions, deps.limits.idle)
+    guarded = block_used_deletions(guarded, usages, deps.clock.now(), deps.limits.idle)
+    narrowed = Guarded(_narrow(request.filter_plan(guarded.plan), request), guarded.held)
+    _check_named_deletions(guarded.plan, deps.policy)
+    emit_plan(deps.emit, narrowed)
+    request.on_planned(narrowed.plan)
     return PlannedPass(narrowed, observed, functools.partial(replan, desired, observed, policy))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,59 +17,24 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.status import DaemonStatus, status_document
+from kapso_sync.model.status import status_document
 from kapso_sync.server.access import HEADERS, HostCheck, Json, SafeHeaders, can_act, can_read, error
 from kapso_sync.server.body import read_body
+from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
 from kapso_sync.server.page import render_page
 
-HEARTBEAT = 15.0
-"""Seconds after which a quiet event stream says that it is still there."""
-
-GATHERING = 0.2
-"""Seconds that changes are gathered for: many in a moment are one for who looks."""
-
-STREAMS = 100
-"""So many people may look on at a time."""
-
-REMEMBERED = 1000
-"""So many delivery ids are kept, to answer a replay without another look."""
-
-LONGEST_SUSPENSION = 365 * 86400
+MAX_SUSPENSION = 365 * 86400
 
 STATIC = Path(__file__).with_name("static")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerDeps:
-    """What the server asks of the daemon. ``public``: it listens off loopback, so that page and status need the token.
-
-    ``unhealthy`` returns what is wrong with the daemon itself; ``watched`` the source's address and, where one is configured,
-    the branch or tag. ``changed`` ends when the status changes, ``passed`` with the next pass, returning its exit code.
-    """
-
-    status: Callable[[], DaemonStatus]
-    unhealthy: Callable[[], str | None]
-    ready: Callable[[], bool]
-    metrics: Callable[[], tuple[bytes, str]]
-    changed: Callable[[], Awaitable[None]]
-    passed: Callable[[], Awaitable[int]]
-    webhook_secret: Callable[[], str | None]
-    admin_token: Callable[[], str]
-    trigger: Callable[[str], None]
-    lift: Callable[[Sequence[str]], None]
-    suspend: Callable[[str, float | None], None]
-    resume: Callable[[], None]
-    watched: Callable[[], tuple[str, str | None]]
-    clock: Clock
-    public: bool = False
-
-
-def make_app(deps: ServerDeps) -> Starlette:
-    """Return the application."""
-    server = _Server(deps)
+def make_app(control: DaemonControl, clock: Clock, *, public: bool, limits: ServerLimits) -> Starlette:
+    """Return the application. ``public``: it listens on other addresses than loopback, so page and status need the token."""
+    server = _Server(control, clock, public, limits)
     routes = [
         Route("/healthz", server.healthz),
         Route("/readyz", server.readyz),
@@ -85,7 +50,7 @@ def make_app(deps: ServerDeps) -> Starlette:
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(SafeHeaders), Middleware(HostCheck, public=deps.public)],
+        middleware=[Middleware(SafeHeaders), Middleware(HostCheck, public=public)],
         exception_handlers={HTTPException: _http_error, KapsoSyncError: _told_error, Exception: _internal_error},
     )
     # A redirect would be built from the Host header, which anybody can choose.
@@ -97,31 +62,34 @@ def make_app(deps: ServerDeps) -> Starlette:
 class _Server:
     """The endpoints."""
 
-    deps: ServerDeps
+    control: DaemonControl
+    clock: Clock
+    public: bool
+    limits: ServerLimits
     seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
     streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
         """Tell whether the daemon itself is well."""
-        problem = self.deps.unhealthy()
+        problem = self.control.unhealthy()
         return PlainTextResponse("ok\n") if problem is None else PlainTextResponse(f"{problem}\n", 503)
 
     async def readyz(self, _: Request) -> Response:
         """Tell whether the first look was taken, whatever it showed."""
-        return PlainTextResponse("ok\n") if self.deps.ready() else PlainTextResponse("starting\n", 503)
+        return PlainTextResponse("ok\n") if self.control.started() else PlainTextResponse("starting\n", 503)
 
     async def metrics(self, _: Request) -> Response:
         """Return metrics in Prometheus' format."""
-        content, kind = self.deps.metrics()
+        content, kind = self.control.metrics()
         return Response(content, headers={"Content-Type": kind})
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""
-        return self._closed(request) or Json(status_document(self.deps.status()))
+        return self._closed(request) or Json(status_document(self.control.status()))
 
     async def page(self, request: Request) -> Response:
         """Return the status page."""
-        return self._closed(request) or HTMLResponse(render_page(self.deps.status()).encode("utf-8", "replace"))
+        return self._closed(request) or HTMLResponse(render_page(self.control.status()).encode("utf-8", "replace"))
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""
@@ -135,43 +103,43 @@ class _Server:
         """Return server-sent events: one for each change of the status."""
         if (closed := self._closed(request)) is not None:
             return closed
-        if self.streams >= STREAMS:
+        if self.streams >= self.limits.streams:
             return error(503, "too many look on already", **{"Retry-After": "10"})
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         return StreamingResponse(self._changes(), media_type="text/event-stream")
 
     async def _changes(self) -> AsyncIterator[str]:
-        waiting = asyncio.ensure_future(self.deps.changed())
+        waiting = asyncio.ensure_future(self.control.changed())
         self.streams += 1
         try:
             yield "retry: 3000\n\n"
             while True:
-                done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
+                done, _ = await asyncio.wait({waiting}, timeout=self.limits.heartbeat)
                 if not done:
                     yield ": still here\n\n"
                     continue
                 # The next change is waited for before this one is told: none can fall in between.
-                waiting = asyncio.ensure_future(self.deps.changed())
-                await self.deps.clock.sleep(GATHERING)
+                waiting = asyncio.ensure_future(self.control.changed())
+                await self.clock.sleep(self.limits.gather)
                 yield "event: changed\ndata: {}\n\n"
         finally:
             self.streams -= 1
             waiting.cancel()
 
     async def hook(self, request: Request) -> Response:
-        """Take a push; it only rings the bell, and is answered before any work."""
+        """Take a push; it only requests a pass, and is answered before any work."""
         try:
-            secret = self.deps.webhook_secret()
+            secret = self.control.webhook_secret()
         except KapsoSyncError:
             return error(503, "the webhook's secret cannot be read at the moment")
         if not secret:
             return error(404, "no webhook is configured")
-        body = await read_body(request)
+        body = await read_body(request, self.limits.body_timeout)
         if isinstance(body, Response):
             return body
         headers = {name.lower(): value for name, value in request.headers.items()}
-        verdict = read_hook(headers, body, secret, self.deps.clock.now().timestamp())
+        verdict = read_hook(headers, body, secret, self.clock.now().timestamp())
         if isinstance(verdict, Refused):
             return error(verdict.status, verdict.reason)
         if isinstance(verdict, Ping):
@@ -180,13 +148,13 @@ class _Server:
         ignored = self._ignored(verdict)
         if ignored is not None:
             return Json({"delivery": delivery, "ignored": ignored}, 202)
-        self.deps.trigger("webhook")
+        self.control.request_after_push()
         return Json({"delivery": delivery}, 202)
 
     def _ignored(self, verdict: Ignored | Push) -> str | None:
         if isinstance(verdict, Ignored):
             return verdict.reason
-        elsewhere = concerns(verdict, *self.deps.watched())
+        elsewhere = concerns(verdict, *self.control.watched())
         if elsewhere is None and self._replayed(verdict.delivery):
             return "this delivery was taken before"
         return elsewhere
@@ -196,7 +164,7 @@ class _Server:
             return False
         known = delivery in self.seen
         self.seen[delivery] = None
-        while len(self.seen) > REMEMBERED:
+        while len(self.seen) > self.limits.deliveries:
             self.seen.popitem(last=False)
         return known
 
@@ -208,36 +176,36 @@ class _Server:
         if (closed := self._admin(request)) is not None:
             return closed
         retry = request.query_params.getlist("retry")
-        unknown = set(retry) - {function.slug for function in self.deps.status().functions}
+        unknown = set(retry) - {function.slug for function in self.control.status().functions}
         if unknown:
             return error(404, f"no function {', '.join(sorted(unknown))}")
-        self.deps.lift(retry)
-        suspension = self.deps.status().suspension
+        self.control.retry_quarantined(retry)
+        suspension = self.control.status().suspension
         if suspension is not None:
-            self.deps.trigger("reconcile")
+            self.control.request_reconcile()
             return Json({"accepted": True, "suspended": suspension.reason}, 202)
         if request.query_params.get("wait") not in ("1", "true"):
-            self.deps.trigger("reconcile")
+            self.control.request_reconcile()
             return Json({"accepted": True}, 202)
         code = await _while_connected(request, self._pass_from_now())
-        return Json({"exit_code": code, "status": status_document(self.deps.status())}, 202)
+        return Json({"exit_code": code, "status": status_document(self.control.status())}, 202)
 
     async def _pass_from_now(self) -> int:
         """Ask for a pass and wait for its end; one that runs already may have read the source before, and does not count."""
-        running = self.deps.status().reconciling
-        passed = asyncio.ensure_future(self.deps.passed())
+        running = self.control.status().reconciling
+        passed = asyncio.ensure_future(self.control.passed())
         try:
-            self.deps.trigger("reconcile")
+            self.control.request_reconcile()
             code = await passed
         finally:
             passed.cancel()
-        return await self.deps.passed() if running else code
+        return await self.control.passed() if running else code
 
     async def suspend(self, request: Request) -> Response:
         """Stop writing: ``{"reason": "…", "for_seconds": 7200}``."""
         if (closed := self._admin(request)) is not None:
             return closed
-        body = await read_body(request)
+        body = await read_body(request, self.limits.body_timeout)
         if isinstance(body, Response):
             return body
         try:
@@ -248,21 +216,21 @@ class _Server:
         if not isinstance(reason, str) or not reason.strip() or len(reason) > 500 or not _is_text(reason):
             return error(400, "reason: expected some text, of at most 500 characters")
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (number and 0 < seconds <= LONGEST_SUSPENSION):
+        if seconds is not None and not (number and 0 < seconds <= MAX_SUSPENSION):
             return error(400, "for_seconds: expected a number above 0, at most a year, or null for until somebody resumes")
-        self.deps.suspend(" ".join(reason.split()), seconds)
+        self.control.suspend(" ".join(reason.split()), seconds)
         return Json({"suspended": True}, 202)
 
     async def resume(self, request: Request) -> Response:
         """Write again."""
         if (closed := self._admin(request)) is not None:
             return closed
-        self.deps.resume()
+        self.control.resume()
         return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:
         """Refuse who may not look; on loopback everybody may."""
-        if not self.deps.public:
+        if not self.public:
             return None
         return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
 
@@ -272,7 +240,7 @@ class _Server:
 
     def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
         try:
-            allowed = may(request, self.deps.admin_token)
+            allowed = may(request, self.control.admin_token)
         except KapsoSyncError:
             return error(503, "the admin token cannot be read at the moment")
         return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
@@ -280,14 +248,13 @@ class _Server:
 
 async def _while_connected(request: Request, work: Awaitable[int]) -> int | None:
     """Return what comes of the work, or None once nobody waits for it any more."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+    result: list[int] = []
+
+    async def keep() -> None:
+        result.append(await work)
+
+    await first_of(keep(), _gone(request))
+    return result[0] if result else None
 
 
 async def _gone(request: Request) -> None:

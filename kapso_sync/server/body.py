@@ -1,4 +1,4 @@
-"""Reading a request's body: so much, so long, and not a byte more."""
+"""Reads request bodies, with a limit in bytes and in time."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ MAX_BYTES = 1024 * 1024
 DISCARDED = 8 * MAX_BYTES
 """Bytes that are taken in, and thrown away, so that who sent too much reads our answer rather than a broken connection."""
 
-READ_TIMEOUT = 10.0
-"""How long a body may take to arrive."""
 
-
-async def read_body(request: Request) -> bytes | Response:
-    """Return the whole body; 413 beyond the limit, announced or not, and 408 for one that does not arrive in time."""
+async def read_body(request: Request, limit: float) -> bytes | Response:
+    """Return the whole body; 413 above the size limit, announced or not, and 408 if it takes longer than ``limit`` seconds."""
     # h11 has checked that it is a number; with Expect the body has not been sent yet, and never needs to be.
     announced = int(request.headers.get("content-length", "0"))
     if announced > DISCARDED or (announced > MAX_BYTES and "expect" in request.headers):
         return _too_large()
     parts, size = list[bytes](), 0
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
+        async with asyncio.timeout(limit):
             async for part in request.stream():
                 size += len(part)
                 if size > DISCARDED:

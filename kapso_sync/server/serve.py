@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import cast
+from typing import ClassVar, cast
 
 import h11
 import uvicorn
@@ -15,11 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kapso_sync.server.access import HEADERS
 
-GRACE = 1.0
+CLOSE_TIMEOUT = 1.0
 """Seconds that requests in flight get to end."""
-
-HEADER_SECONDS = 10
-"""Seconds that a request's head may take to arrive, and that a connection may idle."""
 
 CONNECTIONS = 1000
 
@@ -29,6 +27,7 @@ _BAD_REQUEST = b'{"error":"this is not an HTTP request"}'
 class _Impatient(H11Protocol):
     """Closes connections whose request does not arrive in time; uvicorn itself waits for the first byte for ever."""
 
+    head_timeout: ClassVar[float] = 10.0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,7 +36,7 @@ class _Impatient(H11Protocol):
         if len(self.connections) > CONNECTIONS:
             self.transport.abort()
         else:
-            self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+            self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Take what arrives; a whole request head ends the waiting, and the next one begins it anew."""
@@ -47,7 +46,7 @@ class _Impatient(H11Protocol):
             self._timer.cancel()
             self._timer = None
         elif not busy and self._timer is None:
-            self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+            self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
@@ -90,11 +89,11 @@ class _Server(uvicorn.Server):
         connections = [cast("_Impatient", connection) for connection in self.server_state.connections]
         for connection in connections:
             connection.hang_up()
-        late = await _ended(list(self.server_state.tasks), GRACE)
+        late = await _ended(list(self.server_state.tasks), CLOSE_TIMEOUT)
         for connection in connections:
             connection.transport.abort()
         # Who waits for something learns that nobody listens any more, and ends; cancelling is for who does not notice.
-        for task in await _ended(late, GRACE):
+        for task in await _ended(late, CLOSE_TIMEOUT):
             task.cancel()
 
 
@@ -104,12 +103,15 @@ async def _ended(tasks: list[asyncio.Task[None]], seconds: float) -> list[asynci
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[str]:
-    """Serve the application until the block ends and yield its URL; raises OSError when the address cannot be had."""
+async def serving(app: Starlette, host: str, port: int, *, head_timeout: float) -> AsyncIterator[str]:
+    """Serve the application until the block ends and yield its URL; raises OSError if the address is not available.
+
+    ``head_timeout``: seconds that a request's head may take to arrive, and that a connection may idle.
+    """
     with _listen(host, port) as listener:
         config = uvicorn.Config(
             app,
-            http=_Impatient,
+            http=type("_Protocol", (_Impatient,), {"head_timeout": head_timeout}),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -118,7 +120,7 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[str]:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_keep_alive=HEADER_SECONDS,
+            timeout_keep_alive=math.ceil(head_timeout),
             h11_max_incomplete_event_size=64 * 1024,
         )
         config.load()

@@ -120,6 +120,10 @@ class StatusTracker:
                 self._events.remove(old)
         self._events.appendleft(event)
 
+    def opened(self, source: str, owner: str) -> None:
+        """Take note that a session was opened for this source."""
+        self.source, self.owner = source, owner
+
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Take note of the functions that nothing uses; None: unknown."""
         self.unused = slugs

@@ -1,18 +1,14 @@
-"""Builds every object from Settings: the one place that knows them all.
+"""Builds every object from Settings, and does nothing else: the one place that knows all the other packages.
 
-`session` builds what a sync or a plan needs, `building` what turns a source's files into functions, `reading` tells what a
-source says and what is wrong with it.
+`source` finds out what is read and where its state lives, `building` builds what turns files into functions, `engine` builds
+what a pass needs, and `daemon`, `server` and `notifications` build what runs around the passes.
 """
 
+from kapso_sync.session import Session
+from kapso_sync.telemetry import EventBus
+from kapso_sync.wiring.engine import PassOverrides, make_event_bus, open_api, open_session
 from kapso_sync.wiring.reading import SourceReport, read_source
-from kapso_sync.wiring.session import (
-    EventBus,
-    PassOverrides,
-    Session,
-    find_state_folder,
-    open_api,
-    open_session,
-)
+from kapso_sync.wiring.source import find_state_folder
 
 __all__ = [
     "EventBus",
@@ -20,6 +16,7 @@ __all__ = [
     "Session",
     "SourceReport",
     "find_state_folder",
+    "make_event_bus",
     "open_api",
     "open_session",
     "read_source",

@@ -6,9 +6,6 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-
-import platformdirs
 
 from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, parse_base_url
@@ -18,7 +15,9 @@ from kapso_sync.doctor.api_questions import ApiDoctor
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
-from kapso_sync.wiring.session import EventBus, make_transport
+from kapso_sync.telemetry import EventBus
+from kapso_sync.wiring.engine import make_transport
+from kapso_sync.wiring.source import state_root
 
 AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
 
@@ -48,8 +47,3 @@ async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[Do
     async with connect(None, None) as api:
         doctor = ApiDoctor(api, connect, clock, token=secrets.token_hex(4), other_base=sibling_base(base_url), agents=AGENTS)
         yield DoctorSession(doctor, base_url, ApiFactsFile.for_base(state_root(settings), base_url))
-
-
-def state_root(settings: Settings) -> Path:
-    """Return the folder that holds the state folders."""
-    return settings.state_dir or platformdirs.user_state_path("kapso-sync")

@@ -13,11 +13,13 @@ from kapso_sync.model import events
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import DesiredBuilder
+from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, parse_source
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values
-from kapso_sync.wiring.session import EventBus, ResolvedSource, resolve_source
+from kapso_sync.wiring.source import resolve_source
 
 
 class LocalFolder:

@@ -1,91 +1,104 @@
-"""Messages and commit statuses, wired to the daemon: settings are asked anew each time, so that a reload needs no restart."""
+"""Builds what sends messages and commit statuses for the daemon."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus
+from kapso_sync.notifications.commit_status import CommitStatus, commit_status_for
+from kapso_sync.notifications.commit_status_client import CommitStatusClient, PostResult
+from kapso_sync.notifications.commit_status_reporter import CommitStatusReporter
 from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations, require_apprise
 from kapso_sync.notifications.forges import Forge, Repository, find_repository
 from kapso_sync.notifications.messages import MessageContext
-from kapso_sync.notifications.messenger import Notifier, NotifierDeps
-from kapso_sync.notifications.posting import CommitStatusClient, PostResult
-from kapso_sync.notifications.reporter import CommitStatusReporter
-from kapso_sync.notifications.rounds import run_worker
-from kapso_sync.notifications.verdicts import CommitStatus, commit_status_for
+from kapso_sync.notifications.notifier import Notifier, NotifierDeps
+from kapso_sync.notifications.worker import run_worker
 from kapso_sync.settings import Settings
 from kapso_sync.sources import parse_source
+from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.json_file import PrivateJsonFile
-
-if TYPE_CHECKING:
-    from kapso_sync.wiring.daemon import Daemon
+from kapso_sync.telemetry import Redactor
 
 TOLD_NAME = "told.json"
 COMMITS_NAME = "commits.json"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-@contextlib.asynccontextmanager
-async def run_notifications(daemon: Daemon, folder: Path) -> AsyncIterator[None]:
-    """Tell people of what the daemon's board shows, as long as the block lasts; what was told is kept in ``folder``."""
+@dataclass(frozen=True, slots=True)
+class NotificationDeps:
+    """What messages and commit statuses are made of; ``settings`` returns those in effect, so a reload needs no restart."""
 
-    def emit(event: events.Event) -> None:
-        daemon.logging.emit(event)
+    settings: Callable[[], Settings]
+    tracker: StatusTracker
+    redactor: Redactor
+    clock: Clock
+    emit: events.Listener
+
+
+@contextlib.asynccontextmanager
+async def run_notifications(deps: NotificationDeps, folder: Path) -> AsyncIterator[None]:
+    """Send messages and commit statuses as long as the block lasts; what was sent is kept in ``folder``."""
+    settings, status = deps.settings, deps.tracker.status
 
     def destinations() -> tuple[Destination, ...]:
-        file = daemon.settings.notify_urls_file
+        file = settings().notify_urls_file
         return () if file is None else read_destinations(file)
 
-    def judgement() -> CommitStatus | None:
-        return None if daemon.settings.commit_status == "off" else commit_status_for(daemon.board.status())
+    def commit_status() -> CommitStatus | None:
+        return None if settings().commit_status == "off" else commit_status_for(status())
 
-    async def post(judgement: CommitStatus) -> PostResult:
-        return await _post(daemon, judgement)
+    async def post(wanted: CommitStatus) -> PostResult:
+        return await _post(deps, wanted)
 
-    desk = NotifierDeps(
-        status=daemon.board.status,
-        destinations=destinations,
-        background=lambda status: _background(daemon.settings, status),
-        interval=lambda: daemon.settings.notify_interval,
-        redact=daemon.logging.redactor.text,
-        emit=emit,
+    notifier = Notifier(
+        NotifierDeps(
+            status=status,
+            destinations=destinations,
+            context=lambda now: _message_context(settings(), now),
+            interval=lambda: settings().notify_interval,
+            redact=deps.redactor.text,
+            emit=deps.emit,
+        ),
+        AppriseSender().send,
+        PrivateJsonFile(folder / TOLD_NAME),
+        deps.clock,
     )
-    messenger = Notifier(desk, AppriseSender().deliver, PrivateJsonFile(folder / TOLD_NAME), daemon.clock)
-    reporter = CommitStatusReporter(judgement, post, PrivateJsonFile(folder / COMMITS_NAME), daemon.clock, emit)
-    async with Supervisor(daemon.clock, emit) as supervisor:
-        supervisor.start("messages", lambda: run_worker(messenger, daemon.board.changed, daemon.clock))
-        supervisor.start("commits", lambda: run_worker(reporter, daemon.board.changed, daemon.clock))
+    reporter = CommitStatusReporter(commit_status, post, PrivateJsonFile(folder / COMMITS_NAME), deps.clock, deps.emit)
+    async with Supervisor(deps.clock, deps.emit) as supervisor:
+        supervisor.start("messages", lambda: run_worker(notifier, deps.tracker.changed, deps.clock))
+        supervisor.start("commits", lambda: run_worker(reporter, deps.tracker.changed, deps.clock))
         yield
 
 
-async def _post(daemon: Daemon, judgement: CommitStatus) -> PostResult:
-    settings = daemon.settings
+async def _post(deps: NotificationDeps, wanted: CommitStatus) -> PostResult:
+    settings = deps.settings()
 
     def token() -> str:
         value = settings.commit_status_key()
-        daemon.logging.redactor.add(value)
+        deps.redactor.add(value)
         return value
 
     try:
-        repository = _repository(settings, daemon.board.source)
+        repository = _repository(settings, deps.tracker.source)
     except ConfigError as error:
         return PostResult(error.message, error.hint)
     if repository is None:
         return PostResult()
     context = f"kapso-sync/{settings.env}" if settings.env else "kapso-sync"
-    return await CommitStatusClient(repository, context, token, settings.public_url).post(judgement)
+    return await CommitStatusClient(repository, context, token, settings.public_url).post(wanted)
 
 
 def check_notification_settings(settings: Settings) -> None:
-    """Raise `ConfigError` for settings by which nobody could be told."""
+    """Raise `ConfigError` for settings with which no message or commit status could be sent."""
     if settings.public_url is not None:
         _check_url("KAPSO_SYNC_PUBLIC_URL", settings.public_url, plain=True)
     if settings.notify_urls_file is not None:
@@ -125,7 +138,7 @@ def _check_url(variable: str, url: str, *, plain: bool) -> None:
         )
 
 
-def _background(settings: Settings, status: DaemonStatus) -> MessageContext:
+def _message_context(settings: Settings, status: DaemonStatus) -> MessageContext:
     return MessageContext(status.owner or status.source, settings.env, _revision(status), settings.public_url)
 
 

@@ -41,11 +41,14 @@ from kapso_sync.reconcile.pull.planner import (
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.file_rules import DEFAULT_FOLDER
+from kapso_sync.sources.owner import owner_of_folder
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state
+from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import make_desired_builder
-from kapso_sync.wiring.session import EventBus, folder_owner, open_api, source_spec, state_folder
+from kapso_sync.wiring.engine import open_api
+from kapso_sync.wiring.source import source_spec, state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ async def open_folder_target(settings: Settings, base_url: str, logging: EventBu
     else:
         if not path and spec.path is None and tree is not None and tree.root == root and read_layout(snapshot.files).empty:
             path, snapshot = _nothing(replace(spec, path=DEFAULT_FOLDER))
-    owner, _ = folder_owner(settings, root, tree, lambda: path)
+    owner, _ = owner_of_folder(root, tree, lambda: path, named=settings.owner, env=settings.env)
     return FolderTarget(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
 
 

@@ -15,8 +15,9 @@ from kapso_sync.model.desired import Desired, Notice
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.settings import Settings
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder
-from kapso_sync.wiring.session import EventBus, resolve_source
+from kapso_sync.wiring.source import resolve_source
 
 
 @dataclass(frozen=True, slots=True)

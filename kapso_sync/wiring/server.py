@@ -1,54 +1,37 @@
-"""The daemon's server, wired to the daemon: where it listens, and what it may ask."""
+"""Builds the daemon's server from the address that it listens on."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.server.app import ServerDeps, make_app
+from kapso_sync.model.clock import Clock
+from kapso_sync.server.app import make_app
+from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.serve import serving
-
-if TYPE_CHECKING:
-    from kapso_sync.wiring.daemon import Daemon
 
 
 @contextlib.asynccontextmanager
-async def open_server(daemon: Daemon) -> AsyncIterator[str | None]:
-    """Serve what the daemon shows and takes, and yield the URL; None where the settings want no server.
+async def open_server(address: str, control: DaemonControl, clock: Clock) -> AsyncIterator[str | None]:
+    """Serve what the daemon shows and accepts, and yield the URL; None if the address is empty.
 
-    Raises `ConfigError` for an address that makes no sense or cannot be had.
+    Raises `ConfigError` for an invalid address, and for one that is not available.
     """
-    listen = daemon.settings.listen.strip()
-    if not listen:
+    address = address.strip()
+    if not address:
         yield None
         return
-    host, port = parse_listen(listen)
-    deps = ServerDeps(
-        status=daemon.status,
-        unhealthy=daemon.unhealthy,
-        ready=lambda: daemon.looked,
-        metrics=daemon.metrics.exposition,
-        changed=daemon.board.changed,
-        passed=daemon.board.passed,
-        webhook_secret=lambda: daemon.settings.webhook_key(),  # noqa: PLW0108 - settings are replaced when they are read again
-        admin_token=daemon.admin_token,
-        trigger=daemon.trigger,
-        lift=daemon.lift,
-        suspend=daemon.suspend,
-        resume=daemon.resume,
-        watched=lambda: (daemon.board.source, daemon.settings.branch or daemon.settings.ref),
-        clock=daemon.clock,
-        public=not _is_loopback(host),
-    )
+    host, port = parse_listen(address)
+    limits = ServerLimits()
+    app = make_app(control, clock, public=not _is_loopback(host), limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            url = await stack.enter_async_context(serving(make_app(deps), host, port))
+            url = await stack.enter_async_context(serving(app, host, port, head_timeout=limits.head_timeout))
         except OSError as error:
             raise ConfigError(
-                f"KAPSO_SYNC_LISTEN {listen} cannot be had: {error.strerror or error}", hint="is another daemon running there?"
+                f"KAPSO_SYNC_LISTEN {address} cannot be had: {error.strerror or error}", hint="is another daemon running there?"
             ) from error
         yield url
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.daemon.backoff import INITIAL_DELAY, MAX_DELAY, STALLED_AFTER, FunctionBackoff
-from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, Loop, Timing
-from kapso_sync.daemon.triggers import FILES, INTERVAL, PERSON, POLL, RETRY, WEBHOOK, TriggerQueue
+from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
+from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, Timing
+from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, SourceUnavailable
 from kapso_sync.model import events
 from kapso_sync.model.plan import Blocked, Plan
@@ -67,7 +67,8 @@ class Pretend:
         self.most = max(self.most, self.running)
         try:
             result = self.results.pop(0) if self.results else report_on
-            plan = request.hold(self.plan)
+            plan = request.filter_plan(self.plan)
+            request.on_planned(plan)
             self.held.append(plan)
             if self.gate is not None:
                 tasks = {asyncio.create_task(self.gate.wait()), asyncio.create_task(request.superseded.wait())}
@@ -88,11 +89,11 @@ class Pretend:
 
 
 @dataclass
-class Ring:
-    """A running loop, its bell, and everything that was told."""
+class RunningLoop:
+    """A running loop, its triggers, and everything that was told."""
 
     place: Pretend
-    bell: TriggerQueue
+    triggers: TriggerQueue
     loop: Loop
     clock: VirtualClock
     backoff: FunctionBackoff
@@ -114,16 +115,16 @@ class Ring:
 
 
 @contextlib.asynccontextmanager
-async def ringing(slowest: float = 300.0) -> AsyncIterator[Ring]:
+async def running_loop(slowest: float = 300.0, *, pass_timeout: float = PASS_TIMEOUT) -> AsyncIterator[RunningLoop]:
     clock = VirtualClock()
-    place, bell, told = Pretend(clock), TriggerQueue(), list[events.Event]()
+    place, triggers, told = Pretend(clock), TriggerQueue(), list[events.Event]()
     backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = list[float | None]()
-    timing = Timing(clock, lambda: 1.0, slowest)
-    loop = Loop(place, bell, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in))
+    timing = Timing(clock, lambda: 1.0, slowest, pass_timeout)
+    loop = Loop(place, triggers, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in))
     task = asyncio.create_task(loop.run())
     try:
-        yield Ring(place, bell, loop, clock, backoff, told, waits)
+        yield RunningLoop(place, triggers, loop, clock, backoff, told, waits)
     finally:
         loop.stop()
         await asyncio.wait_for(task, 5)
@@ -131,12 +132,12 @@ async def ringing(slowest: float = 300.0) -> AsyncIterator[Ring]:
 
 async def test_a_ring_is_answered_by_one_pass() -> None:
     """However many rang at once."""
-    async with ringing() as ring:
-        for name in (INTERVAL, WEBHOOK, PERSON):
-            ring.bell.ring(name)
-        await ring.settle()
-        assert ring.place.passes == [INTERVAL]
-        assert ring.names().count("trigger.received") == 3
+    async with running_loop() as running:
+        for name in (Trigger.INTERVAL, Trigger.WEBHOOK, Trigger.PERSON):
+            running.triggers.request(name)
+        await running.settle()
+        assert running.place.passes == [Trigger.INTERVAL]
+        assert running.names().count("trigger.received") == 3
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
@@ -144,252 +145,251 @@ def test_rings_during_a_pass_make_exactly_one_more(bursts: list[int]) -> None:
     """Ten thousand or one, never lost and never more than one pass running."""
 
     async def scenario() -> None:
-        async with ringing() as ring:
-            ring.place.gate = asyncio.Event()
-            ring.place.is_moved = False
-            ring.bell.ring(INTERVAL)
-            await ring.settle()
+        async with running_loop() as running:
+            running.place.gate = asyncio.Event()
+            running.place.is_moved = False
+            running.triggers.request(Trigger.INTERVAL)
+            await running.settle()
             for burst in bursts:
                 for _ in range(burst * 100):
-                    ring.bell.ring(WEBHOOK)
+                    running.triggers.request(Trigger.WEBHOOK)
                 await asyncio.sleep(0)
-            ring.place.gate.set()
-            await ring.settle()
-            assert ring.place.passes == [INTERVAL, *([WEBHOOK] if any(bursts) else [])]
-            assert ring.place.most == 1
+            running.place.gate.set()
+            await running.settle()
+            assert running.place.passes == [Trigger.INTERVAL, *([Trigger.WEBHOOK] if any(bursts) else [])]
+            assert running.place.most == 1
 
     asyncio.run(scenario())
 
 
 async def test_a_new_revision_ends_the_wait_for_the_old_one() -> None:
     """A fix is never blocked by the deployment that it fixes."""
-    async with ringing() as ring:
-        ring.place.gate = asyncio.Event()
-        ring.bell.ring(INTERVAL)
-        await ring.settle()
-        ring.bell.ring(WEBHOOK)
-        await ring.settle()
-        assert ring.place.superseded == 1
-        assert ring.place.passes == [INTERVAL, WEBHOOK]
-        ring.place.gate.set()
+    async with running_loop() as running:
+        running.place.gate = asyncio.Event()
+        running.triggers.request(Trigger.INTERVAL)
+        await running.settle()
+        running.triggers.request(Trigger.WEBHOOK)
+        await running.settle()
+        assert running.place.superseded == 1
+        assert running.place.passes == [Trigger.INTERVAL, Trigger.WEBHOOK]
+        running.place.gate.set()
 
 
 async def test_a_ring_without_a_new_revision_leaves_the_pass_alone() -> None:
     """Somebody pushed another branch: what is being deployed is still wanted."""
-    async with ringing() as ring:
-        ring.place.gate, ring.place.is_moved = asyncio.Event(), False
-        ring.bell.ring(INTERVAL)
-        await ring.settle()
-        ring.bell.ring(WEBHOOK)
-        await ring.settle()
-        assert (ring.place.superseded, ring.place.passes) == (0, [INTERVAL])
-        ring.place.is_moved = True
-        ring.bell.ring(FILES)
-        await ring.settle()
-        assert ring.place.superseded == 1
-        ring.place.gate.set()
+    async with running_loop() as running:
+        running.place.gate, running.place.is_moved = asyncio.Event(), False
+        running.triggers.request(Trigger.INTERVAL)
+        await running.settle()
+        running.triggers.request(Trigger.WEBHOOK)
+        await running.settle()
+        assert (running.place.superseded, running.place.passes) == (0, [Trigger.INTERVAL])
+        running.place.is_moved = True
+        running.triggers.request(Trigger.FILES)
+        await running.settle()
+        assert running.place.superseded == 1
+        running.place.gate.set()
 
 
-@pytest.mark.parametrize("name", [FILES, POLL])
-async def test_looks_cost_no_pass_where_nothing_moved(name: str) -> None:
+@pytest.mark.parametrize("name", [Trigger.FILES, Trigger.POLL])
+async def test_looks_cost_no_pass_where_nothing_moved(name: Trigger) -> None:
     """A touched file or a poll asks the source, and Kapso is left in peace."""
-    async with ringing() as ring:
-        ring.place.is_moved = False
-        ring.bell.ring(name)
-        await ring.settle()
-        assert ring.place.passes == []
-        ring.place.is_moved = SourceUnavailable("no answer")
-        ring.bell.ring(name)
-        await ring.settle()
-        assert ring.place.passes == [name]
+    async with running_loop() as running:
+        running.place.is_moved = False
+        running.triggers.request(name)
+        await running.settle()
+        assert running.place.passes == []
+        running.place.is_moved = SourceUnavailable("no answer")
+        running.triggers.request(name)
+        await running.settle()
+        assert running.place.passes == [name]
 
 
 async def test_a_failing_pass_is_repeated_later_each_time_and_never_ends_the_loop() -> None:
     """5 s, doubling up to the interval; the first good pass ends it. No function is to blame."""
-    async with ringing(slowest=60.0) as ring:
-        ring.place.results = [DOWN] * 6
-        ring.bell.ring(INTERVAL)
+    async with running_loop(slowest=60.0) as running:
+        running.place.results = [DOWN] * 6
+        running.triggers.request(Trigger.INTERVAL)
         for _ in range(250):
-            await ring.clock.sleep(1)
-        gaps = [round(later - earlier) for earlier, later in zip(ring.place.times, ring.place.times[1:], strict=False)]
+            await running.clock.sleep(1)
+        gaps = [round(later - earlier) for earlier, later in zip(running.place.times, running.place.times[1:], strict=False)]
         assert gaps == [5, 10, 20, 40, 60, 60]
-        assert ring.place.passes[1:] == [RETRY] * 6
-        assert ring.backoff.failing == ()
+        assert running.place.passes[1:] == [Trigger.RETRY] * 6
+        assert running.backoff.failing == ()
 
 
 async def test_a_suspended_loop_answers_nobody_until_it_is_resumed() -> None:
     """What rang meanwhile is answered then, in one pass; a suspension may end by itself."""
-    async with ringing() as ring:
-        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
-        ring.bell.ring(WEBHOOK)
-        await ring.settle()
-        assert ring.place.passes == []
-        ring.loop.resume()
-        await ring.settle()
-        assert ring.place.passes == [WEBHOOK]
-        ring.loop.suspend(Suspension("lunch", ring.clock.now(), ring.clock.now() + timedelta(minutes=30)))
-        ring.bell.ring(WEBHOOK)
+    async with running_loop() as running:
+        running.loop.suspend(Suspension("maintenance", running.clock.now()))
+        running.triggers.request(Trigger.WEBHOOK)
+        await running.settle()
+        assert running.place.passes == []
+        running.loop.resume()
+        await running.settle()
+        assert running.place.passes == [Trigger.WEBHOOK]
+        running.loop.suspend(Suspension("lunch", running.clock.now(), running.clock.now() + timedelta(minutes=30)))
+        running.triggers.request(Trigger.WEBHOOK)
         for _ in range(31):
-            await ring.clock.sleep(60)
-        assert len(ring.place.passes) == 2
-        assert ring.names().count("suspended") == ring.names().count("resumed") == 2
+            await running.clock.sleep(60)
+        assert len(running.place.passes) == 2
+        assert running.names().count("suspended") == running.names().count("resumed") == 2
 
 
 async def test_a_person_may_bring_a_newer_revision_too() -> None:
     """Who asks for a look after a push does not wait for the deployments of what it replaces."""
-    async with ringing() as ring:
-        ring.place.gate = asyncio.Event()
-        ring.bell.ring(INTERVAL)
-        await ring.settle()
-        ring.bell.ring(PERSON)
-        await ring.settle()
-        assert (ring.place.superseded, ring.place.passes) == (1, [INTERVAL, PERSON])
-        ring.place.gate.set()
+    async with running_loop() as running:
+        running.place.gate = asyncio.Event()
+        running.triggers.request(Trigger.INTERVAL)
+        await running.settle()
+        running.triggers.request(Trigger.PERSON)
+        await running.settle()
+        assert (running.place.superseded, running.place.passes) == (1, [Trigger.INTERVAL, Trigger.PERSON])
+        running.place.gate.set()
 
 
 async def test_pushes_without_end_let_every_fourth_pass_go_through() -> None:
     """Newest wins, but not for ever: else a busy branch would never be deployed whole."""
-    async with ringing() as ring:
-        ring.place.gate = asyncio.Event()
+    async with running_loop() as running:
+        running.place.gate = asyncio.Event()
         for _ in range(8):
-            ring.bell.ring(WEBHOOK)
-            await ring.settle()
-        assert (len(ring.place.passes), ring.place.superseded) == (4, 3)
-        ring.place.gate.set()
-        await ring.settle()
-        assert len(ring.place.passes) == 5
-        assert ring.bell.waiting == frozenset()
+            running.triggers.request(Trigger.WEBHOOK)
+            await running.settle()
+        assert (len(running.place.passes), running.place.superseded) == (4, 3)
+        running.place.gate.set()
+        await running.settle()
+        assert len(running.place.passes) == 5
+        assert running.triggers.pending == frozenset()
 
 
 async def test_what_a_pass_gave_way_for_may_be_taken_back() -> None:
     """Saved, and saved back, while it was deployed: the source is as it was, and yet there is something to finish."""
-    async with ringing() as ring:
-        ring.place.gate = asyncio.Event()
-        ring.bell.ring(INTERVAL)
-        await ring.settle()
-        ring.bell.ring(FILES)
-        ring.place.gate.set()
-        await ring.until(lambda: ring.place.superseded)
-        ring.place.is_moved = False
-        await ring.settle()
-        assert ring.place.passes == [INTERVAL, FILES]
+    async with running_loop() as running:
+        running.place.gate = asyncio.Event()
+        running.triggers.request(Trigger.INTERVAL)
+        await running.settle()
+        running.triggers.request(Trigger.FILES)
+        running.place.gate.set()
+        await running.until(lambda: running.place.superseded)
+        running.place.is_moved = False
+        await running.settle()
+        assert running.place.passes == [Trigger.INTERVAL, Trigger.FILES]
 
 
 async def test_a_function_whose_time_has_come_waits_for_the_api() -> None:
     """Kapso is down and a function is due: the pass's own pace rules, and nothing is asked for in a circle."""
-    async with ringing(slowest=60.0) as ring:
-        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no"), *[DOWN] * 5]
-        ring.bell.ring(INTERVAL)
+    async with running_loop(slowest=60.0) as running:
+        running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no"), *[DOWN] * 5]
+        running.triggers.request(Trigger.INTERVAL)
         for _ in range(130):
-            await ring.clock.sleep(1)
-        gaps = [round(later - earlier) for earlier, later in zip(ring.place.times, ring.place.times[1:], strict=False)]
+            await running.clock.sleep(1)
+        gaps = [round(later - earlier) for earlier, later in zip(running.place.times, running.place.times[1:], strict=False)]
         assert gaps[:5] == [5, 5, 10, 20, 40]
 
 
 async def test_who_waits_is_not_asked_for_while_suspended() -> None:
     """A suspension over night costs a heartbeat, whoever's time comes meanwhile."""
-    async with ringing() as ring:
-        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no")]
-        ring.bell.ring(INTERVAL)
-        await ring.until(lambda: ring.backoff.failing)
-        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
-        before = len(ring.waits)
-        await ring.clock.sleep(3600)
-        assert len(ring.waits) - before <= 3600 / HEARTBEAT + 5
-        assert ring.place.passes == [INTERVAL]
+    async with running_loop() as running:
+        running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no")]
+        running.triggers.request(Trigger.INTERVAL)
+        await running.until(lambda: running.backoff.failing)
+        running.loop.suspend(Suspension("maintenance", running.clock.now()))
+        before = len(running.waits)
+        await running.clock.sleep(3600)
+        assert len(running.waits) - before <= 3600 / HEARTBEAT + 5
+        assert running.place.passes == [Trigger.INTERVAL]
 
 
 async def test_a_call_that_kapso_left_unanswered_is_repeated_soon() -> None:
     """It raises no function's back-off, and still nobody waits for the next interval."""
-    async with ringing() as ring:
-        ring.place.results = [lambda plan: report_on(plan, Result.FAILED, "no connection", blameless=True)]
-        ring.bell.ring(INTERVAL)
-        await ring.clock.sleep(INITIAL_RETRY_DELAY + 1)
-        await ring.settle()
-        assert ring.place.passes == [INTERVAL, RETRY]
-        assert ring.backoff.failing == ()
+    async with running_loop() as running:
+        running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no connection", blameless=True)]
+        running.triggers.request(Trigger.INTERVAL)
+        await running.clock.sleep(INITIAL_RETRY_DELAY + 1)
+        await running.settle()
+        assert running.place.passes == [Trigger.INTERVAL, Trigger.RETRY]
+        assert running.backoff.failing == ()
 
 
 async def test_a_suspension_during_a_look_holds_the_pass_back() -> None:
     """Whoever suspends while the source is asked has suspended what comes of the answer."""
-    async with ringing() as ring:
-        ring.place.answer, ring.place.gate = asyncio.Event(), asyncio.Event()
-        ring.bell.ring(POLL)
-        await ring.settle()
-        ring.loop.suspend(Suspension("maintenance", ring.clock.now()))
-        ring.place.answer.set()
-        await ring.settle()
-        assert ring.place.superseded == len(ring.place.passes) == 1, "it was told to write nothing"
+    async with running_loop() as running:
+        running.place.answer, running.place.gate = asyncio.Event(), asyncio.Event()
+        running.triggers.request(Trigger.POLL)
+        await running.settle()
+        running.loop.suspend(Suspension("maintenance", running.clock.now()))
+        running.place.answer.set()
+        await running.settle()
+        assert running.place.superseded == len(running.place.passes) == 1, "it was told to write nothing"
 
 
 async def test_a_stop_during_a_look_begins_no_pass() -> None:
     """There is no time left for it."""
-    async with ringing() as ring:
-        ring.place.answer = asyncio.Event()
-        ring.bell.ring(POLL)
-        await ring.settle()
-        ring.loop.stop()
-        ring.place.answer.set()
-        await ring.settle()
-        assert ring.place.passes == []
+    async with running_loop() as running:
+        running.place.answer = asyncio.Event()
+        running.triggers.request(Trigger.POLL)
+        await running.settle()
+        running.loop.stop()
+        running.place.answer.set()
+        await running.settle()
+        assert running.place.passes == []
 
 
 async def test_a_defect_in_a_pass_loses_nothing() -> None:
     """What should never happen is told with its place in the code, and the pass is repeated."""
-    async with ringing() as ring:
-        ring.place.results = [ValueError("what a\nsurprise"), TimeoutError()]
-        ring.bell.ring(WEBHOOK)
-        await ring.clock.sleep(INITIAL_RETRY_DELAY * 4)
-        await ring.settle()
-        assert ring.place.passes == [WEBHOOK, RETRY, RETRY]
-        first, second = [event for event in ring.told if isinstance(event, events.ReconcileFailed)]
+    async with running_loop() as running:
+        running.place.results = [ValueError("what a\nsurprise"), TimeoutError()]
+        running.triggers.request(Trigger.WEBHOOK)
+        await running.clock.sleep(INITIAL_RETRY_DELAY * 4)
+        await running.settle()
+        assert running.place.passes == [Trigger.WEBHOOK, Trigger.RETRY, Trigger.RETRY]
+        first, second = [event for event in running.told if isinstance(event, events.ReconcileFailed)]
         assert (first.error, second.error) == ("ValueError: what a surprise", "TimeoutError")
         assert first.hint is not None
-        assert "a defect of kapso-sync in test_loop.py, line " in first.hint
+        assert "a bug in kapso-sync in test_loop.py, line " in first.hint
 
 
-async def test_a_pass_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pass_without_end_is_cut_off() -> None:
     """It has a deadline, and the loop goes on."""
-    monkeypatch.setattr("kapso_sync.daemon.loop.PASS_DEADLINE", 0.05)
-    async with ringing() as ring:
-        ring.place.gate = asyncio.Event()
-        ring.bell.ring(INTERVAL)
-        await ring.until(lambda: "reconcile.failed" in ring.names())
-        ring.place.gate.set()
-        await ring.clock.sleep(INITIAL_RETRY_DELAY)
-        await ring.settle()
-        assert ring.place.passes[:2] == [INTERVAL, RETRY]
-        assert ring.place.running == 0
+    async with running_loop() as running:
+        running.place.gate = asyncio.Event()
+        running.triggers.request(Trigger.INTERVAL)
+        await running.until(lambda: "reconcile.failed" in running.names())
+        running.place.gate.set()
+        await running.clock.sleep(INITIAL_RETRY_DELAY)
+        await running.settle()
+        assert running.place.passes[:2] == [Trigger.INTERVAL, Trigger.RETRY]
+        assert running.place.running == 0
 
 
 async def test_a_git_server_that_hangs_leaves_the_loop_healthy() -> None:
     """Nothing remote counts: asking takes as long as its own deadline allows."""
-    async with ringing() as ring:
-        ring.place.answer = asyncio.Event()
-        ring.bell.ring(POLL)
-        await ring.settle()
-        await ring.clock.sleep(120)
-        assert ring.loop.silent_for() == 0
-        ring.place.answer.set()
+    async with running_loop() as running:
+        running.place.answer = asyncio.Event()
+        running.triggers.request(Trigger.POLL)
+        await running.settle()
+        await running.clock.sleep(120)
+        assert running.loop.silent_for() == 0
+        running.place.answer.set()
 
 
 async def test_the_loop_shows_that_it_lives() -> None:
     """Silent only when it is stuck: waiting, or within a pass, it is well."""
-    async with ringing() as ring:
-        await ring.settle()
-        assert ring.loop.silent_for() == 0
-        ring.place.gate = asyncio.Event()
-        ring.bell.ring(INTERVAL)
-        await ring.settle()
-        await ring.clock.sleep(HEARTBEAT * 10)
-        assert ring.loop.silent_for() == 0
-        ring.place.gate.set()
+    async with running_loop() as running:
+        await running.settle()
+        assert running.loop.silent_for() == 0
+        running.place.gate = asyncio.Event()
+        running.triggers.request(Trigger.INTERVAL)
+        await running.settle()
+        await running.clock.sleep(HEARTBEAT * 10)
+        assert running.loop.silent_for() == 0
+        running.place.gate.set()
 
 
 def failing_backoff(clock: VirtualClock, times: int, plan: Plan) -> FunctionBackoff:
     backoff = FunctionBackoff(clock, lambda: 1.0)
     for _ in range(times):
-        backoff.learn(report_on(plan, Result.FAILED, "the deployment ended in `error`"))
+        backoff.record(report_on(plan, Result.FAILED, "the deployment ended in `error`"))
     return backoff
 
 
@@ -401,10 +401,10 @@ def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
     waits = []
     for _ in range(4):
         outcomes = (Outcome(plan.steps[0], Result.FAILED, error="no"), Outcome(plan.steps[1], Result.DONE))
-        backoff.learn(Report(plan, outcomes))
+        backoff.record(Report(plan, outcomes))
         waits.append(backoff.next_retry())
-    assert waits == [INITIAL_DELAY, INITIAL_DELAY * 2, INITIAL_DELAY * 4, INITIAL_DELAY * 8]
-    held, free = backoff.hold(plan).steps
+    assert waits == [BACKOFF.initial, BACKOFF.initial * 2, BACKOFF.initial * 4, BACKOFF.initial * 8]
+    held, free = backoff.filter_plan(plan).steps
     assert isinstance(held, Blocked)
     assert held.deferred
     assert held.reasons == ("failed 4 times with this code: no", "tried again in 40 s; `kapso-sync reconcile` tries now")
@@ -415,13 +415,13 @@ async def test_new_content_or_a_person_ends_the_waiting() -> None:
     """Git changed, or somebody asked: the failures of before say nothing any more."""
     clock = VirtualClock()
     backoff = failing_backoff(clock, 3, plan_for("a"))
-    assert backoff.hold(plan_for("a")).summary["blocked"] == 1
-    assert backoff.hold(plan_for("a", code=CODE_B)).summary["blocked"] == 0
-    await clock.sleep(INITIAL_DELAY * 4)
-    assert backoff.hold(plan_for("a")).summary["blocked"] == 0
+    assert backoff.filter_plan(plan_for("a")).summary["blocked"] == 1
+    assert backoff.filter_plan(plan_for("a", code=CODE_B)).summary["blocked"] == 0
+    await clock.sleep(BACKOFF.initial * 4)
+    assert backoff.filter_plan(plan_for("a")).summary["blocked"] == 0
     backoff = failing_backoff(clock, 3, plan_for("a"))
-    backoff.forgive()
-    assert backoff.hold(plan_for("a")).summary["blocked"] == 0
+    backoff.reset()
+    assert backoff.filter_plan(plan_for("a")).summary["blocked"] == 0
 
 
 def test_stalled_is_said_once_and_never_given_up() -> None:
@@ -429,16 +429,16 @@ def test_stalled_is_said_once_and_never_given_up() -> None:
     clock = VirtualClock()
     plan = plan_for("a")
     backoff = FunctionBackoff(clock, lambda: 0.0)
-    told = [backoff.learn(report_on(plan, Result.FAILED, "no")) for _ in range(STALLED_AFTER + 2)]
+    told = [backoff.record(report_on(plan, Result.FAILED, "no")) for _ in range(STALLED_AFTER + 2)]
     assert [len(stalled) for stalled in told] == [0] * (STALLED_AFTER - 1) + [1, 0, 0]
-    assert backoff.next_retry() == MAX_DELAY
+    assert backoff.next_retry() == BACKOFF.maximum
 
 
 def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
     """Kapso down, a rejected key, a newer revision: nobody waits for that."""
     backoff = FunctionBackoff(VirtualClock(), lambda: 1.0)
-    backoff.learn(report_on(plan_for("a"), Result.FAILED, "no connection", blameless=True))
-    backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
+    backoff.record(report_on(plan_for("a"), Result.FAILED, "no connection", blameless=True))
+    backoff.record(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
     assert backoff.failing == ()
 
 
@@ -446,7 +446,7 @@ def test_what_something_else_stands_in_the_way_of_is_not_due() -> None:
     """Somebody changed it on Kapso, or git's version became invalid: no retry comes due, again and again, for nothing."""
     for result in (Result.BLOCKED, Result.INVALID):
         backoff = failing_backoff(VirtualClock(), 2, plan_for("a"))
-        backoff.learn(report_on(plan_for("a"), result))
+        backoff.record(report_on(plan_for("a"), result))
         assert backoff.next_retry() is None
 
 
@@ -454,16 +454,16 @@ async def test_what_was_due_and_not_tried_is_not_due_at_once() -> None:
     """A pass that gives way before it gets to a function must not be asked for in a circle."""
     clock = VirtualClock()
     backoff = failing_backoff(clock, 1, plan_for("a"))
-    await clock.sleep(INITIAL_DELAY)
+    await clock.sleep(BACKOFF.initial)
     assert backoff.next_retry() == 0
-    backoff.learn(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
-    assert backoff.next_retry() == INITIAL_DELAY
+    backoff.record(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
+    assert backoff.next_retry() == BACKOFF.initial
 
 
 def test_what_left_git_is_forgotten() -> None:
     """The memory of failures is bounded by the functions there are."""
     backoff = failing_backoff(VirtualClock(), 1, plan_for("a", "b"))
-    backoff.learn(report_on(backoff.hold(plan_for("b"))))
+    backoff.record(report_on(backoff.filter_plan(plan_for("b"))))
     assert [failing.slug for failing in backoff.failing] == ["b"]
 
 
@@ -473,14 +473,14 @@ def test_every_wait_is_within_its_bounds(dice: list[float]) -> None:
     clock, rolls = VirtualClock(), iter(dice)
     backoff = FunctionBackoff(clock, lambda: next(rolls, 0.5))
     for number in range(len(dice)):
-        backoff.learn(report_on(plan_for("a"), Result.FAILED, "no"))
+        backoff.record(report_on(plan_for("a"), Result.FAILED, "no"))
         wait = backoff.next_retry()
         assert wait is not None
-        assert 1.0 <= wait <= min(INITIAL_DELAY * 2.0**number, MAX_DELAY) or wait == MAX_DELAY
+        assert 1.0 <= wait <= min(BACKOFF.initial * 2.0**number, BACKOFF.maximum) or wait == BACKOFF.maximum
 
 
 def test_a_report_keeps_its_plan() -> None:
     """The helpers above speak of real plans."""
     plan = plan_for("a")
     assert replace(plan, revision=Revision("x")).steps == report_on(plan).plan.steps
-    assert INITIAL_RETRY_DELAY < MAX_DELAY
+    assert BACKOFF.maximum > INITIAL_RETRY_DELAY

@@ -13,14 +13,15 @@ import pytest
 
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.schedule import CLOCK_CHECK_INTERVAL, Interval, Schedule
-from kapso_sync.daemon.supervisor import MAX_DELAY, Supervisor
+from kapso_sync.daemon.service import PRUNE_GRACE, one_line, with_prune_grace
+from kapso_sync.daemon.supervisor import BACKOFF, Supervisor
 from kapso_sync.daemon.systemd import SystemdNotifier
+from kapso_sync.daemon.triggers import Trigger
 from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
 from kapso_sync.status.tracker import StatusTracker
-from kapso_sync.wiring.daemon import PRUNE_GRACE, one_line, patient
 from kapso_sync.wiring.server import parse_listen
 from tests.clock import VirtualClock
 from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
@@ -40,7 +41,7 @@ async def test_a_task_that_dies_is_started_again_later_each_time() -> None:
             await clock.sleep(1)
     gaps = [later - earlier for earlier, later in itertools.pairwise(lives)]
     assert gaps[:6] == [1, 2, 4, 8, 16, 32]
-    assert max(gaps) == MAX_DELAY
+    assert max(gaps) == BACKOFF.maximum
     first = told[0]
     assert isinstance(first, events.TaskFailed)
     assert (first.task, first.error, first.error_type, first.restart_in_s) == ("mortal", "it hurts", "RuntimeError", 1.0)
@@ -71,20 +72,20 @@ async def test_a_task_that_ends_is_done_and_all_end_together() -> None:
 async def test_the_clock_rings_by_name_and_says_when_next() -> None:
     """No work runs inside a job: it only rings."""
     rung = asyncio.Event()
-    names: list[str] = []
+    names: list[Trigger] = []
 
-    def ring(name: str) -> None:
-        assert threading.current_thread() is threading.main_thread(), "the bell is not for threads"
-        names.append(name)
+    def request(trigger: Trigger) -> None:
+        assert threading.current_thread() is threading.main_thread(), "the queue is not for threads"
+        names.append(trigger)
         rung.set()
 
-    with Schedule(ring, (Interval("poll", 0.05), Interval("interval", 3600.0)), SystemClock()) as schedule:
+    with Schedule(request, (Interval(Trigger.POLL, 0.05), Interval(Trigger.INTERVAL, 3600.0)), SystemClock()) as schedule:
         async with asyncio.timeout(5):
             await rung.wait()
-        following = schedule.next("interval")
+        following = schedule.next(Trigger.INTERVAL)
         assert following is not None
         assert 3200 < (following - datetime.now(UTC)).total_seconds() < 4000
-        assert schedule.next("unknown") is None
+        assert schedule.next(Trigger.FILES) is None
     assert set(names) == {"poll"}
 
 
@@ -104,14 +105,14 @@ async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_
     """The library goes by the wall; set back by a day, it would ring a day late."""
     clock = SetClock()
     clock.set_by = timedelta(days=before_days)
-    with Schedule(lambda _: None, (Interval("interval", 3600.0),), clock) as schedule:
-        minding = asyncio.create_task(schedule.mind_the_clock())
-        before = schedule.next("interval")
+    with Schedule(lambda _: None, (Interval(Trigger.INTERVAL, 3600.0),), clock) as schedule:
+        minding = asyncio.create_task(schedule.restart_when_clock_is_set())
+        before = schedule.next(Trigger.INTERVAL)
         await clock.sleep(CLOCK_CHECK_INTERVAL * 3)
-        assert schedule.next("interval") == before, "a steady clock changes nothing"
+        assert schedule.next(Trigger.INTERVAL) == before, "a steady clock changes nothing"
         clock.set_by = timedelta(days=after_days)
         await clock.sleep(CLOCK_CHECK_INTERVAL * 2)
-        following = schedule.next("interval")
+        following = schedule.next(Trigger.INTERVAL)
         assert following is not None
         assert 3000 < (following - clock.now()).total_seconds() < 4000
         minding.cancel()
@@ -123,8 +124,8 @@ async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> 
     waits = []
     for luck in (0.0, 1.0):
         monkeypatch.setattr("random.uniform", lambda low, high, luck=luck: low + (high - low) * luck)
-        with Schedule(lambda _: None, (Interval("interval", 1000.0),), SystemClock()) as schedule:
-            following = schedule.next("interval")
+        with Schedule(lambda _: None, (Interval(Trigger.INTERVAL, 1000.0),), SystemClock()) as schedule:
+            following = schedule.next(Trigger.INTERVAL)
             assert following is not None
             waits.append(round((following - datetime.now(UTC)).total_seconds() / 10))
     assert waits == [90, 110]
@@ -220,5 +221,5 @@ async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
 def test_the_daemon_waits_before_it_deletes() -> None:
     """Ten minutes, unless the settings say something else, or nothing at all."""
     given = {name: load_settings({"prune_grace": name}, environment={}) for name in ("0", "1h")}
-    assert patient(load_settings({}, environment={})).prune_grace == PRUNE_GRACE == 600.0
-    assert [patient(given[name]).prune_grace for name in ("0", "1h")] == [0.0, 3600.0]
+    assert with_prune_grace(load_settings({}, environment={})).prune_grace == PRUNE_GRACE == 600.0
+    assert [with_prune_grace(given[name]).prune_grace for name in ("0", "1h")] == [0.0, 3600.0]

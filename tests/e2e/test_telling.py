@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_daemon import commit, daemon, environment, folder, kapso, until  # noqa: F401 - fixtures
-from tests.notify.servers import Ear, listening
+from tests.notifications.servers import Ear, listening
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
 from tests.sources.servers import GitServer, serving

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.status import DaemonStatus
-from kapso_sync.server.app import ServerDeps, make_app
+from kapso_sync.server.app import make_app
+from kapso_sync.server.control import ServerLimits
 from kapso_sync.server.serve import serving
 from tests.clock import VirtualClock
 from tests.server.statuses import GOOD
@@ -38,34 +39,8 @@ class Front:
     change: asyncio.Event = field(default_factory=asyncio.Event)
     passed: asyncio.Event = field(default_factory=asyncio.Event)
     clock: VirtualClock = field(default_factory=VirtualClock)
+    limits: ServerLimits = field(default_factory=ServerLimits)
     url: str = ""
-
-    def deps(self) -> ServerDeps:
-        async def passed() -> int:
-            await self.passed.wait()
-            return 0
-
-        async def changed() -> None:
-            await self.change.wait()
-            self.change.clear()
-
-        return ServerDeps(
-            status=self.shown,
-            unhealthy=lambda: self.problem,
-            ready=lambda: self.ready,
-            metrics=lambda: (b"kapso_sync_suspended 0\n", "text/plain"),
-            changed=changed,
-            passed=passed,
-            webhook_secret=self.webhook_secret,
-            admin_token=lambda: TOKEN,
-            trigger=self.triggers.append,
-            lift=self.lifted.extend,
-            suspend=self.suspend,
-            resume=lambda: self.triggers.append("resume"),
-            watched=lambda: self.watched,
-            clock=self.clock,
-            public=self.public,
-        )
 
     def shown(self) -> DaemonStatus:
         if self.defect is not None:
@@ -83,10 +58,62 @@ class Front:
         self.suspensions.append((reason, seconds))
 
 
+@dataclass(frozen=True)
+class Control:
+    """The daemon that a server asks: what the front says, and notes of what was asked."""
+
+    front: Front
+
+    def status(self) -> DaemonStatus:
+        return self.front.shown()
+
+    def unhealthy(self) -> str | None:
+        return self.front.problem
+
+    def started(self) -> bool:
+        return self.front.ready
+
+    def metrics(self) -> tuple[bytes, str]:
+        return b"kapso_sync_suspended 0\n", "text/plain"
+
+    async def changed(self) -> None:
+        await self.front.change.wait()
+        self.front.change.clear()
+
+    async def passed(self) -> int:
+        await self.front.passed.wait()
+        return 0
+
+    def watched(self) -> tuple[str, str | None]:
+        return self.front.watched
+
+    def webhook_secret(self) -> str | None:
+        return self.front.webhook_secret()
+
+    def admin_token(self) -> str:
+        return TOKEN
+
+    def request_after_push(self) -> None:
+        self.front.triggers.append("webhook")
+
+    def request_reconcile(self) -> None:
+        self.front.triggers.append("reconcile")
+
+    def retry_quarantined(self, slugs: Sequence[str]) -> None:
+        self.front.lifted.extend(slugs)
+
+    def suspend(self, reason: str, seconds: float | None) -> None:
+        self.front.suspend(reason, seconds)
+
+    def resume(self) -> None:
+        self.front.triggers.append("resume")
+
+
 @contextlib.asynccontextmanager
 async def open_front(front: Front) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
-    async with serving(make_app(front.deps()), "127.0.0.1", 0) as url:
+    app = make_app(Control(front), front.clock, public=front.public, limits=front.limits)
+    async with serving(app, "127.0.0.1", 0, head_timeout=front.limits.head_timeout) as url:
         front.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
             yield client

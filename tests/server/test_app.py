@@ -16,7 +16,7 @@ import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model.status import Suspension, status_document
-from kapso_sync.server import app as application
+from kapso_sync.server.control import ServerLimits
 from tests.server.front import SECRET, TOKEN, Front, connected, open_front
 from tests.server.statuses import BAD, GOOD, NOW, SUSPENDED
 from tests.server.test_hooks import BODY, hexed
@@ -257,11 +257,12 @@ async def test_any_text_can_be_shown(front: Front, client: httpx.AsyncClient) ->
     assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
 
 
-async def test_replay_memory_is_bounded(client: httpx.AsyncClient, front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many deliveries are known, and the oldest are forgotten first."""
-    monkeypatch.setattr(application, "REMEMBERED", 5)
-    for number in (*range(10), 9, 0):
-        await client.post("/hooks/git", content=BODY, headers={**SIGNED, "X-GitHub-Delivery": f"d-{number}"})
+async def test_replay_memory_is_bounded(front: Front) -> None:
+    """The newest deliveries are remembered, and the oldest are forgotten first."""
+    front.limits = ServerLimits(deliveries=5)
+    async with open_front(front) as client:
+        for number in (*range(10), 9, 0):
+            await client.post("/hooks/git", content=BODY, headers={**SIGNED, "X-GitHub-Delivery": f"d-{number}"})
     assert len(front.triggers) == 11
 
 
@@ -334,10 +335,9 @@ async def test_who_leaves_in_the_middle_leaves_no_traceback(
     assert caplog.records == []
 
 
-async def test_a_request_that_does_not_come_is_not_waited_for(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_does_not_come_is_not_waited_for(front: Front) -> None:
     """A head or a body that trickles: the connection is closed in time, and others are served meanwhile."""
-    monkeypatch.setattr("kapso_sync.server.body.READ_TIMEOUT", 0.2)
-    monkeypatch.setattr("kapso_sync.server.serve.HEADER_SECONDS", 0.3)
+    front.limits = ServerLimits(body_timeout=0.2, head_timeout=0.3)
     async with open_front(front) as client:
         port = int(front.url.rpartition(":")[2])
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
@@ -364,21 +364,19 @@ async def test_changes_are_told_as_they_happen(front: Front, client: httpx.Async
             assert await until(lines, "event:") == "event: changed"
 
 
-async def test_a_quiet_stream_says_that_it_is_there(
-    front: Front, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_quiet_stream_says_that_it_is_there(front: Front) -> None:
     """And loses no change by it."""
-    monkeypatch.setattr(application, "HEARTBEAT", 0.02)
-    async with client.stream("GET", "/events") as answer, asyncio.timeout(5):
+    front.limits = ServerLimits(heartbeat=0.02)
+    async with open_front(front) as client, client.stream("GET", "/events") as answer, asyncio.timeout(5):
         lines = answer.aiter_lines()
         assert await until(lines, ":") == ": still here"
         front.change.set()
         assert await until(lines, "event:") == "event: changed"
 
 
-async def test_only_so_many_may_look_on(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_may_look_on(front: Front) -> None:
     """And a place is free again when one has left; who only asks for the head takes none."""
-    monkeypatch.setattr(application, "STREAMS", 1)
+    front.limits = ServerLimits(streams=1)
     async with open_front(front) as client, asyncio.timeout(5):
         assert (await client.head("/events")).status_code == 200
         async with client.stream("GET", "/events") as first:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kapso_sync.model.state import IntentKind, QuarantineReason
-from kapso_sync.notifications.standing import decode, encode
+from kapso_sync.notifications.issues import decode, encode
 from kapso_sync.store.database import StateStore, read_state
 from kapso_sync.store.history import read_history
 from kapso_sync.store.json_file import PrivateJsonFile
@@ -104,7 +104,7 @@ def test_told_messages_of_version_0_1_0_are_read(folder: Path) -> None:
     """Nobody is told again what they were told before an upgrade."""
     kept = PrivateJsonFile(folder / "told.json").read()
     issues = decode(kept["standing"])
-    assert [(key, str(issue.state), issue.text) for key, issue in issues.items()] == [
+    assert [(key, str(issue.kind), issue.text) for key, issue in issues.items()] == [
         ("function/checked", "stalled", "check 1 failed"),
         ("suspended", "suspended", "moving house"),
     ]

@@ -12,14 +12,13 @@ import pytest
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
-from kapso_sync.notifications import reporter as module
+from kapso_sync.notifications.commit_status import CommitState, CommitStatus
+from kapso_sync.notifications.commit_status_client import CommitStatusClient, PostResult
+from kapso_sync.notifications.commit_status_reporter import GIVE_UP_DELAY, MAX_ATTEMPTS, CommitStatusReporter
 from kapso_sync.notifications.forges import Forge, Repository, find_repository, status_request
-from kapso_sync.notifications.posting import CommitStatusClient, PostResult
-from kapso_sync.notifications.reporter import CommitStatusReporter
-from kapso_sync.notifications.verdicts import CommitState, CommitStatus
 from kapso_sync.store.json_file import PrivateJsonFile
 from tests.clock import VirtualClock
-from tests.notify.servers import Ear, Heard, listening
+from tests.notifications.servers import Ear, Heard, listening
 
 A, B = "a" * 40, "b" * 40
 TOKEN = "token-0123456789"
@@ -149,7 +148,7 @@ class Desk:
         return self.reporter
 
     async def post(self, judgement: CommitStatus) -> PostResult:
-        self.posted.append((judgement.commit, str(judgement.verdict)))
+        self.posted.append((judgement.commit, str(judgement.state)))
         await asyncio.sleep(0)
         return self.answers.pop(0) if self.answers else PostResult()
 
@@ -159,14 +158,14 @@ class Desk:
 
     async def settle(self) -> None:
         """Look until there is nothing to do."""
-        wait = self.reporter.look()
+        wait = self.reporter.update()
         for _ in range(100):
             for _ in range(5):
                 await asyncio.sleep(0)
             if wait is not None:
                 await self.clock.sleep(wait)
             before = len(self.posted)
-            wait = self.reporter.look()
+            wait = self.reporter.update()
             if wait is None and len(self.posted) == before and self.reporter._posting is None:
                 return
 
@@ -215,14 +214,14 @@ async def test_a_refusal_is_no_loop(tmp_path: Path) -> None:
     for _ in range(60):
         await desk.clock.sleep(60)
         await desk.sees(A, SUCCESS)
-    assert 2 <= len(desk.posted) <= 1 + 3600 // module.GIVE_UP_DELAY
+    assert 2 <= len(desk.posted) <= 1 + 3600 // GIVE_UP_DELAY
     assert desk.names() == ["commit_status.failed"]
 
 
 async def test_a_dead_forge_is_given_up_for_a_while(tmp_path: Path) -> None:
     """Six attempts, then rest; a newer commit is not kept waiting by it."""
-    desk = Desk(tmp_path, answers=[PostResult("no connection", again=True)] * module.MAX_ATTEMPTS)
+    desk = Desk(tmp_path, answers=[PostResult("no connection", again=True)] * MAX_ATTEMPTS)
     await desk.sees(A, SUCCESS)
-    assert len(desk.posted) == module.MAX_ATTEMPTS
+    assert len(desk.posted) == MAX_ATTEMPTS
     await desk.sees(B, SUCCESS)
     assert desk.posted[-1] == (B, "success")

@@ -15,8 +15,8 @@ from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, Suspension
-from kapso_sync.notifications.messages import MAX_LINES, Kind, Message, MessageContext, compose_message
-from kapso_sync.notifications.standing import (
+from kapso_sync.notifications.commit_status import CommitState, CommitStatus, commit_status_for
+from kapso_sync.notifications.issues import (
     Change,
     Issue,
     IssueKind,
@@ -27,7 +27,7 @@ from kapso_sync.notifications.standing import (
     open_issues,
     passing_issues,
 )
-from kapso_sync.notifications.verdicts import CommitState, CommitStatus, commit_status_for
+from kapso_sync.notifications.messages import MAX_LINES, Kind, Message, MessageContext, compose_message
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.status.tracker import StatusTracker
@@ -91,7 +91,7 @@ def test_what_is_well_is_not_there() -> None:
 def test_each_function_has_one_trouble() -> None:
     """Failed and stalled are two states of the same key; blocked by a rule needs somebody."""
     now = open_issues(ended(one=Result.FAILED, two=Result.BLOCKED), {})
-    assert {key: item.state for key, item in now.items()} == {
+    assert {key: item.kind for key, item in now.items()} == {
         "function one": IssueKind.FAILED,
         "function two": IssueKind.STALLED,
     }
@@ -118,7 +118,7 @@ def test_what_was_not_tried_is_as_it_was() -> None:
 def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: IssueKind) -> None:
     """What is wrong is the whole; what was wrong with functions still is."""
     now = open_issues(failed(error), by_key(trouble("one"), whole(IssueKind.SOURCE)))
-    assert {key: item.state for key, item in now.items()} == {"pass": state, "function one": IssueKind.FAILED}
+    assert {key: item.kind for key, item in now.items()} == {"pass": state, "function one": IssueKind.FAILED}
 
 
 def test_a_pass_that_was_cut_off_and_a_start_change_nothing() -> None:
@@ -145,7 +145,7 @@ def test_who_was_told_everything_is_told_nothing(told: OpenIssues, now: OpenIssu
     """A change is told exactly where key or state differ; told twice it would be empty; and it survives being kept."""
     found = changes(told, now, {})
     assert {(change.before or change.after) is not None for change in found} <= {True}
-    differing = {key for key in {*told, *now} if (told.get(key) and told[key].state) != (now.get(key) and now[key].state)}
+    differing = {key for key in {*told, *now} if (told.get(key) and told[key].kind) != (now.get(key) and now[key].kind)}
     assert {(change.after or change.before or Issue("", IssueKind.FAILED, "")).key for change in found} == differing
     assert changes(now, now, {}) == ()
     assert decode(encode(now)) == now

@@ -28,7 +28,7 @@ class CommitStatus:
     """A verdict on one commit, with a line for people."""
 
     commit: str
-    verdict: CommitState
+    state: CommitState
     text: str
 
 

@@ -1,4 +1,4 @@
-"""What is wrong at one moment, by keys that stay the same across passes and restarts; nothing else is worth a message."""
+"""Finds the open issues in a status; their keys stay the same across passes and restarts. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from kapso_sync.model.functions import Json
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus
 
 MAX_TEXT = 300
-"""Most characters that are kept of what is said about one trouble."""
+"""Characters that are kept of an issue's text."""
 
 PASS, SUSPENSION, FUNCTION = "pass", "suspension", "function "
 """Keys; a function's is followed by its slug, which never holds a space."""
 
 _NOT_LOOKED_AT = frozenset({"NotTried", "Pending", "Unknown"})
-"""Reasons of a function that nobody has looked at: what was known of it before still holds."""
+"""Reasons of functions that the last pass did not look at: what was known before still holds."""
 
 _CUT_OFF = "KapsoSyncError"
-"""The class of an error that only says that a pass was cut off."""
+"""The class of the error that only says that a pass was cut off."""
 
 
 class IssueKind(enum.StrEnum):
-    """What is wrong with a function, with passes as a whole, or that somebody suspended them."""
+    """What kind of issue: of a function, of passes as a whole, or a suspension. The values are kept in ``told.json``."""
 
     FAILED = "failed"
     STALLED = "stalled"
@@ -38,10 +38,10 @@ class IssueKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that is wrong. Two of the same key and state are the same trouble, whatever ``text`` says."""
+    """One thing that is wrong. Two with the same key and kind are the same issue, whatever their ``text`` says."""
 
     key: str
-    state: IssueKind
+    kind: IssueKind
     text: str
 
     @property
@@ -51,28 +51,28 @@ class Issue:
 
 
 OpenIssues = Mapping[str, Issue]
-"""All that is wrong, by key; what is not there is well."""
+"""Everything that is wrong, by key."""
 
 
 def open_issues(status: DaemonStatus, before: OpenIssues) -> OpenIssues:
-    """Return what is wrong between two passes; where ``status`` does not know, what was known ``before`` holds."""
-    troubles: list[Issue] = []
+    """Return the issues of a status between two passes; where it does not know, the issues of ``before`` stay open."""
+    issues: list[Issue] = []
     if status.suspension is not None:
-        troubles.append(_issue(SUSPENSION, IssueKind.SUSPENDED, status.suspension.reason))
+        issues.append(_issue(SUSPENSION, IssueKind.SUSPENDED, status.suspension.reason))
     last = status.last_pass
     if last is None or last.error_type == _CUT_OFF:
-        troubles += [trouble for key, trouble in before.items() if key != SUSPENSION]
-        return _by_key(troubles)
+        issues += [issue for key, issue in before.items() if key != SUSPENSION]
+        return _by_key(issues)
     if last.error is not None:
-        troubles.append(_issue(PASS, _STATES.get(last.error_type or "", IssueKind.BROKEN), last.error))
+        issues.append(_issue(PASS, _KIND_OF_ERROR.get(last.error_type or "", IssueKind.BROKEN), last.error))
     if last.error is not None and not last.summary:
-        troubles += [trouble for trouble in before.values() if trouble.slug is not None]
+        issues += [issue for issue in before.values() if issue.slug is not None]
     else:
-        troubles += [trouble for function in status.functions for trouble in _of_function(function, before)]
-    return _by_key(troubles)
+        issues += [issue for function in status.functions for issue in _of_function(function, before)]
+    return _by_key(issues)
 
 
-_STATES = {
+_KIND_OF_ERROR = {
     "SourceUnavailable": IssueKind.SOURCE,
     "SourceUnstable": IssueKind.SOURCE,
     "SourceMissing": IssueKind.SOURCE,
@@ -99,52 +99,52 @@ def _of_function(function: FunctionStatus, before: OpenIssues) -> Iterable[Issue
     return (_issue(key, IssueKind.STALLED if stalled.status else IssueKind.FAILED, ready.message),)
 
 
-def _issue(key: str, state: IssueKind, text: str) -> Issue:
+def _issue(key: str, kind: IssueKind, text: str) -> Issue:
     line = " ".join(text.split())
-    return Issue(key, state, line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…")
+    return Issue(key, kind, line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…")
 
 
-def _by_key(troubles: Iterable[Issue]) -> OpenIssues:
-    return {trouble.key: trouble for trouble in troubles}
+def _by_key(issues: Iterable[Issue]) -> OpenIssues:
+    return {issue.key: issue for issue in issues}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How one key's trouble changed: it came (``before`` None), went (``after`` None), or became another."""
+    """How one key's issue changed: opened (``before`` None), closed (``after`` None), or became another kind."""
 
     before: Issue | None
     after: Issue | None
 
 
 def changes(told: OpenIssues, now: OpenIssues, passing: OpenIssues) -> tuple[Change, ...]:
-    """Return what is new to somebody who was last told ``told``; ``passing`` holds what came and went since."""
+    """Return what is new to a destination that last received ``told``; ``passing`` are issues that opened and closed since."""
     found = []
     for key in sorted({*told, *now, *passing}):
         old, new = told.get(key), now.get(key)
         if old is None and new is None:
             found.append(Change(passing[key], None))
-        elif old is None or new is None or old.state is not new.state:
+        elif old is None or new is None or old.kind is not new.kind:
             found.append(Change(old, new))
     return tuple(found)
 
 
 def passing_issues(before: OpenIssues, now: OpenIssues, told: OpenIssues) -> OpenIssues:
-    """Return what went between two looks without ever having been told."""
-    return {key: trouble for key, trouble in before.items() if key not in now and key not in told}
+    """Return the issues that closed between two looks without ever having been sent."""
+    return {key: issue for key, issue in before.items() if key not in now and key not in told}
 
 
-def encode(troubles: OpenIssues) -> dict[str, Json]:
-    """Return a standing as JSON."""
-    return {key: [str(trouble.state), trouble.text] for key, trouble in troubles.items()}
+def encode(issues: OpenIssues) -> dict[str, Json]:
+    """Return the issues as JSON."""
+    return {key: [str(issue.kind), issue.text] for key, issue in issues.items()}
 
 
 def decode(document: object) -> OpenIssues:
-    """Return the standing that was kept; what cannot be read of it is left out."""
-    troubles = {}
+    """Return the issues that were kept as JSON; unreadable ones are left out."""
+    issues = {}
     for key, kept in document.items() if isinstance(document, dict) else ():
         match kept:
-            case [str(state), str(text)] if state in set(IssueKind):
-                troubles[str(key)] = Issue(str(key), IssueKind(state), text)
+            case [str(kind), str(text)] if kind in set(IssueKind):
+                issues[str(key)] = Issue(str(key), IssueKind(kind), text)
             case _:
                 pass
-    return troubles
+    return issues

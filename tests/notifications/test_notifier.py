@@ -16,14 +16,14 @@ from kapso_sync.model import events
 from kapso_sync.model.status import DaemonStatus, Suspension
 from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations, send_with_apprise
 from kapso_sync.notifications.messages import Kind, Message, MessageContext
-from kapso_sync.notifications.messenger import Notifier, NotifierDeps
-from kapso_sync.notifications.rounds import run_worker
+from kapso_sync.notifications.notifier import Notifier, NotifierDeps
+from kapso_sync.notifications.worker import run_worker
 from kapso_sync.settings import load_settings
 from kapso_sync.store.json_file import PrivateJsonFile
 from kapso_sync.wiring.notifications import check_notification_settings
 from tests.builders import DAWN
 from tests.clock import VirtualClock
-from tests.notify.servers import Ear, listening
+from tests.notifications.servers import Ear, listening
 
 CHAT, PAGER = Destination("x://chat-secret", "x (line 1)", "chat"), Destination("x://pager-secret", "x (line 2)", "pager")
 CALM = DaemonStatus("0.1.0", DAWN, DAWN, "acme/flows")
@@ -60,9 +60,9 @@ class Office:
             str,
             self.said.append,
         )
-        self.messenger = Notifier(desk, self.deliver, PrivateJsonFile(self.path / "told.json"), self.clock)
+        self.messenger = Notifier(desk, self.send, PrivateJsonFile(self.path / "told.json"), self.clock)
 
-    async def deliver(self, destination: Destination, message: Message) -> str | None:
+    async def send(self, destination: Destination, message: Message) -> str | None:
         await asyncio.sleep(0)
         if destination.key in self.down:
             return "it answered 500"
@@ -71,17 +71,17 @@ class Office:
 
     async def sees(self, *, suspended: bool) -> None:
         self.status = replace(CALM, suspension=Suspension("a freeze", DAWN) if suspended else None)
-        await self.look()
+        await self.update()
 
-    async def look(self) -> float | None:
-        self.messenger.look()
+    async def update(self) -> float | None:
+        self.messenger.update()
         for _ in range(5):
             await asyncio.sleep(0)
-        return self.messenger.look()
+        return self.messenger.update()
 
     async def later(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
-        await self.look()
+        await self.update()
 
     def names(self) -> list[str]:
         return [event.name for event in self.said]
@@ -107,7 +107,7 @@ async def test_at_most_one_message_in_the_interval(tmp_path: Path) -> None:
     office = Office(tmp_path)
     await office.sees(suspended=True)
     await office.sees(suspended=False)
-    assert office.messenger.look() == pytest.approx(60)
+    assert office.messenger.update() == pytest.approx(60)
     assert office.arrived == [("chat", "suspended")]
     await office.later(60)
     assert office.arrived[1:] == [("chat", "resumed")]
@@ -148,7 +148,7 @@ async def test_a_new_destination_is_told_what_is_wrong_now(tmp_path: Path) -> No
     office = Office(tmp_path)
     await office.sees(suspended=True)
     office.destinations = (PAGER,)
-    await office.look()
+    await office.update()
     assert office.arrived == [("chat", "suspended"), ("pager", "suspended")]
 
 
@@ -244,10 +244,10 @@ async def test_a_destination_that_hangs_is_left_behind() -> None:
         return None
 
     courier = AppriseSender(send, deadline=0.1)
-    assert await courier.deliver(CHAT, MESSAGE) == "no answer within 0 s"
-    assert await courier.deliver(CHAT, MESSAGE) == "the message before is still on its way"
-    assert await courier.deliver(PAGER, MESSAGE) is None
-    assert await courier.deliver(Destination("raises", "", "r"), MESSAGE) == "apprise failed: ValueError"
+    assert await courier.send(CHAT, MESSAGE) == "no answer within 0 s"
+    assert await courier.send(CHAT, MESSAGE) == "the message before is still on its way"
+    assert await courier.send(PAGER, MESSAGE) is None
+    assert await courier.send(Destination("raises", "", "r"), MESSAGE) == "apprise failed: ValueError"
     gate.set()
 
 

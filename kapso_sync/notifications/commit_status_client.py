@@ -11,8 +11,8 @@ import certifi
 import httpx
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.notifications.commit_status import CommitStatus
 from kapso_sync.notifications.forges import Repository, StatusRequest, is_settled, status_request
-from kapso_sync.notifications.verdicts import CommitStatus
 
 REQUEST_TIMEOUT = 20.0
 """Seconds for one request, its answer included."""
@@ -43,11 +43,11 @@ class CommitStatusClient:
     page: str | None = None
     deadline: float = REQUEST_TIMEOUT
 
-    async def post(self, judgement: CommitStatus) -> PostResult:
+    async def post(self, status: CommitStatus) -> PostResult:
         """Set a commit's status; never raises."""
         try:
             token = self.token()
-            request = status_request(self.repository, self.context, judgement, token, self.page)
+            request = status_request(self.repository, self.context, status, token, self.page)
             async with asyncio.timeout(self.deadline):
                 return await self._send(request)
         except ConfigError as error:

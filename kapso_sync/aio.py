@@ -1,0 +1,68 @@
+"""Waiting for the first of several things, and cancelling the rest. asyncio has no such call that leaves no task behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Wait until one of these ends, cancel the others, and wait until they have ended. Its error is raised, if it failed."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+class Interrupted(Exception):
+    """The event came before the work was done."""
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of the work, or cancel it and raise `Interrupted` once the event is set, whichever comes first."""
+    working = asyncio.create_task(work)
+    try:
+        await first_of(event.wait(), _ended(working))
+        if event.is_set():
+            raise Interrupted
+        return working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task without cancelling it, and without raising its error."""
+    await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def interrupted_by(*events: asyncio.Event) -> AsyncIterator[None]:
+    """Cancel the block and raise `Interrupted` once one of these events is set."""
+
+    async def watch() -> None:
+        await first_of(*(event.wait() for event in events))
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+    deadline = asyncio.timeout(None)
+    try:
+        async with deadline:
+            watcher = asyncio.create_task(watch(), name="interrupt")
+            try:
+                yield
+            finally:
+                watcher.cancel()
+                await asyncio.gather(watcher, return_exceptions=True)
+    except TimeoutError as error:
+        if deadline.expired():
+            raise Interrupted from error
+        raise

@@ -1,0 +1,83 @@
+"""Answers what people ask of a running daemon, through the server: status, a pass, suspension, the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from kapso_sync.daemon.service import DaemonService
+from kapso_sync.daemon.settings_reload import SettingsReloader
+from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model.status import DaemonStatus
+
+
+class DaemonController:
+    """``metrics`` returns the exposition and its content type, ``changed`` and ``passed`` wait for the status tracker."""
+
+    def __init__(
+        self,
+        service: DaemonService,
+        settings: SettingsReloader,
+        *,
+        metrics: Callable[[], tuple[bytes, str]],
+        changed: Callable[[], Awaitable[None]],
+        passed: Callable[[], Awaitable[int]],
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self.metrics = metrics
+        self._changed = changed
+        self._passed = passed
+
+    def status(self) -> DaemonStatus:
+        """Return the status now."""
+        return self._service.status()
+
+    def unhealthy(self) -> str | None:
+        """Return what is wrong with the daemon itself, or None."""
+        return self._service.unhealthy()
+
+    def started(self) -> bool:
+        """Return whether the source was read once, whatever it showed."""
+        return self._service.started
+
+    async def changed(self) -> None:
+        """Wait for the next change of the status."""
+        await self._changed()
+
+    async def passed(self) -> int:
+        """Wait until the next pass ends, and return its exit code."""
+        return await self._passed()
+
+    def watched(self) -> tuple[str, str | None]:
+        """Return the source's address and, if one is configured, its branch or tag."""
+        settings = self._settings.current
+        return self._service.status().source, settings.branch or settings.ref
+
+    def webhook_secret(self) -> str | None:
+        """Return the secret that pushes are signed with; None: no webhook. Raises `ConfigError`."""
+        return self._settings.current.webhook_key()
+
+    def admin_token(self) -> str:
+        """Return the token that commands need. Raises `ConfigError` and `StateUnusable`."""
+        return self._service.admin_token()
+
+    def request_after_push(self) -> None:
+        """Request a pass because of a push."""
+        self._service.triggers.request(Trigger.WEBHOOK)
+
+    def request_reconcile(self) -> None:
+        """Request a pass because a person asked."""
+        self._service.triggers.request(Trigger.PERSON)
+
+    def retry_quarantined(self, slugs: Sequence[str]) -> None:
+        """Lift the quarantine of these functions in the next pass."""
+        if self._service.loop is not None:
+            self._service.loop.retry_quarantined(slugs)
+
+    def suspend(self, reason: str, seconds: float | None) -> None:
+        """Write nothing until `resume`, or for this many seconds. Raises `StateUnusable`."""
+        self._service.suspensions.suspend(reason, seconds, self._service.loop)
+
+    def resume(self) -> None:
+        """Write again. Raises `StateUnusable`."""
+        self._service.suspensions.resume(self._service.loop)

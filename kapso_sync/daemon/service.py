@@ -1,0 +1,373 @@
+"""The daemon's life: open a session, run its loop until a signal or new settings, and close everything in order.
+
+`loop` runs the passes, `triggers`, `schedule` and `watcher` ask for them, `settings_reload`, `suspension` and `signals` do what
+people ask for. What this module needs from other packages comes in as `ServiceDeps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from kapso_sync.aio import Interrupted, first_of, interrupted_by
+from kapso_sync.daemon import process_memory
+from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
+from kapso_sync.daemon.loop import Loop, PassRunner, Timing
+from kapso_sync.daemon.schedule import Interval, Schedule
+from kapso_sync.daemon.settings_reload import SettingsReloader
+from kapso_sync.daemon.signals import signal_handlers
+from kapso_sync.daemon.supervisor import Supervisor
+from kapso_sync.daemon.suspension import Suspensions
+from kapso_sync.daemon.systemd import SystemdNotifier
+from kapso_sync.daemon.triggers import Trigger, TriggerQueue
+from kapso_sync.daemon.unused_functions import track_unused_functions
+from kapso_sync.daemon.watcher import FileWatcher
+from kapso_sync.errors import ExitCode, KapsoSyncError, SourceMissing, SourceUnavailable
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.status import ConditionType, DaemonStatus, Suspension
+from kapso_sync.retry import Backoff
+from kapso_sync.settings import Settings
+from kapso_sync.store.daemon_files import DaemonFiles
+from kapso_sync.store.lock import held
+
+OPEN_BACKOFF = Backoff(initial=5.0, maximum=60.0)
+"""Seconds between attempts to reach a git server that does not answer when the daemon starts."""
+
+MAX_SILENCE = 60.0
+"""Seconds without a sign of life after which the loop counts as stuck."""
+
+STARTUP_TIMEOUT = 20.0
+"""Seconds after which the daemon counts as started even if the git server does not answer: nothing remote may keep it down."""
+
+PRUNE_GRACE = 600.0
+"""Seconds that a function must be absent from git before the daemon deletes it, if the settings do not say."""
+
+STOP_TIMEOUT = 6.0
+"""Seconds that a pass may take to end when the daemon stops; what is in flight after that is cut off, and journaled."""
+
+TRIM_DELAY = 1.0
+"""Seconds after a pass until free memory goes back to the kernel: by then the pass has released what it held."""
+
+
+class PassSession(PassRunner, Protocol):
+    """A source and a project that are ready for passes."""
+
+    @property
+    def location(self) -> str:
+        """The source's folder or URL."""
+        ...
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the source is a folder that can be watched."""
+        ...
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder that remembers what was done."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Who owns the functions."""
+        ...
+
+    async def unused(self) -> tuple[str, ...] | None:
+        """Return the slugs of our functions that nothing uses."""
+        ...
+
+
+class Tracker(Protocol):
+    """Keeps the status that people see."""
+
+    def opened(self, source: str, owner: str) -> None:
+        """A session was opened for this source."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing could be planned."""
+        ...
+
+    def waiting(self, retry_in: float | None, failing: tuple[FailingFunction, ...]) -> None:
+        """The loop waits."""
+        ...
+
+    def suspended(self, suspension: Suspension | None) -> None:
+        """A suspension began or ended."""
+        ...
+
+    def next_check(self, moment: datetime | None) -> None:
+        """The next interval is due then."""
+        ...
+
+    def show_unused(self, slugs: tuple[str, ...] | None) -> None:
+        """These functions are used by nothing."""
+        ...
+
+    def status(self) -> DaemonStatus:
+        """Return the status now."""
+        ...
+
+    async def changed(self) -> None:
+        """Wait for the next change of the status."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDeps:
+    """What the service gets from other packages. ``open_server`` yields the server's URL, None for no server.
+
+    ``random`` draws from 0 to 1.
+    """
+
+    clock: Clock
+    random: Callable[[], float]
+    emit: events.Listener
+    tracker: Tracker
+    settings: SettingsReloader
+    systemd: SystemdNotifier
+    open_session: Callable[[Settings], AbstractAsyncContextManager[PassSession]]
+    open_server: Callable[[], AbstractAsyncContextManager[str | None]]
+    open_notifications: Callable[[Path], AbstractAsyncContextManager[None]]
+    version: str
+
+
+class DaemonService:
+    """Runs until a signal. What depends on settings is made anew whenever they are read again."""
+
+    def __init__(self, deps: ServiceDeps, state_folder: Path) -> None:
+        self.loop: Loop | None = None
+        self.triggers = TriggerQueue()
+        self.files = DaemonFiles(state_folder)
+        self.suspensions = Suspensions(deps.clock, lambda: self.files, deps.tracker.suspended)
+        self._deps = deps
+        self._clock = deps.clock
+        self._emit = deps.emit
+        self._settings = deps.settings
+        self._started = False
+        self._stopped = asyncio.Event()
+        self._reloaded = asyncio.Event()
+        self._schedule: Schedule | None = None
+
+    # What is asked while it runs
+
+    @property
+    def started(self) -> bool:
+        """Whether the source was read once, whatever it showed."""
+        return self._started
+
+    def status(self) -> DaemonStatus:
+        """Return the status now."""
+        self._deps.tracker.next_check(self._schedule.next(Trigger.INTERVAL) if self._schedule else None)
+        return self._deps.tracker.status()
+
+    def unhealthy(self) -> str | None:
+        """Return what is wrong with the daemon itself, or None; nothing remote counts."""
+        if self.loop is None or self._stopped.is_set():
+            return None
+        silent = self.loop.silent_for()
+        return f"the loop has been silent for {silent:.0f} s" if silent > MAX_SILENCE else None
+
+    def admin_token(self) -> str:
+        """Return the settings' admin token, else one that is made once and kept in the state folder."""
+        return self._settings.current.admin_key() or self.files.token()
+
+    def listen(self, event: events.Event) -> None:
+        """Take note of the core's events that concern the service itself."""
+        match event:
+            case events.SourceChanged() | events.SourceUnchanged() | events.ReconcileFailed():
+                self._started = True
+            case events.Resumed():
+                self.suspensions.expired()
+            case events.ReconcileFinished():
+                asyncio.get_running_loop().call_later(TRIM_DELAY, process_memory.trim_malloc)
+            case _:
+                pass
+
+    # Running
+
+    async def run(self) -> int:
+        """Run until a signal; return the exit code. Raises `StateLocked` if another daemon uses the state folder."""
+        with held(self.files.folder, self._clock.now()):
+            pass  # checked before the port is bound, so that a second daemon says who holds the state folder
+        self.admin_token()
+        handlers = {
+            signal.SIGTERM: lambda: self._stop("SIGTERM"),
+            signal.SIGINT: lambda: self._stop("SIGINT"),
+            signal.SIGHUP: self._reload,
+            signal.SIGUSR1: self._log_state,
+        }
+        with signal_handlers(handlers):
+            async with contextlib.AsyncExitStack() as stack:
+                url = await stack.enter_async_context(self._deps.open_server())
+                stack.callback(lambda: self.files.forget_address())  # noqa: PLW0108 - the folder may change meanwhile
+                supervisor = await stack.enter_async_context(Supervisor(self._clock, self._emit))
+                systemd = self._deps.systemd
+                supervisor.start("watchdog", lambda: systemd.keep_alive(lambda: self.unhealthy() is None, self._clock))
+                supervisor.start("systemd-status", self._report_to_systemd)
+                late = asyncio.get_running_loop().call_later(STARTUP_TIMEOUT, self._count_as_started)
+                stack.callback(late.cancel)
+                await stack.enter_async_context(self._deps.open_notifications(self.files.folder))
+                while not self._stopped.is_set():
+                    self._reloaded.clear()
+                    await self._serve(url)
+        self._deps.systemd.close()
+        self._emit(events.DaemonStopped())
+        return int(ExitCode.OK)
+
+    async def _serve(self, url: str | None) -> None:
+        """Run the loop of one session until the daemon stops or its settings are read again."""
+        async with contextlib.AsyncExitStack() as stack:
+            session = await self._open(stack)
+            if session is None:
+                return
+            settings = self._settings.current
+            if session.state_folder != self.files.folder:
+                self.files.forget_address()
+                self.files = DaemonFiles(session.state_folder)
+                self.admin_token()
+            self.files.remember_address(url)
+            self._emit(events.DaemonStarted(version=self._deps.version, source=session.location, url=url))
+            backoff = FunctionBackoff(self._clock, self._deps.random)
+            timing = Timing(self._clock, self._deps.random, settings.interval)
+            self.loop = loop = Loop(session, self.triggers, backoff, timing, self._emit, self._deps.tracker.waiting)
+            if self.suspensions.restore(loop):
+                self._count_as_started()
+            supervisor = await stack.enter_async_context(Supervisor(self._clock, self._emit))
+            intervals = _intervals(settings, folder=session.is_folder)
+            self._schedule = stack.enter_context(Schedule(self.triggers.request, intervals, self._clock))
+            supervisor.start("clock", self._schedule.restart_when_clock_is_set)
+            if session.is_folder:
+                supervisor.start("watcher", self._watcher(Path(session.location), Trigger.FILES).run)
+            if settings.secrets_dir.is_dir():
+                supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
+            show = self._deps.tracker.show_unused
+            supervisor.start("unused", lambda: track_unused_functions(session.unused, show, self._clock))
+            self.triggers.request(Trigger.START)
+            supervisor.start("loop", loop.run)
+            self._deps.systemd.ready()
+            await first_of(self._stopped.wait(), self._reloaded.wait())
+            await self._end(loop, supervisor)
+
+    async def _end(self, loop: Loop, supervisor: Supervisor) -> None:
+        loop.stop()
+        deadline = self._clock.monotonic() + STOP_TIMEOUT
+        while supervisor.alive.get("loop") and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.05)
+        self.loop = self._schedule = None
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> PassSession | None:
+        """Return the session, or None once the daemon stops or its settings are read again.
+
+        A git server that does not answer is asked again, with back-off. Before the first session any other error is raised;
+        after it the daemon keeps running: settings that fail give way to the last that worked, and a missing source may return.
+        """
+        failures = 0
+        while not (self._stopped.is_set() or self._reloaded.is_set()):
+            settings = with_prune_grace(self._settings.current)
+            try:
+                async with interrupted_by(self._stopped, self._reloaded):
+                    session = await stack.enter_async_context(self._deps.open_session(settings))
+            except Interrupted:
+                return None
+            except KapsoSyncError as error:
+                if not isinstance(error, SourceUnavailable):
+                    if not self._settings.ever_proven:
+                        raise
+                    if self._settings.unproven:
+                        self._settings.roll_back(error)
+                        continue
+                if not isinstance(error, SourceUnavailable | SourceMissing):
+                    self._emit(events.ReconcileFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
+                self._deps.tracker.failed(error)
+                self._count_as_started()
+                failures += 1
+                await first_of(self._stopped.wait(), self._reloaded.wait(), self._clock.sleep(OPEN_BACKOFF.delay(failures)))
+            else:
+                self._deps.tracker.opened(session.location, session.owner)
+                self._settings.prove()
+                return session
+        return None
+
+    def _count_as_started(self) -> None:
+        """Report the start to systemd and the readiness probe, although nothing was read yet."""
+        self._started = True
+        self._deps.systemd.ready()
+
+    def _watcher(self, folder: Path, trigger: Trigger) -> FileWatcher:
+        return FileWatcher(
+            folder,
+            lambda: self.triggers.request(trigger),
+            debounce=self._settings.current.debounce,
+            clock=self._clock,
+            on_trouble=lambda reason: self._emit(events.WatchDegraded(reason=reason)),
+        )
+
+    async def _report_to_systemd(self) -> None:
+        while True:
+            await self._deps.tracker.changed()
+            self._deps.systemd.status(one_line(self._deps.tracker.status()))
+
+    # Signals
+
+    def _stop(self, reason: str) -> None:
+        if self._stopped.is_set():
+            # A second signal: everything is journaled, so that ending at once does no harm.
+            os._exit(int(ExitCode.TERMINATED if reason == "SIGTERM" else ExitCode.INTERRUPTED))
+        self._emit(events.DaemonStopping(reason=reason))
+        self._deps.systemd.stopping()
+        self._stopped.set()
+
+    def _reload(self) -> None:
+        # No pass is requested: what runs now must not write once more by the old settings; the next session starts with a pass.
+        if self._settings.reload():
+            self._reloaded.set()
+
+    def _log_state(self) -> None:
+        status = self.status()
+        self._emit(
+            events.DaemonState(
+                state=one_line(status),
+                revision=status.revision.id if status.revision else None,
+                functions=len(status.functions),
+                ready=_ready(status),
+                passes=self.loop.passes if self.loop else 0,
+                memory_mb=process_memory.resident_mb(),
+            )
+        )
+
+
+def _intervals(settings: Settings, *, folder: bool) -> tuple[Interval, ...]:
+    look = Interval(Trigger.RESCAN if folder else Trigger.POLL, settings.git_interval)
+    return (Interval(Trigger.INTERVAL, settings.interval), look)
+
+
+def with_prune_grace(settings: Settings) -> Settings:
+    """Return the settings with the daemon's default grace, where they set none."""
+    return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
+
+
+def one_line(status: DaemonStatus) -> str:
+    """Return the status in one line, as systemd and SIGUSR1 show it."""
+    if status.suspension is not None:
+        return f"suspended: {status.suspension.reason}"
+    last = status.last_pass
+    if last is None:
+        return "starting"
+    if last.error is not None:
+        return f"failing: {last.error}"
+    revision = status.revision.short if status.revision else "unknown"
+    return f"{_ready(status)} of {len(status.functions)} functions ready at {revision}"
+
+
+def _ready(status: DaemonStatus) -> int:
+    return sum(function.condition(ConditionType.READY).status for function in status.functions)

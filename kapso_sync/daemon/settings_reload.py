@@ -1,0 +1,60 @@
+"""Holds the settings in effect: SIGHUP reads them again, and settings that do not work give way to the last that did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kapso_sync.errors import ConfigError, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.settings import Settings
+
+
+class SettingsReloader:
+    """Starts with ``initial``; ``load`` reads them again; ``on_change`` is called with new ones before they are used."""
+
+    def __init__(
+        self,
+        initial: Settings,
+        load: Callable[[], Settings],
+        on_change: Callable[[Settings], None],
+        emit: events.Listener,
+    ) -> None:
+        self.current = initial
+        self._load = load
+        self._on_change = on_change
+        self._emit = emit
+        self._proven: Settings | None = None
+
+    def reload(self) -> bool:
+        """Read the settings again; return whether they are in effect now. Invalid ones are logged."""
+        try:
+            self.current = self._load()
+        except ConfigError as error:
+            self._rejected(error)
+            return False
+        self._on_change(self.current)
+        self._emit(events.SettingsReloaded())
+        return True
+
+    @property
+    def ever_proven(self) -> bool:
+        """Whether any settings have worked so far."""
+        return self._proven is not None
+
+    @property
+    def unproven(self) -> bool:
+        """Whether other settings than the current ones have worked before."""
+        return self._proven is not None and self._proven != self.current
+
+    def prove(self) -> None:
+        """Remember that a session was opened with the current settings."""
+        self._proven = self.current
+
+    def roll_back(self, error: KapsoSyncError) -> None:
+        """Put the last settings that worked back into effect, and log why."""
+        if self._proven is not None:
+            self.current = self._proven
+        self._rejected(error)
+
+    def _rejected(self, error: KapsoSyncError) -> None:
+        self._emit(events.SettingsRejected(error=error.message, error_type=type(error).__name__, hint=error.hint))

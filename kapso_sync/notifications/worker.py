@@ -1,0 +1,48 @@
+"""Runs a worker after each change of the status, and whenever it asks to be run again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from kapso_sync.aio import first_of
+from kapso_sync.model.clock import Clock
+
+SETTLE_DELAY = 0.2
+"""Seconds between two updates: changes that belong together are seen together, and a burst of events costs little."""
+
+
+class Worker(Protocol):
+    """Something that follows the status. ``woken`` is set when it must be updated."""
+
+    woken: asyncio.Event
+
+    def update(self) -> float | None:
+        """Start what the status asks for, without waiting; return in how many seconds to be called again in any case."""
+        ...
+
+    async def close(self) -> None:
+        """Give what is in flight a moment to end, and cancel the rest."""
+        ...
+
+
+async def run_worker(worker: Worker, changed: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Update the worker until cancelled, then close it; ``changed`` waits for the next change of the status."""
+
+    async def wake_on_change() -> None:
+        while True:
+            await changed()
+            worker.woken.set()
+
+    waking = asyncio.create_task(wake_on_change(), name="status-changes")
+    try:
+        while True:
+            worker.woken.clear()
+            seconds = worker.update()
+            await first_of(worker.woken.wait(), *([] if seconds is None else [clock.sleep(seconds)]))
+            await clock.sleep(SETTLE_DELAY)
+    finally:
+        waking.cancel()
+        await asyncio.gather(waking, return_exceptions=True)
+        await worker.close()

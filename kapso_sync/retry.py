@@ -1,0 +1,33 @@
+"""The one back-off: how long to wait after the n-th failure in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MAX_EXPONENT = 64
+"""Beyond this the delay has long reached its maximum; without a limit ``factor ** n`` overflows a float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays in seconds that grow by ``factor`` from ``initial`` up to ``maximum``.
+
+    >>> [Backoff(5.0, 60.0).delay(failures) for failures in (1, 2, 3, 4, 5)]
+    [5.0, 10.0, 20.0, 40.0, 60.0]
+    """
+
+    initial: float
+    maximum: float
+    factor: float = 2.0
+
+    def delay(self, failures: int) -> float:
+        """Return the delay after so many failures in a row, counted from 1."""
+        return min(self.initial * self.factor ** min(max(failures, 1) - 1, _MAX_EXPONENT), self.maximum)
+
+    def jittered(self, failures: int, random: float, *, least: float = 0.0) -> float:
+        """Return full jitter below that delay, but at least the share ``least`` of it; ``random`` is drawn from 0 to 1.
+
+        Full jitter spreads many clients best: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        """
+        ceiling = self.delay(failures)
+        return max(ceiling * random, ceiling * least)

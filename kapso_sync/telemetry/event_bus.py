@@ -1,0 +1,41 @@
+"""Hands each event to the log and to everything else that listens."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.telemetry.log_dedup import DeduplicatingLog
+from kapso_sync.telemetry.logs import LogListener, LogSettings, make_logger
+from kapso_sync.telemetry.redact import Redactor
+
+
+class EventBus:
+    """Logs events to ``stream``, and calls the other listeners. ``redactor`` knows this process's secrets.
+
+    ``quiet``: as a daemon logs, nothing is written where nothing happens.
+    """
+
+    def __init__(self, settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor, *, quiet: bool = False) -> None:
+        self.redactor = redactor
+        self._stream = stream
+        self._clock = clock
+        self._quiet = quiet
+        self._others: tuple[events.Listener, ...] = ()
+        self._log: tuple[events.Listener, ...] = ()
+        self.configure(settings)
+
+    def configure(self, settings: LogSettings) -> None:
+        """Log with these settings from now on."""
+        log = LogListener(make_logger(settings, self._stream, self._clock, self.redactor))
+        self._log = (log.notice, DeduplicatingLog(log.write)) if self._quiet else (log,)
+
+    def add(self, *listeners: events.Listener) -> None:
+        """Call these with every event from now on, after the log."""
+        self._others += listeners
+
+    def emit(self, event: events.Event) -> None:
+        """Call every listener with the event."""
+        for listener in (*self._log, *self._others):
+            listener(event)

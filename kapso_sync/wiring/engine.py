@@ -1,0 +1,219 @@
+"""Builds what a pass needs from Settings: the API client, the state folder, the executor, and the session over them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from kapso_sync import __version__
+from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
+from kapso_sync.clock import SystemClock
+from kapso_sync.errors import ConfigError, KapsoSyncError
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.plan import Policy
+from kapso_sync.reconcile.apply.checks import CheckPace
+from kapso_sync.reconcile.apply.deployment_poller import PollPace
+from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
+from kapso_sync.reconcile.cycle import PassDeps, emit_failure
+from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
+from kapso_sync.settings import Settings
+from kapso_sync.status.tracker import StatusTracker
+from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.store.builds import BuildFolder
+from kapso_sync.store.database import StateStore, read_state
+from kapso_sync.store.history import History
+from kapso_sync.store.lock import held
+from kapso_sync.store.secretkey import read_key
+from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
+from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.source import resolve_source
+
+
+@dataclass(frozen=True, slots=True)
+class PassOverrides:
+    """What the command line allows for one pass only."""
+
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+    delete: frozenset[str] = frozenset()
+    allow_recreate: bool = False
+    reset_secrets: bool = False
+
+
+def make_event_bus(
+    settings: Settings,
+    stream: TextIO,
+    *others: events.Listener,
+    level: str = "info",
+    quiet: bool = False,
+) -> EventBus:
+    """Return the bus that logs to ``stream`` and calls ``others``; ``level`` counts where the settings name none."""
+    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet)
+    bus.add(*others)
+    return bus
+
+
+def log_settings(settings: Settings, level: str = "info") -> LogSettings:
+    """Return how to log; ``level`` counts where the settings name none."""
+    return LogSettings(settings.log_level or level, settings.log_format)
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    settings: Settings, overrides: PassOverrides, bus: EventBus, *, writes: bool, tracker: StatusTracker | None = None
+) -> AsyncIterator[Session]:
+    """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
+
+    ``tracker`` follows the passes; without one, only the state folder remembers them.
+
+    Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
+    """
+    clock = SystemClock()
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    bus.redactor.add(settings.key())
+    bus.redactor.add(settings.git_password())
+    async with contextlib.AsyncExitStack() as stack:
+        # A session that only reads has a mirror of its own: it must not meet a sync in the state folder.
+        git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
+        try:
+            source = await resolve_source(settings, base_url, bus.emit, git_home)
+        except KapsoSyncError as error:
+            emit_failure(bus.emit, error)
+            raise
+        _check_prune(source, prune=settings.prune or bool(overrides.delete))
+        facts = ApiFactsFile.for_base(source.folder.parent, base_url)
+        store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
+        transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus))
+        api = KapsoClient(transport)
+        key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
+        deps = PassDeps(
+            source=source.source,
+            build=make_desired_builder(
+                settings,
+                source.spec,
+                BuildFolder(source.folder, clock.now(), writes=writes),
+                make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
+            ),
+            api=api,
+            load_state=store.load_state if store else lambda: read_state(source.folder, facts),
+            policy=_policy(settings, overrides, source.owner),
+            limits=Limits(
+                settings.max_delete,
+                settings.allow_empty,
+                overrides.allow_recreate,
+                settings.prune_grace or 0.0,
+                settings.prune_idle or 0.0,
+            ),
+            clock=clock,
+            emit=bus.emit,
+            session=_new_id(),
+        )
+        if store is None:
+            yield Session(source, deps, None)
+            return
+        history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
+        emit = _fan_out(bus.emit, history.listen)
+        executor = Executor(api, store, clock, emit, _executor_settings(settings), bus.redactor.text)
+        observer: PassObserver = tracker or StatusTracker(
+            clock, __version__, source.spec.location, source.owner, bus.redactor.text
+        )
+        yield Session(source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id())))
+
+
+@contextlib.contextmanager
+def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
+    """Hold the state folder, and open what it remembers."""
+    with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
+        store.belongs_to(source.owner)
+        if store.set_aside is not None:
+            emit(events.StateSetAside(path=str(store.set_aside)))
+        yield store
+
+
+def _executor_settings(settings: Settings) -> ExecutorSettings:
+    return ExecutorSettings(
+        concurrency=settings.concurrency,
+        deploy_timeout=settings.deploy_timeout,
+        pace=PollPace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
+        checks=CheckPace(settings.check_delay, settings.check_window),
+        unknown_secrets=settings.unknown_secrets,
+        prune_idle=settings.prune_idle or 0.0,
+    )
+
+
+def _fan_out(*listeners: events.Listener) -> events.Listener:
+    def emit(event: events.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
+
+
+def _new_id() -> str:
+    return f"{random.getrandbits(48):012x}"
+
+
+def make_transport(settings: Settings, base_url: str, clock: Clock, bus: EventBus) -> Transport:
+    """Return the connection to Kapso; the key is read anew for each request."""
+
+    def key() -> str:
+        value = settings.key()
+        bus.redactor.add(value)
+        return value
+
+    def on_wait(seconds: float, limit: int, remaining: int) -> None:
+        bus.emit(events.RateLimitWaiting(wait_s=round(seconds, 1), limit=limit, remaining=remaining))
+
+    return Transport(
+        base_url,
+        key,
+        clock=clock,
+        emit=bus.emit,
+        random=random.random,
+        pacer=RateLimiter(clock, share=settings.rate_share, window=settings.rate_window, on_wait=on_wait),
+        settings=TransportSettings(
+            deadline=settings.request_timeout,
+            concurrency=settings.concurrency,
+            user_agent=settings.user_agent or f"kapso-sync/{__version__}",
+            key_source=settings.key_source,
+        ),
+        scrub=bus.redactor.text,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClient]:
+    """Return a client of the settings' API alone."""
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    async with make_transport(settings, base_url, SystemClock(), bus) as transport:
+        yield KapsoClient(transport)
+
+
+def _check_prune(source: ResolvedSource, *, prune: bool) -> None:
+    if prune and not source.owner_is_stable:
+        raise ConfigError(
+            "deleting needs to know who owns the functions, and this folder has no git remote",
+            hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
+        )
+
+
+def _policy(settings: Settings, overrides: PassOverrides, owner: str) -> Policy:
+    return Policy(
+        owner=owner,
+        adopt=settings.adopt,
+        drift=settings.drift,
+        prune=settings.prune,
+        delete=overrides.delete,
+        overwrite=overrides.overwrite,
+        take_from=overrides.take_from,
+        reset_secrets=overrides.reset_secrets,
+        unknown_secrets=settings.unknown_secrets,
+    )

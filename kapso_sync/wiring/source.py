@@ -1,0 +1,80 @@
+"""Builds what reads the settings' source, and finds its owner and its state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from kapso_sync.api import parse_base_url
+from kapso_sync.model import events
+from kapso_sync.session import ResolvedSource
+from kapso_sync.settings import Settings
+from kapso_sync.sources import (
+    FolderSource,
+    Git,
+    GitCredentials,
+    GitSource,
+    SourceKind,
+    SourceSpec,
+    find_work_tree,
+    parse_source,
+)
+from kapso_sync.sources.owner import owner_of_folder, owner_of_repository
+from kapso_sync.store.location import state_folder_name
+
+GIT_TIMEOUT_FACTOR = 4
+"""A git transfer may take this many times as long as an API request."""
+
+
+def source_spec(settings: Settings) -> SourceSpec:
+    """Return what the settings' source means; raises like `parse_source`."""
+    where = settings.source or "."
+    return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+
+
+def find_state_folder(settings: Settings) -> Path:
+    """Return where the state of the settings' source and API lives; the source itself is not read."""
+    return state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), source_spec(settings))
+
+
+def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
+    """Return where the state of a source and an API base lives."""
+    parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
+    return state_root(settings) / state_folder_name(parts)
+
+
+def state_root(settings: Settings) -> Path:
+    """Return the folder that holds the state folders."""
+    return settings.state_dir or platformdirs.user_state_path("kapso-sync")
+
+
+async def resolve_source(settings: Settings, base_url: str, emit: events.Listener, git_home: Path | None) -> ResolvedSource:
+    """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
+    spec = source_spec(settings)
+    folder = state_folder(settings, base_url, spec)
+    if spec.kind is SourceKind.FOLDER:
+        return _resolve_folder(settings, spec, folder, emit)
+    credentials = GitCredentials(
+        settings.git_password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file
+    )
+    timeout = settings.request_timeout * GIT_TIMEOUT_FACTOR
+    home = git_home or folder / "git"
+    git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=timeout)
+    source = GitSource(spec, home / "mirror", git, emit)
+    path = "" if settings.owner else await source.home()
+    other_branch = None
+    if spec.branch is not None and not settings.owner and spec.branch != await source.default_branch():
+        other_branch = spec.branch
+    owner = owner_of_repository(spec.location, path, named=settings.owner, branch=other_branch, env=settings.env)
+    return ResolvedSource(spec, source, owner, folder)
+
+
+def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
+    root = Path(spec.location)
+    tree = find_work_tree(root)
+    describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
+    source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=emit, describe=describe)
+    owner, stable = owner_of_folder(root, tree, source.home, named=settings.owner, env=settings.env)
+    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
