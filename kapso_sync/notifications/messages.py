@@ -113,7 +113,7 @@ def _title(ordered: Sequence[Change]) -> str:
         return _line(change).removeprefix("✗ ").removeprefix("✓ ").partition(":")[0]
     wrong = sum(change.after is not None for change in ordered)
     well = len(ordered) - wrong
-    parts = [f"{wrong} in issue"] if wrong else []
+    parts = [f"{wrong} in trouble"] if wrong else []
     parts += [f"{well} well again"] if well else []
     return ", ".join(parts)
 

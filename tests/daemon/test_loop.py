@@ -351,7 +351,7 @@ async def test_a_defect_in_a_pass_loses_nothing() -> None:
 
 async def test_a_pass_without_end_is_cut_off() -> None:
     """It has a deadline, and the loop goes on."""
-    async with running_loop() as running:
+    async with running_loop(pass_timeout=0.05) as running:
         running.place.gate = asyncio.Event()
         running.triggers.request(Trigger.INTERVAL)
         await running.until(lambda: "reconcile.failed" in running.names())
