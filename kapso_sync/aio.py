@@ -28,13 +28,13 @@ class Interrupted(Exception):
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of the work, or cancel it and raise `Interrupted` once the event is set, whichever comes first."""
+    """Return the result of the work, or cancel it and raise `Interrupted` if the event is set before the work is done."""
     working = asyncio.create_task(work)
     try:
         await first_of(event.wait(), _ended(working))
-        if event.is_set():
-            raise Interrupted
-        return working.result()
+        if working.done():
+            return working.result()
+        raise Interrupted
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

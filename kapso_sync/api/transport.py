@@ -36,6 +36,7 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
+from kapso_sync.retry import Backoff
 
 _T = TypeVar("_T")
 
@@ -46,6 +47,9 @@ DEFAULT_RETRY_AFTER = 60.0
 """What Kapso documents for a 429."""
 
 
+RETRY_BACKOFF = Backoff(initial=0.5, maximum=20.0)
+
+
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
     """Limits of one request. Times in seconds; ``attempts`` includes the first; ``patience`` bounds all attempts together."""
@@ -53,8 +57,7 @@ class TransportSettings:
     deadline: float = 30.0
     attempts: int = 5
     patience: float = 300.0
-    first_wait: float = 0.5
-    longest_wait: float = 20.0
+    backoff: Backoff = RETRY_BACKOFF
     max_bytes: int = 256 * 1024 * 1024
     concurrency: int = 8
     user_agent: str = f"kapso-sync/{__version__}"
@@ -270,8 +273,7 @@ class Transport:
             return error.retry_after
         certainly_unsent = isinstance(error, ApiUnavailable) and not error.sent
         if certainly_unsent or (request.repeatable and isinstance(error, ApiUnavailable | ApiGarbled)):
-            ceiling = min(self._settings.first_wait * 2.0 ** (attempt - 1), self._settings.longest_wait)
-            return max(ceiling * self._random(), ceiling / 10)
+            return self._settings.backoff.jittered(attempt, self._random(), least=0.1)
         return None
 
     def _raise_for_status(self, request: ApiRequest, answer: ApiResponse) -> None:

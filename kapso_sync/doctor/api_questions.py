@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction, SecretType
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
-from kapso_sync.reconcile.apply.deployment_poller import DeploymentState, PollPace, deployment_state
+from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentState, deployment_state
 
 SLUG_PREFIX = "kapso-sync-doctor-"
 MARKER = "Throw-away function of kapso-sync doctor: it may be deleted."
@@ -152,16 +153,15 @@ class ApiDoctor:
 
     async def _deploy(self, probe: _Probe) -> bool:
         """Deploy what is stored, and return whether it went live. Raises `ApiError`."""
-        baseline, started, pace = await self._api.get_function(probe.record.id), self._clock.monotonic(), PollPace()
+        baseline, started = await self._api.get_function(probe.record.id), self._clock.monotonic()
         await self._api.deploy_function(baseline.id)
-        pause = pace.first
-        while True:
-            await self._clock.sleep(pause)
-            pause = min(pause * pace.growth, pace.slowest)
+        for poll in itertools.count(1):
+            await self._clock.sleep(POLL_INTERVALS.delay(poll))
             probe.record = await self._api.get_function(baseline.id)
             verdict = deployment_state(baseline, probe.record, self._clock.monotonic() - started, self._timeout)
             if verdict is not None:
                 return verdict is DeploymentState.LIVE
+        raise AssertionError(baseline.id)
 
     async def _names(self, probe: _Probe) -> set[str]:
         return {secret.name for secret in await self._api.list_secrets(probe.record.id)}

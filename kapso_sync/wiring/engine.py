@@ -7,7 +7,7 @@ import random
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +19,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Policy
 from kapso_sync.reconcile.apply.checks import CheckPace
-from kapso_sync.reconcile.apply.deployment_poller import PollPace
+from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure
 from kapso_sync.reconcile.plan.guard import Limits
@@ -142,7 +142,7 @@ def _executor_settings(settings: Settings) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploy_timeout=settings.deploy_timeout,
-        pace=PollPace(settings.deploy_poll, slowest=settings.deploy_poll * 5),
+        poll_intervals=replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5),
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import regex
 
+from kapso_sync.aio import Interrupted, unless
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
@@ -17,6 +19,7 @@ from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, same_json
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
+from kapso_sync.retry import Backoff
 
 _T = TypeVar("_T")
 
@@ -27,14 +30,16 @@ CHECK_INCONCLUSIVE = frozenset({429, 502, 503, 504})
 """Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
 
 
+CHECK_INTERVALS = Backoff(initial=5.0, maximum=20.0)
+
+
 @dataclass(frozen=True, slots=True)
 class CheckPace:
-    """When checks are asked, in seconds after the deployment: first, until when a failure is forgiven, and how often."""
+    """When checks run, in seconds after the deployment: the first time, until when a failure may pass, and how often."""
 
     delay: float = 20.0
     window: float = 60.0
-    first: float = 5.0
-    slowest: float = 20.0
+    intervals: Backoff = CHECK_INTERVALS
 
 
 class ChecksFailed(KapsoSyncError):
@@ -70,18 +75,20 @@ class CheckRunner:
         """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
         started = self._clock.monotonic()
         await self._unless_superseded(self._clock.sleep(self._pace.delay))
-        pause = self._pace.first
-        while True:
+        for attempt in itertools.count(1):
             failures = await self._unless_superseded(self._ask(record, checks))
             elapsed = self._clock.monotonic() - started
             if not failures:
-                break
+                passed = events.CheckPassed(
+                    slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)
+                )
+                return self._emit(passed)
             if elapsed >= self._pace.window:
                 self._report(slug, record, failures)
                 raise ChecksFailed(failures, len(checks))
-            await self._unless_superseded(self._clock.sleep(min(pause, self._pace.window - elapsed)))
-            pause = min(pause * 2, self._pace.slowest)
-        self._emit(events.CheckPassed(slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)))
+            pause = min(self._pace.intervals.delay(attempt), self._pace.window - elapsed)
+            await self._unless_superseded(self._clock.sleep(pause))
+        raise AssertionError(slug)
 
     async def _ask(self, record: RemoteFunction, checks: Sequence[Check]) -> list[Failure]:
         failures = []
@@ -146,17 +153,10 @@ class CheckRunner:
 
     async def _unless_superseded(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what comes of the work, unless a newer revision comes first; raises `Superseded` then."""
-        newer = asyncio.create_task(self._superseded.wait(), name="superseded")
-        working = asyncio.create_task(work, name="check")
         try:
-            await asyncio.wait({newer, working}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            newer.cancel()
-            working.cancel()
-            await asyncio.gather(newer, working, return_exceptions=True)
-        if self._superseded.is_set():
-            raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here")
-        return working.result()
+            return await unless(self._superseded, work)
+        except Interrupted:
+            raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here") from None
 
 
 SHOWN = 200

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import enum
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
+from kapso_sync.aio import Interrupted, unless
 from kapso_sync.errors import ApiError, ApiUnauthorized
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
+from kapso_sync.retry import Backoff
 
 STALE_GRACE = 90.0
 """Seconds after which an old ``error`` counts as a new one: the record may show the previous status for a while."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollPace:
-    """How often running deployments are looked at, in seconds: a deployment takes 10 to 60 s, failures show early."""
-
-    first: float = 2.0
-    growth: float = 1.25
-    slowest: float = 10.0
+POLL_INTERVALS = Backoff(initial=2.0, maximum=10.0, factor=1.25)
+"""Seconds between two looks at running deployments: a deployment takes 10 to 60 s, and failures show early."""
 
 
 class DeploymentState(enum.Enum):
@@ -73,7 +70,7 @@ def _failed_since(baseline: RemoteFunction, record: RemoteFunction, elapsed: flo
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Deployment:
     baseline: RemoteFunction
     started: float
     ended: asyncio.Future[EndedDeployment]
@@ -86,14 +83,14 @@ class DeploymentPoller:
     Once ``superseded`` is set, nothing is waited for any more.
     """
 
-    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, pace: PollPace, superseded: asyncio.Event) -> None:
+    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, intervals: Backoff, superseded: asyncio.Event) -> None:
         self._api = api
         self._clock = clock
         self._timeout = timeout
-        self._pace = pace
+        self._intervals = intervals
         self._superseded = superseded
-        self._running: dict[str, _Waiting] = {}
-        self._interval = pace.first
+        self._running: dict[str, _Deployment] = {}
+        self._polls = 0
         self._poller: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,34 +103,33 @@ class DeploymentPoller:
 
     async def wait_for_end(self, baseline: RemoteFunction) -> EndedDeployment:
         """Wait until the deployment that was just asked for ends; raises `ApiUnauthorized` when the key is rejected."""
-        followed = _Waiting(baseline, self._clock.monotonic(), asyncio.get_running_loop().create_future())
-        self._running[baseline.id] = followed
-        self._interval = self._pace.first
+        deployment = _Deployment(baseline, self._clock.monotonic(), asyncio.get_running_loop().create_future())
+        self._running[baseline.id] = deployment
+        self._polls = 0
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="deployments")
-        newer = asyncio.create_task(self._superseded.wait(), name="superseded")
         try:
-            either: set[asyncio.Future[Any]] = {followed.ended, newer}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if followed.ended.done():
-                return followed.ended.result()
-            return EndedDeployment(DeploymentState.SUPERSEDED, None, self._clock.monotonic() - followed.started)
+            return await unless(self._superseded, self._end_of(deployment))
+        except Interrupted:
+            return EndedDeployment(DeploymentState.SUPERSEDED, None, self._clock.monotonic() - deployment.started)
         finally:
-            newer.cancel()
             self._running.pop(baseline.id, None)
+
+    async def _end_of(self, deployment: _Deployment) -> EndedDeployment:
+        return await deployment.ended
 
     async def _poll(self) -> None:
         try:
             while self._running:
-                await self._clock.sleep(self._interval)
-                self._interval = min(self._interval * self._pace.growth, self._pace.slowest)
+                self._polls += 1
+                await self._clock.sleep(self._intervals.delay(self._polls))
                 if self._running:
                     await self._look()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whoever waits for a deployment must learn that nobody looks any more
-            for followed in self._waiting():
-                followed.ended.set_exception(error)
+            for deployment in self._waiting():
+                deployment.ended.set_exception(error)
 
     async def _look(self) -> None:
         asked = self._clock.monotonic()
@@ -144,21 +140,21 @@ class DeploymentPoller:
         except ApiError:
             records = None
         now = self._clock.monotonic()
-        for followed in self._waiting():
-            elapsed = now - followed.started
-            record = records.get(followed.baseline.id) if records is not None else None
-            if records is not None and followed.started <= asked:
-                verdict = self._judge(followed, record, elapsed)
+        for deployment in self._waiting():
+            elapsed = now - deployment.started
+            record = records.get(deployment.baseline.id) if records is not None else None
+            if records is not None and deployment.started <= asked:
+                verdict = self._judge(deployment, record, elapsed)
             else:
                 verdict = DeploymentState.TIMED_OUT if elapsed >= self._timeout else None
             if verdict is not None:
-                followed.ended.set_result(EndedDeployment(verdict, record, elapsed))
+                deployment.ended.set_result(EndedDeployment(verdict, record, elapsed))
 
-    def _judge(self, followed: _Waiting, record: RemoteFunction | None, elapsed: float) -> DeploymentState | None:
-        followed.missed = 0 if record is not None else followed.missed + 1
-        if followed.missed == 1:
+    def _judge(self, deployment: _Deployment, record: RemoteFunction | None, elapsed: float) -> DeploymentState | None:
+        deployment.missed = 0 if record is not None else deployment.missed + 1
+        if deployment.missed == 1:
             return None
-        return deployment_state(followed.baseline, record, elapsed, self._timeout)
+        return deployment_state(deployment.baseline, record, elapsed, self._timeout)
 
-    def _waiting(self) -> list[_Waiting]:
-        return [followed for followed in self._running.values() if not followed.ended.done()]
+    def _waiting(self) -> list[_Deployment]:
+        return [deployment for deployment in self._running.values() if not deployment.ended.done()]

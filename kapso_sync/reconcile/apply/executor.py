@@ -41,7 +41,7 @@ from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
-from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, PollPace
+from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller
 from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier
 from kapso_sync.reconcile.apply.function_users import look_up_usage
 from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
@@ -52,6 +52,7 @@ from kapso_sync.reconcile.plan.function_usage import reason_against_deletion
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.renames import block_without_free_slug
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_text
+from kapso_sync.retry import Backoff
 
 AT_RISK = (
     "its deployment may lose secrets whose values are not known here: this base was just seen to drop them",
@@ -77,7 +78,7 @@ class ExecutorSettings:
 
     concurrency: int = 8
     deploy_timeout: float = 180.0
-    pace: PollPace = field(default_factory=PollPace)
+    poll_intervals: Backoff = POLL_INTERVALS
     checks: CheckPace = field(default_factory=CheckPace)
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
     prune_idle: float = 0.0
@@ -122,8 +123,8 @@ class Executor:
         learned += parked_records(observed)
         if learned:
             self._store.remember(*learned)
-        timeout, pace = self._settings.deploy_timeout, self._settings.pace
-        async with DeploymentPoller(self._api, self._clock, timeout, pace, superseded) as watch:
+        timeout, intervals = self._settings.deploy_timeout, self._settings.poll_intervals
+        async with DeploymentPoller(self._api, self._clock, timeout, intervals, superseded) as watch:
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit)
             rollout.load(_deployed_workers(observed), observed.state.quota)
             checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
