@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kapso_sync.model.api_facts import ApiFacts
@@ -90,6 +90,24 @@ class InventoryRecord:
     secrets: KnownSecrets = KnownSecrets()
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
+
+    @classmethod
+    def new(cls, slug: str, function_id: str) -> InventoryRecord:
+        """Return the record of a function that we know nothing of yet."""
+        return cls(slug, function_id, wanted={}, stored={})
+
+    def after_write(
+        self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
+    ) -> InventoryRecord:
+        """Return the record after a write: what git wanted, and what Kapso stored of it. Everything else stays."""
+        return replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
+
+    def observed(
+        self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
+    ) -> InventoryRecord:
+        """Return the record after the function was found in sync: no correction was undone, and nothing is in quarantine."""
+        written = self.after_write(slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
+        return replace(written, corrections=0, quarantine=None)
 
 
 class IntentKind(enum.StrEnum):

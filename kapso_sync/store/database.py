@@ -119,11 +119,11 @@ class StateStore:
 
     def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
         """Keep what became of each ``moved_from``."""
-        self._set_meta("moves", codec.encode_moves(moves))
+        self._set_meta("moves", codec.encode_renames(moves))
 
     def remember_missing(self, absences: Iterable[MissingFunction]) -> None:
         """Keep who is absent from git, in place of what was kept before."""
-        self._set_meta("absences", codec.encode_absences(absences))
+        self._set_meta("absences", codec.encode_missing(absences))
 
     def remember_source(self, *, manifest_present: bool, project_id: str | None) -> None:
         """Keep what the last good pass saw: whether there was a manifest, and which project the key opened."""
@@ -164,7 +164,7 @@ class StateStore:
             self._db.execute(
                 "INSERT INTO functions VALUES (?, ?, ?) "
                 "ON CONFLICT (function_id) DO UPDATE SET slug = excluded.slug, record = excluded.record",
-                (record.function_id, record.slug, codec.encode_owned(record)),
+                (record.function_id, record.slug, codec.encode_record(record)),
             )
 
     def _meta(self, key: str) -> str | None:
@@ -258,7 +258,7 @@ def _set_aside(path: Path, now: datetime) -> Path:
 
 
 def _load_state(db: sqlite3.Connection) -> ReconcilerState:
-    owned = [codec.decode_owned(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
+    owned = [codec.decode_record(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]
@@ -275,8 +275,8 @@ def _load_state(db: sqlite3.Connection) -> ReconcilerState:
         manifest_present=_get_meta(db, "manifest_present") is not None,
         project_id=_get_meta(db, "project_id"),
         versions=versions,
-        renames=None if moves is None else codec.decode_moves(moves),
-        missing={} if absences is None else codec.decode_absences(absences),
+        renames=None if moves is None else codec.decode_renames(moves),
+        missing={} if absences is None else codec.decode_missing(absences),
     )
 
 

@@ -225,7 +225,7 @@ moments = st.none() | st.datetimes(timezones=st.just(UTC))
 )
 def test_a_record_reads_as_it_was_written(record: InventoryRecord) -> None:
     """Nothing is lost or bent between memory and disk."""
-    assert codec.decode_owned(codec.encode_owned(record)) == record
+    assert codec.decode_record(codec.encode_record(record)) == record
 
 
 @given(st.builds(Intent, st.sampled_from(IntentKind), st.text(), st.none() | st.text(), contents, contents, moments))

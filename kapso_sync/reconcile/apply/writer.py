@@ -75,16 +75,15 @@ class FunctionWriter:
         number = self._store.begin(intent)
         record = await self._journaled(number, self._create(step))
         left = self._left_to_update(step, record)
-        owned = InventoryRecord(
-            slug=step.slug,
-            function_id=record.id,
-            # What is left to update is not yet asked for: a pass that dies before that must not take it for refused.
+        # What is left to update is not wanted yet: a pass that dies before that must not take it for refused.
+        owned = InventoryRecord.new(step.slug, record.id).after_write(
+            step.slug,
             wanted={name: value for name, value in step.desired.content.items() if name not in left},
             stored={**content, **stored_content(record)},
             updated_at=record.updated_at,
             protected=step.protected,
-            refused_slug=step.slug if record.slug != step.slug else None,
         )
+        owned = replace(owned, refused_slug=step.slug if record.slug != step.slug else None)
         self._store.remember(owned, closes=(number,))
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
         _require_slug(step, record, Call("POST", "/functions"))
@@ -167,21 +166,21 @@ class FunctionWriter:
         call = self._api.update_function(step.remote.id, step.payload, lock_version=step.remote.lock_version)
         record = await self._journaled(number, call)
         refused = SLUG in step.payload and record.slug != step.slug
-        owned = InventoryRecord(
-            slug=step.slug,
-            function_id=record.id,
+        before = step.last_applied or InventoryRecord.new(step.slug, record.id)
+        owned = before.after_write(
+            step.slug,
             wanted=step.desired.content,
             stored={**stored_content(step.remote, step.last_applied), **content, **stored_content(record)},
             updated_at=record.updated_at,
-            live=_live_after(step),
             protected=step.protected,
-            corrections=step.last_applied.corrections + 1 if step.last_applied and step.origin is Origin.DRIFT else 0,
+        )
+        owned = replace(
+            owned,
+            live=_live_after(step),
+            corrections=before.corrections + 1 if step.last_applied and step.origin is Origin.DRIFT else 0,
             refused_slug=step.slug if refused else None,
-            unproven=step.last_applied is not None and step.last_applied.unproven,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
-            check_requests=step.last_applied.check_requests if step.last_applied else (),
-            other_style_tried=step.last_applied.other_style_tried if step.last_applied else None,
         )
         self._store.remember(owned, closes=(number,))
         self._tell(step, record, refused=refused)
@@ -192,26 +191,16 @@ class FunctionWriter:
 
     def _base_of(self, step: Modify) -> InventoryRecord:
         """Return what to remember of a function that is only deployed; its content was found to be git's."""
-        last_applied, remote = step.last_applied, step.remote
-        stored = stored_content(remote, last_applied)
-        if last_applied is not None:
-            return replace(
-                last_applied,
-                wanted=step.desired.content,
-                stored=stored,
-                updated_at=remote.updated_at,
-                quarantine=step.quarantine,
-                secrets=step.known_secrets,
-            )
-        return InventoryRecord(
-            slug=step.slug,
-            function_id=remote.id,
+        remote = step.remote
+        before = step.last_applied or InventoryRecord.new(step.slug, remote.id)
+        kept = before.after_write(
+            before.slug,
             wanted=step.desired.content,
-            stored=stored,
+            stored=stored_content(remote, step.last_applied),
             updated_at=remote.updated_at,
-            protected=step.protected,
-            secrets=step.known_secrets,
+            protected=step.last_applied.protected if step.last_applied else step.protected,
         )
+        return replace(kept, quarantine=step.quarantine, secrets=step.known_secrets)
 
     async def _whole(self, step: Modify) -> RemoteFunction:
         """Return the record with its code, where it is going to be saved."""

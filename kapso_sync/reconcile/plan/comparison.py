@@ -287,20 +287,15 @@ class FunctionComparison:
     def learned(self) -> InventoryRecord:
         """Return what to remember of a function that was found in sync."""
         mark = mark_of(self.remote)
-        return InventoryRecord(
-            slug=self.desired.slug,
-            function_id=self.remote.id,
+        before = self.last_applied or InventoryRecord.new(self.desired.slug, self.remote.id)
+        found = before.observed(
+            self.desired.slug,
             wanted=self.desired.content,
             stored=self.remote_content,
             updated_at=self.remote.updated_at,
-            live=self.liveness.live or (self.last_applied.live if self.last_applied else None),
             protected=mark is not None and mark.protected,
-            refused_slug=self.last_applied.refused_slug if self.last_applied else None,
-            unproven=self.unproven,
-            secrets=self.learned_secrets,
-            check_requests=self.last_applied.check_requests if self.last_applied else (),
-            other_style_tried=self.last_applied.other_style_tried if self.last_applied else None,
         )
+        return replace(found, live=self.liveness.live or before.live, unproven=self.unproven, secrets=self.learned_secrets)
 
 
 def _same_runtime(left: Content, right: Content) -> bool:

@@ -81,19 +81,9 @@ def _written(intent: Intent, remote: RemoteFunction, known: InventoryRecord | No
         for name, value in intent.wanted.items()
         if name not in EXACT_FIELDS or (name in stored and same_json(stored[name], value))
     }
-    written = InventoryRecord(intent.slug, remote.id, wanted, stored, remote.updated_at, protected=intent.protected)
-    if known is not None:
-        written = replace(
-            written,
-            live=known.live,
-            corrections=known.corrections,
-            refused_slug=known.refused_slug,
-            unproven=known.unproven,
-            quarantine=known.quarantine,
-            secrets=known.secrets,
-            check_requests=known.check_requests,
-            other_style_tried=known.other_style_tried,
-        )
+    written = (known or InventoryRecord.new(intent.slug, remote.id)).after_write(
+        intent.slug, wanted=wanted, stored=stored, updated_at=remote.updated_at, protected=intent.protected
+    )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
         # The write was to be deployed, and what ran before it is not what we once saw go live: whatever it is, it is not this.
