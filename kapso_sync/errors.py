@@ -1,6 +1,7 @@
 """Every error kapso-sync raises on purpose, with its exit code.
 
     KapsoSyncError
+    ├── PassCutOff                  1  a pass was cancelled before it ended
     ├── UsageError                 64  the command line asks for something that does not exist
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
@@ -53,6 +54,20 @@ class ExitCode(enum.IntEnum):
     TERMINATED = 143
 
 
+class IssueKind(enum.StrEnum):
+    """The kind of an open issue: of a function, of passes as a whole, or a suspension; the values are kept in ``told.json``."""
+
+    FAILED = "failed"
+    STALLED = "stalled"
+    DRIFTED = "drifted"
+    SOURCE = "source failed"
+    REJECTED = "manifest rejected"
+    KEY = "key rejected"
+    SILENT = "Kapso does not answer"
+    BROKEN = "passes fail"
+    SUSPENDED = "suspended"
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A place in a file of the source. Lines and columns count from 1; 0 means the whole file."""
@@ -86,14 +101,24 @@ class Problem:
 
 
 class KapsoSyncError(Exception):
-    """Base of all: a one-line ``message`` for a tired person and a ``hint`` that says what to do."""
+    """Base of all: a one-line ``message`` for a tired person and a ``hint`` that says what to do.
+
+    ``issue`` is the kind of issue that a failed pass opens; None: the error says nothing about issues that were open before.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FUNCTION_FAILED
+    issue: ClassVar[IssueKind | None] = IssueKind.BROKEN
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class PassCutOff(KapsoSyncError):
+    """A pass was cancelled before it ended; the next one resumes it."""
+
+    issue = None
 
 
 class UsageError(KapsoSyncError):
@@ -110,6 +135,8 @@ class ConfigError(KapsoSyncError):
 
 class SourceMissing(ConfigError):
     """The folder, branch, tag, commit or path inside it is not there."""
+
+    issue = IssueKind.SOURCE
 
 
 class SourceRefused(ConfigError):
@@ -136,6 +163,7 @@ class SourceUnavailable(KapsoSyncError):
     """The git remote does not answer in time, or refuses our credentials."""
 
     exit_code = ExitCode.UNAVAILABLE
+    issue = IssueKind.SOURCE
 
 
 class SourceUnstable(SourceUnavailable):
@@ -146,6 +174,7 @@ class InvalidSource(KapsoSyncError):
     """Nothing can be planned from what git says; the last good revision stays in force."""
 
     exit_code = ExitCode.INVALID
+    issue = IssueKind.REJECTED
 
 
 class ManifestInvalid(InvalidSource):
@@ -194,6 +223,7 @@ class ApiUnavailable(ApiError):
     """No answer, or 5xx. ``sent`` is False only when the request certainly never reached the server."""
 
     exit_code = ExitCode.UNAVAILABLE
+    issue = IssueKind.SILENT
 
     def __init__(
         self,
@@ -216,12 +246,14 @@ class ApiGarbled(ApiError):
     """An answer that is not what the API documents; like `ApiUnavailable`, the request may have been acted on."""
 
     exit_code = ExitCode.UNAVAILABLE
+    issue = IssueKind.SILENT
 
 
 class ApiRateLimited(ApiError):
     """429, beyond our patience; ``retry_after`` is in seconds."""
 
     exit_code = ExitCode.UNAVAILABLE
+    issue = IssueKind.SILENT
 
     def __init__(
         self, message: str, *, call: Call, status: int | None = None, hint: str | None = None, retry_after: float = 60.0
@@ -234,6 +266,7 @@ class ApiUnauthorized(ApiError):
     """401: the key is missing or wrong."""
 
     exit_code = ExitCode.KEY_REJECTED
+    issue = IssueKind.KEY
 
 
 class ApiNotFound(ApiError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from kapso_sync.errors import KapsoSyncError, StateUnusable
+from kapso_sync.errors import PassCutOff, StateUnusable
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import Source
 from kapso_sync.model.report import Report
@@ -127,7 +127,7 @@ class Session:
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
             store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
         except asyncio.CancelledError:
-            observer.failed(KapsoSyncError("the last pass was cut off; the next one resumes it"))
+            observer.failed(PassCutOff("the last pass was cut off; the next one resumes it"))
             raise
         except Exception as error:
             observer.failed(error)

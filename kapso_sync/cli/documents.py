@@ -38,7 +38,7 @@ def _step_document(step: Step) -> dict[str, Json]:
         "deploy": step.deploys,
         "origin": str(step.origin) if step.origin else None,
         "fields": list(step.fields),
-        "reasons": [*step.reasons, *_copies(step)],
+        "reasons": [*step.explanation, *_copies(step)],
         "file": step.file,
         "desired_hash": step.desired_hash,
         "remote_hash": step.remote_hash,

@@ -103,9 +103,9 @@ def _deletes(step: Step) -> bool:
 
 
 def _row(step: Step) -> str:
-    why = "<br>".join(_inline(reason) for reason in step.reasons)
+    why = "<br>".join(_inline(reason) for reason in step.explanation)
     if len(why) > MAX_REASON:
-        why = _cut("; ".join(step.reasons))
+        why = _cut("; ".join(step.explanation))
     if isinstance(step, Blocked) and _deletes(step):
         why = f"**held**: {why}"
     second = _inline(step.function_id or "") if _deletes(step) else _action(step)

@@ -101,7 +101,7 @@ def _print_step(console: Console, step: Step) -> None:
     if step.function_id:
         line.append(f"  {step.function_id}", style="dim")
     console.print(line)
-    for reason in step.reasons:
+    for reason in step.explanation:
         console.print(Text(f"    {reason}"))
     if isinstance(step, Invalid):
         _print_problems(console, step)

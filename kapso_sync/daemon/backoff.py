@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import Blocked, Plan, Step, block
+from kapso_sync.model.plan import Blocked, BlockedBy, Plan, Step, block
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.retry import Backoff
 
@@ -61,9 +61,9 @@ class FunctionBackoff:
         times = "once" if failing.failures == 1 else f"{failing.failures} times"
         return block(
             step,
+            BlockedBy.BACK_OFF,
             f"failed {times} with this code: {failing.error}",
             f"tried again in {_duration_text(failing.retry_at - now)}; `kapso-sync reconcile` tries now",
-            deferred=True,
         )
 
     def record(self, report: Report) -> tuple[FailingFunction, ...]:
@@ -114,7 +114,9 @@ class FunctionBackoff:
 def _still_waiting(outcome: Outcome) -> bool:
     """Whether an earlier failure is still the reason why a function is not tried; any other outcome ends its back-off."""
     step = outcome.step
-    return outcome.result is Result.SKIPPED or outcome.blameless or (isinstance(step, Blocked) and step.deferred)
+    return (
+        outcome.result is Result.SKIPPED or outcome.blameless or (isinstance(step, Blocked) and step.by is BlockedBy.BACK_OFF)
+    )
 
 
 def _duration_text(seconds: float) -> str:

@@ -63,7 +63,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What happens to one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git."""
+    """What happens to one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git.
+
+    ``reasons`` say why; ``hint`` what a person can do, where something is in the way.
+    """
 
     action: ClassVar[str]
 
@@ -72,10 +75,16 @@ class Step:
     origin: Origin | None = None
     fields: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    hint: str | None = None
     file: str | None = None
     desired_hash: str | None = None
     remote_hash: str | None = None
     diff: str = field(default="", repr=False)
+
+    @property
+    def explanation(self) -> tuple[str, ...]:
+        """The reasons and the hint, as lines for people."""
+        return self.reasons if self.hint is None else (*self.reasons, self.hint)
 
     @property
     def deploys(self) -> bool:
@@ -234,41 +243,70 @@ class DeferredDelete(NoChange):
     seconds: float
 
 
+class BlockedBy(enum.Enum):
+    """The rule or the missing ability that keeps a step from being carried out."""
+
+    OWNERSHIP = enum.auto()
+    """The function carries a mark that is not ours, or one of ours that was made for another slug."""
+    ADOPTION = enum.auto()
+    """The function is unowned, and the adopt policy does not take it."""
+    DRIFT_POLICY = enum.auto()
+    """It was changed on Kapso, and drift is only reported."""
+    OSCILLATION = enum.auto()
+    """Every correction so far was undone on Kapso."""
+    BACK_OFF = enum.auto()
+    """It failed before, and is tried again later."""
+    QUARANTINE = enum.auto()
+    """This content failed, and is not tried again until git changes or a person asks."""
+    REFUSED_FIELD = enum.auto()
+    """Kapso did not take a field, and all that differs is that field."""
+    NO_SECRET_ROUTES = enum.auto()
+    """The manifest names secrets, and this API base has none; a warning of the plan says so for all functions at once."""
+    LOST_SECRET = enum.auto()
+    """Git says that a secret is on Kapso, and it is gone."""
+    UNKNOWN_SECRET = enum.auto()
+    """The deployment may drop a secret whose value is not known here."""
+    RENAME = enum.auto()
+    """A function cannot get its slug: another bears it, or Kapso or git stands in the way."""
+    UNREADABLE = enum.auto()
+    """Kapso's record of it cannot be right."""
+    BUILD = enum.auto()
+    """Its code needs a build that is not available here."""
+    DELETION = enum.auto()
+    """A deletion or recreation that would be too large, too early, or would hit something that is used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked(Step):
-    """Something is to be done, and a rule or a missing ability forbids it; the reasons name what would allow it.
+    """Something is to be done, and `by` forbids it; ``hint`` says what would allow it. ``wanted`` is the action in question.
 
-    ``wanted`` is the action that is held back. ``reported``: drift that is only reported. ``oscillating``: every correction
-    so far was undone. ``deferred``: it failed before, and is tried again later. ``quarantine``: it failed, and is not.
-    ``explained``: a warning of the plan says why, for all that are concerned. ``refused``: Kapso did not take these fields.
-    ``lost_secrets``: git says that they are on Kapso, and they are gone.
+    ``quarantine``: the content that failed. ``refused``: the fields that Kapso did not take. ``lost_secrets``: names of secrets
+    that are gone from Kapso.
     """
 
     action: ClassVar[str] = "blocked"
+    by: BlockedBy
     wanted: str = ""
-    reported: bool = False
-    oscillating: bool = False
-    deferred: bool = False
-    explained: bool = False
     refused: tuple[str, ...] = ()
     lost_secrets: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
 
 
-def block(step: Step, *reasons: str, deferred: bool = False) -> Blocked:
-    """Return the step held back: nothing is written of its function, and this is why."""
+def block(step: Step, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
+    """Return the step blocked: nothing is written of its function, and this is why."""
     return Blocked(
+        by=by,
         slug=step.slug,
         function_id=step.function_id,
         origin=step.origin,
         fields=step.fields,
-        reasons=reasons,
+        reasons=(reason,),
+        hint=hint,
         file=step.file,
         desired_hash=step.desired_hash,
         remote_hash=step.remote_hash,
         diff=step.diff,
         wanted=step.action,
-        deferred=deferred,
     )
 
 

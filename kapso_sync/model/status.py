@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
 
@@ -18,6 +19,26 @@ class ConditionType(enum.StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     DRIFTED = "Drifted"
+
+
+class ReadyReason(enum.StrEnum):
+    """Why a function is ready or not: the reason of its `ConditionType.READY`."""
+
+    UNKNOWN = "Unknown"
+    PENDING = "Pending"
+    APPLIED = "Applied"
+    IN_SYNC = "InSync"
+    KEPT_OUTSIDE_GIT = "KeptOutsideGit"
+    DELETION_PENDING = "DeletionPending"
+    NOT_TRIED = "NotTried"
+    FAILED = "Failed"
+    INVALID = "Invalid"
+    BLOCKED = "Blocked"
+    BACK_OFF = "BackOff"
+    OSCILLATING = "Oscillating"
+    DRIFT_REPORTED = "DriftReported"
+    CHECK_FAILED = "CheckFailed"
+    DEPLOYMENT_FAILED = "DeploymentFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +103,8 @@ class RecentEvent:
 class PassStatus:
     """The last pass that ended. ``error`` says why nothing could be planned, or what halted it; ``error_type`` is its class.
 
-    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none.
+    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none. ``issue`` is
+    the kind of issue that the error opens; an error without one leaves the issues of before open.
     """
 
     finished_at: datetime
@@ -95,6 +117,7 @@ class PassStatus:
     hint: str | None = None
     error_type: str | None = None
     revision: Revision | None = None
+    issue: IssueKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

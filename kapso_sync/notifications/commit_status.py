@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import ConditionType, DaemonStatus
+from kapso_sync.model.status import ConditionType, DaemonStatus, ReadyReason
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_NAMED = 5
@@ -48,7 +48,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
         fault_of_git = last.exit_code == ExitCode.INVALID
         return CommitStatus(commit, CommitState.FAILURE, " ".join(last.error.split())) if fault_of_git else None
     not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
-    failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != "NotTried"]
+    failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != ReadyReason.NOT_TRIED]
     total = len(status.functions)
     if failed:
         named = ", ".join(failed[:_MAX_NAMED]) + (", …" if len(failed) > _MAX_NAMED else "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
-from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus
+from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason
 
 MAX_TEXT = 300
 """Characters that are kept of an issue's text."""
@@ -15,25 +15,8 @@ MAX_TEXT = 300
 PASS, SUSPENSION, FUNCTION = "pass", "suspension", "function "
 """Keys; a function's is followed by its slug, which never holds a space."""
 
-_NOT_LOOKED_AT = frozenset({"NotTried", "Pending", "Unknown"})
+_NOT_LOOKED_AT = frozenset({ReadyReason.NOT_TRIED, ReadyReason.PENDING, ReadyReason.UNKNOWN})
 """Reasons of functions that the last pass did not look at: what was known before still holds."""
-
-_CUT_OFF = "KapsoSyncError"
-"""The class of the error that only says that a pass was cut off."""
-
-
-class IssueKind(enum.StrEnum):
-    """What kind of issue: of a function, of passes as a whole, or a suspension. The values are kept in ``told.json``."""
-
-    FAILED = "failed"
-    STALLED = "stalled"
-    DRIFTED = "drifted"
-    SOURCE = "source failed"
-    REJECTED = "manifest rejected"
-    KEY = "key rejected"
-    SILENT = "Kapso does not answer"
-    BROKEN = "passes fail"
-    SUSPENDED = "suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +43,16 @@ def open_issues(status: DaemonStatus, before: OpenIssues) -> OpenIssues:
     if status.suspension is not None:
         issues.append(_issue(SUSPENSION, IssueKind.SUSPENDED, status.suspension.reason))
     last = status.last_pass
-    if last is None or last.error_type == _CUT_OFF:
+    if last is None or (last.error is not None and last.issue is None):
         issues += [issue for key, issue in before.items() if key != SUSPENSION]
         return _by_key(issues)
     if last.error is not None:
-        issues.append(_issue(PASS, _KIND_OF_ERROR.get(last.error_type or "", IssueKind.BROKEN), last.error))
+        issues.append(_issue(PASS, last.issue or IssueKind.BROKEN, last.error))
     if last.error is not None and not last.summary:
         issues += [issue for issue in before.values() if issue.slug is not None]
     else:
         issues += [issue for function in status.functions for issue in _of_function(function, before)]
     return _by_key(issues)
-
-
-_KIND_OF_ERROR = {
-    "SourceUnavailable": IssueKind.SOURCE,
-    "SourceUnstable": IssueKind.SOURCE,
-    "SourceMissing": IssueKind.SOURCE,
-    "InvalidSource": IssueKind.REJECTED,
-    "ManifestInvalid": IssueKind.REJECTED,
-    "EmptySource": IssueKind.REJECTED,
-    "ApiUnauthorized": IssueKind.KEY,
-    "ApiUnavailable": IssueKind.SILENT,
-    "ApiGarbled": IssueKind.SILENT,
-    "ApiRateLimited": IssueKind.SILENT,
-}
 
 
 def _of_function(function: FunctionStatus, before: OpenIssues) -> Iterable[Issue]:
@@ -93,7 +62,7 @@ def _of_function(function: FunctionStatus, before: OpenIssues) -> Iterable[Issue
         return ()
     if ready.reason in _NOT_LOOKED_AT:
         return (before[key],) if key in before else ()
-    if function.condition(ConditionType.DRIFTED).status and ready.reason == "DriftReported":
+    if function.condition(ConditionType.DRIFTED).status and ready.reason == ReadyReason.DRIFT_REPORTED:
         return (_issue(key, IssueKind.DRIFTED, function.condition(ConditionType.DRIFTED).message),)
     stalled = function.condition(ConditionType.STALLED)
     return (_issue(key, IssueKind.STALLED if stalled.status else IssueKind.FAILED, ready.message),)

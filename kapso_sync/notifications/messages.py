@@ -6,8 +6,9 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kapso_sync.errors import IssueKind
 from kapso_sync.model.source import Revision
-from kapso_sync.notifications.issues import Change, Issue, IssueKind
+from kapso_sync.notifications.issues import Change, Issue
 
 MAX_LINES = 15
 """So many changes are told one by one; the rest as a number."""

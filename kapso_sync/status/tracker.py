@@ -13,12 +13,10 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
-from kapso_sync.model.plan import Blocked, DeferredDelete, Delete, NoChange, Plan, Step
+from kapso_sync.model.plan import Delete, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import Quarantine
 from kapso_sync.model.status import (
-    Condition,
     ConditionType,
     DaemonStatus,
     FunctionStatus,
@@ -27,6 +25,7 @@ from kapso_sync.model.status import (
     RecentEvent,
     Suspension,
 )
+from kapso_sync.status.conditions import concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
 
 RECENT = 20
@@ -143,14 +142,16 @@ class StatusTracker:
         touched = {step.slug for step in plan.changes}
         for step in plan.steps:
             if step.slug in touched:
-                self._functions[step.slug] = self._reconciling(step, plan, now)
+                self._functions[step.slug] = reconciling(
+                    self._functions.get(step.slug), step, plan.revision.id, now, self.redact
+                )
         self._tell()
 
     def ended(self, report: Report) -> None:
         """Take note of what came of a pass."""
         now = self.clock.now()
         self._functions = {
-            outcome.step.slug: self._function(outcome, report.plan, now)
+            outcome.step.slug: self._concluded(outcome, report.plan.revision.id, now)
             for outcome in report.outcomes
             if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
         }
@@ -174,7 +175,7 @@ class StatusTracker:
         for item in failing:
             function = self._functions.get(item.slug)
             if item.stalled and function is not None and not function.condition(ConditionType.STALLED).status:
-                self._functions[item.slug] = _stalled(function, self.clock.now())
+                self._functions[item.slug] = stalled(function, self.clock.now())
                 self._tell()
         self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
 
@@ -244,7 +245,8 @@ class StatusTracker:
         hint = error.hint if error is not None else None
         kind = type(error).__name__ if error is not None else None
         revision = self._running.revision if self._running else None
-        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint, kind, revision)
+        issue = error.issue if error is not None else None
+        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint, kind, revision, issue)
         self._running = None
         self._deploying.clear()
         self._passed.set()
@@ -257,118 +259,8 @@ class StatusTracker:
         retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         return replace(function, deploying_since=self._deploying.get(function.slug), retry_at=retry_at)
 
-    def _reconciling(self, step: Step, plan: Plan, now: datetime) -> FunctionStatus:
-        before = self._functions.get(step.slug)
-        reason = "; ".join(step.reasons) or step.action
-        found = {ConditionType.RECONCILING: (True, "Applying", f"{step.action}: {reason}")}
-        if before is None:
-            found[ConditionType.READY] = (False, "Pending", reason)
-        if step.drifted:
-            found[ConditionType.DRIFTED] = (True, "ChangedOnKapso", f"changed on Kapso: {', '.join(step.fields)}")
-        return self._with(before, step, found, plan.revision.id, now)
-
-    def _function(self, outcome: Outcome, plan: Plan, now: datetime) -> FunctionStatus:
-        step, before = outcome.step, self._functions.get(outcome.step.slug)
-        good = outcome.result in (Result.DONE, Result.UNCHANGED)
-        message = outcome.error or "; ".join(step.reasons) or step.action
-        if outcome.result is Result.DONE:
-            message = "created" if step.action == "create" else f"{_DONE.get(step.action, step.action)}: {message}"
-        retry = self._retries.get(step.slug)
-        deferred = isinstance(step, Blocked) and step.deferred
-        stuck = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not deferred)
-        stalled = stuck or (not good and retry is not None and retry.stalled)
-        drifted = step.drifted and not good
-        quarantine = _quarantine(outcome)
-        if quarantine is not None:
-            stalled, message = True, _quarantined(quarantine)
-        found = {
-            ConditionType.READY: (good, _reason(outcome), message),
-            ConditionType.RECONCILING: (not good and not stalled, "Retrying" if not good else "Done", message),
-            ConditionType.STALLED: (stalled, _reason(outcome) if stalled else "Moving", message),
-            ConditionType.DRIFTED: (
-                drifted,
-                "ChangedOnKapso" if drifted else "AsWritten",
-                f"changed on Kapso: {', '.join(step.fields)}" if drifted else "Kapso has what was last written",
-            ),
-        }
-        status = self._with(before, step, found, plan.revision.id, now)
-        status = replace(status, delete_at=step.at if isinstance(step, DeferredDelete) else None)
-        status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
-        if outcome.result is Result.DONE:
-            status = replace(status, changed_at=now, change=message)
-        return status
-
-    def _with(
-        self,
-        before: FunctionStatus | None,
-        step: Step,
-        found: dict[ConditionType, tuple[bool, str, str]],
-        revision: str,
-        now: datetime,
-    ) -> FunctionStatus:
-        conditions = []
-        for kind in ConditionType:
-            old = before.condition(kind) if before else None
-            status, reason, message = found.get(kind) or (
-                (old.status, old.reason, old.message) if old else (False, "Unknown", "not looked at yet")
-            )
-            since = old.since if old is not None and old.status == status else now
-            conditions.append(Condition(kind, status, reason, self.redact(message), since, revision))
-        base = before or FunctionStatus(step.slug, step.function_id, ())
-        return replace(base, conditions=tuple(conditions), action=step.action, diff=self.redact(step.diff))
-
-
-_DONE = {"update": "updated", "rename": "renamed", "deploy": "deployed", "adopt": "adopted"}
-
-
-def _stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
-    message = function.condition(ConditionType.READY).message
-    changes = {ConditionType.STALLED: (True, "FailedRepeatedly"), ConditionType.RECONCILING: (False, "Stalled")}
-    return replace(
-        function,
-        conditions=tuple(
-            replace(old, status=changes[old.type][0], reason=changes[old.type][1], message=message, since=now)
-            if old.type in changes
-            else old
-            for old in function.conditions
-        ),
-    )
-
-
-def _quarantine(outcome: Outcome) -> Quarantine | None:
-    """Return what is in quarantine, since this pass or an earlier one."""
-    return outcome.quarantine or (outcome.step.quarantine if isinstance(outcome.step, Blocked) else None)
-
-
-def _quarantined(quarantine: Quarantine) -> str:
-    failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
-    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was put back"
-
-
-def _reason(outcome: Outcome) -> str:
-    step = outcome.step
-    quarantine = _quarantine(outcome)
-    if quarantine is not None:
-        return str(quarantine.fault)
-    if isinstance(step, DeferredDelete):
-        return "DeletionPending"
-    if isinstance(step, NoChange) and step.desired_hash is None:
-        return "KeptOutsideGit"
-    if isinstance(step, Blocked):
-        return (
-            "BackOff"
-            if step.deferred
-            else "Oscillating"
-            if step.oscillating
-            else "DriftReported"
-            if step.reported
-            else "Blocked"
-        )
-    return {
-        Result.DONE: "Applied",
-        Result.UNCHANGED: "InSync",
-        Result.FAILED: "Failed",
-        Result.INVALID: "Invalid",
-        Result.SKIPPED: "NotTried",
-        Result.BLOCKED: "Blocked",
-    }[outcome.result]
+    def _concluded(self, outcome: Outcome, revision: str, now: datetime) -> FunctionStatus:
+        slug = outcome.step.slug
+        retry = self._retries.get(slug)
+        failing_too_often = retry is not None and retry.stalled
+        return concluded(self._functions.get(slug), outcome, revision, now, self.redact, failing_too_often=failing_too_often)

@@ -148,7 +148,7 @@ def test_a_report_says_what_was_done_and_why() -> None:
         Outcome(steps["drifted"], Result.FAILED, "id-drifted", error="PATCH answered 422: too long", hint="make it shorter"),
         Outcome(steps["fine"], Result.UNCHANGED),
         Outcome(steps["stored"], Result.SKIPPED, error="not tried: no connection"),
-        Outcome(steps["taken"], Result.BLOCKED, error=steps["taken"].reasons[0], hint=steps["taken"].reasons[1]),
+        Outcome(steps["taken"], Result.BLOCKED, error=steps["taken"].reasons[0], hint=steps["taken"].hint),
     )
     halted = ApiUnavailable("no connection to api.test", call=Call("GET", "/functions"), hint="is it up?")
     assert shown(Report(mixed_plan(), outcomes, api_calls=9, seconds=12.34, halted=halted)) == snapshot("""\

@@ -17,7 +17,7 @@ from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT,
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, SourceUnavailable
 from kapso_sync.model import events
-from kapso_sync.model.plan import Blocked, Plan
+from kapso_sync.model.plan import Blocked, BlockedBy, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Suspension
@@ -406,8 +406,8 @@ def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
     assert waits == [BACKOFF.initial, BACKOFF.initial * 2, BACKOFF.initial * 4, BACKOFF.initial * 8]
     held, free = backoff.filter_plan(plan).steps
     assert isinstance(held, Blocked)
-    assert held.deferred
-    assert held.reasons == ("failed 4 times with this code: no", "tried again in 40 s; `kapso-sync reconcile` tries now")
+    assert held.by is BlockedBy.BACK_OFF
+    assert held.explanation == ("failed 4 times with this code: no", "tried again in 40 s; `kapso-sync reconcile` tries now")
     assert free.action == "create"
 
 

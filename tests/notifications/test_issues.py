@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
-from kapso_sync.errors import ApiUnauthorized, ApiUnavailable, Call, KapsoSyncError, ManifestInvalid, Problem, SourceUnavailable
+from kapso_sync.errors import (
+    ApiUnauthorized,
+    ApiUnavailable,
+    Call,
+    IssueKind,
+    KapsoSyncError,
+    ManifestInvalid,
+    PassCutOff,
+    Problem,
+    SourceUnavailable,
+)
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -19,7 +29,6 @@ from kapso_sync.notifications.commit_status import CommitState, CommitStatus, co
 from kapso_sync.notifications.issues import (
     Change,
     Issue,
-    IssueKind,
     OpenIssues,
     changes,
     decode,
@@ -124,7 +133,7 @@ def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: I
 def test_a_pass_that_was_cut_off_and_a_start_change_nothing() -> None:
     """Stopping the daemon is no trouble, and before the first pass nothing is known to be mended."""
     before = by_key(trouble("one"), whole(IssueKind.KEY))
-    assert open_issues(failed(KapsoSyncError("cut off")), before) == before
+    assert open_issues(failed(PassCutOff("cut off")), before) == before
     assert open_issues(StatusTracker(VirtualClock(), "0.1.0", "x").status(), before) == before
 
 

@@ -12,7 +12,7 @@ from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, Entr
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.ownership import mark_for, split_description
-from kapso_sync.model.plan import AdoptPolicy, Blocked, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
+from kapso_sync.model.plan import AdoptPolicy, Blocked, BlockedBy, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
 from kapso_sync.model.state import Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents
@@ -82,8 +82,8 @@ def test_drift_is_reported_or_corrected_as_the_policy_says() -> None:
     reporting = replace(POLICY, drift=DriftPolicy.REPORT)
     held = step_of(want("a"), there, base, reporting)
     assert isinstance(held, Blocked)
-    assert held.reported
-    assert "`kapso-sync sync --overwrite a`" in held.reasons[1]
+    assert held.by is BlockedBy.DRIFT_POLICY
+    assert "`kapso-sync sync --overwrite a`" in (held.hint or "")
     assert step_of(want("a", drift=DriftPolicy.CORRECT), there, base, reporting).action == "update"
     assert step_of(want("a", drift=DriftPolicy.REPORT), there, base).action == "blocked"
     assert step_of(want("a"), there, base, replace(reporting, overwrite=frozenset({"a"}))).action == "update"
@@ -110,7 +110,7 @@ def test_what_is_nobodys_is_taken_by_policy(adopt: AdoptPolicy, code: str, actio
     step = step_of(want("a"), remote("a", code, owner=None), policy=replace(POLICY, adopt=adopt))
     assert step.action == action
     if action == "blocked":
-        assert "KAPSO_SYNC_ADOPT=" in step.reasons[1]
+        assert "KAPSO_SYNC_ADOPT=" in (step.hint or "")
 
 
 def test_adopting_what_is_the_same_writes_only_the_mark() -> None:
@@ -125,7 +125,7 @@ def test_another_owner_is_named_and_can_hand_over() -> None:
     """A conflict says who, and which command takes the function over."""
     there = remote("a", CODE_B, owner="example.com/other")
     step = step_of(want("a"), there)
-    assert step.reasons == (
+    assert step.explanation == (
         f"it is owned by example.com/other, and we are {OWNER}",
         "`kapso-sync sync --take-from example.com/other` takes it over",
     )

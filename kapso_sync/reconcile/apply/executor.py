@@ -23,6 +23,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
 from kapso_sync.model.plan import (
     Blocked,
+    BlockedBy,
     Create,
     Delete,
     Invalid,
@@ -54,10 +55,8 @@ from kapso_sync.reconcile.plan.renames import block_without_free_slug
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_text
 from kapso_sync.retry import Backoff
 
-AT_RISK = (
-    "its deployment may lose secrets whose values are not known here: this base was just seen to drop them",
-    "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
-)
+AT_RISK_REASON = "its deployment may lose secrets whose values are not known here: this base was just seen to drop them"
+AT_RISK_HINT = "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow"
 
 MAX_REPLANS = 3
 """So often one function is planned again in a pass because somebody saved it meanwhile."""
@@ -238,7 +237,7 @@ class _Pass:
             against = blocked_by(step)
             if against is not None:
                 self._emit(events.PruneBlocked(slugs=(step.slug,), reason=against[0], hint=against[1]))
-            steps.append(step if against is None else block(step, *against))
+            steps.append(step if against is None else block(step, BlockedBy.DELETION, *against))
         return await self._all(steps)
 
     async def _guarded(self, step: Step) -> Outcome:
@@ -291,7 +290,7 @@ class _Pass:
             if step.slug in self._in_the_way:
                 raise self._in_the_way[step.slug]
             if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
-                return self._not_done(block(step, *AT_RISK))
+                return self._not_done(block(step, BlockedBy.UNKNOWN_SECRET, AT_RISK_REASON, AT_RISK_HINT))
             if step.drifted:
                 self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
             match step:
@@ -365,19 +364,25 @@ class _Pass:
                 location = str(problem.location) if problem.location else None
                 self._emit(events.FunctionInvalid(slug=step.slug, error=problem.message, location=location, hint=problem.hint))
             return Outcome(step, Result.INVALID, step.function_id, error=error)
-        hint = step.reasons[1] if len(step.reasons) > 1 else None
-        slug, function_id, fields = step.slug, step.function_id, step.fields
-        if step.oscillating:
-            self._emit(events.FunctionOscillating(slug=slug, function_id=function_id, fields=fields, hint=hint))
-        elif step.reported:
-            self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
-            self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
-        elif step.lost_secrets:
-            self._emit_lost(slug, function_id, step.lost_secrets)
-        elif step.quarantine is not None or step.refused:
-            self._emit(events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint))
-        elif step.wanted != "delete" and not (step.deferred or step.explained):
-            self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
+        slug, function_id, fields, hint = step.slug, step.function_id, step.fields, step.hint
+        match step.by:
+            case BlockedBy.OSCILLATION:
+                self._emit(events.FunctionOscillating(slug=slug, function_id=function_id, fields=fields, hint=hint))
+            case BlockedBy.DRIFT_POLICY:
+                self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
+                self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
+            case BlockedBy.LOST_SECRET:
+                self._emit_lost(slug, function_id, step.lost_secrets)
+            case BlockedBy.QUARANTINE | BlockedBy.REFUSED_FIELD:
+                self._emit(
+                    events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint)
+                )
+            case BlockedBy.BACK_OFF | BlockedBy.NO_SECRET_ROUTES:
+                pass  # the failure itself, or a warning of the plan, was logged
+            case _ if step.wanted != "delete":
+                self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
+            case _:
+                pass  # the guard logged why the deletion is held
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
 
 

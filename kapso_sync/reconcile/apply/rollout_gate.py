@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kapso_sync.model.desired import RolloutPolicy
-from kapso_sync.model.plan import Blocked
+from kapso_sync.model.plan import Blocked, BlockedBy
 from kapso_sync.model.report import Outcome, Result
 
 
@@ -20,7 +20,7 @@ class RolloutGate:
         step = outcome.step
         if step.slug == self._policy.canary and outcome.result not in (Result.DONE, Result.UNCHANGED):
             self._canary = outcome.error or str(outcome.result)
-        failed_before = isinstance(step, Blocked) and (step.deferred or step.quarantine is not None)
+        failed_before = isinstance(step, Blocked) and step.by in (BlockedBy.BACK_OFF, BlockedBy.QUARANTINE)
         if failed_before or (outcome.result is Result.FAILED and not outcome.blameless):
             self._failures += 1
 

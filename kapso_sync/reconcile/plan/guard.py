@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Invalid, Plan, Step, block
+from kapso_sync.model.plan import Blocked, BlockedBy, Create, DeferredDelete, Delete, Invalid, Plan, Step, block
 from kapso_sync.model.state import MissingFunction
 from kapso_sync.reconcile.plan.deletion_grace import suspected_rename, suspected_rename_hint
 from kapso_sync.reconcile.plan.function_usage import FunctionUsage, reason_against_deletion
@@ -60,7 +60,7 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
     held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
     verdicts = {slug: item for item in held for slug in item.slugs}
     steps = tuple(
-        block(step, verdicts[step.slug].reason, verdicts[step.slug].hint) if step.slug in verdicts else step
+        block(step, BlockedBy.DELETION, verdicts[step.slug].reason, verdicts[step.slug].hint) if step.slug in verdicts else step
         for step in plan.steps
     )
     return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
@@ -76,7 +76,7 @@ def block_used_deletions(guarded: Guarded, usages: Mapping[str, FunctionUsage], 
             held.append(HeldDeletions((step.slug,), *against))
     by_slug = {item.slugs[0]: item for item in held}
     steps = tuple(
-        block(step, by_slug[step.slug].reason, by_slug[step.slug].hint) if step.slug in by_slug else step
+        block(step, BlockedBy.DELETION, by_slug[step.slug].reason, by_slug[step.slug].hint) if step.slug in by_slug else step
         for step in guarded.plan.steps
     )
     return Guarded(replace(guarded.plan, steps=steps), (*guarded.held, *held))

@@ -26,6 +26,7 @@ from kapso_sync.model.plan import (
     Adopt,
     AdoptPolicy,
     Blocked,
+    BlockedBy,
     Create,
     Delete,
     Deploy,
@@ -119,14 +120,16 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
     )
 
 
-def blocking(comparison: FunctionComparison, *reasons: str) -> Blocked:
+def blocking(comparison: FunctionComparison, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
     """Return the step that says why nothing is done, and what would allow it."""
     return Blocked(
+        by=by,
+        hint=hint,
         slug=comparison.desired.slug,
         function_id=comparison.remote.id,
         origin=comparison.difference.origin,
         fields=comparison.difference.fields,
-        reasons=reasons,
+        reasons=(reason,),
         file=comparison.desired.entry.file,
         desired_hash=content_hash(comparison.desired.content),
         remote_hash=content_hash(comparison.remote_content),
@@ -138,7 +141,8 @@ def blocking(comparison: FunctionComparison, *reasons: str) -> Blocked:
 def refusing(comparison: FunctionComparison) -> Blocked:
     """Return the step for a function whose only difference is what Kapso did not take; nothing is written again."""
     fields = comparison.difference.refused
-    blocked = blocking(comparison, refusal_text(comparison.remote_content, fields), refusal_hint(fields))
+    reason, hint = refusal_text(comparison.remote_content, fields), refusal_hint(fields)
+    blocked = blocking(comparison, BlockedBy.REFUSED_FIELD, reason, hint)
     return replace(blocked, fields=fields, refused=fields)
 
 
@@ -173,15 +177,11 @@ def difference_reasons(difference: Difference) -> tuple[str, ...]:
     )
 
 
-NO_SECRETS = (
-    "its manifest names secrets, and this API base has none",
-    "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest",
-)
+NO_SECRETS_REASON = "its manifest names secrets, and this API base has none"
+NO_SECRETS_HINT = "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest"
 
-UNREADABLE = (
-    "Kapso's record of it has an id that cannot be: nothing is written to it",
-    "the next pass looks again; if it stays, ask Kapso's support about the record",
-)
+UNREADABLE_REASON = "Kapso's record of it has an id that cannot be: nothing is written to it"
+UNREADABLE_HINT = "the next pass looks again; if it stays, ask Kapso's support about the record"
 
 OSCILLATION_LIMIT = 3
 """So many corrections in a row, each of them undone, and we stop writing."""
@@ -273,10 +273,12 @@ class _Planner:
             return self._unclear(want, self._renames.waiting[want.slug])
         if any(record.slug == want.slug for record in self._observed.unreadable):
             return Blocked(
+                by=BlockedBy.UNREADABLE,
                 slug=want.slug,
                 file=want.entry.file,
                 desired_hash=content_hash(want.content),
-                reasons=UNREADABLE,
+                reasons=(UNREADABLE_REASON,),
+                hint=UNREADABLE_HINT,
                 wanted="update",
             )
         remote = self._find(want)
@@ -305,7 +307,7 @@ class _Planner:
         if claim in (Claim.OURS, Claim.FREE):
             if comparison.listing is not None and not comparison.listing.supported:
                 self.without_secrets.append(want.slug)
-                return replace(blocking(comparison, *NO_SECRETS), explained=True)
+                return blocking(comparison, BlockedBy.NO_SECRET_ROUTES, NO_SECRETS_REASON, NO_SECRETS_HINT)
             if comparison.secrets.unverified:
                 self.unverified[want.slug] = comparison.secrets.unverified
         if claim is Claim.OURS:
@@ -318,10 +320,10 @@ class _Planner:
         """Return the step, or what holds it back: its deployment may drop secrets whose values nobody here has."""
         lost = missing_kept(comparison.desired, comparison.listing)
         if lost and isinstance(step, NoChange):
-            return replace(blocking(comparison, lost_text(lost), LOST_HINT), lost_secrets=lost)
+            return replace(blocking(comparison, BlockedBy.LOST_SECRET, lost_text(lost), LOST_HINT), lost_secrets=lost)
         dropped = lost_since(comparison.desired, comparison.known_secrets, comparison.listing)
         if dropped and isinstance(step, NoChange):
-            return replace(step, lost_secrets=dropped, reasons=(lost_text(dropped), LOST_HINT))
+            return replace(step, lost_secrets=dropped, reasons=(lost_text(dropped),), hint=LOST_HINT)
         if not (isinstance(step, Modify) and step.deploys and step.secrets_at_risk):
             return step
         names = ", ".join(step.secrets_at_risk)
@@ -331,6 +333,7 @@ class _Planner:
             return step
         return block(
             step,
+            BlockedBy.UNKNOWN_SECRET,
             f"a deployment may lose secret {names}, whose value is not known here",
             "give git its value under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
         )
@@ -346,14 +349,13 @@ class _Planner:
         """Plan a function whose ``moved_from`` names one that cannot be used now: where its function goes is not known."""
         remote = self._observed.by_slug.get(want.slug)
         return Blocked(
+            by=BlockedBy.RENAME,
             slug=want.slug,
             function_id=remote.id if remote else None,
             file=want.entry.file,
             desired_hash=content_hash(want.content),
-            reasons=(
-                f"`moved_from: {source}` waits: `{source}` is in git as well, and cannot be used",
-                f"mend `{source}` in git first",
-            ),
+            reasons=(f"`moved_from: {source}` waits: `{source}` is in git as well, and cannot be used",),
+            hint=f"mend `{source}` in git first",
             wanted="rename",
         )
 
@@ -361,14 +363,13 @@ class _Planner:
         stray = self._misplaced.get(check_of(self._policy.owner, want.slug))
         if stray is not None:
             return Blocked(
+                by=BlockedBy.OWNERSHIP,
                 slug=want.slug,
                 file=want.entry.file,
                 desired_hash=content_hash(want.content),
                 wanted="create",
-                reasons=(
-                    f"`{stray.slug}` on Kapso carries the mark of `{want.slug}`: it was renamed or copied there",
-                    "rename it back on Kapso, or remove the mark from its description to have a new function created",
-                ),
+                reasons=(f"`{stray.slug}` on Kapso carries the mark of `{want.slug}`: it was renamed or copied there",),
+                hint="rename it back on Kapso, or remove the mark from its description to have a new function created",
             )
         known = self._observed.owned_by_slug.get(want.slug)
         vanished = known is not None and known.function_id not in self._observed.by_id
@@ -413,11 +414,13 @@ class _Planner:
         if claim is Claim.COPIED or mark is None:
             return blocking(
                 comparison,
+                BlockedBy.OWNERSHIP,
                 "it carries our ownership mark, made for another slug: somebody copied or renamed it on Kapso",
                 "remove the mark from its description on Kapso to let it be adopted",
             )
         return blocking(
             comparison,
+            BlockedBy.OWNERSHIP,
             f"it is owned by {mark.owner}, and we are {self._policy.owner}",
             f"`kapso-sync sync --take-from {mark.owner}` takes it over",
         )
@@ -430,6 +433,7 @@ class _Planner:
         if former is not None:
             return blocking(
                 comparison,
+                BlockedBy.RENAME,
                 f"`{former}` is to become it, and it is on Kapso already and is nobody's",
                 "rename or delete it on Kapso; or take `moved_from` out to have it adopted",
             )
@@ -437,7 +441,10 @@ class _Planner:
             return adopting(comparison, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
         if self._policy.adopt is AdoptPolicy.NEVER:
             return blocking(
-                comparison, "it is on Kapso already and is nobody's", "KAPSO_SYNC_ADOPT=identical or always adopts it"
+                comparison,
+                BlockedBy.ADOPTION,
+                "it is on Kapso already and is nobody's",
+                "KAPSO_SYNC_ADOPT=identical or always adopts it",
             )
         fields = comparison.difference.fields
         if comparison.remote.code is not None and normal_code(comparison.remote.code) == normal_code(comparison.desired.code):
@@ -445,6 +452,7 @@ class _Planner:
         if fields:
             return blocking(
                 comparison,
+                BlockedBy.ADOPTION,
                 "it is on Kapso already, is nobody's, and differs from git",
                 "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
             )
@@ -460,12 +468,12 @@ class _Planner:
         moved_there = comparison.renames and last_applied is not None and last_applied.slug == want.slug
         forced = want.slug in self._policy.overwrite
         if (drifted or moved_there) and (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and not forced:
-            blocked = blocking(
+            return blocking(
                 comparison,
+                BlockedBy.DRIFT_POLICY,
                 "changed on Kapso, and drift is only reported",
                 f"`kapso-sync sync --overwrite {want.slug}` writes git's version once",
             )
-            return replace(blocked, reported=True)
         if (
             drifted
             and last_applied is not None
@@ -473,12 +481,12 @@ class _Planner:
             and not difference.by_git
             and not forced
         ):
-            blocked = blocking(
+            return blocking(
                 comparison,
+                BlockedBy.OSCILLATION,
                 f"each of {last_applied.corrections} corrections was undone on Kapso: something else writes it",
                 f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
             )
-            return replace(blocked, oscillating=True)
         if comparison.renames:
             return self._rename(comparison)
         if difference.fields or comparison.mark_differs or comparison.secrets:
@@ -513,6 +521,7 @@ class _Planner:
                 return rolling_back(comparison, version, quarantine)
         blocked = blocking(
             comparison,
+            BlockedBy.QUARANTINE,
             f"in quarantine: {quarantine.error}",
             f"what ran before was put back; new code, or `kapso-sync sync --retry {comparison.desired.slug}`, tries again",
         )
@@ -523,6 +532,7 @@ class _Planner:
         if last_applied is not None and last_applied.refused_slug == want.slug:
             return blocking(
                 comparison,
+                BlockedBy.RENAME,
                 f"Kapso did not take the slug `{want.slug}` for `{remote.slug}`",
                 f"keep `{remote.slug}` in git, or rename it in Kapso's dashboard",
             )
@@ -541,10 +551,12 @@ class _Planner:
         function_id = remote.id if remote else None
         if function.blocked:
             return Blocked(
+                by=BlockedBy.BUILD,
                 slug=function.slug,
                 function_id=function_id,
                 file=function.file,
-                reasons=(*reasons, *(problem.hint for problem in function.problems if problem.hint)),
+                reasons=reasons,
+                hint="; ".join(dict.fromkeys(problem.hint for problem in function.problems if problem.hint)) or None,
                 remote_hash=remote_hash,
                 wanted="update" if remote else "create",
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.ownership import mark_for, split_description
-from kapso_sync.model.plan import Blocked, Create, Rename, SlugVacation, Step, block
+from kapso_sync.model.plan import Blocked, BlockedBy, Create, Rename, SlugVacation, Step, block
 from kapso_sync.model.state import RenameRecord
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of, parking_slug
 from kapso_sync.reconcile.plan.similarity import similarity
@@ -285,6 +285,7 @@ def block_without_free_slug(steps: Sequence[Step], vacations: Sequence[SlugVacat
 def _blocked(step: Step, vacation: SlugVacation) -> Blocked:
     return block(
         step,
+        BlockedBy.RENAME,
         f"its slug is still that of a function which becomes `{vacation.target}`, and that one cannot move now",
         f"see `{vacation.target}`; with `--only`, name both",
     )

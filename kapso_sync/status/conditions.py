@@ -1,0 +1,145 @@
+"""Computes a function's conditions from a step or its outcome, as Kubernetes objects have them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from kapso_sync.model.plan import Blocked, BlockedBy, DeferredDelete, NoChange, Step
+from kapso_sync.model.report import Outcome, Result
+from kapso_sync.model.state import Quarantine, QuarantineReason
+from kapso_sync.model.status import Condition, ConditionType, FunctionStatus, ReadyReason
+
+Redact = Callable[[str], str]
+"""Removes secrets from a text."""
+
+_Found = Mapping[ConditionType, tuple[bool, str, str]]
+"""Status, reason and message of some conditions; the others stay as they were."""
+
+_DONE = {"update": "updated", "rename": "renamed", "deploy": "deployed", "adopt": "adopted"}
+
+_READY_REASON_OF_RESULT = {
+    Result.DONE: ReadyReason.APPLIED,
+    Result.UNCHANGED: ReadyReason.IN_SYNC,
+    Result.FAILED: ReadyReason.FAILED,
+    Result.INVALID: ReadyReason.INVALID,
+    Result.SKIPPED: ReadyReason.NOT_TRIED,
+    Result.BLOCKED: ReadyReason.BLOCKED,
+}
+
+_READY_REASON_OF_BLOCK = {
+    BlockedBy.BACK_OFF: ReadyReason.BACK_OFF,
+    BlockedBy.OSCILLATION: ReadyReason.OSCILLATING,
+    BlockedBy.DRIFT_POLICY: ReadyReason.DRIFT_REPORTED,
+}
+
+_READY_REASON_OF_QUARANTINE = {
+    QuarantineReason.CHECK: ReadyReason.CHECK_FAILED,
+    QuarantineReason.DEPLOYMENT: ReadyReason.DEPLOYMENT_FAILED,
+}
+
+
+def reconciling(before: FunctionStatus | None, step: Step, revision: str, now: datetime, redact: Redact) -> FunctionStatus:
+    """Return the status of a function whose step is going to be carried out."""
+    reason = "; ".join(step.explanation) or step.action
+    found = {ConditionType.RECONCILING: (True, "Applying", f"{step.action}: {reason}")}
+    if before is None:
+        found[ConditionType.READY] = (False, ReadyReason.PENDING, reason)
+    if step.drifted:
+        found[ConditionType.DRIFTED] = (True, "ChangedOnKapso", f"changed on Kapso: {', '.join(step.fields)}")
+    return _with(before, step, found, revision, now, redact)
+
+
+def concluded(
+    before: FunctionStatus | None,
+    outcome: Outcome,
+    revision: str,
+    now: datetime,
+    redact: Redact,
+    *,
+    failing_too_often: bool,
+) -> FunctionStatus:
+    """Return the status of a function whose step has ended. ``failing_too_often``: its back-off counts it as stalled."""
+    step = outcome.step
+    good = outcome.result in (Result.DONE, Result.UNCHANGED)
+    message = outcome.error or "; ".join(step.explanation) or step.action
+    if outcome.result is Result.DONE:
+        message = "created" if step.action == "create" else f"{_DONE.get(step.action, step.action)}: {message}"
+    backing_off = isinstance(step, Blocked) and step.by is BlockedBy.BACK_OFF
+    needs_person = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not backing_off)
+    stalled = needs_person or (not good and failing_too_often)
+    drifted = step.drifted and not good
+    quarantine = _quarantine(outcome)
+    if quarantine is not None:
+        stalled, message = True, _quarantine_text(quarantine)
+    reason = ready_reason(outcome)
+    found: _Found = {
+        ConditionType.READY: (good, reason, message),
+        ConditionType.RECONCILING: (not good and not stalled, "Retrying" if not good else "Done", message),
+        ConditionType.STALLED: (stalled, reason if stalled else "Moving", message),
+        ConditionType.DRIFTED: (
+            drifted,
+            "ChangedOnKapso" if drifted else "AsWritten",
+            f"changed on Kapso: {', '.join(step.fields)}" if drifted else "Kapso has what was last written",
+        ),
+    }
+    status = replace(
+        _with(before, step, found, revision, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
+    )
+    status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
+    return replace(status, changed_at=now, change=message) if outcome.result is Result.DONE else status
+
+
+def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
+    """Return the status of a function that failed so often that it needs a person."""
+    message = function.condition(ConditionType.READY).message
+    changes = {ConditionType.STALLED: (True, "FailedRepeatedly"), ConditionType.RECONCILING: (False, "Stalled")}
+    return replace(
+        function,
+        conditions=tuple(
+            replace(old, status=changes[old.type][0], reason=changes[old.type][1], message=message, since=now)
+            if old.type in changes
+            else old
+            for old in function.conditions
+        ),
+    )
+
+
+def ready_reason(outcome: Outcome) -> ReadyReason:
+    """Return why a function is ready or not."""
+    step, quarantine = outcome.step, _quarantine(outcome)
+    if quarantine is not None:
+        return _READY_REASON_OF_QUARANTINE[quarantine.fault]
+    if isinstance(step, DeferredDelete):
+        return ReadyReason.DELETION_PENDING
+    if isinstance(step, NoChange) and step.desired_hash is None:
+        return ReadyReason.KEPT_OUTSIDE_GIT
+    if isinstance(step, Blocked):
+        return _READY_REASON_OF_BLOCK.get(step.by, ReadyReason.BLOCKED)
+    return _READY_REASON_OF_RESULT[outcome.result]
+
+
+def _with(
+    before: FunctionStatus | None, step: Step, found: _Found, revision: str, now: datetime, redact: Redact
+) -> FunctionStatus:
+    conditions = []
+    for kind in ConditionType:
+        old = before.condition(kind) if before else None
+        status, reason, message = found.get(kind) or (
+            (old.status, old.reason, old.message) if old else (False, ReadyReason.UNKNOWN, "not looked at yet")
+        )
+        since = old.since if old is not None and old.status == status else now
+        conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
+    base = before or FunctionStatus(step.slug, step.function_id, ())
+    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff))
+
+
+def _quarantine(outcome: Outcome) -> Quarantine | None:
+    """Return what is in quarantine, since this pass or an earlier one."""
+    return outcome.quarantine or (outcome.step.quarantine if isinstance(outcome.step, Blocked) else None)
+
+
+def _quarantine_text(quarantine: Quarantine) -> str:
+    failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
+    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was put back"
