@@ -1,0 +1,497 @@
+"""Everything that the core reports: frozen values with a name and a level, passed to listeners as they happen.
+
+The core emits them and knows nobody who listens; logs, metrics, status and notifications are listeners. The names are public:
+`docs/logs.md` lists them, and a test holds that table against this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, dataclass_transform
+
+
+class Level(enum.StrEnum):
+    """How loud an event is in the logs."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events. Every subclass is a frozen dataclass with keyword arguments; those that occur have a ``name``."""
+
+    name: ClassVar[str]
+    level: ClassVar[Level] = Level.INFO
+
+    def __init_subclass__(cls, *, name: str | None = None, level: Level | None = None) -> None:
+        """Make the subclass a dataclass, and set its name and level where they are given."""
+        super().__init_subclass__()
+        if name is not None:
+            cls.name = name
+        if level is not None:
+            cls.level = level
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+Listener = Callable[[Event], None]
+"""Called with every event, at once and in order; it must neither block nor raise."""
+
+
+def fields_of(event: Event) -> dict[str, object]:
+    """Return an event's fields by their names in a log; ``metadata["key"]`` holds the name that a field cannot have here."""
+    return {item.metadata.get("key", item.name): getattr(event, item.name) for item in dataclasses.fields(event)}
+
+
+class FunctionEvent(Event):
+    """Base of the events about one function."""
+
+    slug: str
+    function_id: str | None = None
+
+
+class Failure(Event, level=Level.ERROR):
+    """Base of the events that carry an error in one line."""
+
+    error: str
+    error_type: str
+    hint: str | None = None
+
+
+# Passes: the source, the plan, how it ended, and the calls that it made
+
+
+class SourceChanged(Event, name="source.changed"):
+    """The source shows another revision than the last one that was read."""
+
+    revision: str
+    previous: str | None = None
+    subject: str | None = None
+    author: str | None = None
+
+
+class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
+    """The source shows the revision that was read last."""
+
+    revision: str
+
+
+class SourceFailed(Failure, name="source.failed"):
+    """The source could not be read; the last good revision stays in force."""
+
+
+class ManifestRejected(Failure, name="manifest.invalid"):
+    """The manifest is broken; one event for each problem."""
+
+    location: str | None = None
+    code: str | None = None
+
+
+class FunctionInvalid(FunctionEvent, name="function.invalid", level=Level.ERROR):
+    """One function's file or code cannot be used; the others go on."""
+
+    error: str
+    location: str | None = None
+    hint: str | None = None
+
+
+class StateSetAside(Event, name="state.set_aside", level=Level.WARNING):
+    """The state database was torn, or written by a newer version; a new one was begun and learns from Kapso."""
+
+    path: str
+
+
+class ReconcileStarted(Event, name="reconcile.started", level=Level.DEBUG):
+    """A pass begins."""
+
+    trigger: str
+
+
+class ReconcileFinished(Event, name="reconcile.finished"):
+    """A pass ended; ``result`` is ``success``, ``failed``, or ``superseded`` by a newer revision."""
+
+    result: str = "success"
+    created: int
+    updated: int
+    deployed: int
+    deleted: int
+    adopted: int
+    unchanged: int
+    failed: int
+    blocked: int
+    drifted: int
+    api_calls: int
+    duration_ms: int
+
+
+class ReconcileFailed(Failure, name="reconcile.failed"):
+    """A pass could not go on as a whole."""
+
+
+class PlanComputed(Event, name="plan.computed"):
+    """What a pass is going to do: the counts, and each changed function's action, origin and fields."""
+
+    summary: Mapping[str, int]
+    functions: tuple[Mapping[str, object], ...]
+
+
+class PlanNotice(Event, name="plan.warning", level=Level.WARNING):
+    """A warning of the plan."""
+
+    code: str
+    message: str
+    location: str | None = None
+
+
+class ApiCalled(Event, name="api.called", level=Level.DEBUG):
+    """One request was answered (or not: ``status`` None)."""
+
+    method: str
+    route: str
+    status: int | None
+    duration_ms: int
+    rate_limit: int | None = None
+    rate_remaining: int | None = None
+
+
+class ApiRetry(Event, name="api.retry", level=Level.WARNING):
+    """A request is going to be repeated."""
+
+    method: str
+    route: str
+    status: int | None
+    attempt: int
+    wait_s: float
+    error: str
+
+
+class RateLimitWaiting(Event, name="ratelimit.waiting"):
+    """The share of this minute's calls is spent; the next window is awaited. Once per window, not per call."""
+
+    wait_s: float
+    limit: int | None
+    remaining: int | None
+
+
+class ApiKeyRejected(Failure, name="api.unauthorized"):
+    """Kapso does not accept the key; nothing is written until it changes."""
+
+
+# Functions: writes, drift, deployments, checks, secrets
+
+
+class FunctionAdopted(FunctionEvent, name="function.adopted"):
+    """A function that was nobody's is ours now."""
+
+
+class FunctionCreated(FunctionEvent, name="function.created"):
+    """A function was created on Kapso; it is a draft until its deployment."""
+
+
+class FunctionUpdated(FunctionEvent, name="function.updated"):
+    """Code or fields were written to Kapso."""
+
+    fields: tuple[str, ...]
+    origin: str
+
+
+class FunctionRenamed(FunctionEvent, name="function.renamed"):
+    """A function got another slug; id, URL and secrets stay."""
+
+    previous: str
+
+
+class SlugVacated(FunctionEvent, name="function.gave_way"):
+    """A function left its slug, which another one takes: on its way to ``target``, or for good, as ``became``."""
+
+    became: str
+    target: str | None = None
+
+
+class FunctionDeleted(FunctionEvent, name="function.deleted"):
+    """A function was deleted from Kapso; ``backup`` names the copy that was saved before."""
+
+    backup: str | None = None
+
+
+class FunctionBackedUp(FunctionEvent, name="function.backed_up"):
+    """What is about to be overwritten or deleted was saved."""
+
+    backup: str
+    reason: str
+
+
+class FunctionConflict(FunctionEvent, name="function.conflict", level=Level.WARNING):
+    """Git wants a function that we must not touch, or that changed on both sides."""
+
+    reason: str
+
+
+class FunctionFailed(FunctionEvent, name="function.failed", level=Level.ERROR):
+    """A write about this function failed; it is tried again at the next pass."""
+
+    error: str
+    error_type: str
+    hint: str | None = None
+
+
+class DriftDetected(FunctionEvent, name="drift.detected", level=Level.WARNING):
+    """Kapso shows something else than what we last wrote."""
+
+    fields: tuple[str, ...]
+
+
+class DriftCorrected(FunctionEvent, name="drift.corrected"):
+    """Git's version was written back."""
+
+    fields: tuple[str, ...]
+
+
+class DriftIgnored(FunctionEvent, name="drift.ignored", level=Level.WARNING):
+    """The drift policy is ``report``: nothing was written."""
+
+    fields: tuple[str, ...]
+
+
+class FunctionOscillating(FunctionEvent, name="function.oscillating", level=Level.ERROR):
+    """Each of three writes was undone on Kapso: we stop writing until git changes or a person asks."""
+
+    fields: tuple[str, ...]
+    hint: str | None = None
+
+
+class FunctionStalled(FunctionEvent, name="function.stalled", level=Level.ERROR):
+    """The same code failed again and again, and is tried at the slowest pace; or it is in quarantine, and is not (no time)."""
+
+    reason: str
+    retry_in_s: float | None = None
+    hint: str | None = None
+
+
+class PruneBlocked(Event, name="prune.blocked", level=Level.WARNING):
+    """Deletions or recreations were held back; ``hint`` names the setting that allows them."""
+
+    slugs: tuple[str, ...]
+    reason: str
+    hint: str | None = None
+
+
+class PrunePending(FunctionEvent, name="prune.pending", level=Level.WARNING):
+    """A function left git, and is deleted at the first pass after ``at``, unless it comes back."""
+
+    at: str
+
+
+class DeployStarted(FunctionEvent, name="deploy.started"):
+    """Kapso accepted a deployment."""
+
+
+class DeploySucceeded(FunctionEvent, name="deploy.succeeded"):
+    """The code that git wants is the code that runs."""
+
+    duration_ms: int
+
+
+class DeployFailed(FunctionEvent, name="deploy.failed", level=Level.ERROR):
+    """A deployment ended in ``error``, or was refused."""
+
+    error: str
+    hint: str | None = None
+
+
+class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
+    """A deployment did not end in time; it counts as failed."""
+
+    timeout_s: float
+    hint: str | None = None
+
+
+class CheckPassed(FunctionEvent, name="check.passed"):
+    """What was deployed answers as the manifest expects."""
+
+    checks: int
+    duration_ms: int
+
+
+class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
+    """What was deployed does not answer as the manifest expects, and the edge had time to take it up."""
+
+    check: int
+    expected: str
+    answer: str
+    error: str
+    hint: str | None = None
+
+
+class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):
+    """What ran before is put back: its code's hash is ``restored``, that of what failed is ``code``."""
+
+    reason: str
+    code: str
+    restored: str
+
+
+class RollbackSucceeded(FunctionEvent, name="rollback.succeeded", level=Level.WARNING):
+    """What ran before runs again; what failed is in quarantine until git changes or a person asks."""
+
+    code: str
+    restored: str
+
+
+class RollbackFailed(FunctionEvent, name="rollback.failed", level=Level.ERROR):
+    """What ran before could not be put back. Where it would not go live either, git's code is tried again with patience."""
+
+    code: str
+    restored: str
+    error: str
+    hint: str | None = None
+
+
+class SecretSet(FunctionEvent, name="secret.set"):
+    """A secret got its value; the value itself is never told."""
+
+    secret: str = field(metadata={"key": "name"})
+
+
+class FunctionReplanned(FunctionEvent, name="function.replanned", level=Level.WARNING):
+    """Somebody saved the function after it was planned; it was looked at and planned again, in the same pass."""
+
+    error: str
+
+
+class SecretLost(FunctionEvent, name="secret.lost", level=Level.ERROR):
+    """A deployment dropped secrets whose values are not known here, so they cannot be set again."""
+
+    names: tuple[str, ...]
+    hint: str | None = None
+
+
+class FieldRefused(FunctionEvent, name="field.refused", level=Level.ERROR):
+    """Kapso answered a write with another value of a field than was sent; it is not sent again until something changes."""
+
+    field_name: str = field(metadata={"key": "field"})
+    wanted: str
+    got: str
+    hint: str | None = None
+
+
+class SecretRemoved(FunctionEvent, name="secret.removed"):
+    """A secret that the manifest does not name was removed, as ``secrets_policy: exact`` wants it."""
+
+    secret: str = field(metadata={"key": "name"})
+
+
+# The daemon: its life, triggers, suspension, notifications
+
+
+class DaemonStarted(Event, name="daemon.started"):
+    """The daemon runs; ``url`` is its server's, where it has one."""
+
+    version: str
+    source: str
+    url: str | None = None
+
+
+class DaemonStopping(Event, name="daemon.stopping"):
+    """No trigger is taken any more; what is in flight is finished or journaled."""
+
+    reason: str
+
+
+class DaemonStopped(Event, name="daemon.stopped"):
+    """The last line of a daemon's log."""
+
+
+class DaemonState(Event, name="daemon.state"):
+    """The answer to SIGUSR1: how things stand, in one line."""
+
+    state: str
+    revision: str | None = None
+    functions: int
+    ready: int
+    passes: int
+    memory_mb: float
+
+
+class TaskFailed(Failure, name="daemon.task_failed"):
+    """A part of the daemon died and is started again."""
+
+    task: str
+    restart_in_s: float
+
+
+class WatchDegraded(Event, name="watch.degraded", level=Level.WARNING):
+    """File changes are noticed later than they should be, for this reason."""
+
+    reason: str
+
+
+class SettingsReloaded(Event, name="settings.reloaded"):
+    """The settings were read again, on SIGHUP."""
+
+
+class SettingsRejected(Failure, name="settings.invalid"):
+    """The settings that were read again are wrong; the old ones stay in force."""
+
+
+class TriggerReceived(Event, name="trigger.received", level=Level.DEBUG):
+    """Something or somebody asked to look again."""
+
+    trigger: str
+
+
+class Suspended(Event, name="suspended", level=Level.WARNING):
+    """Nothing is written until somebody resumes, or until ``until``."""
+
+    reason: str
+    until: str | None = None
+
+
+class Resumed(Event, name="resumed"):
+    """Writing is allowed again."""
+
+
+class FailureEnded(Event, name="failure.ended"):
+    """A failure that was logged before is over; it was seen ``times`` times in a row, and logged when it began and changed."""
+
+    failure: str
+    times: int
+    slug: str | None = None
+    error: str | None = None
+
+
+class NotificationSent(Event, name="notification.sent"):
+    """A message went out that told so many changes; the destination is named by its kind and line, never by its address."""
+
+    destination: str
+    changes: int
+
+
+class NotificationFailed(Event, name="notification.failed", level=Level.WARNING):
+    """A destination does not take messages; told when that begins and changes, and `failure.ended` when it is over."""
+
+    destination: str
+    error: str
+    hint: str | None = None
+
+
+class CommitStatusSet(Event, name="commit_status.set", level=Level.DEBUG):
+    """A commit's status was set at the forge."""
+
+    commit: str
+    state: str
+    text: str
+
+
+class CommitStatusFailed(Event, name="commit_status.failed", level=Level.WARNING):
+    """The forge does not take a commit's status; told when that begins and changes, and `failure.ended` when it is over."""
+
+    commit: str
+    error: str
+    hint: str | None = None
