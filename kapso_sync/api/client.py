@@ -132,11 +132,11 @@ class KapsoClient:
         """Ask for a deployment of what is stored; it runs in the background, so asking twice does no harm."""
         await self._transport.send(ApiRequest(Call("POST", "/functions/{id}/deploy"), f"{_function(function_id)}/deploy"))
 
-    async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
-        """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
+    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
+        """Call a function and return its own answer, whatever its status; ``timeout`` in seconds."""
         call = Call("POST", "/functions/{id}/invoke")
         path = f"{_function(function_id)}/invoke"
-        request = ApiRequest(call, path, body, repeatable=False, deadline=patience, max_bytes=MAX_INVOKE_BYTES)
+        request = ApiRequest(call, path, body, repeatable=False, deadline=timeout, max_bytes=MAX_INVOKE_BYTES)
         answer = await self._transport.once(request)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 

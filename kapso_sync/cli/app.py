@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kapso_sync.cli.flags import ALL_FLAGS, Flags, json_flag, repeated, source_argument, with_flags
+from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 
@@ -58,7 +58,6 @@ def app() -> None:
 @with_flags()
 def sync(
     *,
-    source: str | None,
     dry_run: bool,
     only: tuple[str, ...],
     retry: tuple[str, ...],
@@ -69,25 +68,25 @@ def sync(
     allow_recreate: bool,
     reset_secrets: bool,
     json_output: bool,
-    flags: Flags,
+    context: CommandContext,
 ) -> int:
     """Make Kapso what the source says, once; wait until the new code runs."""
-    from kapso_sync.cli import passes
+    from kapso_sync.cli import sync as sync_command
     from kapso_sync.wiring import PassOverrides
 
-    exceptions = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
-    ask = passes.PassArgs(flags.overrides(source), flags.env_file, exceptions, only, retry, expect, json_output)
-    return passes.show_plan(ask) if dry_run else passes.sync(ask)
+    overrides = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
+    args = sync_command.PassArgs(context, overrides, only, retry, expect, json_output)
+    return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
 
 
 @app.command(epilog="Example: kapso-sync run https://github.com/acme/flows --path functions")
 @source_argument
 @with_flags(*ALL_FLAGS)
-def run(*, source: str | None, flags: Flags) -> int:
+def run(*, context: CommandContext) -> int:
     """Run the daemon: look whenever git, a file, the clock or a person says so; end at SIGTERM or SIGINT."""
     from kapso_sync.cli import daemon
 
-    return daemon.run(flags.overrides(source), flags.env_file)
+    return daemon.run(context)
 
 
 @app.command(epilog="Example: kapso-sync reconcile --wait")
@@ -96,11 +95,11 @@ def run(*, source: str | None, flags: Flags) -> int:
 @repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def reconcile(*, source: str | None, wait: bool, retry: tuple[str, ...], json_output: bool, flags: Flags) -> int:
+def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
     """Tell the running daemon to look now, and to try again whatever failed before."""
     from kapso_sync.cli import daemon
 
-    return daemon.reconcile(flags.overrides(source), flags.env_file, retry, wait=wait, json_output=json_output)
+    return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")
@@ -108,21 +107,21 @@ def reconcile(*, source: str | None, wait: bool, retry: tuple[str, ...], json_ou
 @click.option("--reason", required=True, help="Why; it is shown to everyone.")
 @click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def suspend(*, source: str | None, reason: str, duration: str | None, flags: Flags) -> int:
+def suspend(*, reason: str, duration: str | None, context: CommandContext) -> int:
     """Tell the running daemon to write nothing until it is resumed."""
     from kapso_sync.cli import daemon
 
-    return daemon.suspend(flags.overrides(source), flags.env_file, reason, duration)
+    return daemon.suspend(context, reason, duration)
 
 
 @app.command(epilog="Example: kapso-sync resume")
 @source_argument
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def resume(*, source: str | None, flags: Flags) -> int:
+def resume(*, context: CommandContext) -> int:
     """Tell the running daemon to write again."""
     from kapso_sync.cli import daemon
 
-    return daemon.resume(flags.overrides(source), flags.env_file)
+    return daemon.resume(context)
 
 
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
@@ -141,23 +140,20 @@ def resume(*, source: str | None, flags: Flags) -> int:
 @with_flags()
 def plan(
     *,
-    source: str | None,
     only: tuple[str, ...],
     form: str | None,
     detailed_exitcode: bool,
     json_output: bool,
-    flags: Flags,
+    context: CommandContext,
 ) -> int:
     """Show what `sync` would do, and why; write nothing at all."""
-    from kapso_sync.cli import passes
+    from kapso_sync.cli import sync as sync_command
     from kapso_sync.wiring import PassOverrides
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    ask = passes.PassArgs(
-        flags.overrides(source), flags.env_file, PassOverrides(), only, (), None, json_output or form == "json"
-    )
-    return passes.show_plan(ask, detailed=detailed_exitcode, markdown=form == "markdown")
+    args = sync_command.PassArgs(context, PassOverrides(), only, (), None, json_output or form == "json")
+    return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown")
 
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")
@@ -166,12 +162,12 @@ def plan(
 @click.option("--types", is_flag=True, help="Run the repository's own TypeScript compiler as well.")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
-def validate(*, source: str | None, github: bool, types: bool, json_output: bool, flags: Flags) -> int:
+def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:
     """Check manifest and code offline: no API key, no call to Kapso."""
     from kapso_sync.cli import validate as validate_command
 
-    ways = validate_command.ValidateArgs(json=json_output, github=github, types=types)
-    return validate_command.validate(flags.overrides(source), flags.env_file, ways)
+    args = validate_command.ValidateArgs(json=json_output, github=github, types=types)
+    return validate_command.validate(context, args)
 
 
 @app.command(epilog="Example: kapso-sync pull ./functions --diff")
@@ -187,24 +183,21 @@ def validate(*, source: str | None, github: bool, types: bool, json_output: bool
 @with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
 def pull(
     *,
-    source: str | None,
     everything: bool,
     force: bool,
     diff: bool,
     layout: str | None,
     only: tuple[str, ...],
     json_output: bool,
-    flags: Flags,
+    context: CommandContext,
 ) -> int:
     """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
-    from kapso_sync.cli import pull as pulling
+    from kapso_sync.cli import pull as pull_command
     from kapso_sync.model.pull import FolderLayout
     from kapso_sync.reconcile.pull.planner import PullOptions
 
-    wish = PullOptions(everything, force, only, FolderLayout(layout) if layout else None)
-    return pulling.pull(
-        flags.overrides(source), flags.env_file, wish, pulling.OutputOptions(dry=diff, diff=diff, json_output=json_output)
-    )
+    options = PullOptions(everything, force, only, FolderLayout(layout) if layout else None)
+    return pull_command.pull(context, options, pull_command.OutputOptions(dry=diff, diff=diff, json_output=json_output))
 
 
 @app.command(epilog="Example: kapso-sync history process-webhook")
@@ -212,11 +205,11 @@ def pull(
 @source_argument
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def history(*, slug: str, source: str | None, json_output: bool, flags: Flags) -> int:
+def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
     """Show what was done to a function, by which commit, and its backups; asks Kapso nothing."""
     from kapso_sync.cli import history as history_command
 
-    return history_command.history(slug, flags.overrides(source), flags.env_file, json_output=json_output)
+    return history_command.history(slug, context, json_output=json_output)
 
 
 @app.command(epilog="Example: kapso-sync restore process-webhook --from 0123456789abcdef")
@@ -227,26 +220,24 @@ def history(*, slug: str, source: str | None, json_output: bool, flags: Flags) -
 @click.option("--diff", is_flag=True, help="Show what would be written, and write nothing.")
 @json_flag
 @with_flags("path", "env", "owner", "state_dir")
-def restore(
-    *, slug: str, source: str | None, which: str | None, force: bool, diff: bool, json_output: bool, flags: Flags
-) -> int:
+def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_output: bool, context: CommandContext) -> int:
     """Write a backup back into the folder, for git to take; nothing is written to Kapso."""
     from kapso_sync.cli import history as history_command
     from kapso_sync.cli.pull import OutputOptions
 
-    manner = OutputOptions(dry=diff, diff=True, force=force, json_output=json_output)
-    return history_command.restore(slug, which, flags.overrides(source), flags.env_file, manner)
+    output = OutputOptions(dry=diff, diff=True, force=force, json_output=json_output)
+    return history_command.restore(slug, which, context, output)
 
 
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def status(*, source: str | None, json_output: bool, flags: Flags) -> int:
+def status(*, json_output: bool, context: CommandContext) -> int:
     """Show what the state folder knows: revision, each function's condition, deployments in flight."""
-    from kapso_sync.cli import inspection
+    from kapso_sync.cli import status as status_command
 
-    return inspection.status(flags.overrides(source), flags.env_file, json_output=json_output)
+    return status_command.status(context, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync invoke process-webhook --data '{"ping": true}'""")
@@ -255,11 +246,11 @@ def status(*, source: str | None, json_output: bool, flags: Flags) -> int:
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, show_default=True, help="Seconds to wait.")
 @json_flag
 @with_flags("log_level", "log_format")
-def invoke(*, slug: str, data: str, timeout: float, json_output: bool, flags: Flags) -> int:
+def invoke(*, slug: str, data: str, timeout: float, json_output: bool, context: CommandContext) -> int:
     """Call a deployed function and print its answer."""
-    from kapso_sync.cli import inspection
+    from kapso_sync.cli import invoke as invoke_command
 
-    return inspection.invoke(slug, data, timeout, flags, json_output=json_output)
+    return invoke_command.invoke(slug, data, timeout, context, json_output=json_output)
 
 
 @app.command(epilog="Example: kapso-sync emulator --port 8787 --world secrets_on_deploy=drop")
@@ -312,20 +303,20 @@ def emulator(
     help="The workerd to run on: one that is found, or this.",
 )
 @with_flags("path", "debounce")
-def dev(*, slug: str | None, source: str | None, data: str, runtime: str, flags: Flags) -> int:
+def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -> int:
     """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
-    from kapso_sync.cli import dev as workbench
+    from kapso_sync.cli import dev as dev_command
 
-    ask = workbench.DevArgs(slug, data, flags.overrides(source), flags.env_file, runtime)
-    return workbench.dev(ask)
+    args = dev_command.DevArgs(slug, data, context, runtime)
+    return dev_command.dev(args)
 
 
 @app.command(epilog="Example: kapso-sync demo")
 def demo() -> int:
     """Show the whole loop in under a minute, on an emulator and a throw-away git repository."""
-    from kapso_sync.cli import demo as show
+    from kapso_sync.cli import demo as demo_command
 
-    return show.demo()
+    return demo_command.demo()
 
 
 @app.command(epilog="Example: kapso-sync schema > manifest.schema.json")
@@ -341,11 +332,11 @@ def schema() -> int:
 @click.option("--yes", is_flag=True, help="Ask the API without asking you: one throw-away function is created and deleted.")
 @json_flag
 @with_flags("state_dir", "log_level", "log_format")
-def doctor(*, yes: bool, json_output: bool, flags: Flags) -> int:
+def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
     """Look at the local set-up and, with a key, ask the API what its documentation leaves open."""
-    from kapso_sync.cli import doctor as command
+    from kapso_sync.cli import doctor as doctor_command
 
-    return command.doctor(flags, yes=yes, json_output=json_output)
+    return doctor_command.doctor(context, yes=yes, json_output=json_output)
 
 
 @app.command(epilog="Example: kapso-sync version --json")

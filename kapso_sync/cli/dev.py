@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
 
-from kapso_sync.cli.answers import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
-from kapso_sync.cli.inspection import request_body
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.invocation_output import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
+from kapso_sync.cli.invoke import request_body
 from kapso_sync.cli.render import visible
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
@@ -26,9 +25,7 @@ from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
-from kapso_sync.settings import load_settings
 from kapso_sync.sources import SecretMissing
-from kapso_sync.wiring import make_event_bus
 from kapso_sync.wiring.local import LocalFolder, open_local_folder
 
 INVOKE_TIMEOUT = 660.0
@@ -42,30 +39,29 @@ class DevArgs:
 
     slug: str | None
     data: str
-    overrides: Mapping[str, object]
-    env_file: Path | None
+    context: CommandContext
     runtime: str
 
 
-def dev(ask: DevArgs) -> int:
+def dev(args: DevArgs) -> int:
     """Run functions whenever a file is saved, until a signal; raises `ConfigError` without workerd, and `UsageError`."""
-    request_body(ask.data)
-    settings = load_settings(ask.overrides, env_file=ask.env_file)
-    workerd = find_workerd(ask.runtime)
+    request_body(args.data)
+    settings = args.context.load_settings()
+    workerd = find_workerd(args.runtime)
     if workerd is None:
         raise ConfigError("`dev` runs functions on workerd, and there is none here", hint=f"get it with: {HOW_TO_GET_IT}")
 
     async def work() -> int:
-        local = await open_local_folder(settings, make_event_bus(settings, sys.stderr, level="warning"))
-        await _until_stopped(_work(local, workerd, ask))
+        local = await open_local_folder(settings, args.context.event_bus(settings, level="warning"))
+        await _until_stopped(_work(local, workerd, args))
         return int(ExitCode.OK)
 
     return asyncio.run(work())
 
 
-async def _work(local: LocalFolder, workerd: Workerd, ask: DevArgs) -> None:
+async def _work(local: LocalFolder, workerd: Workerd, args: DevArgs) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-    async with _bench(workerd, ask, console, local) as bench:
+    async with _bench(workerd, args, console, local) as bench:
         console.print(f"Functions of {local.where} on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.")
         saved = asyncio.Event()
         watching = asyncio.create_task(local.watch(saved.set))
@@ -80,7 +76,7 @@ async def _work(local: LocalFolder, workerd: Workerd, ask: DevArgs) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _bench(workerd: Workerd, ask: DevArgs, console: Console, local: LocalFolder) -> AsyncIterator[_Bench]:
+async def _bench(workerd: Workerd, args: DevArgs, console: Console, local: LocalFolder) -> AsyncIterator[_Bench]:
     # Who works on a function wants to see its own answer, whatever its status, and not the envelope around a failure.
     behaviour = Behaviour(invoke_failure="passthrough")
     options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True, behaviour=behaviour)
@@ -90,16 +86,16 @@ async def _bench(workerd: Workerd, ask: DevArgs, console: Console, local: LocalF
             base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=INVOKE_TIMEOUT
         ) as http,
     ):
-        yield _Bench(kapso, http, ask, console, local)
+        yield _Bench(kapso, http, args, console, local)
 
 
 class _Bench:
     """Deploys what changed on an emulator of its own, and shows what is answered."""
 
-    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, ask: DevArgs, console: Console, local: LocalFolder) -> None:
+    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, args: DevArgs, console: Console, local: LocalFolder) -> None:
         self._kapso = kapso
         self._http = http
-        self._ask = ask
+        self._args = args
         self._console = console
         self._local = local
         self._ran: dict[str, object] = {}
@@ -109,7 +105,7 @@ class _Bench:
         """Read the folder and run what changed, or the one function that was asked for; whatever is wrong is shown."""
         try:
             desired = await self._local.read()
-            data = json.dumps(request_body(self._ask.data))
+            data = json.dumps(request_body(self._args.data))
         except ManifestInvalid as error:
             for problem in error.problems:
                 show_problem(self._console, problem)
@@ -119,7 +115,7 @@ class _Bench:
             await self._run(desired, data)
 
     async def _run(self, desired: Desired, data: str) -> None:
-        chosen = self._ask.slug
+        chosen = self._args.slug
         for broken in desired.unusable:
             if chosen in (None, broken.slug) and self._news(broken.slug, broken.problems):
                 for problem in broken.problems:
@@ -134,7 +130,7 @@ class _Bench:
     async def _try(self, wanted: DesiredFunction, data: str) -> None:
         secrets = dict(self._secrets(wanted))
         changed = self._news(wanted.slug, (wanted.content, secrets, data))
-        if not changed and self._ask.slug is None:
+        if not changed and self._args.slug is None:
             return
         function = self._find(wanted.slug)
         if changed or function is None:

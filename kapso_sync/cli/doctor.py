@@ -11,15 +11,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kapso_sync.cli.flags import Flags
+from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import visible
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.doctor.api_questions import SLUG_PREFIX, DoctorReport, Finding
 from kapso_sync.doctor.setup import Level, SetupCheck, check_setup
 from kapso_sync.errors import ConfigError, ExitCode
-from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import make_event_bus
+from kapso_sync.settings import Settings
 from kapso_sync.wiring.building import tool_places
 from kapso_sync.wiring.doctor import DoctorSession, open_doctor
 from kapso_sync.wiring.source import state_root
@@ -30,12 +29,12 @@ WHAT_IT_DOES = (
 )
 
 
-def doctor(flags: Flags, *, yes: bool, json_output: bool) -> int:
+def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
     """Print what was found. Raises `ConfigError`, and `ApiError` where the API cannot be asked at all."""
-    settings = load_settings(flags.overrides(None), env_file=flags.env_file)
+    settings = context.load_settings()
     checks = _local(settings)
     ask = has_key(settings) and _may_ask(yes=yes, json_output=json_output)
-    report = _ask_api(settings) if ask else None
+    report = _ask_api(context, settings) if ask else None
     if json_output:
         document = {
             "setup": [dataclasses.asdict(check) for check in checks],
@@ -73,12 +72,12 @@ def _may_ask(*, yes: bool, json_output: bool) -> bool:
     return click.confirm("Ask this project's API?", err=True)
 
 
-def _ask_api(settings: Settings) -> DoctorReport:
-    logging = make_event_bus(settings, sys.stderr)
+def _ask_api(context: CommandContext, settings: Settings) -> DoctorReport:
+    bus = context.event_bus(settings, level="info")
     found: list[DoctorReport] = []
 
     async def work() -> int:
-        async with open_doctor(settings, logging) as session:
+        async with open_doctor(settings, bus) as session:
             found.append(await _asked(session))
         return 0
 

@@ -5,27 +5,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
-from kapso_sync.settings import load_settings
 from kapso_sync.store.backups import Backup, read_backup, read_backups
 from kapso_sync.store.database import BACKUPS_NAME
 from kapso_sync.store.history import read_history
-from kapso_sync.wiring import find_state_folder, make_event_bus
+from kapso_sync.wiring import find_state_folder
 from kapso_sync.wiring.pull import plan_a_restore
 
 
-def history(slug: str, overrides: Mapping[str, object], env_file: Path | None, *, json_output: bool) -> int:
+def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
     """Print what was done to a function, and its backups; asks Kapso nothing."""
-    folder = find_state_folder(load_settings(overrides, env_file=env_file))
+    folder = find_state_folder(context.load_settings())
     entries, backups = read_history(folder, slug), read_backups(folder / BACKUPS_NAME, slug)
     if not entries and not backups:
         raise UsageError(f"nothing is known of `{slug}` in {folder}", hint="is the source the one that was synced?")
@@ -41,15 +40,15 @@ def history(slug: str, overrides: Mapping[str, object], env_file: Path | None, *
     return int(ExitCode.OK)
 
 
-def restore(slug: str, which: str | None, overrides: Mapping[str, object], env_file: Path | None, manner: OutputOptions) -> int:
+def restore(slug: str, which: str | None, context: CommandContext, output: OutputOptions) -> int:
     """Write a backup back into the folder, and show the difference; nothing is written to Kapso."""
-    settings = load_settings(overrides, env_file=env_file)
+    settings = context.load_settings()
     backup = _chosen(slug, which, find_state_folder(settings) / BACKUPS_NAME)
 
     async def work() -> int:
-        logging = make_event_bus(settings, sys.stderr, level="error")
-        shelf, plan = await plan_a_restore(settings, backup, logging, force=manner.force)
-        return finish(shelf, plan, manner)
+        bus = context.event_bus(settings)
+        target, plan = await plan_a_restore(settings, backup, bus, force=output.force)
+        return finish(target, plan, output)
 
     return run_to_end(work)
 
@@ -79,7 +78,7 @@ def _print(entries: Sequence[Mapping[str, Any]], backups: Sequence[Backup]) -> N
         applied = list(group)
         print(_revision_line(revision, applied[0]))
         for entry in applied:
-            print(f"  {str(entry['at'])[:19].replace('T', ' ')}  {_told(entry)}")
+            print(f"  {str(entry['at'])[:19].replace('T', ' ')}  {_entry_text(entry)}")
     if backups:
         print("Backups")
     for backup in backups:
@@ -94,7 +93,7 @@ def _revision_line(revision: str | None, entry: Mapping[str, Any]) -> str:
     return f"{Revision(revision).short}{subject}{author}"
 
 
-def _told(entry: Mapping[str, Any]) -> str:
+def _entry_text(entry: Mapping[str, Any]) -> str:
     """Return one entry in words."""
     fields = ", ".join(entry.get("fields") or ())
     seconds = f"{entry.get('duration_ms', 0) / 1000:.1f} s"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
@@ -18,9 +16,7 @@ from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken
 from kapso_sync.reconcile.plan.diff import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
-from kapso_sync.settings import load_settings
 from kapso_sync.sources.writing import write_file
-from kapso_sync.wiring import make_event_bus
 from kapso_sync.wiring.pull import FolderTarget, plan_a_pull
 
 _LOOKS = {
@@ -50,37 +46,37 @@ class OutputOptions:
     json_output: bool = False
 
 
-def pull(overrides: Mapping[str, object], env_file: Path | None, wish: PullOptions, manner: OutputOptions) -> int:
+def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -> int:
     """Write remote functions into the folder, and say what was written and what was not; 1 when something was not."""
-    settings = load_settings(overrides, env_file=env_file)
+    settings = context.load_settings()
 
     async def work() -> int:
-        shelf, plan = await plan_a_pull(settings, wish, make_event_bus(settings, sys.stderr, level="error"))
-        return finish(shelf, plan, manner)
+        target, plan = await plan_a_pull(settings, options, context.event_bus(settings))
+        return finish(target, plan, output)
 
     return run_to_end(work)
 
 
-def finish(shelf: FolderTarget, plan: PullPlan, manner: OutputOptions) -> int:
+def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions) -> int:
     """Write the files and say so; return the exit code."""
-    if not manner.dry:
+    if not output.dry:
         for change in plan.changes:
-            write_file(shelf.home, change)
-    if manner.json_output:
+            write_file(target.home, change)
+    if output.json_output:
         print(json.dumps(_document(plan), indent=2))
     else:
-        _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, manner)
+        _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, output)
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
 
 
-def _print(console: Console, plan: PullPlan, manner: OutputOptions) -> None:
+def _print(console: Console, plan: PullPlan, output: OutputOptions) -> None:
     for pulled in plan.functions:
         if pulled.taken is not Taken.SAME or pulled.remarks:
             _print_function(console, pulled)
-    if manner.diff:
+    if output.diff:
         for change in plan.changes:
             print_diff(console, file_diff(change.path, _text(change.old), change.new.decode("utf-8", "replace")))
-    console.print(Text(_summary(plan, dry=manner.dry), style="bold"))
+    console.print(Text(_summary(plan, dry=output.dry), style="bold"))
     for notice in plan.notices:
         console.print(Text.assemble(("warning: ", "yellow"), notice.message))
 

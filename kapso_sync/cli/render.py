@@ -48,6 +48,11 @@ _DONE = {
 }
 
 
+def console() -> Console:
+    """Return the console on stdout that reports are printed to: no wrapping, no markup, colour only on a terminal."""
+    return Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """Print a plan: what would happen to each function and why, then the summary, then the warnings."""
     console.print(_heading(plan))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from kapso_sync.cli.annotations import annotate
+from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.failures import print_problem
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.functions import Json
-from kapso_sync.settings import load_settings
-from kapso_sync.wiring import SourceReport, make_event_bus, read_source
+from kapso_sync.wiring import SourceReport, read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,47 +24,47 @@ class ValidateArgs:
     types: bool = False
 
 
-def validate(overrides: Mapping[str, object], env_file: Path | None, ways: ValidateArgs) -> int:
+def validate(context: CommandContext, args: ValidateArgs) -> int:
     """Print every problem of the source, and every warning; 65 when there is a problem."""
-    if ways.json and ways.github:
+    if args.json and args.github:
         raise UsageError("both --json and --github are given", hint="one is for programs, the other for GitHub's log")
-    settings = load_settings(overrides, env_file=env_file)
+    settings = context.load_settings()
 
     async def work() -> int:
-        reading = await read_source(settings, make_event_bus(settings, sys.stderr, level="error"), types=ways.types)
-        if ways.json:
-            print(json.dumps(_document(reading), indent=2))
+        report = await read_source(settings, context.event_bus(settings), types=args.types)
+        if args.json:
+            print(json.dumps(_document(report), indent=2))
         else:
-            _print(reading, github=ways.github)
-        return int(ExitCode.INVALID if reading.problems else ExitCode.OK)
+            _print(report, github=args.github)
+        return int(ExitCode.INVALID if report.problems else ExitCode.OK)
 
     return run_to_end(work)
 
 
-def _print(reading: SourceReport, *, github: bool) -> None:
+def _print(report: SourceReport, *, github: bool) -> None:
     if github:
-        for line in annotate(reading):
+        for line in annotate(report):
             print(line)
     else:
-        for problem in reading.problems:
+        for problem in report.problems:
             print_problem(problem)
-        for notice in reading.notices:
+        for notice in report.notices:
             place = f"{notice.location}: " if notice.location else ""
             sys.stderr.write(f"warning: {place}{notice.message}\n")
-    count = len(reading.problems)
+    count = len(report.problems)
     if count:
         print(f"{count} problem{'s' if count != 1 else ''} found.")
-    elif reading.desired is not None:
-        count = len(reading.desired.functions)
+    elif report.desired is not None:
+        count = len(report.desired.functions)
         print(f"Valid: {count} function{'s' if count != 1 else ''}.")
 
 
-def _document(reading: SourceReport) -> dict[str, Json]:
-    slugs: list[Json] = [*sorted(reading.desired.slugs)] if reading.desired else []
+def _document(report: SourceReport) -> dict[str, Json]:
+    slugs: list[Json] = [*sorted(report.desired.slugs)] if report.desired else []
     return {
-        "valid": not reading.problems,
+        "valid": not report.problems,
         "functions": slugs,
-        "problems": [_problem(problem) for problem in reading.problems],
+        "problems": [_problem(problem) for problem in report.problems],
         "warnings": [
             {
                 "code": notice.code,
@@ -74,7 +72,7 @@ def _document(reading: SourceReport) -> dict[str, Json]:
                 "location": str(notice.location) if notice.location else None,
                 **_place(notice.location),
             }
-            for notice in reading.notices
+            for notice in report.notices
         ],
     }
 

@@ -246,7 +246,7 @@ class ApiDoctor:
             raise _Unanswerable("the deployment failed")
         started = self._clock.monotonic()
         while True:
-            answer = await self._api.invoke_function(probe.record.id, {}, patience=30.0)
+            answer = await self._api.invoke_function(probe.record.id, {}, timeout=30.0)
             late = self._clock.monotonic() - started >= self._edge_timeout
             if answer.status != 200 or late:
                 break

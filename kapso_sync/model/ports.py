@@ -58,8 +58,8 @@ class FunctionsApi(Protocol):
         """Ask for a deployment; it runs in the background."""
         ...
 
-    async def invoke_function(self, function_id: str, body: Json, *, patience: float) -> Invocation:
-        """Call a function and return its own answer, whatever its status; ``patience`` in seconds."""
+    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
+        """Call a function and return its own answer, whatever its status; ``timeout`` in seconds."""
         ...
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:

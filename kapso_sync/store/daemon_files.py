@@ -38,6 +38,18 @@ class DaemonFiles:
             _write_private(path, kept)
         return kept
 
+    def read_token(self) -> str:
+        """Return the admin token that is kept here. Raises OSError."""
+        return (self.folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
+
+    def address(self) -> str | None:
+        """Return the URL of the daemon that uses this folder, or None if none says so."""
+        try:
+            url = json.loads((self.folder / ADDRESS_NAME).read_text(encoding="utf-8"))["url"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return url if isinstance(url, str) else None
+
     def remember_address(self, url: str | None) -> None:
         """Keep where the daemon listens, for `reconcile` and its like."""
         _write_private(self.folder / ADDRESS_NAME, json.dumps({"url": url, "pid": os.getpid()}))

@@ -133,7 +133,7 @@ async def test_a_404_on_the_list_names_the_other_base() -> None:
 async def test_invoke_returns_the_functions_own_answer() -> None:
     """Whatever its status: a function may well answer 500, and is called once."""
     async with talking(answer(500, {"error": "mine"})) as line:
-        answered = await line.api.invoke_function("id-1", {"ping": True}, patience=1)
+        answered = await line.api.invoke_function("id-1", {"ping": True}, timeout=1)
     assert (answered.status, answered.text) == (500, '{"error": "mine"}')
     assert len(line.server.requests) == 1
 
@@ -153,7 +153,7 @@ async def test_functions_that_hang_keep_nothing_else_waiting() -> None:
         asyncio.TaskGroup() as group,
     ):
         await line.api.list_functions()
-        hanging = [group.create_task(line.api.invoke_function("id-1", {}, patience=30)) for _ in range(2)]
+        hanging = [group.create_task(line.api.invoke_function("id-1", {}, timeout=30)) for _ in range(2)]
         for _ in hanging:
             await hung.acquire()
         assert slugs(await line.api.list_functions()) == ["greet"]

@@ -370,8 +370,8 @@ async def test_an_error_is_read_to_a_limit_and_a_function_s_answer_too() -> None
     assert len(raised.value.message) < 500
     async with talking(answer(200, raw=b"y" * (1024 * 1024 + 1)), answer(200, raw=b"y" * 1024 * 1024)) as line:
         with pytest.raises(ApiGarbled, match="more than 1 MiB"):
-            await line.api.invoke_function("id-1", {}, patience=5)
-        assert len((await line.api.invoke_function("id-1", {}, patience=5)).text) == 1024 * 1024
+            await line.api.invoke_function("id-1", {}, timeout=5)
+        assert len((await line.api.invoke_function("id-1", {}, timeout=5)).text) == 1024 * 1024
 
 
 def test_bodies_are_in_no_representation() -> None:

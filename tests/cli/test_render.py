@@ -9,7 +9,7 @@ from typing import Any
 from inline_snapshot import snapshot
 from rich.console import Console
 
-from kapso_sync.cli.documents import plan_document
+from kapso_sync.cli.json_documents import plan_document
 from kapso_sync.cli.render import print_plan, print_report, visible
 from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model.functions import DeploymentStatus

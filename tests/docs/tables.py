@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator
 from enum import Enum
 
-from kapso_sync.cli.flags import _FLAGS
+from kapso_sync.cli.context import _FLAGS
 from kapso_sync.model import events
 from kapso_sync.settings import Settings, variable
 

@@ -159,7 +159,7 @@ def test_settings_that_name_another_source_move_the_daemon(
         running.event("daemon.started", 2)
         running.event("suspended", 2)
         asked = kapso_sync("reconcile", "--wait", str(other), environment=environment)
-        assert (asked.code, asked.out) == (1, "Suspended: moving. The daemon looks once `kapso-sync resume` ends it.\n")
+        assert (asked.code, asked.out) == (1, "Suspended: moving. The daemon reconciles once `kapso-sync resume` ends it.\n")
         assert kapso_sync("resume", str(folder), environment=environment).code == 78
         assert live(kapso, greet="one")()
         assert kapso_sync("resume", str(other), environment=environment).code == 0

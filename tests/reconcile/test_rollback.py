@@ -258,11 +258,11 @@ async def test_checks_in_flight_do_not_hold_up_a_newer_revision(bench: Bench) ->
     request = PassRequest()
     asked, began = 0, 0.0
 
-    async def hang(function_id: str, body: Json, *, patience: float) -> Invocation:
+    async def hang(function_id: str, body: Json, *, timeout: float) -> Invocation:
         nonlocal asked, began
         asked, began = asked + 1, bench.clock.monotonic()
         request.superseded.set()
-        await bench.clock.sleep(patience)
+        await bench.clock.sleep(timeout)
         return Invocation(200, "", "")
 
     bench.api.invoke_function = hang  # type: ignore[method-assign]

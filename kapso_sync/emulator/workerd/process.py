@@ -96,7 +96,7 @@ class Process:
         """Tell whether it runs, as far as is known without asking it."""
         return self._process.returncode is None and not self._killed
 
-    async def ask(self, job: JsonObject, code: str, body: bytes = b"", *, timeout: float) -> Answer:  # noqa: ASYNC109 - httpx has it
+    async def ask(self, job: JsonObject, code: str, body: bytes = b"", *, timeout: float) -> Answer:
         """Return the dispatcher's answer; raises Late after ``timeout`` seconds, and Gone when the process ends first."""
         head, text = dump_json(job), code.encode("utf-8", "replace")
         try:

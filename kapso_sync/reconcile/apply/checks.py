@@ -101,7 +101,7 @@ class CheckRunner:
     async def _one(self, record: RemoteFunction, number: int, check: Check) -> Failure | None:
         wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
         try:
-            answer = await self._api.invoke_function(record.id, check.request, patience=check.timeout)
+            answer = await self._api.invoke_function(record.id, check.request, timeout=check.timeout)
         except (ApiUnavailable, ApiGarbled) as error:
             # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
             await self._api.list_functions()

@@ -3,78 +3,68 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
-from kapso_sync.cli.documents import plan_document, report_document
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.progress import Progress
-from kapso_sync.cli.render import print_plan, print_report
+from kapso_sync.cli.render import console, print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.plan import Origin, Plan
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.settings import Settings, load_settings
-from kapso_sync.wiring import PassOverrides, make_event_bus, open_session
+from kapso_sync.wiring import PassOverrides, open_session
 
 
 @dataclass(frozen=True, slots=True)
 class PassArgs:
     """What the command line asks of a pass."""
 
-    overrides: Mapping[str, object]
-    env_file: Path | None
-    exceptions: PassOverrides
+    context: CommandContext
+    overrides: PassOverrides
     only: tuple[str, ...]
     retry: tuple[str, ...]
     expect: str | None
     json_output: bool
 
-    def settings(self) -> Settings:
-        """Return the settings; raises `ConfigError`."""
-        return load_settings(self.overrides, env_file=self.env_file)
 
-
-def sync(ask: PassArgs) -> int:
+def sync(args: PassArgs) -> int:
     """Make Kapso what the source says, and print what came of it."""
-    settings = ask.settings()
-    console = _console()
+    settings = args.context.load_settings()
 
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             # Where people watch, the bar and the report tell the story; elsewhere the log does.
-            logging = make_event_bus(settings, sys.stderr, progress.listen, level="warning" if progress.visible else "info")
-            async with open_session(settings, ask.exceptions, logging, writes=True) as session:
-                report = await session.sync(PassRequest("sync", ask.only, ask.retry, ask.expect))
-        if ask.json_output:
+            level = "warning" if progress.visible else "info"
+            bus = args.context.event_bus(settings, progress.listen, level=level)
+            async with open_session(settings, args.overrides, bus, writes=True) as session:
+                report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
+        if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
-            print_report(console, report)
+            print_report(console(), report)
         return int(report.exit_code)
 
     return run_to_end(work)
 
 
-def show_plan(ask: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
+def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
     """Print what a sync would do; write nothing at all."""
-    settings = ask.settings()
-    console = _console()
+    settings = args.context.load_settings()
 
     async def work() -> int:
-        async with open_session(
-            settings, ask.exceptions, make_event_bus(settings, sys.stderr, level="error"), writes=False
-        ) as session:
-            plan = await session.plan(PassRequest("plan", ask.only, ask.retry, ask.expect))
-        if ask.json_output:
+        bus = args.context.event_bus(settings)
+        async with open_session(settings, args.overrides, bus, writes=False) as session:
+            plan = await session.plan(PassRequest("plan", args.only, args.retry, args.expect))
+        if args.json_output:
             print(json.dumps(plan_document(plan), indent=2))
         elif markdown:
             print(plan_markdown(plan), end="")
         else:
-            print_plan(console, plan)
+            print_plan(console(), plan)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)
@@ -88,7 +78,3 @@ def plan_exit_code(plan: Plan, *, detailed: bool) -> ExitCode:
         return ExitCode.OK
     only_drifted = all(step.origin is Origin.DRIFT for step in plan.changes)
     return ExitCode.DRIFTED if only_drifted else ExitCode.GIT_AHEAD
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, emoji=False, markup=False)

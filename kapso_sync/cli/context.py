@@ -1,14 +1,20 @@
-"""Flags that stand for settings, shared by every command that works on a source: one table, one decorator."""
+"""What every command starts from: the flags that override settings, and the settings and events made of them."""
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from kapso_sync.model import events
+    from kapso_sync.settings import Settings
+    from kapso_sync.telemetry import EventBus
 
 Command = Callable[..., int]
 
@@ -44,27 +50,35 @@ ALL_FLAGS = tuple(_FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
-class Flags:
-    """What was given on the command line: ``values`` by setting, and the file that ``--env-file`` names."""
+class CommandContext:
+    """The command line's settings by name, its SOURCE included, and the file that ``--env-file`` names."""
 
-    values: Mapping[str, object] = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict)
     env_file: Path | None = None
 
-    def overrides(self, source: str | None = None) -> dict[str, object]:
-        """Return the settings that the command line overrides."""
-        given = {name: value for name, value in self.values.items() if value is not None}
-        return given if source is None else {**given, "source": source}
+    def load_settings(self) -> Settings:
+        """Return the settings: the command line's, the file's, the environment's, and defaults. Raises `ConfigError`."""
+        from kapso_sync.settings import load_settings
+
+        return load_settings(self.overrides, env_file=self.env_file)
+
+    def event_bus(self, settings: Settings, *listeners: events.Listener, level: str = "error") -> EventBus:
+        """Return the bus that logs to stderr, from ``level`` on where the settings name no level."""
+        from kapso_sync.wiring import make_event_bus
+
+        return make_event_bus(settings, sys.stderr, *listeners, level=level)
 
 
 def with_flags(*names: str) -> Callable[[Command], Command]:
-    """Give a command these flags (those of a single pass, without names); it gets them as its keyword argument ``flags``."""
+    """Give a command these flags, or those of a single pass; with SOURCE they reach it as its argument ``context``."""
     chosen = names or tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapper(*, env_file: Path | None, **given: Any) -> int:
-            values = {name: given.pop(name) for name in chosen}
-            return command(**given, flags=Flags(values, env_file))
+            values = {name: given.pop(name) for name in (*chosen, "source") if name in given}
+            overrides = {name: value for name, value in values.items() if value is not None}
+            return command(**given, context=CommandContext(overrides, env_file))
 
         decorated = click.option("--env-file", type=click.Path(path_type=Path), help="Read settings from this file as well.")(
             wrapper

@@ -1,0 +1,98 @@
+"""Talks to a running daemon over its HTTP API; finds its address and its admin token in the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from kapso_sync.errors import ConfigError
+from kapso_sync.settings import Settings
+from kapso_sync.store.daemon_files import DaemonFiles
+from kapso_sync.wiring import find_state_folder
+
+REQUEST_TIMEOUT = 10.0
+STATUS_TIMEOUT = 2.0
+PASS_TIMEOUT = 2 * 3600.0
+"""Seconds to wait for a daemon's answer, for its status, and for the end of a pass."""
+
+
+class DaemonClient:
+    """A client of the daemon that runs on this state folder, if one does."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._files = DaemonFiles(folder)
+
+    @classmethod
+    def of(cls, settings: Settings) -> DaemonClient:
+        """Return the client of the daemon that runs with these settings."""
+        return cls(settings, find_state_folder(settings))
+
+    def status(self) -> dict[str, Any] | None:
+        """Return the daemon's status document, or None if no daemon answers."""
+        url = self._files.address()
+        if url is None:
+            return None
+        try:
+            headers = {"Authorization": f"Bearer {self._token()}"}
+            answer = httpx.get(f"{url}/api/status", headers=headers, timeout=STATUS_TIMEOUT, trust_env=False)
+            document: dict[str, Any] = answer.raise_for_status().json()
+        except (httpx.HTTPError, ConfigError, ValueError):
+            return None
+        return document
+
+    def reconcile(self, retry: Sequence[str], *, wait: bool) -> dict[str, Any]:
+        """Request a pass that lifts the quarantine of ``retry``; with ``wait`` return after it. Raises `ConfigError`."""
+        parameters = httpx.QueryParams([*(("retry", slug) for slug in retry), *([("wait", "1")] if wait else [])])
+        return self._post(f"/api/reconcile?{parameters}", None, PASS_TIMEOUT if wait else REQUEST_TIMEOUT)
+
+    def suspend(self, reason: str, seconds: float | None) -> None:
+        """Ask the daemon to write nothing until `resume`, or for this many seconds. Raises `ConfigError`."""
+        self._post("/api/suspend", {"reason": reason, "for_seconds": seconds}, REQUEST_TIMEOUT)
+
+    def resume(self) -> None:
+        """Ask the daemon to write again. Raises `ConfigError`."""
+        self._post("/api/resume", None, REQUEST_TIMEOUT)
+
+    def _post(self, path: str, body: object, read_timeout: float) -> dict[str, Any]:
+        url = self._files.address()
+        if url is None:
+            raise ConfigError(
+                f"no daemon runs on the state folder {self._files.folder}",
+                hint="name the same source, --path and --env as `kapso-sync run`; without KAPSO_SYNC_LISTEN it takes no orders",
+            )
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        timeout = httpx.Timeout(REQUEST_TIMEOUT, read=read_timeout)
+        try:
+            with httpx.Client(base_url=url, timeout=timeout, trust_env=False) as client:
+                answer = client.post(path, json=body, headers=headers)
+        except httpx.HTTPError as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(f"the daemon at {url} does not answer: {text}", hint="is it running?") from error
+        if answer.status_code != 202:
+            hint = "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?" if answer.status_code == 401 else "its log may say more"
+            raise ConfigError(f"the daemon refuses: {_reason(answer)}", hint=hint)
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def _token(self) -> str:
+        token = self._settings.admin_key()
+        if token:
+            return token
+        try:
+            return self._files.read_token()
+        except OSError as error:
+            raise ConfigError(
+                f"the admin token in {self._files.folder} cannot be read: {error.strerror}",
+                hint="run as the daemon's user, or set the token",
+            ) from error
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:200]

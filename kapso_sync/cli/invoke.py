@@ -1,0 +1,56 @@
+"""``invoke``: call a deployed function by its slug."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.functions import Json
+from kapso_sync.wiring import open_api
+
+FAILED_STATUS = 400
+"""From this HTTP status on an invocation counts as failed."""
+
+
+def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, json_output: bool) -> int:
+    """Call a function by its slug and print its answer; 1 when it answers 400 or above."""
+    body = request_body(data)
+    settings = context.load_settings()
+
+    async def work() -> int:
+        async with open_api(settings, context.event_bus(settings, level="warning")) as api:
+            found = {function.slug: function for function in await api.list_functions()}.get(slug)
+            if found is None:
+                raise UsageError(f"no function `{slug}` on Kapso", hint="`kapso-sync status` lists what was synced")
+            answer = await api.invoke_function(found.id, body, timeout=timeout)
+        if json_output:
+            document = {
+                "slug": slug,
+                "id": found.id,
+                "status": answer.status,
+                "content_type": answer.content_type,
+                "body": answer.text,
+            }
+            print(json.dumps(document, indent=2))
+        else:
+            sys.stderr.write(f"{answer.status} {answer.content_type}\n")
+            print(answer.text)
+        return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
+
+    return run_to_end(work)
+
+
+def request_body(data: str) -> Json:
+    """Return the JSON that ``--data`` gives, itself or as ``@file``; raises `UsageError`."""
+    try:
+        text = Path(data[1:]).read_text(encoding="utf-8") if data.startswith("@") else data
+        body: Json = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--data is not JSON: {error}", hint="""an example: --data '{"ping": true}', or --data @file.json"""
+        ) from error
+    return body

@@ -1,0 +1,38 @@
+"""``status``: what the running daemon knows, else what the state folder remembers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kapso_sync import __version__
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.daemon_client import DaemonClient
+from kapso_sync.cli.json_documents import print_status
+from kapso_sync.clock import SystemClock
+from kapso_sync.errors import ExitCode
+from kapso_sync.model.status import DaemonStatus, status_document
+from kapso_sync.settings import Settings
+from kapso_sync.store.database import read_last_pass, read_state
+from kapso_sync.wiring import find_state_folder
+
+
+def status(context: CommandContext, *, json_output: bool) -> int:
+    """Print what the running daemon knows, else what the state folder remembers; takes no lock, and asks Kapso nothing."""
+    settings = context.load_settings()
+    folder = find_state_folder(settings)
+    document = DaemonClient(settings, folder).status() or _of_folder(settings, folder)
+    if json_output:
+        print(json.dumps(document, indent=2))
+    else:
+        print_status(document, folder)
+    return int(ExitCode.OK)
+
+
+def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
+    now = SystemClock().now()
+    empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
+    document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
+    document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_state(folder).intents]
+    return document
