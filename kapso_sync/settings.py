@@ -13,8 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
-from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import AdoptPolicy, UnknownSecrets
+from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kapso_sync.api.references import Reference, users_in
 from kapso_sync.api.wire import parse_function
-from kapso_sync.emulator import attributes as attrs
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
-from kapso_sync.emulator.records import Function
+from kapso_sync.emulator.records import TAKEN, Function
 from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, SecretNameTaken
@@ -95,7 +94,7 @@ class WorldApi:
         except Unprocessable as error:
             raise ApiRejected(error.message, call=call, status=422) from None
         except Rejected as error:
-            taken = route == "/functions/{id}/secrets" and attrs.TAKEN in error.errors.get("name", ())
+            taken = route == "/functions/{id}/secrets" and TAKEN in error.errors.get("name", ())
             kind = SecretNameTaken if taken else ApiRejected
             raise kind(str(error.errors), call=call, status=422) from None
         if fate is Fate.KILLED_AFTER:

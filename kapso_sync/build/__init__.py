@@ -4,11 +4,10 @@
 says what an API base wants, `builder` decides and remembers, `bundler` runs esbuild over what needs it, all at once.
 """
 
-from kapso_sync.build.builder import Builder, BuildResult
+from kapso_sync.build.builder import Builder, BuildResult, Target
 from kapso_sync.build.bundler import Bundler
 from kapso_sync.build.esbuild import Esbuild
 from kapso_sync.build.packages import Packages
-from kapso_sync.build.target import Target
 from kapso_sync.build.types import check_types
 
 __all__ = [

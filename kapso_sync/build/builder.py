@@ -7,10 +7,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kapso_sync.build.bundler import Bundler, Failure, Job, Options
+from kapso_sync.build.bundler import Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.external_inputs import ExternalInputs
 from kapso_sync.build.graph import Closure, Graph, Shapes
 from kapso_sync.build.packages import Packages
 from kapso_sync.build.rules import (
@@ -25,7 +24,6 @@ from kapso_sync.build.rules import (
     syntax_diagnostic,
 )
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.build.target import Target
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.tsconfig import read_options
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
@@ -281,3 +279,10 @@ def _why(job: Job) -> str:
     if job.options.minify:
         return "it is to be minified"
     return f"it is in {job.shape.style.value} style"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``contract`` is what entries get that ask for nothing; `Contract.AUTO` is script style, on every API base."""
+
+    contract: Contract = Contract.AUTO

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.build.contract import Shape
-from kapso_sync.build.diagnostics import Diagnostic
+from kapso_sync.build.diagnostics import Diagnostic, Message, read_messages
 from kapso_sync.build.esbuild import Esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
-from kapso_sync.build.messages import Message, read_messages
 from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.wrapping import appended, finished, wrapper
@@ -316,3 +315,30 @@ class _Run:
 def entry_path(file: str) -> str:
     """Return where the wrapper of a file is, in the stage: a name that esbuild's command line takes for nothing else."""
     return f"{WRAPPERS}/{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.mjs"
+
+
+_Stamp = tuple[int, int, int, int]
+
+
+class ExternalInputs:
+    """Compares files by hash; one that shows no change since it was hashed is not read again."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[Path, tuple[_Stamp, str]] = {}
+
+    def unchanged(self, inputs: Sequence[tuple[str, str]], packages: Packages | None) -> bool:
+        """Tell whether these files below the source's root still have these hashes."""
+        if packages is None:
+            return not inputs
+        return all(self._hash(packages.root / path) == wanted for path, wanted in inputs)
+
+    def _hash(self, path: Path) -> str | None:
+        try:
+            found = path.stat()
+            stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+            known = self._hashes.get(path)
+            if known is None or known[0] != stamp:
+                self._hashes[path] = known = (stamp, hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError:
+            return None
+        return known[1]

@@ -14,7 +14,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken
-from kapso_sync.reconcile.plan.diff import file_diff
+from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.sources.writing import write_file
 from kapso_sync.wiring.pull import FolderTarget, plan_a_pull

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,6 @@ from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.loop import Loop, PassRunner, Timing
 from kapso_sync.daemon.schedule import Interval, Schedule
 from kapso_sync.daemon.settings_reload import SettingsReloader
-from kapso_sync.daemon.signals import signal_handlers
 from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.daemon.suspension import Suspensions
 from kapso_sync.daemon.systemd import SystemdNotifier
@@ -371,3 +370,16 @@ def one_line(status: DaemonStatus) -> str:
 
 def _ready(status: DaemonStatus) -> int:
     return sum(function.condition(ConditionType.READY).status for function in status.functions)
+
+
+@contextlib.contextmanager
+def signal_handlers(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Call these instead of ending the process, as long as the block lasts; needs a running event loop."""
+    loop = asyncio.get_running_loop()
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)

@@ -21,7 +21,7 @@ from kapso_sync.emulator.answers import (
     positive,
     show_function,
 )
-from kapso_sync.emulator.deployer import Deployer
+from kapso_sync.emulator.deps import Deployer
 from kapso_sync.emulator.faults import ROUTES, Rule
 from kapso_sync.emulator.records import CLOUDFLARE, Function, Live
 from kapso_sync.emulator.runtime import Call, Result

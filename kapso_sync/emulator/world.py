@@ -9,11 +9,25 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from kapso_sync.emulator import attributes as attrs
 from kapso_sync.emulator.clock import Clock, rfc3339
 from kapso_sync.emulator.deployments import Deployments
 from kapso_sync.emulator.options import EmulatorOptions
-from kapso_sync.emulator.records import CLOUDFLARE, Deployment, Function, Invocation, Live, Workflow
+from kapso_sync.emulator.records import (
+    BLANK,
+    CLOUDFLARE,
+    CLOUDFLARE_ONLY,
+    INVALID,
+    SECRET_NAME,
+    TAKEN,
+    Deployment,
+    Errors,
+    Function,
+    Invocation,
+    Live,
+    Workflow,
+    read_attributes,
+    slug_from,
+)
 from kapso_sync.emulator.storage import Storage
 from kapso_sync.emulator.syntax import is_module, syntax_error
 from kapso_sync.emulator.values import Json, JsonObject, dump_json
@@ -40,7 +54,7 @@ class Unprocessable(Exception):
 class Rejected(Exception):
     """Some attributes are wrong; ``errors`` holds the messages by attribute."""
 
-    def __init__(self, errors: attrs.Errors) -> None:
+    def __init__(self, errors: Errors) -> None:
         super().__init__(str(errors))
         self.errors = errors
 
@@ -137,18 +151,18 @@ class EmulatedProject:
         self._settle()
         if api:
             body = self._taken_by_api(body, creating=True)
-        values, errors = attrs.read_attributes({name: value for name, value in body.items() if name != "slug" or value})
+        values, errors = read_attributes({name: value for name, value in body.items() if name != "slug" or value})
         if api and self.behaviour.function_type_required and "function_type" not in values:
-            errors["function_type"] = [attrs.BLANK]
+            errors["function_type"] = [BLANK]
         if api:
             errors |= self._too_long(values)
-        errors |= {name: [attrs.BLANK] for name in ("name", "code") if name not in values}
+        errors |= {name: [BLANK] for name in ("name", "code") if name not in values}
         if "slug" not in values and "name" not in errors:
-            values["slug"] = attrs.slug_from(str(values["name"]))
+            values["slug"] = slug_from(str(values["name"]))
             if not values["slug"]:
-                errors["slug"] = [attrs.BLANK]
+                errors["slug"] = [BLANK]
         if function_id in self._functions:
-            errors["id"] = [attrs.TAKEN]
+            errors["id"] = [TAKEN]
         self._check(values, None, errors)
         now = self._clock.now()
         values["code"] = self._stored_code(str(values["code"]))
@@ -172,7 +186,7 @@ class EmulatedProject:
             body = self._taken_by_api(body, creating=False)
         if not (self.behaviour.slug_changes if may_rename is None else may_rename):
             body = {name: value for name, value in body.items() if name != "slug"}
-        values, errors = attrs.read_attributes(body)
+        values, errors = read_attributes(body)
         if api:
             errors |= self._too_long(values)
         self._check(values, function, errors)
@@ -247,13 +261,13 @@ class EmulatedProject:
     def set_secret(self, function: Function, name: Json, value: Json) -> None:
         """Set a secret of a deployed function; raises Unprocessable or Rejected."""
         self._require_running(function)
-        errors: attrs.Errors = {}
-        if not isinstance(name, str) or not attrs.SECRET_NAME.match(name):
-            errors["name"] = [attrs.INVALID]
+        errors: Errors = {}
+        if not isinstance(name, str) or not SECRET_NAME.match(name):
+            errors["name"] = [INVALID]
         elif name in function.secrets and self.behaviour.post_of_existing == "refuse":
-            errors["name"] = [attrs.TAKEN]
+            errors["name"] = [TAKEN]
         if not isinstance(value, str | dict | list) or not value:
-            errors["value"] = [attrs.BLANK]
+            errors["value"] = [BLANK]
         if errors:
             raise Rejected(errors)
         function.secrets[str(name)] = value
@@ -450,19 +464,19 @@ class EmulatedProject:
         function.former = former.to_document() if former else None
         function.former_until = moment + timedelta(seconds=self.behaviour.edge_stale)
 
-    def _check(self, values: Mapping[str, Json], function: Function | None, errors: attrs.Errors) -> None:
+    def _check(self, values: Mapping[str, Json], function: Function | None, errors: Errors) -> None:
         slug = values.get("slug")
         owner = self._slugs.get(slug) if isinstance(slug, str) else None
         if owner is not None and (function is None or owner != function.id):
-            errors["slug"] = [attrs.TAKEN]
+            errors["slug"] = [TAKEN]
         kind = values.get("function_type", function.function_type if function else CLOUDFLARE)
         public = values.get("public_endpoint", function.public_endpoint if function else False)
         if public is True and kind != CLOUDFLARE:
-            errors["public_endpoint"] = [attrs.CLOUDFLARE_ONLY]
+            errors["public_endpoint"] = [CLOUDFLARE_ONLY]
         if errors:
             raise Rejected(errors)
 
-    def _too_long(self, values: Mapping[str, Json]) -> attrs.Errors:
+    def _too_long(self, values: Mapping[str, Json]) -> Errors:
         code = values.get("code")
         size = len(code.encode("utf-8", "surrogatepass")) if isinstance(code, str) else 0
         return {"code": ["is too long (maximum is 1 megabyte)"]} if size > self.behaviour.code_limit else {}

@@ -407,3 +407,21 @@ def _fingerprint(step: Step) -> Json:
     if isinstance(step, Write) and step.secrets:
         names = [[*group] for group in (step.secrets.sets, step.secrets.rewrites, step.secrets.removes)]
     return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash, *names]
+
+
+@dataclass(frozen=True, slots=True)
+class MaxDelete:
+    """A number of functions, or a percentage of the owned ones."""
+
+    amount: int
+    percent: bool = False
+
+    def limit(self, owned: int) -> int:
+        """Return the number allowed; a percentage rounds down, but at least one is allowed."""
+        if not self.percent:
+            return self.amount
+        return max(1, owned * self.amount // 100)
+
+    def __str__(self) -> str:
+        """The spelling that settings use."""
+        return f"{self.amount}%" if self.percent else str(self.amount)

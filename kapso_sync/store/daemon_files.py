@@ -1,19 +1,16 @@
-"""What a daemon keeps in the state folder for itself and for who talks to it: token, address, suspension."""
+"""What a daemon keeps in the state folder for itself and for its clients: admin token, address, suspension."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kapso_sync.errors import StateUnusable
 from kapso_sync.model.status import Suspension
+from kapso_sync.store.json_file import PrivateJsonFile, write_private
 
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
@@ -22,20 +19,19 @@ SUSPENSION_NAME = "suspended.json"
 
 @dataclass(frozen=True, slots=True)
 class DaemonFiles:
-    """Files of the daemon in a state folder, for its owner's eyes; what cannot be written raises `StateUnusable`."""
+    """The daemon's files in a state folder; every method that writes raises `StateUnusable` if it cannot."""
 
     folder: Path
 
     def token(self) -> str:
-        """Return the admin token that is kept here, made when there is none."""
-        path = self.folder / TOKEN_NAME
+        """Return the admin token that is kept here, and make one if there is none."""
         try:
-            kept = path.read_text(encoding="utf-8").strip()
+            kept = self.read_token()
         except FileNotFoundError:
             kept = ""
         if not kept:
             kept = secrets.token_urlsafe(32)
-            _write_private(path, kept)
+            write_private(self.folder / TOKEN_NAME, kept)
         return kept
 
     def read_token(self) -> str:
@@ -44,60 +40,36 @@ class DaemonFiles:
 
     def address(self) -> str | None:
         """Return the URL of the daemon that uses this folder, or None if none says so."""
-        try:
-            url = json.loads((self.folder / ADDRESS_NAME).read_text(encoding="utf-8"))["url"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        url = self._file(ADDRESS_NAME).read().get("url")
         return url if isinstance(url, str) else None
 
     def remember_address(self, url: str | None) -> None:
-        """Keep where the daemon listens, for `reconcile` and its like."""
-        _write_private(self.folder / ADDRESS_NAME, json.dumps({"url": url, "pid": os.getpid()}))
+        """Keep the URL that the daemon listens on, for commands such as `reconcile`."""
+        self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid()})
 
     def forget_address(self) -> None:
-        """Nobody listens any more."""
+        """Forget the URL: nobody listens any more."""
         with contextlib.suppress(OSError):
             (self.folder / ADDRESS_NAME).unlink(missing_ok=True)
 
     def remember_suspension(self, suspension: Suspension) -> None:
-        """Keep it, so that a restart does not end it."""
+        """Keep the suspension, so that a restart does not end it."""
         until = suspension.until.isoformat() if suspension.until else None
         document = {"reason": suspension.reason, "since": suspension.since.isoformat(), "until": until}
-        _write_private(self.folder / SUSPENSION_NAME, json.dumps(document))
+        self._file(SUSPENSION_NAME).write({**document})
 
     def forget_suspension(self) -> None:
-        """It is over."""
-        path = self.folder / SUSPENSION_NAME
-        with _writing(path):
-            path.unlink(missing_ok=True)
+        """Forget the suspension: it is over."""
+        self._file(SUSPENSION_NAME).remove()
 
     def suspension(self) -> Suspension | None:
-        """Return the suspension that is kept, over or not."""
+        """Return the suspension that is kept, whether or not its time is over."""
+        kept = self._file(SUSPENSION_NAME).read()
         try:
-            kept = json.loads((self.folder / SUSPENSION_NAME).read_text(encoding="utf-8"))
-            until = datetime.fromisoformat(kept["until"]) if kept["until"] else None
-            return Suspension(str(kept["reason"]), datetime.fromisoformat(kept["since"]), until)
-        except (OSError, ValueError, KeyError, TypeError):
+            until = datetime.fromisoformat(str(kept["until"])) if kept["until"] else None
+            return Suspension(str(kept["reason"]), datetime.fromisoformat(str(kept["since"])), until)
+        except (ValueError, KeyError):
             return None
 
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only we can read, as a whole or not at all."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(part).replace(path)
-        except OSError:
-            Path(part).unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StateUnusable(f"{path} cannot be written: {error.strerror}", hint="make the state folder writable") from error
+    def _file(self, name: str) -> PrivateJsonFile:
+        return PrivateJsonFile(self.folder / name)

@@ -1,11 +1,12 @@
-"""Small documents that a daemon keeps beside the inventory: whom it told what. Losing one means telling once more, no more."""
+"""Files of the state folder that only their owner can read, written as a whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from kapso_sync.model.functions import Json
 
 @dataclass(frozen=True, slots=True)
 class PrivateJsonFile:
-    """One JSON object in a file of the state folder, for its owner's eyes."""
+    """One JSON object in a file, such as who was told what. Losing it costs a repeated message, and no more."""
 
     path: Path
 
     def read(self) -> Mapping[str, Json]:
-        """Return what was kept; empty where there is nothing that can be read."""
+        """Return the object; empty if there is none that can be read."""
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -28,17 +29,32 @@ class PrivateJsonFile:
         return kept if isinstance(kept, dict) else {}
 
     def write(self, document: Mapping[str, Json]) -> None:
-        """Keep this in place of what was kept, as a whole or not at all; raises `StateUnusable`."""
-        part: str | None = None
+        """Replace the object. Raises `StateUnusable`."""
+        write_private(self.path, json.dumps(dict(document)))
+
+    def remove(self) -> None:
+        """Remove the file, if it is there. Raises `StateUnusable`."""
+        with _writing(self.path):
+            self.path.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner can read. Raises `StateUnusable`."""
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, part = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(dict(document), file)
-            Path(part).replace(self.path)
-        except OSError as error:
-            if part is not None:
-                Path(part).unlink(missing_ok=True)
-            raise StateUnusable(
-                f"{self.path} cannot be written: {error.strerror}", hint="make the state folder writable"
-            ) from error
+                file.write(text)
+            Path(part).replace(path)
+        except OSError:
+            Path(part).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateUnusable(f"{path} cannot be written: {error.strerror}", hint="make the state folder writable") from error

@@ -7,8 +7,7 @@ what a pass needs, and `daemon`, `server` and `notifications` build what runs ar
 from kapso_sync.session import Session
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.engine import PassOverrides, make_event_bus, open_api, open_session
-from kapso_sync.wiring.reading import SourceReport, read_source
-from kapso_sync.wiring.source import find_state_folder
+from kapso_sync.wiring.source import SourceReport, find_state_folder, read_source
 
 __all__ = [
     "EventBus",

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from kapso_sync.cli.progress import Progress
+from kapso_sync.cli.sync import Progress
 from kapso_sync.model import events
 
 

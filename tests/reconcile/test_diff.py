@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
 from kapso_sync.model.functions import CODE, Json
-from kapso_sync.reconcile.plan.diff import CHANGED_LINES_LIMIT, content_diff
+from kapso_sync.reconcile.plan.comparison import CHANGED_LINES_LIMIT, content_diff
 
 
 def code_diff(old: str, new: str) -> str:

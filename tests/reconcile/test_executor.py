@@ -13,8 +13,7 @@ import pytest
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, StateForeign, UsageError
 from kapso_sync.model.functions import Json, RemoteFunction
-from kapso_sync.model.limits import MaxDelete
-from kapso_sync.model.plan import Create, Delete
+from kapso_sync.model.plan import Create, Delete, MaxDelete
 from kapso_sync.model.report import Result
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.guard import Limits

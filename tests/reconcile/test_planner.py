@@ -10,9 +10,21 @@ import pytest
 from kapso_sync.errors import EmptySource, ExitCode
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
-from kapso_sync.model.limits import MaxDelete
 from kapso_sync.model.ownership import mark_for, split_description
-from kapso_sync.model.plan import AdoptPolicy, Blocked, BlockedBy, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
+from kapso_sync.model.plan import (
+    AdoptPolicy,
+    Blocked,
+    BlockedBy,
+    Deploy,
+    Invalid,
+    MaxDelete,
+    Modify,
+    NoChange,
+    Origin,
+    Plan,
+    Policy,
+    Step,
+)
 from kapso_sync.model.state import Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
-from kapso_sync.server.page import render_page
-from kapso_sync.server.words import span
+from kapso_sync.server.page import render_page, span
 from tests.server.front import Front, open_front
 from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.model.limits import MaxDelete
+from kapso_sync.model.plan import MaxDelete
 from kapso_sync.settings import VARIABLES, Settings, load_settings, parse_duration, variable
 
 

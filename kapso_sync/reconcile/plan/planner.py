@@ -45,9 +45,8 @@ from kapso_sync.model.plan import (
 )
 from kapso_sync.model.state import Quarantine, ReconcilerState
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
-from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison, compare
+from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
-from kapso_sync.reconcile.plan.diff import content_diff
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
