@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.urls import is_loopback
 
 PLATFORM_PATH = "/platform/v1"
 FUNCTIONS_PATH = "/api/v1"
@@ -35,16 +35,6 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> str:
         )
     path = parts.path.rstrip("/") or PLATFORM_PATH
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def other_base(base_url: str) -> str:

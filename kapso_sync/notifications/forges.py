@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.notifications.commit_status import CommitState, CommitStatus
+from kapso_sync.urls import parse_remote
 
 
 class Forge(enum.StrEnum):
@@ -66,22 +67,13 @@ def find_repository(location: str, forge: Forge | None, api: str | None) -> Repo
 
 def _parts(location: str) -> tuple[str, str, str]:
     """Return scheme and host as a browser would reach them, the host alone, and the repository's name."""
-    if "://" in location:
-        parts = urlsplit(location)
-        host = (parts.hostname or "").lower()
-        named = f"[{host}]" if ":" in host else host
-        if parts.scheme in ("http", "https"):
-            base = f"{parts.scheme}://{named}" + (f":{parts.port}" if parts.port else "")
-        else:
-            base = f"https://{named}"
-        path = unquote(parts.path)
-    elif "@" in location.partition("/")[0] and ":" in location:
-        host, _, path = location.partition("@")[2].partition(":")
-        host = host.lower()
-        base = f"https://{host}"
-    else:
-        base, host, path = "", "", location
-    return base, host, path.strip("/").removesuffix(".git").rstrip("/")
+    remote = parse_remote(location)
+    if not remote.host:
+        return "", "", remote.path
+    named = f"[{remote.host}]" if ":" in remote.host else remote.host
+    if remote.scheme in ("http", "https"):
+        return f"{remote.scheme}://{named}" + (f":{remote.port}" if remote.port else ""), remote.host, remote.path
+    return f"https://{named}", remote.host, remote.path
 
 
 def _guess(host: str) -> Forge | None:

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kapso_sync.urls import is_loopback
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -24,7 +26,6 @@ HEADERS = {
     ),
 }
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics", "/hooks/git"})
 """What kubelets, scrapers and git hosts ask for, under whatever name they know us by."""
 
@@ -82,7 +83,7 @@ def error(status: int, text: str, **headers: str) -> Response:
 def _is_ours(headers: Headers) -> bool:
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name.lower() in _LOOPBACK
+    return is_loopback(name)
 
 
 def can_act(request: Request, token: Callable[[], str]) -> bool:

@@ -9,7 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
+
+from kapso_sync.urls import parse_remote
 
 TIMESTAMP_TOLERANCE = 300.0
 """Seconds that a signed timestamp may differ from our clock."""
@@ -263,14 +265,8 @@ def same_repository(left: str, right: str) -> bool:
 
 def _identity(address: str) -> str:
     """Return host and path in one spelling. Case in paths is ignored as most hosts do: a hint too many costs one look."""
-    if "://" in address:
-        try:
-            parts = urlsplit(address)
-            host, path = parts.hostname or "", parts.path
-        except ValueError:
-            return address
-    elif ":" in address.partition("/")[0]:  # ssh as scp has it, with or without a user
-        host, _, path = address.rpartition("@")[2].partition(":")
-    else:
-        host, path = "", address
-    return f"{host}/{path.strip('/').removesuffix('.git').rstrip('/')}".lower()
+    try:
+        remote = parse_remote(address)
+    except ValueError:
+        return address
+    return f"{remote.host}/{remote.path}".lower()

@@ -6,7 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
+
+from kapso_sync.urls import parse_remote
 
 _SAFE = "/._-~+@"
 _ORIGIN = re.compile(r'^\s*\[remote\s+"origin"\]\s*$')
@@ -19,17 +21,8 @@ def remote_identity(location: str, path: str) -> str:
 
     A repository on this machine is named by its path. White space and brackets are percent-encoded.
     """
-    if "://" in location:
-        parts = urlsplit(location)
-        host, repository = (parts.hostname or "").lower(), unquote(parts.path)
-    elif "@" in location.partition("/")[0] and ":" in location:
-        _, _, rest = location.partition("@")
-        host, _, repository = rest.partition(":")
-        host = host.lower()
-    else:
-        host, repository = "", location
-    name = repository.strip("/").removesuffix(".git").rstrip("/")
-    whole = f"{host}/{name}" if host else f"file/{name}"
+    remote = parse_remote(location)
+    whole = f"{remote.host}/{remote.path}" if remote.host else f"file/{remote.path}"
     return quote(f"{whole}//{path}" if path else whole, safe=_SAFE)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
+from kapso_sync.urls import is_loopback
 
 _SCP_LIKE = re.compile(r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^\s:][^\s]*)")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class SourceKind(enum.Enum):
@@ -99,7 +99,7 @@ def _checked_url(text: str) -> str:
         if not folder.is_dir():
             raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
         return folder.as_uri()
-    if parts.scheme == "http" and host in _LOOPBACK:
+    if parts.scheme == "http" and is_loopback(host or ""):
         return text
     if parts.scheme not in ("https", "ssh"):
         raise SourceRefused(

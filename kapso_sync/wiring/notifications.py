@@ -27,10 +27,10 @@ from kapso_sync.sources import parse_source
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.json_file import PrivateJsonFile
 from kapso_sync.telemetry import Redactor
+from kapso_sync.urls import is_loopback
 
 TOLD_NAME = "told.json"
 COMMITS_NAME = "commits.json"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _check_url(variable: str, url: str, *, plain: bool) -> None:
         raise ConfigError(
             f"{variable} is not an http(s) address without user and password", hint="an example: https://HOST/path"
         )
-    if url.startswith("http:") and not plain and host not in _LOOPBACK:
+    if url.startswith("http:") and not plain and not is_loopback(host):
         raise ConfigError(
             f"{variable} {url} would send the token in the clear", hint="use https://, or set KAPSO_SYNC_ALLOW_HTTP=1"
         )

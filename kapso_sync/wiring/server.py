@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import AsyncIterator
 
 from kapso_sync.errors import ConfigError
@@ -11,6 +10,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.serve import serving
+from kapso_sync.urls import is_loopback
 
 
 @contextlib.asynccontextmanager
@@ -25,7 +25,7 @@ async def open_server(address: str, control: DaemonControl, clock: Clock) -> Asy
         return
     host, port = parse_listen(address)
     limits = ServerLimits()
-    app = make_app(control, clock, public=not _is_loopback(host), limits=limits)
+    app = make_app(control, clock, public=not is_loopback(host), limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         try:
             url = await stack.enter_async_context(serving(app, host, port, head_timeout=limits.head_timeout))
@@ -42,10 +42,3 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"KAPSO_SYNC_LISTEN {text!r}: expected HOST:PORT", hint="an example: 127.0.0.1:8321")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for, and then the token is needed
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
