@@ -67,6 +67,15 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", NAMES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    """Every path below kapso_sync/, tests/ and docs/ in backticks; a control shows that the pages for contributors name some."""
+    named = set(re.findall(r"`((?:kapso_sync|tests|docs)/[\w./-]+)`", text_of(page)))
+    assert not [path for path in named if not (ROOT / path).exists()]
+    if page in ("docs/adding.md", "docs/glossary.md", "docs/architecture.md"):
+        assert len(named) >= 5
+
+
 @pytest.mark.parametrize("number", range(len(blocks("docs/manifest.md", "yaml"))))
 def test_manifests_on_the_page_are_valid(tmp_path: Path, number: int) -> None:
     """What the page shows can be copied."""
