@@ -6,7 +6,7 @@ from kapso_sync.model import events
 from kapso_sync.model.events import Event
 
 
-def event_text(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a table of sentences
+def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
     """Return what happened, in a few words; the slug, where there is one, is shown beside it."""
     match event:
         case events.SourceChanged():

@@ -69,7 +69,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_files_that_a_page_names_exist(page: str) -> None:
-    """Every path below kapso_sync/, tests/ and docs/ in backticks; a control shows that the pages for contributors name some."""
+    """Every path in backticks below kapso_sync, tests and docs; a control: the pages for contributors name several."""
     named = set(re.findall(r"`((?:kapso_sync|tests|docs)/[\w./-]+)`", text_of(page)))
     assert not [path for path in named if not (ROOT / path).exists()]
     if page in ("docs/adding.md", "docs/glossary.md", "docs/architecture.md"):
