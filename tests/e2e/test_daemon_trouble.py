@@ -201,6 +201,13 @@ def test_ready_is_said_before_the_first_deployments_end(kapso: Served, folder: P
         assert running.stop() == 0
 
 
+def passes_of(running: Running) -> int:
+    """How many passes the daemon has begun, by its own word."""
+    told = len(running.named("daemon.state"))
+    running.process.send_signal(signal.SIGUSR1)
+    return int(running.event("daemon.state", told + 1)["passes"])
+
+
 def test_a_state_folder_that_fills_up_holds_every_write_and_no_longer(
     kapso: Served, folder: Path, environment: dict[str, str]
 ) -> None:
@@ -212,7 +219,7 @@ def test_a_state_folder_that_fills_up_holds_every_write_and_no_longer(
         kapso.forget_requests()
         (folder / "greet.js").write_text(answering("two"))
         assert running.event("reconcile.failed")["error_type"] == "StateUnusable"
-        time.sleep(2)
+        until(lambda: passes_of(running) >= 4)
         assert [call for call in kapso.calls() if not call.startswith("GET")] == []
         assert "cannot be written" in running.status()["last_pass"]["error"]
         assert answers(environment, "/healthz") == 200
