@@ -63,8 +63,18 @@ AND id <= (SELECT id FROM history WHERE slug = :slug ORDER BY id DESC LIMIT 1 OF
 class History:
     """Writes the history of one state folder. ``redact`` takes secrets out of what is kept."""
 
-    def __init__(self, folder: Path, now: Callable[[], datetime], redact: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], datetime],
+        redact: Callable[[str], str] = str,
+        *,
+        max_revisions: int = MAX_REVISIONS,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
         self._now = now
+        self._max_revisions = max_revisions
+        self._max_entries = max_entries
         self._redact = redact
         self._revision: Revision | None = None
         self._db: sqlite3.Connection | None = None
@@ -89,8 +99,8 @@ class History:
         with contextlib.suppress(sqlite3.Error), self._db as db:
             row = (self._now().isoformat(timespec="milliseconds"), event.slug, event.function_id, self._entry(event))
             number = db.execute("INSERT INTO history (at, slug, function_id, entry) VALUES (?, ?, ?, ?)", row).lastrowid or 0
-            db.execute(_DROP_OLD, {"slug": event.slug, "kept": MAX_REVISIONS})
-            db.execute("DELETE FROM history WHERE id <= ?", (number - MAX_ENTRIES,))
+            db.execute(_DROP_OLD, {"slug": event.slug, "kept": self._max_revisions})
+            db.execute("DELETE FROM history WHERE id <= ?", (number - self._max_entries,))
 
     def _entry(self, event: FunctionEvent) -> str:
         detail = {name: value for name, value in dataclasses.asdict(event).items() if name not in ("slug", "function_id")}

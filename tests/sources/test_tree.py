@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kapso_sync.errors import InvalidSource, SourceUnavailable
-from kapso_sync.model.source import CODE_LIMIT, MANIFEST_LIMIT
+from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
 
@@ -70,17 +70,14 @@ async def test_large_files_are_named_with_their_limit_and_not_read(upstream: Rep
     assert len(snapshot.files["fits.ts"].content or b"") == CODE_LIMIT
 
 
-async def test_too_many_files_are_an_error_that_says_what_to_do(
-    upstream: Repository, reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_files_are_an_error_that_says_what_to_do(upstream: Repository, reader: Reader) -> None:
     """The count is of the functions folder: --path makes a large repository readable."""
-    monkeypatch.setattr("kapso_sync.sources.file_rules.FILE_COUNT_LIMIT", 100)
     blob = upstream.blob(b"x")
-    lines = "".join(f"100644 blob {blob}\t{number}.json\n" for number in range(101))
+    lines = "".join(f"100644 blob {blob}\t{number}.json\n" for number in range(FILE_COUNT_LIMIT + 1))
     large = upstream.git("mktree", stdin=lines.encode())
     small = upstream.git("mktree", stdin=f"100644 blob {blob}\ta.ts\n".encode())
     upstream.commit_tree(("40000", b"data", large), ("40000", b"flows", small))
-    with pytest.raises(InvalidSource, match="holds more than 100 files") as caught:
+    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
         await reader.open(upstream.url).fetch()
     assert "--path" in str(caught.value.hint)
     assert set((await reader.open(upstream.url, path="flows").fetch()).files) == {"a.ts"}

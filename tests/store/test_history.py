@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from kapso_sync.model import events
 from kapso_sync.model.source import Revision
-from kapso_sync.store import history
 from kapso_sync.store.history import History, read_history
 from tests.builders import DAWN, moment
 
@@ -57,11 +54,9 @@ def test_a_renamed_function_keeps_its_past(tmp_path: Path) -> None:
     assert [entry["slug"] for entry in read_history(tmp_path, "new")] == ["old", "new"]
 
 
-def test_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_bounded(tmp_path: Path) -> None:
     """The newest entries of each function stay, and of all functions together so many."""
-    monkeypatch.setattr(history, "MAX_REVISIONS", 3)
-    monkeypatch.setattr(history, "MAX_ENTRIES", 10)
-    with History(tmp_path, lambda: moment(1)) as book:
+    with History(tmp_path, lambda: moment(1), max_revisions=3, max_entries=10) as book:
         for number in range(20):
             book.listen(updated("a", "id-a", number))
         assert [entry["fields"] for entry in read_history(tmp_path, "a")] == [["f17"], ["f18"], ["f19"]]
