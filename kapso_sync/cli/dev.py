@@ -23,10 +23,11 @@ from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid
+from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
 from kapso_sync.sources import SecretMissing
-from kapso_sync.wiring.local import LocalFolder, open_local_folder
+from kapso_sync.wiring.local import open_local_folder
 
 INVOKE_TIMEOUT = 660.0
 """Seconds to wait for an answer: functions have deadlines of their own."""
