@@ -21,8 +21,8 @@ from kapso_sync.reconcile.apply.writer import FunctionWriter, Written
 from kapso_sync.reconcile.plan.code_style import learned_style, other_style_step
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare
 from kapso_sync.reconcile.plan.observed import stored_content
-from kapso_sync.reconcile.plan.planner import refusal_hint, refusal_text, rolling_back
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, lost_text
+from kapso_sync.reconcile.plan.steps import refusal_hint, refusal_text, rolling_back
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveCont
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
 from kapso_sync.reconcile.plan.observed import mark_of, stored_content
-from kapso_sync.reconcile.plan.planner import refusal_hint
+from kapso_sync.reconcile.plan.steps import refusal_hint
 
 CREATE_ATTEMPTS = 3
 """So often a create is sent when each answer was lost and the list shows no trace of it."""

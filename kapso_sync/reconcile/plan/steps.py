@@ -1,0 +1,143 @@
+"""Builds steps from a comparison. The planner uses it, and `apply` for a rollback, so that both say the same. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from kapso_sync.model.functions import (
+    Content,
+    Version,
+    canonical_json,
+    content_hash,
+)
+from kapso_sync.model.plan import (
+    Adopt,
+    Blocked,
+    BlockedBy,
+    Modify,
+    Origin,
+    Rename,
+    Rollback,
+    SecretChanges,
+    Update,
+)
+from kapso_sync.model.state import Quarantine
+from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison
+
+_Kind = TypeVar("_Kind", bound=Modify)
+
+
+def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Rollback:
+    """Return the step that takes back what failed; it writes nothing where what ran before is stored already."""
+    step = overwriting(
+        Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; what ran before is put back",)
+    )
+    return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
+
+
+def beside_quarantine(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Modify | None:
+    """Return the step for what concerns a quarantined function, and not what failed: its slug and its secrets; else None."""
+    held = comparison.restoring(version, keep_secrets=True)
+    if not (held.renames or held.secrets):
+        return None
+    reasons = (f"moved_from: {comparison.remote.slug}",) if held.renames else ()
+    step = overwriting(Rename if held.renames else Update, held, Origin.GIT, (*reasons, f"in quarantine: {quarantine.error}"))
+    return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
+
+
+def adopting(comparison: FunctionComparison, reason: str, origin: Origin) -> Adopt:
+    """Return the step that takes over a function, writing what differs."""
+    return overwriting(Adopt, comparison, origin, (reason,))
+
+
+def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origin, reasons: tuple[str, ...]) -> _Kind:
+    """Return a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
+    stale = comparison.liveness.reason
+    if comparison.deploys and stale is not None and not comparison.touches_runtime:
+        reasons = (*reasons, stale)
+    reasons = (*reasons, *secret_reasons(comparison.secrets))
+    return kind(
+        slug=comparison.desired.slug,
+        function_id=comparison.remote.id,
+        origin=origin,
+        fields=comparison.fields,
+        reasons=reasons,
+        file=comparison.desired.entry.file,
+        desired_hash=content_hash(comparison.desired.content),
+        remote_hash=content_hash(comparison.remote_content),
+        diff=comparison.diff,
+        desired=comparison.desired,
+        payload=comparison.payload,
+        deploy=comparison.deploys,
+        protected=comparison.mark.protected,
+        secrets=comparison.secrets,
+        known_secrets=comparison.learned_secrets,
+        reset_secrets=comparison.reset_secrets,
+        secret_values=comparison.secret_values,
+        listed_secrets=comparison.listing.names if comparison.listing is not None else frozenset(),
+        secrets_at_risk=comparison.secrets_at_risk,
+        remote=comparison.remote,
+        last_applied=comparison.last_applied,
+        live=comparison.liveness.live,
+        unconfirmed=tuple(intent.id for intent in comparison.uncertain),
+        overlapped=comparison.overlapped and comparison.deploys,
+    )
+
+
+def blocking(comparison: FunctionComparison, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
+    """Return the step that says why nothing is done, and what would allow it."""
+    return Blocked(
+        by=by,
+        hint=hint,
+        slug=comparison.desired.slug,
+        function_id=comparison.remote.id,
+        origin=comparison.difference.origin,
+        fields=comparison.difference.fields,
+        reasons=(reason,),
+        file=comparison.desired.entry.file,
+        desired_hash=content_hash(comparison.desired.content),
+        remote_hash=content_hash(comparison.remote_content),
+        diff=comparison.diff,
+        wanted="rename" if comparison.renames else "update",
+    )
+
+
+def refusing(comparison: FunctionComparison) -> Blocked:
+    """Return the step for a function whose only difference is what Kapso did not take; nothing is written again."""
+    fields = comparison.difference.refused
+    reason, hint = refusal_text(comparison.remote_content, fields), refusal_hint(fields)
+    blocked = blocking(comparison, BlockedBy.REFUSED_FIELD, reason, hint)
+    return replace(blocked, fields=fields, refused=fields)
+
+
+def refusal_text(remote_content: Content, fields: Iterable[str]) -> str:
+    """Return what Kapso kept, such as ``Kapso kept public_endpoint=false``."""
+    return "Kapso kept " + ", ".join(f"{name}={canonical_json(remote_content.get(name))}" for name in fields)
+
+
+def refusal_hint(fields: Iterable[str]) -> str:
+    """Return what a person can do about fields that Kapso did not take."""
+    names = ", ".join(f"`{name}`" for name in fields)
+    return f"change it in Kapso's dashboard, or take {names} out of git; it is sent again once git or Kapso changes"
+
+
+def secret_reasons(changes: SecretChanges) -> tuple[str, ...]:
+    """Return what is done about secrets, by name."""
+    groups = (("sets", changes.sets), ("changes", changes.rewrites), ("removes", changes.removes))
+    return tuple(f"{verb} secret {', '.join(names)}" for verb, names in groups if names)
+
+
+def difference_reasons(difference: Difference) -> tuple[str, ...]:
+    """Return who changed what."""
+    if not difference.fields:
+        return ()
+    if not difference.based:
+        return (f"differs from git, and nothing is known of our last write: {', '.join(difference.fields)}",)
+    git = [name for name in difference.fields if name in difference.by_git]
+    there = [name for name in difference.fields if name in difference.on_kapso]
+    return (
+        *((f"changed in git: {', '.join(git)}",) if git else ()),
+        *((f"changed on Kapso: {', '.join(there)}",) if there else ()),
+    )
