@@ -262,7 +262,7 @@ def load_settings(
 
 
 def _is_set(name: str, value: str) -> bool:
-    """Tell whether a variable says anything: an empty one, as compose files and CI write them, does not.
+    """Return whether a variable says anything: an empty one, as compose files and CI write them, does not.
 
     Only an empty address to listen on has a meaning of its own: no server.
     """

@@ -181,7 +181,7 @@ class _Bench:
             self._console.print(f"\n{visible(text)}", style="yellow")
 
     def _news(self, slug: str, what: object) -> bool:
-        """Tell whether this is not what was seen of the function last time."""
+        """Return whether this is not what was seen of the function last time."""
         before = self._ran.get(slug)
         self._ran[slug] = what
         return before != what

@@ -47,7 +47,7 @@ def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
 
 
 def has_key(settings: Settings) -> bool:
-    """Tell whether there is a key to ask the API with. Raises `ConfigError` for one that no header can hold."""
+    """Return whether there is a key to ask the API with. Raises `ConfigError` for one that no header can hold."""
     if settings.api_key is None and settings.api_key_file is None:
         return False
     settings.key()

@@ -72,7 +72,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def _deletes(step: Step) -> bool:
-    """Tell whether a step deletes, or would if it were allowed, or will when its time has come."""
+    """Return whether a step deletes, or would if it were allowed, or will when its time has come."""
     return isinstance(step, Delete | DeferredDelete) or (isinstance(step, Blocked) and step.wanted == "delete")
 
 

@@ -95,7 +95,7 @@ class Progress:
 
     @property
     def visible(self) -> bool:
-        """Tell whether somebody sees the bar."""
+        """Return whether somebody sees the bar."""
         return self._bars is not None
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What one API base was seen to do where its contract is uncertain. None means: not seen yet."""
+"""Defines what an API base was seen to do where its contract is uncertain. None means: not seen yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build gave, and where it is kept: by content, so that what did not change is never built twice."""
+"""Holds a build's result, and the store that keeps builds by content, so that unchanged code is not built twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time as a parameter: the one seam through which anything in the program waits or reads a clock."""
+"""Defines the clock: everything in the program that waits or reads the time gets one as a parameter."""
 
 from __future__ import annotations
 

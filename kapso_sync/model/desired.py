@@ -1,4 +1,4 @@
-"""What git says: entries of the manifest, and the functions that come of them."""
+"""Defines what git says: the entries of the manifest, and the functions built from them."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class RemoteFunction:
 
     @property
     def readable(self) -> bool:
-        """Tell whether id and slug can be; a record that cannot be is left alone, and so is its slug."""
+        """Return whether id and slug can be; a record that cannot be is left alone, and so is its slug."""
         return _ID.fullmatch(self.id) is not None and _SLUG.fullmatch(self.slug) is not None
 
     @property
@@ -190,7 +190,7 @@ def content_hash(content: Content) -> str:
 
 
 def same_json(left: Json, right: Json) -> bool:
-    """Tell whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``."""
+    """Return whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -201,5 +201,5 @@ def same_json(left: Json, right: Json) -> bool:
 
 
 def agree(left: Content, right: Content, keys: tuple[str, ...]) -> bool:
-    """Tell whether two contents agree on those of ``keys`` that both have."""
+    """Return whether two contents agree on those of ``keys`` that both have."""
     return all(same_json(left[key], right[key]) for key in keys if key in left and key in right)

@@ -1,4 +1,4 @@
-"""The mark by which a function on Kapso says who owns it: a suffix of its description.
+"""Defines the ownership mark: a suffix of a function's description that says who owns it.
 
 `` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that
 a function which somebody duplicated in the dashboard, description and all, is nobody's.
@@ -31,7 +31,7 @@ class Mark:
     protected: bool = False
 
     def valid_for(self, slug: str) -> bool:
-        """Tell whether the mark was made for this slug."""
+        """Return whether the mark was made for this slug."""
         return self.check == check_of(self.owner, slug)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A plan is data: for each function one step, with its origin and its reasons. Kinds of steps are types."""
+"""Defines a plan: one step for each function, with its origin and its reasons. Kinds of steps are types."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Step:
 
     @property
     def deploys(self) -> bool:
-        """Tell whether the step includes a deployment."""
+        """Return whether the step includes a deployment."""
         return False
 
     @property
@@ -98,7 +98,7 @@ class Step:
 
     @property
     def drifted(self) -> bool:
-        """Tell whether Kapso shows something else than what we last wrote."""
+        """Return whether Kapso shows something else than what we last wrote."""
         return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
 
 
@@ -115,7 +115,7 @@ class SecretChanges:
     unverified: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether something is to be done."""
+        """Return whether something is to be done."""
         return bool(self.sets or self.rewrites or self.removes)
 
 
@@ -145,7 +145,7 @@ class Write(Step):
 
     @property
     def deploys(self) -> bool:
-        """Tell whether a deployment follows the write."""
+        """Return whether a deployment follows the write."""
         return self.deploy or bool(self.secrets)
 
     @property
@@ -367,12 +367,12 @@ class Plan:
 
     @property
     def in_sync(self) -> bool:
-        """Tell whether nothing is to be done and nothing is wrong."""
+        """Return whether nothing is to be done and nothing is wrong."""
         return all(isinstance(step, NoChange) and not step.lost_secrets for step in self.steps)
 
     @property
     def broken(self) -> bool:
-        """Tell whether some function is blocked or invalid."""
+        """Return whether some function is blocked or invalid."""
         return any(isinstance(step, Blocked | Invalid) for step in self.steps)
 
     @property

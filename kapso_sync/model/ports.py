@@ -1,4 +1,4 @@
-"""What the reconciler needs of the world, as protocols: a source, the API, and memory that survives."""
+"""Defines the protocols that the reconciler needs: a source, Kapso's API, and a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Source(Protocol):
         ...
 
     async def moved(self, *, keep: bool = True) -> bool:
-        """Tell whether another revision is there than the last one read; with ``keep`` the next fetch goes by this look."""
+        """Return whether another revision is there than the last one read; with ``keep`` the next fetch goes by this look."""
         ...
 
 

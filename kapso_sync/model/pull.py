@@ -1,4 +1,4 @@
-"""What a pull would write into a functions folder, and what it says of each function."""
+"""Defines what a pull would write into a functions folder, and what it says of each function."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ class PullPlan:
 
     @property
     def incomplete(self) -> bool:
-        """Tell whether anything that was asked for could not be written."""
+        """Return whether anything that was asked for could not be written."""
         return any(function.incomplete for function in self.functions)

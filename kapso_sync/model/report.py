@@ -1,4 +1,4 @@
-"""What came of a pass: one outcome for each function, and the counts that people read."""
+"""Reports what a pass did: one outcome for each function, and the counts that people read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source reads: one revision of a functions folder, complete and unchanging."""
+"""Defines a snapshot: one revision of a functions folder, complete and unchanging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we remember between passes: the functions we own, and the writes that were begun but not yet confirmed.
+"""Defines the reconciler's state: the functions we own, and the writes that were begun and not yet confirmed.
 
 Memory only: losing it may cost calls, never a function.
 """

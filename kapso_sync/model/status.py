@@ -1,4 +1,4 @@
-"""What people and programs may know of a running kapso-sync: conditions per function, the last pass, what comes next."""
+"""Defines the daemon's status: conditions of each function, the last pass, and what comes next."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class DaemonStatus:
 
     @property
     def in_sync(self) -> bool:
-        """Tell whether the last pass went through and every function is ready."""
+        """Return whether the last pass went through and every function is ready."""
         good = self.last_pass is not None and self.last_pass.error is None
         return good and all(function.condition(ConditionType.READY).status for function in self.functions)
 

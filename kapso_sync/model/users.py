@@ -1,4 +1,4 @@
-"""Who uses a function: workflows, WhatsApp Flows, webhooks, other functions, and recent callers."""
+"""Defines who uses a function: workflows, WhatsApp Flows, webhooks, other functions."""
 
 from __future__ import annotations
 

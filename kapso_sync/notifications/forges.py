@@ -115,5 +115,5 @@ def status_request(repository: Repository, context: str, status: CommitStatus, t
 
 
 def is_settled(forge: Forge, status: int, text: str) -> bool:
-    """Tell whether an answer means that the commit has this status: GitLab refuses to set the one that is there already."""
+    """Return whether an answer means that the commit has this status: GitLab refuses to set the one that is there already."""
     return 200 <= status < 300 or (forge is Forge.GITLAB and status == 400 and "Cannot transition status" in text)

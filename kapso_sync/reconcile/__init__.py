@@ -1,5 +1,6 @@
-"""The reconciler: observe, plan, guard, execute.
+"""The reconciler: it makes the functions on Kapso equal to what git says.
 
-`cycle` is the whole pass as one procedure. `planner`, `guard` and `settle` are pure: values in, values out. `executor` is the
-only writer, `deployments` follows what it started, and `ports` says what they need of the world.
+`cycle` is one pass from the first call to the report. `desired` builds what git wants, and `observe` asks Kapso what it has.
+The package `plan` decides without any I/O, `apply` is the only writer, and `pull` writes what Kapso has into the folder. What
+it needs of the world comes in through the protocols of `kapso_sync.model.ports`; `kapso_sync.session` runs it.
 """

@@ -1,4 +1,4 @@
-"""From a snapshot to what git wants: the manifest read, each entry's code checked and built."""
+"""Builds what git wants from a snapshot: reads the manifest, checks and builds each entry's code, reads its secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking Kapso what is there: one list call, and single records only where the list came without code."""
+"""Observes Kapso: one list call, and single records only if the list came without code."""
 
 from __future__ import annotations
 

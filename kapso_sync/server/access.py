@@ -87,14 +87,14 @@ def _is_ours(headers: Headers) -> bool:
 
 
 def can_act(request: Request, token: Callable[[], str]) -> bool:
-    """Tell whether the request carries the admin token as bearer."""
+    """Return whether the request carries the admin token as bearer."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Starlette reads headers as Latin-1: this gives back the bytes that were sent.
     return scheme.lower() == "bearer" and _same(given.strip().encode("latin-1"), token())
 
 
 def can_read(request: Request, token: Callable[[], str]) -> bool:
-    """Tell whether the request carries the admin token, as bearer or as the password of HTTP Basic."""
+    """Return whether the request carries the admin token, as bearer or as the password of HTTP Basic."""
     if can_act(request, token):
         return True
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -70,12 +70,12 @@ class _Server:
     streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
-        """Tell whether the daemon itself is well."""
+        """Return whether the daemon itself is well."""
         problem = self.control.unhealthy()
         return PlainTextResponse("ok\n") if problem is None else PlainTextResponse(f"{problem}\n", 503)
 
     async def readyz(self, _: Request) -> Response:
-        """Tell whether the first look was taken, whatever it showed."""
+        """Return whether the first look was taken, whatever it showed."""
         return PlainTextResponse("ok\n") if self.control.started() else PlainTextResponse("starting\n", 503)
 
     async def metrics(self, _: Request) -> Response:
@@ -263,7 +263,7 @@ async def _gone(request: Request) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Tell whether it can be written down: JSON may carry half a character."""
+    """Return whether it can be written down: JSON may carry half a character."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

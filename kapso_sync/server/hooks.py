@@ -259,7 +259,7 @@ def _plain(ref: str) -> str:
 
 
 def same_repository(left: str, right: str) -> bool:
-    """Tell whether two addresses name the same repository, whatever the transport, user, port or case of the host."""
+    """Return whether two addresses name the same repository, whatever the transport, user, port or case of the host."""
     return _identity(left) == _identity(right)
 
 

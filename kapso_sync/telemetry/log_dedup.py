@@ -84,7 +84,7 @@ class DeduplicatingLog:
         return False
 
     def _outage(self) -> bool:
-        """Tell whether the last pass failed as a whole: then every retry is part of a trouble that was told."""
+        """Return whether the last pass failed as a whole: then every retry is part of a trouble that was told."""
         return any(isinstance(lasting.event, events.ReconcileFailed) for lasting in self._lasting.values())
 
     def _flush(self) -> None:

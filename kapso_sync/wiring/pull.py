@@ -96,7 +96,7 @@ async def open_folder_target(settings: Settings, bus: EventBus) -> FolderTarget:
 
 
 def _yet_to_be_made(root: Path, path: str) -> bool:
-    """Tell whether there is nothing at the functions folder's place, inside its source."""
+    """Return whether there is nothing at the functions folder's place, inside its source."""
     return not (root / path).exists() and _real(root / path).is_relative_to(_real(root))
 
 

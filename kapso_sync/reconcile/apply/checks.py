@@ -1,4 +1,4 @@
-"""Proving what was deployed: the manifest's checks, asked with patience for an edge that still answers with old code."""
+"""Runs the manifest's checks after a deployment, and retries while the edge may still answer with old code."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def describe(answer: Invocation) -> str:
 
 
 def includes(wanted: Json, given: Json) -> bool:
-    """Tell whether everything wanted is in what was given; lists must be of one length, objects may hold more."""
+    """Return whether everything wanted is in what was given; lists must be of one length, objects may hold more."""
     if isinstance(wanted, dict):
         return isinstance(given, dict) and all(name in given and includes(wanted[name], given[name]) for name in wanted)
     if isinstance(wanted, list):

@@ -1,4 +1,4 @@
-"""Making stored code run: ask for a deployment, follow it to its end, and remember what was confirmed."""
+"""Deploys stored code: requests a deployment, waits for its end, and remembers what was confirmed live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following deployments: any number of them, with one list call per poll."""
+"""Polls running deployments: any number of them, with one list call per poll."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carrying out a plan: the only writer. Functions go in parallel, and one function's failure never stops another."""
+"""Executes a plan, and is the only writer. Functions run in parallel; the failure of one does not stop another."""
 
 from __future__ import annotations
 
@@ -190,9 +190,13 @@ class _Pass:
         self.may_lose_secrets: Callable[[], bool] = lambda: True
 
     async def carry_out(self, plan: Plan, parker: SlugParker) -> tuple[Outcome, ...]:
-        """Write and deploy first, the canary before all others; delete last. Whose slug another takes leaves it before.
+        """Write and deploy first, the canary before all others, and delete last. A slug is vacated before another function takes it.
 
-        What failed in earlier passes is known before anything begins, and what they left to be taken back waits for no canary.
+        Failures of earlier passes count before anything starts, and unfinished rollbacks do not wait for the canary.
+
+        A plan with the canary `ping`, an update of `greet` whose secrets are known, an update of `pay` whose secret is not, and
+        a deletion of `old` runs in this order: `ping`; then `greet`, which shows whether this base drops secrets; then `pay`,
+        if it does not; then `old`, after its users were looked up once more.
         """
         still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
@@ -313,7 +317,7 @@ class _Pass:
         return replace(step, remote=replace(step.remote, lock_version=parked.lock_version))
 
     def _not_now(self, step: Step | None = None) -> str | None:
-        """Return why nothing new is applied any more, or None. Caution never stops what takes back a failure."""
+        """Return why nothing new is started, or None. The rollout gate never stops a rollback."""
         if self.halted is not None:
             return self.halted.message
         if self._superseded.is_set():
@@ -387,7 +391,7 @@ class _Pass:
 
 
 def _never_ran(step: Step) -> bool:
-    """Tell whether there is nothing to go back to."""
+    """Return whether there is nothing to go back to."""
     return not isinstance(step, Modify) or step.remote.last_deployed_at is None
 
 

@@ -1,4 +1,4 @@
-"""Bringing one function from git to running code: write, deploy, prove; and back to what ran before, when that fails."""
+"""Applies one function's step: write, deploy, set secrets, run checks, and roll back if that fails."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Applied:
 
 
 class FunctionApplier:
-    """Delivers ``owner``'s functions of one pass, ``concurrency`` at a time.
+    """Applies the steps of ``owner``'s functions in one pass, at most ``concurrency`` at a time.
 
-    What is taken back waits for nobody who has yet to begin: it has slots of its own.
+    Rollbacks use their own semaphore, so they never queue behind new work.
     """
 
     def __init__(
@@ -165,14 +165,17 @@ class FunctionApplier:
         return None
 
     def _keep(self, applied: Applied) -> None:
-        """Keep what is live, and as good as its checks can tell, as the version to go back to."""
+        """Keep what is live, and passed its checks, as the version to roll back to."""
         record = applied.written.record
         self._deps.store.keep_version(replace(record, code=applied.step.desired.code if record.code is None else record.code))
 
     def _way_back(self, applied: Applied, failure: DeploymentFailed | ChecksFailed) -> Rollback | None:
-        """Return the step that takes back what failed, or None where nothing ran before, or this very content did.
+        """Return the rollback of what failed, or None if nothing ran before, or if the same content ran before.
 
-        What ran well before and fails now is not at fault: a secret is, or somebody it depends on.
+        Content that ran well before and fails now is not at fault: a secret is, or a service that it depends on.
+
+        Code B replaced code A, and B's check answers 500: the rollback writes and deploys A. Code A was only deployed again,
+        for a new secret, and its check fails: there is no rollback, because it would deploy A once more.
         """
         step, owned = applied.step, applied.written.owned
         record = applied.written.record if isinstance(failure, ChecksFailed) else failure.down
@@ -205,11 +208,11 @@ class FunctionApplier:
         )
 
     async def roll_back(self, step: Rollback) -> Outcome:
-        """Put back what ran before and make it live; the caller holds a slot.
+        """Write and deploy what ran before; the caller holds a slot.
 
-        What failed is in quarantine before anything is written: whoever dies here is followed by somebody who goes on. Where
-        not even what ran before goes live, the platform is at fault, and git's content is free again. Raises like `begin`,
-        and `DeploymentFailed`.
+        The failed content is quarantined before anything is written: if the process dies here, the next pass resumes the
+        rollback. If not even the previous content goes live, the platform is at fault, and the quarantine is lifted. Raises
+        like `start`, and `DeploymentFailed`.
         """
         quarantine, owned = step.quarantine, step.last_applied
         if quarantine is None or owned is None:

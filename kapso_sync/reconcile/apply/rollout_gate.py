@@ -1,4 +1,4 @@
-"""How carefully a pass goes on: nothing else before the canary is well, nothing more after so many failures."""
+"""Stops a rollout: nothing starts before the canary is well, or after too many failures."""
 
 from __future__ import annotations
 

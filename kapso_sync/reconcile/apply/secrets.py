@@ -1,4 +1,4 @@
-"""Sets a function's secrets, and looks after them: a deployment may drop them, so their names are listed after each one.
+"""Sets a function's secrets, and lists their names after every deployment, since a deployment may drop them.
 
 What is begun is remembered first, so that no crash leaves a secret missing and forgotten.
 """

@@ -1,4 +1,4 @@
-"""Letting functions leave their slugs for others: slugs are unique on Kapso, so a swap needs a third one for a moment."""
+"""Parks functions under a third slug during a swap, since slugs are unique on Kapso."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kapso_sync.reconcile.plan.observed import Observed, is_parked
 
 
 class SlugParker:
-    """Sends functions to the slugs where they wait. Raises `ApiError` and `StateUnusable`.
+    """Gives functions a parking slug. Raises `ApiError` and `StateUnusable`.
 
-    A function that waits carries the mark of the slug that it is going to get: whoever dies here is followed by a pass that
-    sees on Kapso where each one belongs, with or without a state folder.
+    A parked function carries the mark of the slug that it is going to get. If the process dies here, the next pass sees on
+    Kapso where each function belongs, even without a state folder.
     """
 
     def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener) -> None:

@@ -1,4 +1,4 @@
-"""Writing one function: back up, journal, send, and remember what Kapso answered."""
+"""Writes one function: backs it up, journals the intent, sends it, and remembers Kapso's answer."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ class FunctionWriter:
 
 
 def certainly_not_done(error: ApiError) -> bool:
-    """Tell whether the server said no, or never heard of the request: then there is nothing to look up later."""
+    """Return whether the server said no, or never heard of the request: then there is nothing to look up later."""
     if isinstance(error, ApiUnavailable):
         return not error.sent
     refusals = (ApiRejected, ApiConflict, ApiNotFound, ApiUnauthorized, ApiRateLimited, ApiUnsupported)
@@ -308,7 +308,7 @@ def _touches_runtime(step: Modify) -> bool:
 
 
 def _lost(step: Modify) -> bool:
-    """Tell whether the write replaces something that people would miss."""
+    """Return whether the write replaces something that people would miss."""
     return any(name not in (OWNERSHIP, SECRETS, SLUG) for name in step.fields)
 
 

@@ -1,4 +1,4 @@
-"""In which style code goes up: as a script, unless this function, or this API base, was seen to want a module. Pure."""
+"""Chooses the style in which code is uploaded: script, unless this function or this API base needs a module. Pure."""
 
 from __future__ import annotations
 

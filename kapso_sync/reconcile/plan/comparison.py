@@ -1,4 +1,4 @@
-"""A function of git laid beside its record on Kapso: everything that a plan needs to know of the pair. Pure."""
+"""Compares one function three ways: what git wants, what Kapso has, what was last applied. Pure."""
 
 from __future__ import annotations
 
@@ -184,9 +184,12 @@ class Liveness:
 
 
 def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRecord | None) -> Liveness:
-    """Judge whether the code that runs is the code that is stored.
+    """Return whether the code that runs is the code that is stored, and why not.
 
-    With a confirmation of our own it must be the same content, and no deployment since; else the server's times decide.
+    If we confirmed a deployment, it must be of the same content, with no deployment since; otherwise the server's times decide.
+
+    Saved at 12:00:30, deployed at 12:00:00, and nothing remembered: 30 s is more than `LIVE_SLACK`, so what runs may be older.
+    Saved at 12:00:03: one deployment moves both times within seconds, so the stored code runs.
     """
     runtime = runtime_content(stored, remote.slug)
     if remote.status is DeploymentStatus.DRAFT:
@@ -239,7 +242,7 @@ class FunctionComparison:
 
     @property
     def renames(self) -> bool:
-        """Tell whether the slug on Kapso is another than in git."""
+        """Return whether the slug on Kapso is another than in git."""
         return self.desired.slug != self.remote.slug
 
     @functools.cached_property
@@ -250,13 +253,13 @@ class FunctionComparison:
 
     @property
     def protected_before(self) -> bool:
-        """Tell whether the function was protected, by its mark or by our memory."""
+        """Return whether the function was protected, by its mark or by our memory."""
         mark = mark_of(self.remote)
         return (mark is not None and mark.protected) or (self.last_applied is not None and self.last_applied.protected)
 
     @property
     def mark_differs(self) -> bool:
-        """Tell whether the description must be written for its mark."""
+        """Return whether the description must be written for its mark."""
         return self.mark != mark_of(self.remote)
 
     @functools.cached_property
@@ -293,23 +296,23 @@ class FunctionComparison:
 
     @property
     def unproven(self) -> bool:
-        """Tell whether git has checks for what was deployed last that have not passed."""
+        """Return whether git has checks for what was deployed last that have not passed."""
         return bool(self.desired.entry.checks) and self.last_applied is not None and self.last_applied.unproven
 
     @property
     def overlapped(self) -> bool:
-        """Tell whether a deployment of other content than git's may still end, after the one that will be asked for."""
+        """Return whether a deployment of other content than git's may still end, after the one that will be asked for."""
         wanted = {**self.remote_content, **self.desired.content}
         return any(not _same_runtime(intent.content, wanted) for intent in self.uncertain)
 
     @property
     def touches_runtime(self) -> bool:
-        """Tell whether what will be written needs a deployment to take effect."""
+        """Return whether what will be written needs a deployment to take effect."""
         return any(name in RUNTIME_CONTENT for name in self.difference.fields)
 
     @property
     def deploys(self) -> bool:
-        """Tell whether a deployment must follow."""
+        """Return whether a deployment must follow."""
         return self.desired.entry.deploy and (self.touches_runtime or self.liveness.reason is not None or self.renames)
 
     @property

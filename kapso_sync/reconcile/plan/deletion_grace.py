@@ -1,4 +1,4 @@
-"""How long functions of ours have been absent from git, and which new ones they may have become. Pure."""
+"""Tracks how long owned functions have been missing from git, and which new ones they may have become. Pure."""
 
 from __future__ import annotations
 
@@ -114,9 +114,13 @@ def defer_deletions(plan: Plan, state: Mapping[str, MissingFunction], moment: Ti
 
 
 def _lasting(absence: MissingFunction, before: MissingFunction | None, moment: Timestamps) -> MissingFunction:
-    """Return the absence as it lasts. Time only counts as passed where no clock can have made it up within a session.
+    """Return the absence with the time that it has lasted, protected against clocks that were set.
 
-    Between sessions the wall clock counts; where it went backwards, the absence begins anew.
+    Within one process the monotonic clock decides if the two clocks disagree. Between processes the wall clock counts; if it
+    went backwards, the absence starts again.
+
+    Missing since 12:00, seen at 12:01, and the wall clock is set to 18:00 while the process sleeps for a minute: the function
+    has been missing for two minutes, not for six hours, so a grace of ten minutes is not over.
     """
     now = replace(absence, seen=moment.now, tick=moment.monotonic, session=moment.session)
     if before is None or before.since is None or before.seen is None:

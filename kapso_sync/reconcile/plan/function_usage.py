@@ -1,4 +1,4 @@
-"""What is known of who uses a function, and what follows from it for its deletion. Pure."""
+"""Decides from the users of a function whether it may be deleted. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusing what looks like a disaster, before anything is written. Pure."""
+"""Guards a plan: blocks deletions and recreations that look like a disaster, before anything is written. Pure."""
 
 from __future__ import annotations
 

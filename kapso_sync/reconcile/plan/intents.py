@@ -1,4 +1,4 @@
-"""Closing the books on writes whose answer was lost: each open intent is held against Kapso's list. Pure."""
+"""Resolves the journal: each intent whose answer was lost is compared with Kapso's list. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ NOT_STORED: Content = {CODE: "unknown"}
 
 
 def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState, owner: str) -> Observed:
-    """Return what Kapso shows together with a memory in which every open intent was acted out, dropped, or found uncertain.
+    """Return what Kapso shows, and the state in which every open intent was applied, dropped, or found uncertain.
+
+    The process sent an update of `greet` and died before the answer. Kapso shows the sent code: it counts as applied, and the
+    plan deploys it. Kapso shows the old code: the intent is dropped, and the plan updates `greet` again.
 
     A create or update that shows on Kapso becomes what we last wrote; a deployment that ended becomes live. One that was not
     seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with whatever
@@ -62,7 +65,7 @@ def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
 
 
 def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
-    """Tell whether the record shows what was sent, slug included; one whose code is not known proves nothing.
+    """Return whether the record shows what was sent, slug included; one whose code is not known proves nothing.
 
     Fields that Kapso may refuse prove nothing either way: `_written` leaves those that differ to be written again.
     """

@@ -1,4 +1,4 @@
-"""What Kapso says, seen through what we remember."""
+"""Holds what Kapso showed at one moment, together with the reconciler's state."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def parking_slug(function_id: str, check: str) -> str:
 
 
 def is_parked(remote: RemoteFunction) -> bool:
-    """Tell whether a function is between two slugs: its mark is made for the one that it is going to get."""
+    """Return whether a function is between two slugs: its mark is made for the one that it is going to get."""
     mark = mark_of(remote)
     return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
 

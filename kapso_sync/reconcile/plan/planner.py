@@ -1,4 +1,4 @@
-"""From what git says and what Kapso says to a plan. Pure: values in, values out, the same for any order of input."""
+"""Makes the plan from what git wants and what Kapso has. Pure: the same for any order of input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which function on Kapso becomes which of git's where slugs change: renames, chains, swaps, and who is in the way. Pure.
+"""Resolves renames: which function on Kapso gets which slug of git's, in chains and swaps too. Pure.
 
 A ``moved_from`` often stays in the manifest for years. So what it meant is decided once and journaled, and it only counts again
 when git changes it. Where the journal is lost, a function that stands at its place stays there, unless its code says otherwise.
@@ -102,6 +102,13 @@ class _RenameResolver:
         return edges
 
     def _edge(self, want: DesiredFunction) -> _Rename | None:
+        """Return the function that this one may become a rename of, or None.
+
+        `b` says ``moved_from: a``. Git no longer lists `a`, and a function of ours has that slug: it is renamed to `b`. Git
+        still lists `a`: that is a swap or a copy, so the rename is possible, and `_sound` decides it together with what `a`
+        says. The journal says that this ``moved_from`` was resolved before: nothing moves, although the words still stand in
+        the manifest.
+        """
         bearer = self._observed.by_slug.get(want.slug)
         if self._parked_for(want.slug) or not want.entry.moved_from:
             return None
@@ -156,7 +163,7 @@ class _RenameResolver:
         return not edge.doubtful or mine is None or mine.id in taken
 
     def _released(self, edge: _Rename, edges: Mapping[str, _Rename]) -> bool:
-        """Tell whether the function is free to go: git does not list its old slug, or means another function by it."""
+        """Return whether the function is free to go: git does not list its old slug, or means another function by it."""
         source = edge.source
         if source not in self._desired.slugs or source in edges or self._parked_for(source):
             return True

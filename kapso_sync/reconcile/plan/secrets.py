@@ -1,4 +1,4 @@
-"""What must be done about a function's secrets: desired digests beside those that we set, and the names on Kapso. Pure."""
+"""Plans what to do about a function's secrets, from desired digests, known digests, and the names on Kapso. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listing_from(secrets: Iterable[RemoteSecret], at: datetime) -> SecretListing
 
 
 def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: InventoryRecord | None, now: datetime) -> bool:
-    """Tell whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time.
+    """Return whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time.
 
     Git that turns strict on secrets it does not name is to settle as well.
     """
@@ -55,7 +55,7 @@ def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Invento
 
 
 def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
-    """Tell whether what we know of a secret was made with the key that we have now."""
+    """Return whether what we know of a secret was made with the key that we have now."""
     digest = known.digests.get(name)
     return digest is not None and digest.partition(":")[0] == want.secrets[name].digest.partition(":")[0]
 
@@ -107,7 +107,7 @@ def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tup
 
 
 def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
-    """Tell whether a deployment is held back that may drop secrets which nobody here could set again."""
+    """Return whether a deployment is held back that may drop secrets which nobody here could set again."""
     return policy is UnknownSecrets.BLOCK or (policy is UnknownSecrets.AUTO and facts.secrets_survive is False)
 
 

@@ -1,4 +1,4 @@
-"""How much two pieces of code have in common. Pure, and cheap enough to be asked for many pairs."""
+"""Measures how similar two pieces of code are. Pure, and fast enough for many pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings that a plan carries: functions left over or renamed, and a quota that will not do. Pure."""
+"""Collects the warnings of a plan: orphans, likely renames, quota, secrets, unknown fields. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entering functions of Kapso into a functions folder: which file takes their code, and which file each of their keys. Pure."""
+"""Edits a functions folder in memory: which file takes a function's code, and which file each of its keys. Pure."""
 
 from __future__ import annotations
 

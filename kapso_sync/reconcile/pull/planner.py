@@ -1,4 +1,4 @@
-"""From what Kapso says and what a functions folder holds to the files that make the folder say the same. Pure."""
+"""Plans a pull: from Kapso's functions and a functions folder to the files to write. Pure."""
 
 from __future__ import annotations
 
