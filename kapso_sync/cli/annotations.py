@@ -1,4 +1,4 @@
-"""Problems and warnings as GitHub's workflow commands, which show them beside the lines of a pull request."""
+"""Prints problems and warnings as GitHub workflow commands, which appear beside the lines of a pull request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands. Each parses, calls, prints and returns its exit code; what is heavy is imported inside."""
+"""Defines the commands. Each parses, calls, prints and returns its exit code; slow imports happen inside."""
 
 from __future__ import annotations
 

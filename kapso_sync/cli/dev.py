@@ -1,4 +1,4 @@
-"""``kapso-sync dev``: functions run at home, on workerd, and their answer is shown after every save."""
+"""``kapso-sync dev``: runs functions locally on workerd, and shows their answer after every save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as the person at the terminal reads them: what went wrong, where, and what to do about it."""
+"""Prints errors for the person at the terminal: what went wrong, where, and what to do about it."""
 
 from __future__ import annotations
 

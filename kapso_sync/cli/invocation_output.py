@@ -1,4 +1,4 @@
-"""What a function answered when it was run at home, and what it wrote: as people read it."""
+"""Prints what a function answered when it ran locally, and what it logged."""
 
 from __future__ import annotations
 

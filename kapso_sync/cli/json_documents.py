@@ -1,4 +1,4 @@
-"""A plan and a report as JSON documents, for programs; and a status document in words."""
+"""Writes a plan, a report and a status as JSON documents for programs, and a status in words."""
 
 from __future__ import annotations
 

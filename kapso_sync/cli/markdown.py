@@ -1,4 +1,4 @@
-"""A plan as Markdown for a pull request's comment: deletions first and apart, diffs folded, and never too long to be posted."""
+"""Writes a plan as Markdown for a pull request's comment: deletions first, diffs folded, within the length limit."""
 
 from __future__ import annotations
 

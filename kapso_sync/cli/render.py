@@ -1,4 +1,4 @@
-"""A plan and a report as people read them: symbol, slug, reason, diff, summary, warnings last."""
+"""Prints a plan and a report for people: symbol, slug, reason, diff, summary, and warnings last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a command to its end, whatever ends it."""
+"""Runs a command's coroutine until it ends or a signal ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our memory: how much of it there is, and giving back what a pass has needed."""
+"""Measures the process's memory, and returns free memory to the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systemd wants to hear of a ``Type=notify`` service: ready, stopping, a status line, and that we are alive."""
+"""Notifies systemd of a ``Type=notify`` service: ready, stopping, a status line, and the watchdog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File events as a trigger: an event only means "look again"; what was missed is found by looks at the clock.
+"""Watches a folder: each burst of file events requests a pass; a check by time finds what the events missed.
 
 Measured with watchfiles 1.x: flipping a symbolic link above the watched folder gives no event, a watched folder that is removed
 and made again is silent for ever, files in new nested folders are missed, and one file name that is no UTF-8 ends the watch. So
@@ -19,17 +19,17 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.retry import Backoff
 
 STEP_MS = 100
-"""The library looks for events this often, and hands them over once such a step was quiet."""
+"""The library checks for events this often, and delivers them after a quiet step."""
 
 CHECK_SECONDS = 0.5
 """How often it is checked what the path leads to."""
 
 NESTED_SECONDS = 0.25
-"""After a folder was made, its files' events may have been missed: one more look, so much later."""
+"""Seconds until another check after a folder was made, since the events of its files may be missing."""
 
 POLL_MS = 1000
 FIRST_BURST_DELAY = 10
-"""Noise that does not end rings after so many quiet times."""
+"""Endless events are reported after this many quiet times."""
 
 RESTART_BACKOFF = Backoff(initial=0.2, maximum=10.0)
 """Seconds before a watch that failed is started again."""

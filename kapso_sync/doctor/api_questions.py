@@ -1,4 +1,4 @@
-"""Asks an API base what its documentation leaves open, by one throw-away function, and says what follows from each answer."""
+"""Asks an API base what its documentation leaves open, with one throw-away function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at the machine that kapso-sync runs on: what is there, what is missing, and what to do about it."""
+"""Checks the machine that kapso-sync runs on: what is there, what is missing, and what to do about it."""
 
 from __future__ import annotations
 

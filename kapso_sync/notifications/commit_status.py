@@ -1,4 +1,4 @@
-"""What a commit deserves to be told of it, from how things stand: pending, success or failure, and whose verdict it is."""
+"""Decides the status of a commit: pending, success or failure. Pure."""
 
 from __future__ import annotations
 

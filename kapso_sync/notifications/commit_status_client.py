@@ -1,4 +1,4 @@
-"""Setting a commit's status at a forge: one POST with a deadline, no redirects, and the token in a header only."""
+"""Sets a commit's status at a forge: one POST with a timeout, no redirects, and the token only in a header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where messages go: addresses from a mounted file, and apprise, which knows how to reach them."""
+"""Reads the destinations of messages from a mounted file, and sends messages to them with Apprise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How GitHub, GitLab, Gitea and Forgejo want to hear a commit's status: who is at a remote's host, and what to send there."""
+"""Knows how GitHub, GitLab, Gitea and Forgejo take a commit's status: which forge a host is, and the request to send. Pure."""
 
 from __future__ import annotations
 

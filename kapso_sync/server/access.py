@@ -1,4 +1,4 @@
-"""Who may see and do what, and the headers that every answer carries."""
+"""Decides who may read and who may act, and sets the headers of every answer."""
 
 from __future__ import annotations
 

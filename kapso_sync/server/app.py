@@ -1,4 +1,4 @@
-"""The application: what is asked, who may ask it, and what is answered."""
+"""Defines the HTTP application: its routes, who may call them, and what they answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Server:
         return PlainTextResponse("ok\n") if problem is None else PlainTextResponse(f"{problem}\n", 503)
 
     async def readyz(self, _: Request) -> Response:
-        """Return whether the first look was taken, whatever it showed."""
+        """Return whether the source was read once, whatever it showed."""
         return PlainTextResponse("ok\n") if self.control.started() else PlainTextResponse("starting\n", 503)
 
     async def metrics(self, _: Request) -> Response:
@@ -229,7 +229,7 @@ class _Server:
         return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:
-        """Refuse who may not look; on loopback everybody may."""
+        """Refuse callers who may not read; on loopback everybody may."""
         if not self.public:
             return None
         return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')

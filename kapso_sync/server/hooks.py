@@ -1,4 +1,4 @@
-"""Push webhooks of every provider: is it theirs, and what does it say? A payload is a hint, never a command. Pure."""
+"""Verifies and reads push webhooks of every provider. A payload is a hint, never a command. Pure."""
 
 from __future__ import annotations
 

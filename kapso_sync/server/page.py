@@ -1,4 +1,4 @@
-"""The status page: rendered here, styled by one file, complete without JavaScript."""
+"""Renders the status page: one style sheet, complete without JavaScript."""
 
 from __future__ import annotations
 
@@ -204,9 +204,9 @@ def _verdict(status: DaemonStatus) -> tuple[str, str]:
     if status.suspension is not None:
         return "paused", "Suspended: nothing is written to Kapso."
     if status.last_pass is None:
-        return "busy", "Starting: the first look is under way."
+        return "busy", "Starting: the first pass is under way."
     if status.last_pass.error is not None:
-        return "bad", "The last look failed. What runs on Kapso is unchanged."
+        return "bad", "The last pass failed. What runs on Kapso is unchanged."
     if status.reconciling:
         return "busy", "Working: Kapso is being made what git says."
     if status.in_sync:
@@ -267,9 +267,9 @@ def _facts(status: DaemonStatus) -> str:
     if status.last_pass is not None:
         last = status.last_pass
         detail = f"{escape(last.trigger)}, {took(last.seconds)}, {counted(last.api_calls, 'API call')}"
-        facts.append(_fact("Last look", time_tag(last.finished_at, status.now), detail))
+        facts.append(_fact("Last pass", time_tag(last.finished_at, status.now), detail))
     if status.next_check_at is not None:
-        facts.append(_fact("Next look", time_tag(status.next_check_at, status.now), "or as soon as something changes"))
+        facts.append(_fact("Next pass", time_tag(status.next_check_at, status.now), "or as soon as something changes"))
     if status.budget is not None:
         facts.append(_fact("API calls left", _budget(status.budget), f"of {status.budget.limit} in this window"))
     if status.owner:

@@ -1,4 +1,4 @@
-"""Running the application in our own loop: no signal handler is taken, no request outlives the daemon."""
+"""Runs the application in the daemon's own event loop: it takes no signal handlers, and no request outlives the daemon."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""What the daemon knows of its functions, for people and programs: `tracker` keeps it, `event_text` says events in words."""
+"""What the daemon knows of its functions, for people and programs.
+
+`tracker` listens to events and follows passes, `conditions` computes a function's conditions (pure), and `event_text` describes
+an event in words. `server` shows the status, `telemetry.metrics` counts it, `notifications` compares it with what was sent.
+"""

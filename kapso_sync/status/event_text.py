@@ -1,4 +1,4 @@
-"""An event as a line for people."""
+"""Describes an event in one line for people."""
 
 from __future__ import annotations
 

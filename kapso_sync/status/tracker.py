@@ -1,4 +1,4 @@
-"""The board: what the core told and what passes brought, kept as the one `Status` that page, JSON and metrics show."""
+"""Tracks the status: events and passes become the `DaemonStatus` that page, JSON and metrics show."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class StatusTracker:
         self._tell()
 
     def next_check(self, moment: datetime | None) -> None:
-        """Take note of when the next look is due anyway."""
+        """Record when the next pass is due in any case."""
         self._next_check = moment
 
     def status(self) -> DaemonStatus:

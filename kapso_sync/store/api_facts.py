@@ -1,4 +1,4 @@
-"""The file that keeps what one API base was seen to do; every source that uses the base shares it."""
+"""Keeps what one API base was seen to do; all sources that use the base share the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of what will be overwritten or deleted: one folder a function, one file a content, bounded in number and age."""
+"""Keeps copies of what will be overwritten or deleted: a folder per function, a file per content, bounded in number and age."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds in the state folder: one file for each, named by its key, bounded in number and age."""
+"""Keeps builds in the state folder: a file per build, named by its key, bounded in number and age."""
 
 from __future__ import annotations
 

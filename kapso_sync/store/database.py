@@ -1,4 +1,4 @@
-"""Inventory and journal in SQLite: WAL, one writer, every method durable when it returns."""
+"""Keeps inventory and journal in SQLite: WAL, one writer, and every method is durable when it returns."""
 
 from __future__ import annotations
 

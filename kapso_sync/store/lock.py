@@ -1,4 +1,4 @@
-"""One process on a state folder: an advisory lock that the kernel drops with the process, and a note that names its holder."""
+"""Locks a state folder for one process: the kernel drops the lock with the process, and a file names its holder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key of the digests by which we know a changed secret: made once, kept in the state folder, for its owner's eyes only."""
+"""Keeps the key of the digests of secrets: made once, readable only by its owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log one can leave alone for a year: nothing where nothing happens, and the same failure once, not every minute."""
+"""De-duplicates a daemon's log: nothing where nothing happens, and a lasting failure once instead of every minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""structlog as we use it: one JSON object a line, or a console for people; every line passes the redactor last."""
+"""Sets structlog up: one JSON object per line, or a console for people; the redactor processes every line last."""
 
 from __future__ import annotations
 

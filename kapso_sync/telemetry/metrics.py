@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, made of the core's events and of the status; label values are bounded by the functions there are."""
+"""Counts for Prometheus, from the core's events and the status; label values are bounded by the number of functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking secrets out of whatever leaves the program: those we know by value, and those we know by their looks."""
+"""Redacts secrets in everything that leaves the program: known values, and texts that look like credentials."""
 
 from __future__ import annotations
 

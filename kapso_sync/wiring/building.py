@@ -1,4 +1,4 @@
-"""From settings and a source to what builds its functions."""
+"""Builds what turns a source's files into functions."""
 
 from __future__ import annotations
 

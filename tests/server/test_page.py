@@ -76,9 +76,9 @@ def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(name: str) -> 
         (GOOD, "In sync: 6 functions run what git says."),
         (replace(BAD, reconciling=False), "5 of 9 functions not ready."),
         (BAD, "Working: Kapso is being made what git says."),
-        (DOWN, "The last look failed. What runs on Kapso is unchanged."),
+        (DOWN, "The last pass failed. What runs on Kapso is unchanged."),
         (SUSPENDED, "Suspended: nothing is written to Kapso."),
-        (EMPTY, "Starting: the first look is under way."),
+        (EMPTY, "Starting: the first pass is under way."),
     ],
 )
 def test_one_sentence_says_how_things_stand(shown: DaemonStatus, sentence: str) -> None:

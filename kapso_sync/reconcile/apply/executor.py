@@ -190,7 +190,7 @@ class _Pass:
         self.may_lose_secrets: Callable[[], bool] = lambda: True
 
     async def carry_out(self, plan: Plan, parker: SlugParker) -> tuple[Outcome, ...]:
-        """Write and deploy first, the canary before all others, and delete last. A slug is vacated before another function takes it.
+        """Write and deploy first, the canary before all others, and delete last; slugs are vacated before others take them.
 
         Failures of earlier passes count before anything starts, and unfinished rollbacks do not wait for the canary.
 
