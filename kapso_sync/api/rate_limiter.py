@@ -128,7 +128,8 @@ class RateLimiter:
             sent at 50 s   permit.remaining=38   header 59   more than before: a new window started, 59 remain
             sent at 49 s, answered after that    header 37   permit of the old window: subtract one call, 58 remain
 
-        The new window started between the two calls at 11 s and 50 s, so its latest possible start is the time of the answer.
+        The new window started after the call at 11 s and before the answer to the call at 50 s. So its latest possible start is
+        the time of that answer, or one window length after the latest start of the old window, if that is earlier.
         """
         now = self._clock.monotonic()
         if self._limit is None:
