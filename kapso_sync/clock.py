@@ -1,4 +1,4 @@
-"""The real clock."""
+"""The system clock, as an implementation of `kapso_sync.model.clock.Clock`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class SystemClock:
     """The machine's own time; see `kapso_sync.model.clock.Clock`."""
 
     def monotonic(self) -> float:
-        """Return seconds that never jump."""
+        """Return the monotonic time in seconds, which never jumps."""
         return time.monotonic()
 
     def now(self) -> datetime:
@@ -19,5 +19,5 @@ class SystemClock:
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this number of seconds."""
         await asyncio.sleep(seconds)

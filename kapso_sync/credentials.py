@@ -1,4 +1,4 @@
-"""The one table of what looks like a credential: for warnings about code and manifests, and for whatever is logged or shown."""
+"""Patterns that detect credentials, for warnings about code and manifests, and to mask credentials in logs and output."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHAPES = (
 )
 
 CREDENTIAL = re.compile("|".join((*_SHAPES, r"-----BEGIN [A-Z ]*PRIVATE KEY")))
-"""A well-known credential: worth a warning where it stands in code or in a manifest."""
+"""A well-known credential; if it is in code or in a manifest, the user gets a warning."""
 
 MASKED = re.compile("|".join((*_SHAPES, r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", r"(?<=://)[^/@\s\"']+@")))
-"""What is taken out of any text that leaves the program: well-known credentials, header values, and users in URLs."""
+"""Text that is removed from all output of the program: well-known credentials, header values, and users in URLs."""
 
 LONG_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
-"""A word that no person writes: taken out of what the API says in an error, since it may quote what was sent."""
+"""A long random word; it is removed from the API's error texts, because they may quote the request."""

@@ -1,31 +1,31 @@
-"""Every error kapso-sync raises on purpose, with its exit code.
+"""Exception classes of kapso-sync, each with its exit code.
 
     KapsoSyncError
     ├── PassCutOff                  1  a pass was cancelled before it ended
     ├── UsageError                 64  the command line asks for something that does not exist
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
-    │   ├── SourceRefused              a source we will not read (a password in the URL, ``ext::``)
-    │   └── StateForeign               the state folder belongs to another project or owner
+    │   ├── SourceRefused              a source that is never read (a password in the URL, ``ext::``)
+    │   └── StateForeign               the state folder belongs to another project or another owner
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer, or refuses us
     ├── SourceUnstable             69  the folder keeps changing while it is read
-    ├── InvalidSource              65  nothing can be planned from what git says
+    ├── InvalidSource              65  no plan can be made from the source
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
     ├── PlanChanged                 1  ``--expect`` named another plan
     └── ApiError                       Kapso's answer (or silence); carries method, route and status
         ├── ApiUnavailable         69  no answer, or 5xx; ``sent`` says whether the request may have been acted on
         ├── ApiGarbled             69  an answer that is not what the API documents: HTML, truncated, repeated pages
-        ├── ApiRateLimited         69  429 beyond our patience
-        ├── ApiUnauthorized        77  401 or 403
+        ├── ApiRateLimited         69  429 until the timeout of the request
+        ├── ApiUnauthorized        77  401
         ├── ApiNotFound             1  404
         ├── ApiUnsupported          1  405: this base does not know the method
         ├── ApiConflict             1  409
-        └── ApiRejected             1  400, 422 and every other refusal, with what the server said
+        └── ApiRejected             1  400, 422 and every other refusal, with the server's message
 
-Every foreign exception is mapped to one of these in one place: `api.transport` for httpx, `sources.git` for git,
+Exceptions of other libraries are mapped to these classes in one place each: `api.transport` for httpx, `sources.git` for git,
 `store.database` for SQLite.
 """
 
@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class ExitCode(enum.IntEnum):
-    """Exit codes of the command line; ``sysexits`` where one fits."""
+    """Exit codes of the command line; those of ``sysexits.h`` if one fits."""
 
     OK = 0
     FUNCTION_FAILED = 1
@@ -70,23 +70,23 @@ class IssueKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a file of the source. Lines and columns count from 1; 0 means the whole file."""
+    """A position in a file of the source; lines and columns count from 1, and 0 means the whole file."""
 
     file: str
     line: int = 0
     column: int = 0
 
     def __str__(self) -> str:
-        """``file``, ``file:line`` or ``file:line:column``."""
+        """Return ``file``, ``file:line`` or ``file:line:column``."""
         parts = [self.file, *(str(n) for n in (self.line, self.column) if n)]
         return ":".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in what git says: where, what, and what to do about it.
+    """One mistake in the source: its location, a message, and a hint how to fix it.
 
-    ``code`` is a stable kebab-case name such as ``unknown-key``; ``frame`` the source lines around the place, if any.
+    ``code`` is a stable kebab-case name such as ``unknown-key``; ``frame`` shows the source lines around the location, if any.
     """
 
     code: str
@@ -96,14 +96,14 @@ class Problem:
     frame: str | None = None
 
     def __str__(self) -> str:
-        """One line: ``file:line:column: message``."""
+        """Return one line: ``file:line:column: message``."""
         return f"{self.location}: {self.message}" if self.location else self.message
 
 
 class KapsoSyncError(Exception):
-    """Base of all: a one-line ``message`` for a tired person and a ``hint`` that says what to do.
+    """Base class of all errors, with a one-line ``message`` for the user and a ``hint`` that says what to do.
 
-    ``issue`` is the kind of issue that a failed pass opens; None: the error says nothing about issues that were open before.
+    ``issue`` is the kind of issue that a failed pass opens; None: the error does not change the issues that are already open.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FUNCTION_FAILED
@@ -140,7 +140,7 @@ class SourceMissing(ConfigError):
 
 
 class SourceRefused(ConfigError):
-    """A source that is never read: an unsafe URL, a password in it, a transport we do not allow."""
+    """The source is never read: its URL is unsafe, contains a password, or uses a transport that is not allowed."""
 
 
 class StateForeign(ConfigError):
@@ -160,25 +160,25 @@ class StateLocked(KapsoSyncError):
 
 
 class SourceUnavailable(KapsoSyncError):
-    """The git remote does not answer in time, or refuses our credentials."""
+    """The git remote does not answer in time, or refuses the credentials."""
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SOURCE
 
 
 class SourceUnstable(SourceUnavailable):
-    """The folder kept changing while it was read; the next look will do."""
+    """The folder kept changing while it was read; the next pass tries again."""
 
 
 class InvalidSource(KapsoSyncError):
-    """Nothing can be planned from what git says; the last good revision stays in force."""
+    """No plan can be made from the source; the last good revision stays in force."""
 
     exit_code = ExitCode.INVALID
     issue = IssueKind.REJECTED
 
 
 class ManifestInvalid(InvalidSource):
-    """The manifest is broken; ``problems`` holds every mistake found, in file order."""
+    """The manifest is invalid; ``problems`` holds every mistake found, in file order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -200,18 +200,18 @@ class PlanChanged(KapsoSyncError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The request an API error is about. ``route`` is a template such as ``/functions/{id}``, never a full URL."""
+    """The request that an API error is about; ``route`` is a template such as ``/functions/{id}``, never a full URL."""
 
     method: str
     route: str
 
     def __str__(self) -> str:
-        """``METHOD route``."""
+        """Return ``METHOD route``."""
         return f"{self.method} {self.route}"
 
 
 class ApiError(KapsoSyncError):
-    """Kapso's answer to ``call`` was not the one we need. ``status`` is None when there was no answer."""
+    """The request ``call`` failed; ``status`` is the HTTP status, or None if there was no answer."""
 
     def __init__(self, message: str, *, call: Call, status: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -220,7 +220,7 @@ class ApiError(KapsoSyncError):
 
 
 class ApiUnavailable(ApiError):
-    """No answer, or 5xx. ``sent`` is False only when the request certainly never reached the server."""
+    """No answer, or 5xx; ``sent`` is False only if the request certainly did not reach the server."""
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SILENT
@@ -239,7 +239,7 @@ class ApiUnavailable(ApiError):
 
 
 class SecretRoutesUnavailable(ApiUnavailable):
-    """502, 503 or 504 on a secret route: Cloudflare behind Kapso. One function's failure, however many it hits."""
+    """502, 503 or 504 on a secret route: Cloudflare behind Kapso fails; it counts as the failure of each single function."""
 
 
 class ApiGarbled(ApiError):
@@ -250,7 +250,7 @@ class ApiGarbled(ApiError):
 
 
 class ApiRateLimited(ApiError):
-    """429, beyond our patience; ``retry_after`` is in seconds."""
+    """429 until the timeout or the last attempt of the request; ``retry_after`` is in seconds."""
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SILENT
@@ -282,20 +282,20 @@ class ApiConflict(ApiError):
 
 
 class ApiRejected(ApiError):
-    """400, 422 or another refusal; the message carries what the server said, scrubbed and cut."""
+    """400, 422 or another refusal; the message contains the server's text, without secrets and shortened."""
 
 
 class SecretNameTaken(ApiRejected):
-    """422 to a secret whose *name* is taken: only this refusal leads to deleting the secret and creating it again."""
+    """422 because the *name* of a secret is taken; only after this refusal the secret is deleted and created again."""
 
 
 class ApiForbidden(ApiRejected):
-    """403 with a reason in JSON: Kapso refuses this call, and others may go through."""
+    """403 with a reason in JSON: Kapso refuses this call, but may accept others."""
 
 
 class ApiPaymentRequired(ApiRejected):
-    """402: the project's plan lacks this route."""
+    """402: the project's plan does not include this route."""
 
 
 class UsersUnknown(ApiError):
-    """One kind of user of a function could not be looked up to its end, so nobody may say that a function has no user."""
+    """One kind of users of functions could not be read completely, so a function without known users may still have some."""

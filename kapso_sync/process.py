@@ -1,4 +1,4 @@
-"""Running another program: a process group of its own, a deadline, nothing inherited, nothing left behind."""
+"""Run a subprocess in its own process group, with a deadline, a clean environment, and no process left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended, and what it said."""
+    """The result of a program: its exit status, its standard output and its standard error."""
 
     status: int
     output: bytes = field(repr=False)
@@ -21,10 +21,10 @@ class Ended:
 
 
 async def run_process(command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float) -> Ended:
-    """Run a program to its end, with this environment and no other, and return what it said.
+    """Run a program to its end, with only this environment, and return its exit status and output.
 
-    Raises `TimeoutError` after ``deadline`` seconds, and `OSError` when it cannot be started. Whatever happens, the whole
-    process group is gone when this returns.
+    Raises `TimeoutError` after ``deadline`` seconds, and `OSError` if the program cannot be started. In every case the whole
+    process group has ended when this function returns.
     """
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -38,7 +38,7 @@ async def run_process(command: Sequence[str], *, environment: Mapping[str, str],
         )
     )
     try:
-        # Cut off in here, asyncio would kill the program alone, and wait for the helpers that hold its pipes.
+        # Without the shield, asyncio would on cancellation kill only the program, and wait for helpers that hold its pipes.
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:
         await _end(await starting)
@@ -52,7 +52,7 @@ async def run_process(command: Sequence[str], *, environment: Mapping[str, str],
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave no process of the group behind: helpers outlive their parent, and hold its pipes open."""
+    """Kill all processes of the group: helpers can live longer than their parent, and hold its pipes open."""
     pipes = (process.stdout, process.stderr)
     if process.returncode is None or any(pipe is not None and not pipe.at_eof() for pipe in pipes):
         with contextlib.suppress(ProcessLookupError):

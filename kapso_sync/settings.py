@@ -1,4 +1,7 @@
-"""Settings: flag over environment over ``--env-file`` over default. The only reader of the environment."""
+"""Load and validate the settings; a flag overrides the environment, then ``--env-file``, then the default.
+
+No other module reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", 
 
 
 def parse_duration(value: object) -> float:
-    """Return seconds from ``300ms``, ``20s``, ``5m``, ``1h30m``; raises ValueError for nothing, zero, or more than a week."""
+    """Return the seconds of ``300ms``, ``20s``, ``5m``, ``1h30m``; raises ValueError for no text, zero, or more than a week."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
         raise ValueError("expected a duration such as 300ms, 20s or 5m")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
@@ -36,7 +39,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_grace(value: object) -> float | None:
-    """Return seconds like `parse_duration`, or 0.0 from ``0``; None from nothing. Raises ValueError."""
+    """Return seconds like `parse_duration`, 0.0 for ``0``, or None for no text; raises ValueError."""
     if value is None or isinstance(value, float):
         return value
     text = str(value).strip()
@@ -86,7 +89,7 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
 
 class Settings(BaseModel):
-    """Every setting, checked. Durations are seconds. Secrets from files are read anew each time they are asked for."""
+    """All settings, validated; durations are in seconds. A secret in a file is read again at every access."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -177,7 +180,7 @@ class Settings(BaseModel):
     _env_file: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep the variables that were loaded, and what there is to say of them."""
+        """Keep the variables that were loaded, and the warnings about them."""
         loaded = context or {}
         self._variables = loaded.get("variables", {})
         self._env_file = loaded.get("env_file")
@@ -185,43 +188,43 @@ class Settings(BaseModel):
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """Warnings about variables that are set and mean nothing."""
+        """Warnings about variables that are set but have no meaning."""
         return self._notices
 
     def key(self) -> str:
-        """Return the API key, read anew; raises `ConfigError` when there is none."""
+        """Return the API key, read again at every call; raises `ConfigError` if there is no key."""
         return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
 
     @property
     def key_source(self) -> str:
-        """The setting that the key comes from, as errors name it."""
+        """Name of the setting that the key comes from, for error messages."""
         return "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"
 
     def webhook_key(self) -> str | None:
-        """Return the webhook's secret, read anew, or None."""
+        """Return the webhook's secret, read again at every call, or None."""
         return _secret("webhook_secret", self.webhook_secret, self.webhook_secret_file)
 
     def admin_key(self) -> str | None:
-        """Return the admin token, read anew, or None when one must be made."""
+        """Return the admin token, read again at every call, or None if a new token must be generated."""
         return _secret("admin_token", self.admin_token, self.admin_token_file)
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment, and below it the ``--env-file``: where ``secrets: {env: …}`` finds values."""
+        """The variables for ``secrets: {env: …}``: the environment, then the ``--env-file``."""
         return self._variables
 
     @property
     def credential_files(self) -> tuple[Path, ...]:
-        """The files that hold our own credentials."""
+        """The files that contain kapso-sync's own credentials."""
         named = (getattr(self, name) for name in type(self).model_fields if name.endswith("_file"))
         return tuple(path for path in (*named, self._env_file) if path is not None)
 
     def git_password(self) -> str | None:
-        """Return the git token, read anew, or None."""
+        """Return the git token, read again at every call, or None."""
         return _secret("git_token", self.git_token, self.git_token_file)
 
     def commit_status_key(self) -> str:
-        """Return the token for commit statuses, read anew; raises `ConfigError` when there is none."""
+        """Return the token for commit statuses, read again at every call; raises `ConfigError` if there is no token."""
         own = _secret("commit_status_token", self.commit_status_token, self.commit_status_token_file)
         token = own or self.git_password()
         if token is None:
@@ -244,9 +247,9 @@ _CREDENTIALS = {variable(name) for name in Settings.model_fields if f"{name}_fil
 def load_settings(
     overrides: Mapping[str, object], *, env_file: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the settings; raises one `ConfigError` that lists every wrong one, and never shows a secret's value.
+    """Return the settings; raises one `ConfigError` that lists every invalid setting, and never shows a secret's value.
 
-    ``overrides`` come by setting name (``state_dir``), ``environment`` (default: the process's own) by variable.
+    The keys of ``overrides`` are setting names (``state_dir``); those of ``environment`` (default: `os.environ`) are variables.
     """
     environment = os.environ if environment is None else environment
     file = _read_env_file(env_file)
@@ -262,15 +265,15 @@ def load_settings(
 
 
 def _is_set(name: str, value: str) -> bool:
-    """Return whether a variable says anything: an empty one, as compose files and CI write them, does not.
+    """Return whether a variable counts as set; an empty one, as compose files and CI systems write it, does not.
 
-    Only an empty address to listen on has a meaning of its own: no server.
+    The only exception is an empty address to listen on, which means: no server.
     """
     return bool(value.strip()) or VARIABLES[name] == "listen"
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
-    """Return a warning for each ``KAPSO_SYNC_…`` variable that is no setting."""
+    """Return a warning for each ``KAPSO_SYNC_…`` variable that is not a setting."""
     known = VARIABLES.keys()
     notices = []
     for name in sorted(environment):
@@ -285,7 +288,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
 def _read_env_file(path: Path | None) -> Mapping[str, str]:
     if path is None:
         return {}
-    from dotenv import dotenv_values  # noqa: PLC0415 - only who names a file pays for the import
+    from dotenv import dotenv_values  # noqa: PLC0415 - imported only if a file is named, to start faster
 
     try:
         with path.open(encoding="utf-8") as file:
@@ -295,7 +298,7 @@ def _read_env_file(path: Path | None) -> Mapping[str, str]:
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
-    """Return a credential that can stand in an HTTP header, or None; raises `ConfigError` without ever showing the value."""
+    """Return a credential that an HTTP header can carry, or None; raises `ConfigError`, which never shows the value."""
     if file is None:
         return _header_value(variable(name), value.get_secret_value()) if value is not None else None
     if value is not None:
@@ -313,7 +316,7 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
 
 
 def _header_value(place: str, text: str) -> str:
-    """Return the value without byte order mark and white space around it; raises `ConfigError` for what no header can hold."""
+    """Return the value without a byte order mark and white space around it; raises `ConfigError` if no header can carry it."""
     found = text.removeprefix("\ufeff").strip()
     for number, line in enumerate(found.splitlines(), start=1):
         if number > 1:

@@ -1,4 +1,4 @@
-"""Where esbuild is looked for: the pinned version or none, and never a program that came with the functions."""
+"""Find the esbuild executable: only the pinned version, and never a program that came with the functions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = "0.28.2"
-"""The one version that builds: another one may give other bytes for the same code. `package.json` says the same."""
+"""The only version that is used, since another version may build other bytes from the same code; as in `package.json`."""
 
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 class ToolMissing(Exception):
-    """No esbuild can be used; ``message`` and ``hint`` are fit to be shown."""
+    """No esbuild can be used; ``message`` and ``hint`` can be shown to the user."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -26,10 +26,10 @@ class ToolMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ToolPlaces:
-    """Where esbuild is looked for: the path that a person named, our own copies, then the folders of PATH.
+    """The places to search for esbuild: the path that the user named, our own copies, then the folders of PATH.
 
-    What lies below ``foreign`` is never run: whoever may push functions would run programs beside the API key. Our own copies
-    are as trustworthy as the program that asks.
+    A program below a folder in ``foreign`` is never run. Otherwise, a person who may push functions could run programs with
+    access to the API key. Our own copies are trusted like kapso-sync itself.
     """
 
     named: Path | None
@@ -38,7 +38,7 @@ class ToolPlaces:
     foreign: Sequence[Path] = ()
 
     def candidates(self) -> Iterator[Path]:
-        """Yield the programs that there are, the preferred one first; raises `ToolMissing` for a named one that is not."""
+        """Yield the candidates in order of preference; raises `ToolMissing` if the named one must not be run."""
         if self.named is not None:
             if self._is_foreign(self.named) or not self.named.is_absolute():
                 hint = "name one that did not come with the functions, by its full path"
@@ -59,7 +59,10 @@ class ToolPlaces:
 
 
 def own_copies(package: Path, prefix: Path) -> tuple[Path, ...]:
-    """Return where our own copy is, in a checkout and in an installation; ``package`` is our package's folder."""
+    """Return the paths of our own copy, in a checkout and in an installation.
+
+    ``package`` is the folder of the package `kapso_sync`; ``prefix`` is the installation prefix, as `sys.prefix`.
+    """
     machine = _MACHINES.get(platform.machine().lower(), platform.machine().lower())
     binary = Path("@esbuild", f"{sys.platform}-{machine}", "bin", "esbuild")
     installed = prefix / "lib" / "node_modules"

@@ -1,8 +1,14 @@
-"""Kapso's Functions API over HTTP.
+"""HTTP client for Kapso's Functions API.
 
-`client` has a method for each endpoint, `wire` turns payloads into model values and back, `transport` sends requests with
-deadlines, retries and a size cap and maps every foreign exception to ours, `pacer` keeps to the rate limit, `base_url` checks
-where all of it goes. Facts about the remote side come from Kapso's public documentation and from public code that uses it.
+* `client` has one method for each endpoint.
+* `wire` parses JSON answers into model values and encodes request bodies.
+* `transport` sends requests with deadlines, retries and a size limit, and maps httpx exceptions to `kapso_sync.errors`.
+* `rate_limiter` keeps the requests below Kapso's rate limit.
+* `base_url` checks and completes the base URL of the API.
+* `references` finds which functions a workflow, a WhatsApp Flow or a webhook uses.
+
+The package uses `model` for its values, `errors`, `credentials` and `retry`. Facts about the API come from Kapso's public
+documentation and from public code that uses it.
 """
 
 from kapso_sync.api.base_url import parse_base_url

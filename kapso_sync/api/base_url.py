@@ -1,4 +1,4 @@
-"""Where the API is: one spelling for every way to write it, and no way to send a key in the clear by accident."""
+"""Validate and normalize the base URL of the API, so that the API key is never sent unencrypted by accident."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FUNCTIONS_PATH = "/api/v1"
 
 
 def parse_base_url(text: str, *, allow_http: bool = False) -> str:
-    """Return the base URL without a slash at its end; a host alone gets ``/platform/v1``, as Kapso's own tools have it.
+    """Return the base URL without a slash at its end; a host alone gets ``/platform/v1``, as in Kapso's own tools.
 
-    Raises `ConfigError` for anything but https (http to loopback aside, unless ``allow_http``), and for a URL with a user,
-    a query or a fragment.
+    Raises `ConfigError` for a URL that is not https, and for a URL with a user, a query or a fragment. Plain http is
+    accepted for loopback addresses, and for every host with ``allow_http``.
     """
     try:
         parts = urlsplit(text.strip())
@@ -37,8 +37,18 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def other_base(base_url: str) -> str:
-    """Return what to try when this base does not know the functions route."""
+    """Return the base URL to try when this one does not know the functions route."""
     if base_url.endswith(FUNCTIONS_PATH):
         return "https://api.kapso.ai/platform/v1"
     return "https://app.kapso.ai/api/v1"
@@ -54,7 +64,7 @@ def sibling_base(base_url: str) -> str:
 
 
 def platform_base(base_url: str) -> str:
-    """Return the Platform API of the same host, or of Kapso's API host: where users of functions are looked up."""
+    """Return the Platform API's base URL on the same host, or on Kapso's API host; it lists the users of functions."""
     parts = urlsplit(base_url)
     netloc = "api.kapso.ai" if parts.hostname == "app.kapso.ai" else parts.netloc
     return f"{parts.scheme}://{netloc}{PLATFORM_PATH}"

@@ -1,4 +1,4 @@
-"""The Functions API: a method for each endpoint."""
+"""Client of the Functions API: one method for each endpoint."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kapso_sync.model.functions import Invocation, InvocationRecord, Json, Remot
 from kapso_sync.model.users import FunctionUsers, UserKind
 
 PAGE_SIZE = 100
-"""Records asked for in each page; larger pages are not documented."""
+"""Records to request in each page; larger pages are not documented."""
 
 MAX_PAGES = 1000
 MAX_INVOKE_BYTES = 1024 * 1024
-"""Largest answer of a function that is read."""
+"""Largest answer of an invoked function that is read, in bytes."""
 
 
 class KapsoClient:
-    """Kapso's Functions API; every method raises `ApiError`."""
+    """Client of Kapso's Functions API; every method raises `ApiError`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -33,13 +33,13 @@ class KapsoClient:
 
     @property
     def calls(self) -> int:
-        """How many requests were sent so far, repeats included."""
+        """Number of requests that were sent so far, repeats included."""
         return self._transport.calls
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
         """Return every function of the project.
 
-        Raises `ApiGarbled` when pages are missing or do not end: half a list must never pass for the whole.
+        Raises `ApiGarbled` when pages are missing or do not end: an incomplete list must never be used as the whole list.
         """
         call = Call("GET", "/functions")
         records = await self._pages(call, "/functions")
@@ -47,7 +47,7 @@ class KapsoClient:
         return tuple(functions.values())
 
     async def _pages(self, call: Call, path: str, base: str | None = None) -> list[Json]:
-        """Return the records of all pages; one more attempt is made when the list moved while it was read."""
+        """Return the records of all pages; read them a second time if the list changed during the first time."""
         try:
             return await self._read_pages(call, path, base)
         except _PageMoved:
@@ -79,14 +79,14 @@ class KapsoClient:
         raise ApiGarbled(f"{call}: more than {MAX_PAGES} pages", call=call)
 
     async def get_function(self, function_id: str) -> RemoteFunction:
-        """Return one function, code included."""
+        """Return one function with its code."""
         call = Call("GET", "/functions/{id}")
         return _same(
             function_id, wire.parse_function(await self._transport.json(ApiRequest(call, _function(function_id))), call), call
         )
 
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
-        """Create a draft; never sent again once it may have been acted on."""
+        """Create a draft; the request is never repeated after Kapso may have acted on it."""
         call = Call("POST", "/functions")
         body = wire.encode_function(payload)
         return wire.parse_function(await self._transport.json(ApiRequest(call, "/functions", body, repeatable=False)), call)
@@ -94,9 +94,9 @@ class KapsoClient:
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
     ) -> RemoteFunction:
-        """Save the given attributes. Of ``PATCH`` and ``PUT`` the one that this base knows is found out, and remembered.
+        """Save the given attributes with ``PATCH`` or ``PUT``; the client remembers which of them this base accepts.
 
-        A base that refuses the field ``lock_version`` itself gets the attributes once more without it, and from then on.
+        If the base refuses the field ``lock_version`` itself, the request is sent again without it, and so are all later ones.
         """
         if lock_version is not None and self._locks:
             try:
@@ -125,15 +125,15 @@ class KapsoClient:
         return _same(function_id, wire.parse_function(value, call), call)
 
     async def delete_function(self, function_id: str) -> None:
-        """Delete for ever, secrets included."""
+        """Delete a function and its secrets; this cannot be undone."""
         await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}"), _function(function_id)))
 
     async def deploy_function(self, function_id: str) -> None:
-        """Ask for a deployment of what is stored; it runs in the background, so asking twice does no harm."""
+        """Request a deployment of the stored code; it runs in the background, and a second request does no harm."""
         await self._transport.send(ApiRequest(Call("POST", "/functions/{id}/deploy"), f"{_function(function_id)}/deploy"))
 
     async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
-        """Call a function and return its own answer, whatever its status; ``timeout`` in seconds."""
+        """Invoke a function and return the function's own answer, with any status; ``timeout`` is in seconds."""
         call = Call("POST", "/functions/{id}/invoke")
         path = f"{_function(function_id)}/invoke"
         request = ApiRequest(call, path, body, repeatable=False, deadline=timeout, max_bytes=MAX_INVOKE_BYTES)
@@ -141,40 +141,44 @@ class KapsoClient:
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
-        """Return the names of a function's secrets; values are never shown. Empty while it is not deployed."""
+        """Return the names of a function's secrets, never their values; empty while the function is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
         value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/secrets", quotes=False))
         return wire.parse_secrets(value, call)
 
     async def set_secret(self, function_id: str, name: str, value: Json) -> None:
-        """Set a deployed function's secret; sending it twice does no harm.
+        """Set a secret of a deployed function; setting it twice does no harm.
 
-        Raises `SecretNameTaken` where Kapso does not replace one. No error shows anything of the answer: it may quote
-        the value.
+        Raises `SecretNameTaken` if Kapso does not replace an existing secret. No error shows any text of the answer,
+        because the answer may quote the value.
         """
         body: Json = {"secret": {"name": name, "value": value}}
         call, path = Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets"
         await self._transport.send(ApiRequest(call, path, body, quotes=False))
 
     async def delete_secret(self, function_id: str, name: str) -> None:
-        """Take a secret from a deployed function."""
+        """Delete a secret of a deployed function."""
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
         await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
 
     async def list_invocations(
         self, function_id: str, *, limit: int = 10, status: str | None = None
     ) -> tuple[InvocationRecord, ...]:
-        """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
+        """Return recent invocations, newest first.
+
+        ``limit`` is from 1 to 20. ``status`` is ``success`` or ``failed``; None means both.
+        """
         call = Call("GET", "/functions/{id}/invocations")
         query = {"limit": str(limit), **({"status": status} if status else {})}
         value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/invocations", query=query))
         return wire.parse_invocations(value, call)
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
-        """Return who uses each of the functions: workflows of any status, WhatsApp Flows and webhooks.
+        """Return the users of each function: workflows of any status, WhatsApp Flows and webhooks.
 
-        The Platform API is asked whatever base is set, since only it shows all of them; for workflows the older ``/flows``
-        are asked next. Raises `UsersUnknown` when one kind cannot be read to its end: 401, 402, 403, 404 everywhere, 5xx.
+        The Platform API is asked first, even if another base is set, because only the Platform API shows all of them. For
+        workflows the older route ``/flows`` is asked next. Raises `UsersUnknown` when one kind cannot be read completely:
+        401, 402, 403, 5xx, or 404 on every route and base.
         """
         found = await asyncio.gather(
             self._workflows(),
@@ -204,7 +208,7 @@ class KapsoClient:
         return [Reference(kind, _title(record), record) for record in records]
 
     async def _first_answer(self, kind: UserKind, routes: Sequence[str]) -> tuple[str, str, list[Json]]:
-        """Return the first of the routes that some base knows, that base, and the list read to its end."""
+        """Return the first route that one of the bases knows, that base, and the complete list."""
         bases = dict.fromkeys((platform_base(self._transport.base_url), self._transport.base_url))
         failure: ApiError | None = None
         for route in routes:
@@ -239,7 +243,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def _function(function_id: str) -> str:
-    """Return the path of a function; raises `ApiGarbled` for an id that could lead anywhere else."""
+    """Return the URL path of a function; raises `ApiGarbled` for an id that could lead to another path."""
     if not _ID.fullmatch(function_id):
         call = Call("GET", "/functions/{id}")
         raise ApiGarbled(

@@ -1,8 +1,8 @@
-"""Finds which functions a workflow, a WhatsApp Flow or a webhook uses, from what the API answered. Pure.
+"""Find which functions a workflow, a WhatsApp Flow or a webhook uses, from the API's answers; pure functions without I/O.
 
-Kapso names a function by id (``function_id``, ``data_endpoint_function_id``), by slug or name (``function_slug``,
-``function_name`` in a workflow's nodes and an agent's tools), and by the URL that invokes it, which holds the id; a URL or a
-whole request may stand inside a text.
+Kapso refers to a function by id (``function_id``, ``data_endpoint_function_id``), by slug or name (``function_slug``,
+``function_name`` in a workflow's nodes and an agent's tools), and by the URL that invokes it, which contains the id. A URL or
+a whole request may also be a part of a longer text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BY_NAME = frozenset({"function_slug", "function_name"})
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One workflow's definition, Flow or webhook, as the API answered it; ``name`` is what people call it."""
+    """One workflow definition, Flow or webhook, as the API returned it; ``name`` is its display name."""
 
     kind: UserKind
     name: str
@@ -26,10 +26,10 @@ class Reference:
 
 
 def users_in(references: Iterable[Reference], functions: Sequence[RemoteFunction]) -> FunctionUsers:
-    """Return who uses each of the functions.
+    """Return the users of each function, by function id.
 
-    An id counts wherever it stands, in the middle of a text too: a deletion that is blocked for nothing does less harm than
-    one that is not blocked.
+    An id counts in any place, even in the middle of a text: a deletion that is blocked without need does less harm than a
+    deletion that should have been blocked.
     """
     users: dict[str, list[FunctionUser]] = {function.id: [] for function in functions}
     for reference in references:
@@ -41,7 +41,7 @@ def users_in(references: Iterable[Reference], functions: Sequence[RemoteFunction
 
 
 def _texts(content: Json) -> tuple[str, set[str]]:
-    """Return all texts of a document joined, and apart from them the slugs and names that it calls functions by."""
+    """Return all texts of a document, joined, and the set of slugs and names by which it refers to functions."""
     texts, names = [], set()
     for key, value in _strings(content):
         texts.append(value)

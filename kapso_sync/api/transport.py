@@ -1,4 +1,4 @@
-"""Sending requests: deadlines, pacing, retries, a size cap; every foreign exception becomes one of ours here."""
+"""HTTP transport with deadlines, rate limiting, retries and a size limit; maps httpx exceptions to `kapso_sync.errors`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _T = TypeVar("_T")
 
 MAX_RETRY_AFTER = 120.0
 MAX_ERROR_BYTES = 64 * 1024
-"""So much is read of an answer that is an error."""
+"""Bytes that are read of an error answer, at most."""
 DEFAULT_RETRY_AFTER = 60.0
-"""What Kapso documents for a 429."""
+"""Seconds to wait after a 429 without a usable ``Retry-After``, as Kapso documents it."""
 
 
 RETRY_BACKOFF = Backoff(initial=0.5, maximum=20.0)
@@ -52,7 +52,10 @@ RETRY_BACKOFF = Backoff(initial=0.5, maximum=20.0)
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """Limits of one request. Times in seconds; ``attempts`` includes the first; ``patience`` bounds all attempts together."""
+    """Limits of one request; times are in seconds.
+
+    ``attempts`` includes the first attempt. ``patience`` is the timeout for all attempts together.
+    """
 
     deadline: float = 30.0
     attempts: int = 5
@@ -68,9 +71,9 @@ class TransportSettings:
 class ApiRequest:
     """One request.
 
-    ``repeatable``: sending it twice does no harm, so a lost answer may be asked for again. ``base_url`` replaces the
-    transport's own. ``quotes`` False: nothing of an error's text is shown, since it may hold a secret's value.
-    ``max_bytes`` bounds the answer.
+    ``repeatable``: sending the request twice does no harm, so it may be sent again when its answer is lost. ``deadline`` (in
+    seconds), ``base_url`` and ``max_bytes`` (the limit of the answer) replace the transport's own. ``quotes`` False: no text
+    of an error answer is shown, because it may contain a secret's value.
     """
 
     call: Call
@@ -84,13 +87,13 @@ class ApiRequest:
     max_bytes: int | None = None
 
     def encoded(self) -> bytes | None:
-        """Return the body as JSON bytes; ASCII only, so that no text can break it."""
+        """Return the body as JSON bytes, or None; ASCII only, so that every text can be encoded."""
         return None if self.body is None else json.dumps(self.body).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """An answer as it came, read to its end."""
+    """One complete answer, not yet parsed."""
 
     status: int
     headers: Mapping[str, str]
@@ -100,8 +103,8 @@ class ApiResponse:
 class Transport:
     """A connection pool to one base URL; an async context manager.
 
-    ``key`` is asked for the API key before each request, so that a mounted file may change. ``calls`` counts what was sent.
-    ``scrub`` takes secrets out of what the API says, before anything of it is shortened or shown.
+    ``key`` is called before each request and returns the API key, so a mounted key file may change. ``calls`` counts the
+    requests that were sent. ``scrub`` removes secrets from the API's error texts before they are shortened or shown.
     """
 
     def __init__(  # noqa: PLR0913 - the seams of the program meet here; each is a parameter so that tests need no patches
@@ -138,7 +141,7 @@ class Transport:
         await self._client.aclose()
 
     def _new_client(self) -> httpx.AsyncClient:
-        # A cancelled request leaks its pool slot for ever (measured with httpx 0.28.1), hence slots to spare.
+        # A cancelled request never releases its pool slot (measured with httpx 0.28.1), so the pool has extra slots.
         return httpx.AsyncClient(
             verify=_ssl_context() if self.base_url.startswith("https:") else False,
             timeout=httpx.Timeout(self._settings.deadline, pool=5.0),
@@ -150,14 +153,14 @@ class Transport:
         )
 
     async def send(self, request: ApiRequest) -> None:
-        """Send a request, again if need and request allow, until it is acknowledged: with nothing, or with JSON.
+        """Send a request until it is acknowledged by a success with an empty body or with JSON; repeat it if that is allowed.
 
-        A success that says anything else is some proxy's, and counts as lost. Raises `ApiError`.
+        A success with any other body comes from a proxy, and counts as a lost answer. Raises `ApiError`.
         """
         await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
 
     async def json(self, request: ApiRequest) -> Json:
-        """Send like `send` and return the answer's JSON; an answer that is none counts as lost."""
+        """Send like `send` and return the answer's JSON; an answer that is not JSON counts as lost."""
         return await self._until_good(request, lambda answer: self._decoded(request, answer))
 
     async def _until_good(self, request: ApiRequest, read: Callable[[ApiResponse], _T]) -> _T:
@@ -184,9 +187,9 @@ class Transport:
             raise
 
     async def once(self, request: ApiRequest) -> ApiResponse:
-        """Send a request once and return its answer, whatever its status; raises `ApiError` only when there is none.
+        """Send a request once and return its answer with any status; raises `ApiError` only if there is no answer.
 
-        What answers may be slow, which is its own affair: all other requests go past it.
+        The answer may be slow, because a user's function makes it. So these requests do not use the slots of other requests.
         """
         return await self._attempt(request, self._patient_slots)
 
@@ -301,7 +304,7 @@ class Transport:
         raise self._refusal(request, answer, message)
 
     def _refusal(self, request: ApiRequest, answer: ApiResponse, message: str) -> ApiError:
-        """Return the error for what is neither success nor redirect, 404 or 429."""
+        """Return the error for a status that is not a success, a redirect, 404 or 429."""
         status, call = answer.status, request.call
         if status == 401:
             hint = f"look at {self._settings.key_source}: is it this project's key?"
@@ -354,7 +357,7 @@ def _retry_event(request: ApiRequest, error: ApiError, attempt: int, wait: float
 
 
 def _retry_after(answer: ApiResponse) -> float:
-    """Return the seconds to wait after a 429, within bounds; a date or nonsense counts as the documented minute."""
+    """Return the seconds to wait after a 429, within limits; a header that is not a number counts as the documented minute."""
     text = answer.headers.get("retry-after", "")
     try:
         seconds = float(text)
@@ -373,7 +376,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _ssl_context() -> ssl.SSLContext:
-    """Trust what the system trusts (``SSL_CERT_FILE`` included); where it knows none, as in slim images, certifi's."""
+    """Return a TLS context that trusts the system's certificates (or ``SSL_CERT_FILE``).
+
+    If the system has no certificates, as in slim images, the context trusts those of certifi.
+    """
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"]:
         context.load_verify_locations(certifi.where())

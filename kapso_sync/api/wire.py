@@ -1,4 +1,4 @@
-"""Payloads and model values: read leniently, write strictly."""
+"""Parse the API's JSON into model values, and encode request bodies: lenient when reading, strict when writing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from kapso_sync.model.functions import (
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
 MESSAGE_LIMIT = 300
-"""Longest piece of an answer that goes into an error, in characters."""
+"""Longest part of an answer that an error shows, in characters."""
 
 
 def decode(body: bytes, call: Call, status: int) -> Json:
-    """Return an answer's JSON; raises `ApiGarbled` with a hint when it is a web page or nothing at all."""
+    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty."""
     try:
         value: Json = json.loads(body)
     except (ValueError, RecursionError):
@@ -40,14 +40,14 @@ def decode(body: bytes, call: Call, status: int) -> Json:
 
 
 def unwrap(value: Json) -> Json:
-    """Return what one or more layers of ``{"data": …}`` hold."""
+    """Return the value inside one or more layers of ``{"data": …}``, or the value itself."""
     while isinstance(value, dict) and "data" in value and "id" not in value:
         value = value["data"]
     return value
 
 
 def parse_function(value: Json, call: Call) -> RemoteFunction:
-    """Return one record; raises `ApiGarbled` when it has no id or no slug."""
+    """Return one function record; raises `ApiGarbled` when it has no id or no slug."""
     record = unwrap(value)
     if not isinstance(record, dict):
         raise ApiGarbled(f"{call} answered without a function record", call=call)
@@ -71,7 +71,7 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
 
 
 def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
-    """Return a list of invocations in its order; raises `ApiGarbled` when there is no list."""
+    """Return the invocations in the answer's order; raises `ApiGarbled` when there is no list."""
     return tuple(_invocation(record) for record in parse_records(value, call) if isinstance(record, dict))
 
 
@@ -101,7 +101,7 @@ def _console_line(line: Mapping[str, Json]) -> ConsoleLine:
 
 
 def parse_records(value: Json, call: Call) -> list[Json]:
-    """Return the records of a list answer, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    """Return the records of a list answer, bare or inside an object; raises `ApiGarbled` when there is no list."""
     found = unwrap(value)
     if isinstance(found, dict):
         lists = [item for item in found.values() if isinstance(item, list)]
@@ -112,7 +112,7 @@ def parse_records(value: Json, call: Call) -> list[Json]:
 
 
 def parse_secrets(value: Json, call: Call) -> tuple[RemoteSecret, ...]:
-    """Return a list of secrets by name, in whichever wrapping; raises `ApiGarbled` when there is no list."""
+    """Return the secrets of a list answer, each name once; raises `ApiGarbled` when there is no list."""
     found: dict[str, RemoteSecret] = {}
     for record in parse_records(value, call):
         name, kind = (record.get("name"), record.get("type")) if isinstance(record, dict) else (record, None)
@@ -130,19 +130,19 @@ def _secret_type(value: Json) -> SecretType:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """What a list answer says about its pages, under any of the names that are in use; None where it says nothing."""
+    """Paging data of a list answer, under any of the known key names; None if the answer does not have it."""
 
     total: int | None = None
     pages: int | None = None
     next_page: bool | None = None
 
     def more(self, number: int) -> bool | None:
-        """Tell whether pages follow the one with this number, counted from 1."""
+        """Return whether there are pages after page ``number``, counted from 1; None if the answer does not say."""
         return number < self.pages if self.pages is not None else self.next_page
 
 
 def parse_paging(value: Json) -> Paging:
-    """Return what the ``meta`` of a list answer says."""
+    """Return the paging data in the ``meta`` of a list answer."""
     meta = None
     while isinstance(value, dict) and not isinstance(meta, dict):
         meta, value = value.get("meta") or value.get("pagination") or value.get("paging"), value.get("data")
@@ -165,7 +165,7 @@ def _count(meta: Mapping[str, Json], names: tuple[str, ...]) -> int | None:
 
 
 def parse_time(value: Json) -> datetime | None:
-    """Return an RFC 3339 time as an aware one, or None for anything else; a time without zone is UTC."""
+    """Return an RFC 3339 time as an aware datetime, or None for anything else; a time without a zone is in UTC."""
     if not isinstance(value, str):
         return None
     try:
@@ -176,7 +176,7 @@ def parse_time(value: Json) -> datetime | None:
 
 
 def encode_function(payload: Mapping[str, Json]) -> Json:
-    """Return the request body for a create or an update; raises ValueError for an attribute that is not ours to send."""
+    """Return the request body for a create or an update; raises ValueError for an attribute that is not writable."""
     unknown = payload.keys() - WRITABLE
     if unknown:
         raise ValueError(f"not an attribute of a function: {', '.join(sorted(unknown))}")
@@ -184,9 +184,9 @@ def encode_function(payload: Mapping[str, Json]) -> Json:
 
 
 def error_text(body: bytes, scrub: Callable[[str], str] = str) -> str | None:
-    """Return what an error answer says, in one line: ``error``, ``message``, or Rails-style ``errors``.
+    """Return the text of an error answer in one line, from ``error``, ``message``, or Rails-style ``errors``; None without one.
 
-    ``scrub`` sees the whole text before it becomes one line and is cut: a secret must not slip through in halves.
+    ``scrub`` gets the whole text before it is joined to one line and cut, so that no half of a secret stays in the text.
     """
     value = _json_object(body)
     if value is None:
@@ -201,7 +201,7 @@ def error_text(body: bytes, scrub: Callable[[str], str] = str) -> str | None:
 
 
 def is_json_error(body: bytes) -> bool:
-    """Tell whether an answer is Kapso's own refusal: JSON with a reason, and no proxy's page."""
+    """Return whether an answer is Kapso's own refusal: JSON with a reason, and not a proxy's page."""
     value = _json_object(body)
     return value is not None and bool(value.get("error") or value.get("errors"))
 
@@ -210,7 +210,7 @@ _TAKEN = re.compile(r"\btaken\b|already (?:exists|in use)|must be unique", re.IG
 
 
 def is_name_taken(body: bytes) -> bool:
-    """Tell whether a refusal of a secret says that its *name* is taken; a refused value says nothing of the kind."""
+    """Return whether a refusal of a secret says that its *name* is taken; the refusal of a value does not count."""
     value = _json_object(body)
     if value is None:
         return False
@@ -222,11 +222,11 @@ def is_name_taken(body: bytes) -> bool:
 
 
 MAX_QUOTE = 12
-"""A piece of a request of this length or more is taken out of an error that quotes it."""
+"""An error that quotes a piece of the request with at least this many characters is shown without that piece."""
 
 
 def without_request(text: str, body: Json) -> str:
-    """Return an error's text without what it quotes of the request: code by the line, and other texts whole."""
+    """Return an error's text without the quoted pieces of the request: each line of its texts, and each text as a whole."""
     for piece in sorted(_pieces(body), key=len, reverse=True):
         for spelling in {piece, json.dumps(piece)[1:-1], json.dumps(piece, ensure_ascii=False)[1:-1]}:
             if spelling in text:

@@ -1,7 +1,16 @@
-"""From an entry's file to the code that is uploaded: the contract check, and the build of whatever cannot go up as it is.
+"""Check the code of each function, and bundle it with esbuild if it cannot be uploaded as it is.
 
-`contract` reads the shape of a file with tree-sitter, without Node, `graph` follows its imports, `rules` judge both. `target`
-says what an API base wants, `builder` decides and remembers, `bundler` runs esbuild over what needs it, all at once.
+* `syntax` parses code with tree-sitter (without Node) and walks the tree.
+* `contract` finds the shape of a file: its handler, its imports and its first syntax error.
+* `graph` follows the imports of an entry to all files and packages that it needs.
+* `rules` returns the errors and warnings about shapes and imports.
+* `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
+* `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
+* `bundler` runs esbuild for many entries at once, and `wrapping` writes the code around a bundle.
+* `esbuild` finds the executable, `packages` finds npm packages, and `tsconfig` reads the TypeScript options.
+* `types` runs the repository's own TypeScript compiler.
+
+The package uses `model` for its values, `errors`, `credentials`, `process` to run programs, and `tools` to find esbuild.
 """
 
 from kapso_sync.build.builder import Builder, BuildResult, Target

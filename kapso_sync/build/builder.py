@@ -1,4 +1,4 @@
-"""Deciding what is uploaded for an entry: its file byte for byte, what was built of it, or nothing and the reason."""
+"""Decide what to upload for each entry: the file byte for byte, a bundle of it, or nothing and the reason."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
 FORMAT = 2
-"""Raised whenever the same input gives other bytes than before, so that nothing old is taken for new."""
+"""Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What became of the entries, in their order. ``used`` are all files that they reach, declarations of types included."""
+    """The result of a build, in the order of the entries; ``used`` are all files that they reach, type declarations included."""
 
     functions: tuple[DesiredFunction, ...] = ()
     unusable: tuple[UnusableFunction, ...] = ()
@@ -48,7 +48,7 @@ class BuildResult:
 
 @dataclass(slots=True)
 class _Site:
-    """One pass: the files, where their imports lead, and what came of each entry so far."""
+    """The state of one build: the files, the graph of their imports, and the result of each entry so far."""
 
     files: Mapping[str, SourceFile]
     graph: Graph
@@ -62,11 +62,11 @@ class _Site:
     used: set[str] = field(default_factory=set)
 
     def content(self, path: str) -> bytes:
-        """Return the content of a file that is there."""
+        """Return the content of a file that exists."""
         return self.files[path].content or b""
 
     def refuse(self, entry: Entry, faults: Iterable[Diagnostic], *, blocked: bool = False) -> None:
-        """Give up an entry, with every reason."""
+        """Mark an entry as unusable, with all diagnostics."""
         problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
 
@@ -75,7 +75,7 @@ class _Site:
 
 
 class Builder:
-    """Builds entries for one target. What did not change is neither parsed nor built twice."""
+    """Builds entries for one target; unchanged files are not parsed or built again."""
 
     def __init__(self, target: Target, bundler: Bundler, store: BuildStore | None = None) -> None:
         self._target = target
@@ -93,9 +93,9 @@ class Builder:
         *,
         elsewhere: Iterable[Entry] = (),
     ) -> BuildResult:
-        """Return what becomes of the entries; ``packages`` is None where the source has no packages.
+        """Build the entries and return the result; ``packages`` is None if the source has no packages.
 
-        ``elsewhere`` are entries of other environments: they are not built, and what they reach is in use.
+        ``elsewhere`` are entries of other environments: they are not built, but the files that they reach count as used.
         """
         listed = list(entries)
         tsconfig = files.get(TSCONFIG)
@@ -118,7 +118,7 @@ class Builder:
         )
 
     async def _take(self, entry: Entry, site: _Site) -> None:
-        """Decide about an entry, or let it wait for the build."""
+        """Accept or refuse an entry, or put it into the queue for the bundler."""
         content = site.content(entry.file)
         site.used.add(entry.file)
         fault = _undecodable(entry.file, content)
@@ -156,7 +156,7 @@ class Builder:
             self._plan_job(entry, shape, closure, site, script=script)
 
     def _style(self, entry: Entry, shape: Shape) -> tuple[bool, bool]:
-        """Return whether script style is wanted, and whether the file goes up as it is."""
+        """Return whether script style is wanted, and whether the file can be uploaded as it is."""
         contract = self._wanted(entry)
         bare = Grammar.of(entry.file) is Grammar.JAVASCRIPT and shape.jsx is None and not shape.imports and not entry.minify
         plain_script = bare and shape.style is Style.SCRIPT and not shape.exports
@@ -167,10 +167,10 @@ class Builder:
         return entry.contract if entry.contract is not Contract.AUTO else self._target.contract
 
     def _faults(self, entry: Entry, site: _Site, closure: Closure, *, script: bool, plain: bool) -> list[Diagnostic]:
-        """Return everything that is wrong with an entry and with what it imports."""
+        """Return all diagnostics of an entry and of the files that it imports."""
         shape = site.shapes[entry.file]
         faults: list[Diagnostic] = []
-        # The bundler knows more of the language than we do, and says more of what is wrong.
+        # esbuild knows the language better than the parser here, and gives better syntax errors.
         is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
         judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
@@ -201,7 +201,7 @@ class Builder:
         site.waiting.append((entry, job))
 
     async def _bundle(self, site: _Site) -> None:
-        """Build what was not built before, all at once."""
+        """Build all jobs that are not in the cache, at once."""
         missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
         failed: ToolMissing | None = None
         if missing:
@@ -227,7 +227,7 @@ class Builder:
             del self._known[key]
 
     def _recall(self, job: Job, site: _Site) -> Built | Failure | None:
-        """Return what came of the same job before, as long as the packages that went into it are the same."""
+        """Return the cached result of the same job, or None if the packages in it have changed."""
         known = self._known.get(job.key) or self._store.get(job.key)
         if isinstance(known, Built) and not self._outside.unchanged(known.inputs, site.packages):
             known = None
@@ -239,7 +239,7 @@ class Builder:
 
     @staticmethod
     def _refuse_broken(entry: Entry, job: Job, site: _Site) -> bool:
-        """Give up an entry whose syntax is broken as far as we can tell, where no bundler is there to judge."""
+        """Refuse an entry with syntax errors and return whether it has any; used when there is no esbuild to report them."""
         files = [path for path in job.closure.files if path in site.shapes]
         faults = [fault for path in files if (fault := syntax_diagnostic(site.shapes[path], path)) is not None]
         if faults:
@@ -269,7 +269,7 @@ def _undecodable(file: str, content: bytes) -> Diagnostic | None:
 
 
 def _why(job: Job) -> str:
-    """Return why a file cannot go up as it is, as the beginning of a sentence."""
+    """Return why a file cannot be uploaded as it is, as the beginning of a sentence."""
     if Grammar.of(job.file) is not Grammar.JAVASCRIPT:
         return "it is TypeScript"
     if job.shape.jsx is not None:
@@ -283,6 +283,6 @@ def _why(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``contract`` is what entries get that ask for nothing; `Contract.AUTO` is script style, on every API base."""
+    """The default ``contract`` of entries that do not set one; `Contract.AUTO` means script style, on every API base."""
 
     contract: Contract = Contract.AUTO

@@ -1,4 +1,4 @@
-"""Many entries in one run of esbuild, in a private folder that holds nothing but what they reach."""
+"""Bundle many entries in one run of esbuild, in a temporary folder that contains only the files that they need."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from kapso_sync.model.builds import Built
 from kapso_sync.process import run_process
 
 ESBUILD_TIMEOUT = 60.0
-"""Seconds that one run of esbuild may take; then it is killed with everything it started."""
+"""Timeout of one run of esbuild, in seconds; after it, esbuild and all processes that it started are killed."""
 
 WRAPPERS = ".kapso-sync"
-"""Where the wrappers are, in the stage; no file of a source is ever read from a hidden folder."""
+"""Folder of the wrappers in the stage; the name is free, because source files in hidden folders are never read."""
 
 LANGUAGE = "es2024"
-"""The newest language that needs no transformation in a Worker; what is newer, such as decorators, is written out."""
+"""The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for a whole run. ``tsconfig`` is JSON."""
+    """The options of a whole run of esbuild; ``tsconfig`` is JSON."""
 
     script: bool
     minify: bool
@@ -42,7 +42,7 @@ class Options:
 
     @property
     def flags(self) -> list[str]:
-        """The command line of esbuild but for what is particular to one run."""
+        """The part of esbuild's command line that is the same for all runs with these options."""
         return [
             "--bundle",
             "--format=esm",
@@ -71,7 +71,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One entry to build: its file, the shape of that, and everything it reaches."""
+    """One entry to build: its file, the shape of the file, and everything it reaches; ``key`` identifies the cached result."""
 
     key: str
     file: str
@@ -82,18 +82,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job cannot be built. ``lasting``: the same input would fail again."""
+    """The diagnostics of a job that cannot be built; ``lasting``: the same input would fail again."""
 
     faults: tuple[Diagnostic, ...]
     lasting: bool = True
 
 
 Contents = Callable[[str], bytes]
-"""The content of a file of the snapshot."""
+"""Returns the content of a file of the snapshot by its path."""
 
 
 class Bundler:
-    """Runs esbuild. ``deadline`` is in seconds."""
+    """Runs esbuild; ``deadline`` is the timeout of one run, in seconds."""
 
     def __init__(self, esbuild: Esbuild, deadline: float = ESBUILD_TIMEOUT) -> None:
         self._esbuild = esbuild
@@ -102,9 +102,9 @@ class Bundler:
     async def bundle(
         self, jobs: Sequence[Job], contents: Contents, shapes: Mapping[str, Shape], packages: Packages | None
     ) -> dict[str, Built | Failure]:
-        """Return, by key, what became of each job; one that fails takes no other along. Raises `ToolMissing`.
+        """Build all jobs and return their results by key; raises `ToolMissing`.
 
-        ``shapes`` are those of all files with code that the jobs reach.
+        A job that fails does not make other jobs fail. ``shapes`` has the shape of each code file that the jobs reach, by path.
         """
         program = await self._esbuild.find()
         results: dict[str, Built | Failure] = {}
@@ -123,7 +123,11 @@ class Bundler:
 
 
 async def _attempt(run: _Run, jobs: Sequence[Job], results: dict[str, Built | Failure]) -> list[list[Job]]:
-    """Build these jobs together, and return those that must be tried again without whoever made them fail."""
+    """Build these jobs together, and return groups of jobs that must be built again without the jobs that made them fail.
+
+    Jobs that esbuild's errors point to fail, and the others are built again. If the errors point to no job, or esbuild did
+    not end in time, the jobs are split into two halves, until one job is left.
+    """
     try:
         messages = await run.execute(jobs)
     except TimeoutError:
@@ -153,12 +157,12 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     own = [message for message in errors if message.file in job.closure.files] or [
         replace(message, file=None) if (message.file or "").startswith(WRAPPERS) else message for message in errors
     ]
-    # Packages change without git, so that what they made fail may work the next time.
+    # Packages change without a new commit, so a build that failed because of a package may work the next time.
     return Failure(tuple(message.fault(job.file) for message in own), lasting=not job.closure.packages)
 
 
 class _Stage:
-    """A private folder with everything that a run may see: files that are reached, wrappers, links to packages."""
+    """A temporary folder with all inputs of a run: the files that are reached, wrappers, and links to packages."""
 
     def __init__(self, place: str, packages: Packages | None) -> None:
         folder = Path(os.path.realpath(place))
@@ -169,9 +173,9 @@ class _Stage:
         self.metafile = folder / "meta.json"
 
     def fill(self, jobs: Sequence[Job], contents: Contents, shapes: Mapping[str, Shape]) -> None:
-        """Write the files."""
+        """Write the files, the wrappers and the links to packages."""
         self.home.mkdir(parents=True)
-        # A package.json of our own ends esbuild's search for one in the folders above.
+        # esbuild searches the parent folders for a package.json; this one ends the search.
         self._write(self._root / "package.json", b'{"private": true, "browser": {}}')
         files = {path for job in jobs for path in job.closure.files}
         for path in files:
@@ -194,12 +198,12 @@ class _Stage:
         path.write_bytes(content)
 
     def environment(self) -> dict[str, str]:
-        """Return esbuild's whole environment: pnpm keeps what packages share in a folder of its own."""
+        """Return esbuild's whole environment; NODE_PATH names the folders in which pnpm keeps shared packages."""
         shared = [str(level / MODULES / ".pnpm" / MODULES) for level in self._linked()]
         return {"NODE_PATH": os.pathsep.join(path for path in shared if os.path.isdir(path))}  # noqa: PTH112
 
     def built_ins(self) -> list[str]:
-        """Return Node's own modules that no package replaces."""
+        """Return Node's built-in modules that are not replaced by an installed package."""
         linked = list(self._linked())
         return [name for name in sorted(NODE_BUILT_INS) if not any((level / MODULES / name).is_dir() for level in linked)]
 
@@ -211,7 +215,7 @@ class _Stage:
                 return
 
     def located(self, message: Message) -> Message:
-        """Return a message with its column in characters; esbuild counts bytes."""
+        """Return the message with its column in characters; esbuild counts bytes."""
         try:
             line = (self.home / (message.file or "")).read_bytes().split(b"\n")[message.line - 1]
         except (OSError, IndexError):
@@ -219,7 +223,7 @@ class _Stage:
         return replace(message, column=len(line[: message.column].decode("utf-8", "replace")))
 
     def escaped(self, path: str) -> bool:
-        """Tell whether an input of the build lies anywhere but in the stage or, really, below the source's root."""
+        """Return whether an input of the build is outside of the stage and, with links resolved, outside of the source's root."""
         full = self._full(path)
         if not full.is_relative_to(self._root):
             return True
@@ -232,9 +236,9 @@ class _Stage:
         return MODULES in full.relative_to(self._root).parts
 
     def outside(self, inputs: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """Return the inputs that are no files of the snapshot, by their paths below the source's root, with their hashes.
+        """Return the inputs from packages: pairs of the path below the source's root and the sha256 (hex).
 
-        What a package says of itself decides which of its files are taken, so that counts as well.
+        A package's ``package.json`` decides which files of the package are used, so it is included.
         """
         found: set[Path] = set()
         for path in inputs:
@@ -248,7 +252,7 @@ class _Stage:
 
 
 class _Run:
-    """Runs of esbuild over one stage, and what they made."""
+    """Runs esbuild in one stage and reads the output; ``deadline`` is in seconds."""
 
     def __init__(self, program: Path, stage: _Stage, options: Options, deadline: float) -> None:
         self._program = program
@@ -259,7 +263,7 @@ class _Run:
         self.deadline = deadline
 
     async def execute(self, jobs: Sequence[Job]) -> list[Message]:
-        """Run esbuild once and return its messages; raises `TimeoutError`."""
+        """Run esbuild once for these jobs and return its messages; raises `TimeoutError`."""
         command = [
             str(self._program),
             *self._options.flags,
@@ -279,7 +283,7 @@ class _Run:
         return messages
 
     def result(self, job: Job, messages: Sequence[Message]) -> Built | Failure:
-        """Return what the last run made of a job."""
+        """Return the result of the last run for one of its jobs."""
         entry = entry_path(job.file)
         inputs = self._reached(entry)
         escaped = next((path for path in inputs if self._stage.escaped(path)), None)
@@ -300,7 +304,7 @@ class _Run:
         return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own))
 
     def _reached(self, entry: str) -> list[str]:
-        """Return the inputs of one entry, in order."""
+        """Return the inputs of one entry, sorted, from esbuild's metafile."""
         reached: set[str] = set()
         pending = [entry]
         while pending:
@@ -313,7 +317,7 @@ class _Run:
 
 
 def entry_path(file: str) -> str:
-    """Return where the wrapper of a file is, in the stage: a name that esbuild's command line takes for nothing else."""
+    """Return the path of a file's wrapper in the stage: a name that esbuild's command line cannot misread as an option."""
     return f"{WRAPPERS}/{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.mjs"
 
 
@@ -321,13 +325,13 @@ _Stamp = tuple[int, int, int, int]
 
 
 class ExternalInputs:
-    """Compares files by hash; one that shows no change since it was hashed is not read again."""
+    """Compares files by hash; a file with unchanged times, size and inode is not read again."""
 
     def __init__(self) -> None:
         self._hashes: dict[Path, tuple[_Stamp, str]] = {}
 
     def unchanged(self, inputs: Sequence[tuple[str, str]], packages: Packages | None) -> bool:
-        """Tell whether these files below the source's root still have these hashes."""
+        """Return whether these files below the source's root still have these hashes; each input is (path, sha256)."""
         if packages is None:
             return not inputs
         return all(self._hash(packages.root / path) == wanted for path, wanted in inputs)

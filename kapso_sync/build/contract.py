@@ -1,4 +1,4 @@
-"""The shape of a code file: how it presents its handler, what it imports, and where its syntax breaks."""
+"""Inspect a JavaScript or TypeScript file: how it declares its handler, its imports, and its first syntax error."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 
 
 PARAMETERS = 2
-"""A handler gets the request and its environment. Source: Kapso's documentation; no context is promised."""
+"""A handler gets the request and its environment; Kapso's documentation promises no context as a third parameter."""
 
 
 class Style(enum.Enum):
-    """How a file presents its handler."""
+    """How a file declares or exports its handler."""
 
     SCRIPT = "script"
     MODULE = "module"
@@ -47,7 +47,7 @@ class Style(enum.Enum):
 
 
 class Form(enum.Enum):
-    """How what a module exports is called; ``UNCLEAR`` shows only when it runs."""
+    """How to call the value that a module exports; ``UNCLEAR``: known only at run time."""
 
     FUNCTION = enum.auto()
     FETCH = enum.auto()
@@ -57,9 +57,9 @@ class Form(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import: where it stands (its text is the specifier), the names it binds, and whether it is of types only.
+    """One import: its place, its specifier, the names it binds, and whether it imports only types.
 
-    The specifier is None where it is known only at run time.
+    The specifier is None if it is known only at run time.
     """
 
     place: Place
@@ -70,11 +70,12 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a file looks like.
+    """The properties of a file that matter for checking and building it.
 
-    ``handlers`` are the places that declare one. ``exports`` tells whether there is any export. ``local``: the handler is a
-    top-level name that nothing exports. ``parameters`` and ``returns`` (whether it ever returns a value) are None where the
-    handler's function is not in plain view.
+    ``handlers`` are the places that declare a handler. ``exports``: the file has any export. ``local``: the handler is a
+    top-level name that is not exported. ``parameters`` (their number) and ``returns`` (it can return a value) are None if the
+    handler's function cannot be found in the file. ``also`` is a second style in the same file. Each place is the first one:
+    ``error`` is a syntax error, ``awaits`` an ``await`` at the top level, ``evaluated`` a handler that is made from text.
     """
 
     style: Style
@@ -98,9 +99,9 @@ class Shape:
 
 
 def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
-    """Return the shape of a file; never raises, whatever the bytes are.
+    """Return the shape of a file; never raises, for any bytes.
 
-    Where ``error`` is set, the rest is what can be told in spite of it.
+    If ``error`` is set, the other values are the best that can be found in spite of the error.
     """
     root = parse(code, grammar)
     found = _Found(root, code)
@@ -110,7 +111,7 @@ def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
 
 
 class _Found:
-    """What the top level of a file declares."""
+    """Collects the declarations at the top level of a file."""
 
     def __init__(self, root: Node, code: bytes) -> None:
         self._root = root
@@ -126,7 +127,7 @@ class _Found:
         self._module_exports: Place | None = None
 
     def take(self, node: Node) -> None:
-        """Look at one top-level statement."""
+        """Read one top-level statement."""
         if node.type == "import_statement":
             self._import(node)
         elif node.type == "export_statement":
@@ -181,7 +182,7 @@ class _Found:
             self._handler = local
 
     def _declared(self, node: Node) -> list[Place]:
-        """Remember what a declaration declares, and return where it declares ``handler``."""
+        """Remember the names of a declaration, and return the places where it declares ``handler``."""
         if node.type in ("lexical_declaration", "variable_declaration"):
             found = []
             for child in node.named_children:
@@ -223,7 +224,7 @@ class _Found:
             self._handler = self._handler or found
 
     def shape(self) -> Shape:
-        """Return the whole."""
+        """Return the shape of the whole file."""
         style, also = self._style()
         handler = self._resolve(self._handler if style is not Style.SCRIPT and self._handler else self._values.get(HANDLER))
         function = self._function(handler)
@@ -251,7 +252,7 @@ class _Found:
         )
 
     def _style(self) -> tuple[Style, Style | None]:
-        """Return the style, and a second one where there are two."""
+        """Return the style, and the second style if there are two."""
         given = [
             style
             for style, places in (
@@ -266,7 +267,7 @@ class _Found:
         return (given[0] if given else Style.NONE), (given[1] if len(given) > 1 else None)
 
     def _resolve(self, node: Node | None) -> Node | None:
-        """Return what a name of the file's top level stands for."""
+        """Return the value of a top-level name, after at most 5 steps from name to name; other nodes are returned as they are."""
         for _ in range(5):
             node = unwrapped(node)
             if node is None or node.type not in ("identifier", "shorthand_property_identifier"):
@@ -284,7 +285,7 @@ class _Found:
         return Form.FETCH if node.type == "object" and member(node, b"fetch") is not None else Form.UNCLEAR
 
     def _function(self, node: Node | None) -> Node | None:
-        """Return the function that handles a request, where it is in plain view."""
+        """Return the function that handles a request, or None if it cannot be found in the file."""
         if node is not None and node.type == "object":
             node = self._resolve(member(node, b"fetch"))
         return node if node is not None and node.type in FUNCTIONS else None
@@ -299,7 +300,7 @@ class _Found:
                 yield Import(self._place(node), None if text is None else text.decode("utf-8", "replace"))
 
     def _first(self, types: tuple[str, ...], *signs: bytes) -> Place | None:
-        """Return the first node of these types; one of the signs must be in the code for there to be one."""
+        """Return the place of the first node of these types; without one of the ``signs`` in the code there is none."""
         if not any(sign in self._code for sign in signs):
             return None
         return next((self._place(node) for node in nodes(self._root, types)), None)
@@ -313,7 +314,7 @@ class _Found:
         return None
 
     def _evaluated(self, style: Style, handler: Node | None) -> Place | None:
-        """Return where the handler is made from text: by `eval`, or by the constructor of functions."""
+        """Return the place where the handler is made from text, by `eval` or the constructor `Function`, or None."""
         if handler is not None:
             return self._place(handler) if _is_evaluation(handler) else None
         if style is not Style.NONE or (b"eval" not in self._code and b"Function" not in self._code):
@@ -329,7 +330,7 @@ class _Found:
 
 
 def value_names(code: bytes, grammar: Grammar) -> frozenset[str]:
-    """Return the names that a file uses as values, outside its imports: what is used as a type only vanishes in the build."""
+    """Return the names that a file uses as values, outside its imports; a build removes names that are used only as types."""
     kinds = ("identifier", "shorthand_property_identifier")
     found = nodes(parse(code, grammar), kinds, outside=("import_statement",))
     return frozenset(
@@ -375,7 +376,7 @@ def _parameters(function: Node) -> int:
 
 
 def _returns(function: Node) -> bool:
-    """Tell whether a function ever returns a value."""
+    """Return whether a function can return a value."""
     body = function.child_by_field_name("body")
     if body is None or body.type != "statement_block":
         return True

@@ -1,4 +1,4 @@
-"""What is wrong with code, or surprising in it: the words for each, and the lines that show where."""
+"""Diagnostics about code, esbuild's messages as diagnostics, and code frames that show the place of an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"^    (\S.*?):(\d+):(\d+):$")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. The line counts from 1, the column from 0, as esbuild does."""
+    """One message of esbuild; as esbuild does, lines count from 1 and columns from 0."""
 
     text: str
     file: str | None
@@ -25,17 +25,17 @@ class Message:
     error: bool = False
 
     def fault(self, entry: str) -> Diagnostic:
-        """Return an error as what is wrong with an entry."""
+        """Return an error message as a diagnostic of the entry."""
         place = Place(self.line, self.column + 1) if self.file else Place(0, 0)
         return Diagnostic("build", self.text, self.file or entry, place, "esbuild cannot build it like this")
 
     def notice(self) -> Notice:
-        """Return a warning as one of ours."""
+        """Return a warning message as a notice."""
         return Notice("build", self.text, Location(self.file, self.line, self.column + 1) if self.file else None)
 
 
 def read_messages(output: str) -> list[Message]:
-    """Return the messages in what esbuild printed."""
+    """Return the messages in esbuild's output."""
     messages: list[Message] = []
     for block in re.split(r"^(?=[✘▲] \[)", output, flags=re.MULTILINE):
         lines = block.split("\n")
@@ -52,15 +52,15 @@ def read_messages(output: str) -> list[Message]:
 
 
 CONTEXT = 2
-"""So many lines are shown before the one that is meant."""
+"""Number of lines that are shown before the line of the error."""
 
 _SHOWN, _BEFORE = 160, 100
-"""Of a long line so many characters are shown, and at most so many of them before the place."""
+"""At most 160 characters of a long line are shown, and at most 100 of them before the place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """What keeps a file from being used, where, and what to do about it."""
+    """One reason why a file cannot be used: a code, a message, the place, and a hint how to fix it."""
 
     code: str
     message: str
@@ -69,13 +69,13 @@ class Diagnostic:
     hint: str
 
     def problem(self, content: bytes | None) -> Problem:
-        """Return it as people read it, with the lines around the place; ``content`` is the file's."""
+        """Return the diagnostic as a problem with the lines around the place; ``content`` is the file's content, if known."""
         frame = code_frame(content.decode("utf-8", "replace"), self.place) if content is not None else None
         return Problem(self.code, self.message, Location(self.file, self.place.line, self.place.column), self.hint, frame)
 
 
 def code_frame(code: str, place: Place) -> str | None:
-    """Return the line of a place with a caret below it, after the lines before it; None where there is no such line."""
+    """Return the line of a place with a caret below it, after the lines before it; None if there is no such line."""
     lines = code.split("\n")
     if not 0 < place.line <= len(lines):
         return None
@@ -93,5 +93,5 @@ def _printable(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns a text takes on a terminal."""
+    """Return the width of a text on a terminal, in columns."""
     return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

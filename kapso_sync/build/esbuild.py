@@ -1,4 +1,4 @@
-"""The esbuild that builds: found when it is first needed, and asked for its version."""
+"""Find an esbuild executable of the pinned version when it is first needed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 
 VERSION_TIMEOUT = 10.0
-"""Seconds that `esbuild --version` may take."""
+"""Timeout of `esbuild --version`, in seconds."""
 
 
 @dataclass(slots=True)
 class Esbuild:
-    """Finds the program when it is first needed; a file that was asked for its version is not asked again."""
+    """Finds the executable when it is first needed; the version of an unchanged file is asked only once."""
 
     places: ToolPlaces
     _versions: dict[tuple[str, int, int, int], str] = field(default_factory=dict)
 
     async def find(self) -> Path:
-        """Return a program of the pinned version; raises `ToolMissing`."""
+        """Return the path of an esbuild with the pinned version; raises `ToolMissing`."""
         others: list[str] = []
         for path in self.places.candidates():
             version = await self._version(path)

@@ -1,4 +1,4 @@
-"""npm packages: found only below the source's own root, in the ``node_modules`` of a folder or of its parents there."""
+"""Find npm packages in ``node_modules`` of a folder and its parents, but only below the source's own root."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ timers tls trace_events tty url util v8 vm wasi worker_threads zlib assert/stric
 path/win32 readline/promises stream/consumers stream/promises stream/web timers/promises util/types
 """
 NODE_BUILT_INS = frozenset(_NODE.split())
-"""Node's own modules, by the names that also work without ``node:``; source: `require("module").builtinModules`."""
+"""Node's built-in modules that can be imported without ``node:``; source: `require("module").builtinModules`."""
 
 RUNTIME_MODULES = ("node:", "cloudflare:")
 
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """Where a folder's packages are: ``home`` is the functions folder, ``root`` the highest folder looked into, both real.
+    """The npm packages of a functions folder.
 
-    Nothing that leads out of the root is found, whatever links there are.
+    ``home`` is the functions folder, and ``root`` the highest folder that is searched; both are real paths without links.
+    A package outside of the root is never found, even through a link.
     """
 
     home: Path
@@ -33,7 +34,7 @@ class Packages:
     _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
 
     def find(self, folder: str, specifier: str) -> str | None:
-        """Return where a package lies that a file in ``folder`` imports, relative to the root, or None."""
+        """Return the path, relative to the root, of the package that a file in ``folder`` imports, or None."""
         name = package_name(specifier)
         if (folder, name) not in self._found:
             places = (level / MODULES / name for level in self.levels(folder))
@@ -42,7 +43,7 @@ class Packages:
         return self._found[folder, name]
 
     def levels(self, folder: str) -> Iterator[Path]:
-        """Yield the folders whose ``node_modules`` a file in ``folder`` sees, the nearest first; none leads out of the root."""
+        """Yield the folders with a ``node_modules`` that a file in ``folder`` sees, nearest first; all are below the root."""
         below = Path(self.home, folder)
         for level in (below, *below.parents):
             if (level / MODULES).is_dir() and self.holds(level / MODULES):
@@ -51,12 +52,12 @@ class Packages:
                 return
 
     def holds(self, path: Path) -> bool:
-        """Tell whether a path really lies below the root."""
+        """Return whether a path is below the root after all links are resolved."""
         return Path(os.path.realpath(path)).is_relative_to(self.root)
 
     @property
     def inside(self) -> str:
-        """The functions folder as seen from the root."""
+        """Path of the functions folder, relative to the root."""
         return self.home.relative_to(self.root).as_posix()
 
 
@@ -67,5 +68,5 @@ def package_name(specifier: str) -> str:
 
 
 def is_built_in(specifier: str) -> bool:
-    """Tell whether the runtime, and no file, is what a bare import names."""
+    """Return whether a bare import names a module of the runtime, and not a file."""
     return specifier.startswith(RUNTIME_MODULES) or specifier in NODE_BUILT_INS

@@ -1,4 +1,4 @@
-"""The few options of a ``tsconfig.json`` that change what TypeScript means; everything else of it stays unread."""
+"""Read the few options of a ``tsconfig.json`` that change the meaning of TypeScript code; all others are ignored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ OPTIONS = (
     "useDefineForClassFields",
     "verbatimModuleSyntax",
 )
-"""Options that are heeded. ``target`` decides only whether class fields are defined or assigned."""
+"""Options that are used; ``target`` only decides whether class fields are defined or assigned."""
 
 
 def read_options(content: bytes | None) -> tuple[str, Diagnostic | None]:
-    """Return the options as JSON for esbuild, and what is wrong with the file; comments and trailing commas are no mistakes.
+    """Return the options as JSON for esbuild, and a diagnostic if the file has a syntax error.
 
-    JavaScript's own grammar reads it, since every tsconfig is an expression of it.
+    Comments and trailing commas are allowed: the JavaScript grammar parses the file, because every tsconfig is a valid
+    JavaScript expression.
     """
     if content is None:
         return "{}", None

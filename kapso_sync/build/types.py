@@ -1,4 +1,4 @@
-"""The repository's own TypeScript compiler, for whoever asks for it by name: it runs code of the repository."""
+"""Check types with the repository's own TypeScript compiler; only on request, because it runs code of the repository."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kapso_sync.model.desired import Notice
 from kapso_sync.process import Ended, run_process
 
 TSC_TIMEOUT = 180.0
-"""Seconds that the compiler may take."""
+"""Timeout of the compiler, in seconds."""
 
 _SAID = re.compile(r"^(.+?)\((\d+),(\d+)\): error (TS\d+): (.*)$")
 
 
 async def check_types(packages: Packages | None, path: str) -> tuple[tuple[Problem, ...], tuple[Notice, ...]]:
-    """Return what ``tsc --noEmit`` finds wrong, or a warning that there is none to ask.
+    """Return the errors of ``tsc --noEmit``, or a warning that no compiler or no configuration was found.
 
-    ``path`` is the PATH it gets, which must lead to node; nothing else of the environment is passed on.
+    ``path`` is the compiler's PATH, which must contain node; no other environment variable is passed on.
     """
     if packages is None:
         return (), (_unchecked("a git source has no node_modules"),)
