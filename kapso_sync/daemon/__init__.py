@@ -1,5 +1,11 @@
-"""The service that never stops: triggers that only say "look again", one pass at a time, and tasks that are restarted.
+"""The reconciliation daemon: it queues triggers, runs one pass at a time, and restarts background tasks that fail.
 
-`bell` takes triggers, `loop` answers them with passes, `backoff` spaces out what keeps failing, `schedule` and `watcher` ring
-on their own, `supervisor` keeps tasks alive and ends them, `notify` talks to systemd. Nothing here does a pass's work.
+`service` runs the daemon from start to stop. `triggers` is the queue of requests for a pass, and `loop` runs the passes.
+`backoff` delays functions that keep failing. `schedule` (intervals) and `watcher` (file events) request passes. `supervisor`
+restarts background tasks. `settings_reload` reads the settings again at SIGHUP, and `suspension` pauses and resumes the
+daemon. `control` is what the HTTP server calls. `systemd` is the sd_notify client, `unused_functions` looks for functions that
+nothing uses, and `process_memory` measures and trims resident memory.
+
+The package uses `model` and `retry`, `store` for files of the state folder, and `reconcile` for the request of a pass. The
+package `wiring` passes in everything else.
 """
