@@ -1,6 +1,6 @@
-"""One source and one project, ready for passes: what `sync`, `plan` and the daemon run, and what remembers each pass.
+"""A reconcile session: one source and one project, ready for the passes of `sync`, `plan` and the daemon.
 
-`wiring.engine` builds it, `reconcile.cycle` is what it runs.
+`wiring.engine` builds it. It runs the passes of `reconcile.cycle`, and records each one in the state folder.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class PassObserver(Protocol):
     """Follows the passes, for the status that people see."""
 
     def began(self, trigger: str) -> None:
-        """A pass begins."""
+        """Record that a pass begins."""
         ...
 
     def planned(self, plan: Plan) -> None:
-        """The pass is going to carry out this plan."""
+        """Record the plan that the pass is about to carry out."""
         ...
 
     def ended(self, report: Report) -> None:
-        """The pass ended."""
+        """Record that the pass ended."""
         ...
 
     def failed(self, error: BaseException) -> None:
-        """Nothing could be planned."""
+        """Record that nothing could be planned."""
         ...
 
     def status(self) -> DaemonStatus:
@@ -53,7 +53,7 @@ class PassObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSource:
-    """What a SOURCE means: how it is read, who owns its functions, and the state folder.
+    """A resolved SOURCE argument: how to read it, the owner of its functions, and the state folder.
 
     ``owner_is_stable``: the owner stays the same when the folder moves.
     """
@@ -67,7 +67,7 @@ class ResolvedSource:
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """What only a session that writes has. ``log_context`` gives the log lines of one pass a common id."""
+    """The objects that only a writing session has. ``log_context`` gives the log lines of one pass a common id."""
 
     executor: Executor
     store: StateStore
@@ -77,7 +77,7 @@ class WriteContext:
 
 
 class Session:
-    """Plans write nothing; syncs need a `WriteContext`, and hold the state folder."""
+    """Runs passes; `plan` writes nothing, and `sync` needs a `WriteContext` and the lock of the state folder."""
 
     def __init__(self, source: ResolvedSource, deps: PassDeps, context: WriteContext | None) -> None:
         self.source = source
@@ -96,12 +96,12 @@ class Session:
 
     @property
     def state_folder(self) -> Path:
-        """The folder that remembers what was done."""
+        """The state folder."""
         return self.source.folder
 
     @property
     def owner(self) -> str:
-        """Who owns the functions."""
+        """The owner of the functions."""
         return self.source.owner
 
     async def plan(self, request: PassRequest) -> Plan:
@@ -109,7 +109,7 @@ class Session:
         return (await plan_pass(self._deps, request)).guarded.plan
 
     async def sync(self, request: PassRequest) -> Report:
-        """Run one pass, and remember it however it ends. Raises `KapsoSyncError` if nothing could be planned."""
+        """Run one pass and record it, even if it fails. Raises `KapsoSyncError` if nothing could be planned."""
         context = self._context
         if context is None:
             raise AssertionError("this session was opened for reading")
@@ -136,12 +136,12 @@ class Session:
             observer.ended(report)
             return report
         finally:
-            # Only people read it; a folder that cannot be written is reported when the next pass begins.
+            # Only people read it. If the folder cannot be written, the next pass reports that when it begins.
             with contextlib.suppress(StateUnusable):
                 store.record_pass(status_document(observer.status()))
 
     def _check_writable(self, store: StateStore) -> None:
-        """Raise `StateUnusable`, and log it, before Kapso is asked for anything."""
+        """Raise `StateUnusable`, and log it, before any call to Kapso."""
         try:
             store.remember_pass()
         except StateUnusable as error:

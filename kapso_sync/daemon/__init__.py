@@ -1,7 +1,11 @@
-"""The service that never ends: triggers that ask for a pass, one pass at a time, and tasks that are restarted.
+"""The reconciliation daemon: it queues triggers, runs one pass at a time, and restarts background tasks that fail.
 
-`service` is the daemon's life, and `control` what people ask of it through the server. `triggers` collects requests, `loop`
-answers them with passes, `backoff` delays functions that keep failing. `schedule` and `watcher` request passes by time and by
-file events, `supervisor` restarts tasks, `suspension` and `settings_reload` do what people ask for, `systemd` notifies systemd,
-`unused_functions` and `process_memory` run beside the passes. What a pass does is the business of `kapso_sync.reconcile`.
+`service` runs the daemon from start to stop. `triggers` is the queue of requests for a pass, and `loop` runs the passes.
+`backoff` delays functions that keep failing. `schedule` (intervals) and `watcher` (file events) request passes. `supervisor`
+restarts background tasks. `settings_reload` reads the settings again at SIGHUP, and `suspension` pauses and resumes the
+daemon. `control` is what the HTTP server calls. `systemd` is the sd_notify client, `unused_functions` looks for functions that
+nothing uses, and `process_memory` measures and trims resident memory.
+
+The package uses `model` and `retry`, `store` for files of the state folder, and `reconcile` for the request of a pass. The
+package `wiring` passes in everything else.
 """

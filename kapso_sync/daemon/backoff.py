@@ -1,4 +1,4 @@
-"""Delays functions that keep failing, one by one, so that a bad deployment is not requested in every pass."""
+"""Per-function retry backoff: a failing function waits, so that a bad deployment is not repeated in every pass."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.retry import Backoff
 
 BACKOFF = Backoff(initial=5.0, maximum=900.0)
-"""Seconds to wait after the first failure, and at most; full jitter is drawn below that."""
+"""Seconds to wait after the first failure, and the maximum; full jitter draws a value below that."""
 
 STALLED_AFTER = 5
-"""After this many failures of the same content a function is stalled: it is tried at the slowest pace, and never given up."""
+"""After this many failures of the same content, a function is stalled: it is retried at the longest delay, for ever."""
 
 STALLED_AFTER_IF_NEVER_RAN = 2
-"""The same for code that has nothing to roll back to: each of its failures is a deployment and its retry."""
+"""The same limit for code that has no earlier version to roll back to: each of its failures is a deployment and its retry."""
 
 MIN_DELAY = 1.0
-"""Seconds; jitter never draws less."""
+"""Minimum delay in seconds; jitter never draws less."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailingFunction:
-    """A function that failed with this desired content: how often, why, and when it is tried again (monotonic seconds)."""
+    """A function that failed with this desired content: how often, why, and when it is retried (monotonic seconds)."""
 
     slug: str
     desired_hash: str | None
@@ -36,12 +36,12 @@ class FailingFunction:
 
     @property
     def stalled(self) -> bool:
-        """Whether it failed so often that it needs a person."""
+        """Whether it failed so often that a person must act."""
         return self.failures >= self.stalled_after
 
 
 class FunctionBackoff:
-    """Remembers which functions failed. ``random`` draws from 0 to 1."""
+    """Remembers which functions failed. ``random`` returns a number from 0 to 1."""
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock = clock
@@ -49,7 +49,10 @@ class FunctionBackoff:
         self._failing: dict[str, FailingFunction] = {}
 
     def filter_plan(self, plan: Plan) -> Plan:
-        """Return the plan with those steps blocked whose retry is not due; other content in git starts from zero."""
+        """Return the plan in which each step is blocked until its retry is due.
+
+        New content in git starts from zero failures.
+        """
         changing = {step.slug for step in plan.changes}
         return replace(plan, steps=tuple(self._filtered(step) if step.slug in changing else step for step in plan.steps))
 
@@ -81,7 +84,10 @@ class FunctionBackoff:
         return tuple(stalled)
 
     def _not_due_at_once(self, failing: FailingFunction) -> FailingFunction:
-        """Put a retry off that was due and not tried: passes that never get that far must not follow each other in a circle."""
+        """Postpone a retry that was due but not tried.
+
+        Otherwise, passes that end before that step would follow each other without a pause.
+        """
         now = self._clock.monotonic()
         return failing if failing.retry_at > now else replace(failing, retry_at=now + BACKOFF.initial)
 
@@ -96,7 +102,7 @@ class FunctionBackoff:
         return FailingFunction(step.slug, step.desired_hash, failures, outcome.error or "", retry_at, stalled_after)
 
     def reset(self, slugs: Collection[str] | None = None) -> None:
-        """Forget the failures of all functions, or of these, because a person asked."""
+        """Forget the failures of all functions, or only of ``slugs``, because a person asked for a retry."""
         self._failing = {} if slugs is None else {s: f for s, f in self._failing.items() if s not in slugs}
 
     @property
@@ -112,7 +118,7 @@ class FunctionBackoff:
 
 
 def _still_waiting(outcome: Outcome) -> bool:
-    """Whether an earlier failure is still the reason why a function is not tried; any other outcome ends its back-off."""
+    """Return whether an earlier failure is still the reason why a function is not tried; any other outcome ends its backoff."""
     step = outcome.step
     return (
         outcome.result is Result.SKIPPED or outcome.blameless or (isinstance(step, Blocked) and step.by is BlockedBy.BACK_OFF)

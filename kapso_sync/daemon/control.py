@@ -1,4 +1,4 @@
-"""Answers what people ask of a running daemon, through the server: status, a pass, suspension, the tokens."""
+"""The daemon's side of its HTTP API: status, passes, suspension and tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from kapso_sync.model.status import DaemonStatus
 
 
 class DaemonController:
-    """``metrics`` returns the exposition and its content type, ``changed`` and ``passed`` wait for the status tracker."""
+    """Implements what the server calls.
+
+    ``metrics`` returns the metrics text and its content type. ``changed`` waits for the next change of the status, and
+    ``passed`` for the end of the next pass.
+    """
 
     def __init__(
         self,
@@ -33,11 +37,11 @@ class DaemonController:
         return self._service.status()
 
     def unhealthy(self) -> str | None:
-        """Return what is wrong with the daemon itself, or None."""
+        """Return what is wrong with the daemon itself, or None if it is healthy."""
         return self._service.unhealthy()
 
     def started(self) -> bool:
-        """Return whether the source was read once, whatever it showed."""
+        """Return whether the daemon has read the source at least once, even if it was invalid."""
         return self._service.started
 
     async def changed(self) -> None:
@@ -54,11 +58,11 @@ class DaemonController:
         return self._service.status().source, settings.branch or settings.ref
 
     def webhook_secret(self) -> str | None:
-        """Return the secret that pushes are signed with; None: no webhook. Raises `ConfigError`."""
+        """Return the secret that signs the webhook's pushes, or None if there is no webhook. Raises `ConfigError`."""
         return self._settings.current.webhook_key()
 
     def admin_token(self) -> str:
-        """Return the token that commands need. Raises `ConfigError` and `StateUnusable`."""
+        """Return the admin token that commands must send. Raises `ConfigError` and `StateUnusable`."""
         return self._service.admin_token()
 
     def request_after_push(self) -> None:
@@ -70,14 +74,14 @@ class DaemonController:
         self._service.triggers.request(Trigger.PERSON)
 
     def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        """Lift the quarantine of these functions in the next pass."""
+        """Lift the quarantine of these functions in the next pass; this requests no pass."""
         if self._service.loop is not None:
             self._service.loop.retry_quarantined(slugs)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
-        """Write nothing until `resume`, or for this many seconds. Raises `StateUnusable`."""
+        """Stop writing until `resume`, or for ``seconds``. Raises `StateUnusable`."""
         self._service.suspensions.suspend(reason, seconds, self._service.loop)
 
     def resume(self) -> None:
-        """Write again. Raises `StateUnusable`."""
+        """Start writing again. Raises `StateUnusable`."""
         self._service.suspensions.resume(self._service.loop)

@@ -1,4 +1,7 @@
-"""Runs one pass at a time for the triggers that arrive; a newer revision ends a running pass, and no failure ends the loop."""
+"""The reconcile loop: it runs one pass at a time for the triggers that arrive.
+
+A newer revision ends a running pass early. No failure ends the loop.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,14 @@ PASS_TIMEOUT = 2 * 3600.0
 """Seconds after which a pass is cancelled; even thousands of functions at a slow rate limit take less."""
 
 MAX_SUPERSEDED_IN_A_ROW = 3
-"""After this many passes in a row that newer revisions ended, one is carried out whole: endless pushes must not starve it."""
+"""After newer revisions ended this many passes in a row, the next one runs to its end, even if pushes go on."""
 
 
 class PassRunner(Protocol):
-    """What the loop needs of a session."""
+    """The part of a session that the loop uses."""
 
     async def sync(self, request: PassRequest) -> Report:
-        """Run one pass; raises `KapsoSyncError` if nothing could be planned."""
+        """Run one pass. Raises `KapsoSyncError` if nothing could be planned."""
         ...
 
     async def moved(self, *, keep: bool = True) -> bool:
@@ -51,7 +54,10 @@ OnWait = Callable[[float | None, tuple[FailingFunction, ...]], None]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clock, a random source from 0 to 1, and limits in seconds: the longest retry delay, and the time a pass may take."""
+    """Clock, random source and limits of the loop.
+
+    ``random`` returns a number from 0 to 1. ``max_retry_delay`` and ``pass_timeout`` are seconds.
+    """
 
     clock: Clock
     random: Callable[[], float]
@@ -60,7 +66,7 @@ class Timing:
 
 
 class Loop:
-    """Answers triggers with passes until it is cancelled or stopped."""
+    """Runs passes for triggers until it is cancelled or stopped."""
 
     def __init__(
         self,
@@ -99,11 +105,11 @@ class Loop:
                 await self._answer(triggers)
 
     def silent_for(self) -> float:
-        """Return for how many seconds the loop has shown no sign of life; a pass has a timeout of its own."""
+        """Return how many seconds ago the loop last showed that it is alive; 0 during a pass, which has its own timeout."""
         return 0.0 if self._busy else self._clock.monotonic() - self._beat
 
     def stop(self) -> None:
-        """Start nothing new, wait for no deployment, and end after the call in flight."""
+        """Start nothing new, do not wait for deployments, and end after the API call in flight."""
         self._stopping = True
         self._superseded.set()
         self._triggers.wake()
@@ -124,7 +130,10 @@ class Loop:
         return (Trigger.RETRY,) if due is not None and due <= 0 else ()
 
     def _retry_in(self) -> float | None:
-        """Return in how many seconds to retry; if a pass failed as a whole, its delay counts and no function's own."""
+        """Return in how many seconds the next retry is due.
+
+        If a whole pass failed, its delay counts, and the delays of single functions do not.
+        """
         if not self._failures:
             return self._backoff.next_retry()
         return max(0.0, self._retry_at - self._clock.monotonic())
@@ -140,7 +149,7 @@ class Loop:
         return self.suspension is not None
 
     def retry_quarantined(self, slugs: Iterable[str]) -> None:
-        """Lift the quarantine of these functions in the next pass that reaches a plan; the caller requests that pass."""
+        """Lift the quarantine of these functions in the next pass that reaches a plan; the caller must request that pass."""
         self._retry.update(slugs)
 
     def suspend(self, suspension: Suspension) -> None:
@@ -151,7 +160,7 @@ class Loop:
         self._emit(events.Suspended(reason=suspension.reason, until=until))
 
     def resume(self) -> None:
-        """Run passes again, the first one at once."""
+        """Run passes again; the first one starts at once."""
         if self.suspension is not None:
             self.suspension = None
             self._emit(events.Resumed())
@@ -169,7 +178,10 @@ class Loop:
             self._busy = False
 
     async def _needs_pass(self, triggers: tuple[Trigger, ...]) -> bool:
-        """Return whether there may be something to do; a superseded pass left something behind even if nothing moved since."""
+        """Return whether there may be something to do.
+
+        A superseded pass left work to do even if the source did not move since.
+        """
         if self._superseded_in_a_row or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
             return True
         try:
@@ -178,7 +190,7 @@ class Loop:
             return True  # the pass meets the same error, and reports it
 
     async def _run_pass(self, triggers: tuple[Trigger, ...]) -> None:
-        """Run a pass, and set the back-off by its result."""
+        """Run a pass, and set the backoff by its result."""
         if ASKED_BY_PEOPLE.intersection(triggers):
             self._backoff.reset()
         self.passes += 1
@@ -221,10 +233,11 @@ class Loop:
         return report
 
     async def _watch_for_new_revision(self, planned: asyncio.Event) -> None:
-        """End the running pass early once the source moves on, so that a fix does not wait for what it fixes.
+        """End the running pass early when the source shows a newer revision.
 
-        A commit deploys code that ends in `error`; Kapso takes a minute to say so. The author pushes the fix after ten seconds:
-        the webhook's trigger arrives, the source shows another revision, and the pass stops waiting for the bad deployment.
+        A fix then does not wait for the code that it fixes. Example: a commit deploys code that ends in `error`, and Kapso
+        needs a minute to report that. The author pushes the fix after ten seconds. The webhook's trigger arrives, the source
+        shows another revision, and the pass stops waiting for the bad deployment.
         """
         await planned.wait()
         while self._superseded_in_a_row < MAX_SUPERSEDED_IN_A_ROW:
@@ -252,7 +265,7 @@ class Loop:
             self._retry_later()
 
     def _retry_later(self) -> None:
-        """Retry the pass as a whole later: Kapso, git or the manifest failed, and no function is to blame."""
+        """Schedule a retry of the whole pass: Kapso, git or the manifest failed, and not a single function."""
         self._failures += 1
         delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5)
         self._retry_at = self._clock.monotonic() + delay
@@ -267,7 +280,7 @@ def _timed_out(timeout: float) -> events.ReconcileFailed:
 
 
 def _bug(error: Exception) -> events.ReconcileFailed:
-    """Return the event for an unexpected exception, with its place in the code, since nobody will see a traceback."""
+    """Return the event for an unexpected exception, with its place in the code, because no traceback is logged."""
     kind, text = type(error).__name__, " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""

@@ -1,4 +1,4 @@
-"""Measures the process's memory, and returns free memory to the kernel."""
+"""Resident memory of this process: how much it is, and how to return free memory to the kernel after a pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def resident_mb() -> float:
-    """Return our resident memory in MB, as the kernel counts it."""
+    """Return the resident memory of this process in MB, as the kernel counts it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return round(pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000, 1)
@@ -18,6 +18,6 @@ def resident_mb() -> float:
 
 
 def trim_malloc() -> None:
-    """Let the C library return free memory to the kernel, which it puts off for ever. Other libraries know no such call."""
+    """Make the C library return free memory to the kernel (`malloc_trim`, in glibc only); it does not do so by itself."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

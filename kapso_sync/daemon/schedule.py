@@ -1,4 +1,4 @@
-"""Requests passes at intervals, with APScheduler; its jobs do no work of their own."""
+"""Interval triggers: requests passes with APScheduler, whose jobs do no other work."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kapso_sync.daemon.triggers import Trigger
 from kapso_sync.model.clock import Clock
 
 CLOCK_CHECK_INTERVAL = 30.0
-"""Seconds between two comparisons of the wall clock with the monotonic one."""
+"""Seconds between two comparisons of the wall clock with the monotonic clock."""
 
 MIN_CLOCK_JUMP = timedelta(seconds=5)
-"""A wall clock that differs from the monotonic one by more than this was set."""
+"""If the wall clock differs from the monotonic clock by more than this, somebody has set it."""
 
 JITTER = 0.1
-"""The share by which each interval varies up and down, so that many daemons do not call in step."""
+"""Fraction by which each interval varies up and down, so that many daemons do not call at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A trigger that is requested every so many seconds."""
+    """A trigger that is requested at this interval, in seconds."""
 
     trigger: Trigger
     seconds: float
@@ -47,7 +47,7 @@ class Schedule:
                 args=(every.trigger,),
                 id=every.trigger,
                 seconds=every.seconds * (1 - JITTER),
-                jitter=every.seconds * 2 * JITTER,  # the library only ever adds it
+                jitter=every.seconds * 2 * JITTER,  # The library only ever adds the jitter.
                 misfire_grace_time=None,
                 coalesce=True,
                 max_instances=1,
@@ -59,11 +59,11 @@ class Schedule:
         self._scheduler.shutdown(wait=False)
 
     async def _tick(self, trigger: Trigger) -> None:
-        # A coroutine, since the library runs plain functions in a thread, where the queue must not be touched.
+        # A coroutine, because the library runs plain functions in a thread, and the queue is not thread-safe.
         self._request(trigger)
 
     async def restart_when_clock_is_set(self) -> None:
-        """Restart all intervals when the wall clock was set; the library uses it, and would stay silent if it were set back."""
+        """Restart all intervals when the wall clock was set; the library uses it, and would run no job if it were set back."""
         while True:
             wall, steady = self._clock.now(), self._clock.monotonic()
             await self._clock.sleep(CLOCK_CHECK_INTERVAL)
@@ -75,7 +75,7 @@ class Schedule:
                     )
 
     def next(self, trigger: Trigger) -> datetime | None:
-        """Return when this trigger is requested next."""
+        """Return when this trigger is requested the next time."""
         job = self._scheduler.get_job(trigger)
         moment: datetime | None = job.next_run_time if job is not None else None
         return moment

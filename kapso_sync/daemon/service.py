@@ -1,7 +1,7 @@
-"""The daemon's life: open a session, run its loop until a signal or new settings, and close everything in order.
+"""The daemon's lifecycle: it opens a session, runs its loop until a signal or new settings, and closes everything in order.
 
-`loop` runs the passes, `triggers`, `schedule` and `watcher` ask for them, `settings_reload`, `suspension` and `signals` do what
-people ask for. What this module needs from other packages comes in as `ServiceDeps`.
+`loop` runs the passes. `triggers`, `schedule` and `watcher` request them. `settings_reload`, `suspension` and
+`signal_handlers` do what people ask for. Other packages' objects come in as `ServiceDeps`.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.lock import held
 
 OPEN_BACKOFF = Backoff(initial=5.0, maximum=60.0)
-"""Seconds between attempts to reach a git server that does not answer when the daemon starts."""
+"""Seconds between attempts to reach a git server that does not answer while the daemon starts."""
 
 MAX_SILENCE = 60.0
-"""Seconds without a sign of life after which the loop counts as stuck."""
+"""Seconds without a heartbeat after which the loop counts as stuck."""
 
 STARTUP_TIMEOUT = 20.0
-"""Seconds after which the daemon counts as started even if the git server does not answer: nothing remote may keep it down."""
+"""Seconds after which the daemon counts as started even if the git server does not answer: no remote failure may stop it."""
 
 PRUNE_GRACE = 600.0
-"""Seconds that a function must be absent from git before the daemon deletes it, if the settings do not say."""
+"""Seconds that a function must be missing from git before the daemon deletes it, if the settings set no value."""
 
 STOP_TIMEOUT = 6.0
-"""Seconds that a pass may take to end when the daemon stops; what is in flight after that is cut off, and journaled."""
+"""Seconds that a pass may take to end when the daemon stops; then it is cancelled, and the journal shows its open calls."""
 
 TRIM_DELAY = 1.0
-"""Seconds after a pass until free memory goes back to the kernel: by then the pass has released what it held."""
+"""Seconds between the end of a pass and the return of free memory to the kernel: by then the pass has released its objects."""
 
 
 class PassSession(PassRunner, Protocol):
-    """A source and a project that are ready for passes."""
+    """A session for one source and one project that is ready for passes."""
 
     @property
     def location(self) -> str:
@@ -72,12 +72,12 @@ class PassSession(PassRunner, Protocol):
 
     @property
     def state_folder(self) -> Path:
-        """The folder that remembers what was done."""
+        """The state folder of the source."""
         ...
 
     @property
     def owner(self) -> str:
-        """Who owns the functions."""
+        """The owner of the functions."""
         ...
 
     async def unused(self) -> tuple[str, ...] | None:
@@ -89,27 +89,27 @@ class Tracker(Protocol):
     """Keeps the status that people see."""
 
     def opened(self, source: str, owner: str) -> None:
-        """A session was opened for this source."""
+        """Record that a session was opened for this source."""
         ...
 
     def failed(self, error: BaseException) -> None:
-        """Nothing could be planned."""
+        """Record that nothing could be planned."""
         ...
 
     def waiting(self, retry_in: float | None, failing: tuple[FailingFunction, ...]) -> None:
-        """The loop waits."""
+        """Record that the loop waits."""
         ...
 
     def suspended(self, suspension: Suspension | None) -> None:
-        """A suspension began or ended."""
+        """Record that a suspension began or ended; None: it ended."""
         ...
 
     def next_check(self, moment: datetime | None) -> None:
-        """The next interval is due then."""
+        """Record when the next interval is due."""
         ...
 
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
-        """These functions are used by nothing."""
+        """Record the functions that nothing uses."""
         ...
 
     def status(self) -> DaemonStatus:
@@ -123,9 +123,9 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServiceDeps:
-    """What the service gets from other packages. ``open_server`` yields the server's URL, None for no server.
+    """The objects that the service gets from other packages.
 
-    ``random`` draws from 0 to 1.
+    ``open_server`` yields the server's URL, or None if there is no server. ``random`` returns a number from 0 to 1.
     """
 
     clock: Clock
@@ -141,7 +141,7 @@ class ServiceDeps:
 
 
 class DaemonService:
-    """Runs until a signal. What depends on settings is made anew whenever they are read again."""
+    """Runs until a signal. Everything that depends on settings is built again when they are reloaded."""
 
     def __init__(self, deps: ServiceDeps, state_folder: Path) -> None:
         self.loop: Loop | None = None
@@ -157,11 +157,11 @@ class DaemonService:
         self._reloaded = asyncio.Event()
         self._schedule: Schedule | None = None
 
-    # What is asked while it runs
+    # Calls while the service runs
 
     @property
     def started(self) -> bool:
-        """Whether the source was read once, whatever it showed."""
+        """Whether the daemon has read the source at least once, even if it was invalid."""
         return self._started
 
     def status(self) -> DaemonStatus:
@@ -170,18 +170,18 @@ class DaemonService:
         return self._deps.tracker.status()
 
     def unhealthy(self) -> str | None:
-        """Return what is wrong with the daemon itself, or None; nothing remote counts."""
+        """Return what is wrong with the daemon itself, or None if it is healthy; remote failures do not count."""
         if self.loop is None or self._stopped.is_set():
             return None
         silent = self.loop.silent_for()
         return f"the loop has been silent for {silent:.0f} s" if silent > MAX_SILENCE else None
 
     def admin_token(self) -> str:
-        """Return the settings' admin token, else one that is made once and kept in the state folder."""
+        """Return the admin token of the settings; without one, the token that is created once and kept in the state folder."""
         return self._settings.current.admin_key() or self.files.token()
 
     def listen(self, event: events.Event) -> None:
-        """Take note of the core's events that concern the service itself."""
+        """Handle the events of a pass that the service needs."""
         match event:
             case events.SourceChanged() | events.SourceUnchanged() | events.ReconcileFailed():
                 self._started = True
@@ -195,9 +195,9 @@ class DaemonService:
     # Running
 
     async def run(self) -> int:
-        """Run until a signal; return the exit code. Raises `StateLocked` if another daemon uses the state folder."""
+        """Run until a signal, and return the exit code. Raises `StateLocked` if another daemon uses the state folder."""
         with held(self.files.folder, self._clock.now()):
-            pass  # checked before the port is bound, so that a second daemon says who holds the state folder
+            pass  # Checked before the port is bound, so that a second daemon reports which process holds the state folder.
         self.admin_token()
         handlers = {
             signal.SIGTERM: lambda: self._stop("SIGTERM"),
@@ -224,7 +224,7 @@ class DaemonService:
         return int(ExitCode.OK)
 
     async def _serve(self, url: str | None) -> None:
-        """Run the loop of one session until the daemon stops or its settings are read again."""
+        """Run the loop of one session until the daemon stops or its settings are reloaded."""
         async with contextlib.AsyncExitStack() as stack:
             session = await self._open(stack)
             if session is None:
@@ -265,10 +265,11 @@ class DaemonService:
         self.loop = self._schedule = None
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> PassSession | None:
-        """Return the session, or None once the daemon stops or its settings are read again.
+        """Return the session, or None if the daemon stops or its settings are reloaded first.
 
-        A git server that does not answer is asked again, with back-off. Before the first session any other error is raised;
-        after it the daemon keeps running: settings that fail give way to the last that worked, and a missing source may return.
+        If a git server does not answer, the daemon tries again with backoff. Before the first session, any other error is
+        raised. After it, the daemon keeps running: settings that fail are replaced by the last ones that worked, and a missing
+        source may return.
         """
         failures = 0
         while not (self._stopped.is_set() or self._reloaded.is_set()):
@@ -298,7 +299,7 @@ class DaemonService:
         return None
 
     def _count_as_started(self) -> None:
-        """Report the start to systemd and the readiness probe, although nothing was read yet."""
+        """Report the start to systemd and to the readiness probe, although nothing was read yet."""
         self._started = True
         self._deps.systemd.ready()
 
@@ -320,14 +321,15 @@ class DaemonService:
 
     def _stop(self, reason: str) -> None:
         if self._stopped.is_set():
-            # A second signal: everything is journaled, so that ending at once does no harm.
+            # A second signal ends the process at once, which is safe because every write is journaled.
             os._exit(int(ExitCode.TERMINATED if reason == "SIGTERM" else ExitCode.INTERRUPTED))
         self._emit(events.DaemonStopping(reason=reason))
         self._deps.systemd.stopping()
         self._stopped.set()
 
     def _reload(self) -> None:
-        # No pass is requested: what runs now must not write once more by the old settings; the next session starts with a pass.
+        # No pass is requested: the running pass must not write again with the old settings, and the next session starts with a
+        # pass.
         if self._settings.reload():
             self._reloaded.set()
 
@@ -351,7 +353,7 @@ def _intervals(settings: Settings, *, folder: bool) -> tuple[Interval, ...]:
 
 
 def with_prune_grace(settings: Settings) -> Settings:
-    """Return the settings with the daemon's default grace, where they set none."""
+    """Return the settings with the daemon's default prune grace if they set none."""
     return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
 
 
@@ -374,7 +376,7 @@ def _ready(status: DaemonStatus) -> int:
 
 @contextlib.contextmanager
 def signal_handlers(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Call these instead of ending the process, as long as the block lasts; needs a running event loop."""
+    """Call these handlers for signals instead of ending the process, until the block ends; needs a running event loop."""
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)

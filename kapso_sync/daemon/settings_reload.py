@@ -1,4 +1,4 @@
-"""Holds the settings in effect: SIGHUP reads them again, and settings that do not work give way to the last that did."""
+"""Settings reload at SIGHUP: keeps the settings in effect, and rolls back settings that do not work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from kapso_sync.settings import Settings
 
 
 class SettingsReloader:
-    """Starts with ``initial``; ``load`` reads them again; ``on_change`` is called with new ones before they are used."""
+    """Holds the settings in effect, first ``initial``.
+
+    ``load`` reads them again. ``on_change`` is called with new settings before they are used.
+    """
 
     def __init__(
         self,
@@ -26,7 +29,10 @@ class SettingsReloader:
         self._proven: Settings | None = None
 
     def reload(self) -> bool:
-        """Read the settings again; return whether they are in effect now. Invalid ones are logged."""
+        """Read the settings again, and return whether new ones are in effect.
+
+        Invalid settings are logged, and the previous ones stay.
+        """
         try:
             self.current = self._load()
         except ConfigError as error:
@@ -43,7 +49,7 @@ class SettingsReloader:
 
     @property
     def unproven(self) -> bool:
-        """Whether other settings than the current ones have worked before."""
+        """Whether the current settings have not worked yet, and earlier ones have."""
         return self._proven is not None and self._proven != self.current
 
     def prove(self) -> None:
@@ -51,7 +57,7 @@ class SettingsReloader:
         self._proven = self.current
 
     def roll_back(self, error: KapsoSyncError) -> None:
-        """Put the last settings that worked back into effect, and log why."""
+        """Roll back to the last settings that worked, and log why."""
         if self._proven is not None:
             self.current = self._proven
         self._rejected(error)

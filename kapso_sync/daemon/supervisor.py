@@ -14,11 +14,11 @@ BACKOFF = Backoff(initial=1.0, maximum=60.0)
 """Seconds before a restart."""
 
 STEADY_AFTER = 300.0
-"""Seconds; a task that ran this long before it failed starts again with the shortest delay."""
+"""Seconds; if a task ran this long before it failed, its restart delay is the shortest again."""
 
 
 class Supervisor:
-    """Restarts tasks; an async context manager that cancels them all when it exits."""
+    """Restarts tasks that fail; an async context manager that cancels all of them when it exits."""
 
     def __init__(self, clock: Clock, emit: events.Listener) -> None:
         self._clock = clock
@@ -34,12 +34,12 @@ class Supervisor:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Start a task and restart it when it fails; one that returns has ended."""
+        """Start a task, and restart it whenever it fails; if it returns, it has ended."""
         self._tasks[name] = asyncio.create_task(self._keep(name, run), name=name)
 
     @property
     def alive(self) -> Mapping[str, bool]:
-        """Which tasks still run."""
+        """Names of the tasks that still run."""
         return {name: not task.done() for name, task in self._tasks.items()}
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""Suspends and resumes the daemon; a suspension is kept in the state folder, so that a restart does not end it."""
+"""Suspends and resumes the daemon; the state folder keeps a suspension, so that a restart does not end it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from kapso_sync.store.daemon_files import DaemonFiles
 
 
 class Suspensions:
-    """``files`` returns the state folder's files, ``show`` is called with the suspension in effect, None for none."""
+    """The suspension in effect.
+
+    ``files`` returns the state folder's files. ``show`` is called with the suspension in effect, or None.
+    """
 
     def __init__(self, clock: Clock, files: Callable[[], DaemonFiles], show: Callable[[Suspension | None], None]) -> None:
         self.current: Suspension | None = None
@@ -23,7 +26,10 @@ class Suspensions:
         self._show = show
 
     def suspend(self, reason: str, seconds: float | None, loop: Loop | None) -> None:
-        """Write nothing until `resume`, or for this many seconds. Raises `StateUnusable`, and then nothing is suspended."""
+        """Stop writing until `resume`, or for ``seconds``.
+
+        Raises `StateUnusable` if the suspension cannot be saved; then nothing is suspended.
+        """
         now = self._clock.now()
         suspension = Suspension(reason, now, None if seconds is None else now + timedelta(seconds=seconds))
         self._files().remember_suspension(suspension)
@@ -32,16 +38,16 @@ class Suspensions:
             loop.suspend(suspension)
 
     def resume(self, loop: Loop | None) -> None:
-        """Write again, starting with a pass. Raises `StateUnusable`."""
+        """Start writing again, beginning with a pass. Raises `StateUnusable`."""
         self._files().forget_suspension()
         self._set(None)
         if loop is not None:
             loop.resume()
 
     def restore(self, loop: Loop) -> bool:
-        """Apply the suspension that was in effect before a restart or a change of settings; return whether there is one.
+        """Apply the suspension from before a restart or a settings reload; return whether there is one.
 
-        One that was requested while another state folder was in use counts as well.
+        A suspension that was requested while another state folder was in use counts as well.
         """
         suspension = self.current or self._files().suspension()
         if suspension is None or (suspension.until is not None and suspension.until <= self._clock.now()):
@@ -53,7 +59,7 @@ class Suspensions:
         return True
 
     def expired(self) -> None:
-        """Forget the suspension, because its time is over."""
+        """Remove the suspension, because its time is over."""
         self._set(None)
         with contextlib.suppress(StateUnusable):
             self._files().forget_suspension()

@@ -1,4 +1,4 @@
-"""Notifies systemd of a ``Type=notify`` service: ready, stopping, a status line, and the watchdog."""
+"""The sd_notify client for a systemd ``Type=notify`` service: ready, stopping, status line and watchdog."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from kapso_sync.model.clock import Clock
 
 
 class _WatchDogWithStopping(WatchDog):
-    """The library, with the one message that it lacks."""
+    """The library's notifier with the one message that it lacks."""
 
     def stopping(self) -> None:
-        """Report that the service is about to end."""
+        """Report that the service is about to stop."""
         self._send("STOPPING=1\n")
 
 
 class SystemdNotifier:
-    """Talks to systemd where it listens, else to nobody. ``environment`` names its socket and the watchdog's period."""
+    """Reports to systemd, and does nothing without it.
+
+    ``environment`` holds the notify socket and the watchdog's period.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
@@ -33,33 +36,33 @@ class SystemdNotifier:
         self._said = ""
 
     def ready(self) -> None:
-        """Say that the service runs."""
+        """Report that the service is ready."""
         self._say(_WatchDogWithStopping.ready)
 
     def stopping(self) -> None:
-        """Say that it is about to end."""
+        """Report that the service is about to stop."""
         self._say(_WatchDogWithStopping.stopping)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
 
     def status(self, line: str) -> None:
-        """Say how things stand, once for each change."""
+        """Report the status line if it changed."""
         if line != self._said:
             self._said = line
             self._say(lambda systemd: systemd.status(line))
 
     async def keep_alive(self, healthy: Callable[[], bool], clock: Clock) -> None:
-        """Feed the watchdog while we are healthy; returns at once where there is none."""
+        """Notify the watchdog while the daemon is healthy; returns at once if there is no watchdog."""
         while self.watchdog is not None:
             if healthy():
                 self._say(_WatchDogWithStopping.notify)
             await clock.sleep(self.watchdog / 2)
 
     def _say(self, what: Callable[[_WatchDogWithStopping], None]) -> None:
-        """Say it if somebody listens; a systemd that is busy or gone must not end what it watches."""
+        """Send a message if systemd listens; a systemd that is busy or gone must not end the daemon."""
         if self._systemd is not None:
             with contextlib.suppress(OSError):
                 what(self._systemd)

@@ -1,4 +1,4 @@
-"""Asks from time to time which of our functions nothing uses; the answer is shown to people, and nothing is deleted for it."""
+"""Checks at intervals which of our functions nothing uses; people see the result, and no function is deleted because of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kapso_sync.errors import ApiError
 from kapso_sync.model.clock import Clock
 
 INITIAL_DELAY, INTERVAL = 300.0, 3600.0
-"""Seconds after the start, and between two look-ups: each costs one list call and one call for every kind of user."""
+"""Seconds before the first check, and between two checks: each one costs one list call, and one call for each kind of user."""
 
 
 async def track_unused_functions(
@@ -16,7 +16,7 @@ async def track_unused_functions(
     show: Callable[[tuple[str, ...] | None], None],
     clock: Clock,
 ) -> None:
-    """Call ``show`` with the slugs of unused functions until cancelled; with None where Kapso could not be asked."""
+    """Call ``show`` with the slugs of unused functions, or with None if Kapso cannot be asked; runs until cancelled."""
     await clock.sleep(INITIAL_DELAY)
     while True:
         try:

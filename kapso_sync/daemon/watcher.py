@@ -1,8 +1,9 @@
-"""Watches a folder: each burst of file events requests a pass; a check by time finds what the events missed.
+"""File events as a trigger: an event only requests a pass, and the rescan interval finds changes that caused no event.
 
-Measured with watchfiles 1.x: flipping a symbolic link above the watched folder gives no event, a watched folder that is removed
-and made again is silent for ever, files in new nested folders are missed, and one file name that is no UTF-8 ends the watch. So
-what the path leads to is checked twice a second, and the watch is begun anew whenever that changes, or the watch ends.
+Measured with watchfiles 1.x: if a symbolic link above the watched folder changes, there is no event. If the watched folder is
+removed and made again, there are no more events. Files in new nested folders are missed. One file name that is not UTF-8 ends
+the watch. Therefore the target of the path is checked twice a second, and the watch starts again whenever the target changes
+or the watch ends.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.retry import Backoff
 
 STEP_MS = 100
-"""The library checks for events this often, and delivers them after a quiet step."""
+"""Milliseconds between two polls of the library for events; it delivers them after a step without any."""
 
 CHECK_SECONDS = 0.5
-"""How often it is checked what the path leads to."""
+"""Seconds between two checks of the path's target."""
 
 NESTED_SECONDS = 0.25
-"""Seconds until another check after a folder was made, since the events of its files may be missing."""
+"""Seconds until another pass is requested after a folder was made, because the events of its files may have been missed."""
 
 POLL_MS = 1000
 FIRST_BURST_DELAY = 10
-"""Endless events are reported after this many quiet times."""
+"""If changes do not end, a pass is requested after this many times ``debounce``."""
 
 RESTART_BACKOFF = Backoff(initial=0.2, maximum=10.0)
-"""Seconds before a watch that failed is started again."""
+"""Seconds before a failed watch starts again."""
 
 _SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 _PASSING = (".swp", ".swx", ".tmp", "~", ".part")
@@ -41,7 +42,7 @@ _PASSING = (".swp", ".swx", ".tmp", "~", ".part")
 class FileWatcher:
     """Calls ``on_change`` once after each burst of changes below ``root``; ``debounce`` is the quiet time, in seconds.
 
-    ``on_trouble`` is told, once for each reason, why changes are noticed later than they should be.
+    ``on_trouble`` is called, once for each reason, with why changes are noticed late.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class FileWatcher:
         self._told: set[str] = set()
 
     async def run(self) -> None:
-        """Watch until cancelled; no trouble ends it."""
+        """Watch until cancelled; no error ends it."""
         ringer = asyncio.create_task(self._ring(), name="debounce")
         failures = 0
         try:
@@ -82,7 +83,7 @@ class FileWatcher:
             await asyncio.gather(ringer, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Watch what the path leads to now; return when it leads elsewhere."""
+        """Watch the path's current target; return when the target changes."""
         identity = self._identity()
         async with asyncio.TaskGroup() as group:
             following = None if identity is None else group.create_task(self._follow(identity[0]))
@@ -93,7 +94,7 @@ class FileWatcher:
         self._touch()
 
     def _identity(self) -> tuple[str, int, int] | None:
-        """Return what the path leads to, as something that changes when it leads elsewhere; None when it leads nowhere."""
+        """Return the identity of the path's target, which changes when the target does; None if the target does not exist."""
         try:
             real = os.path.realpath(self._root)
             found = os.stat(real)  # noqa: PTH116 - beside realpath
