@@ -130,8 +130,8 @@ async def running_loop(slowest: float = 300.0, *, pass_timeout: float = PASS_TIM
         await asyncio.wait_for(task, 5)
 
 
-async def test_a_ring_is_answered_by_one_pass() -> None:
-    """However many rang at once."""
+async def test_many_triggers_are_answered_by_one_pass() -> None:
+    """Any number of simultaneous triggers start one pass."""
     async with running_loop() as running:
         for name in (Trigger.INTERVAL, Trigger.WEBHOOK, Trigger.PERSON):
             running.triggers.request(name)
@@ -141,8 +141,8 @@ async def test_a_ring_is_answered_by_one_pass() -> None:
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
-def test_rings_during_a_pass_make_exactly_one_more(bursts: list[int]) -> None:
-    """Ten thousand or one, never lost and never more than one pass running."""
+def test_triggers_during_a_pass_start_exactly_one_more_pass(bursts: list[int]) -> None:
+    """Ten thousand triggers or one: none is lost, and never more than one pass runs."""
 
     async def scenario() -> None:
         async with running_loop() as running:
@@ -162,7 +162,7 @@ def test_rings_during_a_pass_make_exactly_one_more(bursts: list[int]) -> None:
     asyncio.run(scenario())
 
 
-async def test_a_new_revision_ends_the_wait_for_the_old_one() -> None:
+async def test_a_new_revision_ends_the_wait_for_the_old_deployment() -> None:
     """A fix is never blocked by the deployment that it fixes."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
@@ -175,8 +175,8 @@ async def test_a_new_revision_ends_the_wait_for_the_old_one() -> None:
         running.place.gate.set()
 
 
-async def test_a_ring_without_a_new_revision_leaves_the_pass_alone() -> None:
-    """Somebody pushed another branch: what is being deployed is still wanted."""
+async def test_a_trigger_without_a_new_revision_does_not_interrupt_the_pass() -> None:
+    """Somebody pushed another branch: the running deployment is still wanted."""
     async with running_loop() as running:
         running.place.gate, running.place.is_moved = asyncio.Event(), False
         running.triggers.request(Trigger.INTERVAL)
@@ -192,8 +192,8 @@ async def test_a_ring_without_a_new_revision_leaves_the_pass_alone() -> None:
 
 
 @pytest.mark.parametrize("name", [Trigger.FILES, Trigger.POLL])
-async def test_looks_cost_no_pass_where_nothing_moved(name: Trigger) -> None:
-    """A touched file or a poll asks the source, and Kapso is left in peace."""
+async def test_an_unchanged_source_starts_no_pass(name: Trigger) -> None:
+    """A touched file or a poll asks the source, and Kapso gets no request."""
     async with running_loop() as running:
         running.place.is_moved = False
         running.triggers.request(name)
@@ -205,8 +205,8 @@ async def test_looks_cost_no_pass_where_nothing_moved(name: Trigger) -> None:
         assert running.place.passes == [name]
 
 
-async def test_a_failing_pass_is_repeated_later_each_time_and_never_ends_the_loop() -> None:
-    """5 s, doubling up to the interval; the first good pass ends it. No function is to blame."""
+async def test_a_failing_pass_is_retried_with_backoff_and_never_ends_the_loop() -> None:
+    """5 s, doubling up to the interval; the first good pass resets it. No function is blamed."""
     async with running_loop(slowest=60.0) as running:
         running.place.results = [DOWN] * 6
         running.triggers.request(Trigger.INTERVAL)
@@ -218,8 +218,8 @@ async def test_a_failing_pass_is_repeated_later_each_time_and_never_ends_the_loo
         assert running.backoff.failing == ()
 
 
-async def test_a_suspended_loop_answers_nobody_until_it_is_resumed() -> None:
-    """What rang meanwhile is answered then, in one pass; a suspension may end by itself."""
+async def test_a_suspended_loop_starts_no_pass_until_it_is_resumed() -> None:
+    """One pass then answers all triggers of the meantime; a suspension may end by itself."""
     async with running_loop() as running:
         running.loop.suspend(Suspension("maintenance", running.clock.now()))
         running.triggers.request(Trigger.WEBHOOK)
@@ -236,8 +236,8 @@ async def test_a_suspended_loop_answers_nobody_until_it_is_resumed() -> None:
         assert running.names().count("suspended") == running.names().count("resumed") == 2
 
 
-async def test_a_person_may_bring_a_newer_revision_too() -> None:
-    """Who asks for a look after a push does not wait for the deployments of what it replaces."""
+async def test_a_manual_reconcile_brings_in_a_newer_revision() -> None:
+    """A manual request after a push does not wait for the deployments of the old revision."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
         running.triggers.request(Trigger.INTERVAL)
@@ -248,8 +248,8 @@ async def test_a_person_may_bring_a_newer_revision_too() -> None:
         running.place.gate.set()
 
 
-async def test_pushes_without_end_let_every_fourth_pass_go_through() -> None:
-    """Newest wins, but not for ever: else a busy branch would never be deployed whole."""
+async def test_under_constant_pushes_every_fourth_pass_runs_to_its_end() -> None:
+    """The newest revision interrupts a pass, but not for ever: else a busy branch would never be deployed whole."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
         for _ in range(8):
@@ -262,8 +262,8 @@ async def test_pushes_without_end_let_every_fourth_pass_go_through() -> None:
         assert running.triggers.pending == frozenset()
 
 
-async def test_what_a_pass_gave_way_for_may_be_taken_back() -> None:
-    """Saved, and saved back, while it was deployed: the source is as it was, and yet there is something to finish."""
+async def test_an_interrupted_pass_is_finished_when_the_new_revision_is_reverted() -> None:
+    """Saved, and saved back during a deployment: the source is as before, but the work is still to be finished."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
         running.triggers.request(Trigger.INTERVAL)
@@ -276,8 +276,8 @@ async def test_what_a_pass_gave_way_for_may_be_taken_back() -> None:
         assert running.place.passes == [Trigger.INTERVAL, Trigger.FILES]
 
 
-async def test_a_function_whose_time_has_come_waits_for_the_api() -> None:
-    """Kapso is down and a function is due: the pass's own pace rules, and nothing is asked for in a circle."""
+async def test_a_due_retry_waits_while_the_api_is_down() -> None:
+    """Kapso is down and a function is due: the back-off of the pass applies, and there is no busy loop."""
     async with running_loop(slowest=60.0) as running:
         running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no"), *[DOWN] * 5]
         running.triggers.request(Trigger.INTERVAL)
@@ -287,8 +287,8 @@ async def test_a_function_whose_time_has_come_waits_for_the_api() -> None:
         assert gaps[:5] == [5, 5, 10, 20, 40]
 
 
-async def test_who_waits_is_not_asked_for_while_suspended() -> None:
-    """A suspension over night costs a heartbeat, whoever's time comes meanwhile."""
+async def test_due_retries_start_no_pass_while_suspended() -> None:
+    """A suspension over night costs a heartbeat, whatever falls due meanwhile."""
     async with running_loop() as running:
         running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no")]
         running.triggers.request(Trigger.INTERVAL)
@@ -300,8 +300,8 @@ async def test_who_waits_is_not_asked_for_while_suspended() -> None:
         assert running.place.passes == [Trigger.INTERVAL]
 
 
-async def test_a_call_that_kapso_left_unanswered_is_repeated_soon() -> None:
-    """It raises no function's back-off, and still nobody waits for the next interval."""
+async def test_a_call_without_an_answer_is_retried_soon() -> None:
+    """It raises no function's back-off, and the retry does not wait for the next interval."""
     async with running_loop() as running:
         running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no connection", blameless=True)]
         running.triggers.request(Trigger.INTERVAL)
@@ -311,8 +311,8 @@ async def test_a_call_that_kapso_left_unanswered_is_repeated_soon() -> None:
         assert running.backoff.failing == ()
 
 
-async def test_a_suspension_during_a_look_holds_the_pass_back() -> None:
-    """Whoever suspends while the source is asked has suspended what comes of the answer."""
+async def test_a_suspension_while_the_source_is_read_prevents_the_pass() -> None:
+    """A suspension that arrives while the source is read also covers the pass that would follow."""
     async with running_loop() as running:
         running.place.answer, running.place.gate = asyncio.Event(), asyncio.Event()
         running.triggers.request(Trigger.POLL)
@@ -323,7 +323,7 @@ async def test_a_suspension_during_a_look_holds_the_pass_back() -> None:
         assert running.place.superseded == len(running.place.passes) == 1, "it was told to write nothing"
 
 
-async def test_a_stop_during_a_look_begins_no_pass() -> None:
+async def test_a_stop_while_the_source_is_read_starts_no_pass() -> None:
     """There is no time left for it."""
     async with running_loop() as running:
         running.place.answer = asyncio.Event()
@@ -335,8 +335,8 @@ async def test_a_stop_during_a_look_begins_no_pass() -> None:
         assert running.place.passes == []
 
 
-async def test_a_defect_in_a_pass_loses_nothing() -> None:
-    """What should never happen is told with its place in the code, and the pass is repeated."""
+async def test_an_unexpected_exception_in_a_pass_is_logged_and_retried() -> None:
+    """The log names the place in the code, and the pass is repeated."""
     async with running_loop() as running:
         running.place.results = [ValueError("what a\nsurprise"), TimeoutError()]
         running.triggers.request(Trigger.WEBHOOK)
@@ -349,7 +349,7 @@ async def test_a_defect_in_a_pass_loses_nothing() -> None:
         assert "a bug in kapso-sync in test_loop.py, line " in first.hint
 
 
-async def test_a_pass_without_end_is_cut_off() -> None:
+async def test_a_pass_that_hangs_is_ended_at_its_deadline() -> None:
     """It has a deadline, and the loop goes on."""
     async with running_loop(pass_timeout=0.05) as running:
         running.place.gate = asyncio.Event()
@@ -373,8 +373,8 @@ async def test_a_git_server_that_hangs_leaves_the_loop_healthy() -> None:
         running.place.answer.set()
 
 
-async def test_the_loop_shows_that_it_lives() -> None:
-    """Silent only when it is stuck: waiting, or within a pass, it is well."""
+async def test_the_loop_sends_heartbeats_unless_it_is_stuck() -> None:
+    """While it waits or runs a pass it is healthy."""
     async with running_loop() as running:
         await running.settle()
         assert running.loop.silent_for() == 0
@@ -393,8 +393,8 @@ def failing_backoff(clock: VirtualClock, times: int, plan: Plan) -> FunctionBack
     return backoff
 
 
-def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
-    """Its step is held back with the reason and the way to try at once; the others go on."""
+def test_a_failing_function_is_retried_with_backoff_and_the_plan_says_when() -> None:
+    """Its step is held back with the reason and the way to retry at once; the other functions go on."""
     clock = VirtualClock()
     plan = plan_for("a", "b")
     backoff = FunctionBackoff(clock, lambda: 1.0)
@@ -411,8 +411,8 @@ def test_a_failing_function_waits_longer_each_time_and_says_so() -> None:
     assert free.action == "create"
 
 
-async def test_new_content_or_a_person_ends_the_waiting() -> None:
-    """Git changed, or somebody asked: the failures of before say nothing any more."""
+async def test_new_content_or_a_manual_retry_resets_the_backoff() -> None:
+    """After a change in git or a manual request the earlier failures no longer count."""
     clock = VirtualClock()
     backoff = failing_backoff(clock, 3, plan_for("a"))
     assert backoff.filter_plan(plan_for("a")).summary["blocked"] == 1
@@ -424,8 +424,8 @@ async def test_new_content_or_a_person_ends_the_waiting() -> None:
     assert backoff.filter_plan(plan_for("a")).summary["blocked"] == 0
 
 
-def test_stalled_is_said_once_and_never_given_up() -> None:
-    """After so many failures of the same code the pace is the slowest there is."""
+def test_a_stalled_function_is_reported_once_and_still_retried() -> None:
+    """After that many failures of the same code the retries are as slow as they get."""
     clock = VirtualClock()
     plan = plan_for("a")
     backoff = FunctionBackoff(clock, lambda: 0.0)
@@ -434,24 +434,24 @@ def test_stalled_is_said_once_and_never_given_up() -> None:
     assert backoff.next_retry() == BACKOFF.maximum
 
 
-def test_what_is_not_a_functions_own_fault_raises_no_backoff() -> None:
-    """Kapso down, a rejected key, a newer revision: nobody waits for that."""
+def test_outages_and_rejected_keys_raise_no_function_backoff() -> None:
+    """Neither Kapso down, nor a rejected key, nor a newer revision delays a function."""
     backoff = FunctionBackoff(VirtualClock(), lambda: 1.0)
     backoff.record(report_on(plan_for("a"), Result.FAILED, "no connection", blameless=True))
     backoff.record(report_on(plan_for("a"), Result.SKIPPED, "a newer revision came", blameless=True))
     assert backoff.failing == ()
 
 
-def test_what_something_else_stands_in_the_way_of_is_not_due() -> None:
-    """Somebody changed it on Kapso, or git's version became invalid: no retry comes due, again and again, for nothing."""
+def test_a_blocked_or_invalid_function_has_no_retry_due() -> None:
+    """It was changed on Kapso, or is invalid in git: no retry falls due again and again for nothing."""
     for result in (Result.BLOCKED, Result.INVALID):
         backoff = failing_backoff(VirtualClock(), 2, plan_for("a"))
         backoff.record(report_on(plan_for("a"), result))
         assert backoff.next_retry() is None
 
 
-async def test_what_was_due_and_not_tried_is_not_due_at_once() -> None:
-    """A pass that gives way before it gets to a function must not be asked for in a circle."""
+async def test_a_due_function_that_was_not_tried_is_not_due_again_at_once() -> None:
+    """A pass that is interrupted before it reaches a function does not cause a busy loop."""
     clock = VirtualClock()
     backoff = failing_backoff(clock, 1, plan_for("a"))
     await clock.sleep(BACKOFF.initial)
@@ -460,15 +460,15 @@ async def test_what_was_due_and_not_tried_is_not_due_at_once() -> None:
     assert backoff.next_retry() == BACKOFF.initial
 
 
-def test_what_left_git_is_forgotten() -> None:
-    """The memory of failures is bounded by the functions there are."""
+def test_failures_of_functions_that_left_git_are_forgotten() -> None:
+    """The record of failures is bounded by the number of functions."""
     backoff = failing_backoff(VirtualClock(), 1, plan_for("a", "b"))
     backoff.record(report_on(backoff.filter_plan(plan_for("b"))))
     assert [failing.slug for failing in backoff.failing] == ["b"]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_every_wait_is_within_its_bounds(dice: list[float]) -> None:
+def test_every_backoff_has_jitter_within_its_bounds(dice: list[float]) -> None:
     """Full jitter: at least a second, at most the pace of that failure."""
     clock, rolls = VirtualClock(), iter(dice)
     backoff = FunctionBackoff(clock, lambda: next(rolls, 0.5))
@@ -479,7 +479,7 @@ def test_every_wait_is_within_its_bounds(dice: list[float]) -> None:
         assert 1.0 <= wait <= min(BACKOFF.initial * 2.0**number, BACKOFF.maximum) or wait == BACKOFF.maximum
 
 
-def test_a_report_keeps_its_plan() -> None:
+def test_the_test_helpers_report_real_plans() -> None:
     """The helpers above speak of real plans."""
     plan = plan_for("a")
     assert replace(plan, revision=Revision("x")).steps == report_on(plan).plan.steps

@@ -91,7 +91,7 @@ def save_by_rename(path: Path, text: str) -> None:
     part.rename(path)
 
 
-async def test_every_save_rings_even_by_rename(folder: Path) -> None:
+async def test_every_save_is_noticed_even_by_rename(folder: Path) -> None:
     """Editors write a new file and rename it: once, twice, three times, each is noticed."""
     async with watched(folder) as rings:
         for text in ("2", "3", "4"):
@@ -99,8 +99,8 @@ async def test_every_save_rings_even_by_rename(folder: Path) -> None:
         await after(rings, (folder / "greet.js").unlink)
 
 
-async def test_a_burst_rings_once(folder: Path) -> None:
-    """Twenty files saved at once are one look."""
+async def test_a_burst_of_saves_triggers_once(folder: Path) -> None:
+    """Twenty files saved at once trigger once."""
     async with watched(folder) as rings:
 
         def save_all() -> None:
@@ -112,8 +112,8 @@ async def test_a_burst_rings_once(folder: Path) -> None:
         assert rings.count == 1
 
 
-async def test_noise_without_end_does_not_silence_the_bell(folder: Path) -> None:
-    """Somebody writes all the time: after ten quiet times it rings anyway."""
+async def test_constant_writes_do_not_suppress_the_trigger(folder: Path) -> None:
+    """Somebody writes all the time: after ten quiet periods it triggers anyway."""
     async with watched(folder) as rings:
         for number in range(60):
             (folder / "busy.js").write_text(str(number))
@@ -121,8 +121,8 @@ async def test_noise_without_end_does_not_silence_the_bell(folder: Path) -> None
         assert rings.count >= 1
 
 
-async def test_nothing_rings_where_nothing_matters(folder: Path) -> None:
-    """Swap files, git's own folder, modules: not ours. And silence is silence."""
+async def test_ignored_files_trigger_nothing(folder: Path) -> None:
+    """Swap files, .git and node_modules are ignored; without events nothing is triggered."""
     (folder / ".git").mkdir()
     (folder / "node_modules").mkdir()
     async with watched(folder) as rings:
@@ -149,8 +149,8 @@ async def test_files_in_new_nested_folders_are_noticed(folder: Path) -> None:
         await after(rings, lambda: (folder / "a" / "b" / "inner.js").write_text("y"))
 
 
-async def test_a_flipped_link_is_noticed(tmp_path: Path) -> None:
-    """git-sync publishes so: the link goes to another tree in one step, and saves in the new tree ring as well."""
+async def test_a_flipped_symlink_is_noticed(tmp_path: Path) -> None:
+    """git-sync publishes by one link that moves to another tree; saves in the new tree trigger as well."""
     for name in ("one", "two"):
         (tmp_path / name / "functions").mkdir(parents=True)
         (tmp_path / name / "functions" / "greet.js").write_text(name)
@@ -184,7 +184,7 @@ async def test_a_config_map_swap_is_noticed(tmp_path: Path) -> None:
         await after(rings, swap)
 
 
-async def test_a_folder_that_vanishes_and_comes_back_is_watched_again(folder: Path) -> None:
+async def test_a_deleted_and_recreated_folder_is_watched_again(folder: Path) -> None:
     """Together with its parent, too; the library alone would be silent for ever."""
     parent = folder.parent / "deep"
     parent.mkdir()
@@ -200,14 +200,14 @@ async def test_a_folder_that_vanishes_and_comes_back_is_watched_again(folder: Pa
             await rings.quiet(0.5)
 
 
-async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+async def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path: Path) -> None:
     """The volume may be filled later."""
     async with watched(tmp_path / "later" / "functions") as rings:
         await after(rings, lambda: (tmp_path / "later" / "functions").mkdir(parents=True))
 
 
-async def test_a_name_that_is_no_text_ends_nothing(folder: Path) -> None:
-    """One file name that is no UTF-8 kills the library's watch: it is begun anew, and said once."""
+async def test_a_file_name_that_is_not_utf8_does_not_end_the_watch(folder: Path) -> None:
+    """Such a name kills the library's watch: it is restarted, and reported once."""
     async with watched(folder) as rings:
         bad = os.fsencode(folder) + b"/bad-\xff.js"
 
@@ -223,8 +223,8 @@ async def test_a_name_that_is_no_text_ends_nothing(folder: Path) -> None:
         assert len(rings.troubles) <= 1
 
 
-async def test_without_inotify_files_are_polled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's limit is used up: changes are noticed later, and somebody is told why, once."""
+async def test_files_are_polled_when_inotify_is_exhausted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's limit is used up: changes are noticed later, and the reason is logged once."""
     real = watchfiles.awatch
 
     def limited(*paths: Path, force_polling: bool, **options: object) -> object:
@@ -239,8 +239,8 @@ async def test_without_inotify_files_are_polled(folder: Path, monkeypatch: pytes
         assert "polled every second" in rings.troubles[0]
 
 
-async def test_nothing_is_left_behind(folder: Path) -> None:
-    """Cancelled, it leaves no handle; and however often it is begun, the threads are those of a few, not of all."""
+async def test_a_cancelled_watcher_leaks_no_handles_or_threads(folder: Path) -> None:
+    """However often it is restarted, the number of threads and handles stays small."""
     async with watched(folder):
         pass
     handles, threads = _handles(), threading.active_count()

@@ -103,8 +103,8 @@ def flip(link: Path, target: str) -> None:
     following.rename(link)
 
 
-async def test_a_link_in_the_middle_of_a_chain_is_flipped_and_the_old_tree_removed(tmp_path: Path) -> None:
-    """The path itself and its first link stay; one ring for the flip, and saves in the new tree ring."""
+async def test_a_flipped_symlink_in_the_middle_of_a_chain_is_noticed(tmp_path: Path) -> None:
+    """The path and its first link stay: the flip triggers once, and saves in the new tree trigger."""
     for name in ("one", "two"):
         (tmp_path / "trees" / name / "functions").mkdir(parents=True)
     (tmp_path / "current").symlink_to("trees/one")
@@ -118,8 +118,8 @@ async def test_a_link_in_the_middle_of_a_chain_is_flipped_and_the_old_tree_remov
         await hears(bell, root / "greet.js")
 
 
-async def test_a_folder_that_another_takes_the_place_of_is_noticed(folder: Path) -> None:
-    """Renamed away, and another one renamed in: the old one's events no longer count for anything."""
+async def test_a_replaced_folder_is_noticed(folder: Path) -> None:
+    """Renamed away, and another one renamed in: events of the old folder no longer count."""
     other = folder.with_name("other")
     other.mkdir()
     async with listening(folder) as bell:
@@ -130,8 +130,8 @@ async def test_a_folder_that_another_takes_the_place_of_is_noticed(folder: Path)
         await hears(bell, folder / "greet.js")
 
 
-async def test_the_last_ring_sees_the_whole_burst(folder: Path) -> None:
-    """Thousands of files may be more than the kernel's queue holds: whatever is dropped, a ring follows the last save."""
+async def test_the_last_trigger_follows_the_last_save_of_a_burst(folder: Path) -> None:
+    """Thousands of files may overflow the kernel's queue: a trigger follows the last save all the same."""
     async with listening(folder) as bell:
         before = len(os.listdir(folder))  # noqa: PTH208 - a count
         for number in range(3000):
@@ -142,7 +142,7 @@ async def test_the_last_ring_sees_the_whole_burst(folder: Path) -> None:
                 await bell.wait()
 
 
-async def test_a_library_that_fails_for_long_is_asked_ever_less_often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_watch_library_is_retried_with_backoff(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No busy loop: ten minutes of failure are some sixty attempts, and one message."""
     attempts = 0
 
@@ -166,8 +166,10 @@ async def test_a_library_that_fails_for_long_is_asked_ever_less_often(folder: Pa
 
 
 @pytest.mark.parametrize("state", ["watching", "missing", "failing"])
-async def test_cancellation_ends_at_once_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
-    """Whatever it waits for: no inotify handle, no thread of the library stays."""
+async def test_cancellation_ends_the_watcher_at_once_and_leaks_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """In any state: no inotify handle and no thread of the library stays."""
 
     def broken(*_paths: object, **_options: object) -> object:
         raise RuntimeError("the library is broken")

@@ -64,7 +64,7 @@ def step_of(
     return step
 
 
-def test_three_versions_tell_who_changed_what() -> None:
+def test_three_way_comparison_tells_git_changes_from_drift() -> None:
     """Git against Kapso against our last write gives the origin."""
     before = remote("a", name="Old")
     base = memory(owned(before, {**content(CODE_A), "name": "Old"}))
@@ -88,7 +88,7 @@ def test_without_a_base_every_difference_counts_as_a_conflict() -> None:
     assert step.reasons == ("differs from git, and nothing is known of our last write: code",)
 
 
-def test_drift_is_reported_or_corrected_as_the_policy_says() -> None:
+def test_drift_is_reported_or_corrected_by_policy() -> None:
     """The entry's own word goes first, and the command line may overrule both for one pass."""
     base, there = memory(owned(remote("a"))), remote("a", CODE_B)
     reporting = replace(POLICY, drift=DriftPolicy.REPORT)
@@ -117,24 +117,24 @@ def test_git_goes_live_even_where_drift_is_only_reported() -> None:
         (AdoptPolicy.NEVER, CODE_A, "blocked"),
     ],
 )
-def test_what_is_nobodys_is_taken_by_policy(adopt: AdoptPolicy, code: str, action: str) -> None:
-    """Identical code is adopted by default; another needs a person's word."""
+def test_unowned_functions_are_adopted_by_policy(adopt: AdoptPolicy, code: str, action: str) -> None:
+    """Identical code is adopted by default; different code needs an explicit decision."""
     step = step_of(want("a"), remote("a", code, owner=None), policy=replace(POLICY, adopt=adopt))
     assert step.action == action
     if action == "blocked":
         assert "KAPSO_SYNC_ADOPT=" in (step.hint or "")
 
 
-def test_adopting_what_is_the_same_writes_only_the_mark() -> None:
-    """The description gets its suffix; the code is not sent, and what runs stays."""
+def test_adopting_an_identical_function_writes_only_the_mark() -> None:
+    """The description gets its suffix; code is neither sent nor deployed."""
     step = step_of(want("a"), remote("a", owner=None, text="What it does."))
     assert isinstance(step, Modify)
     assert step.payload == {"description": f"What it does.{mark_for(OWNER, 'a')}"}
     assert not step.deploys
 
 
-def test_another_owner_is_named_and_can_hand_over() -> None:
-    """A conflict says who, and which command takes the function over."""
+def test_a_function_of_another_owner_is_a_conflict_that_names_the_owner() -> None:
+    """The conflict also names the command that takes the function over."""
     there = remote("a", CODE_B, owner="example.com/other")
     step = step_of(want("a"), there)
     assert step.explanation == (
@@ -146,7 +146,7 @@ def test_another_owner_is_named_and_can_hand_over() -> None:
     assert split_description(str(taken.payload["description"]))[1] == mark_for(OWNER, "a")
 
 
-def test_a_copied_mark_makes_nobody_an_owner() -> None:
+def test_a_copied_ownership_mark_gives_no_ownership() -> None:
     """A function duplicated in the dashboard carries our mark for another slug: it is neither overwritten nor deleted."""
     copy = remote("copy", mark_slug="a")
     assert "made for another slug" in step_of(want("copy"), copy).reasons[0]
@@ -162,8 +162,8 @@ def test_a_renamed_function_is_not_created_a_second_time() -> None:
     assert "`other-name` on Kapso carries the mark of `a`" in step.reasons[0]
 
 
-def test_a_mark_that_was_cut_off_is_put_back() -> None:
-    """We remember the function, so it is ours; only its description is written."""
+def test_a_removed_ownership_mark_is_restored() -> None:
+    """The state remembers the function, so it is ours; only its description is written."""
     there = remote("a", owner=None, text="Mine")
     step = step_of(want("a"), there, memory(owned(there)))
     assert isinstance(step, Modify)
@@ -180,7 +180,7 @@ def test_a_mark_that_was_cut_off_is_put_back() -> None:
         (remote("a", updated=100.0), "saved after the last deployment: what runs may be older"),
     ],
 )
-def test_what_is_stored_but_does_not_run_is_deployed(record: RemoteFunction, reason: str) -> None:
+def test_code_that_is_saved_but_not_live_is_deployed(record: RemoteFunction, reason: str) -> None:
     """Equal content is not enough: in sync is only said of what is live."""
     step = step_of(want("a"), record)
     assert isinstance(step, Deploy)
@@ -188,12 +188,12 @@ def test_what_is_stored_but_does_not_run_is_deployed(record: RemoteFunction, rea
     assert not step.payload
 
 
-def test_a_function_that_is_not_to_be_deployed_is_left_as_a_draft() -> None:
+def test_deploy_false_leaves_a_draft() -> None:
     """``deploy: false`` stores the code and goes no further."""
     assert isinstance(step_of(want("a", deploy=False), remote("a", status=DeploymentStatus.DRAFT, deployed=None)), NoChange)
 
 
-def test_our_own_confirmation_outweighs_the_servers_times() -> None:
+def test_a_confirmed_deployment_outweighs_the_server_timestamps() -> None:
     """A touch after the deployment moves ``updated_at``; what we saw go live still runs."""
     known = memory(owned(remote("a")))
     assert isinstance(step_of(want("a"), remote("a", updated=100.0), known), NoChange)
@@ -202,7 +202,7 @@ def test_our_own_confirmation_outweighs_the_servers_times() -> None:
     assert step.reasons == ("saved on Kapso, not live yet",)
 
 
-def test_a_deployment_not_seen_to_end_leads_to_one_more() -> None:
+def test_an_unconfirmed_deployment_is_repeated_once() -> None:
     """Its end would look like that of the newer one, so what runs is not believed."""
     older = Intent(IntentKind.DEPLOY, "a", "id-a", content(CODE_A), content(CODE_A), moment(3), id=7)
     there = remote("a", CODE_B, updated=9.0)
@@ -230,7 +230,7 @@ def test_protection_stays_until_the_manifest_lifts_it() -> None:
         (remote("b", mark_slug="c"), PRUNING, "made for another slug"),
     ],
 )
-def test_what_left_git_is_kept_when_in_doubt(record: RemoteFunction, policy: Policy, reason: str) -> None:
+def test_a_function_that_left_git_is_kept_when_in_doubt(record: RemoteFunction, policy: Policy, reason: str) -> None:
     """Each function that is kept is named in a warning, with the reason."""
     plan = plan_of(desired(want("a")), [remote("a"), record], memory(owned(record)), policy)
     assert plan.steps[1].action == "none"
@@ -246,8 +246,8 @@ def test_many_leftovers_make_one_warning() -> None:
     assert notice.message.endswith("f0, f1, f2, f3, f4 and 3 more")
 
 
-def test_unusable_code_keeps_what_is_on_kapso() -> None:
-    """Invalid or blocked, the function stays as it is and says why."""
+def test_invalid_or_blocked_code_leaves_the_function_on_kapso_unchanged() -> None:
+    """The step gives the reason."""
     invalid = step_of(unusable("a"), remote("a"))
     blocked = step_of(unusable("a", blocked=True), remote("a"))
     assert isinstance(invalid, Invalid)
@@ -282,8 +282,8 @@ def test_an_empty_source_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("limit", "held"), [(MaxDelete(2), True), (MaxDelete(3), False), (MaxDelete(50, percent=True), True)])
-def test_recreations_are_bounded_like_deletions(limit: MaxDelete, held: bool) -> None:
-    """Three of four owned functions vanished: beyond the limit none is made again, and the way out is named."""
+def test_recreations_are_limited_like_deletions(limit: MaxDelete, held: bool) -> None:
+    """Three of four owned functions vanished: over the limit none is recreated, and the reason says how to allow it."""
     known = memory(*(owned(remote(slug)) for slug in "abcd"))
     plan = plan_of(desired(*(want(slug) for slug in "abcd")), [remote("a")], known)
     result = guarded(plan, Limits(limit))
@@ -315,7 +315,7 @@ def test_the_digest_covers_what_is_written_and_what_it_replaces() -> None:
     assert len({plan.digest for plan in plans}) == len(plans)
 
 
-def test_a_slug_is_moved_with_its_id() -> None:
+def test_moved_from_renames_a_slug_and_keeps_the_id() -> None:
     """``moved_from`` renames what is ours, unless the old slug is still wanted or is not ours."""
     entry = want("new", moved_from="old")
     assert step_of(entry, remote("old")).action == "rename"
@@ -333,7 +333,7 @@ def test_a_description_is_compared_without_its_mark() -> None:
     assert "kapso-sync:" not in step.diff
 
 
-def test_entries_say_what_kind_of_function_they_are() -> None:
-    """Without a word of the entry a function is a Worker, as Kapso has it."""
+def test_the_function_type_defaults_to_a_worker() -> None:
+    """Without a type in the entry a function is a Worker, as on Kapso."""
     assert isinstance(want("a").entry, Entry)
     assert want("a").entry.function_type == "cloudflare_worker"

@@ -27,7 +27,7 @@ from tests.clock import VirtualClock
 from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
 
 
-async def test_a_task_that_dies_is_started_again_later_each_time() -> None:
+async def test_a_crashed_task_is_restarted_with_backoff() -> None:
     """Its reason is logged; the pauses double up to a minute."""
     clock, told, lives = VirtualClock(), list[events.Event](), list[float]()
 
@@ -47,7 +47,7 @@ async def test_a_task_that_dies_is_started_again_later_each_time() -> None:
     assert (first.task, first.error, first.error_type, first.restart_in_s) == ("mortal", "it hurts", "RuntimeError", 1.0)
 
 
-async def test_a_task_that_ends_is_done_and_all_end_together() -> None:
+async def test_a_finished_task_is_not_restarted_and_a_stop_ends_all_tasks() -> None:
     """Nothing outlives the supervisor."""
     ended = asyncio.Event()
 
@@ -69,8 +69,8 @@ async def test_a_task_that_ends_is_done_and_all_end_together() -> None:
     assert ended.is_set()
 
 
-async def test_the_clock_rings_by_name_and_says_when_next() -> None:
-    """No work runs inside a job: it only rings."""
+async def test_the_scheduler_triggers_by_name_and_tells_the_next_time() -> None:
+    """No work runs inside a job: a job only triggers."""
     rung = asyncio.Event()
     names: list[Trigger] = []
 
@@ -101,8 +101,8 @@ class SetClock(VirtualClock):
 
 
 @pytest.mark.parametrize(("before_days", "after_days"), [(1, 0), (0, 1)])
-async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_days: int) -> None:
-    """The library goes by the wall; set back by a day, it would ring a day late."""
+async def test_a_change_of_the_wall_clock_does_not_delay_the_schedule(before_days: int, after_days: int) -> None:
+    """The library uses the wall clock; set back by a day, it would trigger a day late."""
     clock = SetClock()
     clock.set_by = timedelta(days=before_days)
     with Schedule(lambda _: None, (Interval(Trigger.INTERVAL, 3600.0),), clock) as schedule:
@@ -119,7 +119,7 @@ async def test_a_wall_clock_that_is_set_silences_nobody(before_days: int, after_
         await asyncio.gather(minding, return_exceptions=True)
 
 
-async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interval_has_jitter_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten per cent up and down, so that the mean is what was asked for."""
     waits = []
     for luck in (0.0, 1.0):
@@ -131,8 +131,8 @@ async def test_an_interval_varies_both_ways(monkeypatch: pytest.MonkeyPatch) -> 
     assert waits == [90, 110]
 
 
-async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
-    """Ready, a status line once for each change, the watchdog while all is well, stopping."""
+async def test_systemd_gets_ready_status_watchdog_and_stopping(tmp_path: Path) -> None:
+    """Ready, a status line once for each change, the watchdog while healthy, stopping."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
@@ -152,7 +152,7 @@ async def test_systemd_hears_what_it_wants_to_hear(tmp_path: Path) -> None:
         notify.close()
 
 
-async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_missing_or_busy_systemd_socket_does_not_block(tmp_path: Path) -> None:
     """Nothing is waited for, and nothing raised."""
     path = str(tmp_path / "notify")
     notify = SystemdNotifier({"NOTIFY_SOCKET": path})
@@ -165,7 +165,7 @@ async def test_a_systemd_that_is_gone_or_busy_holds_nobody_up(tmp_path: Path) ->
     notify.close()
 
 
-async def test_without_systemd_nobody_is_told() -> None:
+async def test_without_systemd_nothing_is_sent() -> None:
     """No socket, no watchdog: nothing happens, at once."""
     notify = SystemdNotifier({})
     notify.ready()
@@ -182,7 +182,7 @@ async def test_without_systemd_nobody_is_told() -> None:
         (SUSPENDED, "suspended: moving the project to another plan"),
     ],
 )
-def test_one_line_says_how_things_stand(status: object, line: str) -> None:
+def test_the_status_line_summarises_the_state(status: object, line: str) -> None:
     """In ``systemctl status`` and at SIGUSR1."""
     assert one_line(status) == line  # type: ignore[arg-type]
 
@@ -191,14 +191,14 @@ def test_one_line_says_how_things_stand(status: object, line: str) -> None:
     ("text", "expected"),
     [("127.0.0.1:8321", ("127.0.0.1", 8321)), (":80", ("0.0.0.0", 80)), ("[::1]:8321", ("::1", 8321))],  # noqa: S104
 )
-def test_addresses_are_read_as_usual(text: str, expected: tuple[str, int]) -> None:
+def test_listen_addresses_are_parsed_as_host_and_port(text: str, expected: tuple[str, int]) -> None:
     """Host and port; without a host, everywhere."""
     assert parse_listen(text) == expected
     assert load_settings({"listen": text}, environment={}).listen == text
 
 
-async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
-    """What nothing uses is shown; after a look-up that fails nobody knows, and nothing is shown."""
+async def test_workflows_are_read_at_most_once_an_hour() -> None:
+    """Unused functions are shown; after a failed look-up usage is unknown, and nothing is shown."""
     clock, looks = VirtualClock(), list[float]()
     board = StatusTracker(clock, "1", "test")
 
@@ -218,8 +218,8 @@ async def test_workflows_are_looked_through_once_an_hour_at_most() -> None:
     assert [later - earlier for earlier, later in itertools.pairwise(looks)] == [3600, 3600]
 
 
-def test_the_daemon_waits_before_it_deletes() -> None:
-    """Ten minutes, unless the settings say something else, or nothing at all."""
+def test_the_daemon_has_a_deletion_grace_by_default() -> None:
+    """Ten minutes, unless the settings give another time or none."""
     given = {name: load_settings({"prune_grace": name}, environment={}) for name in ("0", "1h")}
     assert with_prune_grace(load_settings({}, environment={})).prune_grace == PRUNE_GRACE == 600.0
     assert [with_prune_grace(given[name]).prune_grace for name in ("0", "1h")] == [0.0, 3600.0]

@@ -35,7 +35,7 @@ from kapso_sync.status.tracker import StatusTracker
 from tests.builders import CODE_A, CODE_B, DAWN, OWNER, POLICY, desired, memory, owned, remote, unusable, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
-from tests.reconcile.test_moves import code
+from tests.reconcile.test_renames import code
 from tests.world import Fate, WorldApi, new_world
 
 PRUNING = replace(POLICY, prune=True)
