@@ -37,16 +37,6 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def other_base(base_url: str) -> str:
     """Return the base URL to try when this one does not know the functions route."""
     if base_url.endswith(FUNCTIONS_PATH):

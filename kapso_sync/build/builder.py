@@ -38,7 +38,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """The result of a build, in the order of the entries; ``used`` are all files that they reach, type declarations included."""
+    """A build's result, in the order of the entries; ``used`` are all files that they reach, type declarations included."""
 
     functions: tuple[DesiredFunction, ...] = ()
     unusable: tuple[UnusableFunction, ...] = ()

@@ -223,7 +223,7 @@ class _Stage:
         return replace(message, column=len(line[: message.column].decode("utf-8", "replace")))
 
     def escaped(self, path: str) -> bool:
-        """Return whether an input of the build is outside of the stage and, with links resolved, outside of the source's root."""
+        """Return whether an input of the build is outside the stage and, with links resolved, outside the source's root."""
         full = self._full(path)
         if not full.is_relative_to(self._root):
             return True

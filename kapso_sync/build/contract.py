@@ -267,7 +267,7 @@ class _Found:
         return (given[0] if given else Style.NONE), (given[1] if len(given) > 1 else None)
 
     def _resolve(self, node: Node | None) -> Node | None:
-        """Return the value of a top-level name, after at most 5 steps from name to name; other nodes are returned as they are."""
+        """Return the value of a top-level name, after at most 5 steps from name to name; other nodes are returned unchanged."""
         for _ in range(5):
             node = unwrapped(node)
             if node is None or node.type not in ("identifier", "shorthand_property_identifier"):
