@@ -73,7 +73,7 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     named = set(re.findall(r"`((?:kapso_sync|tests|docs)/[\w./-]+)`", text_of(page)))
     assert not [path for path in named if not (ROOT / path).exists()]
     if page in ("docs/adding.md", "docs/glossary.md", "docs/architecture.md"):
-        assert len(named) >= 5
+        assert len(named) >= 3
 
 
 @pytest.mark.parametrize("number", range(len(blocks("docs/manifest.md", "yaml"))))
