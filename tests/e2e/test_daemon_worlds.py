@@ -36,7 +36,7 @@ HARSH = Behaviour().changed(
 
 
 def shows_failures(behaviour: Behaviour) -> bool:
-    """Whether a second failure in a row shows at once: if it moves no time, it counts after 90 s only, too long for this test."""
+    """Return whether a repeated failure shows at once: one that moves no time counts only after 90 s, too long for this test."""
     return behaviour.error_moves_updated_at or (behaviour.script_code, behaviour.module_code) == ("runs", "runs")
 
 
