@@ -46,17 +46,22 @@ class KapsoClient:
         functions = {function.id: function for function in (wire.parse_function(record, call) for record in records)}
         return tuple(functions.values())
 
-    async def _pages(self, call: Call, path: str, base: str | None = None) -> list[Json]:
+    async def _pages(self, call: Call, path: str, base: str | None = None, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
         try:
-            return await self._read_pages(call, path, base)
+            return await self._read_pages(call, path, base, until_empty=until_empty)
         except _PageMoved:
             try:
-                return await self._read_pages(call, path, base)
+                return await self._read_pages(call, path, base, until_empty=until_empty)
             except _PageMoved as moved:
                 raise ApiGarbled(f"{call}: {moved}", call=call, hint="the next pass reads the list again") from None
 
-    async def _read_pages(self, call: Call, path: str, base: str | None) -> list[Json]:
+    async def _read_pages(self, call: Call, path: str, base: str | None, *, until_empty: bool) -> list[Json]:
+        """Read pages until the answers say that there are no more.
+
+        If they do not say, the list ends with a page shorter than we asked for; with ``until_empty`` it ends with an empty or a
+        repeated page, since a server may give shorter pages than we ask for.
+        """
         records: list[Json] = []
         seen: set[str] = set()
         for number in range(1, MAX_PAGES + 1):
@@ -72,7 +77,9 @@ class KapsoClient:
             records += fresh
             seen |= {_identity(record) for record in fresh}
             more = paging.more(number)
-            if missing <= 0 and not (len(page) >= PAGE_SIZE if more is None and paging.total is None else more):
+            if more is None and paging.total is None:
+                more = bool(page) if until_empty else len(page) >= PAGE_SIZE
+            if missing <= 0 and not more:
                 return records
             if not page:
                 raise _PageMoved(f"page {number} is empty, and more was announced")
@@ -214,7 +221,7 @@ class KapsoClient:
         for route in routes:
             for base in bases:
                 try:
-                    return route, base, await self._pages(Call("GET", route), route, base)
+                    return route, base, await self._pages(Call("GET", route), route, base, until_empty=True)
                 except (ApiNotFound, ApiUnsupported) as error:
                     failure = failure or error
                 except ApiError as error:

@@ -72,7 +72,11 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
 
 def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
     """Return the invocations in the answer's order; raises `ApiGarbled` when there is no list."""
-    return tuple(_invocation(record) for record in parse_records(value, call) if isinstance(record, dict))
+    records = parse_records(value, call)
+    found = tuple(_invocation(record) for record in records if isinstance(record, dict))
+    if len(found) < len(records):
+        raise ApiGarbled(f"{call}: an invocation is not an object", call=call)
+    return found
 
 
 def _invocation(record: Mapping[str, Json]) -> InvocationRecord:

@@ -96,14 +96,14 @@ def paged_answer(items: Sequence[Json], query: Mapping[str, str], behaviour: Beh
     """Return one page of a list that always comes in pages, with ``meta`` and the headers that say the same."""
     if fault == "empty_list":
         return data_answer(200, [], behaviour)
-    size = min(positive(query.get("per_page")) or WHATSAPP_PAGE, 100)
+    size = min(positive(query.get("per_page")) or WHATSAPP_PAGE, behaviour.page_size)
     number = positive(query.get("page")) or 1
     first = (number - 1 - (fault == "repeat_page")) * size
     part: list[Json] = [] if fault == "missing_page" else list(items[first : first + size])
     pages = math.ceil(len(items) / size)
     meta: JsonObject = {"page": number, "per_page": size, "total_pages": pages, "total_count": len(items)}
     headers = {"X-Total": len(items), "X-Total-Pages": pages, "X-Page": number, "X-Per-Page": size}
-    answer = data_answer(200, part, behaviour, meta)
+    answer = data_answer(200, part, behaviour, meta if behaviour.list_meta else None)
     return replace(answer, headers={name: str(value) for name, value in headers.items()})
 
 

@@ -41,7 +41,7 @@ class Behaviour:
         meaning="A deployment beyond the quota or the script cap is refused with 422, or accepted and ends in `error`.",
     )
     paging: bool = _switch(default=True, meaning="Lists of functions and workflows honour `page`, `limit` and `per_page`.")
-    page_size: int = _switch(default=100, meaning="Default and largest size of a page of functions or workflows.")
+    page_size: int = _switch(default=100, meaning="Largest size of a page, and the default for functions and workflows.")
     list_meta: bool = _switch(default=True, meaning="A list of more than one page carries `meta`.")
     error_moves_updated_at: bool = _switch(default=True, meaning="A failed deployment moves `updated_at`.")
     edge_stale: float = _switch(

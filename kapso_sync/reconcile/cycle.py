@@ -20,7 +20,7 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.plan import NoChange, Plan, Policy
+from kapso_sync.model.plan import Delete, NoChange, Plan, Policy
 from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
@@ -119,8 +119,13 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, deps.policy.owner)))
     plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
     guarded = guard(plan, deps.limits)
-    usages = await look_up_usage(deps.api, observed, guarded.plan.deletions, deps.limits.idle)
-    guarded = block_used_deletions(guarded, usages, deps.clock.now(), deps.limits.idle)
+    upcoming = {function.slug: function.code for function in desired.functions}
+    deletions: tuple[Delete, ...] = ()
+    while guarded.plan.deletions != deletions:
+        # A function whose deletion is blocked stays, so what its code uses stays as well: repeated until nothing changes.
+        deletions = guarded.plan.deletions
+        usages = await look_up_usage(deps.api, observed, deletions, deps.limits.idle, upcoming)
+        guarded = block_used_deletions(guarded, usages, deps.clock.now(), deps.limits.idle)
     narrowed = Guarded(_narrow(request.filter_plan(guarded.plan), request), guarded.held)
     _check_named_deletions(guarded.plan, deps.policy)
     emit_plan(deps.emit, narrowed)

@@ -217,8 +217,10 @@ async def test_a_workflow_that_names_a_function_uses_it(
     assert await kapso.find_users((A, B)) == {A.id: (FunctionUser(UserKind.WORKFLOW, "Orders"),), B.id: ()}
 
 
-async def test_flows_and_webhooks_use_functions(kapso: KapsoClient, emulator: Emulator) -> None:
-    """On every page; by id and by URL."""
+@pytest.mark.parametrize("switches", [{}, {"list_meta": False, "page_size": 20}])
+async def test_flows_and_webhooks_use_functions(kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]) -> None:
+    """On every page, even if pages are shorter than asked for and no answer says how many there are; by id and by URL."""
+    emulator.world.behaviour = emulator.world.behaviour.changed(switches)
     for number in range(45):
         emulator.world.add_flow(f"Flow {number}", None)
         emulator.world.add_webhook(f"https://example.com/{number}")

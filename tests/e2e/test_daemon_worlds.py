@@ -36,7 +36,7 @@ HARSH = Behaviour().changed(
 
 
 def shows_failures(behaviour: Behaviour) -> bool:
-    """Return whether a repeated failure shows at once: one that moves no time counts only after 90 s, too long for this test."""
+    """Return whether a repeated failure shows at once: one that moves no time counts after 90 s, too long for this test."""
     return behaviour.error_moves_updated_at or (behaviour.script_code, behaviour.module_code) == ("runs", "runs")
 
 

@@ -100,6 +100,40 @@ async def test_a_function_that_nothing_uses_is_deleted(bench: Bench) -> None:
     assert set(bench.api.world.live_code()) == {"a"}
 
 
+async def test_code_of_the_same_commit_that_names_a_function_keeps_it(bench: Bench) -> None:
+    """`b` leaves git, and `a` begins to call it in the same commit: `b` stays."""
+    b = await begun(bench)
+    calling = desired(want("a", f"async function handler() {{ return fetch('/functions/{b.id}/invoke'); }}\n"))
+    report = await bench.sync(calling)
+    assert (report.exit_code, "b" in bench.api.world.live_code()) == (1, True)
+    assert "function a" in next(step for step in report.plan.steps if step.slug == "b").reasons[0]
+
+
+async def test_a_function_that_a_blocked_deletion_uses_is_blocked_in_the_plan_too(bench: Bench) -> None:
+    """A workflow uses `b`, and `b` calls `c`; both left git: the plan says what the sync will do."""
+    await bench.sync(desired(want("a"), want("c")))
+    c = bench.api.world.function("c")
+    calling = want("b", f"async function handler() {{ return fetch('/functions/{c.id}/invoke'); }}\n")
+    await bench.sync(desired(want("a"), want("c"), calling))
+    pruning(bench)
+    bench.api.world.add_workflow("Orders", node(bench.api.world.function("b")))  # type: ignore[arg-type]
+    steps = {step.slug: step.action for step in (await bench.plan(desired(want("a")))).steps}
+    assert steps == {"a": "none", "b": "blocked", "c": "blocked"}
+
+
+async def test_an_invocation_without_a_time_blocks_a_deletion(bench: Bench) -> None:
+    """Nobody can say that it is old."""
+    b = await begun(bench)
+    bench.api.list_invocations = timeless  # type: ignore[method-assign]
+    bench.limits = replace(bench.limits, idle=3600.0)
+    step = next(step for step in (await bench.plan(desired(want("a")))).steps if step.slug == "b")
+    assert (step.action, "not known" in step.reasons[0], b.id in bench.api.world.functions) == ("blocked", True, True)
+
+
+async def timeless(*_: object, **__: object) -> tuple[InvocationRecord, ...]:
+    return (InvocationRecord(id="i", status_code=200, created_at=None),)
+
+
 async def test_nothing_is_looked_up_where_nothing_is_due(bench: Bench) -> None:
     """Neither in sync, nor while a deletion waits for its time."""
     await begun(bench)

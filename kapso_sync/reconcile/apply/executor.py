@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
@@ -136,7 +136,8 @@ class Executor:
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
             )
             again = functools.partial(self._planned_again, replan)
-            usage = functools.partial(self._usage, observed)
+            upcoming = {step.slug: step.desired.code for step in plan.steps if isinstance(step, Write)}
+            usage = functools.partial(self._usage, observed, upcoming)
             run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), _Looks(again, usage))
             run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, secrets.facts)
             outcomes = await run.carry_out(plan, SlugParker(self._api, self._store, self._emit))
@@ -145,10 +146,12 @@ class Executor:
         overtaken = superseded.is_set() and any(outcome.result is Result.SKIPPED for outcome in outcomes)
         return Report(plan, outcomes, halted=run.halted, superseded=overtaken)
 
-    async def _usage(self, observed: Observed, deletions: Sequence[Delete]) -> Callable[[Delete], tuple[str, str] | None]:
+    async def _usage(
+        self, observed: Observed, upcoming: Mapping[str, str], deletions: Sequence[Delete]
+    ) -> Callable[[Delete], tuple[str, str] | None]:
         """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion."""
         idle = self._settings.prune_idle
-        usages = await look_up_usage(self._api, observed, deletions, idle)
+        usages = await look_up_usage(self._api, observed, deletions, idle, upcoming)
         now = self._clock.now()
         return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)
 

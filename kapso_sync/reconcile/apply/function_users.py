@@ -11,7 +11,7 @@ from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.plan import Delete
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.users import FunctionUser
-from kapso_sync.reconcile.plan.function_usage import FunctionUsage, functions_that_name, last_invoked
+from kapso_sync.reconcile.plan.function_usage import FunctionUsage, functions_that_name, last_invoked, upcoming_users
 from kapso_sync.reconcile.plan.observed import Observed
 
 INVOCATIONS = 20
@@ -19,11 +19,12 @@ INVOCATIONS = 20
 
 
 async def look_up_usage(
-    api: FunctionsApi, observed: Observed, deletions: Sequence[Delete], idle: float
+    api: FunctionsApi, observed: Observed, deletions: Sequence[Delete], idle: float, upcoming: Mapping[str, str]
 ) -> Mapping[str, FunctionUsage]:
     """Return what is known of each function that is to be deleted, by its id.
 
-    ``idle`` in seconds; with 0 invocations are not looked at. A look-up that fails leaves `Usage.unknown`; a rejected key or a
+    ``idle`` is in seconds; with 0 no invocations are read. ``upcoming`` is the code that git wants, by slug: this pass deploys
+    it, so a function that it names is used as well. A look-up that fails leaves `FunctionUsage.unknown`; a rejected key or a
     rate limit beyond our patience is raised.
     """
     if not deletions:
@@ -36,7 +37,8 @@ async def look_up_usage(
         if isinstance(coded, FunctionUsage):
             usage = replace(usage, unknown=usage.unknown or coded.unknown)
         else:
-            usage = replace(usage, users=(*usage.users, *functions_that_name(remote, coded)))
+            named = (*functions_that_name(remote, coded), *upcoming_users(remote, upcoming))
+            usage = replace(usage, users=(*usage.users, *dict.fromkeys(named)))
         usages[remote.id] = usage
     if idle > 0:
         invoked = await asyncio.gather(*(_invoked(api, observed, remote, usages[remote.id]) for remote in doomed))
@@ -76,4 +78,6 @@ async def _invoked(api: FunctionsApi, observed: Observed, remote: RemoteFunction
         raise
     except ApiError as error:
         return replace(usage, unknown=usage.unknown or f"its invocations could not be read: {error.message}")
+    if any(record.created_at is None for record in records):
+        return replace(usage, unknown=usage.unknown or "when it was invoked last is not known: an invocation has no time")
     return replace(usage, invoked_at=last_invoked(records, remote, observed.state.owned.get(remote.id)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -39,6 +39,11 @@ def functions_that_name(function: RemoteFunction, others: Iterable[RemoteFunctio
         for other in others
         if other.id != function.id and other.code is not None and function.id in other.code
     )
+
+
+def upcoming_users(function: RemoteFunction, upcoming: Mapping[str, str]) -> tuple[FunctionUser, ...]:
+    """Return the functions that will use this one: ``upcoming`` is the code that git wants, by slug."""
+    return tuple(FunctionUser(UserKind.FUNCTION, slug) for slug, code in sorted(upcoming.items()) if function.id in code)
 
 
 def last_invoked(records: Sequence[InvocationRecord], remote: RemoteFunction, owned: InventoryRecord | None) -> datetime | None:
