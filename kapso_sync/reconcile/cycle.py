@@ -1,4 +1,7 @@
-"""One pass: fetch, build, observe, plan, guard, execute. Everything else in the program feeds or calls these six lines."""
+"""One reconcile pass: fetch, build, observe, plan, guard, execute.
+
+The commands and the daemon call `reconcile` or `plan_pass`; they do not repeat these steps.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,17 @@ from kapso_sync.reconcile.plan.planner import make_plan, replan
 from kapso_sync.reconcile.plan.warnings import rename_notices
 
 Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
-"""From files to functions; raises `InvalidSource` when nothing can be planned from them."""
+"""A function from files to desired functions; it raises `InvalidSource` when nothing can be planned from the files."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassRequest:
-    """What a pass is asked to do.
+    """Options of one pass.
 
-    ``trigger`` says who or what asked. ``only`` limits it to these slugs; ``retry`` lifts the quarantine of these. ``expect``
-    is the digest that the plan must have. ``filter_plan`` is pure and may block steps; ``on_planned`` is called once with the
-    plan that is going to be carried out. Set ``superseded`` when a newer revision is known: the pass then starts nothing new
-    and waits for no deployment.
+    ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``retry`` lifts
+    the quarantine of these slugs. ``expect`` is the digest that the plan must have. ``filter_plan`` is a pure function that may
+    block steps. ``on_planned`` is called once, with the plan that will be carried out. Set ``superseded`` when a newer revision
+    is known: then the pass starts nothing new and does not wait for deployments.
     """
 
     trigger: str = "sync"
@@ -59,9 +62,10 @@ class PassRequest:
 
 @dataclass(frozen=True, slots=True)
 class PassDeps:
-    """Everything a pass works with; ``recall`` returns what the state folder holds.
+    """Everything that a pass works with.
 
-    ``session`` tells this process from those before it: only within one are monotonic times compared.
+    ``load_state`` returns the content of the state folder. ``session`` identifies this process: monotonic times are compared
+    only within one session.
     """
 
     source: Source
@@ -77,7 +81,7 @@ class PassDeps:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPass:
-    """A plan, the look at Kapso that it was made from, and the way to plan one function again when its record changed."""
+    """A plan, the observation of Kapso that it was made from, and a function that plans one function again."""
 
     guarded: Guarded
     observed: Observed
@@ -85,9 +89,10 @@ class PlannedPass:
 
 
 async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) -> Report:
-    """Make Kapso what git says, and return what came of it.
+    """Bring Kapso to the state that git describes, and return a report.
 
-    Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Every way out is reported.
+    Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Success and failure are both reported as
+    events.
     """
     deps.emit(events.ReconcileStarted(trigger=request.trigger))
     started, calls = deps.clock.monotonic(), deps.api.calls
@@ -103,7 +108,7 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
 
 
 async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
-    """Return what a pass would do, guarded and narrowed to the request; writes nothing at all."""
+    """Return the plan of a pass, guarded and narrowed to the request; writes nothing."""
     _check_only(request, deps.policy)
     snapshot = await deps.source.fetch()
     state = deps.load_state()
@@ -134,14 +139,14 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
 
 
 def _check_only(request: PassRequest, policy: Policy) -> None:
-    """Refuse to go on when a person named a function for something, and left it out as well."""
+    """Raise `UsageError` if a person named a function in an option but ``--only`` leaves it out."""
     named = {*request.retry, *policy.delete, *policy.overwrite}
     for slug in sorted(named - set(request.only) if request.only else ()):
         raise UsageError(f"`{slug}` is named, and --only leaves it out", hint=f"add --only {slug}, or leave --only out")
 
 
 def _check_named_deletions(plan: Plan, policy: Policy) -> None:
-    """Refuse to go on when a person named a function for deletion that git lists, or that we do not own."""
+    """Raise `UsageError` if ``--delete`` names a function that git lists or that we do not own."""
     ours = {absence.slug for absence in plan.missing}
     for slug in sorted(policy.delete - ours):
         listed = any(step.slug == slug for step in plan.steps)
@@ -166,7 +171,7 @@ def _narrow(plan: Plan, request: PassRequest) -> Plan:
 
 
 def emit_plan(emit: events.Listener, guarded: Guarded) -> None:
-    """Report what a pass is going to do, its warnings, and what was held back."""
+    """Report the steps of a plan, its warnings, and the steps that the guard held back."""
     plan = guarded.plan
     changed = tuple(
         {"slug": step.slug, "action": step.action, "origin": str(step.origin) if step.origin else None, "fields": step.fields}

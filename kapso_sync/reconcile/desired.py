@@ -1,4 +1,4 @@
-"""Builds what git wants from a snapshot: reads the manifest, checks and builds each entry's code, reads its secrets."""
+"""Build the desired functions from a snapshot: read the manifest, check and build the code, read secret values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kapso_sync.sources import SecretMissing
 
 
 class DesiredBuilder:
-    """Builds what git wants; keeps what it learned of unchanged files for the next time."""
+    """Builds the desired functions of a snapshot; caches the parsed manifest files between passes."""
 
     def __init__(
         self,
@@ -30,10 +30,11 @@ class DesiredBuilder:
         secrets: SecretValues | None = None,
         environment: str | None = None,
     ) -> None:
-        """``notices`` are warnings about something else, which everyone who reads a plan should see as well.
+        """Create a builder.
 
-        ``packages`` returns where a snapshot's npm packages are, or None where its source has none. Without ``secrets`` nobody
-        needs their values. ``environment`` names the one of the manifest's that counts.
+        ``notices`` are warnings from other parts that every plan must show. ``packages`` returns the location of a snapshot's
+        npm packages, or None if its source has none. ``secrets`` is None if no values are needed. ``environment`` is the name
+        of the manifest's environment to use.
         """
         self._environment = environment
         self._builder = builder
@@ -43,7 +44,7 @@ class DesiredBuilder:
         self._parsed: Parsed = {}
 
     async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
-        """Return what git wants; raises `ManifestInvalid` when nothing can be planned from it."""
+        """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
         manifest = read_manifest(snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment)
         built = await self._builder.build(
             manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
@@ -73,11 +74,11 @@ class DesiredBuilder:
 
 
 Digest = Callable[[str, Json], str]
-"""From a secret's name and value to a digest that only the holder of the key can make."""
+"""A function from a secret's name and value to a digest that needs the key to compute."""
 
 
 class Reader(Protocol):
-    """Where values come from."""
+    """Reads the values of secrets."""
 
     def read(self, source: GivenSecret) -> Json:
         """Return the value: text, or a JSON object or list; raises `SecretMissing`."""
@@ -85,11 +86,14 @@ class Reader(Protocol):
 
 
 def keyed_digest(key: bytes) -> Digest:
-    """Return the digest of this key; it begins with the key's name, so that digests of another key are known as such."""
+    """Return the digest function of ``key``.
+
+    Each digest begins with an id of the key, so a digest made with another key is recognised.
+    """
     name_of_key = hashlib.sha256(b"name of the key\0" + key).hexdigest()[:8]
 
     def digest(name: str, value: Json) -> str:
-        # No name has a `=`, and a text is told from the JSON that spells it.
+        # A name contains no `=`. The prefix keeps a JSON value apart from a text with the same characters.
         spelled = value if isinstance(value, str) else f"json:{canonical_json(value)}"
         text = f"{name}={spelled}".encode("utf-8", "surrogatepass")
         return f"{name_of_key}:{hmac.new(key, text, hashlib.sha256).hexdigest()}"
@@ -99,10 +103,10 @@ def keyed_digest(key: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class SecretValues:
-    """Reads values and makes their digests.
+    """Reads secret values and computes their digests.
 
-    ``required``: a function that lacks a value fails; otherwise, as in a plan, that is only noted, and the function goes
-    without it.
+    If ``required`` is True, a function without one of its values fails. If it is False, as in a plan, the missing value is
+    noted and the function is planned without it.
     """
 
     reader: Reader
@@ -110,7 +114,7 @@ class SecretValues:
     required: bool = True
 
     def give(self, functions: Iterable[DesiredFunction]) -> GivenSecrets:
-        """Return the functions with their values, those that lack one, and what there is to note."""
+        """Return the functions with their values, the functions that lack a value, and notices."""
         good, bad, notices = [], [], []
         for function in functions:
             values, problems = self._values(function)
@@ -142,7 +146,7 @@ class SecretValues:
 
 @dataclass(frozen=True, slots=True)
 class GivenSecrets:
-    """Functions with the values of their secrets, those that lack one, and what a plan notes of missing values."""
+    """Functions with their secret values, functions that lack a value, and notices about missing values."""
 
     functions: tuple[DesiredFunction, ...]
     lacking: tuple[UnusableFunction, ...] = ()

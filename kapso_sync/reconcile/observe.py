@@ -1,4 +1,4 @@
-"""Observes Kapso: one list call, and single records only if the list came without code."""
+"""Read the current state of Kapso: one list call, and single records only if the list has no code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listi
 async def observe(
     api: FunctionsApi, state: ReconcilerState, desired: Desired, owner: str, now: datetime, *, allow_recreate: bool = False
 ) -> Observed:
-    """Return what Kapso shows, open intents settled.
+    """Return the functions on Kapso, with open intents resolved.
 
-    Raises `ApiError` when the list cannot be read, and `StateForeign` when the key opens another project than the state folder
-    or the repository belongs to, or an empty one where we own functions; ``allow_recreate`` accepts the empty one.
+    ``now`` is the time of the observation. Raises `ApiError` when the list cannot be read. Raises `StateForeign` when the API
+    key opens another project than that of the state folder or of the repository, or opens an empty project although we own
+    functions; ``allow_recreate`` accepts the empty project.
     """
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     listed = await api.list_functions()
@@ -46,7 +47,10 @@ async def observe(
 async def _secrets(
     api: FunctionsApi, observed: Observed, desired: Desired, owner: str, now: datetime
 ) -> Mapping[str, SecretListing]:
-    """Return the names of secrets, of those functions where they are needed; each is asked as what it is going to be."""
+    """Return the names of secrets for each function where they are needed, by function id.
+
+    A function that is going to be renamed is looked up under its new slug.
+    """
     moving = resolve_renames(desired, observed, owner).sources
     found = {want.slug: moving.get(want.slug) or observed.find(want.slug) for want in desired.functions}
     asked = [
@@ -59,9 +63,10 @@ async def _secrets(
 
 
 async def list_secrets_before(api: FunctionsApi, observed: Observed, plan: Plan, now: datetime) -> Observed:
-    """Return the same with the names of secrets of every running function that the plan deploys: some may be lost by it.
+    """Return the observation with the secret names of every running function that the plan deploys.
 
-    Nothing is asked where the names are known already, nor of a function that does not run: an empty answer proves nothing.
+    A deployment may lose secrets, so their names must be known before it. Kapso is not asked if the names are known already. It
+    is not asked about a function that does not run either: an empty answer proves nothing.
     """
     asked = [
         step.remote.id
@@ -84,7 +89,7 @@ async def _names(api: FunctionsApi, function_id: str, now: datetime) -> SecretLi
 
 
 async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -> Observed:
-    """Return the same with the code of these functions, where the list came without it; raises `ApiError`."""
+    """Return the observation with the code of these functions, if the list came without it; raises `ApiError`."""
     bare = [function_id for function_id in ids if observed.by_id[function_id].code is None]
     full = {remote.id: remote for remote in await asyncio.gather(*map(api.get_function, bare))}
     return replace(observed, functions=tuple(full.get(remote.id, remote) for remote in observed.functions))
@@ -112,7 +117,7 @@ def _same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState,
 
 
 def _not_emptied(state: ReconcilerState) -> None:
-    """Raise `StateForeign` when Kapso shows no function at all, and we own some: it may be another project."""
+    """Raise `StateForeign` if Kapso shows no functions but we own some: the key may open another project."""
     if not state.owned:
         return
     project = f"project {state.project_id}" if state.project_id else "another project"
