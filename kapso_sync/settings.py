@@ -116,7 +116,7 @@ class Settings(BaseModel):
     )
     allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
     drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")
-    adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Functions that are nobody's.")
+    adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Unowned functions.")
     interval: Duration = Field(default=300.0, description="How often the daemon looks for drift, ±10 %.")
     git_interval: Duration = Field(default=60.0, description="How often the daemon asks the git remote for its head.")
     debounce: Duration = Field(default=0.3, description="Quiet time after a file event before the daemon looks.")

@@ -28,7 +28,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "env": ("--env", "Which of the manifest's environments holds; it becomes part of the owner."),
     "owner": ("--owner", "Who owns the functions. Default: the normalised git remote and path."),
     "state_dir": ("--state-dir", "Where to remember. Default: a per-user state folder."),
-    "adopt": ("--adopt", "Functions that are nobody's: identical, always or never."),
+    "adopt": ("--adopt", "Unowned functions: identical, always or never."),
     "drift": ("--drift", "Changes made on Kapso: correct or report."),
     "prune": ("--prune/--no-prune", "Delete owned functions that left git."),
     "max_delete": ("--max-delete", "Most deletions in one pass: a number, or a share of the owned functions."),

@@ -187,7 +187,7 @@ class ApiKeyRejected(Failure, name="api.unauthorized"):
 
 
 class FunctionAdopted(FunctionEvent, name="function.adopted"):
-    """A function that was nobody's is ours now."""
+    """An unowned function is ours now."""
 
 
 class FunctionCreated(FunctionEvent, name="function.created"):

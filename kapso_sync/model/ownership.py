@@ -1,7 +1,7 @@
 """Defines the ownership mark: a suffix of a function's description that says who owns it.
 
 `` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that
-a function which somebody duplicated in the dashboard, description and all, is nobody's.
+a function which somebody duplicated in the dashboard, description and all, is unowned.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Origin(enum.StrEnum):
 
 
 class AdoptPolicy(enum.StrEnum):
-    """What to do with a function on Kapso that is nobody's and has a slug from git."""
+    """What to do with a function on Kapso that is unowned and has a slug from git."""
 
     IDENTICAL = "identical"
     ALWAYS = "always"
@@ -194,7 +194,7 @@ class Rename(Modify):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt(Modify):
-    """Take a function that is nobody's (or whose owner hands it over), writing what differs."""
+    """Take a function that is unowned (or whose owner hands it over), writing what differs."""
 
     action: ClassVar[str] = "adopt"
 

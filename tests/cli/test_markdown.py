@@ -59,7 +59,7 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 | broken | **invalid** | broken.js:3:1: syntax error |
 | changed | update and deploy | changed in git: code, name |
 | drifted | update and deploy | changed on Kapso: code |
-| found | adopt | on Kapso, nobody's, and the same as in git |
+| found | adopt | on Kapso, unowned, and the same as in git |
 | stored | deploy | saved on Kapso, never deployed |
 | taken | **blocked** (update) | it is owned by example.com/other, and we are example.com/acme/flows<br>\\`kapso-sync sync --take-from example.com/other\\` takes it over |
 

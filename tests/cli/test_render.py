@@ -106,7 +106,7 @@ x broken  invalid
     +async function handler() { return new Response('a'); }
 
 = found  adopt  id-found
-    on Kapso, nobody's, and the same as in git
+    on Kapso, unowned, and the same as in git
 
 ^ stored  deploy  id-stored
     saved on Kapso, never deployed

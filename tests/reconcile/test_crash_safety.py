@@ -136,7 +136,7 @@ def _backed_up(folder: Path) -> set[str]:
 def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int]) -> None:
     """After any faults, cuts and edits, quiet passes make remote and running code what git says; strangers are untouched.
 
-    A function whose mark was cut off while our memory was lost too is nobody's: it blocks with a reason and stays as it is.
+    A function whose mark was cut off while our memory was lost too is unowned: it blocks with a reason and stays as it is.
     """
 
     async def scenario(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int
         await told.quiet(last)
         plan = await told.bench(lambda *_: Fate.FINE).plan(_git(last))
         blocked = {step.slug for step in plan.steps if step.action == "blocked"}
-        assert all("nobody's" in step.reasons[0] for step in plan.steps if step.action == "blocked")
+        assert all("unowned" in step.reasons[0] for step in plan.steps if step.action == "blocked")
         assert not plan.changes
         live = told.world.live_code()
         assert {slug: live[slug] for slug in last if slug not in blocked} == {

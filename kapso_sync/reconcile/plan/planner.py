@@ -312,7 +312,7 @@ class _Planner:
         )
 
     def _free(self, comparison: FunctionComparison) -> Step:
-        """Plan a function that is nobody's, by the adopt policy; not where another of ours is to become it."""
+        """Plan a function that is unowned, by the adopt policy; not where another of ours is to become it."""
         former = next(
             (slug for slug, heir in self._heirs.items() if heir == comparison.desired.slug and slug in self._our_slugs), None
         )
@@ -320,16 +320,16 @@ class _Planner:
             return blocking(
                 comparison,
                 BlockedBy.RENAME,
-                f"`{former}` is to become it, and it is on Kapso already and is nobody's",
+                f"`{former}` is to become it, and it is on Kapso already and is unowned",
                 "rename or delete it on Kapso; or take `moved_from` out to have it adopted",
             )
         if self._policy.adopt is AdoptPolicy.ALWAYS:
-            return adopting(comparison, "on Kapso, nobody's, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
+            return adopting(comparison, "on Kapso, unowned, and KAPSO_SYNC_ADOPT is `always`", Origin.CONFLICT)
         if self._policy.adopt is AdoptPolicy.NEVER:
             return blocking(
                 comparison,
                 BlockedBy.ADOPTION,
-                "it is on Kapso already and is nobody's",
+                "it is on Kapso already and is unowned",
                 "KAPSO_SYNC_ADOPT=identical or always adopts it",
             )
         fields = comparison.difference.fields
@@ -339,11 +339,11 @@ class _Planner:
             return blocking(
                 comparison,
                 BlockedBy.ADOPTION,
-                "it is on Kapso already, is nobody's, and differs from git",
+                "it is on Kapso already, is unowned, and differs from git",
                 "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
             )
         same = replace(comparison, difference=replace(comparison.difference, fields=()))
-        return adopting(same, "on Kapso, nobody's, and the same as in git", Origin.NEW)
+        return adopting(same, "on Kapso, unowned, and the same as in git", Origin.NEW)
 
     def _ours(self, comparison: FunctionComparison) -> Step:
         difference, want, last_applied = comparison.difference, comparison.desired, comparison.last_applied

@@ -143,7 +143,7 @@ class FolderEditor:
     ) -> FunctionEdit:
         """Enter a function that the folder lists, anew; raises like `add`.
 
-        ``base`` is what we last wrote of it, which tells what was changed in the folder since. ``free``: it is nobody's.
+        ``base`` is what we last wrote of it, which tells what was changed in the folder since. ``free``: it is unowned.
         """
         draft = FunctionEdit(remote, _code_of(remote))
         folder = self._layout.folders.get(draft.slug)
