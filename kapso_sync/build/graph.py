@@ -1,4 +1,4 @@
-"""What an entry is made of: every file that its imports reach, each inside the folder, and every import that leads nowhere."""
+"""Import graph: all files that an entry's imports reach, each inside the folder, and diagnostics for unresolved imports."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 
 TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
-"""What is imported as a string."""
+"""Suffixes of files that are imported as a string."""
 
 RESOLVED = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".mts", ".cjs", ".cts", ".json")
-"""What an import may leave out, in the order of preference."""
+"""Suffixes that an import may leave out, in the order of preference."""
 
 _WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".tsx",), ".mjs": (".mts",), ".cjs": (".cts",)}
 _TYPES = re.compile(r"\.d\.[cm]?ts$")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 _LARGE = 64 * 1024
-"""A file above so many bytes is parsed in a thread: the loop must not wait for it."""
+"""A file with more bytes than this is parsed in a thread, so that it does not block the event loop."""
 
 _TURN = 0.02
-"""Seconds of work after which the loop gets its turn."""
+"""Seconds of work after which the event loop may run other tasks."""
 
 
 class Shapes:
-    """The shapes of files by content, so that what did not change is never parsed twice; what is gone is forgotten."""
+    """Cache of file shapes by content, so that an unchanged file is parsed once; shapes that are no longer used are dropped."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, Grammar], Shape] = {}
@@ -53,20 +53,20 @@ class Shapes:
         return shape
 
     async def rest(self) -> None:
-        """Give the loop its turn, when the last one was a while ago."""
+        """Let the event loop run other tasks, if it did not for a while."""
         now = asyncio.get_running_loop().time()
         if now - self._since > _TURN:
             await asyncio.sleep(0)
             self._since = asyncio.get_running_loop().time()
 
     def turn(self) -> None:
-        """Forget what was not asked for since the last turn."""
+        """Drop the shapes that were not read since the previous call."""
         self._known, self._seen = self._seen, {}
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where the imports of one file lead; ``packages`` says where each package lies below the source's root."""
+    """The targets of one file's imports; ``packages`` are paths of packages below the source's root."""
 
     files: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """An entry's files, itself included, in order. ``types`` are files that matter to type checkers only."""
+    """All files that an entry reaches, itself included, sorted; ``types`` are files that only type checkers need."""
 
     files: tuple[str, ...]
     types: frozenset[str]
@@ -88,7 +88,7 @@ class Closure:
 
 @dataclass(slots=True)
 class _Resolving:
-    """The links of one file, as they are found."""
+    """Collects the links of one file."""
 
     files: list[str] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ class _Resolving:
 
 
 class Graph:
-    """The imports of one snapshot. ``packages`` is None where the source has none: a git source."""
+    """The import graph of one snapshot; ``packages`` is None if the source has no packages, as a git source."""
 
     def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: Packages | None) -> None:
         self._files = files
@@ -110,7 +110,7 @@ class Graph:
         self._links: dict[str, Links] = {}
 
     async def closure(self, entry: str) -> Closure:
-        """Return everything that an entry reaches."""
+        """Return everything that an entry reaches, directly or through other files."""
         reached: dict[str, Links] = {}
         pending = [entry]
         while pending:
@@ -128,7 +128,7 @@ class Graph:
         )
 
     async def links(self, path: str) -> Links:
-        """Return where the imports of one file lead."""
+        """Return the targets of one file's imports; each file is read once."""
         if path not in self._links:
             content = self._files[path].content or b""
             found = _Resolving()
@@ -171,7 +171,7 @@ class Graph:
             found.files.append(target)
 
     def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Diagnostic | None:
-        """Return what is wrong with a file that is there."""
+        """Return a diagnostic if an existing file cannot be imported, or None."""
         file = self._files[target]
         if file.content is None:
             return Diagnostic(
@@ -210,11 +210,11 @@ class Graph:
         return Diagnostic("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
 
     def _installed(self, path: str, specifier: str) -> bool:
-        """Tell whether a package of a built-in's name is there, as it is for polyfills."""
+        """Return whether a package with the name of a built-in module is installed, as a polyfill."""
         return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
 
     def _only_types(self, path: str, item: Import) -> bool:
-        """Tell whether an import vanishes in the build, because TypeScript uses it for types only."""
+        """Return whether the build removes an import, because the file uses its names only as types."""
         if item.types:
             return True
         grammar = Grammar.of(path)
@@ -232,7 +232,7 @@ def _folder(path: str) -> str:
 
 
 def _joined(importer: str, specifier: str) -> str | None:
-    """Return the path that a relative import names, or None where it leads out of the folder."""
+    """Return the path that a relative import names, or None if it leads out of the folder."""
     parts = list(PurePosixPath(importer).parent.parts)
     for part in specifier.split("/"):
         if part == "..":
@@ -245,7 +245,16 @@ def _joined(importer: str, specifier: str) -> str | None:
 
 
 def _candidates(base: str) -> list[str]:
-    """Return the files that an import may mean, in the bundler's order; declarations of types come last."""
+    """Return the files that an import may mean, in esbuild's order; type declarations come last.
+
+    For ``lib/a.js``, imported as ``./lib/a.js``:
+
+        lib/a.js                                  the path as it is written
+        lib/a.js.ts, lib/a.js.tsx, …              with a suffix that was left out
+        lib/a.ts, lib/a.tsx                       TypeScript that is imported by the name of its output
+        lib/a.js/index.ts, …                      a folder with an index file
+        lib/a.js.d.ts, lib/a.d.ts, …              type declarations
+    """
     stem, dot, ending = base.rpartition(".")
     written = [f"{stem}{suffix}" for suffix in _WRITTEN_AS.get(f"{dot}{ending}", ())]
     index = f"{base}/index" if base else "index"
@@ -254,6 +263,6 @@ def _candidates(base: str) -> list[str]:
 
 
 def _strange(specifier: str) -> bool:
-    """Tell whether a specifier cannot be the name of a package."""
+    """Return whether a specifier cannot be the name of a package."""
     parts = specifier.split("/")
     return not specifier or specifier[0] in "/#." or ":" in specifier or "\\" in specifier or ".." in parts or "" in parts

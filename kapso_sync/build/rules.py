@@ -1,4 +1,4 @@
-"""The rules that code must keep, and what is worth a warning although it works."""
+"""Rules for code: diagnostics for code that Kapso cannot run, and notices for code that works but may surprise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WHOLE = Place(0, 0)
 
 
 def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
-    """Return where the syntax breaks. What the parser finds after its first error it may have invented."""
+    """Return a diagnostic for the first syntax error, or None; later errors of the parser may not be real."""
     if shape.error is None:
         return None
     near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
@@ -30,9 +30,9 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
 
 
 def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:
-    """Yield what is wrong with how a file presents its handler.
+    """Yield the diagnostics about a file's handler.
 
-    ``module``: module style was asked for, by whom ``asked`` says.
+    ``module``: module style was asked for; ``asked`` is the beginning of the message, such as "the manifest asks for".
     """
     first = shape.handlers[0] if shape.handlers else Place(1, 1)
     if shape.evaluated is not None:
@@ -51,7 +51,7 @@ def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> I
 
 
 def file_diagnostics(shape: Shape, file: str, *, script: bool) -> Iterator[Diagnostic]:
-    """Yield what is wrong with any file that becomes part of a function; ``script``: it is to run in script style."""
+    """Yield the diagnostics about any file that becomes part of a function; ``script``: the function runs in script style."""
     hint = "write `import`, or drop it; Workers have the Web's own APIs"
     for where in shape.requires:
         yield Diagnostic("require", "`require` does not work on Kapso", file, where, hint)
@@ -61,14 +61,14 @@ def file_diagnostics(shape: Shape, file: str, *, script: bool) -> Iterator[Diagn
 
 
 def built_in_diagnostics(closure: Closure) -> Iterator[Diagnostic]:
-    """Yield the imports of what the runtime has, which only a module can import."""
+    """Yield a diagnostic for each import of a runtime module, which only module style allows."""
     for file, where in closure.built_ins:
         text = f"`{where.text}` is part of the runtime, and script style imports nothing"
         yield Diagnostic("built-in", text, file, where, "use the Web's own APIs, or `contract: module` in the manifest")
 
 
 def size_diagnostic(code: str, file: str) -> Diagnostic | None:
-    """Return that the code is too large to be uploaded, or None."""
+    """Return a diagnostic if the code is too large to upload, or None."""
     size = len(code.encode("utf-8", "surrogatepass"))
     if size <= MAX_CODE_BYTES:
         return None
@@ -77,7 +77,7 @@ def size_diagnostic(code: str, file: str) -> Diagnostic | None:
 
 
 def size_notices(code: str, file: str) -> Iterator[Notice]:
-    """Yield that the code may be too large."""
+    """Yield a notice if the code may be too large."""
     size = len(code.encode("utf-8", "surrogatepass"))
     if SAFE_CODE_BYTES < size <= MAX_CODE_BYTES:
         text = f"the code to upload has {size:,} bytes: Kapso may refuse more than {SAFE_CODE_BYTES:,}"
@@ -85,7 +85,7 @@ def size_notices(code: str, file: str) -> Iterator[Notice]:
 
 
 def notices(shape: Shape, file: str) -> Iterator[Notice]:
-    """Yield what works but surprises, in any file that becomes part of a function."""
+    """Yield the notices about any file that becomes part of a function."""
     for where in shape.credentials:
         yield _notice("credential", "this looks like a credential: anyone who reads git has it; use a secret", file, where)
     if shape.process_env is not None:
@@ -94,7 +94,7 @@ def notices(shape: Shape, file: str) -> Iterator[Notice]:
 
 
 def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]:
-    """Yield what works but surprises, in how a file handles requests."""
+    """Yield the notices about how an entry's file handles requests."""
     where = shape.handlers[0] if shape.handlers else Place(1, 1)
     if shape.error is not None:
         return
@@ -109,7 +109,7 @@ def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]
 
 
 def deno_notice(shape: Shape, file: str) -> Notice | None:
-    """Warn of a `supabase_function` that serves nothing."""
+    """Return a notice if a `supabase_function` does not serve requests, or None."""
     if shape.deno or shape.error is not None:
         return None
     return _notice("no-server", "there is no `Deno.serve(…)`: nothing would answer", file, Place(1, 1))

@@ -1,4 +1,4 @@
-"""Code as a tree: parsing with tree-sitter, and the walks that everything which reads code needs."""
+"""Parse JavaScript and TypeScript with tree-sitter, and walk the syntax tree."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Place:
 
 
 def parse(code: bytes, grammar: Grammar) -> Node:
-    """Return the root of the code's tree; never raises, whatever the bytes are."""
+    """Return the root of the code's syntax tree; never raises, for any bytes."""
     return tree_sitter.Parser(_language(grammar)).parse(code).root_node
 
 
@@ -98,7 +98,7 @@ def calls(root: Node, name: bytes) -> Iterator[tuple[Node, Node | None]]:
 
 
 def string_text(node: Node | None) -> bytes | None:
-    """Return what stands between the quotes of a string, escapes as they are written, or None for anything else."""
+    """Return the text between the quotes of a string, with escapes as they are written, or None for anything else."""
     if node is None or node.type not in ("string", "template_string"):
         return None
     return None if any(child.type == "template_substitution" for child in node.children) else (node.text or b"")[1:-1]
@@ -123,7 +123,7 @@ def member(node: Node, name: bytes) -> Node | None:
 
 
 def first_error(root: Node, code: bytes) -> Place:
-    """Return the first place that the parser could not make sense of."""
+    """Return the first place that the parser could not parse."""
     pending = [root]
     while pending:
         node = pending.pop()

@@ -1,4 +1,4 @@
-"""The code around the code: what makes a module of a file that is none, and a script of a module."""
+"""Write the code around a function: turn a file that is not a module into a module, and a bundle into a script."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CALLS = {
     Form.UNCLEAR: 'typeof {name} === "function" ? {name}({args}) : {name}.fetch({args})',
 }
 _CTX = "ctx ?? { waitUntil: (work) => void Promise.resolve(work).catch(() => {}), passThroughOnException() {} }"
-"""Kapso promises no context. Code may rely on one all the same, so it gets the least that does no harm: what is handed over
-goes on as far as the runtime lets it, and a warning says so."""
+"""Kapso promises no context, but code may use one. So it gets a minimal context that does no harm: work that is passed to
+``waitUntil`` continues as long as the runtime allows it, and a warning says so."""
 
 
 def appended(shape: Shape) -> str:
-    """Return what a file needs at its end, so that its handler can be imported from outside."""
+    """Return the code to add at the end of a file, so that its handler can be imported from another file."""
     if not shape.local:
         return ""
     return "\nmodule.exports = handler;\n" if shape.style is Style.COMMONJS else "\nexport { handler as default };\n"
@@ -40,9 +40,9 @@ def wrapper(shape: Shape, file: str) -> str:
 
 
 def finished(bundle: str, file: str, shape: Shape, *, script: bool) -> str:
-    """Return what is uploaded, of a bundle with one default export; raises ValueError for any other.
+    """Return the code to upload, made from a bundle with one default export; raises ValueError for any other bundle.
 
-    A script hides the bundle in a function, so that none of its names can meet one outside. ``shape`` is that of the entry.
+    A script puts the bundle into a function, so that its names cannot clash with names outside. ``shape`` is the entry's shape.
     """
     end = _EXPORT.search(bundle)
     if end is None:

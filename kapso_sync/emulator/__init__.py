@@ -1,6 +1,14 @@
-"""The other side of the wire: Kapso's Functions API on loopback, for tests, for the demo and for trying things out.
+"""Emulator of Kapso's Functions API on loopback, for tests, for the demo and for trying kapso-sync out.
 
-`options` says what one can ask for and `server` runs it. A request passes `gate` (log, rate limit, faults) to `routes` (the
-Functions API), which acts on `world` (functions, secrets, deployments, workflows; pure of HTTP). `control` is the door behind
-the API. Nothing here imports the rest of the program, and nothing of the core imports this.
+A request goes through `middleware` to `routes`, which change the emulated project in `world`.
+
+* `server` starts an emulator, `serving` runs it on a socket, and `options` has its options and switches.
+* `middleware` checks, logs and counts each request, with `requestlog`, `limiter` (rate limit) and `faults` (fault rules).
+* `routes` is the Functions API, and `control` the control API below ``/_emulator/``; `deps` has the objects both share.
+* `answers` builds the HTTP answers, and `wire` sends them: whole, in pieces, late, or not at all.
+* `world` is the emulated project (without HTTP), with `records`, `deployments`, `storage` and `clock`.
+* `runtime` is the interface to the program that compiles and runs code; `syntax` checks code without it.
+* `values` reads and writes JSON, and `errors` has the emulator's own errors.
+
+The package imports no other part of the program, and the core imports nothing from it.
 """

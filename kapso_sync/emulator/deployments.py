@@ -1,7 +1,7 @@
-"""Deployments under way: which there are, when each ends, and how.
+"""Deployments in progress: when each ends, and with which result.
 
-Nothing runs in the background. A deployment has a time at which it ends; whoever looks at the world first lets those end that
-are due. So it ends on time under any clock, and also when the emulator was not running meanwhile.
+Nothing runs in the background. Each deployment has an end time, and every access to the emulated project first ends the
+deployments that are due. So a deployment ends on time with any clock, even if the emulator was not running at that time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ INTERRUPTED = "The emulator ended while it compiled the code"
 
 
 class Deployments:
-    """The deployments that have begun and not ended, in the order they were asked for."""
+    """The deployments that have started and not ended, in the order of their requests."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -25,11 +25,11 @@ class Deployments:
 
     @property
     def running(self) -> tuple[Deployment, ...]:
-        """Those under way, oldest request first."""
+        """The deployments in progress, oldest request first."""
         return tuple(self._running.values())
 
     def start(self, deployment: Deployment, *, held: bool = False) -> None:
-        """Begin one; ``held``: it does not end before `release`, and fails when the emulator ends before that."""
+        """Start a deployment; ``held``: it does not end before `release`, and fails if the emulator ends before that."""
         self._running[deployment.id] = deployment
         if held:
             self._held.add(deployment.id)
@@ -37,31 +37,34 @@ class Deployments:
         self._storage.save("deployment", deployment.id, deployment.to_document())
 
     def release(self, deployment: Deployment, failure: str | None, now: datetime) -> None:
-        """Let one that was held end, with ``failure`` or well, at its time or now; one dropped meanwhile stays gone."""
+        """Let a held deployment end, at its end time or now if that is later; do nothing if it was dropped.
+
+        It ends with ``failure``, or with success if that is None.
+        """
         if deployment.id in self._running:
             self._held.discard(deployment.id)
             ends_at = deployment.ends_at and max(deployment.ends_at, now)
             self.start(dataclasses.replace(deployment, failure=failure, ends_at=ends_at))
 
     def due(self, now: datetime) -> list[tuple[datetime, Deployment]]:
-        """Return those whose time is over by ``now``, each with its end, in the order they end."""
+        """Return the deployments that are due at ``now``, each with its end time, in the order of their end times."""
         free = [item for item in self._running.values() if item.id not in self._held]
         due = [(item.ends_at, item) for item in free if item.ends_at is not None and item.ends_at <= now]
         return sorted(due, key=lambda pair: pair[0])
 
     def end(self, item: Deployment) -> None:
-        """Forget one: what came of it has been kept, or nobody wants to know."""
+        """Remove a deployment after its result was saved, or if its result is not needed."""
         del self._running[item.id]
         self._held.discard(item.id)
         self._storage.drop("deployment", item.id)
 
     def drop(self, function_id: str) -> None:
-        """Forget those of a function that was deleted."""
+        """Remove the deployments of a function that was deleted."""
         for item in self.running:
             if item.function_id == function_id:
                 self.end(item)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all deployments."""
         for item in self.running:
             self.end(item)

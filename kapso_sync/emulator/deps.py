@@ -1,4 +1,4 @@
-"""What the API and the control API of one emulator share, and how a deployment is started."""
+"""Objects that the API and the control API of one emulator share, and the code that starts a deployment."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Deployer:
     async def deploy(
         self, function: Function, *, delay: float | None = None, failure: str | None = None, ends: bool = True
     ) -> Deployment:
-        """Begin a deployment as `World.deploy` does, and return once it is known whether the code starts.
+        """Start a deployment like `EmulatedProject.deploy`, and return it when it is known whether the code starts.
 
-        It takes the code and fields of this moment, and its place among other deployments of the function.
+        It uses the code and fields at the time of the call, and keeps its order among other deployments of the function.
         """
         runtime = self.runtime if function.function_type == CLOUDFLARE else None
         deployment = self._world.deploy(function, delay=delay, failure=failure, ends=ends, held=runtime is not None)
@@ -38,7 +38,7 @@ class Deployer:
 
 @dataclass(frozen=True, slots=True)
 class EmulatorDeps:
-    """What is there, what was asked, what goes wrong, how much is allowed, and how code goes live."""
+    """The emulated project, the request log, the fault rules, the rate limiter, and the deployer."""
 
     world: EmulatedProject
     faults: Faults

@@ -1,4 +1,4 @@
-"""The project on the other side: its functions, their secrets and deployments, its workflows. Knows nothing of HTTP."""
+"""The emulated project: its functions, their secrets and deployments, and its workflows; it has no HTTP code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NoSuch(Exception):
 
 
 class Unprocessable(Exception):
-    """A rule forbids it; ``message`` says which."""
+    """A rule forbids the change; ``message`` says which rule."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Unprocessable(Exception):
 
 
 class Rejected(Exception):
-    """Some attributes are wrong; ``errors`` holds the messages by attribute."""
+    """Some attributes are invalid; ``errors`` has the messages by attribute."""
 
     def __init__(self, errors: Errors) -> None:
         super().__init__(str(errors))
@@ -64,9 +64,14 @@ class Conflict(Exception):
 
 
 class EmulatedProject:
-    """One project. Every look at it first lets the deployments end whose time has come.
+    """One emulated project; every access to it first ends the deployments that are due.
 
-    ``behaviour``, ``deploy_delay`` and ``quota`` may be changed while it runs.
+    ``behaviour``, ``deploy_delay`` and ``quota`` may be changed while the emulator runs. An example of a deployment's timing,
+    with a ``deploy_delay`` of 5 seconds and nothing running in the background:
+
+        12:00:00  `deploy`: the deployment keeps the present code, with ``ends_at`` 12:00:05
+        12:00:03  `function`: the deployment is not due, so the former code and status stay
+        12:00:09  `function`: the deployment is due; the status becomes "deployed", ``last_deployed_at`` is 12:00:05
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class EmulatedProject:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """The deployments under way, oldest request first."""
+        """The deployments in progress, oldest request first."""
         self._settle()
         return self._deployments.running
 
@@ -134,7 +139,7 @@ class EmulatedProject:
         return {item.slug: item.live_code for item in self.functions.values()}
 
     def serving(self, function: Function) -> Live | None:
-        """Return what answers an invocation of a function now, or None for one that is not deployed."""
+        """Return the live code that answers an invocation of a function now, or None if it is not deployed."""
         return function.serving(self._clock.now())
 
     def invocations(self, function_id: str) -> list[Invocation]:
@@ -144,7 +149,7 @@ class EmulatedProject:
     # Changing
 
     def create(self, body: Mapping[str, Json], *, function_id: str | None = None, api: bool = False) -> Function:
-        """Make a draft; a slug that is missing comes from the name. ``api``: by the API's rules, not the dashboard's.
+        """Create a draft; a missing slug is made from the name. ``api``: by the API's rules, not the dashboard's.
 
         Raises Rejected.
         """
@@ -175,9 +180,9 @@ class EmulatedProject:
     def update(
         self, function: Function, body: Mapping[str, Json], *, may_rename: bool | None = None, api: bool = False
     ) -> Function:
-        """Save attributes; what runs stays as it is. Without a change, ``updated_at`` stays too.
+        """Save attributes; the live code does not change. Without a change, ``updated_at`` stays the same too.
 
-        ``may_rename`` None leaves it to the behaviour whether a slug is taken. ``api``: by the API's rules, not the
+        ``may_rename`` says if the slug may change; None: the behaviour decides. ``api``: by the API's rules, not the
         dashboard's. Raises Rejected, and Conflict for a stale ``lock_version``.
         """
         self._settle()
@@ -224,10 +229,10 @@ class EmulatedProject:
         ends: bool = True,
         held: bool = False,
     ) -> Deployment:
-        """Begin a deployment of the code and fields as they are now; raises Unprocessable when the quota is used up.
+        """Start a deployment of the present code and fields; raises Unprocessable when the quota is used up.
 
-        ``delay`` seconds instead of the usual ones; ``failure`` dooms it; ``ends`` False lets it run for ever.
-        ``held``: a runtime says later, with `release`, whether the code starts; otherwise its syntax is all that is looked at.
+        ``delay`` (in seconds) replaces the usual one; with ``failure`` the deployment ends with this error; with ``ends`` False
+        it never ends. ``held``: a runtime calls `release` later and says if the code starts; otherwise only syntax is checked.
         """
         self._settle()
         over = self._over_quota(function) or self._over_cap(function)
@@ -247,7 +252,7 @@ class EmulatedProject:
         return deployment
 
     def release(self, deployment: Deployment, failure: str | None) -> None:
-        """Let a deployment that was held end: as it was doomed to, with ``failure``, or well."""
+        """Let a held deployment end: with its own failure, else with ``failure``, else with success."""
         self._deployments.release(deployment, deployment.failure or failure, self._clock.now())
 
     def listed_secrets(self, function: Function) -> dict[str, str]:
@@ -404,7 +409,7 @@ class EmulatedProject:
         self._save(function)
 
     def _deployed_script(self, function: Function) -> None:
-        """Keep count of scripts, and let secrets go that this world does not keep."""
+        """Update the set of deployed scripts, and drop the secrets that this behaviour does not keep."""
         behaviour, script = self.behaviour, self._script_of(function)
         moved = function.script is not None and function.script != script
         if behaviour.secrets_on_deploy == "drop" or (moved and behaviour.slug_change_loses_secrets):
@@ -446,7 +451,7 @@ class EmulatedProject:
             raise Conflict
 
     def _taken_by_api(self, body: Mapping[str, Json], *, creating: bool) -> Mapping[str, Json]:
-        """Return what the API takes of a body: it keeps quiet about the rest."""
+        """Return the part of a body that the API accepts; it ignores the rest without an error."""
         behaviour = self.behaviour
         dropped = set(behaviour.unknown_fields)
         if body.get("public_endpoint") is True and not behaviour.keeps_public_endpoint:
@@ -517,7 +522,7 @@ class EmulatedProject:
 
 
 def _syntax_failure(function: Function) -> str | None:
-    """Supabase runs TypeScript, which the JavaScript grammar cannot judge."""
+    """Return the code's syntax error, or None; Supabase runs TypeScript, which the JavaScript grammar cannot check."""
     return syntax_error(function.code) if function.function_type == CLOUDFLARE else None
 
 
