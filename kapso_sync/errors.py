@@ -289,6 +289,10 @@ class SecretNameTaken(ApiRejected):
     """422 because the *name* of a secret is taken; only after this refusal the secret is deleted and created again."""
 
 
+class LockVersionRefused(ApiRejected):
+    """400 or 422 because this base does not take the field ``lock_version`` in an update."""
+
+
 class ApiForbidden(ApiRejected):
     """403 with a reason in JSON: Kapso refuses this call, but may accept others."""
 

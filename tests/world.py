@@ -16,7 +16,7 @@ from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import TAKEN, Function
 from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
-from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, SecretNameTaken
+from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.users import FunctionUsers, UserKind
 from tests.clock import VirtualClock
@@ -60,6 +60,7 @@ class WorldApi:
     ) -> None:
         self.world = world
         self.runtime = runtime
+        self.takes_lock_version = True
         self.deploy: Callable[[Function], object] = world.deploy
         self.fate = fate
         self.log: list[tuple[str, str, str]] = []
@@ -92,6 +93,9 @@ class WorldApi:
         except Conflict:
             raise ApiConflict("stale lock_version", call=call, status=409) from None
         except Unprocessable as error:
+            if "lock_version" in error.message:
+                self.takes_lock_version = False
+                raise LockVersionRefused(error.message, call=call, status=422) from None
             raise ApiRejected(error.message, call=call, status=422) from None
         except Rejected as error:
             taken = route == "/functions/{id}/secrets" and TAKEN in error.errors.get("name", ())

@@ -30,7 +30,7 @@ def worlds(draw: st.DrawFn) -> Behaviour:
         "secrets_on_deploy": draw(st.sampled_from(["keep", "drop"])),
         "post_of_existing": draw(st.sampled_from(["refuse", "overwrite"])),
         "inherited_secrets": draw(st.sampled_from([[], ["SHARED"], ["SHARED", "TOKEN"]])),
-        "lock_version": draw(st.sampled_from(["absent", "update", "deploy"])),
+        "lock_version": draw(st.sampled_from(["absent", "update", "deploy", "refused"])),
         "normalise_code": draw(st.sampled_from(["off", "rstrip", "newlines"])),
         "status_word": draw(st.sampled_from(["deployed", "active"])),
         "quota_answer": draw(st.sampled_from(["refuse", "error"])),

@@ -11,7 +11,16 @@ from kapso_sync.api import wire
 from kapso_sync.api.base_url import platform_base
 from kapso_sync.api.references import Reference, users_in
 from kapso_sync.api.transport import ApiRequest, Transport
-from kapso_sync.errors import ApiError, ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, Call, UsersUnknown
+from kapso_sync.errors import (
+    ApiError,
+    ApiGarbled,
+    ApiNotFound,
+    ApiRejected,
+    ApiUnsupported,
+    Call,
+    LockVersionRefused,
+    UsersUnknown,
+)
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
 from kapso_sync.model.users import FunctionUsers, UserKind
 
@@ -29,12 +38,17 @@ class KapsoClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._update_verbs = ["PATCH", "PUT"]
-        self._locks = True
+        self._takes_lock_version = True
 
     @property
     def calls(self) -> int:
         """Number of requests that were sent so far, repeats included."""
         return self._transport.calls
+
+    @property
+    def takes_lock_version(self) -> bool:
+        """Whether an update may send ``lock_version``; False once this base has refused it."""
+        return self._takes_lock_version
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
         """Return every function of the project.
@@ -103,16 +117,18 @@ class KapsoClient:
     ) -> RemoteFunction:
         """Save the given attributes with ``PATCH`` or ``PUT``; the client remembers which of them this base accepts.
 
-        If the base refuses the field ``lock_version`` itself, the request is sent again without it, and so are all later ones.
+        Raises `ApiConflict` when ``lock_version`` is not the newest. Raises `LockVersionRefused`, and remembers it, when the
+        base refuses the field itself: without it, somebody else's edit would be overwritten.
         """
-        if lock_version is not None and self._locks:
-            try:
-                return await self._update_by_verb(function_id, {**payload, "lock_version": lock_version})
-            except ApiRejected as refused:
-                if refused.status not in (400, 422) or "lock_version" not in refused.message:
-                    raise
-                self._locks = False
-        return await self._update_by_verb(function_id, payload)
+        if lock_version is None:
+            return await self._update_by_verb(function_id, payload)
+        try:
+            return await self._update_by_verb(function_id, {**payload, "lock_version": lock_version})
+        except ApiRejected as refused:
+            if refused.status not in (400, 422) or "lock_version" not in refused.message:
+                raise
+            self._takes_lock_version = False
+            raise LockVersionRefused(refused.message, call=refused.call, status=refused.status) from None
 
     async def _update_by_verb(self, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
         first, second = self._update_verbs

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
-from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, SecretNameTaken
+from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
@@ -147,8 +147,13 @@ class ApiDoctor:
         return Finding(question, "no", "a create without it was accepted", consequence), record
 
     async def _update(self, probe: _Probe, **fields: Json) -> RemoteFunction:
-        version = probe.record.lock_version
-        probe.record = await self._api.update_function(probe.record.id, fields, lock_version=version)
+        function_id, version = probe.record.id, probe.record.lock_version
+        try:
+            probe.record = await self._api.update_function(
+                function_id, fields, lock_version=version if self._api.takes_lock_version else None
+            )
+        except LockVersionRefused:
+            probe.record = await self._api.update_function(function_id, fields)
         return probe.record
 
     async def _deploy(self, probe: _Probe) -> bool:

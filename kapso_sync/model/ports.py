@@ -32,6 +32,11 @@ class FunctionsApi(Protocol):
         """How many requests were made so far, repeats included."""
         ...
 
+    @property
+    def takes_lock_version(self) -> bool:
+        """Whether an update may send ``lock_version``; False once this base has refused it."""
+        ...
+
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
         """Return every function of the project."""
         ...
@@ -47,7 +52,10 @@ class FunctionsApi(Protocol):
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
     ) -> RemoteFunction:
-        """Save the given attributes; nothing is deployed. Raises `ApiConflict` when ``lock_version`` is not the newest."""
+        """Save the given attributes; nothing is deployed.
+
+        Raises `ApiConflict` when ``lock_version`` is not the newest, and `LockVersionRefused` when this base does not take it.
+        """
         ...
 
     async def delete_function(self, function_id: str) -> None:

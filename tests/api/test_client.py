@@ -13,7 +13,15 @@ from kapso_sync.api import KapsoClient, TransportSettings, parse_base_url
 from kapso_sync.emulator.faults import Rule
 from kapso_sync.emulator.server import Emulator
 from kapso_sync.emulator.values import JsonObject
-from kapso_sync.errors import ApiGarbled, ApiNotFound, ApiRejected, ApiUnsupported, ConfigError, UsersUnknown
+from kapso_sync.errors import (
+    ApiGarbled,
+    ApiNotFound,
+    ApiRejected,
+    ApiUnsupported,
+    ConfigError,
+    LockVersionRefused,
+    UsersUnknown,
+)
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, UserKind
 from tests.api.servers import Line, answer, hang, listing, record, talking
@@ -112,14 +120,18 @@ async def test_an_answer_about_another_function_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("said", [{"error": "lock_version is not permitted"}, {"errors": {"lock_version": ["is unknown"]}}])
-async def test_a_base_that_refuses_lock_version_is_asked_without_it(said: object) -> None:
-    """Once, and remembered; a refusal that names another field stands."""
-    async with talking(answer(422, said), answer(200, record()), answer(200, record()), answer(422, {"error": "no"})) as line:
-        await line.api.update_function("id-greet", {"name": "A"}, lock_version=3)
-        await line.api.update_function("id-greet", {"name": "B"}, lock_version=3)
-        with pytest.raises(ApiRejected):
-            await line.api.update_function("id-greet", {"name": "C"}, lock_version=3)
-    assert [b"lock_version" in request for request in line.server.requests] == [True, False, False, False]
+async def test_a_base_that_refuses_lock_version_is_remembered(said: object) -> None:
+    """Nothing is sent again without it: the caller must look first. A refusal that names another field says nothing of it."""
+    async with talking(answer(422, {"error": "no"}), answer(422, said)) as line:
+        with pytest.raises(ApiRejected) as other:
+            await line.api.update_function("id-greet", {"name": "A"}, lock_version=3)
+        assert not isinstance(other.value, LockVersionRefused)
+        taken = [line.api.takes_lock_version]
+        with pytest.raises(LockVersionRefused):
+            await line.api.update_function("id-greet", {"name": "B"}, lock_version=3)
+        taken.append(line.api.takes_lock_version)
+    assert taken == [True, False]
+    assert len(line.server.requests) == 2
 
 
 async def test_a_404_on_the_list_names_the_other_base() -> None:

@@ -39,6 +39,18 @@ def edited_before_the_update(bench: Bench, *edits: Callable[[], object]) -> None
     bench.api.fate = fate
 
 
+def edited_after_the_list(bench: Bench, act: Callable[[], object]) -> None:
+    """Let somebody act once, right after the next list was answered and before anything is written."""
+    pending = [act]
+
+    def fate(_number: int, method: str, route: str) -> Fate:
+        if pending and (method, route) != ("GET", "/functions"):
+            pending.pop()()
+        return Fate.FINE
+
+    bench.api.fate = fate
+
+
 def edit(bench: Bench, **fields: Any) -> Callable[[], object]:
     world = bench.api.world
     return lambda: world.update(world.function("a"), fields)
@@ -100,11 +112,61 @@ async def test_a_rename_is_stopped_by_a_concurrent_edit_and_tried_again(bench: B
     assert CODE_C in backups(bench)
 
 
-async def test_records_without_lock_version_are_updated_as_before(bench: Bench) -> None:
-    """Older bases have none; nothing is sent, and no conflict arises."""
-    switch(bench, lock_version="absent")
+NO_LOCK = pytest.mark.parametrize("lock", ["absent", "refused"])
+
+
+@NO_LOCK
+async def test_a_base_without_lock_version_is_looked_at_again_before_an_update(bench: Bench, lock: str) -> None:
+    """Older bases have none: one more call, and no conflict where nobody saved."""
+    switch(bench, lock_version=lock)
     await bench.sync(desired(want("a")))
+    looks = bench.api.count("GET", "/functions/{id}")
     assert only(await bench.sync(desired(want("a", CODE_B)))) is Result.DONE
+    assert bench.api.count("GET", "/functions/{id}") == looks + 1
+    assert "function.replanned" not in bench.names()
+
+
+@NO_LOCK
+@pytest.mark.parametrize("list_code", [True, False])
+@pytest.mark.parametrize("change", [{"code": CODE_B}, {"name": "Ours"}])
+async def test_without_lock_version_an_edit_after_the_list_is_backed_up(
+    bench: Bench, lock: str, list_code: bool, change: dict[str, Any]
+) -> None:
+    """Code or only a name is to be updated: the edit is seen by the second look, and is saved before it is overwritten."""
+    switch(bench, lock_version=lock, list_code=list_code)
+    await bench.sync(desired(want("a")))
+    edited_after_the_list(bench, edit(bench, code=CODE_C))
+    wanted = desired(want("a", **{"name": "A", **change}))
+    report = await bench.sync(wanted)
+    assert only(report) is Result.DONE
+    assert bench.api.world.live_code() == {"a": change.get("code", CODE_A)}
+    assert CODE_C in backups(bench)
+    assert (await bench.plan(wanted)).in_sync
+
+
+@NO_LOCK
+@pytest.mark.parametrize("list_code", [True, False])
+async def test_without_lock_version_code_of_somebody_else_never_becomes_ours(bench: Bench, lock: str, list_code: bool) -> None:
+    """It was saved between the second look and the update of a name: the answer shows it, and it is backed up."""
+    switch(bench, lock_version=lock, list_code=list_code)
+    await bench.sync(desired(want("a"), want("b")))
+    await bench.sync(desired(want("a"), want("b", CODE_B)))  # a base that refuses the field has done so now
+    edited_before_the_update(bench, edit(bench, code=CODE_C))
+    wanted = desired(want("a", name="Ours"), want("b", CODE_B))
+    assert (await bench.sync(wanted)).exit_code == 0
+    assert (bench.api.world.live_code()["a"], bench.api.world.function("a").code) == (CODE_A, CODE_A)
+    assert CODE_C in backups(bench)
+    assert (await bench.plan(wanted)).in_sync
+
+
+@NO_LOCK
+async def test_without_lock_version_functions_that_swap_their_slugs_do_not_conflict(bench: Bench, lock: str) -> None:
+    """Parking one of them is our own edit."""
+    switch(bench, lock_version=lock)
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    report = await bench.sync(desired(want("a", CODE_B, moved_from="b"), want("b", moved_from="a")))
+    assert report.exit_code == 0
+    assert "function.replanned" not in bench.names()
 
 
 REFUSALS: list[tuple[dict[str, object], dict[str, Any], str]] = [

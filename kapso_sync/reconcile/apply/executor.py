@@ -20,7 +20,7 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
+from kapso_sync.model.functions import DESCRIPTION, DeploymentStatus, FunctionType, RemoteFunction
 from kapso_sync.model.plan import (
     Blocked,
     BlockedBy,
@@ -317,7 +317,9 @@ class _Pass:
         parked = self._parked.get(step.function_id or "")
         if parked is None or not isinstance(step, Modify):
             return step
-        return replace(step, remote=replace(step.remote, lock_version=parked.lock_version))
+        fields = {**step.remote.fields, DESCRIPTION: parked.description}
+        remote = replace(step.remote, fields=fields, lock_version=parked.lock_version, updated_at=parked.updated_at)
+        return replace(step, remote=remote)
 
     def _not_now(self, step: Step | None = None) -> str | None:
         """Return why nothing new is started, or None. The rollout gate never stops a rollback."""

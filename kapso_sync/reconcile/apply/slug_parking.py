@@ -10,6 +10,7 @@ from kapso_sync.model.functions import DESCRIPTION, SLUG, RemoteFunction
 from kapso_sync.model.plan import SlugVacation
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import InventoryRecord
+from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.observed import Observed, is_parked
 
 
@@ -29,10 +30,10 @@ class SlugParker:
         """Give a function the slug where it is not in the way, and return its record; what runs, id and secrets stay."""
         remote, last_applied = vacation.remote, vacation.last_applied
         payload = {SLUG: vacation.slug, DESCRIPTION: vacation.description}
-        record = await self._api.update_function(remote.id, payload, lock_version=remote.lock_version)
+        record = await update_unchanged(self._api, remote, payload)
         if record.slug != vacation.slug:
             restored = {DESCRIPTION: remote.description or ""}
-            await self._api.update_function(remote.id, restored, lock_version=record.lock_version)
+            await update_unchanged(self._api, record, restored)
             if last_applied is not None:
                 self._store.remember(replace(last_applied, refused_slug=vacation.target))
             raise ApiRejected(

@@ -27,6 +27,7 @@ from kapso_sync.model.functions import (
     Content,
     Json,
     RemoteFunction,
+    agree,
     canonical_json,
     code_hash,
     same_json,
@@ -35,6 +36,7 @@ from kapso_sync.model.ownership import split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
+from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
 from kapso_sync.reconcile.plan.observed import mark_of, stored_content
@@ -104,7 +106,7 @@ class FunctionWriter:
         record, owned, wanted = written.record, written.owned, step.desired.content
         intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, payload, protected=step.protected)
         number = self._store.begin(intent)
-        call = self._api.update_function(record.id, payload, lock_version=record.lock_version)
+        call = update_unchanged(self._api, record, payload)
         record = await self._journaled(number, call)
         owned = replace(owned, wanted=wanted, stored={**owned.stored, **stored_content(record)}, updated_at=record.updated_at)
         self._store.remember(owned, closes=(number,))
@@ -162,16 +164,19 @@ class FunctionWriter:
             protected=step.protected,
         )
         number = self._store.begin(intent)
-        # The version that the plan was made from: what somebody saved since then is a conflict, and is planned again.
-        call = self._api.update_function(step.remote.id, step.payload, lock_version=step.remote.lock_version)
-        record = await self._journaled(number, call)
+        # What somebody saved since the plan was made is a conflict, and is planned again.
+        record = await self._journaled(number, update_unchanged(self._api, step.remote, step.payload))
+        planned = stored_content(step.remote, step.last_applied)
+        answered = stored_content(record)
+        raced = CODE not in step.payload and not agree(planned, answered, (CODE,))
         refused = SLUG in step.payload and record.slug != step.slug
         before = step.last_applied or InventoryRecord.new(step.slug, record.id)
         owned = before.after_write(
             step.slug,
             wanted=step.desired.content,
-            stored={**stored_content(step.remote, step.last_applied), **content, **stored_content(record)},
-            updated_at=record.updated_at,
+            # The answer counts for what was sent: another new value in it is somebody's edit, and must show as one.
+            stored={**answered, **planned, **content, **{name: answered[name] for name in content if name in answered}},
+            updated_at=None if raced else record.updated_at,
             protected=step.protected,
         )
         owned = replace(
@@ -183,6 +188,8 @@ class FunctionWriter:
             secrets=step.known_secrets,
         )
         self._store.remember(owned, closes=(number,))
+        if raced:
+            raise ApiConflict("its code was changed during the update", call=Call("PATCH", "/functions/{id}"))
         self._tell(step, record, refused=refused)
         if refused:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))

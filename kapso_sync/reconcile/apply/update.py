@@ -1,0 +1,33 @@
+"""Updates a function without overwriting what somebody saved since it was read. `writer` and `slug_parking` use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kapso_sync.errors import ApiConflict, Call, LockVersionRefused
+from kapso_sync.model.functions import Json, RemoteFunction, agree
+from kapso_sync.model.ports import FunctionsApi
+
+
+async def update_unchanged(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str, Json]) -> RemoteFunction:
+    """Update a function if it still is what was ``read``, and return Kapso's answer; raises `ApiConflict` if it is not.
+
+    Where records carry ``lock_version``, Kapso itself compares. A base without it, or one that refuses it, gets a second look
+    right before the update; only an edit between this look and the update can be lost.
+    """
+    if read.lock_version is not None and api.takes_lock_version:
+        try:
+            return await api.update_function(read.id, payload, lock_version=read.lock_version)
+        except LockVersionRefused:
+            pass
+    if _changed(read, await api.get_function(read.id)):
+        call = Call("GET", "/functions/{id}")
+        raise ApiConflict("somebody saved it since it was read", call=call, hint="the next pass looks again")
+    return await api.update_function(read.id, payload)
+
+
+def _changed(before: RemoteFunction, now: RemoteFunction) -> bool:
+    """Return whether code or a field differs; the time of the last change decides where the list came without code."""
+    if before.code is None or now.code is None:
+        return before.updated_at is None or before.updated_at != now.updated_at
+    return before.code != now.code or not agree(before.fields, now.fields, tuple(before.fields))
