@@ -246,7 +246,7 @@ def _text_notices(slug: str, values: Mapping[str, object], location: Location) -
     """Yield a warning for a mark in a description, and for keys that Kapso's own tools would spell otherwise."""
     text = values.get("description")
     if isinstance(text, str) and without_marks(text) != text:
-        said = f"functions.{slug}.description: an ownership mark at its end is left out; kapso-sync writes it itself"
+        said = f"functions.{slug}.description: an ownership mark in it is left out; kapso-sync writes it itself"
         yield Notice("mark-in-text", said, location)
     config = values.get("runtime_config")
     for name in sorted(config) if isinstance(config, dict) else ():

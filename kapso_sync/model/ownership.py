@@ -1,7 +1,8 @@
 """Defines the ownership mark: a suffix of a function's description that says who owns it.
 
 `` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that
-a function which somebody duplicated in the dashboard, description and all, is unowned.
+a function which somebody duplicated in the dashboard, description and all, is unowned. A mark is written as a suffix and read
+anywhere: people write behind it in the dashboard, and Kapso's own tools copy it into files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 _MARK = re.compile(
     r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})"
-    r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\]\s*\Z"
+    r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\](?:\s+\Z)?"
 )
 """What was last applied may follow the check: a newer version writes it, and this one reads past it."""
 
@@ -45,16 +46,28 @@ def mark_for(owner: str, slug: str, *, protected: bool = False) -> Mark:
 
 
 def split_description(description: str | None) -> tuple[str, Mark | None]:
-    """Return a description's own text and its mark, if it ends with one; a null description is an empty text."""
+    """Return a description's own text, without any mark, and its last mark if there is one; null is an empty text.
+
+    >>> split_description("Greets [kapso-sync:acme/flows#1a2b3c] and waves")
+    ('Greets and waves', Mark(owner='acme/flows', check='1a2b3c', protected=False))
+    """
     text = description or ""
-    match = _MARK.search(text)
-    if match is None:
+    marks = list(_MARK.finditer(text))
+    if not marks:
         return text, None
-    return text[: match.start()], Mark(match["owner"], match["check"], match["protected"] is not None)
+    last = marks[-1]
+    return without_marks(text), Mark(last["owner"], last["check"], last["protected"] is not None)
 
 
 def without_marks(text: str) -> str:
-    """Return a text without any marks at its end: Kapso's own tools copy descriptions, ours included, and may double them."""
-    while (shorter := split_description(text))[1] is not None:
-        text = shorter[0]
+    """Return a text without any mark, wherever it stands."""
+    while (shorter := _MARK.sub("", text)) != text:
+        text = shorter
     return text
+
+
+def is_marked(description: str | None, mark: Mark) -> bool:
+    """Return whether a description ends with this mark and holds no other one."""
+    text = description or ""
+    marks = list(_MARK.finditer(text))
+    return len(marks) == 1 and marks[0].end() == len(text) and split_description(text)[1] == mark

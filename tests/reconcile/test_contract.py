@@ -14,9 +14,10 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
 from kapso_sync.model.events import FieldRefused
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
+from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.report import Report, Result
-from tests.builders import CODE_A, CODE_B, desired, want
+from tests.builders import CODE_A, CODE_B, OWNER, desired, want
 from tests.reconcile.passes import Bench
 from tests.world import Fate, Killed, WorldApi
 
@@ -321,3 +322,27 @@ async def test_a_record_that_cannot_be_is_left_alone_and_named(bench: Bench, fun
     assert [notice.code for notice in report.plan.notices] == ["unreadable-record"]
     assert not any(function_id in what for _, _, what in bench.api.log)
     assert set(bench.api.world.live_code()) == {*"abcd"} - {slug}
+
+
+@pytest.mark.parametrize("managed", [True, False])
+async def test_text_behind_our_mark_is_kept_and_the_mark_is_not_doubled(bench: Bench, managed: bool) -> None:
+    """Somebody wrote on in the dashboard: git's text wins where git has one, else theirs stays, with one mark at its end."""
+    wanted = desired(want("a", description="Greets") if managed else want("a"))
+    await bench.sync(wanted)
+    marked = bench.api.world.function("a").description
+    edit(bench, description=f"{marked} and waves")()
+    assert (await bench.sync(wanted)).exit_code == 0
+    mark = mark_for(OWNER, "a")
+    assert bench.api.world.function("a").description == (f"Greets{mark}" if managed else f" and waves{mark}")
+    writes = len(bench.api.writes)
+    assert (await bench.plan(wanted)).in_sync
+    await bench.sync(wanted)
+    assert len(bench.api.writes) == writes
+
+
+async def test_text_behind_the_mark_of_another_owner_leaves_it_theirs(bench: Bench) -> None:
+    """It is neither adopted nor written."""
+    bench.api.world.create({"slug": "a", "name": "a", "code": CODE_A, "description": f"x{mark_for('other', 'a')} more"})
+    report = await bench.sync(desired(want("a")))
+    assert only(report) is Result.BLOCKED
+    assert not bench.api.writes

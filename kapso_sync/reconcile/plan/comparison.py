@@ -25,7 +25,7 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ownership import Mark, mark_for, split_description
+from kapso_sync.model.ownership import Mark, is_marked, mark_for, split_description
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
 from kapso_sync.reconcile.plan.observed import mark_of
@@ -260,7 +260,7 @@ class FunctionComparison:
     @property
     def mark_differs(self) -> bool:
         """Return whether the description must be written for its mark."""
-        return self.mark != mark_of(self.remote)
+        return not is_marked(self.remote.description, self.mark)
 
     @functools.cached_property
     def liveness(self) -> Liveness:

@@ -78,7 +78,7 @@ class Observed:
 
 
 def mark_of(remote: RemoteFunction) -> Mark | None:
-    """Return the ownership mark at the end of the description, valid or not."""
+    """Return the ownership mark in the description, valid or not."""
     return split_description(remote.description)[1]
 
 
