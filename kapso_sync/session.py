@@ -125,7 +125,7 @@ class Session:
             with context.log_context():
                 self._check_writable(store)
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
-            store.remember_source(manifest_present=report.plan.manifest_present, project_id=report.plan.project_id)
+            store.remember_manifest(present=report.plan.manifest_present)
         except asyncio.CancelledError:
             observer.failed(PassCutOff("the last pass was cut off; the next one resumes it"))
             raise

@@ -39,11 +39,15 @@ class Fate(enum.Enum):
     UNAVAILABLE = enum.auto()
 
 
-def new_world(clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None) -> EmulatedProject:
+def new_world(
+    clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None, project_id: str | None = None
+) -> EmulatedProject:
     """An empty project with ids that count up."""
     ids = itertools.count(1)
     options = EmulatorOptions(deploy_delay=DEPLOY_SECONDS, behaviour=behaviour or Behaviour(), quota=quota)
-    return EmulatedProject(options, clock=clock, storage=MemoryStorage(), new_id=lambda: f"id-{next(ids):04d}")
+    return EmulatedProject(
+        options, clock=clock, storage=MemoryStorage(), new_id=lambda: f"id-{next(ids):04d}", project_id=project_id
+    )
 
 
 class WorldApi:

@@ -131,6 +131,10 @@ class Store(Protocol):
         """Keep what this API base was seen to do, for every source that uses it."""
         ...
 
+    def remember_project(self, project_id: str) -> None:
+        """Keep which project the API key opens: a key of another one is refused from then on."""
+        ...
+
     def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
         """Keep what became of each ``moved_from``."""
         ...

@@ -117,11 +117,12 @@ def _same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState,
 
 
 def _not_emptied(state: ReconcilerState) -> None:
-    """Raise `StateForeign` if Kapso shows no functions but we own some: the key may open another project."""
-    if not state.owned:
+    """Raise `StateForeign` if Kapso shows no functions but once showed some: the key may open another project."""
+    if not state.owned and state.project_id is None:
         return
     project = f"project {state.project_id}" if state.project_id else "another project"
+    known = f"{len(state.owned)} functions of {project}" if state.owned else f"{project}, which had some"
     raise StateForeign(
-        f"the API key opens an empty project, but the state folder knows {len(state.owned)} functions of {project}",
+        f"the API key opens an empty project, but the state folder knows {known}",
         hint="is it the right key? If the functions were really deleted, `kapso-sync sync --allow-recreate` creates them again",
     )

@@ -125,11 +125,13 @@ class StateStore:
         """Keep who is absent from git, in place of what was kept before."""
         self._set_meta("absences", codec.encode_missing(absences))
 
-    def remember_source(self, *, manifest_present: bool, project_id: str | None) -> None:
-        """Keep what the last good pass saw: whether there was a manifest, and which project the key opened."""
-        self._set_meta("manifest_present", "1" if manifest_present else None)
-        if project_id is not None:
-            self._set_meta("project_id", project_id)
+    def remember_manifest(self, *, present: bool) -> None:
+        """Keep whether there was a manifest in the last pass that ended."""
+        self._set_meta("manifest_present", "1" if present else None)
+
+    def remember_project(self, project_id: str) -> None:
+        """Keep which project the API key opens."""
+        self._set_meta("project_id", project_id)
 
     def remember_pass(self) -> None:
         """Keep when a pass began; raises `StateUnusable` where nothing can be kept."""

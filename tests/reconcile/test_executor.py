@@ -288,7 +288,7 @@ async def test_a_repository_of_another_project_is_refused_before_anything_is_wri
     if named is None:
         await bench.sync(desired(want("a")))
         with StateStore(bench.folder, bench.clock.now) as store:
-            store.remember_source(manifest_present=True, project_id="the-other")
+            store.remember_project("the-other")
     bench.api.world.create({"name": "x", "code": "x"})
     writes = len(bench.api.writes)
     with pytest.raises(StateForeign) as raised:
@@ -299,6 +299,35 @@ async def test_a_repository_of_another_project_is_refused_before_anything_is_wri
     if named is not None:
         fine = replace(desired(want("a")), project_id=bench.api.world.project_id)
         assert (await bench.sync(fine)).exit_code == 0
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_the_project_of_a_first_sync_into_an_empty_one_is_known_afterwards(bench: Bench, empty: bool) -> None:
+    """The next pass with the key of another project, empty or not, is 78 before anything is written."""
+    git = desired(want("a"))
+    await bench.sync(git)
+    project = bench.api.world.project_id
+    assert bench.memory().project_id == project
+    other = new_world(bench.clock, project_id="another")
+    if not empty:
+        other.create({"name": "x", "code": "x"})
+    bench.api = WorldApi(other)
+    with pytest.raises(StateForeign, match=project):
+        await bench.sync(git)
+    assert not bench.api.writes
+
+
+async def test_a_known_project_that_shows_nothing_is_not_written_to(bench: Bench) -> None:
+    """Not even where none of its functions is ours any more; a person may say that it was emptied."""
+    bench.api.world.create({"name": "x", "code": "x"})
+    await bench.sync(desired(want("x")))
+    assert not bench.memory().owned
+    bench.api = WorldApi(new_world(bench.clock))
+    with pytest.raises(StateForeign, match="empty project"):
+        await bench.sync(desired(want("a")))
+    assert not bench.api.writes
+    bench.limits = replace(bench.limits, allow_recreate=True)
+    assert (await bench.sync(desired(want("a")))).exit_code == 0
 
 
 async def test_a_vanished_function_is_recreated_within_the_limit(bench: Bench) -> None:

@@ -40,7 +40,8 @@ def test_what_was_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
         store.remember(record)
         number = store.begin(intent("b", IntentKind.DEPLOY))
         store.remember_quota(quota)
-        store.remember_source(manifest_present=True, project_id="p-1")
+        store.remember_manifest(present=True)
+        store.remember_project("p-1")
     with store_in(tmp_path) as store:
         memory = store.load_state()
     assert memory.owned == {"id-a": record}
@@ -83,9 +84,10 @@ def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
     """What no longer holds is dropped."""
     with store_in(tmp_path) as store:
         store.remember_quota(QuotaRefusal(1, "full", "now"))
-        store.remember_source(manifest_present=True, project_id="p-1")
+        store.remember_manifest(present=True)
+        store.remember_project("p-1")
         store.remember_quota(None)
-        store.remember_source(manifest_present=False, project_id=None)
+        store.remember_manifest(present=False)
         memory = store.load_state()
     assert (memory.quota, memory.manifest_present, memory.project_id) == (None, False, "p-1")
 

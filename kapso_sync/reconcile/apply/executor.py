@@ -113,6 +113,8 @@ class Executor:
         """
         if observed.closed_intents:
             self._store.settle(observed.state, observed.closed_intents)
+        if plan.project_id is not None and plan.project_id != observed.state.project_id:
+            self._store.remember_project(plan.project_id)
         if plan.renames != observed.state.renames:
             self._store.remember_renames(plan.renames)
         if plan.missing != tuple(observed.state.missing.values()):

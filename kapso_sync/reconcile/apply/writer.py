@@ -87,6 +87,9 @@ class FunctionWriter:
         )
         owned = replace(owned, refused_slug=step.slug if record.slug != step.slug else None)
         self._store.remember(owned, closes=(number,))
+        if record.project_id is not None:
+            # In an empty project, this is the first that is seen of its id.
+            self._store.remember_project(record.project_id)
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
         _require_slug(step, record, Call("POST", "/functions"))
         written = Written(record, owned, refused=self._refusals(step.slug, record, step.payload))
