@@ -17,7 +17,6 @@ def worlds(draw: st.DrawFn) -> Behaviour:
         "error_moves_updated_at",
         "slug_change_loses_secrets",
         "keeps_public_endpoint",
-        "function_type_in_update",
         "function_type_required",
         "invoke_mode_in_create",
         "takes_wrapped",
@@ -27,6 +26,7 @@ def worlds(draw: st.DrawFn) -> Behaviour:
     )
     switches: dict[str, object] = {name: draw(st.booleans()) for name in booleans}
     switches |= {
+        "function_type_in_update": draw(st.sampled_from(["ignore", "take", "refuse"])),
         "secrets_on_deploy": draw(st.sampled_from(["keep", "drop"])),
         "post_of_existing": draw(st.sampled_from(["refuse", "overwrite"])),
         "inherited_secrets": draw(st.sampled_from([[], ["SHARED"], ["SHARED", "TOKEN"]])),

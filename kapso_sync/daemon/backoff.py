@@ -75,7 +75,7 @@ class FunctionBackoff:
         stalled = []
         for outcome in report.outcomes:
             step = outcome.step
-            if outcome.result is Result.FAILED and outcome.quarantine is None and not outcome.blameless:
+            if outcome.result is Result.FAILED and not (outcome.quarantine or outcome.blameless or outcome.refused):
                 failing = self._failing[step.slug] = self._failed_again(outcome, before.get(step.slug))
                 if failing.failures == failing.stalled_after:
                     stalled.append(failing)

@@ -70,8 +70,8 @@ class Behaviour:
     keeps_public_endpoint: bool = _switch(
         default=True, meaning="`public_endpoint: true` is stored; otherwise it silently stays false."
     )
-    function_type_in_update: bool = _switch(
-        default=False, meaning="An update may change `function_type`; otherwise it is ignored."
+    function_type_in_update: Literal["ignore", "take", "refuse"] = _switch(
+        default="ignore", meaning="An update ignores another `function_type`, takes it, or answers 422."
     )
     function_type_required: bool = _switch(default=True, meaning="A create without `function_type` answers 422.")
     invoke_mode_in_create: bool = _switch(

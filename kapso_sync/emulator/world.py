@@ -188,6 +188,7 @@ class EmulatedProject:
         self._settle()
         if api:
             self._check_lock(function, body)
+            self._check_function_type(function, body)
             body = self._taken_by_api(body, creating=False)
         if not (self.behaviour.slug_changes if may_rename is None else may_rename):
             body = {name: value for name, value in body.items() if name != "slug"}
@@ -450,13 +451,18 @@ class EmulatedProject:
         if body["lock_version"] != function.lock_version:
             raise Conflict
 
+    def _check_function_type(self, function: Function, body: Mapping[str, Json]) -> None:
+        refused = self.behaviour.function_type_in_update == "refuse"
+        if refused and body.get("function_type", function.function_type) != function.function_type:
+            raise Rejected({"function_type": ["cannot be changed"]})
+
     def _taken_by_api(self, body: Mapping[str, Json], *, creating: bool) -> Mapping[str, Json]:
         """Return the part of a body that the API accepts; it ignores the rest without an error."""
         behaviour = self.behaviour
         dropped = set(behaviour.unknown_fields)
         if body.get("public_endpoint") is True and not behaviour.keeps_public_endpoint:
             dropped.add("public_endpoint")
-        if not creating and not behaviour.function_type_in_update:
+        if not creating and behaviour.function_type_in_update == "ignore":
             dropped.add("function_type")
         if (creating and not behaviour.invoke_mode_in_create) or (
             body.get("invoke_response_mode") == "wrapped" and not behaviour.takes_wrapped

@@ -167,7 +167,8 @@ class Modify(Write):
     """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
 
     ``live`` is what is confirmed to run, where that is what is stored. ``quarantine`` tells of what failed, where that is taken
-    back, or stays so. ``reset_secrets``: those that are not known to be ours are set as well.
+    back, or stays so. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are fields that Kapso
+    did not take before, and that are not sent again.
     """
 
     remote: RemoteFunction = field(repr=False)
@@ -176,6 +177,7 @@ class Modify(Write):
     known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
     quarantine: Quarantine | None = None
     reset_secrets: bool = False
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class Outcome:
     """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
 
     ``applied``: the write took effect although something else went wrong: Kapso refused a field, or lost a secret.
+    ``refused`` are the fields that Kapso did not take, now or before.
 
     ``blameless``: it failed, or was not tried, for a reason that is not its own: Kapso is down, or a newer revision came.
     ``never_ran``: it failed, and there is nothing to go back to. ``quarantine``: it failed, and what ran before was put back.
@@ -42,6 +43,7 @@ class Outcome:
     never_ran: bool = False
     quarantine: Quarantine | None = None
     applied: bool = False
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def concluded(
     if outcome.result is Result.DONE:
         message = "created" if step.action == "create" else f"{_DONE.get(step.action, step.action)}: {message}"
     backing_off = isinstance(step, Blocked) and step.by is BlockedBy.BACK_OFF
-    needs_person = outcome.result is Result.INVALID or (outcome.result is Result.BLOCKED and not backing_off)
+    blocked = outcome.result is Result.BLOCKED and not backing_off
+    needs_person = outcome.result is Result.INVALID or blocked or bool(outcome.refused)
     stalled = needs_person or (not good and failing_too_often)
     drifted = step.drifted and not good
     quarantine = _quarantine(outcome)

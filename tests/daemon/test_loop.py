@@ -442,6 +442,15 @@ def test_outages_and_rejected_keys_raise_no_function_backoff() -> None:
     assert backoff.failing == ()
 
 
+def test_a_refused_field_raises_no_backoff() -> None:
+    """Sending it again cannot help, and what else of the function is to be written does not wait."""
+    plan = plan_for("a")
+    backoff = FunctionBackoff(VirtualClock(), lambda: 1.0)
+    for refused in ((), ("public_endpoint",)):
+        backoff.record(Report(plan, (Outcome(plan.steps[0], Result.FAILED, error="Kapso kept it", refused=refused),)))
+        assert [failing.slug for failing in backoff.failing] == ([] if refused else ["a"])
+
+
 def test_a_blocked_or_invalid_function_has_no_retry_due() -> None:
     """It was changed on Kapso, or is invalid in git: no retry falls due again and again for nothing."""
     for result in (Result.BLOCKED, Result.INVALID):

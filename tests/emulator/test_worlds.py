@@ -123,7 +123,7 @@ async def test_fields_that_the_api_does_not_take_stay_as_they_were(kapso: Kapso)
     record = answer.json()["data"]
     assert (answer.status_code, record["public_endpoint"], record["function_type"]) == (200, False, "cloudflare_worker")
     assert (record["invoke_response_mode"], "runtime_config" in record) == ("passthrough", False)
-    await kapso.behave(keeps_public_endpoint=True, takes_wrapped=True, function_type_in_update=True, unknown_fields=[])
+    await kapso.behave(keeps_public_endpoint=True, takes_wrapped=True, function_type_in_update="take", unknown_fields=[])
     record = (await kapso.update(function_id, public_endpoint=True, invoke_response_mode="wrapped")).json()["data"]
     assert (record["public_endpoint"], record["invoke_response_mode"]) == (True, "wrapped")
 

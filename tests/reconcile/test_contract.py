@@ -12,7 +12,7 @@ import pytest
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
-from kapso_sync.model.events import FieldRefused
+from kapso_sync.model.events import FieldRefused, FunctionStalled
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Blocked, NoChange
@@ -214,14 +214,45 @@ async def test_a_refused_field_is_taken_once_kapso_changes(
     assert (report.exit_code, bench.api.count("PATCH", "/functions/{id}")) == (0, bench.api.count("PATCH", "/functions/{id}"))
 
 
-async def test_a_function_type_that_is_not_taken_holds_nothing_else_back(bench: Bench) -> None:
-    """Sent once; the code of the same change goes live."""
+@pytest.mark.parametrize("change", [{}, {"code": CODE_B}, {"name": "Other"}])
+async def test_a_refused_field_stays_an_error_while_other_things_are_written(bench: Bench, change: dict[str, Any]) -> None:
+    """Drift is corrected, or git's change goes live, and the pass still ends with 1, in every pass; nothing waits for it."""
+    switch(bench, keeps_public_endpoint=False)
+    before = desired(want("a", public_endpoint=True, name="A"))
+    await bench.sync(before)
+    edit(bench, name="Theirs")()
+    after = desired(want("a", **{"name": "A", "public_endpoint": True, **change}))
+    events = len(bench.events)
+    report = await bench.sync(after)
+    (outcome,) = report.outcomes
+    assert (outcome.result, outcome.applied, outcome.error) == (Result.FAILED, True, "Kapso kept public_endpoint=false")
+    assert (outcome.refused, report.exit_code) == (("public_endpoint",), 1)
+    assert [event.reason for event in bench.events[events:] if isinstance(event, FunctionStalled)] == [outcome.error]
+    assert bench.api.world.function("a").name == change.get("name", "A")
+    assert bench.api.world.live_code() == {"a": change.get("code", CODE_A)}
+    writes = len(bench.api.writes)
+    assert (await bench.sync(after)).exit_code == 1
+    assert len(bench.api.writes) == writes
+
+
+@pytest.mark.parametrize("world", ["ignore", "refuse"])
+@pytest.mark.parametrize("lock", ["update", "absent", "refused"])
+@pytest.mark.parametrize("change", [{}, {"code": CODE_B, "description": "Theirs"}])
+async def test_a_function_type_that_is_not_taken_holds_nothing_else_back(
+    bench: Bench, world: str, lock: str, change: dict[str, Any]
+) -> None:
+    """Ignored, or refused with the whole request: sent once; the code of the same change goes live."""
+    switch(bench, function_type_in_update=world, lock_version=lock)
     await bench.sync(desired(want("a")))
-    changed = want("a", CODE_B, function_type="supabase_function")
+    changed = want("a", **{"function_type": "supabase_function", **change})
     report = await bench.sync(desired(changed))
     assert report.outcomes[0].error == 'Kapso kept function_type="cloudflare_worker"'
-    assert (bench.api.world.live_code(), report.deployed) == ({"a": CODE_B}, 1)
+    assert "field.refused" in bench.names()
+    assert bench.api.world.live_code() == {"a": change.get("code", CODE_A)}
+    assert (bench.api.world.function("a").description or "").startswith(change.get("description", ""))
+    writes = len(bench.api.writes)
     assert [isinstance(outcome.step, Blocked) for outcome in (await bench.sync(desired(changed))).outcomes] == [True]
+    assert len(bench.api.writes) == writes
 
 
 async def test_a_create_says_its_type_and_sets_the_mode_by_an_update(bench: Bench) -> None:

@@ -109,6 +109,13 @@ def test_who_fails_too_often_is_stalled(board: StatusTracker, clock: VirtualCloc
     assert (function.retry_at - board.status().now).total_seconds() == 900
 
 
+def test_a_refused_field_is_stalled_at_once(board: StatusTracker) -> None:
+    """Another try cannot help; a person must change git or Kapso."""
+    step = report().outcomes[2].step
+    board.ended(report(fine=Outcome(step, Result.FAILED, error="Kapso kept it", applied=True, refused=("public_endpoint",))))
+    assert true_conditions(of(board.status(), "fine")) == {STALLED}
+
+
 def test_a_pass_that_failed_keeps_what_is_known(board: StatusTracker) -> None:
     """Kapso is down: the functions stay as they were, and the error is told."""
     board.ended(report())

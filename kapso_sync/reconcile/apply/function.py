@@ -148,6 +148,7 @@ class FunctionApplier:
         if failure is None:
             if step.deploys:
                 self._keep(applied)
+            self._tell_refused_before(applied)
             return _done(applied)
         back = self._way_back(applied, failure)
         if back is None:
@@ -163,6 +164,13 @@ class FunctionApplier:
             return failure
         self._deps.store.remember(replace(written.owned, unproven=False))
         return None
+
+    def _tell_refused_before(self, applied: Applied) -> None:
+        """Report the fields that an earlier pass sent in vain: they still differ, whatever else was done now."""
+        step, record = applied.step, applied.written.record
+        if isinstance(step, Modify) and step.refused:
+            reason, hint = refusal_text(record.fields, step.refused), refusal_hint(step.refused)
+            self._emit(events.FunctionStalled(slug=step.slug, function_id=record.id, reason=reason, hint=hint))
 
     def _keep(self, applied: Applied) -> None:
         """Keep what is live, and passed its checks, as the version to roll back to."""
@@ -248,9 +256,10 @@ def _done(applied: Applied) -> Outcome:
     """Return the outcome of what went live; where Kapso refused a field or lost a secret, it is a failure that took effect."""
     step, written = applied.step, applied.written
     outcome = Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
-    if written.refused:
-        text, hint = refusal_text(written.record.fields, written.refused), refusal_hint(written.refused)
-        return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True)
+    refused = (*written.refused, *(step.refused if isinstance(step, Modify) else ()))
+    if refused:
+        text, hint = refusal_text(written.record.fields, refused), refusal_hint(refused)
+        return replace(outcome, result=Result.FAILED, error=text, hint=hint, applied=True, refused=refused)
     if written.lost_secrets:
         text = lost_text(written.lost_secrets)
         return replace(outcome, result=Result.FAILED, error=text, hint=LOST_HINT, applied=True)

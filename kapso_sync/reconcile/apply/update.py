@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from kapso_sync.errors import ApiConflict, Call, LockVersionRefused
+from kapso_sync.errors import ApiConflict, ApiRejected, Call, LockVersionRefused
 from kapso_sync.model.functions import Json, RemoteFunction, agree
 from kapso_sync.model.ports import FunctionsApi
+
+FUNCTION_TYPE = "function_type"
+"""Kapso documents it for a create alone: an update may take it, ignore it, or refuse the whole request for it."""
 
 
 async def update_unchanged(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str, Json]) -> RemoteFunction:
     """Update a function if it still is what was ``read``, and return Kapso's answer; raises `ApiConflict` if it is not.
 
     Where records carry ``lock_version``, Kapso itself compares. A base without it, or one that refuses it, gets a second look
-    right before the update; only an edit between this look and the update can be lost.
+    right before the update; only an edit between this look and the update can be lost. A refused function type holds nothing
+    else back: the answer is then that to all other attributes, and shows the type that Kapso kept.
     """
+    try:
+        return await _update(api, read, payload)
+    except ApiRejected as refused:
+        rest = {name: value for name, value in payload.items() if name != FUNCTION_TYPE}
+        if len(rest) == len(payload) or not _NAMES_TYPE.search(refused.message):
+            raise
+    return await (_update(api, read, rest) if rest else api.get_function(read.id))
+
+
+async def _update(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str, Json]) -> RemoteFunction:
     if read.lock_version is not None and api.takes_lock_version:
         try:
             return await api.update_function(read.id, payload, lock_version=read.lock_version)
@@ -24,6 +39,9 @@ async def update_unchanged(api: FunctionsApi, read: RemoteFunction, payload: Map
         call = Call("GET", "/functions/{id}")
         raise ApiConflict("somebody saved it since it was read", call=call, hint="the next pass looks again")
     return await api.update_function(read.id, payload)
+
+
+_NAMES_TYPE = re.compile(r"\bfunction[_ ]type\b", re.IGNORECASE)
 
 
 def _changed(before: RemoteFunction, now: RemoteFunction) -> bool:

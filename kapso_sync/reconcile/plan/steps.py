@@ -75,6 +75,7 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
         secrets=comparison.secrets,
         known_secrets=comparison.learned_secrets,
         reset_secrets=comparison.reset_secrets,
+        refused=comparison.difference.refused,
         secret_values=comparison.secret_values,
         listed_secrets=comparison.listing.names if comparison.listing is not None else frozenset(),
         secrets_at_risk=comparison.secrets_at_risk,
