@@ -17,28 +17,30 @@ FAILED_STATUS = 400
 
 
 def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, json_output: bool) -> int:
-    """Call a function by its slug and print its answer; 1 when it answers 400 or above."""
+    """Call a function by its slug and print its answer, without credentials; 1 when it answers 400 or above."""
     body = request_body(data)
     settings = context.load_settings()
+    bus = context.event_bus(settings, level="warning")
 
     async def work() -> int:
-        async with open_api(settings, context.event_bus(settings, level="warning")) as api:
+        async with open_api(settings, bus) as api:
             found = {function.slug: function for function in await api.list_functions()}.get(slug)
             if found is None:
                 raise UsageError(f"no function `{slug}` on Kapso", hint="`kapso-sync status` lists what was synced")
             answer = await api.invoke_function(found.id, body, timeout=timeout)
+        text = bus.redactor.text(answer.text)
         if json_output:
             document = {
                 "slug": slug,
                 "id": found.id,
                 "status": answer.status,
                 "content_type": answer.content_type,
-                "body": answer.text,
+                "body": text,
             }
             print(json.dumps(document, indent=2))
         else:
             sys.stderr.write(f"{answer.status} {answer.content_type}\n")
-            print(answer.text)
+            print(text)
         return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
 
     return run_to_end(work)

@@ -21,6 +21,15 @@ MIN_LINE_LENGTH = 8
 MAX_VALUES = 50_000
 """So many spellings are known at a time; the oldest, of values that have long been changed, go first."""
 
+BLOCK = 12
+"""A piece of a secret is found by any of its blocks of this many characters."""
+
+MIN_BLOCKED_LENGTH = 16
+"""A secret below this length is only searched for as a whole."""
+
+MIN_PIECE = 24
+"""A piece of a secret with at least this many characters, or with half of a shorter secret, is redacted."""
+
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
 
 
@@ -30,6 +39,7 @@ class Redactor:
     def __init__(self) -> None:
         self._known: dict[str, None] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._blocks: dict[str, tuple[str, ...]] = {}
 
     def add(self, value: str | None) -> None:
         """Learn a secret, in every spelling that it may take on its way out: whole, each of its lines, and on one line."""
@@ -39,6 +49,7 @@ class Redactor:
             if part != value and len(part.strip()) >= MIN_LINE_LENGTH:
                 self._learn(part.strip())
         self._learn(value)
+        self._learn_blocks({value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]})
 
     def _learn(self, value: str) -> None:
         raw = value.encode("utf-8", "surrogatepass")
@@ -56,14 +67,44 @@ class Redactor:
             self._known.pop(next(iter(self._known)))
         self._pattern = None
 
+    def _learn_blocks(self, spellings: set[str]) -> None:
+        """Learn the blocks of a secret: whoever answers may have cut it, at its beginning, at its end, or at both."""
+        for spelling in spellings:
+            if len(spelling) < MIN_BLOCKED_LENGTH:
+                continue
+            starts = (*range(0, len(spelling) - BLOCK + 1, BLOCK), len(spelling) - BLOCK)
+            for block in {spelling[start : start + BLOCK] for start in starts}:
+                self._blocks[block] = (*self._blocks.get(block, ()), spelling)
+        while len(self._blocks) > MAX_VALUES:
+            self._blocks.pop(next(iter(self._blocks)))
+
     def text(self, text: str) -> str:
         """Return the text without secrets."""
         if self._known and self._pattern is None:
             longest_first = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
         if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
+            text = self._pattern.sub(MASK, self._without_pieces(text))
         return MASKED.sub(MASK, text)
+
+    def _without_pieces(self, text: str) -> str:
+        """Return the text without pieces of secrets that are too long to be there by chance.
+
+        Of the secret `hunter2-hunter2-hunter2-hunter2` a server quotes the first 20 characters: the block `hunter2-hunt` is
+        found, grows to the right as long as both agree, and the 20 characters are more than half of the secret.
+        """
+        if not self._blocks:
+            return text
+        kept, done, at = [], 0, 0
+        while at <= len(text) - BLOCK:
+            pieces = [_common_piece(text, at, secret, done) for secret in self._blocks.get(text[at : at + BLOCK], ())]
+            start, end = max(pieces, key=lambda piece: piece[1] - piece[0], default=(at, at))
+            if start == end:
+                at += 1
+                continue
+            kept += [text[done:start], MASK]
+            done = at = end
+        return "".join((*kept, text[done:]))
 
     def value(self, value: Any) -> Any:
         """Return any value of a log line without secrets, made of what JSON knows."""
@@ -81,3 +122,17 @@ class Redactor:
         """Redact a whole log line; the last processor before the renderer."""
         clean: MutableMapping[str, Any] = self.value(event)
         return clean
+
+
+def _common_piece(text: str, at: int, secret: str, floor: int) -> tuple[int, int]:
+    """Return start and end of the longest piece that a text shares with a secret around a block; empty if too short.
+
+    ``at`` is where the block stands in the text; the piece does not begin before ``floor``.
+    """
+    shift = secret.find(text[at : at + BLOCK]) - at
+    start, end = at, at + BLOCK
+    while start > floor and start + shift > 0 and text[start - 1] == secret[start - 1 + shift]:
+        start -= 1
+    while end < len(text) and end + shift < len(secret) and text[end] == secret[end + shift]:
+        end += 1
+    return (start, end) if end - start >= max(BLOCK, min(MIN_PIECE, len(secret) // 2)) else (at, at)

@@ -119,6 +119,16 @@ def test_invoke_says_what_the_function_answered(kapso: Served, folder: Path, env
     assert (document["slug"], document["status"]) == ("greet", 501)
 
 
+def test_invoke_shows_no_credential_of_ours(kapso: Served, folder: Path, environment: Environment) -> None:
+    """A function that echoes its request may hold the API key."""
+    (folder / "greet.js").write_text(
+        f"async function handler() {{ return new Response('{kapso.emulator.key}'); }}\n", encoding="utf-8"
+    )
+    kapso_sync("sync", str(folder), environment=environment)
+    ran = kapso_sync("invoke", "greet", environment=environment)
+    assert kapso.emulator.key not in ran.out
+
+
 @pytest.mark.parametrize(("slug", "data"), [("nobody", "{}"), ("greet", "{not json"), ("greet", "@/nowhere.json")])
 def test_invoke_refuses_what_makes_no_sense(environment: Environment, slug: str, data: str) -> None:
     """An unknown slug or a body that is no JSON is a usage error."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import string
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.telemetry.redact import MASK, Redactor
+from kapso_sync.telemetry.redact import BLOCK, MASK, MIN_PIECE, Redactor
 
 secrets = st.text(st.characters(codec="utf-8"), max_size=40).map(lambda text: f"s3cr3t-{text}-end")
 words = st.text(max_size=30)
@@ -41,6 +43,37 @@ def test_a_known_secret_is_found_in_every_spelling(secret: str, before: str, aft
     redactor = knowing(secret)
     for spelling in spellings:
         assert spelling not in redactor.text(f"{before}\n{spelling}\n{after}")
+
+
+long_secrets = st.integers().map(lambda seed: "".join(random.Random(seed).choices(f'{string.ascii_letters}"\n', k=2000)))
+
+
+@settings(max_examples=30)
+@given(long_secrets, st.integers(MIN_PIECE, 600), st.sampled_from(["begin", "end", "middle"]))
+def test_a_piece_of_a_long_secret_is_taken_out(secret: str, size: int, place: str) -> None:
+    """A server quotes the first 512 characters, or the last: none of them goes out, also as JSON."""
+    size = size + BLOCK if place == "middle" else size  # then it holds a whole block
+    start = {"begin": 0, "end": len(secret) - size, "middle": (len(secret) - size) // 2}[place]
+    piece = secret[start : start + size]
+    redactor = knowing(secret)
+    for spelling in (piece, json.dumps(piece)[1:-1]):
+        clean = redactor.text(f"refused: <{spelling}> is too long").replace(MASK, "")
+        assert (clean[:10], clean[-13:]) == ("refused: <", "> is too long")
+        assert len(clean) < len("refused: <> is too long") + BLOCK
+
+
+def test_half_of_a_short_secret_is_taken_out() -> None:
+    """And less than half of it stays, or ordinary words would go."""
+    redactor = knowing("kapso_live_0123456789abcd")
+    assert redactor.text("the key kapso_live_0123 is refused") == f"the key {MASK} is refused"
+    assert redactor.text("the key kapso_live_ is refused") == "the key kapso_live_ is refused"
+
+
+def test_a_secret_that_is_a_url_leaves_other_urls_alone() -> None:
+    """They share their beginning."""
+    redactor = knowing("https://hooks.example.com/services/T0123/B4567/abcdefgh")
+    assert redactor.text("GET https://hooks.invalid/x and https://hook") == "GET https://hooks.invalid/x and https://hook"
+    assert redactor.text("POST https://hooks.example.com/services/T0123") == f"POST {MASK}"
 
 
 @given(st.recursive(words | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner)), secrets)
