@@ -21,6 +21,7 @@ from kapso_sync.model.events import PruneBlocked
 from kapso_sync.model.functions import Invocation, InvocationRecord, RemoteFunction
 from kapso_sync.model.plan import Blocked, Delete, MaxDelete
 from kapso_sync.model.users import FunctionUsers
+from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.guard import Limits
 from tests.builders import CODE_A, LIMITS, POLICY, desired, want
 from tests.clock import VirtualClock
@@ -237,6 +238,57 @@ async def test_functions_that_leave_together_do_not_keep_each_other(bench: Bench
     pruning(bench)
     bench.limits = replace(bench.limits, max_delete=MaxDelete(100))
     assert (await bench.sync(desired(want("a")))).count("delete") == 2
+
+
+class _Undeletable(WorldApi):
+    """Kapso refuses to delete some functions."""
+
+    kept: tuple[str, ...] = ()
+
+    async def delete_function(self, function_id: str) -> None:
+        if function_id in self.kept:
+            raise ApiForbidden("no", call=Call("DELETE", "/functions/{id}"), status=403)
+        await super().delete_function(function_id)
+
+
+@pytest.mark.parametrize("list_code", [True, False])
+@pytest.mark.parametrize("kept", ["c", "b", "a", ""])
+async def test_what_a_function_uses_stays_where_its_own_deletion_fails(bench: Bench, list_code: bool, kept: str) -> None:
+    """Function c calls b, and b calls a; all leave git. Whatever Kapso refuses to delete keeps what it uses, and that keeps more."""
+    api = bench.api = _Undeletable(bench.api.world)
+    api.world.behaviour = api.world.behaviour.changed({"list_code": list_code})
+    await bench.sync(desired(want("a"), want("z")))
+    for slug, used in (("b", "a"), ("c", "b")):
+        function_id = api.world.function(used).id
+        calling = want(slug, f"async function handler() {{ return fetch('/functions/{function_id}/invoke'); }}\n")
+        await bench.sync(desired(*(want(name) for name in "az"), calling), PassRequest(only=(slug,)))
+    api.kept = tuple(api.world.function(slug).id for slug in kept)
+    pruning(bench)
+    bench.limits = replace(bench.limits, max_delete=MaxDelete(100, percent=True))
+    report = await bench.sync(desired(want("z")))
+    left = {function.slug for function in api.world.functions.values()}
+    assert left == {"z", *"abc"[: "abc".find(kept) + 1 if kept else 0]}
+    assert report.exit_code == (1 if kept else 0)
+
+
+async def test_functions_that_call_each_other_go_one_by_one(bench: Bench) -> None:
+    """Where the first cannot be deleted, the other stays, since it is used."""
+    api = bench.api = _Undeletable(bench.api.world)
+    await bench.sync(desired(want("a"), want("b"), want("z")))
+    ids = {slug: api.world.function(slug).id for slug in "ab"}
+    calls = {
+        slug: f"async function handler() {{ return fetch('/functions/{ids[other]}/invoke'); }}\n"
+        for slug, other in ("ab", "ba")
+    }
+    await bench.sync(desired(want("a", calls["a"]), want("b", calls["b"]), want("z")))
+    api.kept = (ids["a"],)
+    pruning(bench)
+    bench.limits = replace(bench.limits, max_delete=MaxDelete(100, percent=True))
+    await bench.sync(desired(want("z")))
+    assert {function.slug for function in api.world.functions.values()} == {"a", "b", "z"}
+    api.kept = ()
+    await bench.sync(desired(want("z")))
+    assert {function.slug for function in api.world.functions.values()} == {"z"}
 
 
 async def test_a_user_that_appears_after_the_plan_is_seen(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
@@ -44,7 +44,7 @@ from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFail
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller
 from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier
-from kapso_sync.reconcile.apply.function_users import look_up_usage
+from kapso_sync.reconcile.apply.function_users import deletion_rounds, look_up_usage
 from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
 from kapso_sync.reconcile.apply.secrets import SecretApplier
 from kapso_sync.reconcile.apply.slug_parking import SlugParker, parked_records
@@ -140,7 +140,8 @@ class Executor:
             again = functools.partial(self._planned_again, replan)
             upcoming = {step.slug: step.desired.code for step in plan.steps if isinstance(step, Write)}
             usage = functools.partial(self._usage, observed, upcoming)
-            run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), _Looks(again, usage))
+            rounds = functools.partial(deletion_rounds, self._api)
+            run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), _Looks(again, rounds, usage))
             run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, secrets.facts)
             outcomes = await run.carry_out(plan, SlugParker(self._api, self._store, self._emit))
         for function_id in plan.forget:
@@ -149,11 +150,20 @@ class Executor:
         return Report(plan, outcomes, halted=run.halted, superseded=overtaken)
 
     async def _usage(
-        self, observed: Observed, upcoming: Mapping[str, str], deletions: Sequence[Delete]
+        self,
+        observed: Observed,
+        upcoming: Mapping[str, str],
+        deletions: Sequence[Delete],
+        later: Sequence[Delete],
+        gone: Collection[str],
     ) -> Callable[[Delete], tuple[str, str] | None]:
-        """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion."""
+        """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion.
+
+        ``later`` are deletions that follow; ``gone`` the ids of what this pass has deleted.
+        """
         idle = self._settings.prune_idle
-        usages = await look_up_usage(self._api, observed, deletions, idle, upcoming)
+        left = replace(observed, functions=tuple(remote for remote in observed.functions if remote.id not in gone))
+        usages = await look_up_usage(self._api, left, deletions, idle, upcoming, later)
         now = self._clock.now()
         return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)
 
@@ -167,7 +177,10 @@ class _Looks:
     """What a pass asks of Kapso before it writes: one function again by id, and who uses those that are to be deleted."""
 
     planned_again: Callable[[str], Awaitable[Step | None]]
-    usage: Callable[[Sequence[Delete]], Awaitable[Callable[[Delete], tuple[str, str] | None]]]
+    rounds: Callable[[Sequence[Delete]], Awaitable[Sequence[Sequence[Delete]]]]
+    usage: Callable[
+        [Sequence[Delete], Sequence[Delete], Collection[str]], Awaitable[Callable[[Delete], tuple[str, str] | None]]
+    ]
 
 
 class _Pass:
@@ -236,9 +249,22 @@ class _Pass:
         return [task.result() for task in tasks]
 
     async def _delete(self, deletions: Sequence[Delete]) -> list[Outcome]:
-        """Delete what nothing uses; who uses it is looked up again, right before."""
+        """Delete what nothing uses, users before what they use; who uses it is looked up again right before each round."""
         try:
-            blocked_by = await self._looks.usage(deletions)
+            rounds = list(await self._looks.rounds(deletions))
+        except KapsoSyncError as error:
+            return [self._failed(step, error) for step in deletions]
+        outcomes: list[Outcome] = []
+        while rounds:
+            current, *rounds = rounds
+            gone = {outcome.step.function_id or "" for outcome in outcomes if outcome.result is Result.DONE}
+            later = [step for steps in rounds for step in steps]
+            outcomes += await self._delete_round(current, later, gone)
+        return outcomes
+
+    async def _delete_round(self, deletions: Sequence[Delete], later: Sequence[Delete], gone: Collection[str]) -> list[Outcome]:
+        try:
+            blocked_by = await self._looks.usage(deletions, later, gone)
         except KapsoSyncError as error:
             return [self._failed(step, error) for step in deletions]
         steps: list[Step] = []

@@ -19,18 +19,25 @@ INVOCATIONS = 20
 
 
 async def look_up_usage(
-    api: FunctionsApi, observed: Observed, deletions: Sequence[Delete], idle: float, upcoming: Mapping[str, str]
+    api: FunctionsApi,
+    observed: Observed,
+    deletions: Sequence[Delete],
+    idle: float,
+    upcoming: Mapping[str, str],
+    later: Sequence[Delete] = (),
 ) -> Mapping[str, FunctionUsage]:
     """Return what is known of each function that is to be deleted, by its id.
 
     ``idle`` is in seconds; with 0 no invocations are read. ``upcoming`` is the code that git wants, by slug: this pass deploys
-    it, so a function that it names is used as well. A look-up that fails leaves `FunctionUsage.unknown`; a rejected key or a
-    rate limit beyond our patience is raised.
+    it, so a function that it names is used as well. ``later`` are deletions that follow these: what they use is not kept for
+    them. A look-up that fails leaves `FunctionUsage.unknown`; a rejected key or a rate limit beyond our patience is raised.
     """
     if not deletions:
         return {}
     doomed = [step.remote for step in deletions]
-    found, coded = await asyncio.gather(_users(api, doomed), _with_code(api, observed, doomed))
+    leaving = {step.remote.id for step in (*deletions, *later)}
+    staying = [remote for remote in observed.functions if remote.id not in leaving]
+    found, coded = await asyncio.gather(_users(api, doomed), _with_code(api, staying))
     usages = {}
     for remote in doomed:
         usage = found if isinstance(found, FunctionUsage) else FunctionUsage(users=found[remote.id])
@@ -55,20 +62,37 @@ async def _users(api: FunctionsApi, doomed: Sequence[RemoteFunction]) -> Mapping
         return FunctionUsage(unknown=error.message)
 
 
-async def _with_code(
-    api: FunctionsApi, observed: Observed, doomed: Sequence[RemoteFunction]
-) -> Sequence[RemoteFunction] | FunctionUsage:
-    """Return the functions that stay, with their code; those that are deleted in the same pass use nothing any more."""
-    leaving = {remote.id for remote in doomed}
-    staying = [remote for remote in observed.functions if remote.id not in leaving]
-    bare = [remote.id for remote in staying if remote.code is None]
+async def deletion_rounds(api: FunctionsApi, deletions: Sequence[Delete]) -> Sequence[Sequence[Delete]]:
+    """Return the deletions in rounds: a function follows those that use it, so that it stays where one of them has to.
+
+    `b` calls `a`, and both left git: `b` goes first. If that fails, `b` still runs, and `a` is not deleted. Functions that call
+    each other go one by one. Where a code cannot be read, each deletion is a round of its own.
+    """
+    if len(deletions) == 1:
+        return [deletions]
+    coded = await _with_code(api, [step.remote for step in deletions])
+    if isinstance(coded, FunctionUsage):
+        return [[step] for step in deletions]
+    rounds, left = [], list(deletions)
+    while left:
+        ids = {step.remote.id for step in left}
+        users = [remote for remote in coded if remote.id in ids]
+        unused = [step for step in left if not functions_that_name(step.remote, users)] or left[:1]
+        rounds.append(unused)
+        left = [step for step in left if step not in unused]
+    return rounds
+
+
+async def _with_code(api: FunctionsApi, functions: Sequence[RemoteFunction]) -> Sequence[RemoteFunction] | FunctionUsage:
+    """Return the functions with their code, or why it is not known."""
+    bare = [remote.id for remote in functions if remote.code is None]
     try:
         full = await asyncio.gather(*map(api.get_function, bare))
     except (ApiUnauthorized, ApiRateLimited):
         raise
     except ApiError as error:
         return FunctionUsage(unknown=f"the code of another function could not be read: {error.message}")
-    return [*(remote for remote in staying if remote.code is not None), *full]
+    return [*(remote for remote in functions if remote.code is not None), *full]
 
 
 async def _invoked(api: FunctionsApi, observed: Observed, remote: RemoteFunction, usage: FunctionUsage) -> FunctionUsage:
