@@ -13,7 +13,7 @@ from kapso_sync.credentials import CREDENTIAL
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
-from kapso_sync.manifest.entries import check_names, choose_file, file_problem, make_entry, merged, twins
+from kapso_sync.manifest.entries import GUESSED_SUFFIXES, check_names, choose_file, file_problem, make_entry, merged, twins
 from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
 from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
@@ -171,6 +171,7 @@ class _Assembly:
         self._twins = twins(files)
         self._entries: list[Entry] = []
         self._broken: dict[str, tuple[Problem, ...]] = {}
+        self._unusable_files: set[str] = set()
         self.notices: list[Notice] = []
 
     def add_entry(self, slug: str, entry: EntryModel, folder: CliFolder | None) -> None:
@@ -187,6 +188,7 @@ class _Assembly:
         file = choose_file(slug, entry, self._files, location)
         if isinstance(file, Problem):
             self._broken[slug] = (file,)
+            self._unusable_files |= {f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES}
         else:
             self._add(slug, file, values, location)
 
@@ -211,6 +213,7 @@ class _Assembly:
             problem = Problem("colliding-names", text, location, "rename one of them")
         if problem is not None:
             self._broken[slug] = (problem,)
+            self._unusable_files |= {file, *self._twins.get(file, ())}
             return
         policy = self._defaults.secrets_policy if self._defaults else None
         entry = replace(make_entry(slug, file, values, location), exact_secrets=policy == "exact")
@@ -225,7 +228,15 @@ class _Assembly:
         if self._view is not None:
             given = ((slug, self._view.entries.get(slug)) for slug in broken)
             moved_from = {slug: tuple(e.moved_from) for slug, e in given if e is not None and e.moved_from is not None}
-        return Manifest(entries, broken, tuple(self.notices), present, self._rollout(), moved_from=moved_from)
+        return Manifest(
+            entries,
+            broken,
+            tuple(self.notices),
+            present,
+            self._rollout(),
+            unusable_files=frozenset(self._unusable_files),
+            moved_from=moved_from,
+        )
 
     def _rollout(self) -> RolloutPolicy:
         given = self._defaults.rollout if self._defaults else None

@@ -146,7 +146,7 @@ class Manifest:
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
     function's failure; ``moved_from`` holds what they say of their former slugs. ``present`` says whether there was a manifest
     file (folders of the Kapso CLI need none). ``elsewhere`` holds an entry for each file that some environment names: nothing
-    is made of it here, but somebody lists it.
+    is made of it here, but somebody lists it. ``unusable_files`` are files that a broken entry means.
     """
 
     entries: tuple[Entry, ...]
@@ -155,6 +155,7 @@ class Manifest:
     present: bool = True
     rollout: RolloutPolicy = RolloutPolicy()
     elsewhere: tuple[Entry, ...] = ()
+    unusable_files: frozenset[str] = frozenset()
     moved_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -64,7 +64,7 @@ class DesiredBuilder:
                 *manifest.notices,
                 *built.notices,
                 *given.notices,
-                *unlisted_files(snapshot, built.used),
+                *unlisted_files(snapshot, built.used | manifest.unusable_files),
             ),
             manifest_present=manifest.present,
             rollout=manifest.rollout,

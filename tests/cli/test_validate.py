@@ -57,6 +57,18 @@ def test_programs_get_the_same_with_places(faulty: Path) -> None:
     ]
 
 
+def test_a_file_that_cannot_be_used_is_not_called_a_file_that_no_entry_names(tmp_path: Path) -> None:
+    """It is too large, or one of two that an entry may mean; another file really is named by none."""
+    write_functions(tmp_path, {"greet": answering("x"), "large": answering("x" * 2**20), "twice": answering("x")})
+    for name in ("twice.ts", "stray.js"):
+        (tmp_path / name).write_text(answering("x"), encoding="utf-8")
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("file: twice.js", "name: Twice"), encoding="utf-8")
+    document = kapso_sync("validate", str(tmp_path), "--json").document
+    assert [problem["code"] for problem in document["problems"]] == ["unreadable-file", "two-files"]
+    assert [warning["message"] for warning in document["warnings"]] == ["1 code file is named by no entry: stray.js"]
+
+
 def test_github_gets_annotations(faulty: Path) -> None:
     """Relative to the root of the repository, with what means something to GitHub escaped."""
     ran = kapso_sync("validate", str(faulty), "--github")

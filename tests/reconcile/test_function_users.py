@@ -254,7 +254,7 @@ class _Undeletable(WorldApi):
 @pytest.mark.parametrize("list_code", [True, False])
 @pytest.mark.parametrize("kept", ["c", "b", "a", ""])
 async def test_what_a_function_uses_stays_where_its_own_deletion_fails(bench: Bench, list_code: bool, kept: str) -> None:
-    """Function c calls b, and b calls a; all leave git. Whatever Kapso refuses to delete keeps what it uses, and that keeps more."""
+    """Function c calls b, and b calls a; all leave git. What cannot be deleted keeps what it uses, and that keeps more."""
     api = bench.api = _Undeletable(bench.api.world)
     api.world.behaviour = api.world.behaviour.changed({"list_code": list_code})
     await bench.sync(desired(want("a"), want("z")))
