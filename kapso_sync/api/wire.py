@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
         endpoint_url=_text(record.get("endpoint_url")),
         project_id=_text(record.get("project_id")),
         lock_version=_count(record, ("lock_version",)),
+        worker_address=_address(record.get("cf_worker_url")),
     )
 
 
@@ -276,6 +278,15 @@ def _status(value: Json) -> DeploymentStatus:
         return DeploymentStatus(str(value))
     except ValueError:
         return DeploymentStatus.UNKNOWN
+
+
+def _address(url: Json) -> str | None:
+    """Return a URL's host and path, or None where it is no URL."""
+    try:
+        parts = urllib.parse.urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        return None
+    return f"{parts.netloc}{parts.path}".rstrip("/") or None if parts is not None and parts.netloc else None
 
 
 def _text(value: Json) -> str | None:

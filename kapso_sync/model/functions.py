@@ -68,6 +68,7 @@ class RemoteFunction:
     ``code`` is None when the list did not carry it. ``fields`` holds only those of `FIELDS` that the record had;
     the description in it is the raw one, ownership mark included. Times are the server's own, aware, or None.
     ``lock_version`` is what an update sends back to prove that it has seen the newest version; older bases have none.
+    ``worker_address`` is the URL, without scheme, under which it runs on Cloudflare, where an answer says so.
     """
 
     id: str
@@ -81,6 +82,7 @@ class RemoteFunction:
     endpoint_url: str | None = None
     project_id: str | None = None
     lock_version: int | None = None
+    worker_address: str | None = None
 
     @property
     def readable(self) -> bool:

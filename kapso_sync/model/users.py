@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kapso_sync.model.functions import RemoteFunction
+
 
 class UserKind(enum.StrEnum):
     """What uses a function."""
@@ -30,3 +32,13 @@ class FunctionUser:
 
 FunctionUsers = Mapping[str, tuple[FunctionUser, ...]]
 """Users by function id. A function that was looked up and has no user has an empty tuple; one that is missing was not asked."""
+
+
+def is_named_in(function: RemoteFunction, folded: str) -> bool:
+    """Return whether a text, without its letters' case (see `str.casefold`), holds a function's id or its worker's address.
+
+    Both count in any place, even in the middle of a word: a deletion that is blocked without need does less harm than one that
+    should have been blocked.
+    """
+    address = function.worker_address
+    return function.id.casefold() in folded or (address is not None and address.casefold() in folded)

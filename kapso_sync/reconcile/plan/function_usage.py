@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction, canonical_json, code_hash, parse_json_text
 from kapso_sync.model.plan import Delete
 from kapso_sync.model.state import InventoryRecord
-from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind
+from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in
 
 CHECK_WINDOW = timedelta(minutes=10)
 """So long after a deployment an invocation with the request of one of its checks counts as that check."""
@@ -33,17 +33,21 @@ def unused_functions(owned: Iterable[InventoryRecord], users: FunctionUsers) -> 
 
 
 def functions_that_name(function: RemoteFunction, others: Iterable[RemoteFunction]) -> tuple[FunctionUser, ...]:
-    """Return the other functions whose code holds this one's id, which its URL holds as well."""
+    """Return the other functions whose code holds this one's id, which its URL holds as well, or its worker's address."""
     return tuple(
         FunctionUser(UserKind.FUNCTION, other.slug)
         for other in others
-        if other.id != function.id and other.code is not None and function.id in other.code
+        if other.id != function.id and other.code is not None and is_named_in(function, other.code.casefold())
     )
 
 
 def upcoming_users(function: RemoteFunction, upcoming: Mapping[str, str]) -> tuple[FunctionUser, ...]:
     """Return the functions that will use this one: ``upcoming`` is the code that git wants, by slug."""
-    return tuple(FunctionUser(UserKind.FUNCTION, slug) for slug, code in sorted(upcoming.items()) if function.id in code)
+    return tuple(
+        FunctionUser(UserKind.FUNCTION, slug)
+        for slug, code in sorted(upcoming.items())
+        if is_named_in(function, code.casefold())
+    )
 
 
 def last_invoked(records: Sequence[InvocationRecord], remote: RemoteFunction, owned: InventoryRecord | None) -> datetime | None:
