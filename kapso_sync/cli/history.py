@@ -13,8 +13,10 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.events import event_of
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
+from kapso_sync.status.event_text import event_text
 from kapso_sync.store.backups import Backup, read_backup, read_backups
 from kapso_sync.store.database import BACKUPS_NAME
 from kapso_sync.store.history import read_history
@@ -94,24 +96,7 @@ def _revision_line(revision: str | None, entry: Mapping[str, Any]) -> str:
 
 
 def _entry_text(entry: Mapping[str, Any]) -> str:
-    """Return one entry in words."""
-    fields = ", ".join(entry.get("fields") or ())
-    seconds = f"{entry.get('duration_ms', 0) / 1000:.1f} s"
-    words = {
-        "function.adopted": "adopted",
-        "function.created": "created",
-        "function.updated": f"updated: {fields} ({entry.get('origin')})",
-        "function.renamed": f"renamed from {entry.get('previous')}",
-        "function.deleted": "deleted",
-        "function.backed_up": f"saved to backups/{entry.get('backup')} ({entry.get('reason')})",
-        "deploy.succeeded": f"deployed in {seconds}",
-        "deploy.failed": f"deployment failed: {entry.get('error')}",
-        "deploy.timed_out": f"deployment did not end within {entry.get('timeout_s')} s",
-        "check.failed": f"check failed: {entry.get('error')}",
-        "rollback.started": f"taking it back: {entry.get('reason')}",
-        "rollback.succeeded": "what ran before runs again",
-        "rollback.failed": f"could not be taken back: {entry.get('error')}",
-        "secret.set": f"secret {entry.get('secret') or entry.get('name')} set",
-        "secret.removed": f"secret {entry.get('secret') or entry.get('name')} removed",
-    }
-    return words.get(str(entry["event"]), str(entry["event"]))
+    """Return one entry as a sentence; its event's name where another version wrote it."""
+    name = str(entry["event"])
+    event = event_of(name, entry)
+    return name if event is None else event_text(event)

@@ -6,6 +6,7 @@ The core emits them and knows nobody who listens; logs, metrics, status and noti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
@@ -47,6 +48,24 @@ Listener = Callable[[Event], None]
 def fields_of(event: Event) -> dict[str, object]:
     """Return an event's fields by their names in a log; ``metadata["key"]`` holds the name that a field cannot have here."""
     return {item.metadata.get("key", item.name): getattr(event, item.name) for item in dataclasses.fields(event)}
+
+
+def event_of(name: str, record: Mapping[str, object]) -> Event | None:
+    """Return the event that a record describes: its ``name``, and its fields under the names of `dataclasses.asdict`.
+
+    None for a name that this version does not know, and for a record that lacks a field. Other keys are ignored.
+    """
+    pending: list[type[Event]] = [Event]
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        if getattr(kind, "name", None) != name:
+            continue
+        names = {item.name for item in dataclasses.fields(kind)}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in names}
+        with contextlib.suppress(TypeError):
+            return kind(**values)
+    return None
 
 
 class FunctionEvent(Event):

@@ -16,37 +16,53 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.FunctionCreated():
             return "created"
         case events.FunctionUpdated():
-            return f"updated: {', '.join(event.fields)}"
+            return f"updated: {', '.join(event.fields)} ({event.origin})"
         case events.FunctionAdopted():
             return "adopted"
         case events.FunctionRenamed():
-            return f"renamed, was {event.previous}"
+            return f"renamed from {event.previous}"
         case events.SlugVacated():
-            return f"gives way, on its way to {event.target}" if event.target else f"gave way, is {event.became} now"
+            return (
+                f"parked, to become {event.target}" if event.target else f"renamed to {event.became}, since its slug was needed"
+            )
         case events.FunctionDeleted():
-            return f"deleted, saved as {event.backup}"
+            return f"deleted, saved to backups/{event.backup}"
         case events.FunctionBackedUp():
-            return f"saved as {event.backup} ({event.reason})"
+            return f"saved to backups/{event.backup} ({event.reason})"
         case events.PrunePending():
             return f"left git, will be deleted after {event.at}"
         case events.DriftDetected():
             return f"changed on Kapso: {', '.join(event.fields)}"
         case events.DriftCorrected():
-            return "git's version is back"
+            return "drift corrected: git's version was written"
         case events.DriftIgnored():
-            return "changed on Kapso, only reported"
+            return "changed on Kapso; drift is only reported"
         case events.DeployStarted():
             return "deployment started"
         case events.DeploySucceeded():
             return f"live after {event.duration_ms / 1000:.1f} s"
+        case events.DeployFailed():
+            return f"deployment failed: {event.error}"
         case events.DeployTimedOut():
             return f"the deployment did not end within {event.timeout_s:.0f} s"
         case events.CheckPassed():
             return f"{event.checks} check{'s' if event.checks != 1 else ''} passed after {event.duration_ms / 1000:.0f} s"
+        case events.CheckFailed():
+            return f"check failed: {event.error}"
         case events.RollbackStarted():
-            return "putting back what ran before"
+            return f"rolling back: {event.reason}"
         case events.RollbackSucceeded():
-            return "what ran before runs again"
+            return "rolled back: the previous version runs again"
+        case events.RollbackFailed():
+            return f"rollback failed: {event.error}"
+        case events.SecretSet():
+            return f"secret {event.secret} set"
+        case events.SecretRemoved():
+            return f"secret {event.secret} removed"
+        case events.SecretLost():
+            return f"secrets lost: {', '.join(event.names)}"
+        case events.FieldRefused():
+            return f"Kapso kept {event.field_name}={event.got}"
         case events.FailureEnded():
             return f"over after {event.times} times: {event.error or event.failure}"
         case _:

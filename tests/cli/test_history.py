@@ -32,7 +32,7 @@ def commit(flows: Path, subject: str) -> None:
 def blurred(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "COMMIT", text)
-    return re.sub(r"\b[0-9a-f]{16}\b", "BACKUP", re.sub(r"in \d+\.\d s", "in N s", text))
+    return re.sub(r"\b[0-9a-f]{16}\b", "BACKUP", re.sub(r"after \d+\.\d s", "after N s", text))
 
 
 def test_history_tells_what_was_done_and_by_whom(kapso: Served, environment: Environment, flows: Path) -> None:
@@ -48,14 +48,14 @@ def test_history_tells_what_was_done_and_by_whom(kapso: Served, environment: Env
     assert blurred(ran.out) == snapshot("""\
 COMMIT “Two functions to start from” by Ada
   TIME  created
-  TIME  deployed in N s
+  TIME  live after N s
 COMMIT “Say two” by Ada
   TIME  saved to backups/greet/BACKUP.json (changed in git)
   TIME  updated: code (git)
-  TIME  deployed in N s
+  TIME  live after N s
   TIME  saved to backups/greet/BACKUP.json (drift)
   TIME  updated: code (drift)
-  TIME  deployed in N s
+  TIME  live after N s
 Backups
   TIME  BACKUP  drift
   TIME  BACKUP  changed in git
@@ -78,7 +78,7 @@ def test_a_failed_deployment_and_what_came_of_it_are_told(kapso: Served, environ
         for line in kapso_sync("history", "greet", str(folder), environment=environment).out.splitlines()
         if line[:1] == " "
     ]
-    assert "what ran before runs again" in told
+    assert "rolled back: the previous version runs again" in told
     assert any(line.startswith("deployment failed: the deployment ended in `error`, 2 times") for line in told)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -183,9 +184,8 @@ EVENTS = [
 ]
 
 
-@pytest.mark.parametrize("event", EVENTS)
-def test_every_event_has_a_sentence(event: type[events.Event]) -> None:
-    """Nothing that happens is shown as a Python name."""
+def sample(event: type[events.Event]) -> events.Event:
+    """An event of this kind with some value in every field."""
     samples = {"str": "x", "int": 1, "float": 1.0, "int | None": 1, "float | None": 1.0}
     values = {
         field.name: samples.get(
@@ -193,10 +193,27 @@ def test_every_event_has_a_sentence(event: type[events.Event]) -> None:
         )
         for field in dataclasses.fields(event)
     }
-    line = event_text(event(**values))
+    return event(**values)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_has_a_sentence(event: type[events.Event]) -> None:
+    """Nothing that happens is shown as a Python name."""
+    line = event_text(sample(event))
     assert line
     assert "_" not in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_survives_its_record(event: type[events.Event]) -> None:
+    """The history keeps events as JSON; a record of another version, with more keys or fewer, raises nothing."""
+    there = sample(event)
+    record = {"at": "2026-01-01", **json.loads(json.dumps(dataclasses.asdict(there)))}
+    assert events.event_of(event.name, record) == there
+    assert events.event_of(f"{event.name}.x", record) is None
+    if any(field.default is dataclasses.MISSING and field.name != "name" for field in dataclasses.fields(event)):
+        assert events.event_of(event.name, {}) is None
 
 
 def test_metrics_have_the_documented_names_and_count(board: StatusTracker) -> None:
