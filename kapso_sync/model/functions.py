@@ -12,6 +12,8 @@ from datetime import datetime
 
 from typing_extensions import TypeAliasType
 
+from kapso_sync.model.ownership import Mark, split_description
+
 Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
 """Any JSON value."""
 
@@ -67,6 +69,7 @@ class RemoteFunction:
 
     ``code`` is None when the list did not carry it. ``fields`` holds only those of `FIELDS` that the record had;
     the description in it is the raw one, ownership mark included. Times are the server's own, aware, or None.
+    ``text`` is the description without any mark, and ``mark`` the mark in it, whoever's it is and whether or not it is valid.
     ``lock_version`` is what an update sends back to prove that it has seen the newest version; older bases have none.
     ``worker_address`` is the URL, without scheme, under which it runs on Cloudflare, where an answer says so.
     """
@@ -83,6 +86,14 @@ class RemoteFunction:
     project_id: str | None = None
     lock_version: int | None = None
     worker_address: str | None = None
+    text: str = field(init=False, repr=False, compare=False)
+    mark: Mark | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Parse the description once: many rules ask for its parts."""
+        text, mark = split_description(self.description)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "mark", mark)
 
     @property
     def readable(self) -> bool:

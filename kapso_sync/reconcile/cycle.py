@@ -121,7 +121,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:
         observed, plan = known, make_plan(desired, known, policy)
-    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed, deps.policy.owner)))
+    plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed)))
     plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
     guarded = guard(plan, deps.limits)
     upcoming = {function.slug: function.code for function in desired.functions}

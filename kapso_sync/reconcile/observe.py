@@ -15,7 +15,7 @@ from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.source import PROJECT_FILE
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.plan.intents import resolve_intents
-from kapso_sync.reconcile.plan.observed import Observed, mark_of
+from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.renames import resolve_renames
 from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
@@ -41,17 +41,15 @@ async def observe(
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = resolve_intents(functions, state, owner)
     observed = replace(observed, unreadable=tuple(remote for remote in listed if not remote.readable))
-    return replace(observed, secrets=await _secrets(api, observed, desired, owner, now))
+    return replace(observed, secrets=await _secrets(api, observed, desired, now))
 
 
-async def _secrets(
-    api: FunctionsApi, observed: Observed, desired: Desired, owner: str, now: datetime
-) -> Mapping[str, SecretListing]:
+async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, now: datetime) -> Mapping[str, SecretListing]:
     """Return the names of secrets for each function where they are needed, by function id.
 
     A function that is going to be renamed is looked up under its new slug.
     """
-    moving = resolve_renames(desired, observed, owner).sources
+    moving = resolve_renames(desired, observed).sources
     found = {want.slug: moving.get(want.slug) or observed.find(want.slug) for want in desired.functions}
     asked = [
         remote.id
@@ -98,7 +96,7 @@ async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -
 def _code_needed(remote: RemoteFunction, state: ReconcilerState, wanted: Mapping[str, str]) -> bool:
     owned = state.owned.get(remote.id)
     if owned is None:
-        return remote.slug in wanted or mark_of(remote) is not None
+        return remote.slug in wanted or remote.mark is not None
     moved = remote.updated_at is None or remote.updated_at != owned.updated_at
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
 

@@ -14,7 +14,6 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from kapso_sync.model.functions import RemoteFunction, Version
-from kapso_sync.model.ownership import split_description
 from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, RenameRecord
 
 _RECORD = TypeAdapter(InventoryRecord)
@@ -77,7 +76,7 @@ def decode_missing(text: str) -> Mapping[str, MissingFunction]:
 
 def encode_version(remote: RemoteFunction) -> str:
     """Return a record's code and fields as JSON; the record must have come with its code."""
-    fields = {**remote.fields, "description": split_description(remote.description)[0]}
+    fields = {**remote.fields, "description": remote.text}
     return _text({"code": remote.code, "fields": fields})
 
 

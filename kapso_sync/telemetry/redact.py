@@ -97,13 +97,13 @@ class Redactor:
             return text
         kept, done, at = [], 0, 0
         while at <= len(text) - BLOCK:
-            pieces = [_common_piece(text, at, secret, done) for secret in self._blocks.get(text[at : at + BLOCK], ())]
+            pieces = [_common_piece(text, at, secret) for secret in self._blocks.get(text[at : at + BLOCK], ())]
             start, end = max(pieces, key=lambda piece: piece[1] - piece[0], default=(at, at))
-            if start == end:
-                at += 1
-                continue
-            kept += [text[done:start], MASK]
-            done = at = end
+            if end > max(start, done):
+                # A piece may overlap with the one before it, where a secret has two spellings.
+                kept += [text[done:start], MASK] if start >= done else []
+                done = end
+            at = max(at + 1, end - BLOCK)
         return "".join((*kept, text[done:]))
 
     def value(self, value: Any) -> Any:
@@ -124,14 +124,14 @@ class Redactor:
         return clean
 
 
-def _common_piece(text: str, at: int, secret: str, floor: int) -> tuple[int, int]:
+def _common_piece(text: str, at: int, secret: str) -> tuple[int, int]:
     """Return start and end of the longest piece that a text shares with a secret around a block; empty if too short.
 
-    ``at`` is where the block stands in the text; the piece does not begin before ``floor``.
+    ``at`` is where the block stands in the text.
     """
     shift = secret.find(text[at : at + BLOCK]) - at
     start, end = at, at + BLOCK
-    while start > floor and start + shift > 0 and text[start - 1] == secret[start - 1 + shift]:
+    while start > 0 and start + shift > 0 and text[start - 1] == secret[start - 1 + shift]:
         start -= 1
     while end < len(text) and end + shift < len(secret) and text[end] == secret[end + shift]:
         end += 1

@@ -65,7 +65,7 @@ class Folder:
         api, asked = self.bench.api, PullOptions(**wish)
         desired = await self.desired()
         observed = await observe(api, read_state(self.bench.folder), desired, OWNER, self.bench.clock.now())
-        sides = PullInputs(self.snapshot(), desired, observed, OWNER, environment=self.environment)
+        sides = PullInputs(self.snapshot(), desired, observed, environment=self.environment)
         functions = candidates(sides, asked)
         observed = await with_code(api, observed, (remote.id for remote in functions))
         secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}

@@ -39,7 +39,7 @@ from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveCont
 from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
-from kapso_sync.reconcile.plan.observed import mark_of, stored_content
+from kapso_sync.reconcile.plan.observed import stored_content
 from kapso_sync.reconcile.plan.steps import refusal_hint
 
 CREATE_ATTEMPTS = 3
@@ -271,7 +271,7 @@ class FunctionWriter:
             if step.remote.code is None:
                 raise
             return step.remote
-        if record.slug != step.slug or mark_of(record) != mark_of(step.remote):
+        if record.slug != step.slug or record.mark != step.remote.mark:
             text = "it was renamed, or its ownership mark changed, since the plan was made"
             raise ApiConflict(text, call=Call("GET", "/functions/{id}"), hint="the next pass looks again")
         return record

@@ -25,10 +25,9 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ownership import Mark, is_marked, mark_for, split_description
+from kapso_sync.model.ownership import Mark, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
-from kapso_sync.reconcile.plan.observed import mark_of
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
 
 CHANGED_LINES_LIMIT = 2_000
@@ -254,7 +253,7 @@ class FunctionComparison:
     @property
     def protected_before(self) -> bool:
         """Return whether the function was protected, by its mark or by our memory."""
-        mark = mark_of(self.remote)
+        mark = self.remote.mark
         return (mark is not None and mark.protected) or (self.last_applied is not None and self.last_applied.protected)
 
     @property
@@ -323,7 +322,7 @@ class FunctionComparison:
         if CODE in fields:
             payload[CODE] = self.desired.code
         if DESCRIPTION in fields or self.mark_differs:
-            text = entry.fields.get(DESCRIPTION, split_description(self.remote.description)[0])
+            text = entry.fields.get(DESCRIPTION, self.remote.text)
             payload[DESCRIPTION] = f"{text or ''}{self.mark}"
         if self.renames:
             payload[SLUG] = self.desired.slug
@@ -357,7 +356,7 @@ class FunctionComparison:
 
     def learned(self) -> InventoryRecord:
         """Return what to remember of a function that was found in sync."""
-        mark = mark_of(self.remote)
+        mark = self.remote.mark
         before = self.last_applied or InventoryRecord.new(self.desired.slug, self.remote.id)
         found = before.observed(
             self.desired.slug,

@@ -16,7 +16,7 @@ from kapso_sync.model.functions import (
     same_json,
 )
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, ReconcilerState
-from kapso_sync.reconcile.plan.observed import Observed, mark_of, stored_content
+from kapso_sync.reconcile.plan.observed import Observed, stored_content
 
 NOT_STORED: Content = {CODE: "unknown"}
 """Stands for the content that runs where all we know is that it is not what is stored."""
@@ -54,7 +54,7 @@ def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState,
     still_open = {intent.id for intents in uncertain.values() for intent in intents}
     settled = replace(state, owned=owned, intents=tuple(intent for intent in state.intents if intent.id in still_open))
     closed = tuple(intent.id for intent in state.intents if intent.id not in still_open)
-    return Observed(tuple(functions), settled, uncertain, closed)
+    return Observed(tuple(functions), owner, settled, uncertain, closed)
 
 
 def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
@@ -69,7 +69,7 @@ def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
 
     Fields that Kapso may refuse prove nothing either way: `_written` leaves those that differ to be written again.
     """
-    mark = mark_of(remote)
+    mark = remote.mark
     if remote.slug != intent.slug or (mark is not None and mark.owner != owner):
         return False
     content = stored_content(remote)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
-from kapso_sync.model.ownership import Mark, split_description
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing
 
@@ -25,13 +24,15 @@ class Claim(enum.Enum):
 
 @dataclass(frozen=True)
 class Observed:
-    """Kapso's list at one moment, and our memory with every open intent settled against it.
+    """Kapso's list at one moment, and our state with every open intent settled against it.
 
-    ``uncertain`` holds, by function id, the deployments that were asked for and not seen to end; ``secrets`` the names of those
-    functions that were asked for them. ``unreadable`` are records whose id or slug cannot be: nothing is done about them.
+    ``owner`` is who we are. ``uncertain`` holds, by function id, the deployments that were requested and not seen to end.
+    ``secrets`` holds the names of secrets of those functions that Kapso was asked for. ``unreadable`` are records whose id or
+    slug is malformed: nothing is done about them.
     """
 
     functions: tuple[RemoteFunction, ...]
+    owner: str
     state: ReconcilerState
     uncertain: Mapping[str, tuple[Intent, ...]]
     closed_intents: tuple[int, ...] = ()
@@ -64,22 +65,21 @@ class Observed:
         """Return the record as comparable content: description without mark, code as a hash (ours, where unseen)."""
         return stored_content(remote, self.state.owned.get(remote.id))
 
-    def claim(self, remote: RemoteFunction, owner: str) -> Claim:
-        """Tell whose function it is. A function that we remember stays ours when its mark was cut off or its slug changed."""
-        mark = mark_of(remote)
-        remembered = remote.id in self.state.owned
+    @functools.cached_property
+    def ours(self) -> tuple[RemoteFunction, ...]:
+        """The functions that we own."""
+        return tuple(remote for remote in self.functions if self.claim(remote) is Claim.OURS)
+
+    def claim(self, remote: RemoteFunction) -> Claim:
+        """Return who owns a function. One that we remember stays ours when its mark was removed or its slug changed."""
+        mark, remembered = remote.mark, remote.id in self.state.owned
         if mark is None:
             return Claim.OURS if remembered else Claim.FREE
-        if mark.owner != owner:
+        if mark.owner != self.owner:
             return Claim.FOREIGN
         if mark.valid_for(remote.slug) or remembered or is_parked(remote):
             return Claim.OURS
         return Claim.COPIED
-
-
-def mark_of(remote: RemoteFunction) -> Mark | None:
-    """Return the ownership mark in the description, valid or not."""
-    return split_description(remote.description)[1]
 
 
 def parking_slug(function_id: str, check: str) -> str:
@@ -89,7 +89,7 @@ def parking_slug(function_id: str, check: str) -> str:
 
 def is_parked(remote: RemoteFunction) -> bool:
     """Return whether a function is between two slugs: its mark is made for the one that it is going to get."""
-    mark = mark_of(remote)
+    mark = remote.mark
     return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
 
 
@@ -97,7 +97,7 @@ def stored_content(remote: RemoteFunction, owned: InventoryRecord | None = None)
     """Return a record as comparable content. Where it came without code, the code we remember stands in."""
     content = dict(remote.fields)
     if DESCRIPTION in content or remote.description is not None:
-        content[DESCRIPTION] = split_description(remote.description)[0]
+        content[DESCRIPTION] = remote.text
     if remote.code is not None:
         content[CODE] = code_hash(remote.code)
     elif owned is not None and CODE in owned.stored:

@@ -42,7 +42,7 @@ from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
 from kapso_sync.reconcile.plan.intents import resolve_intents
-from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of
+from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
 from kapso_sync.reconcile.plan.steps import (
@@ -75,12 +75,12 @@ OSCILLATION_LIMIT = 3
 
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return for every function of git, and for every function we own, what is to be done and why."""
-    renames = resolve_renames(desired, observed, policy.owner)
-    planner = _Planner(observed, policy, renames, _heirs(desired, observed, policy.owner))
+    renames = resolve_renames(desired, observed)
+    planner = _Planner(observed, policy, renames, _heirs(desired, observed))
     steps = [planner.wanted(function) for function in desired.functions]
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = renames.taken | {step.function_id for step in steps if step.function_id}
-    ours = [remote for remote in observed.functions if observed.claim(remote, policy.owner) is Claim.OURS]
+    ours = observed.ours
     absent = [remote for remote in ours if remote.id not in taken]
     missing = find_missing(desired, observed, absent, steps)
     steps += [planner.absent(remote) for remote in absent]
@@ -123,12 +123,12 @@ def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteF
     return next((step for step in plan.steps if step.function_id == remote.id), None)
 
 
-def _heirs(desired: Desired, observed: Observed, owner: str) -> dict[str, str]:
+def _heirs(desired: Desired, observed: Observed) -> dict[str, str]:
     """Return by former slug who is to take a function over and cannot now: it is broken, or its slug is somebody else's."""
     heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
     for want in desired.functions:
         bearer = observed.by_slug.get(want.slug)
-        if bearer is not None and observed.claim(bearer, owner) is not Claim.OURS:
+        if bearer is not None and observed.claim(bearer) is not Claim.OURS:
             heirs |= dict.fromkeys(want.entry.moved_from or (), want.slug)
     return heirs
 
@@ -142,7 +142,7 @@ class _Planner:
         self._policy = policy
         self._renames = renames
         self._heirs = heirs
-        self._our_slugs = {r.slug for r in observed.functions if observed.claim(r, policy.owner) is Claim.OURS}
+        self._our_slugs = {remote.slug for remote in observed.ours}
         self.without_secrets: list[str] = []
         self.unverified: dict[str, tuple[str, ...]] = {}
         self.unknown_fields: dict[str, list[str]] = {}
@@ -150,7 +150,7 @@ class _Planner:
         self._misplaced = {
             mark.check: remote
             for remote in observed.functions
-            if (mark := mark_of(remote)) and observed.claim(remote, policy.owner) is Claim.COPIED
+            if (mark := remote.mark) and observed.claim(remote) is Claim.COPIED
         }
 
     def wanted(self, want: DesiredFunction) -> Step:
@@ -187,7 +187,7 @@ class _Planner:
             reset_secrets=self._policy.reset_secrets,
             secret_values=want.secrets,
         )
-        claim = self._observed.claim(remote, self._policy.owner)
+        claim = self._observed.claim(remote)
         for name in comparison.difference.unknown:
             self.unknown_fields.setdefault(name, []).append(want.slug)
         if claim in (Claim.OURS, Claim.FREE):
@@ -294,7 +294,7 @@ class _Planner:
 
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
         """Plan a function that carries somebody's mark, or a mark of ours that was made for another slug."""
-        mark = mark_of(comparison.remote)
+        mark = comparison.remote.mark
         if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(comparison.remote.slug):
             return adopting(comparison, f"taken over from {mark.owner}", Origin.CONFLICT)
         if claim is Claim.COPIED or mark is None:
@@ -457,7 +457,7 @@ class _Planner:
 
     def absent(self, remote: RemoteFunction) -> Step:
         """Plan a function that we own and that git does not list."""
-        mark, last_applied = mark_of(remote), self._observed.state.owned.get(remote.id)
+        mark, last_applied = remote.mark, self._observed.state.owned.get(remote.id)
         remote_content = self._observed.content(remote)
         reason = None
         named = remote.slug in self._policy.delete

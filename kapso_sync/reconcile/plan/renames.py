@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
-from kapso_sync.model.ownership import mark_for, split_description
+from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, Rename, SlugVacation, Step, block
 from kapso_sync.model.state import RenameRecord
-from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, mark_of, parking_slug
+from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, parking_slug
 from kapso_sync.reconcile.plan.similarity import similarity
 
 
@@ -45,21 +45,20 @@ class _Rename:
     doubtful: bool = False
 
 
-def resolve_renames(desired: Desired, observed: Observed, owner: str) -> Renames:
+def resolve_renames(desired: Desired, observed: Observed) -> Renames:
     """Return who takes which slug; the same for any order of input."""
-    return _RenameResolver(desired, observed, owner).settled()
+    return _RenameResolver(desired, observed).settled()
 
 
 class _RenameResolver:
     """The inputs, and the moves that are still possible, by the slug that is taken."""
 
-    def __init__(self, desired: Desired, observed: Observed, owner: str) -> None:
+    def __init__(self, desired: Desired, observed: Observed) -> None:
         self._desired = desired
         self._observed = observed
-        self._owner = owner
         self._wants = {want.slug: want for want in desired.functions}
-        ours = [remote for remote in observed.functions if observed.claim(remote, owner) is Claim.OURS]
-        self._parked = {mark.check: remote for remote in ours if is_parked(remote) and (mark := mark_of(remote))}
+        ours = observed.ours
+        self._parked = {mark.check: remote for remote in ours if is_parked(remote) and (mark := remote.mark)}
         self._named = self._names(ours)
         self._waiting: dict[str, str] = {}
         self._notices: list[Notice] = []
@@ -112,7 +111,7 @@ class _RenameResolver:
         bearer = self._observed.by_slug.get(want.slug)
         if self._parked_for(want.slug) or not want.entry.moved_from:
             return None
-        if bearer is not None and self._observed.claim(bearer, self._owner) is not Claim.OURS:
+        if bearer is not None and self._observed.claim(bearer) is not Claim.OURS:
             return None
         begun = self._begun(want)
         if begun is not None:
@@ -142,10 +141,10 @@ class _RenameResolver:
         source = owned.slug if owned is not None else remote.slug
         if source == want.slug or source not in (*move.sources, move.was):
             return None
-        return None if self._observed.claim(remote, self._owner) is not Claim.OURS else _Rename(want, source, remote)
+        return None if self._observed.claim(remote) is not Claim.OURS else _Rename(want, source, remote)
 
     def _parked_for(self, slug: str) -> RemoteFunction | None:
-        return self._parked.get(mark_for(self._owner, slug).check)
+        return self._parked.get(mark_for(self._observed.owner, slug).check)
 
     # Which of them nothing contradicts
 
@@ -230,12 +229,15 @@ class _RenameResolver:
         return tuple(found)
 
     def _vacation(self, remote: RemoteFunction, target: str | None) -> SlugVacation:
-        last_applied, (text, mark) = self._observed.state.owned.get(remote.id), split_description(remote.description)
+        last_applied, text, mark = self._observed.state.owned.get(remote.id), remote.text, remote.mark
         protected = (mark is not None and mark.protected) or (last_applied is not None and last_applied.protected)
+        owner = self._observed.owner
         if target is None:
             slug = f"{remote.slug[:200]}-before-{hashlib.sha256(remote.id.encode()).hexdigest()[:6]}"
-            return SlugVacation(remote, slug, f"{text}{mark_for(self._owner, slug, protected=protected)}", None, last_applied)
-        new = mark_for(self._owner, target, protected=protected)
+            return SlugVacation(
+                remote, slug, f"{text}{mark_for(self._observed.owner, slug, protected=protected)}", None, last_applied
+            )
+        new = mark_for(owner, target, protected=protected)
         return SlugVacation(remote, parking_slug(remote.id, new.check), f"{text}{new}", target, last_applied)
 
     def _journal(self, sources: Mapping[str, RemoteFunction], edges: Mapping[str, _Rename]) -> dict[str, RenameRecord]:

@@ -71,7 +71,7 @@ def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
     return (Notice("unreadable-record", f"records on Kapso with an id or slug that cannot be are left alone: {named}"),)
 
 
-def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[Notice, ...]:
+def rename_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
     """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
     notices = []
     for slug, function_id in sorted(desired.remote_ids.items()):
@@ -79,7 +79,7 @@ def rename_notices(desired: Desired, observed: Observed, owner: str) -> tuple[No
         missing = slug in desired.slugs and slug not in observed.by_slug and slug not in observed.owned_by_slug
         if not missing or remote is None or remote.slug in desired.slugs:
             continue
-        if observed.claim(remote, owner) in (Claim.FREE, Claim.OURS):
+        if observed.claim(remote) in (Claim.FREE, Claim.OURS):
             text = f"`{slug}` is not on Kapso, but {REMOTE_MAP} knows it by the id of `{remote.slug}`: was it renamed there?"
             notices.append(Notice("renamed-on-kapso", f"{text} Give git the slug `{remote.slug}`, or rename it back"))
     return tuple(notices)

@@ -27,7 +27,6 @@ from kapso_sync.model.functions import (
     code_hash,
     same_json,
 )
-from kapso_sync.model.ownership import split_description
 from kapso_sync.model.pull import FileChange, FolderLayout
 from kapso_sync.model.source import CODE_LIMIT, FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import InventoryRecord
@@ -364,7 +363,7 @@ def _code_of(remote: RemoteFunction) -> str:
 
 def _value(remote: RemoteFunction, name: str) -> Json:
     """Return a field as the folder should hold it; the description without anybody's mark."""
-    return split_description(remote.description)[0] if name == DESCRIPTION else remote.fields.get(name)
+    return remote.text if name == DESCRIPTION else remote.fields.get(name)
 
 
 def _suffix(remote: RemoteFunction) -> str:

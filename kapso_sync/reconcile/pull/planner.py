@@ -12,7 +12,7 @@ from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, Secre
 from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import Snapshot, SourceFile
 from kapso_sync.reconcile.plan.comparison import compare
-from kapso_sync.reconcile.plan.observed import Claim, Observed, mark_of
+from kapso_sync.reconcile.plan.observed import Claim, Observed
 from kapso_sync.reconcile.pull.folder_editor import CannotPull, FolderEditor
 
 
@@ -44,7 +44,6 @@ class PullInputs:
     snapshot: Snapshot
     desired: Desired
     observed: Observed
-    owner: str
     secrets: Mapping[str, Sequence[RemoteSecret]] = field(default_factory=dict)
     modules: frozenset[str] = frozenset()
     environment: str | None = None
@@ -131,7 +130,7 @@ def _asked_for(sides: PullInputs, wish: PullOptions) -> list[RemoteFunction]:
 def _pull_result(remote: RemoteFunction, sides: PullInputs, wish: PullOptions) -> Pulled | None:
     """Return why a function is not written at all, or None."""
     left = Pulled(remote.slug, remote.id, Taken.LEFT)
-    mark, claim = mark_of(remote), sides.observed.claim(remote, sides.owner)
+    mark, claim = remote.mark, sides.observed.claim(remote)
     if claim is Claim.FOREIGN and mark is not None:
         return replace(left, remarks=(f"left out: it is owned by {mark.owner}",))
     if claim is Claim.COPIED:
@@ -152,7 +151,7 @@ def _take(register: FolderEditor, remote: RemoteFunction, sides: PullInputs) -> 
     known = remote.slug in sides.desired.slugs
     try:
         if known:
-            free = sides.observed.claim(remote, sides.owner) is Claim.FREE
+            free = sides.observed.claim(remote) is Claim.FREE
             last_applied = sides.observed.state.owned.get(remote.id)
             draft = register.rewrite(remote, last_applied, _own_names(sides.secrets.get(remote.id, ())), free=free)
         else:

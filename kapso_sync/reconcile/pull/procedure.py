@@ -53,7 +53,7 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
     desired = await _desired(deps, deps.snapshot)
     observed = await observe(api, deps.state, desired, deps.owner, deps.clock.now())
     _check_slugs(options, observed)
-    inputs = PullInputs(deps.snapshot, desired, observed, deps.owner, environment=deps.environment)
+    inputs = PullInputs(deps.snapshot, desired, observed, environment=deps.environment)
     chosen = candidates(inputs, options)
     observed = await with_code(api, observed, (remote.id for remote in chosen))
     secrets, notices = await _list_secrets_of(api, chosen)
@@ -70,8 +70,8 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
 
 async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> PullPlan:
     """Return what brings the folder back to this version of a function; raises like `pull`, and asks Kapso nothing."""
-    observed = Observed((remote,), deps.state, {})
-    inputs = PullInputs(deps.snapshot, await _desired(deps, deps.snapshot), observed, deps.owner, environment=deps.environment)
+    observed = Observed((remote,), deps.owner, deps.state, {})
+    inputs = PullInputs(deps.snapshot, await _desired(deps, deps.snapshot), observed, environment=deps.environment)
     plan = plan_restore(inputs, remote, force=force)
     return verify(plan, await _desired_after(deps, plan), observed)
 
