@@ -11,6 +11,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.notifications.commit_status import CommitState, CommitStatus
 from kapso_sync.notifications.commit_status_client import PostResult
+from kapso_sync.notifications.outbox import Outbox
 from kapso_sync.retry import Backoff
 from kapso_sync.store.json_file import PrivateJsonFile
 
@@ -24,9 +25,6 @@ GIVE_UP_DELAY = 900.0
 
 MAX_REMEMBERED, MAX_WAITING = 50, 10
 """How many commits' statuses are remembered, and how many may wait to be set."""
-
-CLOSE_TIMEOUT = 2.0
-"""Seconds that a request in flight may take when the daemon stops."""
 
 Post = Callable[[CommitStatus], Awaitable[PostResult]]
 """Sets a commit's status."""
@@ -47,39 +45,31 @@ class CommitStatusReporter:
         kept = file.read().get("commits")
         self._known = {str(key): str(value) for key, value in kept.items()} if isinstance(kept, dict) else {}
         self._waiting: dict[str, CommitStatus] = {}
-        self._posting: tuple[CommitStatus, asyncio.Task[None]] | None = None
+        self._outbox = Outbox(clock, emit, self.woken, events.CommitStatusFailed.name)
+        self._posting: CommitStatus | None = None
         self._given_up: dict[tuple[str, str], float] = {}
         self._attempts = 0
-        self._not_before = 0.0
-        self._failures = 0
-        self._error: str | None = None
 
     def update(self) -> float | None:
         """Queue the status that the current commit should have, and set what is due; return in how many seconds more is due."""
         status = self._wanted()
         if status is not None:
             self._take(status)
-        if self._posting is not None or not self._waiting:
+        if self._outbox.busy or not self._waiting:
             return None
-        wait = self._not_before - self._clock.monotonic()
-        if wait > 0:
-            return wait
-        first = next(iter(self._waiting.values()))
-        del self._waiting[first.commit]
-        self._posting = (first, asyncio.create_task(self._set(first), name="commit-status"))
+        if self._outbox.wait > 0:
+            return self._outbox.wait
+        self._posting = self._waiting.pop(next(iter(self._waiting)))
+        self._outbox.start(self._set(self._posting), "commit-status")
         return None
 
     async def close(self) -> None:
         """Wait a moment for the request in flight; the next daemon sets what does not arrive."""
-        if self._posting is not None:
-            task = self._posting[1]
-            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._outbox.close()
 
     def _take(self, status: CommitStatus) -> None:
         commit = status.commit
-        posting = self._posting[0] if self._posting is not None and self._posting[0].commit == commit else None
+        posting = self._posting if self._posting is not None and self._posting.commit == commit else None
         has = str(posting.state) if posting is not None else self._known.get(commit)
         if status.state is CommitState.PENDING and (has is not None or commit in self._waiting):
             return
@@ -101,7 +91,6 @@ class CommitStatusReporter:
                 self._failed(status, result, result.error)
         finally:
             self._posting = None
-            self.woken.set()
 
     def _done(self, status: CommitStatus) -> None:
         self._known.pop(status.commit, None)
@@ -110,25 +99,20 @@ class CommitStatusReporter:
             del self._known[next(iter(self._known))]
         with contextlib.suppress(StateUnusable):  # the next pass reports it; here it may cost one request too many
             self._file.write({"commits": dict(self._known)})
-        self._attempts, self._not_before = 0, 0.0
-        if self._failures:
-            ended = events.FailureEnded(failure="commit_status.failed", times=self._failures, error=self._error)
-            self._failures, self._error = 0, None
-            self._emit(ended)
+        self._attempts = 0
+        self._outbox.succeeded()
         self._emit(events.CommitStatusSet(commit=status.commit, state=str(status.state), text=status.text))
 
     def _failed(self, status: CommitStatus, result: PostResult, error: str) -> None:
-        self._failures += 1
         self._attempts += 1
-        now = self._clock.monotonic()
+        if self._outbox.failed(error):
+            self._emit(events.CommitStatusFailed(commit=status.commit, error=error, hint=result.hint))
         if result.again and self._attempts < MAX_ATTEMPTS:
             delay = BACKOFF.delay(self._attempts)
-            self._not_before = now + min(max(delay, result.retry_after or 0.0), MAX_RETRY_AFTER)
+            self._outbox.delay(min(max(delay, result.retry_after or 0.0), MAX_RETRY_AFTER))
             self._waiting = {status.commit: status, **self._waiting}
-        else:
-            self._attempts, self._not_before = 0, now + BACKOFF.initial
-            self._given_up = {key: until for key, until in self._given_up.items() if until > now}
-            self._given_up[status.commit, str(status.state)] = now + GIVE_UP_DELAY
-        if error != self._error:
-            self._error = error
-            self._emit(events.CommitStatusFailed(commit=status.commit, error=error, hint=result.hint))
+            return
+        now, self._attempts = self._clock.monotonic(), 0
+        self._outbox.delay(BACKOFF.initial)
+        self._given_up = {key: until for key, until in self._given_up.items() if until > now}
+        self._given_up[status.commit, str(status.state)] = now + GIVE_UP_DELAY

@@ -15,14 +15,12 @@ from kapso_sync.model.status import DaemonStatus
 from kapso_sync.notifications.destinations import Destination
 from kapso_sync.notifications.issues import OpenIssues, changes, decode, encode, open_issues, passing_issues
 from kapso_sync.notifications.messages import Message, MessageContext, compose_message
+from kapso_sync.notifications.outbox import Outbox
 from kapso_sync.retry import Backoff
 from kapso_sync.store.json_file import PrivateJsonFile
 
 BACKOFF = Backoff(initial=10.0, maximum=900.0)
 """Seconds before a message that was refused is sent again."""
-
-CLOSE_TIMEOUT = 2.0
-"""Seconds that messages in flight may take to arrive when the daemon stops."""
 
 Send = Callable[[Destination, Message], Awaitable[str | None]]
 """Sends a message; returns what went wrong, or None."""
@@ -41,16 +39,13 @@ class NotifierDeps:
 
 
 @dataclass
-class _Outbox:
-    """One destination: the issues it received last, those that opened and closed since, and how the last attempts ended."""
+class _Recipient:
+    """One destination: the issues it received last, and those that opened and closed since."""
 
     destination: Destination
+    outbox: Outbox
     told: OpenIssues
     passing: OpenIssues = field(default_factory=dict)
-    due_at: float = 0.0
-    failures: int = 0
-    error: str | None = None
-    sending: asyncio.Task[None] | None = None
 
 
 class Notifier:
@@ -68,7 +63,7 @@ class Notifier:
         self._told: dict[str, OpenIssues] = (
             {key: decode(value) for key, value in told.items()} if isinstance(told, dict) else {}
         )
-        self._outboxes: dict[str, _Outbox] = {}
+        self._recipients: dict[str, _Recipient] = {}
         self._context = MessageContext("")
         self._addresses_error: str | None = None
 
@@ -78,23 +73,18 @@ class Notifier:
         if not status.reconciling:
             self._read_destinations()
             now = open_issues(status, self._issues)
-            for outbox in self._outboxes.values():
-                outbox.passing = {**outbox.passing, **passing_issues(self._issues, now, outbox.told)}
+            for recipient in self._recipients.values():
+                recipient.passing = {**recipient.passing, **passing_issues(self._issues, now, recipient.told)}
             self._context = self._deps.context(status)
             if now != self._issues:
                 self._issues = now
                 self._keep()
-        waits = [wait for wait in map(self._send_if_due, self._outboxes.values()) if wait is not None]
+        waits = [wait for wait in map(self._send_if_due, self._recipients.values()) if wait is not None]
         return min(waits) if waits else None
 
     async def close(self) -> None:
         """Wait a moment for messages in flight; the next daemon sends those that do not arrive."""
-        sending = [outbox.sending for outbox in self._outboxes.values() if outbox.sending is not None]
-        if sending:
-            await asyncio.wait(sending, timeout=CLOSE_TIMEOUT)
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
+        await asyncio.gather(*(recipient.outbox.close() for recipient in self._recipients.values()))
 
     def _read_destinations(self) -> None:
         """Read the addresses again; if the file cannot be read, the previous addresses stay in effect."""
@@ -106,61 +96,53 @@ class Notifier:
                 self._deps.emit(events.NotificationFailed(destination="addresses", error=error.message, hint=error.hint))
             return
         self._addresses_error = None
-        for key in self._outboxes.keys() - {destination.key for destination in found}:
-            if self._outboxes[key].sending is None:
-                del self._outboxes[key]
+        for key in self._recipients.keys() - {destination.key for destination in found}:
+            if not self._recipients[key].outbox.busy:
+                del self._recipients[key]
                 self._told.pop(key, None)
         for destination in found:
-            box = self._outboxes.setdefault(destination.key, _Outbox(destination, self._told.get(destination.key, {})))
-            box.destination = destination
+            recipient = self._recipients.get(destination.key)
+            if recipient is None:
+                outbox = Outbox(self._clock, self._deps.emit, self.woken, events.NotificationFailed.name)
+                recipient = _Recipient(destination, outbox, self._told.get(destination.key, {}))
+                self._recipients[destination.key] = recipient
+            recipient.destination = destination
 
-    def _send_if_due(self, outbox: _Outbox) -> float | None:
-        if outbox.sending is not None:
+    def _send_if_due(self, recipient: _Recipient) -> float | None:
+        outbox = recipient.outbox
+        if outbox.busy:
             return None
-        found = changes(outbox.told, self._issues, outbox.passing)
+        found = changes(recipient.told, self._issues, recipient.passing)
         if not found:
             return None
-        wait = outbox.due_at - self._clock.monotonic()
-        if wait > 0:
-            return wait
+        if outbox.wait > 0:
+            return outbox.wait
         message = compose_message(found, self._context, self._deps.redact)
-        outbox.sending = asyncio.create_task(self._send(outbox, message, len(found)), name="message")
+        outbox.start(self._send(recipient, message, len(found)), "message")
         return None
 
-    async def _send(self, outbox: _Outbox, message: Message, count: int) -> None:
-        saying, passing = self._issues, outbox.passing
-        try:
-            error = await self._transport(outbox.destination, message)
-            if error is None:
-                outbox.told = self._told[outbox.destination.key] = saying
-                outbox.passing = {key: issue for key, issue in outbox.passing.items() if key not in passing}
-                outbox.due_at = self._clock.monotonic() + self._deps.interval()
-                self._keep()
-                self._arrived(outbox, count)
-            else:
-                self._refused(outbox, error)
-        finally:
-            outbox.sending = None
-            self.woken.set()
+    async def _send(self, recipient: _Recipient, message: Message, count: int) -> None:
+        outbox, saying, passing = recipient.outbox, self._issues, recipient.passing
+        error = await self._transport(recipient.destination, message)
+        if error is not None:
+            self._refused(recipient, error)
+            return
+        recipient.told = self._told[recipient.destination.key] = saying
+        recipient.passing = {key: issue for key, issue in recipient.passing.items() if key not in passing}
+        outbox.delay(self._deps.interval())
+        self._keep()
+        outbox.succeeded()
+        self._deps.emit(events.NotificationSent(destination=recipient.destination.label, changes=count))
 
-    def _arrived(self, outbox: _Outbox, count: int) -> None:
-        if outbox.failures:
-            ended = events.FailureEnded(failure="notification.failed", times=outbox.failures, error=outbox.error)
-            outbox.failures, outbox.error = 0, None
-            self._deps.emit(ended)
-        self._deps.emit(events.NotificationSent(destination=outbox.destination.label, changes=count))
-
-    def _refused(self, outbox: _Outbox, error: str) -> None:
-        outbox.failures += 1
-        delay = BACKOFF.delay(outbox.failures)
-        outbox.due_at = self._clock.monotonic() + max(delay, self._deps.interval())
-        if error != outbox.error:
-            outbox.error = error
+    def _refused(self, recipient: _Recipient, error: str) -> None:
+        outbox = recipient.outbox
+        if outbox.failed(error):
             hint = "messages to it wait, and are sent as one once it accepts them"
-            self._deps.emit(events.NotificationFailed(destination=outbox.destination.label, error=error, hint=hint))
+            self._deps.emit(events.NotificationFailed(destination=recipient.destination.label, error=error, hint=hint))
+        outbox.delay(max(BACKOFF.delay(outbox.failures), self._deps.interval()))
 
     def _keep(self) -> None:
-        if not self._outboxes:
+        if not self._recipients:
             return
         told: dict[str, Json] = {key: encode(value) for key, value in self._told.items()}
         with contextlib.suppress(StateUnusable):  # the next pass reports it; here it may cost one message too many
