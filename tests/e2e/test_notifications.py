@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_daemon import commit, daemon, environment, folder, kapso, until  # noqa: F401 - fixtures
+from tests.e2e.test_daemon import Running, commit, daemon, environment, folder, kapso, until  # noqa: F401 - fixtures
 from tests.notifications.servers import Ear, listening
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
@@ -34,8 +33,14 @@ def told(environment: dict[str, str], ear: Ear, tmp_path: Path) -> dict[str, str
         "KAPSO_SYNC_NOTIFY_URLS_FILE": str(addresses),
         "KAPSO_SYNC_NOTIFY_INTERVAL": "100ms",
         "KAPSO_SYNC_INTERVAL": "300ms",
+        "KAPSO_SYNC_LOG_LEVEL": "debug",  # every pass is logged
         "KAPSO_SYNC_PUBLIC_URL": "https://status.example/",
     }
+
+
+def more_passes(running: Running) -> None:
+    """Wait for passes enough: a message about an earlier one, which waits 200 ms at most, would have been sent."""
+    running.event("reconcile.finished", len(running.named("reconcile.finished")) + 4)
 
 
 def test_a_failure_and_its_end_are_told_once_each(
@@ -47,8 +52,7 @@ def test_a_failure_and_its_end_are_told_once_each(
 ) -> None:
     """It fails, after a restart it still does, then it is mended: two messages in all, and no address in log or state."""
     with daemon(str(folder), told) as running:
-        running.event("reconcile.finished")
-        time.sleep(1)
+        more_passes(running)
         assert ear.heard == []
         kapso.faults({"what": "deploy_fails", "slug": "greet"})
         (folder / "greet.js").write_text(answering("two"))
@@ -58,19 +62,19 @@ def test_a_failure_and_its_end_are_told_once_each(
         assert message["title"].startswith("kapso-sync: greet ")
         assert "✗ greet " in message["message"]
         assert message["message"].endswith("https://status.example/")
-        time.sleep(1.5)
+        more_passes(running)
         assert len(ear.heard) == 1, ear.titles()
         assert running.stop() == 0
         log = running.raw[:]
     with daemon(str(folder), told) as running:
         running.event("deploy.failed")
-        time.sleep(1)
+        more_passes(running)
         assert len(ear.heard) == 1, ear.titles()
         kapso.faults()
         (folder / "greet.js").write_text(answering("three"))
         until(lambda: len(ear.heard) > 1)
         assert (ear.heard[1].body["type"], ear.heard[1].body["title"]) == ("success", "kapso-sync: greet is well again")
-        time.sleep(1)
+        more_passes(running)
         assert running.stop() == 0
         log += running.raw
     assert len(ear.heard) == 2, ear.titles()
@@ -164,8 +168,7 @@ def test_each_commit_gets_its_own_status(
             assert TOKEN not in "".join(running.raw)
         count = len(ear.heard)
         with daemon(where, settings) as running:
-            running.event("reconcile.finished", 2)
-            time.sleep(0.7)
+            more_passes(running)
     assert len(ear.heard) == count
     found = statuses(ear)
     verdicts = [(commit_id, state) for commit_id, state in found if state != "pending"]
