@@ -117,9 +117,9 @@ class Settings(BaseModel):
     allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
     drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")
     adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Unowned functions.")
-    interval: Duration = Field(default=300.0, description="How often the daemon looks for drift, ±10 %.")
+    interval: Duration = Field(default=300.0, description="How often the daemon reconciles to find drift, ±10 %.")
     git_interval: Duration = Field(default=60.0, description="How often the daemon asks the git remote for its head.")
-    debounce: Duration = Field(default=0.3, description="Quiet time after a file event before the daemon looks.")
+    debounce: Duration = Field(default=0.3, description="Quiet time after a file event before the daemon reconciles.")
     listen: str = Field(default="127.0.0.1:8321", description="Health, metrics, status, webhook; empty: no server.")
     webhook_secret: Secret = Field(default=None, description="Secret of the push webhook; without it there is none.")
     webhook_secret_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each push.")
@@ -129,7 +129,7 @@ class Settings(BaseModel):
         default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
     )
     esbuild: OptionalPath = Field(default=None, description="The esbuild to build with. Default: our own copy, else PATH.")
-    concurrency: int = Field(default=8, ge=1, le=64, description="Functions in the works at once, deployments included.")
+    concurrency: int = Field(default=8, ge=1, le=64, description="Functions written or deployed at the same time.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
     request_timeout: Duration = Field(
@@ -147,10 +147,12 @@ class Settings(BaseModel):
         description="Deploying a function with secrets on Kapso whose values are not known here: `allow`, `block`, or `auto`.",
     )
     prune_idle: Grace = Field(
-        default=24 * 3600.0, description="A function that was invoked within this time is not deleted; `0` never looks."
+        default=24 * 3600.0, description="A function that was invoked within this time is not deleted; `0` turns this off."
     )
     user_agent: Text = Field(default=None, description="The User-Agent of every request. Default: `kapso-sync/VERSION`.")
-    deploy_poll: Duration = Field(default=2.0, description="First look at running deployments; grows fivefold.")
+    deploy_poll: Duration = Field(
+        default=2.0, description="First interval between polls of running deployments; grows fivefold."
+    )
     log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
         default=None, description="How much to log. Default: `info`; where a person watches, what the screen does not show."
@@ -163,7 +165,7 @@ class Settings(BaseModel):
     public_url: Text = Field(default=None, description="Where people reach the status page; messages and commits link to it.")
     notify_urls_file: OptionalPath = Field(
         default=None,
-        description="A file of apprise addresses, one a line, that are told of trouble; read again when it changes.",
+        description="A file of Apprise addresses, one per line, that receive notifications; read again when it changes.",
     )
     notify_interval: Duration = Field(default=60.0, description="Least time between two messages to one address.")
     commit_status: Literal["auto", "github", "gitlab", "gitea", "off"] = Field(

@@ -43,7 +43,7 @@ class ToolPlaces:
             if self._is_foreign(self.named) or not self.named.is_absolute():
                 hint = "name one that did not come with the functions, by its full path"
                 raise ToolMissing(
-                    f"KAPSO_SYNC_ESBUILD {self.named} is not run: it lies in the source, or is no full path", hint
+                    f"KAPSO_SYNC_ESBUILD {self.named} is not run: it lies in the source, or is not a full path", hint
                 )
             yield self.named
             return

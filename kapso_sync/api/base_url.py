@@ -23,7 +23,7 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> str:
     except ValueError as error:
         raise _wrong(text, str(error)) from error
     if parts.scheme not in ("http", "https") or not host:
-        raise _wrong(text, "it is no http(s) URL")
+        raise _wrong(text, "it is not an http(s) URL")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("KAPSO_API_BASE_URL carries a user name or password", hint="the API key goes into KAPSO_API_KEY")
     if parts.query or parts.fragment:

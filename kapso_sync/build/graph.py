@@ -161,7 +161,7 @@ class Graph:
         fault = self._unusable(path, item, specifier, target) if target is not None else None
         if target is None:
             if not self._only_types(path, item):
-                hint = self._close(base) or "add the file, or mend the path"
+                hint = self._close(base) or "add the file, or correct the path"
                 found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
         elif fault is not None:
             found.faults.append(fault)
@@ -196,7 +196,10 @@ class Graph:
 
     def _missing(self, path: str, item: Import, specifier: str) -> Diagnostic:
         if specifier.startswith("/") or re.match(r"[A-Za-z]:[\\/]", specifier) or "\\" in specifier:
-            text, hint = f"`{specifier}` is no path inside the functions folder", "import by a path that starts with ./ or ../"
+            text, hint = (
+                f"`{specifier}` is not a path inside the functions folder",
+                "import by a path that starts with ./ or ../",
+            )
             return Diagnostic("import-outside", text, path, item.place, hint)
         if _URL.match(specifier):
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"

@@ -34,7 +34,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "max_delete": ("--max-delete", "Most deletions in one pass: a number, or a share of the owned functions."),
     "prune_grace": ("--prune-grace", "How long a function must be absent from git before it is deleted: 0, or such as 10m."),
     "allow_empty": ("--allow-empty/--no-allow-empty", "Accept a source that lists no function."),
-    "interval": ("--interval", "How often to look for drift, such as 5m."),
+    "interval": ("--interval", "How often to reconcile to find drift, such as 5m."),
     "git_interval": ("--git-interval", "How often to ask the git remote for its head."),
     "debounce": ("--debounce", "Quiet time after a file event."),
     "listen": ("--listen", "HOST:PORT of health, metrics, status page and webhook; empty: none."),

@@ -31,7 +31,7 @@ from kapso_sync.wiring import PassOverrides, Session, make_event_bus, open_sessi
 DEPLOY_DELAY = (0.4, 1.2)
 """Seconds that a deployment takes here; on Kapso it is 10 to 60."""
 
-HOTFIX = "async function handler(request, env) {\n  return new Response('a hotfix that git knows nothing of');\n}\n"
+HOTFIX = "async function handler(request, env) {\n  return new Response('a hotfix that is not in git');\n}\n"
 CHECK = """\
   shipping-cost:
     checks:
@@ -126,7 +126,7 @@ class _Show:
         other = self._plain()[1]
         path.write_text(BROKEN, encoding="utf-8")
         other.write_text(f"{other.read_text(encoding='utf-8')}\n// Mended.\n", encoding="utf-8")
-        self._commit(f"Break {slug}, mend {other.stem}")
+        self._commit(f"Break {slug}, fix {other.stem}")
         self._command("kapso-sync sync flows/")
         report = await self._sync()
         self._say(f"`{slug}` keeps running its last good version; exit code {int(report.exit_code)} tells CI.")

@@ -77,7 +77,7 @@ def _runs(wanted: str, workerd: Workerd | None) -> str:
         return f"Functions run, on workerd {workerd.version} ({workerd.path})."
     if wanted == "off":
         return "Functions are deployed and not run: --runtime off."
-    return f"Functions are deployed and not run, for there is no workerd here. To have them run: {HOW_TO_GET_IT}"
+    return f"Functions are deployed but not run: workerd is not installed. To run them: {HOW_TO_GET_IT}"
 
 
 def _announce(runs: str, url: str) -> None:

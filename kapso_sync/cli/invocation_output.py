@@ -106,7 +106,7 @@ def _body(answered: InvocationResult) -> list[str]:
     try:
         text = answered.body.decode("utf-8")
     except UnicodeDecodeError:
-        return [f"({len(answered.body)} bytes of {kind or 'something that is no text'})"]
+        return [f"({len(answered.body)} bytes of {kind or 'something that is not text'})"]
     if kind.endswith("json"):
         with contextlib.suppress(ValueError, RecursionError):
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)

@@ -36,7 +36,7 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     except asyncio.CancelledError:
         if not received:
             raise
-        sys.stderr.write("interrupted: what was begun is journaled, the next sync goes on from here\n")
+        sys.stderr.write("interrupted: writes in progress are journaled; the next sync resumes them\n")
         return 128 + received[0]
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

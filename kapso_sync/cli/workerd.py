@@ -38,7 +38,7 @@ def find_workerd(wanted: str = "auto") -> Workerd | None:
         return next((found for found in map(_look, _places()) if found), None)
     found = _look(Path(wanted).expanduser().absolute())
     if found is None:
-        raise ConfigError(f"{wanted} is no workerd that starts here", hint=f"get one with: {HOW_TO_GET_IT}")
+        raise ConfigError(f"{wanted} is not a workerd that starts here", hint=f"get one with: {HOW_TO_GET_IT}")
     return found
 
 

@@ -275,7 +275,7 @@ def _timed_out(timeout: float) -> events.ReconcileFailed:
     return events.ReconcileFailed(
         error=f"the pass did not end within {timeout / 3600:.0f} h",
         error_type="TimeoutError",
-        hint="begun writes are journaled, and the next pass resumes them",
+        hint="writes in progress are journaled; the next pass resumes them",
     )
 
 

@@ -144,7 +144,7 @@ class FileWatcher:
         reason = "; ".join(dict.fromkeys(" ".join(str(item).split()) or type(item).__name__ for item in reasons))
         if reason not in self._told and len(self._told) < 100:
             self._told.add(reason)
-            how = "files are polled every second from now on" if self._polling else "the watch is begun anew"
+            how = "files are polled every second from now on" if self._polling else "the watch starts again"
             self._on_trouble(f"watching files failed: {reason}; {how}")
 
 

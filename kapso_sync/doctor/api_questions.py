@@ -208,7 +208,7 @@ class ApiDoctor:
             raise _Unanswerable("the deployment failed")
         survive = SECRET in await self._names(probe)
         probe.facts = replace(probe.facts, secrets_survive=survive)
-        consequence = "names are listed after each deployment" + ("" if survive else ", and what was dropped is set again")
+        consequence = "names are listed after each deployment" + ("" if survive else ", and dropped secrets are set again")
         return Finding("", _yes(survive), "its name was listed before and after", consequence)
 
     async def _slug_change(self, probe: _Probe) -> Finding:
@@ -243,7 +243,9 @@ class ApiDoctor:
             kept = (await self._update(probe, public_endpoint=True)).fields.get("public_endpoint") is True
         finally:
             await self._update(probe, public_endpoint=False)
-        return Finding("", _yes(kept), "true was sent, and the answer read", "what is not kept is reported as field.refused")
+        return Finding(
+            "", _yes(kept), "true was sent, and the answer read", "a field that is not kept is reported as field.refused"
+        )
 
     async def _outer_status(self, probe: _Probe) -> Finding:
         await self._update(probe, code=NOT_FOUND)

@@ -90,7 +90,9 @@ def check_authorities(environment: Mapping[str, str]) -> SetupCheck:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = environment.get(name)
         if path and not Path(path).exists():
-            return SetupCheck("authorities", Level.ERROR, f"{name} names {path}, which does not exist", f"mend or unset {name}")
+            return SetupCheck(
+                "authorities", Level.ERROR, f"{name} names {path}, which does not exist", f"correct or unset {name}"
+            )
     if environment.get("SSL_CERT_FILE"):
         try:
             ssl.create_default_context(cafile=environment["SSL_CERT_FILE"])
@@ -148,6 +150,6 @@ def _watches() -> SetupCheck:
     except (OSError, ValueError):
         return SetupCheck("file events", Level.OK, "no limit is known here")
     if watches < WATCHES:
-        hint = f"sysctl fs.inotify.max_user_watches={WATCHES}; else changes are found by looking at the clock"
+        hint = f"sysctl fs.inotify.max_user_watches={WATCHES}; otherwise changes are found by polling"
         return SetupCheck("file events", Level.WARNING, f"{watches} watches at most", hint)
     return SetupCheck("file events", Level.OK, f"{watches} watches at most")

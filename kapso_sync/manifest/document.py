@@ -198,7 +198,7 @@ class _Reader:
             text = str(event.value)
             return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            self._report("not-text", "half of a surrogate pair is no text", place, "remove the escape")
+            self._report("not-text", "half of a surrogate pair is not text", place, "remove the escape")
             return ""
 
     def _scalar(self, event: ScalarEvent, place: tuple[int, int]) -> None:

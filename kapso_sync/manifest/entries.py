@@ -121,7 +121,7 @@ def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location
     file = files.get(path)
     if file is None:
         close = next((known for known in files if folded(known) == folded(path)), None)
-        hint = f"there is {close}: names are compared exactly" if close else "add the file, or mend the name"
+        hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
         return Problem("missing-file", f"functions.{slug}: {path} does not exist", location, hint)
     if file.content is None:
         return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)

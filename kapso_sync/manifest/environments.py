@@ -90,7 +90,7 @@ def environment_problems(document: Document, model: ManifestModel, folders: Coll
             "unknown-function",
             f"environments.{name}.functions.{slug}: there is no such function to leave out",
             document.location(("environments", name, "functions", slug), key=True),
-            "mend the name, or remove the line",
+            "correct the name, or remove the line",
         )
         for name, environment in (model.environments or {}).items()
         for slug, entry in (environment.functions or {}).items()

@@ -123,7 +123,7 @@ class SharedModel(_Strict):
 
 
 class RolloutModel(_Strict):
-    """How carefully a pass goes on."""
+    """How carefully a pass proceeds."""
 
     canary: Slug | None = Field(
         default=None, description="This function goes first; unless it is well, nothing else is written."
@@ -134,7 +134,7 @@ class RolloutModel(_Strict):
 class DefaultsModel(SharedModel):
     """Fields for every function, and what concerns all of them."""
 
-    rollout: RolloutModel | None = Field(default=None, description="How carefully a pass goes on.")
+    rollout: RolloutModel | None = Field(default=None, description="How carefully a pass proceeds.")
     secrets_policy: Literal["leave", "exact"] | None = Field(
         default=None, description="What becomes of secrets that the manifest does not name."
     )

@@ -95,7 +95,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPolicy:
-    """How carefully a pass goes on. Nothing else is written before ``canary`` is as git says, nor after ``max_failures``."""
+    """How carefully a pass proceeds. Nothing else is written before ``canary`` is as git says, nor after ``max_failures``."""
 
     canary: str | None = None
     max_failures: int | None = None

@@ -94,7 +94,7 @@ def send_with_apprise(url: str, message: Message) -> str | None:
     # What apprise logs may quote the address: it is caught, and of it only a status code leaves this function.
     with apprise.LogCapture() as said:  # type: ignore[no-untyped-call]
         if not sender.add(url):
-            return "apprise does not know such an address"
+            return "Apprise does not know such an address"
         sent = sender.notify(
             body=message.body,
             title=message.title,

@@ -104,7 +104,7 @@ class _Server:
         if (closed := self._closed(request)) is not None:
             return closed
         if self.streams >= self.limits.streams:
-            return error(503, "too many look on already", **{"Retry-After": "10"})
+            return error(503, "too many clients are connected", **{"Retry-After": "10"})
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         return StreamingResponse(self._changes(), media_type="text/event-stream")

@@ -124,7 +124,7 @@ def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) ->
     try:
         raw = base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else key
     except ValueError:
-        return "the secret is no whsec_ key"
+        return "the secret is not a whsec_ key"
     signed = _sent(identity) + f".{stamp}.".encode("ascii") + body
     wanted = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode("ascii")
     given = [part.partition(",") for part in value.split()]

@@ -48,7 +48,7 @@ def counted(number: int, noun: str) -> str:
 SHAPES = {"Ready": "●", "Reconciling": "◐", "Drifted": "◆", "Stalled": "■", "NotReady": "▲"}
 WORDS = {
     "Ready": "ready",
-    "Reconciling": "in the works",
+    "Reconciling": "reconciling",
     "Drifted": "drifted",
     "Stalled": "stalled",
     "NotReady": "not ready",
@@ -314,7 +314,7 @@ def _events(status: DaemonStatus) -> str:
         return ""
     items = "\n".join(_event(event, status) for event in status.events[:20])
     return f"""<section id="lately" aria-labelledby="events">
-<h2 id="events">Lately</h2>
+<h2 id="events">Recent events</h2>
 <ol class="card events">
 {items}
 </ol>

@@ -216,7 +216,7 @@ class GitSource:
             )
         if _MISSING.search(error.text):
             return SourceMissing(
-                f"{where} is no repository we can see: {error.text}", hint="is the URL right, and the token allowed?"
+                f"{where} is not a repository that we can read: {error.text}", hint="is the URL right, and the token allowed?"
             )
         return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="the next pass tries again")
 

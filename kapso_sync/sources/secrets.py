@@ -112,7 +112,7 @@ class SecretReader:
             if any(_same(found, own) or path.is_relative_to(os.path.realpath(own)) for own in self.ours):
                 raise SecretMissing(f"may not be the file {name}: it holds a credential of kapso-sync's", "use another file")
             if not stat.S_ISREG(found.st_mode):
-                raise SecretMissing(f"needs {name} below {self.folder}, which is no regular file", "mount the secret there")
+                raise SecretMissing(f"needs {name} below {self.folder}, which is not a regular file", "mount the secret there")
             if found.st_size > SIZE_LIMIT:
                 raise SecretMissing(f"is {found.st_size} bytes; {SIZE_LIMIT} are allowed", "is it the right file?")
             return path.read_text(encoding="utf-8")

@@ -82,7 +82,7 @@ def _checked_url(text: str) -> str:
         parts = urlsplit(text)
         host = parts.hostname
     except ValueError as error:
-        raise SourceRefused(f"the source is no URL: {error}", hint="an example: https://github.com/acme/flows") from error
+        raise SourceRefused(f"the source is not a URL: {error}", hint="an example: https://github.com/acme/flows") from error
     if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
         raise SourceRefused(
             "the source's URL carries a user name or a password",

@@ -128,7 +128,7 @@ def _with(
     for kind in ConditionType:
         old = before.condition(kind) if before else None
         status, reason, message = found.get(kind) or (
-            (old.status, old.reason, old.message) if old else (False, ReadyReason.UNKNOWN, "not looked at yet")
+            (old.status, old.reason, old.message) if old else (False, ReadyReason.UNKNOWN, "not observed yet")
         )
         since = old.since if old is not None and old.status == status else now
         conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
@@ -143,4 +143,4 @@ def _quarantine(outcome: Outcome) -> Quarantine | None:
 
 def _quarantine_text(quarantine: Quarantine) -> str:
     failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
-    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was put back"
+    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was restored"

@@ -200,7 +200,7 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
 def _check_prune(source: ResolvedSource, *, prune: bool) -> None:
     if prune and not source.owner_is_stable:
         raise ConfigError(
-            "deleting needs to know who owns the functions, and this folder has no git remote",
+            "deletions need a known owner, and this folder has no git remote",
             hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
         )
 

@@ -24,7 +24,7 @@ async def open_local_folder(settings: Settings, bus: EventBus) -> LocalFolder:
     spec = source_spec(settings)
     if spec.kind is not SourceKind.FOLDER:
         raise UsageError(
-            f"{spec.location} is no folder to work in", hint="clone it, and name the functions folder in the clone"
+            f"{spec.location} is not a folder to work in", hint="clone it, and name the functions folder in the clone"
         )
     clock = SystemClock()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)

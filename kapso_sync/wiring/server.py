@@ -31,7 +31,8 @@ async def open_server(address: str, control: DaemonControl, clock: Clock) -> Asy
             url = await stack.enter_async_context(serving(app, host, port, head_timeout=limits.head_timeout))
         except OSError as error:
             raise ConfigError(
-                f"KAPSO_SYNC_LISTEN {address} cannot be had: {error.strerror or error}", hint="is another daemon running there?"
+                f"KAPSO_SYNC_LISTEN {address} cannot be opened: {error.strerror or error}",
+                hint="is another daemon running there?",
             ) from error
         yield url
 

@@ -305,8 +305,8 @@ def test_one_spelling_for_every_way_to_write_the_base(text: str, base: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("app.kapso.ai", "no http"),
-        ("ftp://app.kapso.ai", "no http"),
+        ("app.kapso.ai", "not an http"),
+        ("ftp://app.kapso.ai", "not an http"),
         ("https://user:pw@app.kapso.ai", "user name or password"),
         ("https://app.kapso.ai/api/v1?x=1", "query"),
         ("https://app.kapso.ai:port", "'https://app.kapso.ai:port'"),

@@ -49,7 +49,7 @@ def test_version_says_which_esbuild_and_where(tmp_path: Path) -> None:
 
 def test_a_named_program_needs_its_full_path(tmp_path: Path) -> None:
     """A relative one would depend on where somebody stands."""
-    with pytest.raises(ToolMissing, match="no full path"):
+    with pytest.raises(ToolMissing, match="not a full path"):
         list(ToolPlaces(Path("esbuild"), (), []).candidates())
 
 

@@ -217,7 +217,7 @@ def test_a_runtime_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "workerd").chmod(0o700)
     ran = kapso_sync("emulator", "--port", "0", "--runtime", str(tmp_path / "workerd"))
     assert ran.code == 78
-    assert "is no workerd that starts here" in ran.err
+    assert "is not a workerd that starts here" in ran.err
     assert "hint: get one with: npm install --global workerd@" in ran.err
 
 

@@ -182,8 +182,8 @@ def test_ctrl_c_ends_a_loop_too(tmp_path: Path) -> None:
     [
         (["--data", "{"], 64, "error: --data is not JSON"),
         (["--runtime", "off"], 78, "error: `dev` runs functions on workerd, and there is none here"),
-        (["--runtime", "nothing"], 78, "error: nothing is no workerd that starts here"),
-        pytest.param(["--source", "flows.git"], 64, "flows.git is no folder to work in", marks=needs_workerd),
+        (["--runtime", "nothing"], 78, "error: nothing is not a workerd that starts here"),
+        pytest.param(["--source", "flows.git"], 64, "flows.git is not a folder to work in", marks=needs_workerd),
     ],
 )
 def test_dev_needs_data_a_runtime_and_a_folder(

@@ -49,7 +49,7 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 
 | function | id | why |
 |---|---|---|
-| gone | id-gone | **held**: deletions wait while \\`broken\\` cannot be used: it may be the same function under a new name<br>mend \\`broken\\` in git first |
+| gone | id-gone | **held**: deletions wait while \\`broken\\` cannot be used: it may be the same function under a new name<br>fix \\`broken\\` in git first |
 
 ### Changes
 

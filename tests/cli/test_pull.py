@@ -194,7 +194,7 @@ def test_a_base_without_secrets_is_said_once(kapso: Served, environment: Environ
     ran = kapso_sync("pull", str(tmp_path / "f"), environment=environment)
     kapso.faults()
     assert ran.code == 0
-    assert ran.out.count("Kapso does not tell the names of secrets here") == 1
+    assert ran.out.count("Kapso does not list the names of secrets here") == 1
 
 
 def test_a_broken_manifest_is_not_added_to(kapso: Served, folder: Path, environment: Environment) -> None:

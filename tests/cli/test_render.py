@@ -119,7 +119,7 @@ Deletions, for ever and with all secrets:
 
 ! gone  blocked (delete)  id-gone
     deletions wait while `broken` cannot be used: it may be the same function under a new name
-    mend `broken` in git first
+    fix `broken` in git first
 
 1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
 Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54

@@ -32,7 +32,7 @@ def test_a_signal_ends_a_sync_cleanly(kapso: Served, tmp_path: Path, number: sig
         _, err = process.communicate(timeout=10)
         assert process.returncode == code
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "interrupted: what was begun is journaled, the next sync goes on from here"
+    assert err.splitlines()[-1] == "interrupted: writes in progress are journaled; the next sync resumes them"
     assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
     assert kapso.world.live_code() == {"greet": answering("hello")}
 

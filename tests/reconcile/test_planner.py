@@ -85,7 +85,7 @@ def test_without_a_base_every_difference_counts_as_a_conflict() -> None:
     """The state is lost: who changed it is unknown, so a copy is kept for ever."""
     step = step_of(want("a", CODE_B), remote("a"))
     assert step.origin is Origin.CONFLICT
-    assert step.reasons == ("differs from git, and nothing is known of our last write: code",)
+    assert step.reasons == ("differs from git, and our last write is unknown: code",)
 
 
 def test_drift_is_reported_or_corrected_by_policy() -> None:

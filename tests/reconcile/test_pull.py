@@ -264,7 +264,7 @@ def left_out(pulled: Pulled) -> list[str]:
         ({"name": "x" * 256}, "its name is left out: name: expected at most 255 characters"),
         ({"runtime_config": {"a": 10**30}}, "its runtime_config is left out: a number of 31 digits is not read"),
         ({"runtime_config": {"a": float("inf")}}, "its runtime_config is left out"),
-        ({"description": "half \ud800"}, "its description is left out: half of a surrogate pair is no text"),
+        ({"description": "half \ud800"}, "its description is left out: half of a surrogate pair is not text"),
         ({"code": "// \ud800"}, "skipped: its code is not Unicode text"),
         ({"code": CODE_A + "/" * CODE_LIMIT}, "skipped: its code has"),
     ],

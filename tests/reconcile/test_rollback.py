@@ -409,7 +409,7 @@ async def test_an_interrupted_rollback_is_planned_as_one(bench: Bench) -> None:
     plan = await bench.plan(desired(checked(CODE_B)))
     (step,) = plan.steps
     assert isinstance(step, Rollback)
-    assert step.reasons[0].endswith("what ran before is put back")
+    assert step.reasons[0].endswith("the previous version is restored")
     bench.api.log.clear()
     await bench.sync(desired(checked(CODE_B)))
     assert bench.api.count("POST", "/functions/{id}/deploy") == 1

@@ -153,7 +153,7 @@ async def test_an_empty_repository_has_no_commit_yet(reader: Reader, tmp_path: P
 async def test_a_folder_that_is_no_repository_is_told(reader: Reader, tmp_path: Path) -> None:
     """A file URL to a plain folder names no repository."""
     (tmp_path / "plain").mkdir()
-    with pytest.raises(SourceMissing, match="is no repository we can see"):
+    with pytest.raises(SourceMissing, match="is not a repository that we can read"):
         await reader.open((tmp_path / "plain").as_uri()).fetch()
 
 

@@ -84,7 +84,7 @@ async def test_without_a_token_nobody_is_asked(server: GitServer, reader: Reader
 
 async def test_a_repository_that_is_not_there_is_missing(server: GitServer, reader: Reader) -> None:
     """404 is no outage: the URL or the token's rights are wrong."""
-    with pytest.raises(SourceMissing, match="is no repository we can see"):
+    with pytest.raises(SourceMissing, match="is not a repository that we can read"):
         await _with_token(reader).open(f"{server.url}/absent.git").fetch()
 
 

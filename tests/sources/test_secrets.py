@@ -71,7 +71,7 @@ def test_values_come_from_where_they_should(folder: Path, source: GivenSecret, v
         (FileSecret("/etc/passwd"), "outside"),
         (FileSecret("leads-out"), "outside"),
         (FileSecret("."), "outside"),
-        (FileSecret("tls"), "no regular file"),
+        (FileSecret("tls"), "not a regular file"),
         (FileSecret("absent"), "No such file"),
         (FileSecret("binary"), "not UTF-8"),
         (FileSecret("nul"), "NUL"),

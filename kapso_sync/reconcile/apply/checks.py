@@ -156,7 +156,7 @@ class CheckRunner:
         try:
             return await unless(self._superseded, work)
         except Interrupted:
-            raise Superseded("a newer revision came while it was checked", hint="the next pass goes on from here") from None
+            raise Superseded("a newer revision came while it was checked", hint="the next pass resumes here") from None
 
 
 SHOWN = 200

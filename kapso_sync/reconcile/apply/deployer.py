@@ -89,7 +89,7 @@ class Deployer:
             ended, number = await self._deploy(step.slug, written, ended.record)
             closes.append(number)
         if ended.verdict is DeploymentState.SUPERSEDED:
-            raise Superseded("a newer revision came while it was deployed", hint="the next pass goes on from here")
+            raise Superseded("a newer revision came while it was deployed", hint="the next pass resumes here")
         if ended.verdict is not DeploymentState.LIVE or ended.record is None:
             raise self._failed(step.slug, record.id, ended, number)
         return self._confirm(step, written, ended.record, closes, ended.seconds)
@@ -132,7 +132,7 @@ class Deployer:
             return DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
         self._store.close(number)
         if ended.verdict is DeploymentState.GONE:
-            message, hint = "the function vanished from Kapso while it was deployed", "the next pass looks again"
+            message, hint = "the function vanished from Kapso while it was deployed", "the next pass tries again"
         else:
             message = f"the deployment ended in `error`, {1 + RETRIES} times"
             hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
@@ -145,7 +145,7 @@ class Deployer:
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
-            raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass looks again")
+            raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass tries again")
         live = LiveContent(runtime_content(owned.stored, record.slug), record.last_deployed_at)
         checks = step.desired.entry.checks
         requests = tuple(sorted({*owned.check_requests, *(request_digest(check.request) for check in checks)}))

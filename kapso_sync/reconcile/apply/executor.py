@@ -73,7 +73,7 @@ _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
-    """``concurrency`` counts functions in the works, deployments included; times are in seconds."""
+    """``concurrency`` is the number of functions written or deployed at the same time; times are in seconds."""
 
     concurrency: int = 8
     deploy_timeout: float = 180.0

@@ -229,7 +229,7 @@ class FunctionApplier:
         code, restored = quarantine.code, quarantine.restored
         self._deps.store.remember(replace(owned, quarantine=quarantine))
         if self._superseded.is_set():
-            raise Superseded("a newer revision came before it was taken back", hint="the next pass goes on from here")
+            raise Superseded("a newer revision came before it was rolled back", hint="the next pass resumes here")
         self._emit(
             events.RollbackStarted(slug=slug, function_id=function_id, reason=quarantine.error, code=code, restored=restored)
         )
@@ -267,5 +267,5 @@ def _done(applied: Applied) -> Outcome:
 
 
 def _quarantined(step: Modify, quarantine: Quarantine) -> Outcome:
-    hint = f"what ran before was put back; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
+    hint = f"the previous version was restored; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
     return Outcome(step, Result.FAILED, step.function_id, error=quarantine.error, hint=hint, quarantine=quarantine)

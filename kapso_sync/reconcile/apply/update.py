@@ -37,7 +37,7 @@ async def _update(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str,
             pass
     if _changed(read, await api.get_function(read.id)):
         call = Call("GET", "/functions/{id}")
-        raise ApiConflict("somebody saved it since it was read", call=call, hint="the next pass looks again")
+        raise ApiConflict("somebody saved it since it was read", call=call, hint="the next pass tries again")
     return await api.update_function(read.id, payload)
 
 

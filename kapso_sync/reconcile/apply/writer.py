@@ -273,7 +273,7 @@ class FunctionWriter:
             return step.remote
         if record.slug != step.slug or record.mark != step.remote.mark:
             text = "it was renamed, or its ownership mark changed, since the plan was made"
-            raise ApiConflict(text, call=Call("GET", "/functions/{id}"), hint="the next pass looks again")
+            raise ApiConflict(text, call=Call("GET", "/functions/{id}"), hint="the next pass tries again")
         return record
 
     async def _journaled(self, number: int, call: Awaitable[RemoteFunction]) -> RemoteFunction:

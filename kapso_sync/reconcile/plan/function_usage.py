@@ -84,7 +84,7 @@ def reason_against_deletion(step: Delete, usage: FunctionUsage, now: datetime, i
         return None
     override = f"`kapso-sync sync --delete {step.slug}` deletes it all the same"
     if usage.unknown is not None:
-        return f"who uses it is not known: {usage.unknown}", f"the next pass looks again; {override}"
+        return f"who uses it is not known: {usage.unknown}", f"the next pass tries again; {override}"
     if usage.invoked_at is not None and now - usage.invoked_at < timedelta(seconds=idle):
         return f"invoked at {usage.invoked_at:%Y-%m-%dT%H:%M:%SZ}, within KAPSO_SYNC_PRUNE_IDLE", override
     return None

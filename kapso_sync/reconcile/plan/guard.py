@@ -120,7 +120,7 @@ def _possible_renames(plan: Plan) -> list[HeldDeletions]:
         HeldDeletions(
             doomed,
             f"deletions wait while {names} cannot be used: it may be the same function under a new name",
-            f"mend {names} in git first",
+            f"fix {names} in git first",
         )
     ]
 

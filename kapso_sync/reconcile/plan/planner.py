@@ -67,7 +67,7 @@ NO_SECRETS_REASON = "its manifest names secrets, and this API base has none"
 NO_SECRETS_HINT = "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest"
 
 UNREADABLE_REASON = "Kapso's record of it has an id that cannot be: nothing is written to it"
-UNREADABLE_HINT = "the next pass looks again; if it stays, ask Kapso's support about the record"
+UNREADABLE_HINT = "the next pass tries again; if it stays, ask Kapso's support about the record"
 
 OSCILLATION_LIMIT = 3
 """So many corrections in a row, each of them undone, and we stop writing."""
@@ -241,7 +241,7 @@ class _Planner:
             file=want.entry.file,
             desired_hash=content_hash(want.content),
             reasons=(f"`moved_from: {source}` waits: `{source}` is in git as well, and cannot be used",),
-            hint=f"mend `{source}` in git first",
+            hint=f"fix `{source}` in git first",
             wanted="rename",
         )
 
@@ -409,7 +409,7 @@ class _Planner:
             comparison,
             BlockedBy.QUARANTINE,
             f"in quarantine: {quarantine.error}",
-            f"what ran before was put back; new code, or `kapso-sync sync --retry {comparison.desired.slug}`, tries again",
+            f"the previous version was restored; new code, or `kapso-sync sync --retry {comparison.desired.slug}`, tries again",
         )
         return replace(blocked, quarantine=quarantine)
 

@@ -32,7 +32,7 @@ _Kind = TypeVar("_Kind", bound=Modify)
 def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Rollback:
     """Return the step that takes back what failed; it writes nothing where what ran before is stored already."""
     step = overwriting(
-        Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; what ran before is put back",)
+        Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; the previous version is restored",)
     )
     return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
 
@@ -135,7 +135,7 @@ def difference_reasons(difference: Difference) -> tuple[str, ...]:
     if not difference.fields:
         return ()
     if not difference.based:
-        return (f"differs from git, and nothing is known of our last write: {', '.join(difference.fields)}",)
+        return (f"differs from git, and our last write is unknown: {', '.join(difference.fields)}",)
     git = [name for name in difference.fields if name in difference.by_git]
     there = [name for name in difference.fields if name in difference.on_kapso]
     return (

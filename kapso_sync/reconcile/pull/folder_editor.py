@@ -253,7 +253,7 @@ class FolderEditor:
             return
         built = local is not None and local.code.encode() != self._content(path)
         if built or (local is None and self._broken[draft.slug].blocked):
-            raise CannotPull(f"its code is built from {path}, and what is on Kapso cannot be turned back into that")
+            raise CannotPull(f"its code is built from {path}, and Kapso's code cannot be turned back into that")
         self._write(draft, path, draft.code.encode(), known=True)
 
     def _path_of(self, slug: str) -> str | None:

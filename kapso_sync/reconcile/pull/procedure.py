@@ -108,7 +108,7 @@ async def _list_secrets_of(
     deployed = [remote.id for remote in functions if remote.status is not DeploymentStatus.DRAFT]
     lists = await asyncio.gather(*(_list_secrets(api, function_id) for function_id in deployed))
     found = {function_id: listed for function_id, listed in zip(deployed, lists, strict=True) if listed is not None}
-    text = "Kapso does not tell the names of secrets here: enter `secrets` by hand"
+    text = "Kapso does not list the names of secrets here: enter `secrets` by hand"
     return found, (Notice("no-secrets", text),) if len(found) < len(deployed) else ()
 
 
