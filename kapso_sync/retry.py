@@ -21,7 +21,7 @@ class Backoff:
     factor: float = 2.0
 
     def delay(self, failures: int) -> float:
-        """Return the delay after so many failures in a row, counted from 1."""
+        """Return the delay after this many failures in a row, counted from 1."""
         return min(self.initial * self.factor ** min(max(failures, 1) - 1, _MAX_EXPONENT), self.maximum)
 
     def jittered(self, failures: int, random: float, *, least: float = 0.0) -> float:

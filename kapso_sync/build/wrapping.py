@@ -27,7 +27,7 @@ def appended(shape: Shape) -> str:
 
 
 def wrapper(shape: Shape, file: str) -> str:
-    """Return a module whose default export is the file's handler; ``file`` is the path from the wrapper to it."""
+    """Return a module that exports the file's handler by default; ``file`` is the path from the wrapper to it."""
     source = json.dumps(file)
     if shape.style is Style.COMMONJS:
         return (

@@ -15,7 +15,7 @@ from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; every error is said on stderr."""
+    """Run one command line and return its exit code; print every error to stderr."""
     try:
         code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
         sys.stdout.flush()

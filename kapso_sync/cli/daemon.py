@@ -1,4 +1,4 @@
-"""``run`` and what is said to a running daemon: ``reconcile``, ``suspend``, ``resume``."""
+"""``run``, and the commands for a running daemon: ``reconcile``, ``suspend``, ``resume``."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class _Bench:
         )
 
     async def _deploy(self, wanted: DesiredFunction, secrets: Mapping[str, Json]) -> Function:
-        """Make the function anew, so that nothing of the former one is left; what is in ``env.KV`` stays."""
+        """Create the function again, so that nothing of the previous one is left; the values in ``env.KV`` stay."""
         world = self._kapso.world
         former = self._find(wanted.slug)
         if former is not None:

@@ -11,7 +11,7 @@ from kapso_sync.cli.render import plan_summary, revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
 
 MAX_LENGTH = 65_000
-"""Most characters of the whole; GitHub takes 65,536, and whoever posts it may add a line."""
+"""Maximum number of characters; GitHub takes 65,536, and the program that posts the text may add a line."""
 
 MAX_REASON = 500
 """Most characters of one function's reasons."""
@@ -27,7 +27,7 @@ _DELETIONS = ("| function | id | why |", "|---|---|---|")
 
 
 def plan_markdown(plan: Plan) -> str:
-    """Return a plan as Markdown of at most `LONGEST` characters; what had to be left out is said in a note."""
+    """Return a plan as Markdown of at most `LONGEST` characters; a note says what was left out."""
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not (_deletes(step) or isinstance(step, NoChange))]
     tail = _tail(plan)

@@ -13,7 +13,7 @@ from typing import Any
 def run_to_end(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run a coroutine until it ends or a signal ends it; return the exit code.
 
-    The first SIGINT or SIGTERM cancels the work, whose call in flight is journaled; a second one exits at once.
+    The first SIGINT or SIGTERM cancels the work; its call in flight is journaled. A second one exits at once.
     """
     return asyncio.run(_with_signals(work))
 

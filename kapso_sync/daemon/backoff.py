@@ -14,7 +14,7 @@ BACKOFF = Backoff(initial=5.0, maximum=900.0)
 """Seconds to wait after the first failure, and the maximum; full jitter draws a value below that."""
 
 STALLED_AFTER = 5
-"""After this many failures of the same content, a function is stalled: it is retried at the longest delay, for ever."""
+"""After this many failures of the same content, a function is stalled: it is retried at the longest delay, without end."""
 
 STALLED_AFTER_IF_NEVER_RAN = 2
 """The same limit for code that has no earlier version to roll back to: each of its failures is a deployment and its retry."""
@@ -36,7 +36,7 @@ class FailingFunction:
 
     @property
     def stalled(self) -> bool:
-        """Whether it failed so often that a person must act."""
+        """Whether it failed often enough that a person must act."""
         return self.failures >= self.stalled_after
 
 

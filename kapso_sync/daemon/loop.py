@@ -33,7 +33,7 @@ PASS_TIMEOUT = 2 * 3600.0
 """Seconds after which a pass is cancelled; even thousands of functions at a slow rate limit take less."""
 
 MAX_SUPERSEDED_IN_A_ROW = 3
-"""After newer revisions ended this many passes in a row, the next one runs to its end, even if pushes go on."""
+"""After newer revisions ended this many passes in a row, the next one runs to its end, even if more pushes arrive."""
 
 
 class PassRunner(Protocol):

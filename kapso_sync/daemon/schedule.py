@@ -1,4 +1,4 @@
-"""Interval triggers: requests passes with APScheduler, whose jobs do no other work."""
+"""Requests passes at intervals with APScheduler; its jobs do no other work."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Faults:
         return any(rule.slug is not None for rule in self._rules)
 
     def replace(self, rules: Sequence[Rule]) -> None:
-        """Put other rules in force; counting begins anew."""
+        """Replace the rules; counting starts again."""
         self._rules = tuple(rules)
         self._matched = [0] * len(self._rules)
 

@@ -1,4 +1,4 @@
-"""The rate limit: so many requests in each fixed window."""
+"""Limits the number of requests in each fixed window."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Entry:
 
 
 class RequestLog:
-    """The latest requests. Numbers go on across `clear`, so that they never mean two requests."""
+    """The latest requests. `clear` does not reset the numbers, so a number never means two requests."""
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=KEPT)

@@ -1,4 +1,4 @@
-"""YAML and JSON as plain values whose every place is known; what two readers would read differently is refused."""
+"""Reads YAML and JSON into plain values with positions, and refuses what two readers would read differently."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ _TOO_DEEP = f"the file is nested deeper than {MAX_DEPTH} levels"
 
 @dataclass
 class _Open:
-    """A mapping or sequence that is being read, where it is, and, for a mapping, the key whose value comes next."""
+    """A mapping or sequence that is being read, its position and, for a mapping, the key of the next value."""
 
     path: Path
     value: dict[str, Json] | list[Json]

@@ -129,7 +129,7 @@ def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location
 
 
 def twins(files: Mapping[str, SourceFile]) -> Mapping[str, tuple[str, ...]]:
-    """Return, by path, the other files whose names differ only by case or Unicode form: some file systems take them for one."""
+    """Return, by path, the other files that differ only by case or Unicode form: some file systems take them for one file."""
     groups: dict[str, list[str]] = {}
     for path in sorted(files):
         groups.setdefault(folded(path), []).append(path)

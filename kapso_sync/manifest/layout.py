@@ -39,7 +39,7 @@ class Layout:
         return self.manifest is None and not self.folders
 
     def said(self, slug: str, key: str) -> Json:
-        """Return what the folder says of a function's key, from the closest place that says anything; None where none does."""
+        """Return the folder's value for a function's key, from the closest place that has one; None if none has."""
         folder = self.folders.get(slug)
         places: tuple[Mapping[str, object], ...] = (
             self.entries.get(slug, {}),

@@ -23,7 +23,7 @@ from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
-"""So many unlisted files are named in the warning; the rest is counted."""
+"""Maximum number of unlisted files that the warning names; it counts the rest."""
 
 Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
 """Sound manifests that were read before, by name and content."""

@@ -1,7 +1,7 @@
-"""Writing YAML: values in one spelling, and edits that leave every other byte of a file alone.
+"""Writes YAML: values in one spelling, and edits that leave every other byte of a file alone.
 
-ruamel's round trip would write a file anew: it re-indents, re-wraps and re-spaces what nobody asked it to touch. Here it only
-says where things are, and what changes is put there.
+ruamel's round trip would rewrite the whole file: it re-indents, re-wraps and re-spaces lines that did not change. Here it only
+gives the positions, and the edits are made there.
 """
 
 from __future__ import annotations

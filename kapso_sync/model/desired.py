@@ -132,7 +132,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A warning: the pass goes on, a person should know. ``code`` is stable and kebab-case."""
+    """A warning: the pass continues, a person should know. ``code`` is stable and kebab-case."""
 
     code: str
     message: str
@@ -144,9 +144,9 @@ class Manifest:
     """Everything that a functions folder declares.
 
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
-    function's failure; ``moved_from`` holds what they say of their former slugs. ``present`` says whether there was a manifest
-    file (folders of the Kapso CLI need none). ``elsewhere`` holds an entry for each file that some environment names: nothing
-    is made of it here, but somebody lists it. ``unusable_files`` are files that a broken entry means.
+    function's failure. ``moved_from`` holds the former slugs that they name. ``present`` says whether there was a manifest
+    file (folders of the Kapso CLI need none). ``elsewhere`` holds an entry for each file that another environment names:
+    it is not built here, but it is not unlisted either. ``unusable_files`` are files that a broken entry means.
     """
 
     entries: tuple[Entry, ...]
@@ -213,7 +213,7 @@ class DesiredFunction:
 
     @property
     def attempt(self) -> str:
-        """A hash of what is tried as one: what runs, in either style, and its checks. What failed is not tried again."""
+        """A hash of the code that runs, in either style, and of its checks. An attempt that failed is not tried again."""
         content = self.in_style(CodeStyle.SCRIPT).content
         runs = {name: value for name, value in content.items() if name in RUNTIME_CONTENT}
         return content_hash({**runs, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
@@ -235,9 +235,9 @@ class UnusableFunction:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that git says at one revision. Functions are sorted by slug.
+    """The desired state at one revision. Functions are sorted by slug.
 
-    ``remote_ids`` is what a Kapso CLI's map says of functions' ids, by slug: a hint, often out of date. ``project_id`` is the
+    ``remote_ids`` holds functions' ids by slug, from the map of a Kapso CLI: a hint, often out of date. ``project_id`` is the
     project that the repository belongs to, where the CLI's project file says so.
     """
 

@@ -1,6 +1,6 @@
 """Everything that the core reports: frozen values with a name and a level, passed to listeners as they happen.
 
-The core emits them and knows nobody who listens; logs, metrics, status and notifications are listeners. The names are public:
+The core emits them and does not know its listeners: logs, metrics, status and notifications. The names are public:
 `docs/logs.md` lists them, and a test holds that table against this file.
 """
 

@@ -37,7 +37,7 @@ class AdoptPolicy(enum.StrEnum):
 class UnknownSecrets(enum.StrEnum):
     """What to do before a deployment of a function with secrets on Kapso whose values are not known here.
 
-    ``AUTO``: as this API base was seen to keep secrets across deployments or not; ``ALLOW`` until something was seen.
+    ``AUTO`` allows or blocks by whether this API base was observed to keep secrets across deployments, and allows until then.
     """
 
     AUTO = "auto"
@@ -65,7 +65,7 @@ class Policy:
 class Step:
     """What happens to one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git.
 
-    ``reasons`` say why; ``hint`` what a person can do, where something is in the way.
+    ``reasons`` say why; ``hint`` says what a person can do if the step is blocked.
     """
 
     action: ClassVar[str]
@@ -128,8 +128,8 @@ class Write(Step):
     ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped``: one of them is of other content and
     may end last, so one more deployment must follow this one.
 
-    ``secret_values`` are all that git gives, also where the step takes back code: a deployment may drop them.
-    ``listed_secrets`` are the names that were on Kapso before; ``secrets_at_risk`` those whose values nobody here has.
+    ``secret_values`` are all values from git, also for a rollback: a deployment may drop secrets.
+    ``listed_secrets`` are the names that were on Kapso before; ``secrets_at_risk`` are those without a value in git.
     """
 
     desired: DesiredFunction = field(repr=False)
@@ -164,11 +164,11 @@ class Create(Write):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modify(Write):
-    """Base of the steps that change an existing function; ``remote`` is what is there now, ``base`` what we last wrote.
+    """Base of the steps that change an existing function; ``remote`` is its record now, ``last_applied`` our last write.
 
-    ``live`` is what is confirmed to run, where that is what is stored. ``quarantine`` tells of what failed, where that is taken
-    back, or stays so. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are fields that Kapso
-    did not take before, and that are not sent again.
+    ``live`` is the content that is confirmed to run, if the stored content runs. ``quarantine`` is the failed attempt that is
+    rolled back, or stays rolled back. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are
+    fields that Kapso did not take before, and that are not sent again.
     """
 
     remote: RemoteFunction = field(repr=False)
@@ -196,7 +196,7 @@ class Rename(Modify):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt(Modify):
-    """Take a function that is unowned (or whose owner hands it over), writing what differs."""
+    """Take over a function that is unowned, or that another owner hands over, and write the differences."""
 
     action: ClassVar[str] = "adopt"
 
@@ -226,9 +226,9 @@ class Delete(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoChange(Step):
-    """Nothing to do. ``record`` is what to remember now, where the look taught us something.
+    """Nothing to do. ``record`` is the new inventory record, if the observation changed it.
 
-    ``lost_secrets`` were dropped by an earlier deployment that nobody has looked after, and cannot be set again.
+    ``lost_secrets`` were dropped by an earlier deployment, and cannot be set again because their values are not in git.
     """
 
     action: ClassVar[str] = "none"
@@ -238,7 +238,7 @@ class NoChange(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferredDelete(NoChange):
-    """A deletion whose time has not come: ``at`` the first pass after that moment, ``seconds`` from now."""
+    """A deletion within its grace period: the first pass after ``at``, in ``seconds``, carries it out."""
 
     remote: RemoteFunction = field(repr=False)
     at: datetime
@@ -267,9 +267,9 @@ class BlockedBy(enum.Enum):
     LOST_SECRET = enum.auto()
     """Git says that a secret is on Kapso, and it is gone."""
     UNKNOWN_SECRET = enum.auto()
-    """The deployment may drop a secret whose value is not known here."""
+    """The deployment may drop a secret that has no value in git."""
     RENAME = enum.auto()
-    """A function cannot get its slug: another bears it, or Kapso or git stands in the way."""
+    """A function cannot get its slug: another function has it, or Kapso or git prevents it."""
     UNREADABLE = enum.auto()
     """Kapso's record of it cannot be right."""
     BUILD = enum.auto()
@@ -347,10 +347,10 @@ ACTIONS = ("create", "update", "rename", "deploy", "delete", "adopt", "none", "b
 class Plan:
     """All steps, sorted by slug.
 
-    ``owned`` counts the functions that are ours, vanished ones included: what limits are a share of. ``project_id`` is the
-    project that the key opens, where Kapso says so. ``forget`` names functions by id that are gone from git and from Kapso.
-    ``absences`` are our functions that git does not list. ``departures`` are functions in the way of others; ``moves`` is what
-    to remember of each ``moved_from``, before all writes.
+    ``owned`` counts our functions, vanished ones included; limits in percent refer to it. ``project_id`` is the project that
+    the key opens, if Kapso says so. ``forget`` holds the ids of functions that are gone from git and from Kapso. ``missing``
+    are our functions that git does not list. ``vacations`` are functions that must leave their slug for another one.
+    ``renames`` is the journal of each ``moved_from``, written before anything else.
     """
 
     source: str
@@ -389,7 +389,7 @@ class Plan:
 
     @property
     def deferred_deletions(self) -> tuple[DeferredDelete, ...]:
-        """The deletions whose time has not come."""
+        """The deletions that are within their grace period."""
         return tuple(step for step in self.steps if isinstance(step, DeferredDelete))
 
     @property

@@ -59,7 +59,7 @@ class FunctionsApi(Protocol):
         ...
 
     async def delete_function(self, function_id: str) -> None:
-        """Delete for ever, secrets included."""
+        """Delete a function and its secrets; this cannot be undone."""
         ...
 
     async def deploy_function(self, function_id: str) -> None:
@@ -85,7 +85,7 @@ class FunctionsApi(Protocol):
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
         """Return who uses each of the functions: workflows, WhatsApp Flows and webhooks, every list read to its end.
 
-        Raises `ApiError` when one kind of user cannot be looked up: then nobody may say that a function has no user.
+        Raises `ApiError` when one kind of user cannot be read: then no function may be called unused.
         """
         ...
 
@@ -116,7 +116,7 @@ class Store(Protocol):
         ...
 
     def close(self, intent_id: int) -> None:
-        """Close an intent whose write certainly did not happen."""
+        """Close an intent; its write certainly did not happen."""
         ...
 
     def forget(self, function_id: str) -> None:
@@ -124,7 +124,7 @@ class Store(Protocol):
         ...
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
-        """Keep, or drop, what Kapso said of the project's quota."""
+        """Keep Kapso's refusal for the project's quota, or drop it (None)."""
         ...
 
     def learn(self, facts: ApiFacts) -> None:

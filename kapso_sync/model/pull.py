@@ -1,4 +1,4 @@
-"""Defines what a pull would write into a functions folder, and what it says of each function."""
+"""Defines the files that a pull would write into a functions folder, and its result for each function."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ TEXT_SUFFIXES = (".json", ".txt", ".md", ".html", ".css", ".svg", ".sql", ".grap
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Which state of the source was read.
+    """The revision of the source that was read.
 
-    ``id`` is a commit id for git, and ``folder:`` plus a digest of what was read for a folder. ``described`` is what
-    ``git describe`` would say of a work tree's folder. The rest is known for commits only.
+    ``id`` is a commit id for git, and ``folder:`` plus a digest of what was read for a folder. ``described`` is
+    the output of ``git describe`` for a work tree's folder. The rest is known for commits only.
     """
 
     id: str

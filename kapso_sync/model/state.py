@@ -31,10 +31,10 @@ class QuarantineReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What failed, and is not tried again until git changes or a person asks; what ran before it was put back.
+    """A failed attempt, which is not tried again until git changes or a person asks; the previous version was restored.
 
-    ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the code that
-    failed and of that which was put back; ``at`` is an ISO time.
+    ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the failed code
+    and of the restored code; ``at`` is an ISO time.
     """
 
     attempt: str
@@ -49,10 +49,10 @@ class Quarantine:
 class KnownSecrets:
     """What we know of a function's secrets. Values are never kept: ``digests`` are keyed, by name, of those that we set.
 
-    ``unverified`` were there when we first looked, and are left alone. ``rewriting`` names those whose setting was begun and
-    not confirmed. ``undeployed``: some were set since the last deployment. ``listed_at``: when Kapso was last asked for names;
-    ``exact``: no others were to be there then. ``unchecked``: a deployment ended after which nobody has looked at the names;
-    ``before`` are those that were there before it.
+    ``unverified`` existed at our first list of names, and are left alone. ``rewriting`` are being set; that is not confirmed
+    yet. ``undeployed``: some were set since the last deployment. ``listed_at`` is the time of the last list of names;
+    ``exact``: no other names were allowed then. ``unchecked``: names were not listed since the last deployment ended;
+    ``before`` are the names before it.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -67,13 +67,13 @@ class KnownSecrets:
 
 @dataclass(frozen=True, slots=True)
 class InventoryRecord:
-    """What we last wrote of a function that we own: the base of the three-way comparison.
+    """Our last write of a function that we own: the base of the three-way comparison.
 
-    ``wanted`` is what git said, ``stored`` what Kapso answered to it (a server may normalise). ``corrections`` counts the drift
-    corrections since a look last found the function in sync. ``refused_slug`` is a slug that Kapso would not change to.
+    ``wanted`` is git's content, ``stored`` Kapso's answer to it (a server may normalise). ``corrections`` counts the drift
+    corrections since the function was last found in sync. ``refused_slug`` is a slug that Kapso would not change to.
     ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
     style and was tried in the other.
-    ``unproven``: what was deployed last has not passed its checks. ``quarantine``: git's content failed, and was taken back.
+    ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
     """
 
     slug: str
@@ -93,7 +93,7 @@ class InventoryRecord:
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:
-        """Return the record of a function that we know nothing of yet."""
+        """Return an empty record of a function."""
         return cls(slug, function_id, wanted={}, stored={})
 
     def after_write(
@@ -111,7 +111,7 @@ class InventoryRecord:
 
 
 class IntentKind(enum.StrEnum):
-    """The writes whose answer may be lost."""
+    """The kinds of writes that are journaled, since their answer may be lost."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -120,9 +120,9 @@ class IntentKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A write that was begun. It stays open until its result is confirmed; a pass starts by settling open ones.
+    """A write in progress. It stays open until its result is confirmed; a pass starts by resolving open intents.
 
-    ``wanted`` is what git said. ``content`` is what was sent (for a deployment: what Kapso had stored when it was asked).
+    ``wanted`` is git's content. ``content`` is the content that was sent (for a deployment: that Kapso had stored then).
     ``baseline`` is, for a deployment, the server's ``last_deployed_at`` before it.
     """
 
@@ -138,9 +138,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class RenameRecord:
-    """What became of a ``moved_from``: ``sources`` is what git said, ``function_id`` who takes the slug, ``was`` by what name.
+    """The journal entry of a ``moved_from``.
 
-    Without a ``function_id`` it is settled: the function has arrived, or there was none to move.
+    ``sources`` is its value in git, ``function_id`` the function that takes the slug, and ``was`` the slug that it had. Without
+    a ``function_id`` it is settled: the function was renamed, or there was none to rename.
     """
 
     sources: tuple[str, ...]

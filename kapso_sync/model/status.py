@@ -58,10 +58,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class FunctionStatus:
-    """How one function stands. ``diff`` is unified, from Kapso to git, where they differ.
+    """The status of one function. ``diff`` is unified, from Kapso to git, if they differ.
 
-    ``changed_at`` and ``change`` tell of our last write; ``deploying_since`` is set while a deployment runs; ``retry_at``
-    while we wait before we try again; ``delete_at`` while it waits to be deleted.
+    ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
+    during a back-off, and ``delete_at`` during the grace period of a deletion.
     """
 
     slug: str
@@ -104,7 +104,7 @@ class PassStatus:
     """The last pass that ended. ``error`` says why nothing could be planned, or what halted it; ``error_type`` is its class.
 
     ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none. ``issue`` is
-    the kind of issue that the error opens; an error without one leaves the issues of before open.
+    the kind of issue that the error opens; an error without one leaves earlier issues open.
     """
 
     finished_at: datetime
@@ -131,7 +131,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What remains of the API's rate limit in this window, as far as answers have said."""
+    """The rest of the API's rate limit in this window, by the last answer."""
 
     limit: int
     remaining: int
@@ -139,7 +139,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """Everything at one moment. ``revision`` is the one that was planned last, ``revision_since`` when it was first seen.
+    """The daemon's status at one moment. ``revision`` was planned last; ``revision_since`` is when it was first seen.
 
     ``reading`` is the one that the running pass has read, as soon as it has.
     ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``. ``unused`` are functions of ours that

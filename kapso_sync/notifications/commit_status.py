@@ -12,11 +12,11 @@ from kapso_sync.model.status import ConditionType, DaemonStatus, ReadyReason
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_NAMED = 5
-"""So many failing functions are named."""
+"""Maximum number of failing functions that are named."""
 
 
 class CommitState(enum.StrEnum):
-    """What is said of a commit."""
+    """The state of a commit, by the forges' common words."""
 
     PENDING = "pending"
     SUCCESS = "success"
@@ -33,9 +33,9 @@ class CommitStatus:
 
 
 def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
-    """Return what may be said of the commit that the running or last pass read; None where it is nobody's fault, or no commit.
+    """Return the status of the commit that the running or last pass read; None if the pass says nothing about a commit.
 
-    Kapso or git that do not answer, a rejected key, or a newer revision say nothing about a commit.
+    That is so if Kapso or git do not answer, the key is rejected, or a newer revision came.
     """
     if status.reconciling:
         commit = _commit(status.reading)

@@ -46,9 +46,9 @@ class StatusRequest:
 
 
 def find_repository(location: str, forge: Forge | None, api: str | None) -> Repository:
-    """Return where the statuses of a remote's commits go; ``forge`` None is found by the host.
+    """Return the repository that gets the statuses of a remote's commits; if ``forge`` is None, the host decides.
 
-    Raises `ConfigError` where there is no host, or nobody knows who is there.
+    Raises `ConfigError` if there is no host, or if its forge is unknown.
     """
     base, host, path = _parts(location)
     if not host and (forge is None or api is None):

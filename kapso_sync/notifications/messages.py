@@ -11,7 +11,7 @@ from kapso_sync.model.source import Revision
 from kapso_sync.notifications.issues import Change, Issue
 
 MAX_LINES = 15
-"""So many changes are told one by one; the rest as a number."""
+"""Maximum number of changes that a message lists; it counts the rest."""
 
 MAX_SUBJECT = 120
 """Most characters of a commit's subject."""
@@ -36,7 +36,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class MessageContext:
-    """What a message says besides what changed: whose functions, which environment, at which revision, where to look."""
+    """The parts of a message besides the changes: the owner, the environment, the revision and the page's URL."""
 
     name: str
     env: str | None = None
@@ -135,6 +135,6 @@ def _revision(revision: Revision) -> str:
 
 
 def _without_mentions(text: str) -> str:
-    """Return text in which ``@everyone``, ``<!channel>`` and control characters have no effect, whoever wrote the commit."""
+    """Return text in which ``@everyone``, ``<!channel>`` and control characters have no effect."""
     visible = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
     return visible.replace("@", "@\u200b").replace("<!", "<\u200b!")

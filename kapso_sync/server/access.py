@@ -50,9 +50,9 @@ class SafeHeaders:
 
 
 class HostCheck:
-    """Middleware against DNS rebinding: on loopback only our own names are answered.
+    """Middleware against DNS rebinding: on loopback only requests for our own names are answered.
 
-    Else a page elsewhere, whose name was made to lead to loopback, could read ours through a browser on this machine.
+    Otherwise a foreign page with a name that resolves to loopback could read ours through a browser on this machine.
     """
 
     def __init__(self, app: ASGIApp, *, public: bool) -> None:

@@ -247,7 +247,7 @@ class _Server:
 
 
 async def _while_connected(request: Request, work: Awaitable[int]) -> int | None:
-    """Return what comes of the work, or None once nobody waits for it any more."""
+    """Return the result of the work, or None once the client has disconnected."""
     result: list[int] = []
 
     async def keep() -> None:

@@ -37,7 +37,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """It is theirs, and tells of something else than a push."""
+    """It is authentic, and reports something else than a push."""
 
     delivery: str | None
     reason: str

@@ -292,7 +292,7 @@ def _budget(budget: RateLimit) -> str:
 
 
 def _in_flight(status: DaemonStatus) -> str:
-    """Return what is going on right now: deployments, and writes whose end nobody has seen yet."""
+    """Return the running deployments, and the writes that are not confirmed yet."""
     deploying = [
         f"<li><strong>{escape(function.slug)}</strong> deploying for "
         f"{span((status.now - function.deploying_since).total_seconds())}</li>"

@@ -25,7 +25,7 @@ _BAD_REQUEST = b'{"error":"this is not an HTTP request"}'
 
 
 class _Impatient(H11Protocol):
-    """Closes connections whose request does not arrive in time; uvicorn itself waits for the first byte for ever."""
+    """Closes connections when a request does not arrive in time; uvicorn itself waits for the first byte without end."""
 
     head_timeout: ClassVar[float] = 10.0
     _timer: asyncio.TimerHandle | None = None
@@ -39,7 +39,7 @@ class _Impatient(H11Protocol):
             self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrives; a whole request head ends the waiting, and the next one begins it anew."""
+        """Receive data; a complete request head stops the timer, and the next request starts it again."""
         super().data_received(data)
         busy = self._is_busy()
         if busy and self._timer is not None:
@@ -69,7 +69,7 @@ class _Impatient(H11Protocol):
         self.transport.close()
 
     def hang_up(self) -> None:
-        """End what would never end by itself: idle connections, and answers that have begun and go on, such as events."""
+        """Close connections that would never close by themselves: idle ones, and endless answers such as events."""
         self.shutdown()
         if self._is_busy() and self.cycle.response_started:
             self.transport.close()

@@ -34,7 +34,7 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 @dataclass(frozen=True, slots=True)
 class GitCredentials:
-    """How to authenticate. ``password`` is asked anew before each transfer, since mounted files change."""
+    """How to authenticate. ``password`` is called before each transfer, since mounted files change."""
 
     password: Callable[[], str | None] = field(default=lambda: None, repr=False)
     username: str | None = None
@@ -44,7 +44,7 @@ class GitCredentials:
 
 @dataclass(frozen=True, slots=True)
 class GitFailed(Exception):
-    """git ended with an error; ``text`` is what it said, without credentials."""
+    """git ended with an error; ``text`` is its message, without credentials."""
 
     status: int
     text: str

@@ -15,7 +15,7 @@ from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revisi
 from kapso_sync.sources.file_rules import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
 
 ATTEMPTS = 5
-"""So often a folder that moved while it was read is read again."""
+"""Maximum number of times that a folder is read again because it changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Read:
 
 
 class FolderSource:
-    """Reads a folder. ``describe`` returns what ``git describe`` would say of it, or None.
+    """Reads a folder. ``describe`` returns the output of ``git describe`` for it, or None.
 
     ``top`` is the root of the work tree that the folder is in, where it is in one.
     """

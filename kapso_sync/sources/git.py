@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from git.objects import Blob, Commit, Tree
 
 MAX_PACKS = 50
-"""Each fetch leaves a pack; beyond this many the mirror is made anew, which a shallow one can afford."""
+"""Maximum number of packs in the mirror. Each fetch adds one; beyond it, the shallow mirror is created again."""
 
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
@@ -145,7 +145,7 @@ class GitSource:
         return _Head(name, commits[name], default_branch)
 
     async def _read(self, head: _Head) -> Snapshot:
-        """Fetch what is missing and read it; a mirror that turns out broken is wiped and made anew, once."""
+        """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
         try:
             commit = await self._obtain(head)
             return await asyncio.to_thread(self._snapshot, commit)

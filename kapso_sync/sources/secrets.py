@@ -1,7 +1,7 @@
-"""The values that secrets name: from the environment, from mounted files, or from the manifest itself.
+"""Reads the values of secrets: from the environment, from mounted files, or from the manifest itself.
 
-Whoever can push to the repository chooses these names, so that nothing of our own can be read through them: no ``KAPSO_…``
-variable, no file outside the secrets folder, and none in it that holds a credential of ours.
+Everybody who can push to the repository chooses these names, so they must not reach anything of ours: no ``KAPSO_…`` variable,
+no file outside the secrets folder, and no file in it that holds one of our credentials.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class SecretMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SecretReader:
-    """Reads values anew each time.
+    """Reads the values again at each call.
 
     ``allowed`` are globs of variables, ``folder`` holds files, ``ours`` are files and folders of our own credentials.
-    ``on_value`` is told every value that is not plain configuration, so that it can be kept out of what is shown.
+    ``on_value`` is called with every value that is not plain configuration, so that it can be redacted.
     """
 
     environment: Mapping[str, str] = field(repr=False)

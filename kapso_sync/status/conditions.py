@@ -41,7 +41,7 @@ _READY_REASON_OF_QUARANTINE = {
 
 
 def reconciling(before: FunctionStatus | None, step: Step, revision: str, now: datetime, redact: Redact) -> FunctionStatus:
-    """Return the status of a function whose step is going to be carried out."""
+    """Return the status of a function before its step is carried out."""
     reason = "; ".join(step.explanation) or step.action
     found = {ConditionType.RECONCILING: (True, "Applying", f"{step.action}: {reason}")}
     if before is None:
@@ -60,7 +60,7 @@ def concluded(
     *,
     failing_too_often: bool,
 ) -> FunctionStatus:
-    """Return the status of a function whose step has ended. ``failing_too_often``: its back-off counts it as stalled."""
+    """Return the status of a function after its step. ``failing_too_often``: its back-off counts it as stalled."""
     step = outcome.step
     good = outcome.result in (Result.DONE, Result.UNCHANGED)
     message = outcome.error or "; ".join(step.explanation) or step.action
@@ -93,7 +93,7 @@ def concluded(
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
-    """Return the status of a function that failed so often that it needs a person."""
+    """Return the status of a function that failed often enough to need a person."""
     message = function.condition(ConditionType.READY).message
     changes = {ConditionType.STALLED: (True, "FailedRepeatedly"), ConditionType.RECONCILING: (False, "Stalled")}
     return replace(

@@ -62,7 +62,7 @@ class _Pass:
 
 @dataclass
 class StatusTracker:
-    """Listens to events, and is told of passes. ``redact`` takes secrets out of texts."""
+    """Follows events and passes. ``redact`` removes secrets from texts."""
 
     clock: Clock
     version: str

@@ -15,7 +15,7 @@ from typing import Any
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
 
 MAX_COPIES = 20
-"""So many copies are kept of each function, besides those that are never dropped."""
+"""Maximum number of backups of each function, besides those that are never dropped."""
 
 MAX_AGE = timedelta(days=180)
 """Those copies go when they are older than this, too."""

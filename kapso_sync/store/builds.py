@@ -19,7 +19,7 @@ MAX_BUILDS = 4000
 """Most builds that are kept; the ones that were not used for longest go first."""
 
 MAX_AGE = timedelta(days=60)
-"""So long a build is kept that nobody asks for."""
+"""How long an unused build is kept."""
 
 
 class BuildFolder:

@@ -48,7 +48,7 @@ class DaemonFiles:
         self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid()})
 
     def forget_address(self) -> None:
-        """Forget the URL: nobody listens any more."""
+        """Remove the URL: the server has stopped."""
         with contextlib.suppress(OSError):
             (self.folder / ADDRESS_NAME).unlink(missing_ok=True)
 

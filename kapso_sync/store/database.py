@@ -22,7 +22,7 @@ DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
 SCHEMA = 1
 LOCK_TIMEOUT = 5.0
-"""So many seconds somebody else's transaction is waited for; only readers have any, since writers hold the lock."""
+"""Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
 
 _T = TypeVar("_T")
 
@@ -73,7 +73,7 @@ class StateStore:
         self._facts.write(facts)
 
     def belongs_to(self, owner: str) -> None:
-        """Record whose folder this is; raises `StateForeign` when it is somebody else's."""
+        """Record the folder's owner; raises `StateForeign` if it has another one."""
         known = self._meta("owner")
         if known is None:
             self._set_meta("owner", owner)
@@ -103,7 +103,7 @@ class StateStore:
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closes])
 
     def close(self, intent_id: int) -> None:
-        """Close an intent whose write certainly did not happen."""
+        """Close an intent; its write certainly did not happen."""
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
 
@@ -114,7 +114,7 @@ class StateStore:
             self._db.execute("DELETE FROM meta WHERE key = ?", (_version_key(function_id),))
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
-        """Keep, or drop, what Kapso said of the project's quota."""
+        """Keep Kapso's refusal for the project's quota, or drop it (None)."""
         self._set_meta("quota", None if quota is None else codec.encode_quota(quota))
 
     def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
@@ -151,7 +151,7 @@ class StateStore:
         return None if text is None else codec.decode_version(text)
 
     def secret_key(self, random: Callable[[int], bytes]) -> bytes:
-        """Return the key of the secrets' digests; ``random`` makes so many bytes where there is none yet."""
+        """Return the key of the secrets' digests; ``random`` returns that many bytes for a new one."""
         with _writing(self._folder):
             return secretkey.read_key(self._folder) or secretkey.make_key(self._folder, random)
 

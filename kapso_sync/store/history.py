@@ -1,6 +1,6 @@
-"""What was done to each function, when, and by which revision: kept for people, bounded, in a database of its own.
+"""Keeps the history of each function for people: writes, times and revisions, bounded, in its own database.
 
-Nothing depends on it: where it cannot be written, a pass goes on without.
+Nothing depends on it: if it cannot be written, a pass continues without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kapso_sync.model.source import Revision
 
 HISTORY_NAME = "history.db"
 MAX_REVISIONS = 200
-"""So many entries are kept of each function."""
+"""Maximum number of entries of each function."""
 
 MAX_ENTRIES = 20_000
 LOCK_TIMEOUT = 1.0

@@ -16,7 +16,7 @@ from kapso_sync.model.functions import Json
 
 @dataclass(frozen=True, slots=True)
 class PrivateJsonFile:
-    """One JSON object in a file, such as who was told what. Losing it costs a repeated message, and no more."""
+    """One JSON object in a file, such as the notifications that were sent. Losing it costs a repeated message, and no more."""
 
     path: Path
 

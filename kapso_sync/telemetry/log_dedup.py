@@ -27,10 +27,10 @@ _REPEATED_WHILE_TRUE = (
     events.PrunePending,
     events.PlanNotice,
 )
-"""Events that tell of a state rather than of a moment: told again in each pass as long as it lasts."""
+"""Events that report a state rather than a moment: each pass emits them again as long as the state lasts."""
 
 _NO_END_LOGGED = (events.PlanNotice, events.DriftDetected, events.PrunePending)
-"""Of these nobody needs to hear that they are over."""
+"""The end of these is not logged."""
 
 _UNEVENTFUL = frozenset({"plan.computed", "reconcile.finished", "source.unchanged", "reconcile.started", "trigger.received"})
 
@@ -45,7 +45,7 @@ class _OngoingEvent:
 class DeduplicatingLog:
     """A listener for a daemon.
 
-    A pass in which nothing happened is one debug line; a lasting failure is told when it begins, changes and ends.
+    A pass in which nothing happened is one debug line; a lasting failure is logged when it begins, changes and ends.
     """
 
     def __init__(self, log: Log) -> None:
@@ -84,7 +84,7 @@ class DeduplicatingLog:
         return False
 
     def _outage(self) -> bool:
-        """Return whether the last pass failed as a whole: then every retry is part of a trouble that was told."""
+        """Return whether the last pass failed as a whole: then every retry belongs to a failure that was logged."""
         return any(isinstance(lasting.event, events.ReconcileFailed) for lasting in self._lasting.values())
 
     def _flush(self) -> None:
@@ -113,7 +113,7 @@ class DeduplicatingLog:
 
 
 def _key(event: Event) -> tuple[object, ...]:
-    """Return what two reports of the same trouble have in common; a manifest or plan may have several, told apart by place."""
+    """Return the key that reports of the same failure share; a manifest or plan may have several failures, by location."""
     names = ("slug", "task", "code", "location")
     extra = (event.message,) if isinstance(event, events.PlanNotice) else ()
     return (event.name, *(getattr(event, name, None) for name in names), *extra)

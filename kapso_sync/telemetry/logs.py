@@ -64,7 +64,7 @@ class LogListener:
         self.write(event, event.level)
 
     def notice(self, event: Event) -> None:
-        """Bind the revision that a source shows to every line that follows in the pass; whose it is goes with what failed."""
+        """Bind the source's revision to every following line of the pass."""
         if isinstance(event, SourceChanged | SourceUnchanged):
             bind_contextvars(revision=event.revision)
         if isinstance(event, SourceChanged):

@@ -19,7 +19,7 @@ MIN_LINE_LENGTH = 8
 """Likewise for one line of a secret that has several."""
 
 MAX_VALUES = 50_000
-"""So many spellings are known at a time; the oldest, of values that have long been changed, go first."""
+"""Maximum number of known spellings; the oldest, probably of rotated values, are dropped first."""
 
 BLOCK = 12
 """A piece of a secret is found by any of its blocks of this many characters."""
@@ -68,7 +68,7 @@ class Redactor:
         self._pattern = None
 
     def _learn_blocks(self, spellings: set[str]) -> None:
-        """Learn the blocks of a secret: whoever answers may have cut it, at its beginning, at its end, or at both."""
+        """Learn the blocks of a secret: an answer may quote it cut at its beginning, at its end, or at both."""
         for spelling in spellings:
             if len(spelling) < MIN_BLOCKED_LENGTH:
                 continue

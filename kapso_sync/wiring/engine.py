@@ -162,7 +162,7 @@ def _new_id() -> str:
 
 
 def make_transport(settings: Settings, base_url: str, clock: Clock, bus: EventBus) -> Transport:
-    """Return the connection to Kapso; the key is read anew for each request."""
+    """Return the connection to Kapso; the key is read again for each request."""
 
     def key() -> str:
         value = settings.key()

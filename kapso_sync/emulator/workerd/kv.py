@@ -53,7 +53,7 @@ class Value:
 
 
 class KeyValues:
-    """The store. Expired values are gone for whoever looks."""
+    """The key-value store; expired values are not returned."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

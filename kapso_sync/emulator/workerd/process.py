@@ -38,13 +38,13 @@ kill -KILL 0
 """
 """Ends workerd once standard input does: we hold the other end, so it closes with us, however we end.
 
-It waits for what it started, so that no dead process is left to whoever is the first of a container; what those started in
+It waits for what it started, so that no zombie is left to process 1 of a container; what those started in
 turn dies with the group.
 """
 
 
 class Gone(Exception):
-    """The process ended without an answer, or would not start; ``message`` is what it said last."""
+    """The process ended without an answer, or did not start; ``message`` is its last output."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -118,7 +118,7 @@ class Process:
         return Answer(value if isinstance(value, dict) else {}, answer.content[length:])
 
     async def stuck(self) -> bool:
-        """Tell whether it does not even answer us, as when code that it runs loops for ever."""
+        """Return whether it does not answer at all, for example because code that it runs never returns."""
         try:
             await self._http.get("/", timeout=ALIVE_TIMEOUT)
         except httpx.TransportError:
@@ -237,7 +237,7 @@ class ProcessPool:
             await self._leave(process)
 
     async def close(self) -> None:
-        """End all processes, for good; whoever asks or waits meets Gone."""
+        """End all processes for good; callers that ask or wait get `Gone`."""
         self._closing.set()
         async with self._starting:
             await asyncio.gather(*(process.kill() for process in self._all))

@@ -115,7 +115,7 @@ class CheckRunner:
         return Failure(number, expected, self._shown(answer))
 
     async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
-        """Return a function's own answer from the envelope that Kapso may put around one that is no success.
+        """Return a function's own answer from the envelope that Kapso may put around a failed one.
 
         The envelope names the invocation, whose record has status and body; where it cannot be read, the envelope counts.
         """
@@ -160,7 +160,7 @@ class CheckRunner:
 
 
 SHOWN = 200
-"""So many characters of an expectation and of an answer are shown."""
+"""Maximum number of characters of an expectation and of an answer that are shown."""
 
 SEARCHED = 1024 * 1024
 PATIENCE = 1.0

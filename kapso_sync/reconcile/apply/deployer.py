@@ -23,7 +23,7 @@ MAX_CHECK_REQUESTS = 50
 """Digests of check requests that are remembered of one function."""
 
 RETRIES = 1
-"""So often a deployment that ended in ``error`` is asked for again in the same pass: the runtime may have had a bad moment."""
+"""Number of retries, within a pass, of a deployment that ended in ``error``: the failure may be temporary."""
 
 _QUOTA = re.compile(
     r"quota|worker limit|limit (?:was |has been )?(?:reached|exceeded)|upgrade your plan|too many workers"
@@ -35,7 +35,7 @@ QUOTA_HINT = (
     "delete functions that are not needed, or upgrade the plan"
 )
 IMMEDIATE_FAILURE_S = 3.0
-"""A first deployment that fails within so many seconds was seen in projects where no function that a key created deploys."""
+"""First deployments that failed this fast, in seconds, were seen in projects that deploy no function created with a key."""
 
 
 class DeploymentFailed(KapsoSyncError):
@@ -66,7 +66,7 @@ class Deployer:
         self._quota: QuotaRefusal | None = None
 
     def load(self, deployed: set[str], quota: QuotaRefusal | None) -> None:
-        """Say which Workers (by id) run already, and what Kapso last said of the quota."""
+        """Set the ids of the Workers that run already, and Kapso's last refusal for the quota."""
         self._fitting = set(deployed)
         self._quota = quota
 
@@ -162,6 +162,6 @@ class Deployer:
 
 
 def _not_looked_after(known: KnownSecrets, step: Write, written: Written) -> KnownSecrets:
-    """Return what is known of secrets right after a deployment: the names before it, and that nobody has looked since."""
+    """Return the known secrets right after a deployment: the names before it, and that they were not listed since."""
     before = {*written.present_secrets, *known.digests, *known.before}
     return replace(known, undeployed=False, unchecked=bool(before or step.desired.kept), before=tuple(sorted(before)))

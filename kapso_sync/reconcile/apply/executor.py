@@ -59,13 +59,13 @@ AT_RISK_REASON = "its deployment may lose secrets whose values are not known her
 AT_RISK_HINT = "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow"
 
 MAX_REPLANS = 3
-"""So often one function is planned again in a pass because somebody saved it meanwhile."""
+"""Maximum number of times that one function is planned again in a pass because somebody saved it meanwhile."""
 
 Replan = Callable[[RemoteFunction, ReconcilerState], Step | None]
 """Plans one function again from its record and our memory as they are now."""
 
 MAX_UNANSWERED = 3
-"""After so many functions in a row that Kapso did not answer for, the rest of the pass is not tried."""
+"""After this many functions in a row without an answer from Kapso, the rest of the pass is skipped."""
 
 _UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
 _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
@@ -233,7 +233,7 @@ class _Pass:
         return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, parker: SlugParker, slugs: set[str], before: Sequence[Outcome]) -> None:
-        """Let those leave whose slugs are needed now, unless their own steps have brought them away already."""
+        """Park the functions that have a slug which is needed now, unless their own steps have renamed them already."""
         gone = {outcome.step.function_id for outcome in before}
         for vacation in plan.vacations:
             if vacation.frees not in slugs or vacation.remote.id in gone or self._not_now() is not None:

@@ -25,7 +25,7 @@ NO_SECRETS = "does this API base have secrets? https://api.kapso.ai/platform/v1 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One function whose secrets are set: its slug, its record, and the values that git gives."""
+    """The function that gets secrets: its slug, its record, and the values from git."""
 
     slug: str
     record: RemoteFunction

@@ -27,7 +27,7 @@ class SlugParker:
         self._emit = emit
 
     async def park(self, vacation: SlugVacation) -> RemoteFunction:
-        """Give a function the slug where it is not in the way, and return its record; what runs, id and secrets stay."""
+        """Give a function its parking slug, and return its record; the running code, id and secrets stay."""
         remote, last_applied = vacation.remote, vacation.last_applied
         payload = {SLUG: vacation.slug, DESCRIPTION: vacation.description}
         record = await update_unchanged(self._api, remote, payload)

@@ -43,15 +43,15 @@ from kapso_sync.reconcile.plan.observed import stored_content
 from kapso_sync.reconcile.plan.steps import refusal_hint
 
 CREATE_ATTEMPTS = 3
-"""So often a create is sent when each answer was lost and the list shows no trace of it."""
+"""Maximum number of attempts of a create, if each answer is lost and the list does not show the function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A function after its write: the record Kapso answered with, what we remember of it, and the backup, if any.
+    """A function after its write: Kapso's answer, our inventory record, and the backup's name, if one was made.
 
-    ``refused`` names fields that the answer shows otherwise than they were sent. ``present_secrets`` are known to be on Kapso
-    now, by name; ``lost_secrets`` were dropped by a deployment, and nobody here has their values.
+    ``refused`` names fields that have another value in the answer than was sent. ``present_secrets`` are known to be on Kapso
+    now, by name; ``lost_secrets`` were dropped by a deployment, and have no value in git.
     """
 
     record: RemoteFunction
@@ -71,7 +71,7 @@ class FunctionWriter:
         self._emit = emit
 
     async def create(self, step: Create) -> Written:
-        """Create a function; a create whose answer was lost is looked up before it is sent again."""
+        """Create a function; if the answer is lost, the list is read before the request is sent again."""
         content = sent_content(step.payload)
         intent = Intent(IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected)
         number = self._store.begin(intent)

@@ -98,7 +98,7 @@ def _common(old: Sequence[str], new: Sequence[str]) -> int:
 
 
 LIVE_SLACK = timedelta(seconds=5)
-"""After a deployment both times were seen equal to the second; further apart they tell of two events."""
+"""After a deployment both times were seen equal to the second; further apart they belong to two events."""
 
 
 @dataclass(frozen=True, slots=True)

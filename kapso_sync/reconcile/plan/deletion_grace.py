@@ -14,7 +14,7 @@ from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.similarity import SIMILAR, similarity
 
 MAX_COMPARED_PAIRS = 2_000
-"""So many pairs of unequal codes are compared in one plan."""
+"""Maximum number of pairs of unequal codes that one plan compares."""
 
 CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
 """Wall clock and monotonic clock may part so far between two passes; beyond that, the wall clock was set."""
@@ -32,7 +32,7 @@ class Timestamps:
 def find_missing(
     desired: Desired, observed: Observed, absent: Sequence[RemoteFunction], steps: Sequence[Step]
 ) -> tuple[MissingFunction, ...]:
-    """Return who is absent, and which functions of git may be it under a new name; nothing is said of time yet."""
+    """Return our functions that git does not list, and those of git that may be them under a new slug; without times yet."""
     said = {want.slug: want.entry.moved_from for want in desired.functions}
     said |= {function.slug: function.moved_from for function in desired.unusable}
     hinted = {source for sources in said.values() for source in sources or ()}

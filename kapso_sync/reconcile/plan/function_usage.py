@@ -12,14 +12,14 @@ from kapso_sync.model.state import InventoryRecord
 from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in
 
 CHECK_WINDOW = timedelta(minutes=10)
-"""So long after a deployment an invocation with the request of one of its checks counts as that check."""
+"""For this time after a deployment, an invocation with the request of one of its checks counts as that check."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionUsage:
-    """What the look-ups said of one function: its users, when it was last invoked, or why nobody can tell.
+    """The use of one function: its users, and when it was last invoked.
 
-    ``unknown`` is the reason why one look-up gave no answer; then ``users`` and ``invoked_at`` may lack something.
+    ``unknown`` is the reason why one of the calls gave no answer; then ``users`` and ``invoked_at`` may be incomplete.
     """
 
     users: tuple[FunctionUser, ...] = ()
@@ -33,7 +33,7 @@ def unused_functions(owned: Iterable[InventoryRecord], users: FunctionUsers) -> 
 
 
 def functions_that_name(function: RemoteFunction, others: Iterable[RemoteFunction]) -> tuple[FunctionUser, ...]:
-    """Return the other functions whose code holds this one's id, which its URL holds as well, or its worker's address."""
+    """Return the other functions that have this one's id, which is also in its URL, or its worker's address in their code."""
     return tuple(
         FunctionUser(UserKind.FUNCTION, other.slug)
         for other in others

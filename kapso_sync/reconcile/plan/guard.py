@@ -66,7 +66,7 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
 
 
 def block_used_deletions(guarded: Guarded, usages: Mapping[str, FunctionUsage], now: datetime, idle: float) -> Guarded:
-    """Return the plan without the deletion of anything that is used, or of which nobody can tell; each with its reason."""
+    """Block the deletions of functions that are used, or that may be used, each with its reason."""
     held = []
     for step in guarded.plan.steps:
         usage = usages.get(step.function_id or "") if isinstance(step, Delete) else None
@@ -141,7 +141,7 @@ def _suspected_renames(plan: Plan, held: set[str]) -> list[HeldDeletions]:
 
 
 def _postpone(steps: Sequence[Step], plan: Plan, grace: float) -> tuple[Step, ...]:
-    """Return the steps with those deletions put off whose functions were in git a short time ago."""
+    """Return the steps with the deletions deferred that are within their grace period."""
     missing = {absence.function_id: absence for absence in plan.missing}
     return tuple(
         _later(step, missing[step.remote.id], grace)

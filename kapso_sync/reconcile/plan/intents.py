@@ -1,4 +1,4 @@
-"""Resolves the journal: each intent whose answer was lost is compared with Kapso's list. Pure."""
+"""Resolves open intents by Kapso's list: the answer of each write was lost. Pure."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
 
 
 def _arrived(intent: Intent, remote: RemoteFunction, owner: str) -> bool:
-    """Return whether the record shows what was sent, slug included; one whose code is not known proves nothing.
+    """Return whether the record shows what was sent, slug included; a record without code proves nothing.
 
     Fields that Kapso may refuse prove nothing either way: `_written` leaves those that differ to be written again.
     """

@@ -70,7 +70,7 @@ UNREADABLE_REASON = "Kapso's record of it has an id that cannot be: nothing is w
 UNREADABLE_HINT = "the next pass tries again; if it stays, ask Kapso's support about the record"
 
 OSCILLATION_LIMIT = 3
-"""So many corrections in a row, each of them undone, and we stop writing."""
+"""After this many corrections in a row that were undone, drift is not corrected any more."""
 
 
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
@@ -113,9 +113,9 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
 
 
 def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteFunction, state: ReconcilerState) -> Step | None:
-    """Return the step for one function whose record changed after the plan was made; None where it has none any more.
+    """Return a new step for one function that changed after the plan was made; None if it has no step any more.
 
-    ``remote`` is its record now, and ``memory`` what is remembered now: the pass itself may have written both meanwhile.
+    ``remote`` is its record now, and ``state`` the state now: the pass itself may have written both meanwhile.
     """
     functions = tuple(remote if other.id == remote.id else other for other in observed.functions)
     again = replace(resolve_intents(functions, state, policy.owner), secrets=observed.secrets)
@@ -203,7 +203,7 @@ class _Planner:
         )
 
     def _with_secrets_kept(self, comparison: FunctionComparison, step: Step) -> Step:
-        """Return the step, or what holds it back: its deployment may drop secrets whose values nobody here has."""
+        """Return the step, or a blocked step if its deployment may drop secrets that have no value in git."""
         lost = missing_kept(comparison.desired, comparison.listing)
         if lost and isinstance(step, NoChange):
             return replace(blocking(comparison, BlockedBy.LOST_SECRET, lost_text(lost), LOST_HINT), lost_secrets=lost)
@@ -232,7 +232,7 @@ class _Planner:
         return None if bearer is None or bearer.id in self._renames.taken else bearer
 
     def _unclear(self, want: DesiredFunction, source: str) -> Step:
-        """Plan a function whose ``moved_from`` names one that cannot be used now: where its function goes is not known."""
+        """Plan a function with a ``moved_from`` that names an unusable function: it is unknown which one gets the slug."""
         remote = self._observed.by_slug.get(want.slug)
         return Blocked(
             by=BlockedBy.RENAME,
@@ -395,7 +395,7 @@ class _Planner:
         )
 
     def _quarantined(self, comparison: FunctionComparison, quarantine: Quarantine) -> Step:
-        """Plan a function whose content from git failed: nothing, unless taking it back was cut short."""
+        """Plan a function in quarantine: nothing, unless its rollback was interrupted."""
         version, last_applied = self._observed.state.versions.get(comparison.remote.id), comparison.last_applied
         undisturbed = last_applied is not None and agree(last_applied.stored, comparison.remote_content, RUNTIME_CONTENT)
         if version is not None and undisturbed:
@@ -430,7 +430,7 @@ class _Planner:
         return overwriting(Rename, comparison, origin, (reason, *difference_reasons(comparison.difference)))
 
     def unusable(self, function: UnusableFunction) -> Step:
-        """Plan a function whose file or code cannot be used: whatever is on Kapso stays."""
+        """Plan a function with an unusable file or unusable code: the version on Kapso stays."""
         remote = self._observed.by_slug.get(function.slug)
         reasons = tuple(str(problem) for problem in function.problems)
         remote_hash = content_hash(self._observed.content(remote)) if remote else None

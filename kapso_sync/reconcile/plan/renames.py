@@ -149,7 +149,7 @@ class _RenameResolver:
     # Which of them nothing contradicts
 
     def _sound(self, edges: dict[str, _Rename]) -> dict[str, _Rename]:
-        """Drop moves of functions that stay, and doubtful ones that nobody makes room for, until all that is left fits."""
+        """Drop renames of functions that stay, and doubtful ones without a free slug, until the rest is consistent."""
         while True:
             taken = {edge.remote.id for edge in edges.values()}
             left = {slug: edge for slug, edge in edges.items() if self._released(edge, edges) and self._has_room(edge, taken)}
@@ -179,7 +179,7 @@ class _RenameResolver:
         return False
 
     def _likely(self, edges: dict[str, _Rename]) -> dict[str, _Rename]:
-        """Without a journal, let the code say whether a swap is still to come: drop circles whose functions are at home."""
+        """Without a journal, decide by the code whether a swap was done: drop circles of functions that have their own code."""
         if self._observed.state.renames is not None:
             return edges
         left = dict(edges)
@@ -199,7 +199,7 @@ class _RenameResolver:
     # What follows from them
 
     def _homecoming(self, sources: Mapping[str, RemoteFunction]) -> dict[str, RemoteFunction]:
-        """Return who is between two slugs and goes on to the new one; or back, where the new one was given to another."""
+        """Return the parked functions that get their new slug, or their former one if the new one was given to another."""
         taken = {remote.id for remote in sources.values()}
         found: dict[str, RemoteFunction] = {}
         renames = self._observed.state.renames or {}
@@ -275,7 +275,7 @@ def _circles(edges: Mapping[str, _Rename]) -> list[list[str]]:
 
 
 def block_without_free_slug(steps: Sequence[Step], vacations: Sequence[SlugVacation]) -> tuple[Step, ...]:
-    """Return the steps with those blocked whose slug is borne by a function that is not going to leave it."""
+    """Return the steps, with those blocked that need a slug which another function keeps."""
     bearers = {vacation.frees: vacation for vacation in vacations if vacation.target is not None}
     left = list(steps)
     while True:

@@ -92,14 +92,14 @@ def missing_kept(want: DesiredFunction, listing: SecretListing | None) -> tuple[
 
 
 def lost_since(want: DesiredFunction, known: KnownSecrets, listing: SecretListing | None) -> tuple[str, ...]:
-    """Return the names that a deployment lost which nobody has looked after: a process died, or the look-up failed."""
+    """Return the names that a deployment lost and that were not listed since: a process died, or the call failed."""
     if listing is None or not known.unchecked:
         return ()
     return tuple(sorted({*known.before} - listing.names - listing.inherited - want.secrets.keys()))
 
 
 def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
-    """Return the secrets on Kapso that a deployment may drop and that nobody here could set again, by name."""
+    """Return the names of secrets on Kapso that a deployment may drop and that have no value in git."""
     if listing is None:
         return ()
     removed = listing.names - want.entry.secrets.keys() if want.entry.exact_secrets else frozenset[str]()
@@ -107,12 +107,12 @@ def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tup
 
 
 def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
-    """Return whether a deployment is held back that may drop secrets which nobody here could set again."""
+    """Return whether a deployment is blocked that may drop secrets which have no value in git."""
     return policy is UnknownSecrets.BLOCK or (policy is UnknownSecrets.AUTO and facts.secrets_survive is False)
 
 
 def lost_text(names: Iterable[str]) -> str:
-    """Return what is wrong where secrets are gone that nobody here can set again."""
+    """Return the error text for lost secrets that have no value in git."""
     return f"lost secret {', '.join(names)}: it is gone from Kapso, and its value is not known here"
 
 

@@ -106,7 +106,7 @@ def blocking(comparison: FunctionComparison, by: BlockedBy, reason: str, hint: s
 
 
 def refusing(comparison: FunctionComparison) -> Blocked:
-    """Return the step for a function whose only difference is what Kapso did not take; nothing is written again."""
+    """Return the step for a function that differs only by refused fields; nothing is written again."""
     fields = comparison.difference.refused
     reason, hint = refusal_text(comparison.remote_content, fields), refusal_hint(fields)
     blocked = blocking(comparison, BlockedBy.REFUSED_FIELD, reason, hint)

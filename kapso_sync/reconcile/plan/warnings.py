@@ -11,7 +11,7 @@ from kapso_sync.model.source import REMOTE_MAP
 from kapso_sync.reconcile.plan.observed import Claim, Observed
 
 NAMED = 5
-"""So many slugs are named in a warning; the rest is counted."""
+"""Maximum number of slugs that a warning names; it counts the rest."""
 
 
 def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
@@ -64,7 +64,7 @@ def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, 
 
 
 def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
-    """Warn of records whose id or slug cannot be; they are left alone."""
+    """Warn of records with a malformed id or slug; they are left alone."""
     if not observed.unreadable:
         return ()
     named = _some([repr(record.slug or record.id)[:60] for record in observed.unreadable])

@@ -46,7 +46,7 @@ _DEFAULTS: Mapping[str, Json] = {
     "public_endpoint": False,
     "runtime_config": {},
 }
-"""What Kapso gives a new function where nothing is said."""
+"""Kapso's defaults for a new function."""
 
 
 class CannotPull(Exception):
@@ -140,9 +140,9 @@ class FolderEditor:
     def rewrite(
         self, remote: RemoteFunction, last_applied: InventoryRecord | None, secrets: Sequence[str], *, free: bool
     ) -> FunctionEdit:
-        """Enter a function that the folder lists, anew; raises like `add`.
+        """Rewrite a function that the folder lists; raises like `add`.
 
-        ``base`` is what we last wrote of it, which tells what was changed in the folder since. ``free``: it is unowned.
+        ``last_applied`` is our last write of it, which shows what was changed in the folder since. ``free``: it is unowned.
         """
         draft = FunctionEdit(remote, _code_of(remote))
         folder = self._layout.folders.get(draft.slug)
@@ -215,7 +215,7 @@ class FolderEditor:
         self._write(draft, f"{home}/{FUNCTION_FILE}", text.encode())
 
     def _free_file(self, slug: str, suffix: str) -> str:
-        """Return a path for new code that no entry uses, and whose name no other comes too close to."""
+        """Return a path for new code that no entry uses, and that cannot be mistaken for another file's name."""
         for stem in _stems(slug):
             path = f"{stem}{suffix}"
             if path not in self._used and (path in self._files or folded(path) not in self._taken):
@@ -268,7 +268,7 @@ class FolderEditor:
     # Keys and files
 
     def _field(self, draft: FunctionEdit, name: str) -> None:
-        """Make the folder say what Kapso says of a field, where it does not yet."""
+        """Write Kapso's value of a field into the folder, if the folder has another one."""
         value, said = _value(draft.remote, name), self._layout.said(draft.slug, name)
         default = draft.slug if name == "name" else _DEFAULTS.get(name)
         value = default if value is None else value

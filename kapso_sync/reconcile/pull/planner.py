@@ -35,10 +35,10 @@ BUILT_CODE_REMARK = "a sync would build this code and not leave it as it is on K
 
 @dataclass(frozen=True, slots=True)
 class PullInputs:
-    """Both sides of a pull: the folder and what it says, Kapso, and the secrets there by function id, names only.
+    """The inputs of a pull: the folder and its desired state, Kapso's functions, and their secrets' names by function id.
 
-    ``modules`` are the slugs whose code must be declared as a module, or it would be compiled for this API base.
-    ``environment`` is the one of the manifest's that is meant.
+    ``modules`` are the slugs of functions that must be declared as modules, or they would be compiled for this API base.
+    ``environment`` is the name of the manifest's environment.
     """
 
     snapshot: Snapshot
@@ -50,7 +50,7 @@ class PullInputs:
 
 
 def candidates(sides: PullInputs, wish: PullOptions) -> tuple[RemoteFunction, ...]:
-    """Return the functions that are to be written, as far as that can be told before code and secrets are known."""
+    """Return the functions to write, as far as they are known before code and secrets are read."""
     return tuple(remote for remote in _asked_for(sides, wish) if _pull_result(remote, sides, wish) is None)
 
 
