@@ -6,16 +6,15 @@
 * `rules` returns the errors and warnings about shapes and imports.
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
 * `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
-* `bundler` runs esbuild for many entries at once, and `wrapping` writes the code around a bundle.
-* `esbuild` finds the executable, `packages` finds npm packages, and `tsconfig` reads the TypeScript options.
+* `bundler` finds esbuild and runs it for many entries at once, and `wrapping` writes the code around a bundle.
+* `packages` finds npm packages, and `tsconfig` reads the TypeScript options.
 * `types` runs the repository's own TypeScript compiler.
 
 The package uses `model` for its values, `errors`, `credentials`, `process` to run programs, and `tools` to find esbuild.
 """
 
 from kapso_sync.build.builder import Builder, BuildResult, Target
-from kapso_sync.build.bundler import Bundler
-from kapso_sync.build.esbuild import Esbuild
+from kapso_sync.build.bundler import Bundler, Esbuild
 from kapso_sync.build.packages import Packages
 from kapso_sync.build.types import check_types
 

@@ -1,5 +1,6 @@
-"""The command line: parse, call, print, exit code. Nothing else.
+"""The command line: parses arguments, calls the program, prints, and returns the exit code.
 
-`app` declares the commands, `runner` runs one and turns every way out into an exit code, `render` and `documents` say what came
-of it to people and to programs. Everything heavy is imported inside the commands: `kapso-sync version` must answer at once.
+`app` declares the commands; each has a module. `runner` runs a command and turns every error into an exit code, `render` prints
+for people, and `json_documents` for programs. Everything heavy is imported inside the commands: `kapso-sync version` must
+answer at once.
 """

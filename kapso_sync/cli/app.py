@@ -20,7 +20,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
         code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
         sys.stdout.flush()
     except KapsoSyncError as error:
-        from kapso_sync.cli.failures import print_error
+        from kapso_sync.cli.runner import print_error
 
         return int(print_error(error))
     except click.Abort:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
-from kapso_sync.emulator.errors import EmulatorError
-from kapso_sync.emulator.options import DEFAULT_KEY, Behaviour, EmulatorOptions
+from kapso_sync.emulator.options import DEFAULT_KEY, Behaviour, EmulatorError, EmulatorOptions
 from kapso_sync.emulator.server import serve as serve_emulator
 from kapso_sync.errors import ConfigError, ExitCode
 

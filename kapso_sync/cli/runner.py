@@ -1,4 +1,4 @@
-"""Runs a command's coroutine until it ends or a signal ends it."""
+"""Runs a command's coroutine until it ends or a signal ends it, and prints errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
 
 
 def run_to_end(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -41,3 +43,24 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def print_error(error: KapsoSyncError) -> ExitCode:
+    """Say on stderr what went wrong and what to do about it; return the exit code."""
+    if isinstance(error, ManifestInvalid):
+        for problem in error.problems:
+            print_problem(problem)
+    else:
+        sys.stderr.write(f"error: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+    return error.exit_code
+
+
+def print_problem(problem: Problem) -> None:
+    """Say on stderr where git is wrong, show the line, and say what to do."""
+    sys.stderr.write(f"error: {problem}\n")
+    for line in (problem.frame or "").splitlines():
+        sys.stderr.write(f"  {line}\n")
+    if problem.hint:
+        sys.stderr.write(f"hint: {problem.hint}\n")

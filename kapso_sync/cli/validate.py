@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kapso_sync.cli.annotations import annotate
 from kapso_sync.cli.context import CommandContext
-from kapso_sync.cli.failures import print_problem
-from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.runner import print_problem, run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
+from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json
 from kapso_sync.wiring import SourceReport, read_source
 
 
 @dataclass(frozen=True, slots=True)
 class ValidateArgs:
-    """How to tell it: as JSON, or as annotations of GitHub's; and whether the repository's own `tsc` is run."""
+    """The output: JSON, or annotations for GitHub; and whether to run the repository's own `tsc`."""
 
     json: bool = False
     github: bool = False
@@ -43,7 +44,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 
 def _print(report: SourceReport, *, github: bool) -> None:
     if github:
-        for line in annotate(report):
+        for line in _annotations(report):
             print(line)
     else:
         for problem in report.problems:
@@ -93,3 +94,34 @@ def _place(location: Location | None) -> dict[str, Json]:
         "line": location.line if location else None,
         "column": location.column if location else None,
     }
+
+
+def _annotations(reading: SourceReport) -> Iterator[str]:
+    """Yield one line for each problem and warning; paths are relative to the repository's root, as GitHub wants them."""
+    for problem in reading.problems:
+        yield _command("error", problem, problem.hint, reading.inside)
+    for notice in reading.notices:
+        yield _command("warning", notice, None, reading.inside)
+
+
+def _command(level: str, said: Problem | Notice, hint: str | None, inside: str) -> str:
+    properties = {**_annotation_place(said.location, inside), "title": said.code}
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {listed}::{_data(said.message + (f'{chr(10)}hint: {hint}' if hint else ''))}"
+
+
+def _annotation_place(location: Location | None, inside: str) -> dict[str, str]:
+    if location is None or not location.file:
+        return {}
+    numbers = {"line": location.line, "col": location.column}
+    file = posixpath.normpath(posixpath.join(inside, location.file))
+    return {"file": file, **{name: str(number) for name, number in numbers.items() if number}}
+
+
+def _data(text: str) -> str:
+    """Escape a message. Source: the toolkit of GitHub's actions, `packages/core/src/command.ts`."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

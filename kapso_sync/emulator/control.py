@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.deps import EmulatorDeps
-from kapso_sync.emulator.errors import BehaviourInvalid, EmulatorError
 from kapso_sync.emulator.faults import Rule, read_rules, show_rule
+from kapso_sync.emulator.options import BehaviourInvalid, EmulatorError
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, is_int, is_number, parse_json
 from kapso_sync.emulator.world import EmulatedProject, NoSuch, Rejected, Unprocessable

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from kapso_sync.emulator.errors import FaultsInvalid
+from kapso_sync.emulator.options import FaultsInvalid
 from kapso_sync.emulator.values import Json, JsonObject, is_int, is_number
 
 What = Literal[

@@ -1,4 +1,4 @@
-"""The way in to the Functions API: every request is logged, counted, and may meet a fault."""
+"""Handles every request to the emulated API first: logs it, counts it against the rate limit, and applies faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one can ask of an emulator: how it is served, and how it behaves where Kapso's documentation leaves room."""
+"""Options of the emulator: how it is served, and how it behaves where Kapso's documentation leaves room; and its errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from kapso_sync.emulator.errors import BehaviourInvalid, EmulatorError
 from kapso_sync.emulator.values import is_int, is_number
 
 DEFAULT_KEY = "kapso-emulator-key"
@@ -204,3 +203,24 @@ class EmulatorOptions:
     def __post_init__(self) -> None:
         if self.rate_limit < 1 or self.window <= 0:
             raise EmulatorError("the rate limit needs at least one request in a window longer than 0 seconds")
+
+
+class EmulatorError(Exception):
+    """The emulator was asked for something it cannot do: a one-line ``message`` and a ``hint`` that says what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BehaviourInvalid(EmulatorError):
+    """A behaviour that does not exist, or a value it cannot take."""
+
+
+class FaultsInvalid(EmulatorError):
+    """A fault rule that cannot be used; the message names the rule and, for a file, its line and column."""
+
+
+class DataUnusable(EmulatorError):
+    """The data folder cannot be read or written."""

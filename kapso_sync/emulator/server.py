@@ -16,11 +16,10 @@ from starlette.routing import Mount
 from kapso_sync.emulator.clock import Clock, SystemClock
 from kapso_sync.emulator.control import Control
 from kapso_sync.emulator.deps import Deployer, EmulatorDeps
-from kapso_sync.emulator.errors import EmulatorError
 from kapso_sync.emulator.faults import Faults, read_fault_file
 from kapso_sync.emulator.limiter import FixedWindow
 from kapso_sync.emulator.middleware import ApiMiddleware
-from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.options import EmulatorError, EmulatorOptions
 from kapso_sync.emulator.requestlog import RequestLog
 from kapso_sync.emulator.routes import FunctionsApi
 from kapso_sync.emulator.runtime import Runtime

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kapso_sync.emulator.errors import DataUnusable
+from kapso_sync.emulator.options import DataUnusable
 from kapso_sync.emulator.values import JsonObject
 
 Kind = Literal["project", "function", "deployment", "invocations", "workflow", "flow", "webhook", "script"]

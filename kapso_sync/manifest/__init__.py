@@ -1,8 +1,9 @@
-"""What a functions folder declares: a manifest, folders of the Kapso CLI, or both.
+"""Reads the manifest of a functions folder, folders of the Kapso CLI, or both.
 
 `document` reads YAML and JSON into plain values with their positions, and refuses what different readers would read
-differently; `schema` says what a manifest looks like, and makes the JSON Schema; `checking` turns its complaints into problems
-with places; `entries` and `folders` make entries of both layouts; `reader` puts them together.
+differently. `schema` defines the manifest, and makes the JSON Schema. `checking` turns schema errors into problems with
+locations. `layout` finds the folders of the Kapso CLI, `entries` makes entries, and `reader` puts everything together.
+`text` edits YAML files for `reconcile.pull`.
 """
 
 from kapso_sync.manifest.reader import Parsed, read_manifest, unlisted_files

@@ -15,7 +15,7 @@ from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import GUESSED_SUFFIXES, check_names, choose_file, file_problem, make_entry, merged, twins
 from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
-from kapso_sync.manifest.folders import CliFolder, folder_notices, read_folders
+from kapso_sync.manifest.layout import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json

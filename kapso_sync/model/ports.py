@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
 from kapso_sync.model.source import Snapshot
-from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, ReconcilerState, RenameRecord
+from kapso_sync.model.state import (
+    ApiFacts,
+    Intent,
+    InventoryRecord,
+    MissingFunction,
+    QuotaRefusal,
+    ReconcilerState,
+    RenameRecord,
+)
 from kapso_sync.model.users import FunctionUsers
 
 

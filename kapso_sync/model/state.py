@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Content, Version
 
 
@@ -178,6 +177,22 @@ class QuotaRefusal:
     fits: int
     message: str
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFacts:
+    """Observed behaviour of one API base, kept beside the state folders of all sources that use that base.
+
+    ``secrets_survive``: a deployment keeps the function's secrets. ``script_runs`` and ``module_runs``: code of that style
+    was seen to go live (True), or ended in ``error`` where the other style went live (False). ``post_overwrites_secret``:
+    a ``POST`` of an existing secret replaced it. ``lock_version_moves_on_deploy``: a deployment changes ``lock_version``.
+    """
+
+    secrets_survive: bool | None = None
+    script_runs: bool | None = None
+    module_runs: bool | None = None
+    post_overwrites_secret: bool | None = None
+    lock_version_moves_on_deploy: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What git says: a folder or a git repository, read as one unchanging Snapshot; and the values that its secrets name.
+"""Reads a folder or a git repository as one unchanging Snapshot, and the values of secrets.
 
-`spec` decides what a SOURCE means and refuses what is unsafe, `identity` derives the owner, `folder` reads a folder that may
-move while it is read, `git` keeps a bare mirror and reads blobs from one commit's tree, `command` runs git in a hardened
-environment, `secrets` reads values.
+`spec` parses a SOURCE argument and refuses unsafe ones, `identity` derives the owner, `folder` reads a folder that may change
+meanwhile, `git` keeps a bare mirror and reads blobs from one commit's tree, `command` runs git in a hardened environment, and
+`secrets` reads values.
 """
 
 from kapso_sync.sources.command import Git, GitCredentials

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kapso_sync.model.api_facts import ApiFacts
+from kapso_sync.model.state import ApiFacts
 from kapso_sync.store.json_file import PrivateJsonFile
 
 _NAMES = tuple(field.name for field in dataclasses.fields(ApiFacts))

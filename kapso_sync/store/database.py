@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from kapso_sync.errors import StateForeign, StateUnusable
-from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Json, RemoteFunction, Version
-from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, ReconcilerState, RenameRecord
+from kapso_sync.model.state import (
+    ApiFacts,
+    Intent,
+    InventoryRecord,
+    MissingFunction,
+    QuotaRefusal,
+    ReconcilerState,
+    RenameRecord,
+)
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
 

@@ -1,7 +1,7 @@
 """Builds every object from Settings, and does nothing else: the one place that knows all the other packages.
 
-`source` finds out what is read and where its state lives, `building` builds what turns files into functions, `engine` builds
-what a pass needs, and `daemon`, `server` and `notifications` build what runs around the passes.
+`source` decides what is read and where its state is, `building` builds the reader and builder of functions, `engine` builds
+what a pass needs, and `daemon` and `notifications` build what runs around the passes.
 """
 
 from kapso_sync.session import Session

@@ -19,7 +19,7 @@ from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.file_rules import DEFAULT_FOLDER
-from kapso_sync.sources.owner import owner_of_folder
+from kapso_sync.sources.identity import owner_of_folder
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inline_snapshot import snapshot
 from rich.console import Console
 
-from kapso_sync.cli.invocation_output import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
+from kapso_sync.cli.dev import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
 from kapso_sync.errors import Location, Problem
 
 CODE = "const rate = undefined;\n\nasync function handler(request) {\n  rate.of(request);\n}\n"

@@ -10,8 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from kapso_sync.emulator.control import Control
-from kapso_sync.emulator.errors import BehaviourInvalid
-from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.options import Behaviour, BehaviourInvalid
 from tests.emulator.kapso import BROKEN, CODE, DELAY, Kapso, until
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kapso_sync.emulator.errors import FaultsInvalid
 from kapso_sync.emulator.faults import Rule, read_fault_file, read_rules, show_rule
+from kapso_sync.emulator.options import FaultsInvalid
 from tests.emulator.kapso import CODE, DELAY, WORKER, Kapso, until
 
 BODY = {"function": {"name": "New", "slug": "new", "code": CODE, **WORKER}}

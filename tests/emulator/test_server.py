@@ -12,8 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kapso_sync.emulator.errors import DataUnusable, EmulatorError, FaultsInvalid
-from kapso_sync.emulator.options import DEFAULT_KEY, EmulatorOptions
+from kapso_sync.emulator.options import DEFAULT_KEY, DataUnusable, EmulatorError, EmulatorOptions, FaultsInvalid
 from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.emulator.serving import GRACE

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.emulator.errors import BehaviourInvalid
-from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.options import Behaviour, BehaviourInvalid
 from tests.emulator.kapso import CODE, DELAY, Kapso
 from tests.emulator.switches import switch_rows
 

@@ -1,8 +1,7 @@
-"""Runs what is deployed, on workerd: the open-source runtime that Cloudflare Workers are made of.
+"""Runs deployed code on workerd, the open-source runtime of Cloudflare Workers.
 
-`process` is one workerd process and `keeper` has one ready whenever it is needed; `runtime` asks it to compile and to run;
-`places` words its errors; `kv` is the key-value store that functions see as ``env.KV``. The JavaScript beside them loads each
-function into an isolate of its own.
+`process` keeps a workerd process ready, `runtime` has it compile and run code and translates its errors, and `kv` is the
+key-value store that functions see as ``env.KV``. The JavaScript beside them loads each function into an isolate of its own.
 """
 
 from kapso_sync.emulator.workerd.runtime import workerd_runtime

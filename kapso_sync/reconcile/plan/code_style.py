@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import CodeStyle, DesiredFunction
 from kapso_sync.model.functions import CODE, Content, RemoteFunction, content_hash
 from kapso_sync.model.plan import Origin, Update, Write
-from kapso_sync.model.state import InventoryRecord
+from kapso_sync.model.state import ApiFacts, InventoryRecord
 
 
 def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
