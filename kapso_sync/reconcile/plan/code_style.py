@@ -11,7 +11,7 @@ from kapso_sync.model.state import ApiFacts, InventoryRecord
 
 
 def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
-    """Return the function in the style that is tried first: a script, unless only modules were seen to run on this base."""
+    """Return the function in the style that is tried first: script, unless only modules were seen to run on this base."""
     modules_only = facts.script_runs is False and facts.module_runs is True
     return want.in_style(CodeStyle.MODULE if modules_only else CodeStyle.SCRIPT)
 
@@ -19,9 +19,9 @@ def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunctio
 def in_style_of(
     want: DesiredFunction, stored: Content, last_applied: InventoryRecord | None, facts: ApiFacts
 ) -> DesiredFunction:
-    """Return the function in the style that it has on Kapso, where that holds the same code; else in the preferred style.
+    """Return the function in the style that it has on Kapso, if the code is the same; otherwise in the preferred style.
 
-    So a function that is live as a module is in sync, for a process that remembers nothing as well.
+    So a function that is live as a module is in sync, also for a process without state.
     """
     for style in CodeStyle:
         styled = want.in_style(style)
@@ -32,10 +32,10 @@ def in_style_of(
 
 
 def other_style_step(step: Write, down: RemoteFunction, owned: InventoryRecord, facts: ApiFacts) -> Update | None:
-    """Return the step that tries the other style of code that ended in ``error``, or None where that would prove nothing.
+    """Return the step that tries code that ended in ``error`` in the other style, or None if that would prove nothing.
 
-    Each attempt is tried in the other style once. It is not, where the failed style is known to run on this base and the code
-    is the author's own, byte for byte, or the other style is known not to run: then the code itself is at fault.
+    Each attempt is tried in the other style once. It proves nothing if the failed style is known to run on this base and the
+    code was uploaded unchanged, or if the other style is known not to run: then the code itself is at fault.
     """
     style = step.desired.style
     if style is None or owned.other_style_tried == step.desired.attempt:
@@ -69,9 +69,9 @@ def style_runs(facts: ApiFacts, style: CodeStyle) -> bool | None:
 
 
 def learned_style(facts: ApiFacts, runs: CodeStyle, *, failed: CodeStyle | None = None) -> ApiFacts:
-    """Return the facts with a style that runs, and one of which the same source just ended in ``error``, if any.
+    """Return the facts after a style went live; ``failed`` is the style in which the same source ended in ``error`` before.
 
-    A style that was seen to run before is not called broken for one function's sake.
+    A style that was seen to run before is not marked as failing because of one function.
     """
     seen = {runs: True}
     if failed is not None and style_runs(facts, failed) is not True:

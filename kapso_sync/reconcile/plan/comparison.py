@@ -1,4 +1,4 @@
-"""Compares one function three ways: what git wants, what Kapso has, what was last applied. Pure."""
+"""Compares one function three ways: git's content, Kapso's content, and the last applied content. Pure."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ LIVE_SLACK = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs of a function's managed content, in the order fields are shown, and who changed it.
+    """The differences of a function's managed content, in the order in which fields are shown, and who made them.
 
-    ``refused`` are fields that were written and that Kapso kept as they were: they are not written again until git or Kapso
-    changes. ``unknown`` are fields that the record does not have at all: they are not compared.
+    ``refused`` are fields that were sent and that Kapso kept as they were: they are not sent again until git or Kapso changes.
+    ``unknown`` are fields that the record lacks: they are not compared.
     """
 
     fields: tuple[str, ...]
@@ -176,19 +176,20 @@ def _same(left: Content, right: Content, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Whether the stored content is what runs. ``reason`` says why not; ``live`` what to remember when it is."""
+    """Whether the stored content runs. ``reason`` says why not; ``live`` is the record of it if it runs."""
 
     reason: str | None
     live: LiveContent | None = None
 
 
 def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRecord | None) -> Liveness:
-    """Return whether the code that runs is the code that is stored, and why not.
+    """Return whether the stored content runs, and if not, why.
 
-    If we confirmed a deployment, it must be of the same content, with no deployment since; otherwise the server's times decide.
+    If a deployment was confirmed, it must be of the same content, with no deployment since. Otherwise the server's times
+    decide.
 
-    Saved at 12:00:30, deployed at 12:00:00, and nothing remembered: 30 s is more than `LIVE_SLACK`, so what runs may be older.
-    Saved at 12:00:03: one deployment moves both times within seconds, so the stored code runs.
+    Saved at 12:00:30, deployed at 12:00:00, and no deployment confirmed: 30 s is more than `LIVE_SLACK`, so older code may
+    run. Saved at 12:00:03: one deployment moves both times within seconds, so the stored code runs.
     """
     runtime = runtime_content(stored, remote.slug)
     if remote.status is DeploymentStatus.DRAFT:
@@ -216,16 +217,16 @@ def runtime_content(content: Content, slug: str) -> Content:
 
 SECRETS = "secrets"
 OWNERSHIP = "ownership"
-"""Stand among a step's fields for its secrets, and for the mark in the description; diffs never show either."""
+"""Names in a step's fields for its secrets, and for the mark in the description; diffs never show either."""
 
 
 @dataclass(frozen=True)
 class FunctionComparison:
-    """What git wants, what Kapso has (``remote_content`` is its comparable content), what we last wrote, and how they differ.
+    """Git's version of a function, Kapso's record, the last applied content, and the differences.
 
-    ``uncertain`` are earlier deployments that were not seen to end. ``listing`` holds the names of its secrets, where Kapso was
-    asked for them; ``reset_secrets``: those that are not known to be ours are set as well.
-    ``secret_values`` are git's, whatever content is compared.
+    ``remote_content`` is the record as comparable content. ``uncertain`` are earlier deployments that were not seen to end.
+    ``listing`` holds the names of its secrets, if Kapso was asked for them. With ``reset_secrets``, secrets that are not known
+    to be ours are set as well. ``secret_values`` are git's values, whichever content is compared.
     """
 
     owner: str
@@ -241,18 +242,18 @@ class FunctionComparison:
 
     @property
     def renames(self) -> bool:
-        """Return whether the slug on Kapso is another than in git."""
+        """Return whether the slug on Kapso differs from git's."""
         return self.desired.slug != self.remote.slug
 
     @functools.cached_property
     def mark(self) -> Mark:
-        """The ownership mark that the function should carry. Protection stays until the manifest lifts it."""
+        """The ownership mark that the function should have. It stays protected until the manifest says otherwise."""
         said = self.desired.entry.protected
         return mark_for(self.owner, self.desired.slug, protected=self.protected_before if said is None else said)
 
     @property
     def protected_before(self) -> bool:
-        """Return whether the function was protected, by its mark or by our memory."""
+        """Return whether the function was protected, by its mark or by our inventory."""
         mark = self.remote.mark
         return (mark is not None and mark.protected) or (self.last_applied is not None and self.last_applied.protected)
 
@@ -263,7 +264,7 @@ class FunctionComparison:
 
     @functools.cached_property
     def liveness(self) -> Liveness:
-        """Whether what is stored is what runs."""
+        """Whether the stored content runs, and if not, why."""
         judged = liveness(self.remote, self.remote_content, self.last_applied)
         if judged.reason is None and any(not _same_runtime(intent.content, self.remote_content) for intent in self.uncertain):
             return Liveness("a deployment of older content was not seen to end: what runs may be older")
@@ -275,17 +276,17 @@ class FunctionComparison:
 
     @property
     def known_secrets(self) -> KnownSecrets:
-        """What we remember of its secrets."""
+        """The secrets as of the last pass."""
         return self.last_applied.secrets if self.last_applied is not None else KnownSecrets()
 
     @property
     def learned_secrets(self) -> KnownSecrets:
-        """What is known of its secrets after this look."""
+        """The secrets as of this observation."""
         return learned_secrets(self.known_secrets, self.secrets, self.listing, exact=self.desired.entry.exact_secrets)
 
     @functools.cached_property
     def secrets(self) -> SecretChanges:
-        """What is to be done about its secrets."""
+        """The changes of its secrets."""
         return secret_changes(self.desired, self.known_secrets, self.listing, reset=self.reset_secrets)
 
     @property
@@ -295,18 +296,18 @@ class FunctionComparison:
 
     @property
     def unproven(self) -> bool:
-        """Return whether git has checks for what was deployed last that have not passed."""
+        """Return whether git has checks that the last deployment has not passed."""
         return bool(self.desired.entry.checks) and self.last_applied is not None and self.last_applied.unproven
 
     @property
     def overlapped(self) -> bool:
-        """Return whether a deployment of other content than git's may still end, after the one that will be asked for."""
+        """Return whether an earlier deployment of other content may still end after the next one."""
         wanted = {**self.remote_content, **self.desired.content}
         return any(not _same_runtime(intent.content, wanted) for intent in self.uncertain)
 
     @property
     def touches_runtime(self) -> bool:
-        """Return whether what will be written needs a deployment to take effect."""
+        """Return whether the changes need a deployment to take effect."""
         return any(name in RUNTIME_CONTENT for name in self.difference.fields)
 
     @property
@@ -330,7 +331,7 @@ class FunctionComparison:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names of what differs, as people should read them."""
+        """The names of the differences, for people."""
         marked = self.mark_differs and DESCRIPTION not in self.difference.fields
         extra = (*((OWNERSHIP,) if marked else ()), *((SECRETS,) if self.secrets else ()))
         return (*((SLUG,) if self.renames else ()), *self.difference.fields, *extra)
@@ -344,9 +345,9 @@ class FunctionComparison:
         )
 
     def restoring(self, version: Version, *, keep_secrets: bool = False) -> FunctionComparison:
-        """Return the same function beside what ran before, in place of what git wants of it.
+        """Return the comparison of the previous version, instead of git's, with Kapso's record.
 
-        Its secrets are left alone, or with ``keep_secrets`` are git's, and none is removed: the old code may need it.
+        Secrets are left alone, or with ``keep_secrets`` are git's. None is removed: the old code may need it.
         """
         fields = {name: version.fields[name] for name in self.desired.entry.fields if name in version.fields}
         sources = self.desired.entry.secrets if keep_secrets else {}
@@ -355,7 +356,7 @@ class FunctionComparison:
         return replace(self, desired=desired, difference=compare(desired.content, self.remote_content, self.last_applied))
 
     def learned(self) -> InventoryRecord:
-        """Return what to remember of a function that was found in sync."""
+        """Return the inventory record of a function that was found in sync."""
         mark = self.remote.mark
         before = self.last_applied or InventoryRecord.new(self.desired.slug, self.remote.id)
         found = before.observed(

@@ -17,12 +17,12 @@ MAX_COMPARED_PAIRS = 2_000
 """Maximum number of pairs of unequal codes that one plan compares."""
 
 CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
-"""Wall clock and monotonic clock may part so far between two passes; beyond that, the wall clock was set."""
+"""Largest difference of wall clock and monotonic clock between two passes; beyond it, the wall clock was set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timestamps:
-    """When a pass looks. ``monotonic`` seconds can be compared within one ``session`` only."""
+    """The time of a pass. ``monotonic`` seconds are compared within one ``session`` only."""
 
     now: datetime
     monotonic: float = 0.0
@@ -55,9 +55,9 @@ def find_missing(
 
 
 def _younger(remote: RemoteFunction, silent: Collection[str], observed: Observed) -> dict[str, str | None]:
-    """Return functions that were made on Kapso later, with their code there.
+    """Return functions with this code that were created on Kapso later.
 
-    Without memory, any of them may have appeared when this one vanished.
+    Without state, any function with this code may have appeared when this one vanished.
     """
     born = remote.created_at
     return {
@@ -79,7 +79,7 @@ def _alike(code: str | None, remote: RemoteFunction, budget: Iterator[int]) -> b
 
 
 def suspected_rename_notices(desired: Desired, missing: Sequence[MissingFunction]) -> tuple[Notice, ...]:
-    """Suggest ``moved_from`` where a new function looks like one that left git."""
+    """Suggest ``moved_from`` for a new function that looks like one that left git."""
     locations = {want.slug: want.entry.location for want in desired.functions}
     return tuple(
         Notice(
@@ -93,18 +93,18 @@ def suspected_rename_notices(desired: Desired, missing: Sequence[MissingFunction
 
 
 def suspected_rename(absence: MissingFunction) -> str:
-    """Return what is suspected, as a sentence without its full stop."""
+    """Return the suspicion as a sentence without its full stop."""
     names = " and ".join(f"`{slug}`" for slug in absence.suspects[:3])
     return f"{names} look{'s' if len(absence.suspects) == 1 else ''} like `{absence.slug}`, which left git"
 
 
 def suspected_rename_hint(absence: MissingFunction) -> str:
-    """Return what a person can say to it."""
+    """Return how a person can answer the suspicion."""
     return f"if it was renamed, say `moved_from: {absence.slug}` at `{absence.suspects[0]}`; if it is new, `moved_from: []`"
 
 
 def defer_deletions(plan: Plan, state: Mapping[str, MissingFunction], moment: Timestamps) -> Plan:
-    """Return the plan with the time filled in for which each function has been absent while it was to be deleted."""
+    """Return the plan with the time for which each function was missing while its deletion was due."""
     dying = {step.function_id for step in plan.steps if isinstance(step, Delete)}
     missing = tuple(
         _lasting(absence, state.get(absence.function_id), moment) if absence.function_id in dying else absence
@@ -114,10 +114,10 @@ def defer_deletions(plan: Plan, state: Mapping[str, MissingFunction], moment: Ti
 
 
 def _lasting(absence: MissingFunction, before: MissingFunction | None, moment: Timestamps) -> MissingFunction:
-    """Return the absence with the time that it has lasted, protected against clocks that were set.
+    """Return the missing function with the time for which it has been missing, protected against clocks that were set.
 
     Within one process the monotonic clock decides if the two clocks disagree. Between processes the wall clock counts; if it
-    went backwards, the absence starts again.
+    went backwards, the time starts again.
 
     Missing since 12:00, seen at 12:01, and the wall clock is set to 18:00 while the process sleeps for a minute: the function
     has been missing for two minutes, not for six hours, so a grace of ten minutes is not over.

@@ -28,7 +28,7 @@ class FunctionUsage:
 
 
 def unused_functions(owned: Iterable[InventoryRecord], users: FunctionUsers) -> tuple[str, ...]:
-    """Return the slugs of those functions that were looked up and have no user, in order."""
+    """Return the slugs of functions that were looked up and have no users, sorted."""
     return tuple(sorted(function.slug for function in owned if users.get(function.function_id) == ()))
 
 
@@ -51,7 +51,7 @@ def upcoming_users(function: RemoteFunction, upcoming: Mapping[str, str]) -> tup
 
 
 def last_invoked(records: Sequence[InvocationRecord], remote: RemoteFunction, owned: InventoryRecord | None) -> datetime | None:
-    """Return when somebody invoked a function last, or None; invocations by our own checks do not count."""
+    """Return the time of the last invocation, or None; invocations by our own checks do not count."""
     times = [
         record.created_at
         for record in records
@@ -73,9 +73,9 @@ def request_digest(request: Json) -> str:
 
 
 def reason_against_deletion(step: Delete, usage: FunctionUsage, now: datetime, idle: float) -> tuple[str, str] | None:
-    """Return why a deletion is held back and what to do, or None.
+    """Return why a deletion is blocked and what to do, or None.
 
-    A person who names the function overrules everything but a known user. ``idle`` is in seconds; 0 allows any invocation.
+    A person who names the function overrides everything but a known user. ``idle`` is in seconds; 0 allows any invocation.
     """
     if usage.users:
         names = ", ".join(map(str, usage.users))

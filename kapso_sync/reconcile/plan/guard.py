@@ -15,10 +15,10 @@ from kapso_sync.reconcile.plan.function_usage import FunctionUsage, reason_again
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one pass may destroy. ``max_delete`` bounds recreations of vanished functions as well.
+    """The limits of one pass.
 
-    ``grace`` is for how many seconds a function must have been absent from git before it is deleted; ``idle`` for how many it
-    must not have been invoked.
+    ``max_delete`` limits recreations of vanished functions as well. ``grace`` is how long, in seconds, a function must be
+    missing from git before it is deleted; ``idle`` is how long it must not have been invoked.
     """
 
     max_delete: MaxDelete
@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """The plan with dangerous steps turned into blocked ones, and what was held back, for the log."""
+    """The plan with dangerous steps blocked, and the blocked steps in groups, for the log."""
 
     plan: Plan
     held: tuple[HeldDeletions, ...] = ()
@@ -38,7 +38,7 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class HeldDeletions:
-    """Steps that were held back together: why, and which setting lets them pass."""
+    """Steps that were blocked together: the reason, and the setting that allows them."""
 
     slugs: tuple[str, ...]
     reason: str
@@ -46,7 +46,7 @@ class HeldDeletions:
 
 
 def guard(plan: Plan, limits: Limits) -> Guarded:
-    """Return the plan as far as it is safe.
+    """Return the plan with unsafe steps blocked.
 
     Raises `EmptySource` when git lists no function at all and that is not allowed.
     """
@@ -110,7 +110,7 @@ def _too_many_recreations(plan: Plan, limits: Limits) -> list[HeldDeletions]:
 
 
 def _possible_renames(plan: Plan) -> list[HeldDeletions]:
-    """Hold deletions while a function that is not on Kapso yet cannot be used: it may be one of them under a new name."""
+    """Block deletions while a new function is unusable: it may be one of the deleted ones under a new slug."""
     doomed = tuple(step.slug for step in plan.steps if isinstance(step, Delete))
     unclear = [step.slug for step in plan.steps if isinstance(step, Invalid | Blocked) and step.function_id is None]
     if not doomed or not unclear:
@@ -126,7 +126,7 @@ def _possible_renames(plan: Plan) -> list[HeldDeletions]:
 
 
 def _suspected_renames(plan: Plan, held: set[str]) -> list[HeldDeletions]:
-    """Hold each deletion of a function that looks like a new one, until somebody says whether it was renamed."""
+    """Block the deletion of a function that looks like a new one, until a person says whether it was renamed."""
     confirmed = {step.slug for step in plan.steps if isinstance(step, Delete) and step.confirmed}
     doomed = {step.function_id for step in plan.steps if isinstance(step, Delete)}
     return [
@@ -167,7 +167,7 @@ def _later(step: Delete, absence: MissingFunction, grace: float) -> DeferredDele
 
 
 def select(plan: Plan, only: Sequence[str]) -> Plan:
-    """Return the plan reduced to the named slugs; without names, the whole plan."""
+    """Return the plan of the named slugs only; without names, the whole plan."""
     if not only:
         return plan
     return replace(plan, steps=tuple(step for step in plan.steps if step.slug in only), forget=())

@@ -19,18 +19,18 @@ from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveCont
 from kapso_sync.reconcile.plan.observed import Observed, stored_content
 
 NOT_STORED: Content = {CODE: "unknown"}
-"""Stands for the content that runs where all we know is that it is not what is stored."""
+"""Stands for the running content if it is only known to differ from the stored content."""
 
 
 def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState, owner: str) -> Observed:
-    """Return what Kapso shows, and the state in which every open intent was applied, dropped, or found uncertain.
+    """Return the observation, and the state with every open intent applied, dropped, or kept as uncertain.
 
     The process sent an update of `greet` and died before the answer. Kapso shows the sent code: it counts as applied, and the
     plan deploys it. Kapso shows the old code: the intent is dropped, and the plan updates `greet` again.
 
-    A create or update that shows on Kapso becomes what we last wrote; a deployment that ended becomes live. One that was not
-    seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with whatever
-    was stored when it was asked for.
+    A create or update that shows on Kapso becomes our last write; a deployment that ended becomes live. A deployment that was
+    not seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with the
+    content that was stored when it was requested.
     """
     by_id = {function.id: function for function in functions}
     by_slug = {function.slug: function for function in functions}

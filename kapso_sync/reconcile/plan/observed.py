@@ -1,4 +1,4 @@
-"""Holds what Kapso showed at one moment, together with the reconciler's state."""
+"""Holds Kapso's list at one moment, together with the reconciler's state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kapso_sync.reconcile.plan.secrets import SecretListing
 
 
 class Claim(enum.Enum):
-    """Whose function it is, by its mark and by our memory."""
+    """Who owns a function, by its mark and by our inventory."""
 
     OURS = enum.auto()
     FREE = enum.auto()
@@ -51,18 +51,18 @@ class Observed:
 
     @functools.cached_property
     def owned_by_slug(self) -> Mapping[str, InventoryRecord]:
-        """What we remember, by the slug under which git knows it."""
+        """The inventory records by git's slug."""
         return {owned.slug: owned for owned in self.state.owned.values()}
 
     def find(self, slug: str) -> RemoteFunction | None:
-        """Return the function that git knows by this slug: under it on Kapso, or remembered under another there."""
+        """Return the function with this slug: on Kapso, or in our inventory if it has another slug on Kapso."""
         if slug in self.by_slug:
             return self.by_slug[slug]
         known = self.owned_by_slug.get(slug)
         return None if known is None else self.by_id.get(known.function_id)
 
     def content(self, remote: RemoteFunction) -> Content:
-        """Return the record as comparable content: description without mark, code as a hash (ours, where unseen)."""
+        """Return the record as comparable content: description without mark, code as a hash."""
         return stored_content(remote, self.state.owned.get(remote.id))
 
     @functools.cached_property
@@ -71,7 +71,7 @@ class Observed:
         return tuple(remote for remote in self.functions if self.claim(remote) is Claim.OURS)
 
     def claim(self, remote: RemoteFunction) -> Claim:
-        """Return who owns a function. One that we remember stays ours when its mark was removed or its slug changed."""
+        """Return who owns a function. One in our inventory stays ours if its mark was removed or its slug changed."""
         mark, remembered = remote.mark, remote.id in self.state.owned
         if mark is None:
             return Claim.OURS if remembered else Claim.FREE
@@ -83,18 +83,18 @@ class Observed:
 
 
 def parking_slug(function_id: str, check: str) -> str:
-    """Return the slug that a function bears between two others; it is bound to the function and to the mark's ``check``."""
+    """Return the slug of a parked function; it is derived from the function's id and the mark's ``check``."""
     return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
 
 
 def is_parked(remote: RemoteFunction) -> bool:
-    """Return whether a function is between two slugs: its mark is made for the one that it is going to get."""
+    """Return whether a function is parked: its mark was made for the slug that it is going to get."""
     mark = remote.mark
     return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
 
 
 def stored_content(remote: RemoteFunction, owned: InventoryRecord | None = None) -> Content:
-    """Return a record as comparable content. Where it came without code, the code we remember stands in."""
+    """Return a record as comparable content; if it has no code, the hash of our last write is used."""
     content = dict(remote.fields)
     if DESCRIPTION in content or remote.description is not None:
         content[DESCRIPTION] = remote.text

@@ -1,4 +1,4 @@
-"""Makes the plan from what git wants and what Kapso has. Pure: the same for any order of input."""
+"""Makes the plan from git's desired state and the observation of Kapso. Pure: the same for any order of input."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ OSCILLATION_LIMIT = 3
 
 
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
-    """Return for every function of git, and for every function we own, what is to be done and why."""
+    """Return the plan: one step, with reasons, for every function of git and every function that we own."""
     renames = resolve_renames(desired, observed)
     planner = _Planner(observed, policy, renames, _heirs(desired, observed))
     steps = [planner.wanted(function) for function in desired.functions]
@@ -124,7 +124,10 @@ def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteF
 
 
 def _heirs(desired: Desired, observed: Observed) -> dict[str, str]:
-    """Return by former slug who is to take a function over and cannot now: it is broken, or its slug is somebody else's."""
+    """Return, by former slug, the functions that are to take over another one and cannot now.
+
+    Such a function is unusable, or its slug belongs to a function that we do not own.
+    """
     heirs = {source: function.slug for function in desired.unusable for source in function.moved_from or ()}
     for want in desired.functions:
         bearer = observed.by_slug.get(want.slug)
@@ -137,7 +140,7 @@ class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
     def __init__(self, observed: Observed, policy: Policy, renames: Renames, heirs: Mapping[str, str]) -> None:
-        """``heirs`` gives by former slug the function of git that is to take it over, and cannot now."""
+        """``heirs`` holds, by former slug, the function of git that is to take it over and cannot now."""
         self._observed = observed
         self._policy = policy
         self._renames = renames
@@ -154,7 +157,7 @@ class _Planner:
         }
 
     def wanted(self, want: DesiredFunction) -> Step:
-        """Plan one function that git wants and that can be written."""
+        """Plan one usable function of git."""
         if want.slug in self._renames.waiting:
             return self._unclear(want, self._renames.waiting[want.slug])
         if any(record.slug == want.slug for record in self._observed.unreadable):
@@ -293,7 +296,7 @@ class _Planner:
         )
 
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
-        """Plan a function that carries somebody's mark, or a mark of ours that was made for another slug."""
+        """Plan a function with another owner's mark, or with our mark that was made for another slug."""
         mark = comparison.remote.mark
         if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(comparison.remote.slug):
             return adopting(comparison, f"taken over from {mark.owner}", Origin.CONFLICT)
@@ -312,7 +315,7 @@ class _Planner:
         )
 
     def _free(self, comparison: FunctionComparison) -> Step:
-        """Plan a function that is unowned, by the adopt policy; not where another of ours is to become it."""
+        """Plan an unowned function by the adopt policy, unless another function of ours is to get its slug."""
         former = next(
             (slug for slug, heir in self._heirs.items() if heir == comparison.desired.slug and slug in self._our_slugs), None
         )

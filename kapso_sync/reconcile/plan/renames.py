@@ -1,7 +1,7 @@
-"""Resolves renames: which function on Kapso gets which slug of git's, in chains and swaps too. Pure.
+"""Resolves renames: which function on Kapso gets which slug of git, chains and swaps included. Pure.
 
-A ``moved_from`` often stays in the manifest for years. So what it meant is decided once and journaled, and it only counts again
-when git changes it. Where the journal is lost, a function that stands at its place stays there, unless its code says otherwise.
+A ``moved_from`` often stays in the manifest for years. So its meaning is decided once and journaled, and it counts again only
+when git changes it. If the journal is lost, a function that has its slug already keeps it, unless its code says otherwise.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from kapso_sync.reconcile.plan.similarity import similarity
 
 @dataclass(frozen=True)
 class Renames:
-    """Who takes which slug. ``sources`` gives by slug the function that becomes it, where that is not who bears it now.
+    """The result: which function gets which slug.
 
-    ``taken`` are those functions by id, and those that give way to them for good. ``waiting`` gives by slug another slug that
-    must be usable first. ``journal`` is what to remember.
+    ``sources`` holds, by slug, the function that becomes it, if that is not the one that has the slug now. ``taken`` are the
+    ids of those functions, and of those that leave their slug for good. ``waiting`` holds, by slug, another slug that must be
+    usable first. ``journal`` is what to keep of each ``moved_from``.
     """
 
     sources: Mapping[str, RemoteFunction] = field(default_factory=dict)
@@ -37,7 +38,10 @@ class Renames:
 
 @dataclass(frozen=True, slots=True)
 class _Rename:
-    """``want`` may take ``remote``, which git knew as ``source``. ``doubtful``: only a taker of its own function proves it."""
+    """A possible rename of ``remote``, which had the slug ``source`` in git, to ``want``.
+
+    A ``doubtful`` one counts only if another function takes the slug that it leaves.
+    """
 
     want: DesiredFunction
     source: str
@@ -46,12 +50,12 @@ class _Rename:
 
 
 def resolve_renames(desired: Desired, observed: Observed) -> Renames:
-    """Return who takes which slug; the same for any order of input."""
+    """Return which function gets which slug; the same for any order of input."""
     return _RenameResolver(desired, observed).settled()
 
 
 class _RenameResolver:
-    """The inputs, and the moves that are still possible, by the slug that is taken."""
+    """The inputs, and the renames that are still possible, by new slug."""
 
     def __init__(self, desired: Desired, observed: Observed) -> None:
         self._desired = desired
@@ -64,14 +68,14 @@ class _RenameResolver:
         self._notices: list[Notice] = []
 
     def _names(self, ours: Iterable[RemoteFunction]) -> Mapping[str, RemoteFunction]:
-        """Return our functions by the slug under which git knows them; whom we remember goes by our memory."""
+        """Return our functions by git's slug; for functions in our inventory, the inventory decides."""
         owned = self._observed.state.owned
         standing = [remote for remote in ours if not is_parked(remote)]
         remembered = {owned[remote.id].slug: remote for remote in standing if remote.id in owned}
         return remembered | {remote.slug: remote for remote in standing if remote.id not in owned}
 
     def settled(self) -> Renames:
-        """Return what is left when every move that something contradicts is given up."""
+        """Return the renames that nothing contradicts."""
         edges = self._possible()
         edges = self._sound(edges)
         edges = self._sound(self._likely(edges))
@@ -130,7 +134,7 @@ class _RenameResolver:
         return None
 
     def _begun(self, want: DesiredFunction) -> _Rename | None:
-        """Return the move that was decided before and has not arrived."""
+        """Return the journaled rename that is not done yet."""
         move = (self._observed.state.renames or {}).get(want.slug)
         if move is None or move.function_id is None or move.sources != want.entry.moved_from:
             return None
@@ -162,7 +166,7 @@ class _RenameResolver:
         return not edge.doubtful or mine is None or mine.id in taken
 
     def _released(self, edge: _Rename, edges: Mapping[str, _Rename]) -> bool:
-        """Return whether the function is free to go: git does not list its old slug, or means another function by it."""
+        """Return whether the function may leave its slug: git does not list it, or means another function by it."""
         source = edge.source
         if source not in self._desired.slugs or source in edges or self._parked_for(source):
             return True
@@ -254,7 +258,7 @@ class _RenameResolver:
 
 
 def _circles(edges: Mapping[str, _Rename]) -> list[list[str]]:
-    """Return the moves in groups, each a chain or circle of functions that follow one another."""
+    """Return the renames in groups, each a chain or a circle."""
     groups: list[list[str]] = []
     seen: set[str] = set()
     followers = {edge.source: slug for slug, edge in edges.items()}

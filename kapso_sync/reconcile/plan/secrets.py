@@ -1,4 +1,4 @@
-"""Plans what to do about a function's secrets, from desired digests, known digests, and the names on Kapso. Pure."""
+"""Plans the changes of a function's secrets from desired digests, known digests, and the names on Kapso. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kapso_sync.model.plan import SecretChanges, UnknownSecrets
 from kapso_sync.model.state import ApiFacts, InventoryRecord, KnownSecrets
 
 MAX_LISTING_AGE = timedelta(days=1)
-"""Names are asked for at least this often: somebody may have taken one away, and nothing else would show it."""
+"""Names are listed at least this often: somebody may have removed one, and nothing else would show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretListing:
-    """The function's own secrets by name as Kapso showed them, and when; ``inherited`` ones are the project's.
+    """The names of the function's own secrets at one time; ``inherited`` ones are the project's.
 
     ``supported`` False: this API base has no secrets.
     """
@@ -29,16 +29,16 @@ class SecretListing:
 
 
 def listing_from(secrets: Iterable[RemoteSecret], at: datetime) -> SecretListing:
-    """Return a listing from what Kapso answered."""
+    """Return a listing from Kapso's answer."""
     own = {secret.name for secret in secrets if secret.type is not SecretType.INHERITED}
     inherited = {secret.name for secret in secrets if secret.type is SecretType.INHERITED}
     return SecretListing(frozenset(own), at, inherited=frozenset(inherited))
 
 
 def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: InventoryRecord | None, now: datetime) -> bool:
-    """Return whether Kapso must be asked for names: something is to settle, somebody changed the function, or it is time.
+    """Return whether names must be listed: something is unsettled, somebody changed the function, or it is time.
 
-    Git that turns strict on secrets it does not name is to settle as well.
+    A change of git's policy to ``exact`` counts as unsettled as well.
     """
     unchecked = owned is not None and owned.secrets.unchecked
     named = want.secrets or want.kept or want.entry.exact_secrets or unchecked
@@ -54,13 +54,13 @@ def listing_needed(want: DesiredFunction, remote: RemoteFunction, owned: Invento
 
 
 def _comparable(want: DesiredFunction, name: str, known: KnownSecrets) -> bool:
-    """Return whether what we know of a secret was made with the key that we have now."""
+    """Return whether the digest of a secret was made with the present key."""
     digest = known.digests.get(name)
     return digest is not None and digest.partition(":")[0] == want.secrets[name].digest.partition(":")[0]
 
 
 def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: SecretListing | None, *, reset: bool) -> SecretChanges:
-    """Return what to set, to change and to remove. ``reset``: what cannot be verified is set too."""
+    """Return the secrets to set, to change and to remove. With ``reset``, secrets that cannot be compared are set as well."""
     if not want.entry.deploy:
         return SecretChanges()
     names = listing.names if listing is not None else None
@@ -84,7 +84,7 @@ def secret_changes(want: DesiredFunction, known: KnownSecrets, listing: SecretLi
 
 
 def missing_kept(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
-    """Return the names that git says are on Kapso, and that Kapso does not show; nothing where it was not asked."""
+    """Return the names that git marks as kept and that Kapso does not list; empty if Kapso was not asked."""
     if listing is None or not want.entry.deploy:
         return ()
     return tuple(sorted(want.kept - listing.names - listing.inherited))
@@ -119,7 +119,7 @@ LOST_HINT = "set it in Kapso's dashboard, or give git its value with `secrets: {
 
 
 def learned_secrets(known: KnownSecrets, changes: SecretChanges, listing: SecretListing | None, *, exact: bool) -> KnownSecrets:
-    """Return what to remember before anything is changed; ``exact``: what git does not name is going to be removed."""
+    """Return the known secrets before anything is changed; ``exact``: other names are going to be removed."""
     if listing is None:
         return known
     gone = known.digests.keys() - listing.names

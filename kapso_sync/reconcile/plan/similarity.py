@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 SIMILAR = 0.9
-"""From here on two functions may be one under two names."""
+"""From this similarity on, two functions may be one function under two names."""
 
 SIZES = 0.8
-"""A shorter code with less than this share of the longer one's lines is not compared: it cannot reach `ALIKE`."""
+"""Code with a smaller share of the other one's lines is not compared: it cannot reach `SIMILAR`."""
 
 MAX_COMPARED_LINES = 5_000
-"""Lines beyond which only equal code counts as alike."""
+"""Code with more lines is similar only if it is equal."""
 
 
 def similarity(left: str | None, right: str | None) -> float:
-    """Return from 0 to 1 how many lines two codes share, whatever their order and indentation; unknown code is like nothing.
+    """Return the share of lines, from 0 to 1, that two codes have in common, in any order and indentation.
 
-    Linear in the lines.
+    Unknown code has nothing in common with any other. Linear in the number of lines.
     """
     if left is None or right is None:
         return 0.0

@@ -30,7 +30,7 @@ _Kind = TypeVar("_Kind", bound=Modify)
 
 
 def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Rollback:
-    """Return the step that takes back what failed; it writes nothing where what ran before is stored already."""
+    """Return the step that restores the previous version; it writes nothing if that is stored already."""
     step = overwriting(
         Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; the previous version is restored",)
     )
@@ -38,7 +38,7 @@ def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Q
 
 
 def beside_quarantine(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Modify | None:
-    """Return the step for what concerns a quarantined function, and not what failed: its slug and its secrets; else None."""
+    """Return the step for the slug and the secrets of a quarantined function, or None if they do not change."""
     held = comparison.restoring(version, keep_secrets=True)
     if not (held.renames or held.secrets):
         return None
@@ -48,12 +48,12 @@ def beside_quarantine(comparison: FunctionComparison, version: Version, quaranti
 
 
 def adopting(comparison: FunctionComparison, reason: str, origin: Origin) -> Adopt:
-    """Return the step that takes over a function, writing what differs."""
+    """Return the step that adopts a function and writes the differences."""
     return overwriting(Adopt, comparison, origin, (reason,))
 
 
 def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origin, reasons: tuple[str, ...]) -> _Kind:
-    """Return a step that changes an existing function; why it must be deployed joins the reasons where the write does not."""
+    """Return a step that changes an existing function, with the reason for its deployment if the write does not explain it."""
     stale = comparison.liveness.reason
     if comparison.deploys and stale is not None and not comparison.touches_runtime:
         reasons = (*reasons, stale)
@@ -88,7 +88,7 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
 
 
 def blocking(comparison: FunctionComparison, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
-    """Return the step that says why nothing is done, and what would allow it."""
+    """Return the blocked step, with the reason and with what would allow it."""
     return Blocked(
         by=by,
         hint=hint,
@@ -114,24 +114,24 @@ def refusing(comparison: FunctionComparison) -> Blocked:
 
 
 def refusal_text(remote_content: Content, fields: Iterable[str]) -> str:
-    """Return what Kapso kept, such as ``Kapso kept public_endpoint=false``."""
+    """Return the values that Kapso kept, such as ``Kapso kept public_endpoint=false``."""
     return "Kapso kept " + ", ".join(f"{name}={canonical_json(remote_content.get(name))}" for name in fields)
 
 
 def refusal_hint(fields: Iterable[str]) -> str:
-    """Return what a person can do about fields that Kapso did not take."""
+    """Return what a person can do about refused fields."""
     names = ", ".join(f"`{name}`" for name in fields)
     return f"change it in Kapso's dashboard, or take {names} out of git; it is sent again once git or Kapso changes"
 
 
 def secret_reasons(changes: SecretChanges) -> tuple[str, ...]:
-    """Return what is done about secrets, by name."""
+    """Return the changes of secrets, by name."""
     groups = (("sets", changes.sets), ("changes", changes.rewrites), ("removes", changes.removes))
     return tuple(f"{verb} secret {', '.join(names)}" for verb, names in groups if names)
 
 
 def difference_reasons(difference: Difference) -> tuple[str, ...]:
-    """Return who changed what."""
+    """Return the reasons: which fields git changed, and which Kapso."""
     if not difference.fields:
         return ()
     if not difference.based:

@@ -15,7 +15,7 @@ NAMED = 5
 
 
 def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
-    """Warn of functions that are ours, left git, and are kept, each group with the reason."""
+    """Warn of our functions that left git and are kept, in groups by reason."""
     kept: dict[str, list[str]] = {}
     for step in steps:
         if isinstance(step, NoChange) and step.desired_hash is None:
@@ -24,7 +24,7 @@ def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
 
 
 def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
-    """Warn when more Workers are wanted than were seen to fit the project's plan."""
+    """Warn when git has more Workers than were seen to fit the project's plan."""
     quota = observed.state.quota
     if quota is None:
         return ()
@@ -40,7 +40,7 @@ def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
 def secret_notices(
     without: Sequence[str], unverified: Mapping[str, Sequence[str]], at_risk: Mapping[str, Sequence[str]]
 ) -> tuple[Notice, ...]:
-    """Warn of secrets that cannot be set, that cannot be compared with what is there, and that a deployment may lose."""
+    """Warn of secrets that cannot be set, that cannot be compared, and that a deployment may lose."""
     notices = []
     if at_risk:
         names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(at_risk.items())])
@@ -56,7 +56,7 @@ def secret_notices(
 
 
 def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
-    """Warn of fields that git manages and that this API does not show: they are sent with a create, and never compared."""
+    """Warn of managed fields that this API does not show: they are sent with a create, and never compared."""
     return tuple(
         Notice("unknown-field", f"this API shows no `{name}`, so it is not compared: {_some(slugs)}")
         for name, slugs in sorted(fields.items())
@@ -72,7 +72,7 @@ def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
 
 
 def rename_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
-    """Say which functions that are missing on Kapso may be there under another slug, by the ids that a Kapso CLI noted."""
+    """Warn of functions that may have been renamed on Kapso, by the ids in the map of a Kapso CLI."""
     notices = []
     for slug, function_id in sorted(desired.remote_ids.items()):
         remote = observed.by_id.get(function_id)
