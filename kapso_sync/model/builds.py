@@ -11,9 +11,10 @@ from kapso_sync.model.desired import Notice
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The code that a build gave. ``inputs`` are files outside the snapshot, below the source's root, with their sha256.
+    """The result of a build.
 
-    ``notices`` are the bundler's own warnings.
+    ``inputs`` are files outside the snapshot, below the source's root, with their sha256. ``notices`` are the bundler's own
+    warnings.
     """
 
     code: str = field(repr=False)
@@ -22,14 +23,14 @@ class Built:
 
 
 class BuildStore(Protocol):
-    """Builds that survive a restart. Losing them costs time, nothing else, so neither method ever raises."""
+    """A cache of builds that survives a restart. Losing it costs time only, so neither method ever raises."""
 
     def get(self, key: str) -> Built | None:
-        """Return what was built for a key."""
+        """Return the build of a key, or None."""
         ...
 
     def put(self, key: str, built: Built) -> None:
-        """Keep what was built for a key."""
+        """Store the build of a key."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Defines the clock: everything in the program that waits or reads the time gets one as a parameter."""
+"""Defines the clock: every part of the program that waits or reads the time gets one as a parameter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Deadlines and graces run on ``monotonic``; ``now`` only dates what people read."""
+    """Deadlines and grace periods use ``monotonic``; ``now`` is for times that people read."""
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""

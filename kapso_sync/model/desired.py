@@ -1,4 +1,4 @@
-"""Defines what git says: the entries of the manifest, and the functions built from them."""
+"""Defines the desired state: the entries of the manifest, and the functions built from them."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ class PlainSecret:
 
 @dataclass(frozen=True, slots=True)
 class KeepSecret:
-    """A secret that somebody set on Kapso: it is left alone, and missed when it is gone."""
+    """A secret that somebody set on Kapso: it is left alone, and must exist."""
 
 
 GivenSecret = EnvSecret | FileSecret | DotenvSecret | PlainSecret
-"""A source that gives a value."""
+"""A source that has a value."""
 
 SecretSource = GivenSecret | KeepSecret
 
 
 @dataclass(frozen=True, slots=True)
 class SecretValue:
-    """A secret's value, and its keyed digest: all of it that is ever kept."""
+    """A secret's value and its keyed digest; only the digest is ever stored."""
 
     value: Json = field(repr=False)
     digest: str
@@ -79,10 +79,10 @@ class SecretValue:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A request to send after a deployment, and what the answer must be.
+    """A request to send after a deployment, and the expected answer.
 
-    ``status`` None accepts any success. ``json`` is a subset of the answer's, ``text`` is in it, and ``matches`` is a regular
-    expression that is found in it. ``timeout`` is in seconds.
+    ``status`` None accepts any success. ``json`` must be a subset of the answer's JSON, ``text`` a part of its text, and the
+    regular expression ``matches`` must be found in it. ``timeout`` is in seconds.
     """
 
     request: Json
@@ -95,7 +95,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPolicy:
-    """How carefully a pass proceeds. Nothing else is written before ``canary`` is as git says, nor after ``max_failures``."""
+    """The manifest's rollout policy: nothing else is written before ``canary`` is in sync, or after ``max_failures``."""
 
     canary: str | None = None
     max_failures: int | None = None
@@ -103,11 +103,11 @@ class RolloutPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One function as the manifest (or a ``function.yaml``) describes it, defaults applied, paths checked.
+    """One function of the manifest (or of a ``function.yaml``), with defaults applied and paths checked.
 
-    ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: what is left out is not
-    managed. ``protected`` and ``drift`` are None when the entry does not say. ``exact_secrets``: others are removed.
-    ``moved_from`` holds former slugs, the latest first; empty says that the function is new, None says nothing.
+    ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: omitted ones are not managed.
+    ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
+    ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
     """
 
     slug: str
@@ -167,19 +167,19 @@ class CodeStyle(enum.StrEnum):
 
     @property
     def other(self) -> CodeStyle:
-        """The style that is left."""
+        """The other style."""
         return CodeStyle.MODULE if self is CodeStyle.SCRIPT else CodeStyle.SCRIPT
 
 
 MODULE_TAIL = "\nexport default { fetch: (request, env, ctx) => handler(request, env, ctx) };\n"
-"""What makes a module of a script, and nothing else: without it, the script is as it was."""
+"""The suffix that turns a script into a module; without it, the script is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredFunction:
-    """A function that can be written: its entry, the code to upload, and the values of its secrets.
+    """A usable function: its entry, the code to upload, and the values of its secrets.
 
-    ``style`` is the style of the code where it may go up in the other one as well; None where the manifest asks for one.
+    ``style`` is the style of the code if it may be uploaded in the other one as well; None if the manifest asks for one.
     ``compiled``: the code was built, and is not the file byte for byte.
     """
 
@@ -190,7 +190,7 @@ class DesiredFunction:
     compiled: bool = False
 
     def in_style(self, style: CodeStyle) -> DesiredFunction:
-        """Return the same function with its code in a style; itself where there is nothing to choose."""
+        """Return the function with its code in a style; unchanged if only one style is possible."""
         if self.style is None or self.style is style:
             return self
         script = self.code.removesuffix(MODULE_TAIL) if self.style is CodeStyle.MODULE else self.code
@@ -203,7 +203,7 @@ class DesiredFunction:
 
     @property
     def kept(self) -> frozenset[str]:
-        """The names of secrets that are left as they are on Kapso, and must be there."""
+        """The names of secrets that must exist on Kapso and are left alone."""
         return frozenset(name for name, source in self.entry.secrets.items() if isinstance(source, KeepSecret))
 
     @property
@@ -221,9 +221,10 @@ class DesiredFunction:
 
 @dataclass(frozen=True, slots=True)
 class UnusableFunction:
-    """A function git wants but cannot have now. It stays as it is on Kapso, and is never deleted for that.
+    """A function that git lists and that is unusable now. Its version on Kapso stays, and is never deleted for that.
 
-    ``blocked`` tells a build that is not available (True) from an input that is wrong (False). ``moved_from`` is as in `Entry`.
+    ``blocked`` distinguishes a build that is not available (True) from an invalid input (False). ``moved_from`` is as in
+    `Entry`.
     """
 
     slug: str

@@ -1,4 +1,4 @@
-"""A function as Kapso's API records it, and the content by which two versions of it are compared."""
+"""Defines a function as Kapso's API records it, and the content by which two versions are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, 
 """Any JSON value."""
 
 Content = Mapping[str, Json]
-"""What is compared of a function: its managed fields by name, and ``code`` as a hash (see `code_hash`)."""
+"""The content that is compared: a function's managed fields by name, and ``code`` as a hash (see `code_hash`)."""
 
 CODE = "code"
 SLUG = "slug"
@@ -28,12 +28,14 @@ FIELDS = ("name", DESCRIPTION, "function_type", "invoke_response_mode", "public_
 """The fields of a function that a manifest may manage, in the order they are shown."""
 
 RUNTIME_CONTENT = (CODE, "function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
-"""What needs a deployment to take effect; ``name``, ``description`` and ``slug`` do not."""
+"""The content that needs a deployment to take effect; ``name``, ``description`` and ``slug`` do not."""
 
 
 EXACT_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
-"""Booleans, words and objects: an answer that shows another value than was sent means that Kapso refused it. Code and texts may
-be normalised by the server."""
+"""Booleans, words and objects: if an answer shows another value than was sent, Kapso refused it.
+
+Code and texts may be normalised by the server.
+"""
 
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -67,11 +69,11 @@ class DeploymentStatus(enum.StrEnum):
 class RemoteFunction:
     """One record of Kapso's list, read leniently.
 
-    ``code`` is None when the list did not carry it. ``fields`` holds only those of `FIELDS` that the record had;
-    the description in it is the raw one, ownership mark included. Times are the server's own, aware, or None.
-    ``text`` is the description without any mark, and ``mark`` the mark in it, whoever's it is and whether or not it is valid.
-    ``lock_version`` is what an update sends back to prove that it has seen the newest version; older bases have none.
-    ``worker_address`` is the URL, without scheme, under which it runs on Cloudflare, where an answer says so.
+    ``code`` is None if the list did not have it. ``fields`` holds those of `FIELDS` that the record had; the description in it
+    is the raw one, ownership mark included. Times are the server's own, aware, or None. ``text`` is the description without
+    any mark; ``mark`` is the mark in it, of any owner, valid or not. ``lock_version`` is sent back with an update to prove
+    that the newest version was seen; older bases have none. ``worker_address`` is the URL, without scheme, of its Cloudflare
+    Worker, if an answer has it.
     """
 
     id: str
@@ -97,12 +99,12 @@ class RemoteFunction:
 
     @property
     def readable(self) -> bool:
-        """Return whether id and slug can be; a record that cannot be is left alone, and so is its slug."""
+        """Return whether id and slug are well-formed; a record with malformed ones is left alone, and so is its slug."""
         return _ID.fullmatch(self.id) is not None and _SLUG.fullmatch(self.slug) is not None
 
     @property
     def name(self) -> str:
-        """The display name, or the slug where the record has none."""
+        """The display name, or the slug if the record has none."""
         name = self.fields.get("name")
         return name if isinstance(name, str) else self.slug
 
@@ -114,7 +116,7 @@ class RemoteFunction:
 
 
 class SecretType(enum.StrEnum):
-    """What Kapso says that a secret is. ``INHERITED`` ones belong to the project, not to the function."""
+    """The type of a secret. ``INHERITED`` ones belong to the project, not to the function."""
 
     TEXT = "text"
     JSON = "json"
@@ -150,9 +152,9 @@ class ConsoleLine:
 
 @dataclass(frozen=True, slots=True)
 class InvocationRecord:
-    """One recent invocation as Kapso lists it. ``duration_ms`` and ``status_code`` are None where the record has none.
+    """One recent invocation as Kapso lists it. ``duration_ms`` and ``status_code`` are None if the record has none.
 
-    Texts may hold personal data and secrets: they are scrubbed before anything shows them.
+    Texts may hold personal data and secrets: they are redacted before they are shown.
     """
 
     id: str
@@ -167,19 +169,19 @@ class InvocationRecord:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a function was at one time: its code, and its fields without our mark."""
+    """One version of a function: its code, and its fields without our mark."""
 
     code: str = field(repr=False)
     fields: Mapping[str, Json]
 
 
 def code_hash(code: str) -> str:
-    """Return ``sha256:…`` of the code's UTF-8 bytes; lone surrogates, which JSON can carry, are kept apart."""
+    """Return ``sha256:…`` of the code's UTF-8 bytes; lone surrogates, which JSON can carry, have their own bytes."""
     return "sha256:" + hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def normal_code(code: str) -> str:
-    """Return the code with LF line endings and without trailing newlines: what adoption compares."""
+    """Return the code with LF line endings and without trailing newlines, for adoption to compare."""
     return code.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
@@ -189,7 +191,7 @@ def canonical_json(value: Json | Mapping[str, Json]) -> str:
 
 
 def parse_json_text(text: str) -> Json:
-    """Return the JSON value that a text spells, or the text itself where it spells none."""
+    """Return the JSON value of a text, or the text itself if it is not JSON."""
     try:
         value: Json = json.loads(text)
     except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ _MARK = re.compile(
     r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})"
     r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\](?:\s+\Z)?"
 )
-"""What was last applied may follow the check: a newer version writes it, and this one reads past it."""
+"""A digest of the last applied content may follow the check: a newer version writes it, and this one skips it."""
 
 
 def check_of(owner: str, slug: str) -> str:
@@ -25,7 +25,7 @@ def check_of(owner: str, slug: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark as it was read; it is valid only for the slug whose check it carries."""
+    """A mark in a description; it is valid only for the slug that its check was made for."""
 
     owner: str
     check: str

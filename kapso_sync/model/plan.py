@@ -1,4 +1,4 @@
-"""Defines a plan: one step for each function, with its origin and its reasons. Kinds of steps are types."""
+"""Defines a plan: one step for each function, with its origin and its reasons. The kinds of steps are types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, M
 
 
 class Origin(enum.StrEnum):
-    """Why a function differs."""
+    """The cause of a difference."""
 
     GIT = "git"
     DRIFT = "drift"
@@ -35,7 +35,7 @@ class AdoptPolicy(enum.StrEnum):
 
 
 class UnknownSecrets(enum.StrEnum):
-    """What to do before a deployment of a function with secrets on Kapso whose values are not known here.
+    """The policy for deployments of a function with secrets on Kapso that have no value in git.
 
     ``AUTO`` allows or blocks by whether this API base was observed to keep secrets across deployments, and allows until then.
     """
@@ -47,7 +47,7 @@ class UnknownSecrets(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the settings and the command line allow. The sets name slugs or owners, for this pass only."""
+    """The policies of the settings and the command line. The sets name slugs or owners, for this pass only."""
 
     owner: str
     adopt: AdoptPolicy = AdoptPolicy.IDENTICAL
@@ -63,7 +63,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What happens to one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git.
+    """The planned action for one function. ``fields`` are the differing ones; ``diff`` is unified, from Kapso to git.
 
     ``reasons`` say why; ``hint`` says what a person can do if the step is blocked.
     """
@@ -98,15 +98,15 @@ class Step:
 
     @property
     def drifted(self) -> bool:
-        """Return whether Kapso shows something else than what we last wrote."""
+        """Return whether Kapso shows other content than our last write."""
         return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class SecretChanges:
-    """Which secrets a step sets, takes away and sets again, and removes, by name.
+    """The names of secrets that a step sets, replaces (``rewrites``) and removes.
 
-    ``unverified`` are there and not known to be ours: they are left alone, since rewriting would open a gap.
+    ``unverified`` exist and are not known to be ours: they are left alone, since replacing them would leave a gap.
     """
 
     sets: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class SecretChanges:
     unverified: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Return whether something is to be done."""
+        """Return whether there is any change."""
         return bool(self.sets or self.rewrites or self.removes)
 
 
@@ -182,14 +182,14 @@ class Modify(Write):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update(Modify):
-    """Write what differs."""
+    """Write the differences."""
 
     action: ClassVar[str] = "update"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rename(Modify):
-    """Give a function its slug from git (and write whatever else differs); id, URL and secrets stay."""
+    """Give a function its slug from git, and write all other differences; id, URL and secrets stay."""
 
     action: ClassVar[str] = "rename"
 
@@ -203,14 +203,14 @@ class Adopt(Modify):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deploy(Modify):
-    """Nothing to write, but what is stored is not what runs."""
+    """Nothing to write, but the stored content does not run."""
 
     action: ClassVar[str] = "deploy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback(Modify):
-    """Take back what failed: ``desired`` is what ran before, while ``desired_hash`` is still that of git's content."""
+    """Restore the previous version, which is ``desired``; ``desired_hash`` is still that of git's content."""
 
     action: ClassVar[str] = "update"
 
@@ -251,27 +251,27 @@ class BlockedBy(enum.Enum):
     OWNERSHIP = enum.auto()
     """The function carries a mark that is not ours, or one of ours that was made for another slug."""
     ADOPTION = enum.auto()
-    """The function is unowned, and the adopt policy does not take it."""
+    """The function is unowned, and the adopt policy does not adopt it."""
     DRIFT_POLICY = enum.auto()
     """It was changed on Kapso, and drift is only reported."""
     OSCILLATION = enum.auto()
     """Every correction so far was undone on Kapso."""
     BACK_OFF = enum.auto()
-    """It failed before, and is tried again later."""
+    """It failed before, and is retried later."""
     QUARANTINE = enum.auto()
     """This content failed, and is not tried again until git changes or a person asks."""
     REFUSED_FIELD = enum.auto()
-    """Kapso did not take a field, and all that differs is that field."""
+    """Kapso refused a field, and nothing else differs."""
     NO_SECRET_ROUTES = enum.auto()
     """The manifest names secrets, and this API base has none; a warning of the plan says so for all functions at once."""
     LOST_SECRET = enum.auto()
-    """Git says that a secret is on Kapso, and it is gone."""
+    """Git says that a secret exists on Kapso, and it does not."""
     UNKNOWN_SECRET = enum.auto()
     """The deployment may drop a secret that has no value in git."""
     RENAME = enum.auto()
     """A function cannot get its slug: another function has it, or Kapso or git prevents it."""
     UNREADABLE = enum.auto()
-    """Kapso's record of it cannot be right."""
+    """Kapso's record of it is malformed."""
     BUILD = enum.auto()
     """Its code needs a build that is not available here."""
     DELETION = enum.auto()
@@ -280,10 +280,10 @@ class BlockedBy(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked(Step):
-    """Something is to be done, and `by` forbids it; ``hint`` says what would allow it. ``wanted`` is the action in question.
+    """A change that a rule forbids; ``hint`` says what would allow it. ``wanted`` is the action in question.
 
-    ``quarantine``: the content that failed. ``refused``: the fields that Kapso did not take. ``lost_secrets``: names of secrets
-    that are gone from Kapso.
+    ``quarantine`` is the failed attempt. ``refused`` are the fields that Kapso refused. ``lost_secrets`` are the names of
+    secrets that are gone from Kapso.
     """
 
     action: ClassVar[str] = "blocked"
@@ -295,7 +295,7 @@ class Blocked(Step):
 
 
 def block(step: Step, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
-    """Return the step blocked: nothing is written of its function, and this is why."""
+    """Return the step as a blocked one, with the reason; nothing is written of its function."""
     return Blocked(
         by=by,
         slug=step.slug,
@@ -322,10 +322,10 @@ class Invalid(Step):
 
 @dataclass(frozen=True, slots=True)
 class SlugVacation:
-    """A function that has to leave the slug ``frees`` before another one takes it.
+    """A function that must leave the slug ``frees`` before another one takes it.
 
-    It goes to ``slug``, with ``description`` as a whole. ``target`` is the slug that a step of this plan gives it then; None:
-    it stays there, as a function that git does not list.
+    It gets ``slug``, and ``description`` as a whole. ``target`` is the slug that a step of this plan gives it afterwards;
+    None: it keeps ``slug``, as a function that git does not list.
     """
 
     remote: RemoteFunction = field(repr=False)
@@ -336,7 +336,7 @@ class SlugVacation:
 
     @property
     def frees(self) -> str:
-        """The slug that it leaves."""
+        """The slug that the function leaves."""
         return self.remote.slug
 
 
@@ -369,7 +369,7 @@ class Plan:
 
     @property
     def in_sync(self) -> bool:
-        """Return whether nothing is to be done and nothing is wrong."""
+        """Return whether there is nothing to do and no problem."""
         return all(isinstance(step, NoChange) and not step.lost_secrets for step in self.steps)
 
     @property
@@ -400,7 +400,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """``sha256:…`` over everything that would be written, and what it would replace."""
+        """``sha256:…`` over everything that would be written, and over the content that it would replace."""
         return code_hash(canonical_json([self.owner, *(_fingerprint(step) for step in self.changes)]))
 
 

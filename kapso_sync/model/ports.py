@@ -20,14 +20,14 @@ from kapso_sync.model.users import FunctionUsers
 
 
 class Source(Protocol):
-    """Where git's word comes from."""
+    """The source: a folder or a git repository."""
 
     async def fetch(self) -> Snapshot:
         """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`."""
         ...
 
     async def moved(self, *, keep: bool = True) -> bool:
-        """Return whether another revision is there than the last one read; with ``keep`` the next fetch goes by this look."""
+        """Return whether there is a newer revision than the last one read; with ``keep`` the next fetch returns it."""
         ...
 
 
@@ -36,7 +36,7 @@ class FunctionsApi(Protocol):
 
     @property
     def calls(self) -> int:
-        """How many requests were made so far, repeats included."""
+        """Number of requests so far, repeats included."""
         ...
 
     @property
@@ -86,7 +86,7 @@ class FunctionsApi(Protocol):
         ...
 
     async def delete_secret(self, function_id: str, name: str) -> None:
-        """Take a secret from a deployed function."""
+        """Delete a secret of a deployed function."""
         ...
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
@@ -111,7 +111,7 @@ class Store(Protocol):
         ...
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
-        """Replace what is remembered of functions by ``memory`` and close the intents."""
+        """Replace all inventory records by those of ``state``, and close the intents."""
         ...
 
     def begin(self, intent: Intent) -> int:
@@ -135,7 +135,7 @@ class Store(Protocol):
         ...
 
     def learn(self, facts: ApiFacts) -> None:
-        """Keep what this API base was seen to do, for every source that uses it."""
+        """Store the observed behaviour of this API base, for every source that uses it."""
         ...
 
     def remember_project(self, project_id: str) -> None:
@@ -143,19 +143,19 @@ class Store(Protocol):
         ...
 
     def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
-        """Keep what became of each ``moved_from``."""
+        """Store the journal of each ``moved_from``."""
         ...
 
     def remember_missing(self, absences: Iterable[MissingFunction]) -> None:
-        """Keep who is absent from git, in place of what was kept before."""
+        """Store the functions that git does not list, in place of those stored before."""
         ...
 
     def keep_version(self, remote: RemoteFunction) -> None:
-        """Keep a record's code and fields as what ran before, in place of what was kept of this function."""
+        """Store a record's code and fields as the previous version, in place of the one stored before."""
         ...
 
     def version(self, function_id: str) -> Version | None:
-        """Return what ran before, or None where nothing is known of it."""
+        """Return the previous version, or None if there is none."""
         ...
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:

@@ -25,7 +25,7 @@ class FileChange:
 
 
 class Taken(enum.StrEnum):
-    """What becomes of one function in a pull."""
+    """The result of a pull for one function."""
 
     NEW = "new"
     CHANGED = "changed"
@@ -36,9 +36,9 @@ class Taken(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """One function on Kapso: what becomes of it, the files that hold it, and what a person should know of it.
+    """The result for one function on Kapso: the files that hold it, and remarks for people.
 
-    ``incomplete``: something of it was asked for and could not be written.
+    ``incomplete``: a part of it was requested and could not be written.
     """
 
     slug: str
@@ -59,5 +59,5 @@ class PullPlan:
 
     @property
     def incomplete(self) -> bool:
-        """Return whether anything that was asked for could not be written."""
+        """Return whether anything that was requested could not be written."""
         return any(function.incomplete for function in self.functions)

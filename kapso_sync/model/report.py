@@ -11,7 +11,7 @@ from kapso_sync.model.state import Quarantine
 
 
 class Result(enum.StrEnum):
-    """How it went for one function."""
+    """The result for one function."""
 
     DONE = "done"
     UNCHANGED = "unchanged"
@@ -23,13 +23,14 @@ class Result(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
+    """The outcome of one step. ``deployed``: new code was confirmed to run. ``error`` is one line.
 
-    ``applied``: the write took effect although something else went wrong: Kapso refused a field, or lost a secret.
-    ``refused`` are the fields that Kapso did not take, now or before.
+    ``applied``: the write took effect although something else failed: Kapso refused a field, or lost a secret. ``refused`` are
+    the fields that Kapso refused, now or before.
 
-    ``blameless``: it failed, or was not tried, for a reason that is not its own: Kapso is down, or a newer revision came.
-    ``never_ran``: it failed, and there is nothing to go back to. ``quarantine``: it failed, and what ran before was put back.
+    ``blameless``: it failed, or was not tried, for a reason outside the function: Kapso is down, or a newer revision came.
+    ``never_ran``: it failed, and there is no previous version. ``quarantine``: it failed, and the previous version was
+    restored.
     """
 
     step: Step
@@ -48,9 +49,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a pass. ``halted`` is the error that kept the rest of it from being tried, if any.
+    """The outcome of a pass. ``halted`` is the error that stopped the rest of it, if any.
 
-    ``superseded``: a newer revision came, so what was not begun, or not seen to end, is left to the next pass.
+    ``superseded``: a newer revision came, so the next pass continues with everything that was not finished.
     """
 
     plan: Plan
@@ -71,18 +72,18 @@ class Report:
 
     @property
     def deployed(self) -> int:
-        """How many functions run new code now."""
+        """Number of functions that run new code now."""
         return sum(1 for outcome in self.outcomes if outcome.deployed)
 
     @property
     def failed(self) -> int:
-        """How many functions failed, were not tried, or are invalid in git; what a newer revision overtook did not fail."""
+        """Number of functions that failed, were skipped, or are invalid in git; superseded ones did not fail."""
         skipped = () if self.superseded else (Result.SKIPPED,)
         return len(self.results(Result.FAILED, *skipped, Result.INVALID))
 
     @property
     def drifted(self) -> int:
-        """How many functions showed something else than what we last wrote."""
+        """Number of functions that had drifted."""
         return sum(1 for outcome in self.outcomes if outcome.step.drifted)
 
     @property

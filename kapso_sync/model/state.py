@@ -1,6 +1,6 @@
-"""Defines the reconciler's state: the functions we own, and the writes that were begun and not yet confirmed.
+"""Defines the reconciler's state: the functions we own, and the writes in progress.
 
-Memory only: losing it may cost calls, never a function.
+Losing it may cost calls, never a function.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kapso_sync.model.functions import Content, Version
 
 @dataclass(frozen=True, slots=True)
 class LiveContent:
-    """What was confirmed to run: the stored content that was deployed, and the server's ``last_deployed_at`` then."""
+    """The content that was confirmed to run, and the server's ``last_deployed_at`` of its deployment."""
 
     content: Content
     deployed_at: datetime | None
 
 
 class QuarantineReason(enum.StrEnum):
-    """What code did wrong to be quarantined; also the reason of the function's condition."""
+    """The reason of a quarantine; also the reason of the function's condition."""
 
     CHECK = "CheckFailed"
     DEPLOYMENT = "DeploymentFailed"
@@ -46,7 +46,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class KnownSecrets:
-    """What we know of a function's secrets. Values are never kept: ``digests`` are keyed, by name, of those that we set.
+    """The known secrets of a function. Values are never stored: ``digests`` holds keyed digests, by name, of those that we set.
 
     ``unverified`` existed at our first list of names, and are left alone. ``rewriting`` are being set; that is not confirmed
     yet. ``undeployed``: some were set since the last deployment. ``listed_at`` is the time of the last list of names;
@@ -150,10 +150,10 @@ class RenameRecord:
 
 @dataclass(frozen=True, slots=True)
 class MissingFunction:
-    """A function of ours that git does not list. ``suspects`` are functions of git that may be it under a new name.
+    """An owned function that git does not list. ``suspects`` are functions of git that may be it under a new slug.
 
-    ``since`` when it was to be deleted, at every pass up to ``seen``; None: it is not to be. ``tick`` is ``seen`` on the
-    monotonic clock of that ``session``.
+    Its deletion was due at every pass from ``since`` to ``seen``; None: it is not due. ``tick`` is ``seen`` on the monotonic
+    clock of that ``session``.
     """
 
     function_id: str
@@ -166,7 +166,7 @@ class MissingFunction:
 
     @property
     def seconds(self) -> float:
-        """For how long it was to be deleted."""
+        """For how long, in seconds, its deletion was due."""
         return (self.seen - self.since).total_seconds() if self.since is not None and self.seen is not None else 0.0
 
 
@@ -181,11 +181,11 @@ class QuotaRefusal:
 
 @dataclass(frozen=True, slots=True)
 class ApiFacts:
-    """Observed behaviour of one API base, kept beside the state folders of all sources that use that base.
+    """Observed behaviour of one API base, stored beside the state folders of all sources that use that base.
 
     ``secrets_survive``: a deployment keeps the function's secrets. ``script_runs`` and ``module_runs``: code of that style
-    was seen to go live (True), or ended in ``error`` where the other style went live (False). ``post_overwrites_secret``:
-    a ``POST`` of an existing secret replaced it. ``lock_version_moves_on_deploy``: a deployment changes ``lock_version``.
+    went live (True), or ended in ``error`` while the other style went live (False). ``post_overwrites_secret``: a ``POST`` of
+    an existing secret replaced it. ``lock_version_moves_on_deploy``: a deployment changes ``lock_version``.
     """
 
     secrets_survive: bool | None = None
@@ -197,10 +197,10 @@ class ApiFacts:
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerState:
-    """Everything the state folder holds that a plan depends on. ``owned`` is by function id.
+    """Everything in the state folder that a plan depends on. ``owned`` holds inventory records by function id.
 
-    ``versions`` holds what ran before, by function id, where something is in quarantine. ``moves`` holds by slug what became of
-    each ``moved_from``; None: nothing is known of that. ``absences`` is by function id.
+    ``versions`` holds the previous version, by function id, of functions in quarantine. ``renames`` holds the journal of each
+    ``moved_from`` by slug; None: there is no journal. ``missing`` is by function id.
     """
 
     owned: Mapping[str, InventoryRecord] = field(default_factory=dict)

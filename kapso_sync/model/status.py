@@ -1,4 +1,4 @@
-"""Defines the daemon's status: conditions of each function, the last pass, and what comes next."""
+"""Defines the daemon's status: the conditions of each function, the last pass, and the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kapso_sync.model.source import Revision
 
 
 class ConditionType(enum.StrEnum):
-    """The conditions of a function, as Kubernetes knows them."""
+    """The types of a function's conditions, as in Kubernetes."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -45,7 +45,7 @@ class ReadyReason(enum.StrEnum):
 class Condition:
     """One condition. ``reason`` is one CamelCase word for programs, ``message`` a line for people.
 
-    ``since`` is when ``status`` last changed; ``revision`` the one that was last looked at.
+    ``since`` is when ``status`` last changed; ``revision`` is the one that was observed last.
     """
 
     type: ConditionType
@@ -81,7 +81,7 @@ class FunctionStatus:
 
     @property
     def state(self) -> str:
-        """The one word that says it best: Stalled before Reconciling before Drifted before Ready."""
+        """The state in one word: the first of Stalled, Reconciling, Drifted and Ready that is true."""
         for kind in (ConditionType.STALLED, ConditionType.RECONCILING, ConditionType.DRIFTED, ConditionType.READY):
             if self.condition(kind).status:
                 return str(kind)
@@ -122,7 +122,7 @@ class PassStatus:
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """Somebody asked us not to write. ``until`` None: until somebody resumes."""
+    """A suspension: the daemon does not write. ``until`` None: until somebody resumes it."""
 
     reason: str
     since: datetime
@@ -167,7 +167,7 @@ class DaemonStatus:
 
     @property
     def in_sync(self) -> bool:
-        """Return whether the last pass went through and every function is ready."""
+        """Return whether the last pass succeeded and every function is ready."""
         good = self.last_pass is not None and self.last_pass.error is None
         return good and all(function.condition(ConditionType.READY).status for function in self.functions)
 

@@ -20,7 +20,7 @@ class UserKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class FunctionUser:
-    """One thing that stops working when the function is deleted; ``name`` is what people call it."""
+    """A user, which stops working when the function is deleted; ``name`` is its display name."""
 
     kind: UserKind
     name: str
@@ -35,7 +35,7 @@ FunctionUsers = Mapping[str, tuple[FunctionUser, ...]]
 
 
 def is_named_in(function: RemoteFunction, folded: str) -> bool:
-    """Return whether a text, without its letters' case (see `str.casefold`), holds a function's id or its worker's address.
+    """Return whether a casefolded text (see `str.casefold`) contains a function's id or its worker's address.
 
     Both count in any place, even in the middle of a word: a deletion that is blocked without need does less harm than one that
     should have been blocked.

@@ -91,7 +91,7 @@ class StateStore:
             )
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
-        """Replace what is remembered of functions by ``memory`` and close the intents."""
+        """Replace all inventory records by those of ``state``, and close the intents."""
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions")
             self._put(state.owned.values())

@@ -24,10 +24,10 @@ from kapso_sync.retry import Backoff
 _T = TypeVar("_T")
 
 MAX_INVOCATIONS = 20
-"""As many as Kapso lists in one answer."""
+"""Maximum number of invocations that Kapso lists in one answer."""
 
 CHECK_INCONCLUSIVE = frozenset({429, 502, 503, 504})
-"""Statuses that may be Kapso's rather than the function's: before they count, the API itself is asked how it is."""
+"""Statuses that may come from Kapso rather than from the function: before they count, the API itself is called."""
 
 
 CHECK_INTERVALS = Backoff(initial=5.0, maximum=20.0)
@@ -35,7 +35,7 @@ CHECK_INTERVALS = Backoff(initial=5.0, maximum=20.0)
 
 @dataclass(frozen=True, slots=True)
 class CheckPace:
-    """When checks run, in seconds after the deployment: the first time, until when a failure may pass, and how often."""
+    """When checks run, in seconds after the deployment: the first time, how long failures are retried, and the interval."""
 
     delay: float = 20.0
     window: float = 60.0
@@ -43,7 +43,7 @@ class CheckPace:
 
 
 class ChecksFailed(KapsoSyncError):
-    """What runs does not answer as expected. It is reported where it happens."""
+    """The running code does not answer as expected. The failure is reported where it is found."""
 
     def __init__(self, failures: Sequence[Failure], total: int) -> None:
         first, more = failures[0], len(failures) - 1
@@ -53,7 +53,7 @@ class ChecksFailed(KapsoSyncError):
 
 
 class CheckRunner:
-    """Asks checks. ``redact`` takes secrets out of answers before anybody sees them."""
+    """Runs checks. ``redact`` removes secrets from answers before they are shown."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class CheckRunner:
     async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
         """Return a function's own answer from the envelope that Kapso may put around a failed one.
 
-        The envelope names the invocation, whose record has status and body; where it cannot be read, the envelope counts.
+        The envelope names the invocation; its record has the status and the body. If it cannot be read, the envelope counts.
         """
         invocation_id = failed_invocation_id(answer)
         if invocation_id is None:
@@ -152,7 +152,7 @@ class CheckRunner:
             )
 
     async def _unless_superseded(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Return what comes of the work, unless a newer revision comes first; raises `Superseded` then."""
+        """Return the result of the work, or raise `Superseded` if a newer revision comes first."""
         try:
             return await unless(self._superseded, work)
         except Interrupted:
@@ -164,12 +164,12 @@ SHOWN = 200
 
 SEARCHED = 1024 * 1024
 PATIENCE = 1.0
-"""Characters of an answer that a regular expression is tried on, and the seconds it may take: some never end."""
+"""Number of characters of an answer that a regular expression is tried on, and its time limit in seconds: some never end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A check that failed: its number in the manifest, from 1, what was expected, and what came."""
+    """A check that failed: its number in the manifest, from 1, the expected and the actual answer."""
 
     number: int
     expected: str
@@ -180,7 +180,7 @@ class Failure:
 
 
 def check_mismatch(check: Check, answer: Invocation, *, wrapped: bool) -> str | None:
-    """Return what was expected and did not come, or None. ``wrapped``: Kapso puts the function's answer into ``data``."""
+    """Return the expectation that an answer does not meet, or None. ``wrapped``: Kapso puts the answer into ``data``."""
     if check.status is None and not 200 <= answer.status < 300:
         return "a success"
     if check.status is not None and answer.status != check.status:
@@ -196,7 +196,7 @@ def check_mismatch(check: Check, answer: Invocation, *, wrapped: bool) -> str | 
 
 
 def failed_invocation_id(answer: Invocation) -> str | None:
-    """Return the id in Kapso's envelope around an answer that is no success, or None where the answer is the function's own.
+    """Return the invocation id in Kapso's envelope around a failed answer, or None if the answer is the function's own.
 
     Source: Kapso's documentation: ``500 {"error", "detail"?, "invocation_id"?}``.
     """
@@ -218,7 +218,7 @@ def describe(answer: Invocation) -> str:
 
 
 def includes(wanted: Json, given: Json) -> bool:
-    """Return whether everything wanted is in what was given; lists must be of one length, objects may hold more."""
+    """Return whether ``given`` contains ``wanted``: lists must have the same length, objects may have more keys."""
     if isinstance(wanted, dict):
         return isinstance(given, dict) and all(name in given and includes(wanted[name], given[name]) for name in wanted)
     if isinstance(wanted, list):

@@ -1,4 +1,4 @@
-"""Deploys stored code: requests a deployment, waits for its end, and remembers what was confirmed live."""
+"""Deploys stored code: requests a deployment, waits for its end, and records that it is live."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.reconcile.plan.observed import stored_content
 
 MAX_CHECK_REQUESTS = 50
-"""Digests of check requests that are remembered of one function."""
+"""Maximum number of digests of check requests that are kept of one function."""
 
 RETRIES = 1
 """Number of retries, within a pass, of a deployment that ended in ``error``: the failure may be temporary."""
@@ -39,9 +39,9 @@ IMMEDIATE_FAILURE_S = 3.0
 
 
 class DeploymentFailed(KapsoSyncError):
-    """A deployment was refused, ended in ``error``, did not end, or its function vanished. It is reported where it happens.
+    """A deployment was refused, ended in ``error``, did not end, or its function vanished.
 
-    ``down`` is the function's record where it ended in ``error``: then the function cannot be invoked.
+    It is reported where it happens. ``down`` is the function's record if it ended in ``error``: it cannot be invoked then.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, down: RemoteFunction | None = None) -> None:
@@ -50,11 +50,11 @@ class DeploymentFailed(KapsoSyncError):
 
 
 class Superseded(KapsoSyncError):
-    """A newer revision came while a deployment was waited for: it is left to the next pass."""
+    """A newer revision came while a deployment was running: the next pass continues with it."""
 
 
 class Deployer:
-    """Deploys functions of one pass and keeps count of what fits into the project's plan."""
+    """Deploys functions of one pass, and counts how many fit into the project's plan."""
 
     def __init__(self, api: FunctionsApi, store: Store, watch: DeploymentPoller, clock: Clock, emit: events.Listener) -> None:
         self._api = api
@@ -71,12 +71,10 @@ class Deployer:
         self._quota = quota
 
     async def deploy(self, step: Write, written: Written) -> Written:
-        """Deploy until what is stored is confirmed to run, and return that.
+        """Deploy until the stored content is confirmed to run. Raises `ApiError`, `DeploymentFailed` or `Superseded`.
 
-        Raises `ApiError`, `DeploymentFailed` or `Superseded`.
-
-        After a deployment that may have overlapped an older one of other content, one more is asked for: only then is it
-        certain which of the two came last.
+        If the deployment may have overlapped an older one of other content, one more is requested: only then is the last one
+        certain.
         """
         record = written.record
         ended, number = await self._deploy(step.slug, written, record)

@@ -19,11 +19,11 @@ STALE_GRACE = 90.0
 
 
 POLL_INTERVALS = Backoff(initial=2.0, maximum=10.0, factor=1.25)
-"""Seconds between two looks at running deployments: a deployment takes 10 to 60 s, and failures show early."""
+"""Seconds between two polls of running deployments: a deployment takes 10 to 60 s, and failures show early."""
 
 
 class DeploymentState(enum.Enum):
-    """How a deployment stands."""
+    """The state of a deployment."""
 
     LIVE = enum.auto()
     FAILED = enum.auto()
@@ -34,7 +34,7 @@ class DeploymentState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndedDeployment:
-    """How a deployment ended, what the record showed then, and how long it took, in seconds."""
+    """The end of a deployment: its state, the function's record then, and its duration in seconds."""
 
     verdict: DeploymentState
     record: RemoteFunction | None
@@ -44,9 +44,9 @@ class EndedDeployment:
 def deployment_state(
     baseline: RemoteFunction, record: RemoteFunction | None, elapsed: float, timeout: float
 ) -> DeploymentState | None:
-    """Return how the deployment ended, or None while it runs. Pure.
+    """Return the end of the deployment, or None while it runs. Pure.
 
-    ``baseline`` is the record just before the deployment was asked for; server times are compared with server times only.
+    ``baseline`` is the record just before the deployment was requested; server times are compared with server times only.
     """
     if record is None:
         return DeploymentState.GONE
@@ -80,7 +80,7 @@ class _Deployment:
 class DeploymentPoller:
     """Polls the list while at least one deployment runs; an async context manager around the pass.
 
-    Once ``superseded`` is set, nothing is waited for any more.
+    Once ``superseded`` is set, nothing is awaited any more.
     """
 
     def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, intervals: Backoff, superseded: asyncio.Event) -> None:
@@ -102,7 +102,7 @@ class DeploymentPoller:
             await asyncio.gather(self._poller, return_exceptions=True)
 
     async def wait_for_end(self, baseline: RemoteFunction) -> EndedDeployment:
-        """Wait until the deployment that was just asked for ends; raises `ApiUnauthorized` when the key is rejected."""
+        """Wait until the deployment that was just requested ends; raises `ApiUnauthorized` when the key is rejected."""
         deployment = _Deployment(baseline, self._clock.monotonic(), asyncio.get_running_loop().create_future())
         self._running[baseline.id] = deployment
         self._polls = 0

@@ -1,4 +1,4 @@
-"""Executes a plan, and is the only writer. Functions run in parallel; the failure of one does not stop another."""
+"""Executes a plan; the only writer. Functions run in parallel, and the failure of one does not stop another."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MAX_REPLANS = 3
 """Maximum number of times that one function is planned again in a pass because somebody saved it meanwhile."""
 
 Replan = Callable[[RemoteFunction, ReconcilerState], Step | None]
-"""Plans one function again from its record and our memory as they are now."""
+"""Plans one function again from its record and our state as they are now."""
 
 MAX_UNANSWERED = 3
 """After this many functions in a row without an answer from Kapso, the rest of the pass is skipped."""
@@ -84,7 +84,7 @@ class ExecutorSettings:
 
 
 class Executor:
-    """Carries out plans, one at a time. ``redact`` takes secrets out of what functions answer to checks."""
+    """Executes plans, one at a time. ``redact`` removes secrets from the answers of checks."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class Executor:
         self._redact = redact
 
     async def execute(self, plan: Plan, observed: Observed, superseded: asyncio.Event, replan: Replan) -> Report:
-        """Carry out the plan and return what came of it, one outcome a step.
+        """Execute the plan and return one outcome for each step.
 
-        Once ``superseded`` is set, nothing new is applied and no deployment is waited for. ``replan`` plans one function again
-        where somebody changed it after the plan was made.
+        Once ``superseded`` is set, nothing new starts and no deployment is awaited. ``replan`` plans one function again that
+        somebody changed after the plan was made.
 
-        Failures of single functions are outcomes. What concerns all of them (a rejected key, a state folder that cannot be
-        written, an API that is down) halts the pass: what runs is finished, nothing new is applied.
+        Failures of single functions are outcomes. A failure that concerns all of them (a rejected key, a state folder that
+        cannot be written, an API that is down) halts the pass: running steps finish, and nothing new starts.
         """
         if observed.closed_intents:
             self._store.settle(observed.state, observed.closed_intents)
@@ -157,9 +157,9 @@ class Executor:
         later: Sequence[Delete],
         gone: Collection[str],
     ) -> Callable[[Delete], tuple[str, str] | None]:
-        """Look up once more who uses what is to be deleted: the plan may be old. Returns what blocks a deletion.
+        """Read the users of functions to delete again, since the plan may be old. Returns why a deletion is blocked.
 
-        ``later`` are deletions that follow; ``gone`` the ids of what this pass has deleted.
+        ``later`` are deletions that follow; ``gone`` are the ids of functions that this pass has deleted.
         """
         idle = self._settings.prune_idle
         left = replace(observed, functions=tuple(remote for remote in observed.functions if remote.id not in gone))
@@ -168,13 +168,13 @@ class Executor:
         return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)
 
     async def _planned_again(self, replan: Replan, function_id: str) -> Step | None:
-        """Look at one function again and plan it from what it is now; its content is saved before anything replaces it."""
+        """Read one function again and plan it from its present content, which is backed up before it is replaced."""
         return replan(await self._api.get_function(function_id), self._store.load_state())
 
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """What a pass asks of Kapso before it writes: one function again by id, and who uses those that are to be deleted."""
+    """The reads of Kapso before writes: one function by id, the order of deletions, and the users of functions to delete."""
 
     planned_again: Callable[[str], Awaitable[Step | None]]
     rounds: Callable[[Sequence[Delete]], Awaitable[Sequence[Sequence[Delete]]]]
@@ -184,7 +184,7 @@ class _Looks:
 
 
 class _Pass:
-    """One pass: what was halted, and how patient we still are."""
+    """The state of one pass: why it was halted, and how many functions in a row got no answer."""
 
     def __init__(
         self,
@@ -208,13 +208,13 @@ class _Pass:
         self.may_lose_secrets: Callable[[], bool] = lambda: True
 
     async def carry_out(self, plan: Plan, parker: SlugParker) -> tuple[Outcome, ...]:
-        """Write and deploy first, the canary before all others, and delete last; slugs are vacated before others take them.
+        """Write and deploy, the canary before all others, and delete last; slugs are vacated before others take them.
 
         Failures of earlier passes count before anything starts, and unfinished rollbacks do not wait for the canary.
 
-        A plan with the canary `ping`, an update of `greet` whose secrets are known, an update of `pay` whose secret is not, and
+        A plan with the canary `ping`, an update of `greet` with known secrets, an update of `pay` with an unknown secret, and
         a deletion of `old` runs in this order: `ping`; then `greet`, which shows whether this base drops secrets; then `pay`,
-        if it does not; then `old`, after its users were looked up once more.
+        if it does not; then `old`, after its users were read again.
         """
         still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
@@ -249,7 +249,7 @@ class _Pass:
         return [task.result() for task in tasks]
 
     async def _delete(self, deletions: Sequence[Delete]) -> list[Outcome]:
-        """Delete what nothing uses, users before what they use; who uses it is looked up again right before each round."""
+        """Delete unused functions, users before the functions that they use; users are read again before each round."""
         try:
             rounds = list(await self._looks.rounds(deletions))
         except KapsoSyncError as error:
@@ -299,7 +299,7 @@ class _Pass:
         return outcome
 
     async def _newest(self, step: Step) -> Outcome:
-        """Carry out a step; where somebody saved the function after it was planned, plan it again from what it is now."""
+        """Execute a step. If somebody saved the function after it was planned, plan it again first."""
         for _ in range(MAX_REPLANS):
             try:
                 return await self._one(step)
@@ -341,7 +341,7 @@ class _Pass:
         return replace(await self._applier.complete(applied), step=step)
 
     def _since_parked(self, step: Create | Modify) -> Create | Modify:
-        """Return the step with the version that our own move to a parking slug left, so that it is no conflict."""
+        """Return the step with the record that our own move to a parking slug left, so that it is not a conflict."""
         parked = self._parked.get(step.function_id or "")
         if parked is None or not isinstance(step, Modify):
             return step
@@ -350,7 +350,7 @@ class _Pass:
         return replace(step, remote=remote)
 
     def _not_now(self, step: Step | None = None) -> str | None:
-        """Return why nothing new is started, or None. The rollout gate never stops a rollback."""
+        """Return why nothing new may start, or None. The rollout gate never stops a rollback."""
         if self.halted is not None:
             return self.halted.message
         if self._superseded.is_set():
@@ -424,7 +424,7 @@ class _Pass:
 
 
 def _never_ran(step: Step) -> bool:
-    """Return whether there is nothing to go back to."""
+    """Return whether there is no previous version to restore."""
     return not isinstance(step, Modify) or step.remote.last_deployed_at is None
 
 

@@ -27,7 +27,7 @@ from kapso_sync.reconcile.plan.steps import refusal_hint, refusal_text, rolling_
 
 @dataclass(frozen=True, slots=True)
 class ApplyDeps:
-    """Who does the single jobs of a delivery."""
+    """The objects that do the parts of a step."""
 
     writer: FunctionWriter
     rollout: Deployer
@@ -69,7 +69,7 @@ class FunctionApplier:
         self._superseded = superseded
 
     async def delete(self, step: Delete) -> Outcome:
-        """Delete a function, after a copy was saved; the caller holds a slot. Raises `ApiError` and `StateUnusable`."""
+        """Delete a function after a backup. The caller holds a slot. Raises `ApiError` and `StateUnusable`."""
         backup = await self._deps.writer.delete(step)
         return Outcome(step, Result.DONE, step.function_id, backup=backup)
 
@@ -86,7 +86,7 @@ class FunctionApplier:
             return await self._try_other_style(Applied(step, written, failure))
 
     async def _deliver(self, step: Write, written: Written) -> Written:
-        """Deploy what was written, set secrets, and deploy those."""
+        """Deploy the written content, set secrets, and deploy those."""
         if step.deploy:
             written = await self._make_live(step, written)
             self._learn_style(step)
@@ -98,7 +98,7 @@ class FunctionApplier:
     async def _try_other_style(self, failed: Applied) -> Applied:
         """Deploy code that ended in ``error`` once more in the other style, before it counts as failed.
 
-        Which style an API base runs is not documented beyond doubt. What goes live is remembered for the base.
+        It is not documented which style an API base runs. The style that goes live is remembered for the base.
         """
         down = failed.failure.down if failed.failure is not None else None
         if down is None:
@@ -122,22 +122,22 @@ class FunctionApplier:
             self._deps.secrets.learn(learned_style(self._deps.secrets.facts, style, failed=failed))
 
     async def _make_live(self, step: Write, written: Written) -> Written:
-        """Deploy, and look after the function's secrets: never end on a deployment without that look."""
+        """Deploy, then list the function's secrets: no deployment may be the last call without that list."""
         return await self._deps.secrets.after_deployment(step, await self._deps.rollout.deploy(step, written))
 
     async def _with_secrets_live(self, step: Write, written: Written) -> Written:
-        """Make changed secrets take effect by one more deployment, unless this base is known to drop secrets by it.
+        """Deploy once more so that changed secrets take effect, unless this base is known to drop secrets by it.
 
-        By its documentation, a secret works at once on a running function; people deploy once more all the same.
+        Kapso documents that a secret works at once on a running function; the extra deployment is a precaution.
         """
         if self._deps.secrets.facts.secrets_survive is False:
             return self._deps.secrets.settled_without_deployment(written)
         return await self._make_live(step, written)
 
     async def complete(self, applied: Applied) -> Outcome:
-        """Prove what was deployed, and take it back where it failed; waits for long, so that the caller holds no slot.
+        """Run the checks of a deployment, and roll back if one fails. It may take long, so the caller holds no slot.
 
-        Raises like `begin`, and `DeploymentFailed` or `ChecksFailed` where there is nothing to go back to.
+        Raises like `start`, and `DeploymentFailed` or `ChecksFailed` if there is no previous version.
         """
         step, written = applied.step, applied.written
         failure: DeploymentFailed | ChecksFailed | None = applied.failure
@@ -166,19 +166,19 @@ class FunctionApplier:
         return None
 
     def _tell_refused_before(self, applied: Applied) -> None:
-        """Report the fields that an earlier pass sent in vain: they still differ, whatever else was done now."""
+        """Report fields that an earlier pass sent in vain: they still differ, whatever else was written now."""
         step, record = applied.step, applied.written.record
         if isinstance(step, Modify) and step.refused:
             reason, hint = refusal_text(record.fields, step.refused), refusal_hint(step.refused)
             self._emit(events.FunctionStalled(slug=step.slug, function_id=record.id, reason=reason, hint=hint))
 
     def _keep(self, applied: Applied) -> None:
-        """Keep what is live, and passed its checks, as the version to roll back to."""
+        """Keep the live version, which passed its checks, as the version to roll back to."""
         record = applied.written.record
         self._deps.store.keep_version(replace(record, code=applied.step.desired.code if record.code is None else record.code))
 
     def _way_back(self, applied: Applied, failure: DeploymentFailed | ChecksFailed) -> Rollback | None:
-        """Return the rollback of what failed, or None if nothing ran before, or if the same content ran before.
+        """Return the rollback, or None if nothing ran before, or if the same content ran before.
 
         Content that ran well before and fails now is not at fault: a secret is, or a service that it depends on.
 
@@ -216,7 +216,7 @@ class FunctionApplier:
         )
 
     async def roll_back(self, step: Rollback) -> Outcome:
-        """Write and deploy what ran before; the caller holds a slot.
+        """Write and deploy the previous version; the caller holds a slot.
 
         The failed content is quarantined before anything is written: if the process dies here, the next pass resumes the
         rollback. If not even the previous content goes live, the platform is at fault, and the quarantine is lifted. Raises
@@ -253,7 +253,7 @@ class FunctionApplier:
 
 
 def _done(applied: Applied) -> Outcome:
-    """Return the outcome of what went live; where Kapso refused a field or lost a secret, it is a failure that took effect."""
+    """Return the outcome of a step that went live; a refused field or a lost secret makes it a failure that took effect."""
     step, written = applied.step, applied.written
     outcome = Outcome(step, Result.DONE, written.record.id, deployed=step.deploys, backup=written.backup)
     refused = (*written.refused, *(step.refused if isinstance(step, Modify) else ()))

@@ -1,4 +1,4 @@
-"""Looks up who uses the functions that are to be deleted: workflows, Flows, webhooks, other functions, recent callers."""
+"""Reads the users of functions to delete: workflows, Flows, webhooks, other functions, and recent invocations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kapso_sync.reconcile.plan.function_usage import FunctionUsage, functions_th
 from kapso_sync.reconcile.plan.observed import Observed
 
 INVOCATIONS = 20
-"""As many as Kapso lists in one answer."""
+"""Maximum number of invocations that Kapso lists in one answer."""
 
 
 async def look_up_usage(
@@ -26,11 +26,11 @@ async def look_up_usage(
     upcoming: Mapping[str, str],
     later: Sequence[Delete] = (),
 ) -> Mapping[str, FunctionUsage]:
-    """Return what is known of each function that is to be deleted, by its id.
+    """Return the known use of each function to delete, by its id.
 
     ``idle`` is in seconds; with 0 no invocations are read. ``upcoming`` is the code that git wants, by slug: this pass deploys
-    it, so a function that it names is used as well. ``later`` are deletions that follow these: what they use is not kept for
-    them. A look-up that fails leaves `FunctionUsage.unknown`; a rejected key or a rate limit beyond our patience is raised.
+    it, so it counts as a user as well. ``later`` are deletions that follow these; their code does not count. A failed call is
+    reported in `FunctionUsage.unknown`; a rejected key or an exhausted rate limit is raised.
     """
     if not deletions:
         return {}
@@ -63,10 +63,10 @@ async def _users(api: FunctionsApi, doomed: Sequence[RemoteFunction]) -> Mapping
 
 
 async def deletion_rounds(api: FunctionsApi, deletions: Sequence[Delete]) -> Sequence[Sequence[Delete]]:
-    """Return the deletions in rounds: a function follows those that use it, so that it stays where one of them has to.
+    """Return the deletions in rounds: a function comes after its users, so that it stays if one of them has to stay.
 
-    `b` calls `a`, and both left git: `b` goes first. If that fails, `b` still runs, and `a` is not deleted. Functions that call
-    each other go one by one. Where a code cannot be read, each deletion is a round of its own.
+    `b` calls `a`, and both left git: `b` goes first. If that fails, `b` still runs, and `a` is not deleted. Functions that
+    call each other go one by one. If a code cannot be read, each deletion is a round of its own.
     """
     if len(deletions) == 1:
         return [deletions]
@@ -84,7 +84,7 @@ async def deletion_rounds(api: FunctionsApi, deletions: Sequence[Delete]) -> Seq
 
 
 async def _with_code(api: FunctionsApi, functions: Sequence[RemoteFunction]) -> Sequence[RemoteFunction] | FunctionUsage:
-    """Return the functions with their code, or why it is not known."""
+    """Return the functions with their code, or the reason why it is unknown."""
     bare = [remote.id for remote in functions if remote.code is None]
     try:
         full = await asyncio.gather(*map(api.get_function, bare))

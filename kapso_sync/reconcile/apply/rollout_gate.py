@@ -1,4 +1,4 @@
-"""Stops a rollout: nothing starts before the canary is well, or after too many failures."""
+"""Stops a rollout: nothing starts before the canary is ready, or after too many failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kapso_sync.model.report import Outcome, Result
 
 
 class RolloutGate:
-    """Learns of outcomes as they come. What failed in an earlier pass, and waits or is in quarantine, counts as well."""
+    """Receives outcomes. A failure of an earlier pass, in back-off or in quarantine, counts as well."""
 
     def __init__(self, policy: RolloutPolicy) -> None:
         self._policy = policy
@@ -16,7 +16,7 @@ class RolloutGate:
         self._canary: str | None = None
 
     def learn(self, outcome: Outcome) -> None:
-        """Take note of what came of one step."""
+        """Count the outcome of one step."""
         step = outcome.step
         if step.slug == self._policy.canary and outcome.result not in (Result.DONE, Result.UNCHANGED):
             self._canary = outcome.error or str(outcome.result)
@@ -26,7 +26,7 @@ class RolloutGate:
 
     @property
     def reason(self) -> str | None:
-        """Why nothing more may be begun, or None."""
+        """Why nothing more may start, or None."""
         if self._canary is not None:
             return f"the canary `{self._policy.canary}` is not as git says: {self._canary}"
         most = self._policy.max_failures

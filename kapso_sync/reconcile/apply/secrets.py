@@ -1,6 +1,6 @@
 """Sets a function's secrets, and lists their names after every deployment, since a deployment may drop them.
 
-What is begun is remembered first, so that no crash leaves a secret missing and forgotten.
+Each change is recorded before it starts, so that no crash leaves a secret missing and forgotten.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Target:
 
 
 class SecretApplier:
-    """Carries out a step's changes of secrets; the function must be deployed.
+    """Applies a step's changes of secrets; the function must be deployed.
 
-    ``facts`` is what this API base was seen to do so far; what this pass sees is added, and kept.
+    ``facts`` is the observed behaviour of this API base; new observations of this pass are added and stored.
     """
 
     def __init__(self, api: FunctionsApi, store: Store, clock: Clock, emit: events.Listener, facts: ApiFacts) -> None:
@@ -45,7 +45,7 @@ class SecretApplier:
         self.facts = facts
 
     async def apply(self, step: Write, written: Written) -> Written:
-        """Remove, change and set; return the function as we know it then. Raises `ApiError` and `StateUnusable`."""
+        """Remove, change and set secrets; return the updated function. Raises `ApiError` and `StateUnusable`."""
         changes = step.secrets
         if changes and isinstance(step, Modify) and written.owned.secrets.listed_at is None:
             changes, written = await self._look(step, written)
@@ -57,12 +57,13 @@ class SecretApplier:
         return written
 
     async def after_deployment(self, step: Write, written: Written) -> Written:
-        """List the names after a deployment, set again what it dropped and git gives, and report what is lost for good.
+        """List the names after a deployment, set dropped secrets with a value in git again, and report the lost ones.
 
-        Raises `ApiError` and `StateUnusable`; then the next pass looks, since the deployment is remembered as not looked after.
+        Raises `ApiError` and `StateUnusable`; then the next pass lists the names, since the deployment is recorded as
+        unchecked.
 
-        A function that had A (git gives its value) and B (somebody's, set in the dashboard), on a base that drops secrets:
-        the list is empty after the deployment, A is set again, and B is reported as lost.
+        A function that had A (git has its value) and B (set by hand in the dashboard), on a base that drops secrets: the list
+        is empty after the deployment, A is set again, and B is reported as lost.
         """
         before = {*written.present_secrets, *written.owned.secrets.digests, *written.owned.secrets.before}
         expected = before | step.desired.kept
@@ -85,23 +86,23 @@ class SecretApplier:
         return replace(written, present_secrets=listing.names | {*dropped}, lost_secrets=(*written.lost_secrets, *lost))
 
     def settled_without_deployment(self, written: Written) -> Written:
-        """Return the function with its new secrets as they are: on a base that drops secrets, a deployment would lose them."""
+        """Return the function with its new secrets, without a deployment: on a base that drops secrets, it would lose them."""
         return self._remember(written, replace(written.owned.secrets, undeployed=False))
 
     def _learn(self, step: Write, before: frozenset[str], listing: SecretListing) -> None:
-        """Remember whether this base keeps secrets; a rename proves nothing, since it changes the script as well."""
+        """Store whether this base keeps secrets; a rename proves nothing, since it changes the script as well."""
         if not before or isinstance(step, Rename):
             return
         self.learn(replace(self.facts, secrets_survive=before - {*step.secrets.removes} <= listing.names))
 
     def learn(self, facts: ApiFacts) -> None:
-        """Keep what this API base was seen to do, where it is news. Raises `StateUnusable`."""
+        """Store the observed behaviour of this API base, if it is new. Raises `StateUnusable`."""
         if facts != self.facts:
             self.facts = facts
             self._store.learn(facts)
 
     async def _look(self, step: Modify, written: Written) -> tuple[SecretChanges, Written]:
-        """Ask for names that Kapso did not tell before the function ran: what is there already is not ours to set."""
+        """List the names, which Kapso does not show before the function runs; existing ones are not ours to set."""
         listing = listing_from(await self._list(written.record.id), self._clock.now())
         known = written.owned.secrets
         changes = secret_changes(step.desired, known, listing, reset=step.reset_secrets)
@@ -124,7 +125,7 @@ class SecretApplier:
         return replace(written, present_secrets=written.present_secrets - {name})
 
     async def _set(self, target: _Target, name: str, written: Written) -> Written:
-        """Set one. Only where Kapso calls the name taken is the old value taken away first: nothing else deletes a secret."""
+        """Set one secret. The old value is deleted first only if Kapso calls the name taken."""
         known, function_id, secret = written.owned.secrets, target.record.id, target.values[name]
         begun = replace(_without(known, (name,)), rewriting=_with(known.rewriting, name), undeployed=True)
         written = self._remember(written, begun)

@@ -48,7 +48,7 @@ class SlugParker:
 
 
 def parked_records(observed: Observed) -> tuple[InventoryRecord, ...]:
-    """Return what to remember of functions that were sent away by a pass which did not live to remember it."""
+    """Return the records of functions that were parked by a pass which died before it could record that."""
     owned = observed.state.owned
     waiting = [remote for remote in observed.functions if remote.id in owned and is_parked(remote)]
     return tuple(replace(owned[remote.id], slug=remote.slug) for remote in waiting if owned[remote.id].slug != remote.slug)

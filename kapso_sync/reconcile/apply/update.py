@@ -10,14 +10,14 @@ from kapso_sync.model.functions import Json, RemoteFunction, agree
 from kapso_sync.model.ports import FunctionsApi
 
 FUNCTION_TYPE = "function_type"
-"""Kapso documents it for a create alone: an update may take it, ignore it, or refuse the whole request for it."""
+"""Kapso documents it for a create only: an update may take it, ignore it, or be refused because of it."""
 
 
 async def update_unchanged(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str, Json]) -> RemoteFunction:
     """Update a function if it still is what was ``read``, and return Kapso's answer; raises `ApiConflict` if it is not.
 
-    Where records carry ``lock_version``, Kapso itself compares. A base without it, or one that refuses it, gets a second look
-    right before the update; only an edit between this look and the update can be lost. A refused function type holds nothing
+    If records carry ``lock_version``, Kapso itself compares. On a base without it, or one that refuses it, the function is
+    read again right before the update; only an edit between these two calls can be lost. A refused function type holds nothing
     else back: the answer is then that to all other attributes, and shows the type that Kapso kept.
     """
     try:
@@ -45,7 +45,7 @@ _NAMES_TYPE = re.compile(r"\bfunction[_ ]type\b", re.IGNORECASE)
 
 
 def _changed(before: RemoteFunction, now: RemoteFunction) -> bool:
-    """Return whether code or a field differs; the time of the last change decides where the list came without code."""
+    """Return whether code or a field differs; if the list has no code, the time of the last change decides."""
     if before.code is None or now.code is None:
         return before.updated_at is None or before.updated_at != now.updated_at
     return before.code != now.code or not agree(before.fields, now.fields, tuple(before.fields))

@@ -63,7 +63,7 @@ class Written:
 
 
 class FunctionWriter:
-    """Turns one step at a time into calls. Raises `ApiError` for this function's failure, `StateUnusable` for ours."""
+    """Writes one function at a time. Raises `ApiError` if the function fails, `StateUnusable` if the state folder does."""
 
     def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener) -> None:
         self._api = api
@@ -96,7 +96,7 @@ class FunctionWriter:
         return await self._complete(step, written, left) if left else written
 
     def _left_to_update(self, step: Create, record: RemoteFunction) -> dict[str, Json]:
-        """Return the managed fields that a create does not take, where the record shows other values than git wants."""
+        """Return the managed fields that a create does not take, and that differ from git in the record."""
         fields = step.desired.entry.fields
         return {
             name: fields[name]
@@ -105,7 +105,7 @@ class FunctionWriter:
         }
 
     async def _complete(self, step: Create, written: Written, payload: Mapping[str, Json]) -> Written:
-        """Update a new function with what its create did not take."""
+        """Update a new function with the fields that its create did not take."""
         record, owned, wanted = written.record, written.owned, step.desired.content
         intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, payload, protected=step.protected)
         number = self._store.begin(intent)
@@ -116,7 +116,7 @@ class FunctionWriter:
         return Written(record, owned, refused=(*written.refused, *self._refusals(step.slug, record, payload)))
 
     def _refusals(self, slug: str, record: RemoteFunction, payload: Mapping[str, Json]) -> tuple[str, ...]:
-        """Return, and report, the fields that the answer shows otherwise than they were sent; one it lacks is unknown."""
+        """Return, and report, the fields that have another value in the answer than was sent; a missing one is unknown."""
         refused = tuple(
             name
             for name in EXACT_FIELDS
@@ -149,7 +149,7 @@ class FunctionWriter:
         raise AssertionError(step.slug)
 
     async def overwrite(self, step: Modify) -> Written:
-        """Write what differs (nothing, for a step that only deploys)."""
+        """Write the differences (nothing, for a step that only deploys)."""
         if not step.payload:
             return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
         full = await self._whole(step)
@@ -200,7 +200,7 @@ class FunctionWriter:
         return Written(record, owned, backup, refusals, present_secrets=step.listed_secrets)
 
     def _base_of(self, step: Modify) -> InventoryRecord:
-        """Return what to remember of a function that is only deployed; its content was found to be git's."""
+        """Return the inventory record of a function that is only deployed; its stored content is git's already."""
         remote = step.remote
         before = step.last_applied or InventoryRecord.new(step.slug, remote.id)
         kept = before.after_write(
@@ -213,7 +213,7 @@ class FunctionWriter:
         return replace(kept, quarantine=step.quarantine, secrets=step.known_secrets)
 
     async def _whole(self, step: Modify) -> RemoteFunction:
-        """Return the record with its code, where it is going to be saved."""
+        """Return the record, with its code if it is going to be backed up."""
         if step.remote.code is not None or not (_lost(step) or _touches_runtime(step)):
             return step.remote
         return await self._with_code(step.remote.id, "overwritten")
@@ -251,7 +251,7 @@ class FunctionWriter:
             self._emit(events.DriftCorrected(slug=step.slug, function_id=record.id, fields=step.fields))
 
     async def delete(self, step: Delete) -> str:
-        """Look once more, save a copy that is never dropped, then delete; return the copy's name."""
+        """Read the function again, save a copy that is never dropped, then delete it; return the copy's name."""
         full = await self._unchanged(step)
         backup = self._save(step.slug, full, "deleted", keep=True)
         try:
@@ -264,7 +264,7 @@ class FunctionWriter:
         return backup
 
     async def _unchanged(self, step: Delete) -> RemoteFunction:
-        """Return the record as it is now: what somebody wrote since the plan was made must be in the copy."""
+        """Return the record as it is now: changes since the plan was made must be in the copy."""
         try:
             record = await self._with_code(step.remote.id, "deleted")
         except ApiNotFound:
@@ -286,7 +286,7 @@ class FunctionWriter:
 
 
 def certainly_not_done(error: ApiError) -> bool:
-    """Return whether the server said no, or never heard of the request: then there is nothing to look up later."""
+    """Return whether the server refused the request or never received it: then nothing must be resolved later."""
     if isinstance(error, ApiUnavailable):
         return not error.sent
     refusals = (ApiRejected, ApiConflict, ApiNotFound, ApiUnauthorized, ApiRateLimited, ApiUnsupported)
@@ -304,7 +304,7 @@ def sent_content(payload: Mapping[str, Json]) -> Content:
 
 
 def _live_after(step: Modify) -> LiveContent | None:
-    """Return what is known to run after a write that is not deployed yet."""
+    """Return the content that is known to run after a write that is not deployed yet."""
     if not _touches_runtime(step):
         return step.live or (step.last_applied.live if step.last_applied else None)
     known = step.live or (step.last_applied.live if step.last_applied else None)
@@ -318,7 +318,7 @@ def _touches_runtime(step: Modify) -> bool:
 
 
 def _lost(step: Modify) -> bool:
-    """Return whether the write replaces something that people would miss."""
+    """Return whether the write replaces content that people would miss."""
     return any(name not in (OWNERSHIP, SECRETS, SLUG) for name in step.fields)
 
 

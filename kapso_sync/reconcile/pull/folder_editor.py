@@ -1,4 +1,4 @@
-"""Edits a functions folder in memory: which file takes a function's code, and which file each of its keys. Pure."""
+"""Edits a functions folder in memory: decides which file gets a function's code, and which file each key. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import stored_content
 
 MAX_FILE_STEM = 200
-"""Longest name of a file or folder that is made; file systems take 255 bytes."""
+"""Longest name of a new file or folder; file systems allow 255 bytes."""
 
 MAX_SLUG = 255
 SECRET_COMMENT = "its value is on Kapso alone: fill in {env: NAME} to set it from git"  # noqa: S105 - a comment
@@ -50,12 +50,12 @@ _DEFAULTS: Mapping[str, Json] = {
 
 
 class CannotPull(Exception):
-    """Why a function cannot be entered, as the end of a sentence."""
+    """A function cannot be written into the folder; the message is the end of a sentence."""
 
 
 @dataclass
 class FunctionEdit:
-    """One function on its way into the folder: whole files and edits by path, and what a person should know.
+    """The edits for one function: whole files and edits by path, and remarks for people.
 
     ``incomplete``: something of it could not be written.
     """
@@ -75,20 +75,20 @@ class FunctionEdit:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that hold it, as far as they are named here."""
+        """The files of the function, as far as they are known here."""
         return tuple(dict.fromkeys((*self.paths, *self.edits)))
 
     def amiss(self, remark: str) -> None:
-        """Note something that could not be written."""
+        """Add a remark that something could not be written."""
         self.remarks.append(remark)
         self.incomplete = True
 
 
 class FolderEditor:
-    """A functions folder that functions are entered into, one after the other.
+    """A functions folder, to which functions are added one after the other.
 
-    Without ``layout`` new ones are entered the way the folder does it; ``modules`` are declared as such; ``force`` overwrites
-    what was changed in it. In an ``environment`` of the manifest's, keys are written there and nowhere else.
+    Without ``layout``, new ones are written in the folder's own layout. ``modules`` are declared as such. ``force`` overwrites
+    local changes. In an ``environment`` of the manifest, keys are written there only.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class FolderEditor:
         self._edits: dict[str, list[Edit]] = {}
 
     def add(self, remote: RemoteFunction, secrets: Sequence[str]) -> FunctionEdit:
-        """Enter a function that the folder does not list; raises `CannotPull`, and then nothing of it is entered."""
+        """Add a function that the folder does not list; raises `CannotPull`, and then nothing of it is added."""
         draft = FunctionEdit(remote, _code_of(remote))
         if not re.fullmatch(SLUG_PATTERN, draft.slug) or len(draft.slug) > MAX_SLUG:
             raise CannotPull("a manifest takes no such slug")
@@ -160,7 +160,7 @@ class FolderEditor:
         return self._enter(draft)
 
     def changes(self) -> tuple[FileChange, ...]:
-        """Return the files to write, the manifest last: whatever ends early leaves only files that nothing names.
+        """Return the files to write, the manifest last: if writing stops early, only files remain that no entry names.
 
         Raises `KapsoSyncError` when the manifest would grow beyond its limit.
         """
@@ -257,7 +257,7 @@ class FolderEditor:
         self._write(draft, path, draft.code.encode(), known=True)
 
     def _path_of(self, slug: str) -> str | None:
-        """Return the path of an unusable function's code, as far as the folder names it."""
+        """Return the path of an unusable function's code, if the folder names it."""
         folder, named = self._layout.folders.get(slug), self._layout.entries.get(slug, {}).get("file")
         if self._broken[slug].file is not None:
             return self._broken[slug].file
@@ -291,7 +291,7 @@ class FolderEditor:
         return False
 
     def _place_of(self, slug: str, key: str) -> str | None:
-        """Return the ``function.yaml`` that a key belongs into, or None for the manifest."""
+        """Return the ``function.yaml`` for a key, or None for the manifest."""
         if self._layout.home:
             return None
         folder = self._layout.folders.get(slug)
@@ -324,7 +324,7 @@ class FolderEditor:
             self._edit_manifest(draft, Edit((*place, name), {"keep": True}, SECRET_COMMENT))
 
     def _write(self, draft: FunctionEdit, path: str, content: bytes, *, known: bool = False) -> None:
-        """Note a file to write. One that is there already, and that nothing in git stands for, is somebody's work."""
+        """Add a file to write. An existing file that is not in git is somebody's work, and is refused."""
         file = self._files.get(path)
         if file is not None and file.content is None:
             raise CannotPull(f"{path} {file.problem}")
@@ -362,7 +362,7 @@ def _code_of(remote: RemoteFunction) -> str:
 
 
 def _value(remote: RemoteFunction, name: str) -> Json:
-    """Return a field as the folder should hold it; the description without anybody's mark."""
+    """Return a field's value for the folder; the description without any mark."""
     return remote.text if name == DESCRIPTION else remote.fields.get(name)
 
 

@@ -18,9 +18,9 @@ from kapso_sync.reconcile.pull.folder_editor import CannotPull, FolderEditor
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """What is pulled: only what git does not list, or ``everything``; ``force`` overwrites local changes.
+    """What to pull: only functions that git does not list, or ``everything``.
 
-    ``layout`` None follows the folder.
+    ``force`` overwrites local changes. ``layout`` None follows the folder.
     """
 
     everything: bool = False
@@ -55,7 +55,7 @@ def candidates(sides: PullInputs, wish: PullOptions) -> tuple[RemoteFunction, ..
 
 
 def plan_pull(sides: PullInputs, wish: PullOptions) -> PullPlan:
-    """Return the files to write, and what becomes of each function on Kapso that was asked for."""
+    """Return the files to write, and the result for each requested function on Kapso."""
     register = FolderEditor(
         sides.snapshot, sides.desired, wish.layout, sides.modules, environment=sides.environment, force=wish.force
     )
@@ -67,7 +67,10 @@ def plan_pull(sides: PullInputs, wish: PullOptions) -> PullPlan:
 
 
 def plan_restore(sides: PullInputs, remote: RemoteFunction, *, force: bool) -> PullPlan:
-    """Return the files that take the folder back to ``remote``, as it once was; where git lists it, only what git manages."""
+    """Return the files that restore ``remote``, an earlier version, in the folder.
+
+    For a listed function, only its managed fields.
+    """
     layout = read_layout(sides.snapshot.files, sides.environment)
     if remote.slug in sides.desired.slugs:
         managed = {name: value for name, value in remote.fields.items() if layout.said(remote.slug, name) is not None}
@@ -78,13 +81,13 @@ def plan_restore(sides: PullInputs, remote: RemoteFunction, *, force: bool) -> P
 
 
 def with_changes(snapshot: Snapshot, plan: PullPlan) -> Snapshot:
-    """Return the folder as it is once the files are written."""
+    """Return the folder with the files written."""
     written = {change.path: SourceFile(change.path, change.new) for change in plan.changes}
     return replace(snapshot, files={**snapshot.files, **written})
 
 
 def compiled(desired: Desired, observed: Observed) -> frozenset[str]:
-    """Return the slugs of modules that are on Kapso as they are, and that this API base would have compiled."""
+    """Return the slugs of functions that are modules on Kapso, and that this API base would have compiled."""
     there = observed.by_slug
     return frozenset(
         function.slug
@@ -97,9 +100,9 @@ def compiled(desired: Desired, observed: Observed) -> frozenset[str]:
 
 
 def verify(plan: PullPlan, desired: Desired, observed: Observed) -> PullPlan:
-    """Return the plan with remarks on functions that the folder, once written, would not declare as they are on Kapso.
+    """Return the plan with remarks on functions that the written folder would not declare as they are on Kapso.
 
-    ``desired`` is what the folder says then.
+    ``desired`` is the desired state of the written folder.
     """
     usable = {function.slug: function for function in desired.functions}
     unusable = {function.slug: function for function in desired.unusable}
@@ -128,7 +131,7 @@ def _asked_for(sides: PullInputs, wish: PullOptions) -> list[RemoteFunction]:
 
 
 def _pull_result(remote: RemoteFunction, sides: PullInputs, wish: PullOptions) -> Pulled | None:
-    """Return why a function is not written at all, or None."""
+    """Return the result for a function that is not written at all, or None."""
     left = Pulled(remote.slug, remote.id, Taken.LEFT)
     mark, claim = remote.mark, sides.observed.claim(remote)
     if claim is Claim.FOREIGN and mark is not None:

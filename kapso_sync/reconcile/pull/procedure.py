@@ -34,7 +34,7 @@ from kapso_sync.reconcile.pull.planner import (
 
 @dataclass(frozen=True, slots=True)
 class PullDeps:
-    """What a pull works with: the folder as it is, who owns its functions, our state, and what builds a snapshot."""
+    """The inputs of a pull: the folder, the owner of its functions, our state, and the builder of a snapshot."""
 
     snapshot: Snapshot
     owner: str
@@ -69,7 +69,7 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
 
 
 async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> PullPlan:
-    """Return what brings the folder back to this version of a function; raises like `pull`, and asks Kapso nothing."""
+    """Return the plan that restores a version of a function in the folder; raises like `pull`, and makes no API call."""
     observed = Observed((remote,), deps.owner, deps.state, {})
     inputs = PullInputs(deps.snapshot, await _desired(deps, deps.snapshot), observed, environment=deps.environment)
     plan = plan_restore(inputs, remote, force=force)
@@ -77,14 +77,14 @@ async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> Pul
 
 
 async def _desired(deps: PullDeps, snapshot: Snapshot) -> Desired:
-    """Return what a folder says; an empty one is no mistake here."""
+    """Return the desired state of a folder; an empty folder is allowed here."""
     if read_layout(snapshot.files).empty:
         return Desired(snapshot.source, snapshot.revision, ())
     return await deps.build(snapshot, ReconcilerState())
 
 
 async def _desired_after(deps: PullDeps, plan: PullPlan) -> Desired:
-    """Return what the folder will say; a folder that could not be read again is never written."""
+    """Return the desired state of the folder after the pull; a folder that could not be read again is never written."""
     try:
         return await _desired(deps, with_changes(deps.snapshot, plan))
     except InvalidSource as error:
