@@ -1,4 +1,4 @@
-"""Waiting for the first of several things, and cancelling the rest. asyncio has no such call that leaves no task behind."""
+"""Waits for the first of several things, and cancels the rest. asyncio has no such call that leaves no task behind."""
 
 from __future__ import annotations
 

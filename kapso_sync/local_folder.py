@@ -29,7 +29,7 @@ class LocalFolder:
         self._make_watcher = make_watcher
 
     async def read(self) -> Desired:
-        """Return what the folder says now. Raises `KapsoSyncError`."""
+        """Return the desired state of the folder now. Raises `KapsoSyncError`."""
         return await self._desired(await self._source.fetch(), ReconcilerState())
 
     async def watch(self, on_change: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The one back-off: how long to wait after the n-th failure in a row."""
+"""Defines the back-off of the program: how long to wait after the n-th failure in a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the addresses of hosts and repositories: one rule for every spelling of the same remote."""
+"""Parses the addresses of hosts and repositories: one rule for every spelling of the same remote."""
 
 from __future__ import annotations
 

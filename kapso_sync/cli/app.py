@@ -70,7 +70,7 @@ def sync(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Make Kapso what the source says, once; wait until the new code runs."""
+    """Make Kapso match the source, once, and wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
     from kapso_sync.wiring import PassOverrides
 
@@ -83,7 +83,7 @@ def sync(
 @source_argument
 @with_flags(*ALL_FLAGS)
 def run(*, context: CommandContext) -> int:
-    """Run the daemon: look whenever git, a file, the clock or a person says so; end at SIGTERM or SIGINT."""
+    """Run the daemon: reconcile after each push, saved file, interval or request; end at SIGTERM or SIGINT."""
     from kapso_sync.cli import daemon
 
     return daemon.run(context)
@@ -96,7 +96,7 @@ def run(*, context: CommandContext) -> int:
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Tell the running daemon to look now, and to try again whatever failed before."""
+    """Have the running daemon reconcile now, and retry everything that failed before."""
     from kapso_sync.cli import daemon
 
     return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
@@ -108,7 +108,7 @@ def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context:
 @click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def suspend(*, reason: str, duration: str | None, context: CommandContext) -> int:
-    """Tell the running daemon to write nothing until it is resumed."""
+    """Have the running daemon write nothing until it is resumed."""
     from kapso_sync.cli import daemon
 
     return daemon.suspend(context, reason, duration)
@@ -118,7 +118,7 @@ def suspend(*, reason: str, duration: str | None, context: CommandContext) -> in
 @source_argument
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def resume(*, context: CommandContext) -> int:
-    """Tell the running daemon to write again."""
+    """Have the running daemon write again."""
     from kapso_sync.cli import daemon
 
     return daemon.resume(context)
@@ -146,7 +146,7 @@ def plan(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Show what `sync` would do, and why; write nothing at all."""
+    """Show what `sync` would do, and why; write nothing."""
     from kapso_sync.cli import sync as sync_command
     from kapso_sync.wiring import PassOverrides
 
@@ -206,7 +206,7 @@ def pull(
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
-    """Show what was done to a function, by which commit, and its backups; asks Kapso nothing."""
+    """Show the history of a function, with commits and backups; makes no API call."""
     from kapso_sync.cli import history as history_command
 
     return history_command.history(slug, context, json_output=json_output)
@@ -221,7 +221,7 @@ def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
 @json_flag
 @with_flags("path", "env", "owner", "state_dir")
 def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_output: bool, context: CommandContext) -> int:
-    """Write a backup back into the folder, for git to take; nothing is written to Kapso."""
+    """Write a backup back into the folder, to be committed; nothing is written to Kapso."""
     from kapso_sync.cli import history as history_command
     from kapso_sync.cli.pull import OutputOptions
 
@@ -234,7 +234,7 @@ def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_outpu
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
 def status(*, json_output: bool, context: CommandContext) -> int:
-    """Show what the state folder knows: revision, each function's condition, deployments in flight."""
+    """Show the state: revision, each function's condition, running deployments."""
     from kapso_sync.cli import status as status_command
 
     return status_command.status(context, json_output=json_output)
@@ -283,7 +283,7 @@ def emulator(
     runtime: str,
     world: tuple[str, ...],
 ) -> int:
-    """Serve a local Kapso Functions API on loopback, to try things on and to test against."""
+    """Serve a local Kapso Functions API on loopback, to try kapso-sync and to test against."""
     from kapso_sync.cli import emulator as emulator_command
 
     return emulator_command.serve(
@@ -304,7 +304,7 @@ def emulator(
 )
 @with_flags("path", "debounce")
 def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -> int:
-    """Run functions here, on workerd, and show their answer after every save; no Kapso, no key."""
+    """Run functions locally, on workerd, and show their answer after every save; no Kapso, no key."""
     from kapso_sync.cli import dev as dev_command
 
     args = dev_command.DevArgs(slug, data, context, runtime)
@@ -333,7 +333,7 @@ def schema() -> int:
 @json_flag
 @with_flags("state_dir", "log_level", "log_format")
 def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
-    """Look at the local set-up and, with a key, ask the API what its documentation leaves open."""
+    """Check the local set-up and, with a key, ask the API what its documentation leaves open."""
     from kapso_sync.cli import doctor as doctor_command
 
     return doctor_command.doctor(context, yes=yes, json_output=json_output)

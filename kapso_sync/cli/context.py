@@ -1,4 +1,4 @@
-"""What every command starts from: the flags that override settings, and the settings and events made of them."""
+"""Holds what every command starts with: the flags that override settings, and the settings and event bus made of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 
 
 DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
-"""Flags that mean something to the daemon only."""
+"""Flags that only the daemon uses."""
 
 ALL_FLAGS = tuple(_FLAGS)
 
@@ -63,7 +63,7 @@ class CommandContext:
         return load_settings(self.overrides, env_file=self.env_file)
 
     def event_bus(self, settings: Settings, *listeners: events.Listener, level: str = "error") -> EventBus:
-        """Return the bus that logs to stderr, from ``level`` on where the settings name no level."""
+        """Return the event bus, which logs to stderr from ``level`` on if the settings set no level."""
         from kapso_sync.wiring import make_event_bus
 
         return make_event_bus(settings, sys.stderr, *listeners, level=level)

@@ -16,7 +16,7 @@ from kapso_sync.settings import Settings, parse_duration
 
 
 def run(context: CommandContext) -> int:
-    """Run the daemon until a signal; raises `KapsoSyncError` for what must stop it at once."""
+    """Run the daemon until a signal; raises `KapsoSyncError` for errors that stop it at once."""
     from kapso_sync.wiring.daemon import make_daemon
     from kapso_sync.wiring.notifications import check_notification_settings
 
@@ -33,7 +33,7 @@ def run(context: CommandContext) -> int:
 
 
 def reconcile(context: CommandContext, retry: Sequence[str], *, wait: bool, json_output: bool) -> int:
-    """Ask for a pass, in which ``retry`` leaves quarantine; with ``wait`` print what came of it, and return its exit code."""
+    """Request a pass that lifts the quarantine of ``retry``; with ``wait`` print its result, and return its exit code."""
     answer = DaemonClient.of(context.load_settings()).reconcile(retry, wait=wait)
     if "suspended" in answer:
         return _not_now(answer, wait=wait, json_output=json_output)
@@ -47,7 +47,7 @@ def reconcile(context: CommandContext, retry: Sequence[str], *, wait: bool, json
 
 
 def _not_now(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> int:
-    """Say that the daemon is suspended; who wanted to wait for a pass has not got one."""
+    """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
     print(
         json.dumps(answer, indent=2)

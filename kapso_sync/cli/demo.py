@@ -43,7 +43,7 @@ BROKEN = "async function handler(request, env) {\n  return new Response('oops'\n
 
 
 def demo() -> int:
-    """Run the demo; 0 when everything converged as it should."""
+    """Run the demo; return 0 if everything converged."""
     if shutil.which("git") is None:
         raise ConfigError("the demo needs git", hint="install git and try again")
 
@@ -67,7 +67,7 @@ class _Show:
         self._console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
 
     async def run(self, *, runs_code: bool) -> int:
-        """Play all scenes; return 1 when one did not end as announced. Where no code runs, none can answer wrong."""
+        """Play all scenes; return 1 if one did not end as announced. Without a runtime, no check can fail."""
         self._say("Everything here is local and thrown away at the end: a Kapso emulator, and a git repository.")
         self._make_repository()
         good = [
@@ -182,7 +182,7 @@ class _Show:
         return path.stem, path
 
     def _plain(self) -> list[Path]:
-        """Return the functions that are sent as they are; a build drops comments, so a new one is no change there."""
+        """Return the functions that are uploaded unchanged; a build drops comments, so a new comment is no change there."""
         return [file for file in sorted(self._functions().glob("*.js")) if "export default" not in file.read_text("utf-8")]
 
     def _commit(self, message: str) -> None:

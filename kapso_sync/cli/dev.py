@@ -37,7 +37,7 @@ UNLIMITED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class DevArgs:
-    """What the command line asks: one function or all, and the request."""
+    """The options of the command: one function or all, and the request."""
 
     slug: str | None
     data: str
@@ -92,7 +92,7 @@ async def _bench(workerd: Workerd, args: DevArgs, console: Console, local: Local
 
 
 class _Bench:
-    """Deploys what changed on an emulator of its own, and shows what is answered."""
+    """Deploys changed functions on its own emulator, and shows their answers."""
 
     def __init__(self, kapso: Emulator, http: httpx.AsyncClient, args: DevArgs, console: Console, local: LocalFolder) -> None:
         self._kapso = kapso
@@ -104,7 +104,7 @@ class _Bench:
         self._said: set[str] = set()
 
     async def look(self) -> None:
-        """Read the folder and run what changed, or the one function that was asked for; whatever is wrong is shown."""
+        """Read the folder and run changed functions, or the one that was requested; show all problems."""
         try:
             desired = await self._local.read()
             data = json.dumps(request_body(self._args.data))
@@ -182,14 +182,14 @@ class _Bench:
             self._console.print(f"\n{visible(text)}", style="yellow")
 
     def _news(self, slug: str, what: object) -> bool:
-        """Return whether this is not what was seen of the function last time."""
+        """Return whether this differs from the last report of the function."""
         before = self._ran.get(slug)
         self._ran[slug] = what
         return before != what
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM, which is how this work ends; a second signal is not needed, for nothing here is slow."""
+    """Run until SIGINT or SIGTERM, which ends this command normally; nothing here is slow enough to need a second signal."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -215,14 +215,14 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
 MAX_BODY = 4000
 MAX_LINE = 160
 CONTEXT = 2
-"""Lines of code shown before the one that is meant."""
+"""Number of lines of code shown before the failing one."""
 
 _LEVELS = {"error": "red", "warn": "yellow", "debug": "dim", "trace": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
 class InvocationResult:
-    """One answer. ``lines`` are what went to the console, by level; ``code`` is what ran."""
+    """One answer. ``lines`` are the console's lines, by level; ``code`` is the code that ran."""
 
     slug: str
     status: int
@@ -235,7 +235,7 @@ class InvocationResult:
 
 @dataclass(frozen=True, slots=True)
 class DidNotStart:
-    """Code that the runtime refused, and its words."""
+    """Code that the runtime refused, and its message."""
 
     slug: str
     failure: str
@@ -268,7 +268,7 @@ def show_failure(console: Console, failed: DidNotStart) -> None:
 
 
 def show_problem(console: Console, problem: Problem) -> None:
-    """Print what is wrong with a file, its line, and what to do."""
+    """Print a problem of a file, its line, and the hint."""
     console.print(Text.assemble("\n", ("error: ", "bold red"), visible(str(problem))))
     for line in (problem.frame or "").splitlines():
         console.print(Text(f"  {visible(line)}"))
@@ -277,7 +277,7 @@ def show_problem(console: Console, problem: Problem) -> None:
 
 
 def visible_block(text: str) -> list[str]:
-    """Return the lines of a text from anywhere, harmless to the terminal; at least one."""
+    """Return the lines of a foreign text, with control characters spelled out; at least one line."""
     return [visible(line) for line in text.splitlines()] or [""]
 
 
@@ -287,7 +287,7 @@ def _show_frame(console: Console, slug: str, words: str, code: str) -> None:
 
 
 def _frame(slug: str, words: str, code: str) -> Iterator[str]:
-    """Yield the lines of code around the first place in it that an error names, and a mark below the column."""
+    """Yield the lines of code around the first position in it that an error names, and a mark below the column."""
     place = re.search(rf"{re.escape(slug)}\.js:(\d+):(\d+)", words)
     lines = code.splitlines()
     if place is None or not 0 < int(place[1]) <= len(lines):

@@ -1,4 +1,4 @@
-"""``doctor``: looks at the local set-up and, with a key, asks the API what its documentation leaves open."""
+"""``doctor``: checks the local set-up and, with a key, asks the API what its documentation leaves open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHAT_IT_DOES = (
 
 
 def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
-    """Print what was found. Raises `ConfigError`, and `ApiError` where the API cannot be asked at all."""
+    """Print the findings. Raises `ConfigError`, and `ApiError` if the API cannot be asked at all."""
     settings = context.load_settings()
     checks = _local(settings)
     ask = has_key(settings) and _may_ask(yes=yes, json_output=json_output)
@@ -47,7 +47,7 @@ def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
 
 
 def has_key(settings: Settings) -> bool:
-    """Return whether there is a key to ask the API with. Raises `ConfigError` for one that no header can hold."""
+    """Return whether there is an API key. Raises `ConfigError` for one that no header can hold."""
     if settings.api_key is None and settings.api_key_file is None:
         return False
     settings.key()

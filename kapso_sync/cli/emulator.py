@@ -1,4 +1,4 @@
-"""``kapso-sync emulator``: a local Kapso to try things on."""
+"""``kapso-sync emulator``: serves a local Kapso for experiments."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kapso_sync.errors import ConfigError, ExitCode
 
 @dataclass(frozen=True, slots=True)
 class EmulatorArgs:
-    """What the command line asks of the emulator; ``runtime``: auto, off, or the path of a workerd.
+    """The options of the command; ``runtime``: auto, off, or the path of a workerd.
 
-    ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files that hold an object of them.
+    ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files with an object of them.
     """
 
     port: int

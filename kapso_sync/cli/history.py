@@ -1,4 +1,4 @@
-"""``history`` and ``restore``: what was done to a function, and the way back to what it was."""
+"""``history`` and ``restore``: shows what was done to a function, and restores an earlier version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kapso_sync.wiring.pull import plan_a_restore
 
 
 def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
-    """Print what was done to a function, and its backups; asks Kapso nothing."""
+    """Print the history of a function, and its backups; makes no API call."""
     folder = find_state_folder(context.load_settings())
     entries, backups = read_history(folder, slug), read_backups(folder / BACKUPS_NAME, slug)
     if not entries and not backups:

@@ -13,7 +13,7 @@ from kapso_sync.model.functions import Json
 from kapso_sync.wiring import open_api
 
 FAILED_STATUS = 400
-"""From this HTTP status on an invocation counts as failed."""
+"""The lowest HTTP status of a failed invocation."""
 
 
 def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, json_output: bool) -> int:

@@ -89,7 +89,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
 
 
 def print_status(document: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Print a status document as people read it."""
+    """Print a status document for people."""
     last, revision, suspended = document["last_pass"], document["revision"], document["suspended"]
     print(f"Source        {document['source']}")
     if document["owner"]:

@@ -45,7 +45,7 @@ _NOTE_ROOM = 300
 
 
 class _Page:
-    """Takes blocks as long as there is room; a block goes in whole or not at all."""
+    """Collects blocks while they fit; a block is added as a whole or not at all."""
 
     def __init__(self, room: int) -> None:
         self.text = ""
@@ -60,7 +60,7 @@ class _Page:
             self._left_out += 1
 
     def table(self, title: str, head: Sequence[str], steps: Sequence[Step]) -> None:
-        """Add a table with a row for each step that finds room."""
+        """Add a table with one row for each step that fits."""
         if not steps:
             return
         self.add("\n".join((title, "", *head)))
@@ -121,7 +121,7 @@ def _action(step: Step) -> str:
 
 
 def _diff(step: Step) -> str:
-    """Return what a reader may unfold. A deletion has nothing to compare; the code of a new function is in the pull request."""
+    """Return a folded diff. A deletion has nothing to compare; a new function's code is in the pull request."""
     whole = isinstance(step, Create | Delete) or (isinstance(step, Blocked) and step.wanted in ("create", "delete"))
     return "" if whole else step.diff
 
@@ -146,7 +146,7 @@ def _inline(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Spell out control characters, and those that turn the direction of text or show nothing: a diff hides nothing."""
+    """Spell out control characters, and invisible or direction-changing ones, so that a diff hides nothing."""
     return "".join(
         repr(char)[1:-1] if char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs") else char
         for char in text

@@ -1,4 +1,4 @@
-"""``pull``: what is on Kapso, written into the functions folder."""
+"""``pull``: writes Kapso's functions into the functions folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How files are written and shown: ``dry`` writes none, ``diff`` shows what differs, ``force`` overwrites local changes."""
+    """How files are written and shown: ``dry`` writes none, ``diff`` shows differences, ``force`` overwrites local changes."""
 
     dry: bool = False
     diff: bool = False
@@ -47,7 +47,7 @@ class OutputOptions:
 
 
 def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -> int:
-    """Write remote functions into the folder, and say what was written and what was not; 1 when something was not."""
+    """Write remote functions into the folder, and print the result; return 1 if something could not be written."""
     settings = context.load_settings()
 
     async def work() -> int:
@@ -58,7 +58,7 @@ def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -
 
 
 def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions) -> int:
-    """Write the files and say so; return the exit code."""
+    """Write the files and report them; return the exit code."""
     if not output.dry:
         for change in plan.changes:
             write_file(target.home, change)

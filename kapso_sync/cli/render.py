@@ -54,7 +54,7 @@ def console() -> Console:
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Print a plan: what would happen to each function and why, then the summary, then the warnings."""
+    """Print a plan: the action and the reasons for each function, then the summary, then the warnings."""
     console.print(_heading(plan))
     for step in plan.steps:
         if not isinstance(step, NoChange) and not _deletes(step):
@@ -72,7 +72,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def _deletes(step: Step) -> bool:
-    """Return whether a step deletes, or would if it were allowed, or will when its time has come."""
+    """Return whether a step deletes, would delete if it were allowed, or will delete after its grace period."""
     return isinstance(step, Delete | DeferredDelete) or (isinstance(step, Blocked) and step.wanted == "delete")
 
 
@@ -150,7 +150,7 @@ def print_diff(console: Console, diff: str) -> None:
 
 
 def visible(text: str) -> str:
-    """Return text with control characters spelled out, so that code from anywhere cannot steer the terminal."""
+    """Return text with control characters spelled out, so that foreign code cannot control the terminal."""
     return "".join(char if (char >= " " and char not in "\x7f\x9b") or char == "\t" else repr(char)[1:-1] for char in text)
 
 
@@ -176,7 +176,7 @@ def _print_notices(console: Console, plan: Plan) -> None:
 
 
 def print_report(console: Console, report: Report) -> None:
-    """Print what came of a plan: a line for each function that changed or failed, then the summary."""
+    """Print the report of a plan: a line for each function that changed or failed, then the summary."""
     for outcome in report.outcomes:
         if outcome.result is not Result.UNCHANGED:
             _print_outcome(console, outcome)
@@ -206,7 +206,7 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
 
 
 def report_summary(report: Report) -> str:
-    """Return one line: what was done, what was not, in how many calls and seconds."""
+    """Return one line: the numbers of done and failed steps, of calls, and the seconds."""
     done = [(report.count(action), _DONE[action]) for action in ("create", "update", "rename", "adopt", "delete")]
     done.append((report.deployed, "deployed"))
     done.append((len(report.results(Result.UNCHANGED)), "in sync"))

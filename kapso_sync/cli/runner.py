@@ -46,7 +46,7 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def print_error(error: KapsoSyncError) -> ExitCode:
-    """Say on stderr what went wrong and what to do about it; return the exit code."""
+    """Print an error and its hint to stderr; return the exit code."""
     if isinstance(error, ManifestInvalid):
         for problem in error.problems:
             print_problem(problem)
@@ -58,7 +58,7 @@ def print_error(error: KapsoSyncError) -> ExitCode:
 
 
 def print_problem(problem: Problem) -> None:
-    """Say on stderr where git is wrong, show the line, and say what to do."""
+    """Print a problem of the source to stderr, with its line and its hint."""
     sys.stderr.write(f"error: {problem}\n")
     for line in (problem.frame or "").splitlines():
         sys.stderr.write(f"  {line}\n")

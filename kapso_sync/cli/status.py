@@ -1,4 +1,4 @@
-"""``status``: what the running daemon knows, else what the state folder remembers."""
+"""``status``: shows the status of the running daemon, or of the state folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kapso_sync.wiring import find_state_folder
 
 
 def status(context: CommandContext, *, json_output: bool) -> int:
-    """Print what the running daemon knows, else what the state folder remembers; takes no lock, and asks Kapso nothing."""
+    """Print the status of the running daemon, or else of the state folder; takes no lock, and makes no API call."""
     settings = context.load_settings()
     folder = find_state_folder(settings)
     document = DaemonClient(settings, folder).status() or _of_folder(settings, folder)

@@ -1,4 +1,4 @@
-"""``sync`` and ``plan``: one pass, shown to people or as JSON."""
+"""``sync`` and ``plan``: run one pass, and print it for people or as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kapso_sync.wiring import PassOverrides, open_session
 
 @dataclass(frozen=True, slots=True)
 class PassArgs:
-    """What the command line asks of a pass."""
+    """The options of the command for one pass."""
 
     context: CommandContext
     overrides: PassOverrides
@@ -36,7 +36,7 @@ class PassArgs:
 
 
 def sync(args: PassArgs) -> int:
-    """Make Kapso what the source says, and print what came of it."""
+    """Make Kapso match the source, and print the report."""
     settings = args.context.load_settings()
 
     async def work() -> int:
@@ -56,7 +56,7 @@ def sync(args: PassArgs) -> int:
 
 
 def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
-    """Print what a sync would do; write nothing at all."""
+    """Print what a sync would do; write nothing."""
     settings = args.context.load_settings()
 
     async def work() -> int:
@@ -95,7 +95,7 @@ class Progress:
 
     @property
     def visible(self) -> bool:
-        """Return whether somebody sees the bar."""
+        """Return whether the bar is visible."""
         return self._bars is not None
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class Progress:
             self._bars.stop()
 
     def listen(self, event: events.Event) -> None:
-        """Take notice of deployments."""
+        """Count deployments."""
         if self._bars is None:
             return
         if isinstance(event, events.DeployStarted):

@@ -1,4 +1,4 @@
-"""``validate``: manifest and code, checked offline."""
+"""``validate``: checks manifest and code offline."""
 
 from __future__ import annotations
 

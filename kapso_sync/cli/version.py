@@ -1,4 +1,4 @@
-"""``kapso-sync version``: what a bug report needs, without importing any of it."""
+"""``kapso-sync version``: prints what a bug report needs, without importing it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _git() -> str:
 
 
 def _esbuild() -> str:
-    """Return the version and the place of the first esbuild that there is; what lies in the current folder is not run."""
+    """Return the version and the path of the first esbuild found; one in the current folder is not run."""
     named = os.environ.get("KAPSO_SYNC_ESBUILD")
     own = own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix))
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)

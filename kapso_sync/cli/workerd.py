@@ -27,10 +27,10 @@ class Workerd:
 
 
 def find_workerd(wanted: str = "auto") -> Workerd | None:
-    """Return the workerd at a path, the first that starts for ``auto``, None for ``off`` or where there is none.
+    """Return the workerd at a path; the first that starts for ``auto``; None for ``off``, or if there is none.
 
-    ``auto`` looks in our own checkout, among the npm packages of the Python installation that runs us, then on PATH. Raises
-    ConfigError for a path that does not lead to a workerd.
+    ``auto`` searches our own checkout, the npm packages of the Python installation that runs us, then PATH. Raises ConfigError
+    for a path that is not a workerd.
     """
     if wanted == "off":
         return None

@@ -25,7 +25,7 @@ class CommitState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommitStatus:
-    """A verdict on one commit, with a line for people."""
+    """The status of one commit, with a line for people."""
 
     commit: str
     state: CommitState
@@ -57,7 +57,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
 
 
 def _commit(revision: Revision | None) -> str | None:
-    """Return the commit's id; a folder has none, not even a work tree's: what was read of it may be in no commit."""
+    """Return the commit's id; a folder has none, even in a work tree: its files may not be committed."""
     return revision.id if revision is not None and _COMMIT.fullmatch(revision.id) else None
 
 

@@ -18,14 +18,17 @@ REQUEST_TIMEOUT = 20.0
 """Seconds for one request, its answer included."""
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""Most bytes of an answer that are read."""
+"""Maximum number of bytes of an answer that are read."""
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """How it went: ``error`` None means done; ``again``: it may go better later, after ``retry_after`` seconds if known."""
+    """The result of a request.
+
+    ``error`` None means success; ``again``: a retry may help, after ``retry_after`` seconds if known.
+    """
 
     error: str | None = None
     hint: str | None = None
@@ -35,7 +38,7 @@ class PostResult:
 
 @dataclass(frozen=True, slots=True)
 class CommitStatusClient:
-    """Sets statuses in one repository. ``token`` is asked before each request; ``page`` is where people can see more."""
+    """Sets statuses in one repository. ``token`` is called before each request; ``page`` is the status page's URL."""
 
     repository: Repository
     context: str

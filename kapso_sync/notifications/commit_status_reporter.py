@@ -17,14 +17,14 @@ from kapso_sync.store.json_file import PrivateJsonFile
 
 MAX_ATTEMPTS = 6
 BACKOFF = Backoff(initial=2.0, maximum=60.0)
-"""How often a status is tried, and the seconds between two attempts."""
+"""Maximum number of attempts to set a status, and the seconds between two attempts."""
 
 MAX_RETRY_AFTER = 300.0
 GIVE_UP_DELAY = 900.0
-"""Seconds before a status that was given up is tried once more."""
+"""Seconds before a status is tried once more after all attempts failed."""
 
 MAX_REMEMBERED, MAX_WAITING = 50, 10
-"""How many commits' statuses are remembered, and how many may wait to be set."""
+"""Number of commits with a remembered status, and number of statuses that may wait to be set."""
 
 Post = Callable[[CommitStatus], Awaitable[PostResult]]
 """Sets a commit's status."""

@@ -16,10 +16,10 @@ from kapso_sync.errors import ConfigError
 from kapso_sync.notifications.messages import Message
 
 MAX_FILE_BYTES = 64 * 1024
-"""Most bytes of the file with addresses."""
+"""Maximum size of the file with addresses, in bytes."""
 
 MAX_DESTINATIONS = 20
-"""Most addresses in it."""
+"""Maximum number of addresses in it."""
 
 _STATUS_IN_LOG = re.compile(r"error=(\d{3})\b")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,20})://", re.IGNORECASE)
@@ -27,7 +27,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,20})://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One address. It is a credential: ``label`` stands for it where people read, ``key`` where something is remembered."""
+    """One address, which is a credential: people see ``label`` in its place, and files hold ``key``."""
 
     url: str = field(repr=False)
     label: str
@@ -35,9 +35,9 @@ class Destination:
 
 
 def read_destinations(path: Path) -> tuple[Destination, ...]:
-    """Return the addresses of a file: one a line; empty lines and lines that begin with # say nothing.
+    """Return the addresses of a file: one per line; empty lines and lines that begin with # are ignored.
 
-    Raises `ConfigError` where the file cannot be read.
+    Raises `ConfigError` if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -64,7 +64,7 @@ def read_destinations(path: Path) -> tuple[Destination, ...]:
 
 
 def _key(url: str) -> str:
-    """Return a short digest: enough to tell a few addresses apart, too little to find out a password by."""
+    """Return a short digest: long enough to distinguish a few addresses, too short to recover a password."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:5]
 
 
@@ -78,7 +78,7 @@ def require_apprise() -> None:
 
 
 def send_with_apprise(url: str, message: Message) -> str | None:
-    """Send a message, taking as long as it takes; return what went wrong, in words that quote nothing, or None."""
+    """Send a message, without a time limit; return the error in words that quote nothing, or None."""
     import apprise  # noqa: PLC0415 - an optional part, and slow to import
 
     asset = apprise.AppriseAsset(
@@ -108,9 +108,9 @@ def send_with_apprise(url: str, message: Message) -> str | None:
 
 
 class AppriseSender:
-    """Hands messages over, each in a thread that is left behind when it takes too long: what blocks cannot be cut off.
+    """Sends messages, each in a thread, which is abandoned when it takes too long: a blocking call cannot be cancelled.
 
-    ``send`` blocks, and returns what went wrong or None; ``deadline`` in seconds.
+    ``send`` blocks, and returns the error or None; ``deadline`` is in seconds.
     """
 
     def __init__(self, send: Callable[[str, Message], str | None] = send_with_apprise, deadline: float = 30.0) -> None:
@@ -119,7 +119,7 @@ class AppriseSender:
         self._threads: dict[str, threading.Thread] = {}
 
     async def send(self, destination: Destination, message: Message) -> str | None:
-        """Return what went wrong, or None; never raises, and never keeps more than one thread for a destination."""
+        """Return the error, or None; never raises, and never keeps more than one thread for a destination."""
         before = self._threads.get(destination.key)
         if before is not None and before.is_alive():
             return "the message before is still on its way"

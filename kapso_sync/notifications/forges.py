@@ -1,4 +1,4 @@
-"""Knows how GitHub, GitLab, Gitea and Forgejo take a commit's status: which forge a host is, and the request to send. Pure."""
+"""Defines how GitHub, GitLab, Gitea and Forgejo take a commit's status: the forge of a host, and its request. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kapso_sync.urls import parse_remote
 
 
 class Forge(enum.StrEnum):
-    """The dialects. Forgejo speaks Gitea's."""
+    """The APIs. Forgejo has Gitea's."""
 
     GITHUB = "github"
     GITLAB = "gitlab"
@@ -21,7 +21,7 @@ class Forge(enum.StrEnum):
 
 
 _LONGEST = {Forge.GITHUB: 140, Forge.GITLAB: 255, Forge.GITEA: 255}
-"""Most characters of a description; GitHub refuses more."""
+"""Maximum length of a description, in characters; GitHub refuses more."""
 
 _HOSTS = {"codeberg.org": Forge.GITEA, "gitea.com": Forge.GITEA}
 _LABELS = {"github": Forge.GITHUB, "gitlab": Forge.GITLAB, "gitea": Forge.GITEA, "forgejo": Forge.GITEA}
@@ -38,7 +38,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """One POST that sets a status. The token travels in ``headers`` only."""
+    """One POST that sets a status. Only ``headers`` holds the token."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
@@ -66,7 +66,7 @@ def find_repository(location: str, forge: Forge | None, api: str | None) -> Repo
 
 
 def _parts(location: str) -> tuple[str, str, str]:
-    """Return scheme and host as a browser would reach them, the host alone, and the repository's name."""
+    """Return scheme and host for a browser, the host alone, and the repository's full name."""
     remote = parse_remote(location)
     if not remote.host:
         return "", "", remote.path
@@ -92,7 +92,7 @@ def _api(forge: Forge, base: str, host: str) -> str:
 
 
 def status_request(repository: Repository, context: str, status: CommitStatus, token: str, page: str | None) -> StatusRequest:
-    """Return the request that sets a commit's status; ``page`` is where people can see more."""
+    """Return the request that sets a commit's status; ``page`` is the status page's URL."""
     forge, verdict = repository.forge, status.state
     longest = _LONGEST[forge]
     text = status.text if len(status.text) <= longest else f"{status.text[: longest - 1]}…"

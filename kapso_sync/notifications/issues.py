@@ -10,18 +10,18 @@ from kapso_sync.model.functions import Json
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason
 
 MAX_TEXT = 300
-"""Characters that are kept of an issue's text."""
+"""Maximum length of an issue's text, in characters."""
 
 PASS, SUSPENSION, FUNCTION = "pass", "suspension", "function "
-"""Keys; a function's is followed by its slug, which never holds a space."""
+"""Keys of issues; a function's key is followed by its slug, which never holds a space."""
 
 _NOT_LOOKED_AT = frozenset({ReadyReason.NOT_TRIED, ReadyReason.PENDING, ReadyReason.UNKNOWN})
-"""Reasons of functions that the last pass did not look at: what was known before still holds."""
+"""Reasons of functions that the last pass did not reach: their earlier status still holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that is wrong. Two with the same key and kind are the same issue, whatever their ``text`` says."""
+    """One open issue. Two with the same key and kind are the same issue, even with another ``text``."""
 
     key: str
     kind: IssueKind
@@ -29,16 +29,16 @@ class Issue:
 
     @property
     def slug(self) -> str | None:
-        """The function that it is about, if any."""
+        """The function's slug, if it is about one."""
         return self.key.removeprefix(FUNCTION) if self.key.startswith(FUNCTION) else None
 
 
 OpenIssues = Mapping[str, Issue]
-"""Everything that is wrong, by key."""
+"""The open issues by key."""
 
 
 def open_issues(status: DaemonStatus, before: OpenIssues) -> OpenIssues:
-    """Return the issues of a status between two passes; where it does not know, the issues of ``before`` stay open."""
+    """Return the open issues of a status between two passes; if the status is unknown, those of ``before`` stay open."""
     issues: list[Issue] = []
     if status.suspension is not None:
         issues.append(_issue(SUSPENSION, IssueKind.SUSPENDED, status.suspension.reason))
@@ -86,7 +86,7 @@ class Change:
 
 
 def changes(told: OpenIssues, now: OpenIssues, passing: OpenIssues) -> tuple[Change, ...]:
-    """Return what is new to a destination that last received ``told``; ``passing`` are issues that opened and closed since."""
+    """Return the changes for a destination that last received ``told``; ``passing`` opened and closed since."""
     found = []
     for key in sorted({*told, *now, *passing}):
         old, new = told.get(key), now.get(key)
@@ -98,7 +98,7 @@ def changes(told: OpenIssues, now: OpenIssues, passing: OpenIssues) -> tuple[Cha
 
 
 def passing_issues(before: OpenIssues, now: OpenIssues, told: OpenIssues) -> OpenIssues:
-    """Return the issues that closed between two looks without ever having been sent."""
+    """Return the issues that closed between two updates and were never sent."""
     return {key: issue for key, issue in before.items() if key not in now and key not in told}
 
 

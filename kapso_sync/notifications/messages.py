@@ -14,7 +14,7 @@ MAX_LINES = 15
 """Maximum number of changes that a message lists; it counts the rest."""
 
 MAX_SUBJECT = 120
-"""Most characters of a commit's subject."""
+"""Maximum length of a commit's subject, in characters."""
 
 
 class Kind(enum.StrEnum):
@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; plain text, in which nothing calls anybody's attention by name."""
+    """One message in plain text; it mentions nobody."""
 
     title: str
     body: str
@@ -45,7 +45,7 @@ class MessageContext:
 
 
 def compose_message(found: Sequence[Change], context: MessageContext, redact: Callable[[str], str] = str) -> Message:
-    """Return one message that tells all changes; ``redact`` takes secrets out of it."""
+    """Return one message about all changes; ``redact`` removes secrets from it."""
     ordered = sorted(found, key=_weight)
     lines = [_line(change) for change in ordered[:MAX_LINES]]
     if len(ordered) > MAX_LINES:
@@ -61,7 +61,7 @@ def compose_message(found: Sequence[Change], context: MessageContext, redact: Ca
 
 
 def _weight(change: Change) -> tuple[bool, bool, str]:
-    """Sort what is wrong before what is well again, and the whole before functions."""
+    """Sort opened issues before closed ones, and general ones before those of functions."""
     issue = change.after or change.before
     assert issue is not None  # noqa: S101 - a change has at least one side
     return (change.after is None, issue.slug is not None, issue.key)

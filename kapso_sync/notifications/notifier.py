@@ -1,4 +1,4 @@
-"""Sends each destination one message about what changed since its last one, and not too often."""
+"""Sends each destination one message about the changes since its last one, and limits how often."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from kapso_sync.retry import Backoff
 from kapso_sync.store.json_file import PrivateJsonFile
 
 BACKOFF = Backoff(initial=10.0, maximum=900.0)
-"""Seconds before a message that was refused is sent again."""
+"""Seconds before a refused message is sent again."""
 
 Send = Callable[[Destination, Message], Awaitable[str | None]]
-"""Sends a message; returns what went wrong, or None."""
+"""Sends a message; returns the error, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotifierDeps:
-    """What a notifier works with. ``interval``: seconds between two messages to one destination, at least."""
+    """The inputs of a notifier. ``interval`` is the minimum time, in seconds, between two messages to one destination."""
 
     status: Callable[[], DaemonStatus]
     destinations: Callable[[], tuple[Destination, ...]]
@@ -49,7 +49,7 @@ class _Recipient:
 
 
 class Notifier:
-    """A worker. What each destination received is kept in ``file``, so that a restart sends nothing twice."""
+    """A worker. ``file`` stores what each destination received, so that a restart sends nothing twice."""
 
     def __init__(self, deps: NotifierDeps, send: Send, file: PrivateJsonFile, clock: Clock) -> None:
         self.woken = asyncio.Event()
@@ -68,7 +68,7 @@ class Notifier:
         self._addresses_error: str | None = None
 
     def update(self) -> float | None:
-        """Compare the status with what was sent, and send what is due; return in how many seconds the next message is due."""
+        """Compare the status with the sent messages, and send those that are due; return the seconds until the next one."""
         status = self._deps.status()
         if not status.reconciling:
             self._read_destinations()

@@ -1,4 +1,4 @@
-"""Runs a worker after each change of the status, and whenever it asks to be run again."""
+"""Runs a worker after each change of the status, and whenever the worker asks for it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Worker(Protocol):
     woken: asyncio.Event
 
     def update(self) -> float | None:
-        """Start what the status asks for, without waiting; return in how many seconds to be called again in any case."""
+        """Start the requests that the status needs, without waiting; return the seconds until the next call."""
         ...
 
     async def close(self) -> None:
-        """Give what is in flight a moment to end, and cancel the rest."""
+        """Wait a moment for requests in flight, then cancel them."""
         ...
 
 

@@ -27,7 +27,7 @@ HEADERS = {
 }
 
 _ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics", "/hooks/git"})
-"""What kubelets, scrapers and git hosts ask for, under whatever name they know us by."""
+"""Paths that kubelets, scrapers and git hosts request, under any name of this host."""
 
 
 class SafeHeaders:
@@ -68,7 +68,7 @@ class HostCheck:
 
 
 class Json(JSONResponse):
-    """JSON of any text, half characters included: what people wrote must not keep a status from being shown."""
+    """JSON of any text, lone surrogates included: no text that people wrote may prevent the status from being shown."""
 
     def render(self, content: object) -> bytes:
         """Return the body."""
@@ -108,5 +108,5 @@ def can_read(request: Request, token: Callable[[], str]) -> bool:
 
 
 def _same(given: bytes, wanted: str) -> bool:
-    """Compare in constant time, as bytes: the library refuses text beyond ASCII. An empty token opens nothing."""
+    """Compare in constant time, as bytes: the library refuses text beyond ASCII. An empty token matches nothing."""
     return bool(given) and bool(wanted) and hmac.compare_digest(given, wanted.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Defines the HTTP application: its routes, who may call them, and what they answer."""
+"""Defines the HTTP application: its routes, their access rules, and their answers."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class _Server:
     streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
-        """Return whether the daemon itself is well."""
+        """Return whether the daemon itself is healthy."""
         problem = self.control.unhealthy()
         return PlainTextResponse("ok\n") if problem is None else PlainTextResponse(f"{problem}\n", 503)
 
     async def readyz(self, _: Request) -> Response:
-        """Return whether the source was read once, whatever it showed."""
+        """Return whether the source was read once, with any result."""
         return PlainTextResponse("ok\n") if self.control.started() else PlainTextResponse("starting\n", 503)
 
     async def metrics(self, _: Request) -> Response:
@@ -127,7 +127,7 @@ class _Server:
             waiting.cancel()
 
     async def hook(self, request: Request) -> Response:
-        """Take a push; it only requests a pass, and is answered before any work."""
+        """Handle a push: request a pass, and answer before any work is done."""
         try:
             secret = self.control.webhook_secret()
         except KapsoSyncError:
@@ -168,7 +168,7 @@ class _Server:
         return known
 
     async def reconcile(self, request: Request) -> Response:
-        """Ask for a pass, with ``?retry=SLUG`` without that one's quarantine; with ``?wait=1`` answer when it has ended.
+        """Request a pass; ``?retry=SLUG`` lifts a quarantine, and ``?wait=1`` answers when the pass has ended.
 
         While suspended there is nothing to wait for.
         """
@@ -190,7 +190,7 @@ class _Server:
         return Json({"exit_code": code, "status": status_document(self.control.status())}, 202)
 
     async def _pass_from_now(self) -> int:
-        """Ask for a pass and wait for its end; one that runs already may have read the source before, and does not count."""
+        """Request a pass and wait for its end; a pass that runs already may have read the source before, and does not count."""
         running = self.control.status().reconciling
         passed = asyncio.ensure_future(self.control.passed())
         try:
@@ -228,13 +228,13 @@ class _Server:
         return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:
-        """Refuse callers who may not read; on loopback everybody may."""
+        """Refuse callers that may not read; on loopback everybody may."""
         if not self.public:
             return None
         return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
 
     def _admin(self, request: Request) -> Response | None:
-        """Refuse who may not act: it takes a header that no browser sends by itself."""
+        """Refuse callers that may not act: that takes a header which no browser sends by itself."""
         return self._refused(can_act, request, "Bearer")
 
     def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
@@ -262,7 +262,7 @@ async def _gone(request: Request) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Return whether it can be written down: JSON may carry half a character."""
+    """Return whether a text can be encoded: JSON may hold a lone surrogate."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -277,7 +277,7 @@ async def _http_error(_: Request, problem: Exception) -> Response:
 
 
 async def _told_error(_: Request, problem: Exception) -> Response:
-    """Say what the daemon could not do; only who was let in gets so far."""
+    """Answer with the daemon's error; only authorised callers get this far."""
     return error(503, problem.message if isinstance(problem, KapsoSyncError) else str(problem))
 
 
@@ -287,10 +287,10 @@ async def _internal_error(_: Request, __: Exception) -> Response:
 
 
 MAX_BYTES = 1024 * 1024
-"""Bytes that a body may have."""
+"""Maximum size of a body, in bytes."""
 
 DISCARDED = 8 * MAX_BYTES
-"""Bytes that are taken in, and thrown away, so that who sent too much reads our answer rather than a broken connection."""
+"""Number of bytes that are read and discarded, so that the sender of a large body gets our answer, not a broken connection."""
 
 
 async def read_body(request: Request, limit: float) -> bytes | Response:

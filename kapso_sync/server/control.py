@@ -1,4 +1,4 @@
-"""What the server may ask of the daemon behind it, and the limits that it keeps."""
+"""Defines the calls of the server to the daemon, and the server's limits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class DaemonControl(Protocol):
         ...
 
     def unhealthy(self) -> str | None:
-        """Return what is wrong with the daemon itself, or None."""
+        """Return why the daemon itself is unhealthy, or None."""
         ...
 
     def started(self) -> bool:
-        """Return whether the source was read once, whatever it showed."""
+        """Return whether the source was read once, with any result."""
         ...
 
     def metrics(self) -> tuple[bytes, str]:
@@ -71,11 +71,12 @@ class DaemonControl(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Times are in seconds.
+    """The limits of the server; times are in seconds.
 
-    ``heartbeat``: a quiet event stream says this often that it is alive. ``gather``: changes within this time are one event.
-    ``streams``: event streams at a time. ``deliveries``: webhook delivery ids that are remembered, to answer a replay without
-    another pass. ``head_timeout`` and ``body_timeout``: how long a request's head and body may take to arrive.
+    ``heartbeat`` is the interval of keep-alive messages in a quiet event stream. ``gather``: changes within this time are one
+    event. ``streams`` is the maximum number of event streams. ``deliveries`` is the number of webhook delivery ids that are
+    remembered, to answer a replay without another pass. ``head_timeout`` and ``body_timeout`` are how long a request's head
+    and body may take to arrive.
     """
 
     heartbeat: float = 15.0

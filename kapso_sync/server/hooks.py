@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from kapso_sync.urls import parse_remote
 
 TIMESTAMP_TOLERANCE = 300.0
-"""Seconds that a signed timestamp may differ from our clock."""
+"""Maximum difference, in seconds, between a signed timestamp and our clock."""
 
 Headers = Mapping[str, str]
 """Header values by lower-case name."""
@@ -22,7 +22,7 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It is not theirs, or no push that can be read: the status to answer with, and why."""
+    """The request is not authentic, or not a readable push: the status to answer with, and the reason."""
 
     status: int
     reason: str
@@ -30,7 +30,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """The provider tries the hook out."""
+    """A test request of the provider."""
 
     delivery: str | None = None
 
@@ -45,9 +45,9 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Somebody pushed. ``refs`` are full names, or plain branch names; empty where the payload names none.
+    """A push. ``refs`` are full names, or plain branch names; empty if the payload has none.
 
-    ``default_branch`` is what the provider calls the repository's default, where it says.
+    ``default_branch`` is the repository's default branch, if the payload has it.
     """
 
     delivery: str | None
@@ -57,7 +57,7 @@ class Push:
 
 
 def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused | Ping | Ignored | Push:
-    """Return what a request to the hook means. ``now`` is Unix time, for signatures that carry a timestamp.
+    """Return the meaning of a request to the hook. ``now`` is Unix time, for signatures with a timestamp.
 
     ``headers`` are by lower-case name, read as Latin-1. ``secret`` must not be empty: anybody can sign with nothing.
     """
@@ -85,7 +85,7 @@ _SYSTEM_PUSHES = frozenset({"push", "tag_push", "repository_update"})
 
 
 def _signature_problem(headers: Headers, body: bytes, key: bytes, now: float) -> str | None:
-    """Return what is wrong with the signature; a provider's own header counts before the generic one."""
+    """Return why the signature is refused, or None; a provider's own header is checked before the generic one."""
     for header, check in _CHECKS.items():
         if header in headers:
             return check(headers, headers[header], body, key, now)
@@ -114,7 +114,7 @@ def _token(_headers: Headers, value: str, _body: bytes, key: bytes, _now: float)
 
 
 def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) -> str | None:
-    """GitLab's signed hooks, by the Standard Webhooks specification; several signatures may stand side by side."""
+    """Check a signature of GitLab by the Standard Webhooks specification; a header may hold several signatures."""
     stamp, identity = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
     if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12):
         return "no timestamp"
@@ -158,7 +158,10 @@ _CHECKS: Mapping[str, Callable[[Headers, str, bytes, bytes, float], str | None]]
     "x-signature": _generic,
     "x-hub-signature": _hub256,
 }
-"""By header, in order: Bitbucket signs with `X-Hub-Signature`, where GitHub and Gitea put an old SHA-1 that is not accepted."""
+"""Providers by header, in order.
+
+Bitbucket signs with `X-Hub-Signature`, where GitHub and Gitea send an old SHA-1, which is refused.
+"""
 
 
 def _delivery(headers: Headers) -> str | None:
@@ -200,7 +203,7 @@ def _no_constant(name: str) -> None:
 
 
 def _repositories(payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return every address that the payload gives its repository."""
+    """Return every address of the repository in the payload."""
     found: list[str] = []
     for place in (payload.get("repository"), payload.get("project")):
         if isinstance(place, dict):
@@ -218,7 +221,7 @@ def _hrefs(link: object) -> list[str]:
 
 
 def _refs(payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the refs that were pushed, deleted ones too: a branch that vanished is worth a look."""
+    """Return the pushed refs, deleted ones included: a deleted branch is a reason to reconcile."""
     refs = [payload["ref"]] if isinstance(payload.get("ref"), str) else []
     push = payload.get("push")
     changes = push.get("changes") if isinstance(push, dict) else payload.get("changes")
@@ -231,7 +234,7 @@ def _refs(payload: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _default_branch(payload: Mapping[str, Any]) -> str | None:
-    """Return what is called the default branch; GitLab says it of the project, Bitbucket of the repository's main branch."""
+    """Return the default branch: GitLab has it in the project, Bitbucket in the repository's main branch."""
     for place in (payload.get("repository"), payload.get("project")):
         if isinstance(place, dict):
             main = place.get("mainbranch")
@@ -242,9 +245,9 @@ def _default_branch(payload: Mapping[str, Any]) -> str | None:
 
 
 def concerns(push: Push, location: str, ref: str | None) -> str | None:
-    """Return why a push is none of our business, or None.
+    """Return why a push does not concern us, or None.
 
-    ``ref`` None: the default branch is watched, whichever that is; any ref may be it unless the payload says which one is.
+    ``ref`` None: the default branch is watched; any ref may be the default branch, unless the payload has its name.
     """
     if push.repositories and not any(same_repository(address, location) for address in push.repositories):
         return "another repository"
@@ -264,7 +267,7 @@ def same_repository(left: str, right: str) -> bool:
 
 
 def _identity(address: str) -> str:
-    """Return host and path in one spelling. Case in paths is ignored as most hosts do: a hint too many costs one look."""
+    """Return host and path in one spelling. Case in paths is ignored, as most hosts do: a needless pass is harmless."""
     try:
         remote = parse_remote(address)
     except ValueError:

@@ -12,7 +12,7 @@ from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, Func
 
 
 def time_tag(moment: datetime | None, now: datetime) -> str:
-    """Return a moment as a ``<time>`` with relative words; the exact moment is in its attributes."""
+    """Return a time as a ``<time>`` element with relative words; its attributes have the exact time."""
     if moment is None:
         return "at an unknown time"
     seconds = (moment - now).total_seconds()
@@ -36,7 +36,7 @@ def span(seconds: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """Return how long something took, with tenths where they count."""
+    """Return a duration, with tenths of a second if it is short."""
     return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
 
 
@@ -55,21 +55,21 @@ WORDS = {
 }
 
 _ORDER = ("Stalled", "NotReady", "Drifted", "Reconciling", "Ready")
-"""What needs somebody comes first."""
+"""States in the order of the page: those that need a person come first."""
 
 
 _AS_EXPECTED = ("InSync", "Applied")
-"""Reasons for being ready that go without saying."""
+"""Reasons of ready functions that are not shown."""
 
 
 def state_badge(state: str, text: str | None = None) -> str:
-    """Return a state as colour, shape and word: no one of them is needed."""
+    """Return a state as colour, shape and word, so that one of them is enough to read it."""
     shape = f'<span aria-hidden="true" class="shape">{SHAPES[state]}</span>'
     return f'<span class="state {state.lower()}">{shape} {text or WORDS[state]}</span>'
 
 
 def tally(functions: Sequence[FunctionStatus]) -> str:
-    """Return how many functions are in which state, where they are in different ones."""
+    """Return the number of functions in each state, if there are several states."""
     counts = Counter(function.state for function in functions)
     if len(counts) < 2:
         return ""
@@ -106,7 +106,7 @@ def _function(function: FunctionStatus, now: datetime) -> str:
 
 
 def _telling(function: FunctionStatus) -> Condition:
-    """Return the condition that made the state what it is."""
+    """Return the condition that decided the state."""
     kind = next((kind for kind in ConditionType if str(kind) == function.state), ConditionType.READY)
     return function.condition(kind)
 
@@ -198,7 +198,7 @@ def render_page(status: DaemonStatus) -> str:
 
 
 def _verdict(status: DaemonStatus) -> tuple[str, str]:
-    """Return how it looks, and the sentence that says how things stand."""
+    """Return the colour and the sentence of the overall status."""
     count = len(status.functions)
     unready = sum(not function.condition(ConditionType.READY).status for function in status.functions)
     if status.suspension is not None:
@@ -219,7 +219,7 @@ def _verdict(status: DaemonStatus) -> tuple[str, str]:
 
 
 def _sentence(tone: str, sentence: str) -> str:
-    """Return the sentence so that screen readers say it when it changes, and only then: it tells no times."""
+    """Return the sentence as a live region: screen readers read it when it changes, so it holds no times."""
     shape = f'<span aria-hidden="true" class="shape">{SHAPES[_TONES[tone]]}</span>'
     return f'<div role="status"><h2 id="verdict">{shape} {escape(sentence)}</h2></div>'
 

@@ -1,4 +1,4 @@
-"""Runs the application in the daemon's own event loop: it takes no signal handlers, and no request outlives the daemon."""
+"""Runs the application in the daemon's own event loop: without signal handlers, and no request outlives the daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from kapso_sync.server.access import HEADERS
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that requests in flight get to end."""
+"""Seconds that requests in flight may take when the server stops."""
 
 CONNECTIONS = 1000
 
@@ -31,7 +31,7 @@ class _Impatient(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request; who comes when all places are taken is not served."""
+        """Start the timer for a request; beyond the maximum number of connections, the connection is not served."""
         super().connection_made(cast("asyncio.Transport", transport))
         if len(self.connections) > CONNECTIONS:
             self.transport.abort()
@@ -49,13 +49,13 @@ class _Impatient(H11Protocol):
             self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
-        """Answer what is no HTTP, unless it comes in the middle of an answer; then only the connection can be closed."""
+        """Answer data that is not HTTP, unless it comes in the middle of an answer; then the connection is closed."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             named = {
                 **HEADERS,
@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
     """A uvicorn of which only `startup` and `shutdown` are called: no signal handlers, and no loop that polls for the end."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the caller closes them
-        """Let requests in flight end, at most for the grace, then let go of everybody."""
+        """Let requests in flight end, at most for the grace period, then close all connections."""
         for server in self.servers:
             server.close()
         connections = [cast("_Impatient", connection) for connection in self.server_state.connections]

@@ -1,5 +1,6 @@
-"""What the daemon knows of its functions, for people and programs.
+"""Keeps the daemon's status, for people and programs.
 
-`tracker` listens to events and follows passes, `conditions` computes a function's conditions (pure), and `event_text` describes
-an event in words. `server` shows the status, `telemetry.metrics` counts it, `notifications` compares it with what was sent.
+`tracker` listens to events and follows passes, `conditions` computes a function's conditions (pure), and `event_text`
+describes an event in words. `server` shows the status, `telemetry.metrics` counts it, and `notifications` compares it with the
+messages that were sent.
 """

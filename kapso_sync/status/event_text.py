@@ -7,7 +7,7 @@ from kapso_sync.model.events import Event
 
 
 def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
-    """Return what happened, in a few words; the slug, where there is one, is shown beside it."""
+    """Return a short description of an event; its slug, if any, is shown beside it."""
     match event:
         case events.SourceChanged():
             subject = f" “{event.subject}”" if event.subject else ""

@@ -1,4 +1,4 @@
-"""Tracks the status: events and passes become the `DaemonStatus` that page, JSON and metrics show."""
+"""Tracks the status: turns events and passes into the `DaemonStatus` that page, JSON and metrics show."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _NOT_RECENT = frozenset({"plan.computed", "reconcile.finished", "plan.warning", 
 
 
 class Failing(Protocol):
-    """A function that waits until it is tried again; ``retry_in`` in seconds."""
+    """A function in back-off; ``retry_in`` is in seconds."""
 
     @property
     def slug(self) -> str:
-        """Whose failure it is."""
+        """The function's slug."""
         ...
 
     @property
     def stalled(self) -> bool:
-        """Whether it failed too often."""
+        """Whether it failed often enough to need a person."""
         ...
 
     @property
     def retry_at(self) -> float:
-        """When it is tried again, in monotonic seconds."""
+        """When it is retried, in monotonic seconds."""
         ...
 
 
@@ -91,7 +91,7 @@ class StatusTracker:
         self._started_at = self.clock.now()
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event."""
+        """Process an event."""
         now = self.clock.now()
         match event:
             case events.ApiCalled():
@@ -112,7 +112,7 @@ class StatusTracker:
         self._tell()
 
     def _note(self, event: RecentEvent) -> None:
-        """Put an event in front; a trouble that lasts stands there once, with the time it was seen last."""
+        """Put an event first in the list; a lasting failure is listed once, with the time of its last report."""
         if event.level != Level.INFO:
             same = [old for old in self._events if replace(old, at=event.at) == event]
             for old in same:
@@ -120,20 +120,20 @@ class StatusTracker:
         self._events.appendleft(event)
 
     def opened(self, source: str, owner: str) -> None:
-        """Take note that a session was opened for this source."""
+        """Record that a session was opened for this source."""
         self.source, self.owner = source, owner
 
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
-        """Take note of the functions that nothing uses; None: unknown."""
+        """Record the functions that nothing uses; None: unknown."""
         self.unused = slugs
 
     def began(self, trigger: str) -> None:
-        """Take note that a pass begins."""
+        """Record that a pass begins."""
         self._running = _Pass(trigger, self.clock.monotonic())
         self._tell()
 
     def planned(self, plan: Plan) -> None:
-        """Take note of what the pass will do: what it touches is reconciling."""
+        """Record the plan of the pass: its functions are reconciling."""
         now = self.clock.now()
         if self._revision is None or self._revision[0].id != plan.revision.id:
             self._revision = (plan.revision, now)
@@ -148,7 +148,7 @@ class StatusTracker:
         self._tell()
 
     def ended(self, report: Report) -> None:
-        """Take note of what came of a pass."""
+        """Record the report of a pass."""
         now = self.clock.now()
         self._functions = {
             outcome.step.slug: self._concluded(outcome, report.plan.revision.id, now)
@@ -161,7 +161,7 @@ class StatusTracker:
         )
 
     def failed(self, error: BaseException) -> None:
-        """Take note that nothing could be planned; what was known of functions stays."""
+        """Record that nothing could be planned; the status of functions stays."""
         code = int(error.exit_code) if isinstance(error, KapsoSyncError) else 1
         running = self._running
         seconds = self.clock.monotonic() - running.started if running else 0.0
@@ -170,7 +170,7 @@ class StatusTracker:
         self._last = replace(self._last, error_type=type(error).__name__) if self._last else None
 
     def waiting(self, retry_in: float | None, failing: Sequence[Failing]) -> None:
-        """Take note of who waits, and when something is tried again; who failed too often is stalled."""
+        """Record the functions in back-off, and when the next retry is due; functions that failed too often are stalled."""
         self._retries = {item.slug: item for item in failing}
         for item in failing:
             function = self._functions.get(item.slug)
@@ -180,7 +180,7 @@ class StatusTracker:
         self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
 
     def suspended(self, suspension: Suspension | None) -> None:
-        """Take note that somebody asked us not to write, or that this is over."""
+        """Record a suspension, or its end."""
         self.suspension = suspension
         self._tell()
 
@@ -189,7 +189,7 @@ class StatusTracker:
         self._next_check = moment
 
     def status(self) -> DaemonStatus:
-        """Return everything at this moment."""
+        """Return the status now."""
         moments = [moment for moment in (self._next_check, self._next_retry) if moment is not None]
         return DaemonStatus(
             version=self.version,

@@ -1,4 +1,4 @@
-"""Keeps what one API base was seen to do; all sources that use the base share the file."""
+"""Stores the observed behaviour of one API base; all sources that use the base share the file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ApiFactsFile:
         return cls(root / f"api-{digest}.json")
 
     def read(self) -> ApiFacts:
-        """Return what is known; values that are neither true nor false are ignored."""
+        """Return the facts; values that are neither true nor false are ignored."""
         kept = PrivateJsonFile(self.path).read()
         known = {name: value for name in _NAMES if isinstance(value := kept.get(name), bool)}
         return ApiFacts(**known)
 
     def write(self, facts: ApiFacts) -> None:
-        """Keep ``facts`` in place of what was kept; raises `StateUnusable`."""
+        """Replace the stored facts; raises `StateUnusable`."""
         PrivateJsonFile(self.path).write(
             {name: value for name, value in dataclasses.asdict(facts).items() if value is not None}
         )

@@ -1,4 +1,7 @@
-"""Keeps copies of what will be overwritten or deleted: a folder per function, a file per content, bounded in number and age."""
+"""Keeps copies of functions before they are overwritten or deleted, limited in number and age.
+
+Each function has a folder, and each content a file.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ MAX_COPIES = 20
 """Maximum number of backups of each function, besides those that are never dropped."""
 
 MAX_AGE = timedelta(days=180)
-"""Those copies go when they are older than this, too."""
+"""Maximum age of those backups."""
 
 NEVER_DROPPED = frozenset({"deleted", "adopted", "conflict"})
-"""Reasons of copies that may be the last of their content anywhere. Of the other kept ones the newest stays."""
+"""Reasons of backups that may be the last copy of their content. Of the other kept ones the newest stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A copy of a function: when and why it was saved, and what there was. ``keep``: its content was not in git.
+    """A backup of a function: when and why it was made, and its content. ``keep``: its content was not in git.
 
-    ``id`` is the beginning of the content's hash; ``code`` is None where Kapso showed none.
+    ``id`` is the beginning of the content's hash; ``code`` is None if Kapso showed none.
     """
 
     path: Path
@@ -42,7 +45,7 @@ class Backup:
 
     @property
     def id(self) -> str:
-        """What a person names it by."""
+        """The id that people use for it."""
         return self.path.stem
 
 
@@ -74,7 +77,7 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
 
 
 def copy_name(remote: RemoteFunction) -> str:
-    """Return the name that a copy of this function has, below the backups folder; it goes by the content."""
+    """Return the name of a function's backup, below the backups folder; it depends on the content only."""
     content: dict[str, Json] = {**remote.fields, "slug": remote.slug, "code": remote.code}
     digest = code_hash(canonical_json(content)).removeprefix("sha256:")
     return f"{_safe(remote.slug)}/{digest[:16]}.json"
@@ -96,12 +99,12 @@ def _write(path: Path, document: Mapping[str, object]) -> None:
 
 
 def read_backups(folder: Path, slug: str) -> tuple[Backup, ...]:
-    """Return the copies of a function below ``folder``, the newest first; what is no copy of ours is passed over."""
+    """Return the backups of a function below ``folder``, the newest first; other files are ignored."""
     return _newest_first(folder / _safe(slug))
 
 
 def read_backup(path: Path) -> Backup | None:
-    """Return one copy, or None for a file that is none."""
+    """Return one backup, or None if the file is not one."""
     try:
         data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         code = data["code"]

@@ -1,4 +1,4 @@
-"""Keeps builds in the state folder: a file per build, named by its key, bounded in number and age."""
+"""Caches builds in the state folder: one file per build, named by its key, limited in number and age."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kapso_sync.model.desired import Notice
 
 FOLDER = "builds"
 MAX_BUILDS = 4000
-"""Most builds that are kept; the ones that were not used for longest go first."""
+"""Maximum number of builds; the least recently used ones are dropped first."""
 
 MAX_AGE = timedelta(days=60)
 """How long an unused build is kept."""
 
 
 class BuildFolder:
-    """Reads builds below a state folder, and with ``writes`` keeps new ones. A file that cannot be read counts as not there."""
+    """Reads builds below a state folder, and with ``writes`` stores new ones. An unreadable file counts as missing."""
 
     def __init__(self, state: Path, now: datetime, *, writes: bool) -> None:
         self._folder = state / FOLDER
@@ -32,7 +32,7 @@ class BuildFolder:
             self._drop_old(now)
 
     def get(self, key: str) -> Built | None:
-        """Return what was built for a key."""
+        """Return the build of a key, or None."""
         path = self._folder / f"{key}.json"
         try:
             built = _decoded(json.loads(path.read_text(encoding="utf-8")))
@@ -44,7 +44,7 @@ class BuildFolder:
         return built
 
     def put(self, key: str, built: Built) -> None:
-        """Keep what was built for a key, where this folder may be written."""
+        """Store the build of a key, if this folder may be written."""
         if not self._writes:
             return
         part = self._folder / f"{key}.{os.getpid()}.part"
@@ -81,7 +81,7 @@ def _encoded(built: Built) -> dict[str, Any]:
 
 
 def _decoded(data: Any) -> Built:
-    """Return a build; raises ValueError for one that is not whole."""
+    """Return a build; raises ValueError if it is incomplete."""
     code = str(data["code"])
     if hashlib.sha256(code.encode()).hexdigest() != data["sha256"]:
         raise ValueError("the file is damaged")

@@ -1,4 +1,4 @@
-"""The JSON in which the state folder keeps records: pydantic reads and writes the model's own dataclasses.
+"""Encodes the records of the state folder as JSON: pydantic reads and writes the model's own dataclasses.
 
 Unknown keys are ignored and missing ones take their defaults, so that programs of two versions can read each other's rows.
 Every ``decode_…`` raises ValueError for anything that is not such a record.
@@ -55,12 +55,12 @@ def decode_quota(text: str) -> QuotaRefusal:
 
 
 def encode_renames(renames: Mapping[str, RenameRecord]) -> str:
-    """Return what became of each ``moved_from``, by slug, as JSON."""
+    """Return the journal of each ``moved_from``, by slug, as JSON."""
     return json.dumps(_RENAMES.dump_python(dict(renames)), sort_keys=True)
 
 
 def decode_renames(text: str) -> Mapping[str, RenameRecord]:
-    """Return what became of each ``moved_from``, by slug."""
+    """Return the journal of each ``moved_from``, by slug."""
     return _RENAMES.validate_python(json.loads(text))
 
 

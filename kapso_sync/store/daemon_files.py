@@ -1,4 +1,4 @@
-"""What a daemon keeps in the state folder for itself and for its clients: admin token, address, suspension."""
+"""Files of the state folder that the daemon shares with its clients: admin token, address, suspension."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DaemonFiles:
     folder: Path
 
     def token(self) -> str:
-        """Return the admin token that is kept here, and make one if there is none."""
+        """Return the stored admin token, and create one if there is none."""
         try:
             kept = self.read_token()
         except FileNotFoundError:
@@ -35,16 +35,16 @@ class DaemonFiles:
         return kept
 
     def read_token(self) -> str:
-        """Return the admin token that is kept here. Raises OSError."""
+        """Return the stored admin token. Raises OSError."""
         return (self.folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
 
     def address(self) -> str | None:
-        """Return the URL of the daemon that uses this folder, or None if none says so."""
+        """Return the URL of the daemon that uses this folder, or None."""
         url = self._file(ADDRESS_NAME).read().get("url")
         return url if isinstance(url, str) else None
 
     def remember_address(self, url: str | None) -> None:
-        """Keep the URL that the daemon listens on, for commands such as `reconcile`."""
+        """Store the URL of the daemon's server, for commands such as `reconcile`."""
         self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid()})
 
     def forget_address(self) -> None:
@@ -59,11 +59,11 @@ class DaemonFiles:
         self._file(SUSPENSION_NAME).write({**document})
 
     def forget_suspension(self) -> None:
-        """Forget the suspension: it is over."""
+        """Remove the suspension, which is over."""
         self._file(SUSPENSION_NAME).remove()
 
     def suspension(self) -> Suspension | None:
-        """Return the suspension that is kept, whether or not its time is over."""
+        """Return the stored suspension, even if its time is over."""
         kept = self._file(SUSPENSION_NAME).read()
         try:
             until = datetime.fromisoformat(str(kept["until"])) if kept["until"] else None

@@ -1,4 +1,4 @@
-"""Keeps inventory and journal in SQLite: WAL, one writer, and every method is durable when it returns."""
+"""Stores inventory and journal in SQLite: WAL, one writer, and every method is durable when it returns."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ CREATE TABLE intents (id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL
 
 
 class StateStore:
-    """The state folder of one (source, project) pair, open for writing; hold the lock while it is open.
+    """The state folder of one (source, project) pair, open for writing; the caller must hold the lock.
 
-    Raises `StateUnusable` whenever the folder or the database cannot be written. A database that is torn, or written by a newer
-    version, is set aside (``set_aside`` names it) and a new one begun: everything in it can be learned again.
+    Raises `StateUnusable` whenever the folder or the database cannot be written. A database that is damaged, or written by a
+    newer version, is set aside (``set_aside`` names it) and a new one created: everything in it can be observed again.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StateStore:
             return dataclasses.replace(_load_state(self._db), facts=self._facts.read())
 
     def learn(self, facts: ApiFacts) -> None:
-        """Keep what this API base was seen to do, for every source that uses it."""
+        """Store the observed behaviour of this API base, for every source that uses it."""
         self._facts.write(facts)
 
     def belongs_to(self, owner: str) -> None:
@@ -125,35 +125,35 @@ class StateStore:
         self._set_meta("quota", None if quota is None else codec.encode_quota(quota))
 
     def remember_renames(self, moves: Mapping[str, RenameRecord]) -> None:
-        """Keep what became of each ``moved_from``."""
+        """Store the journal of each ``moved_from``."""
         self._set_meta("moves", codec.encode_renames(moves))
 
     def remember_missing(self, absences: Iterable[MissingFunction]) -> None:
-        """Keep who is absent from git, in place of what was kept before."""
+        """Store the functions that git does not list, in place of those stored before."""
         self._set_meta("absences", codec.encode_missing(absences))
 
     def remember_manifest(self, *, present: bool) -> None:
-        """Keep whether there was a manifest in the last pass that ended."""
+        """Store whether the last completed pass had a manifest."""
         self._set_meta("manifest_present", "1" if present else None)
 
     def remember_project(self, project_id: str) -> None:
-        """Keep which project the API key opens."""
+        """Store the project that the API key opens."""
         self._set_meta("project_id", project_id)
 
     def remember_pass(self) -> None:
-        """Keep when a pass began; raises `StateUnusable` where nothing can be kept."""
+        """Store when a pass began; raises `StateUnusable` if nothing can be written."""
         self._set_meta("pass_began_at", self._now().isoformat(timespec="seconds"))
 
     def record_pass(self, document: Mapping[str, Json]) -> None:
-        """Keep the last pass as people want to see it."""
+        """Store the status after the last pass, for people."""
         self._set_meta("last_pass", json.dumps(dict(document)))
 
     def keep_version(self, remote: RemoteFunction) -> None:
-        """Keep what runs now, in place of what was kept of this function before."""
+        """Store the running version, in place of the one stored before."""
         self._set_meta(_version_key(remote.id), codec.encode_version(remote))
 
     def version(self, function_id: str) -> Version | None:
-        """Return what was kept of a function, or None."""
+        """Return the stored version of a function, or None."""
         text = self._meta(_version_key(function_id))
         return None if text is None else codec.decode_version(text)
 
@@ -189,7 +189,7 @@ class StateStore:
 
 
 def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
-    """Return what a state folder remembers, without lock and without writing; nothing where there is nothing readable."""
+    """Return the content of a state folder, without lock and without writing; empty if nothing is readable."""
     return dataclasses.replace(_read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
 
 
@@ -300,7 +300,7 @@ def _get_meta(db: sqlite3.Connection, key: str) -> str | None:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Map what SQLite and the file system say to our own error."""
+    """Map errors of SQLite and the file system to our own error."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

@@ -44,7 +44,7 @@ RECORDED_EVENTS = frozenset(
         "secret.removed",
     }
 )
-"""The events that are kept: what was done, and what came of it; never what is only seen again at each pass."""
+"""The events that are stored: actions and their results, not states that each pass reports again."""
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS history (
@@ -61,7 +61,7 @@ AND id <= (SELECT id FROM history WHERE slug = :slug ORDER BY id DESC LIMIT 1 OF
 
 
 class History:
-    """Writes the history of one state folder. ``redact`` takes secrets out of what is kept."""
+    """Writes the history of one state folder. ``redact`` removes secrets from it."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class History:
             self._db.close()
 
     def at(self, revision: Revision) -> None:
-        """Say which revision the following events come of."""
+        """Set the revision of the following events."""
         self._revision = revision
 
     def listen(self, event: Event) -> None:
-        """Take an event, if it is one of those that are kept; never raises."""
+        """Store an event, if it belongs to the history; never raises."""
         if self._db is None or not isinstance(event, FunctionEvent) or event.name not in RECORDED_EVENTS:
             return
         with contextlib.suppress(sqlite3.Error), self._db as db:
@@ -111,7 +111,7 @@ class History:
 
 
 def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
-    """Return what was done to a function, under whatever slugs it had, the oldest first; reads without lock."""
+    """Return the history of a function, under all slugs that it had, the oldest entry first; reads without lock."""
     path = folder / HISTORY_NAME
     if not path.exists():
         return ()

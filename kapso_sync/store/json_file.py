@@ -1,4 +1,4 @@
-"""Files of the state folder that only their owner can read, written as a whole or not at all."""
+"""Writes private files of the state folder, each as a whole or not at all."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ HOLDER_NAME = "lock.json"
 
 @contextlib.contextmanager
 def held(folder: Path, started: datetime) -> Iterator[None]:
-    """Hold the state folder, which is made if need be.
+    """Lock the state folder, which is created if it is missing.
 
     Raises `StateLocked`, naming the holder's pid and host, and `StateUnusable` when the folder cannot be written.
     """
@@ -50,7 +50,7 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str:
-    """Return who holds the folder, in words; the note may be missing for a moment."""
+    """Return a description of the lock's holder; its file may be missing for a moment."""
     try:
         note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
         return f"pid {note['pid']} on {note['host']} since {note['since']}"

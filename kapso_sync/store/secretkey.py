@@ -1,4 +1,4 @@
-"""Keeps the key of the digests of secrets: made once, readable only by its owner."""
+"""Stores the key of the digests of secrets: created once, readable only by its owner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LENGTH = 32
 
 
 def read_key(folder: Path) -> bytes | None:
-    """Return the state folder's key, or None where there is none that is whole."""
+    """Return the state folder's key, or None if there is no complete one."""
     try:
         key = (folder / NAME).read_bytes()
     except OSError:
@@ -20,7 +20,7 @@ def read_key(folder: Path) -> bytes | None:
 
 
 def make_key(folder: Path, random: Callable[[int], bytes]) -> bytes:
-    """Make a key and keep it; raises OSError."""
+    """Create a key and store it; raises OSError."""
     key = random(LENGTH)
     part = folder / f".{NAME}.part"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,6 +1,6 @@
-"""What people and programs get to see of a running kapso-sync: a listener to the core's events writes the log.
+"""Logs, metrics and redaction: a listener to the core's events writes the log.
 
-`logs` sets structlog up, `log_dedup` keeps a daemon's log short, `redact` removes secrets from everything that leaves the
+`logs` configures structlog, `log_dedup` keeps a daemon's log short, `redact` removes secrets from everything that leaves the
 program, and `metrics` counts. The package `status`, beside this one, keeps what the page and the JSON show.
 """
 

@@ -1,4 +1,4 @@
-"""Hands each event to the log and to everything else that listens."""
+"""Passes each event to the log and to all other listeners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kapso_sync.telemetry.redact import Redactor
 class EventBus:
     """Logs events to ``stream``, and calls the other listeners. ``redactor`` knows this process's secrets.
 
-    ``quiet``: as a daemon logs, nothing is written where nothing happens.
+    ``quiet``: log like a daemon, which writes nothing while nothing happens.
     """
 
     def __init__(self, settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor, *, quiet: bool = False) -> None:
@@ -27,12 +27,12 @@ class EventBus:
         self.configure(settings)
 
     def configure(self, settings: LogSettings) -> None:
-        """Log with these settings from now on."""
+        """Use these log settings from now on."""
         log = LogListener(make_logger(settings, self._stream, self._clock, self.redactor))
         self._log = (log.notice, DeduplicatingLog(log.write)) if self._quiet else (log,)
 
     def add(self, *listeners: events.Listener) -> None:
-        """Call these with every event from now on, after the log."""
+        """Add listeners, which are called after the log."""
         self._others += listeners
 
     def emit(self, event: events.Event) -> None:

@@ -1,4 +1,4 @@
-"""De-duplicates a daemon's log: nothing where nothing happens, and a lasting failure once instead of every minute."""
+"""De-duplicates a daemon's log: no line while nothing happens, and a lasting failure once, not every minute."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DeduplicatingLog:
         self._lasting: dict[tuple[object, ...], _OngoingEvent] = {}
 
     def __call__(self, event: Event) -> None:
-        """Log the event, hold it back until it is known whether the pass is worth a line, or drop it."""
+        """Log the event, keep it until it is known whether the pass is worth a line, or drop it."""
         if isinstance(event, events.ReconcileStarted):
             self._held = []
             for lasting in self._lasting.values():
@@ -93,7 +93,7 @@ class DeduplicatingLog:
             self._log(event, event.level)
 
     def _end_pass(self, *, whole: bool) -> None:
-        """Tell what is over; of functions, a pass that failed as a whole says nothing."""
+        """Log the failures that have ended; a pass that failed as a whole says nothing about functions."""
         held, self._held = self._held or [], None
         for event in held:
             if isinstance(event, events.ReconcileFinished):

@@ -1,4 +1,4 @@
-"""Sets structlog up: one JSON object per line, or a console for people; the redactor processes every line last."""
+"""Configures structlog: one JSON object per line, or a console for people; the redactor processes every line last."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def reconcile_context(reconcile_id: str) -> Iterator[None]:
 
 
 class _Stream:
-    """Where lines go. A closed or broken stream loses the line, never the program."""
+    """The output. A closed or broken stream loses the line, and never stops the program."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -115,7 +115,7 @@ def _timestamp(clock: Clock) -> Processor:
 
 
 def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Spell control characters out, so that no value can forge a line or steer the terminal."""
+    """Spell out control characters, so that no value can forge a line or control the terminal."""
     return {key: _visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

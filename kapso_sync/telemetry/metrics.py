@@ -15,7 +15,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
 
 class Metrics:
-    """A listener that counts; ``status`` is asked for gauges when somebody looks."""
+    """A listener that counts; ``status`` is called for gauges at each scrape."""
 
     def __init__(self, version: str, status: Callable[[], DaemonStatus]) -> None:
         self._status = status

@@ -13,10 +13,10 @@ from kapso_sync.credentials import MASKED
 
 MASK = "[redacted]"
 MIN_LENGTH = 6
-"""A known secret below this length is not searched for: it would take ordinary words apart."""
+"""Minimum length of a known secret: a shorter one would match parts of ordinary words."""
 
 MIN_LINE_LENGTH = 8
-"""Likewise for one line of a secret that has several."""
+"""Minimum length of one line of a secret with several lines."""
 
 MAX_VALUES = 50_000
 """Maximum number of known spellings; the oldest, probably of rotated values, are dropped first."""
@@ -42,7 +42,7 @@ class Redactor:
         self._blocks: dict[str, tuple[str, ...]] = {}
 
     def add(self, value: str | None) -> None:
-        """Learn a secret, in every spelling that it may take on its way out: whole, each of its lines, and on one line."""
+        """Learn a secret in all its spellings: whole, each of its lines, and on one line."""
         if value is None or len(value) < MIN_LENGTH or value in self._known:
             return
         for part in (*value.splitlines(), " ".join(value.split())):
@@ -107,7 +107,7 @@ class Redactor:
         return "".join((*kept, text[done:]))
 
     def value(self, value: Any) -> Any:
-        """Return any value of a log line without secrets, made of what JSON knows."""
+        """Return any value of a log line without secrets, as JSON types."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, bool | int | float | None):

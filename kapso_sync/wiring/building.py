@@ -1,4 +1,4 @@
-"""Builds what turns a source's files into functions."""
+"""Builds the objects that turn a source's files into functions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from kapso_sync.tools import ToolPlaces, own_copies
 def make_desired_builder(
     settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
 ) -> DesiredBuilder:
-    """Return what turns a source's snapshots into what git wants; builds are kept in ``store``.
+    """Return the builder of desired functions; builds are cached in ``store``.
 
-    Without ``secret_values`` functions are left without the values of their secrets.
+    Without ``secret_values`` functions have no values of secrets.
     """
     home = folder_of(spec)
     esbuild = Esbuild(tool_places(settings.esbuild, home))
@@ -37,10 +37,10 @@ def make_desired_builder(
 def make_secret_values(
     settings: Settings, redactor: Redactor, key: bytes | None, state: Path | None = None, *, required: bool = True
 ) -> SecretValues:
-    """Return where values of secrets come from; ``redactor`` learns each of them.
+    """Return the reader of secret values; ``redactor`` learns each of them.
 
-    Without a key of the state folder nothing is known that their digests could be compared with. No secret is read from below
-    ``state``, the state folder itself. ``required``: a function that lacks a value fails.
+    Without ``key``, the state folder's, there is nothing to compare digests with. No secret is read from below ``state``, the
+    state folder itself. ``required``: a function that lacks a value fails.
     """
     reader = SecretReader(
         environment=settings.variables,
@@ -53,7 +53,7 @@ def make_secret_values(
 
 
 def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:
-    """Return where esbuild is looked for; ``source`` is the folder that functions are read from, or None for a git source."""
+    """Return the places to search for esbuild; ``source`` is the functions folder, or None for a git source."""
     foreign = []
     if source is not None:
         tree = find_work_tree(source)
@@ -64,7 +64,7 @@ def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:
 
 
 def folder_of(spec: SourceSpec) -> Path | None:
-    """Return the folder that a source is, or None for a git source."""
+    """Return the folder of a source, or None for a git source."""
     return Path(spec.location) if spec.kind is SourceKind.FOLDER else None
 
 

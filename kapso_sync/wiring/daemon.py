@@ -60,7 +60,7 @@ def make_daemon(load: Callable[[], Settings], stream: TextIO) -> DaemonService:
 
 @contextlib.asynccontextmanager
 async def open_server(address: str, control: DaemonControl, clock: Clock) -> AsyncIterator[str | None]:
-    """Serve what the daemon shows and accepts, and yield the URL; None if the address is empty.
+    """Serve the daemon's HTTP API, and yield the URL; None if the address is empty.
 
     Raises `ConfigError` for an invalid address, and for one that is not available.
     """

@@ -1,4 +1,4 @@
-"""Builds what `doctor` asks an API base with, and keeps the answers for it."""
+"""Builds the objects with which `doctor` asks an API base, and stores the answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
 
 @dataclass(frozen=True, slots=True)
 class DoctorSession:
-    """The doctor, the base that is asked, and the file that keeps the answers."""
+    """The doctor, its API base, and the file of the answers."""
 
     doctor: ApiDoctor
     base_url: str
@@ -33,7 +33,7 @@ class DoctorSession:
 
 @contextlib.asynccontextmanager
 async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[DoctorSession]:
-    """Give what asks the settings' API base. Raises `ConfigError` where there is no key."""
+    """Open a doctor of the settings' API base. Raises `ConfigError` if there is no key."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     clock = SystemClock()
     logging.redactor.add(settings.key())

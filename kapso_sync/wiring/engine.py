@@ -1,4 +1,4 @@
-"""Builds what a pass needs from Settings: the API client, the state folder, the executor, and the session over them."""
+"""Builds the objects of a pass from Settings: the API client, the state folder, the executor, and the session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from kapso_sync.wiring.source import resolve_source
 
 @dataclass(frozen=True, slots=True)
 class PassOverrides:
-    """What the command line allows for one pass only."""
+    """The options of the command line for one pass only."""
 
     overwrite: frozenset[str] = frozenset()
     take_from: frozenset[str] = frozenset()
@@ -55,14 +55,14 @@ def make_event_bus(
     level: str = "info",
     quiet: bool = False,
 ) -> EventBus:
-    """Return the bus that logs to ``stream`` and calls ``others``; ``level`` counts where the settings name none."""
+    """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
     bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet)
     bus.add(*others)
     return bus
 
 
 def log_settings(settings: Settings, level: str = "info") -> LogSettings:
-    """Return how to log; ``level`` counts where the settings name none."""
+    """Return the log settings; ``level`` is the default level."""
     return LogSettings(settings.log_level or level, settings.log_format)
 
 
@@ -130,7 +130,7 @@ async def open_session(
 
 @contextlib.contextmanager
 def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
-    """Hold the state folder, and open what it remembers."""
+    """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
         store.belongs_to(source.owner)
         if store.set_aside is not None:

@@ -1,4 +1,4 @@
-"""Builds what sends messages and commit statuses for the daemon."""
+"""Builds the notifier and the commit status reporter of the daemon."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMITS_NAME = "commits.json"
 
 @dataclass(frozen=True, slots=True)
 class NotificationDeps:
-    """What messages and commit statuses are made of; ``settings`` returns those in effect, so a reload needs no restart."""
+    """The inputs of notifications; ``settings`` returns those in effect, so a reload needs no restart."""
 
     settings: Callable[[], Settings]
     tracker: StatusTracker
@@ -46,7 +46,7 @@ class NotificationDeps:
 
 @contextlib.asynccontextmanager
 async def run_notifications(deps: NotificationDeps, folder: Path) -> AsyncIterator[None]:
-    """Send messages and commit statuses as long as the block lasts; what was sent is kept in ``folder``."""
+    """Send messages and commit statuses while the block runs; ``folder`` stores what was sent."""
     settings, status = deps.settings, deps.tracker.status
 
     def destinations() -> tuple[Destination, ...]:
@@ -121,7 +121,7 @@ def _repository(settings: Settings, location: str) -> Repository | None:
 
 
 def _check_url(variable: str, url: str, *, plain: bool) -> None:
-    """Raise `ConfigError` for what is no address of a page, or carries a credential; without ``plain`` it must be https."""
+    """Raise `ConfigError` for a URL that is not a web page's, or holds a credential; without ``plain`` it must be https."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -143,7 +143,7 @@ def _message_context(settings: Settings, status: DaemonStatus) -> MessageContext
 
 
 def _revision(status: DaemonStatus) -> Revision | None:
-    """Return what the last pass read; what was planned of the same revision says more of it."""
+    """Return the revision that the last pass read; if it was planned, with all that is known of it."""
     read = status.last_pass.revision if status.last_pass is not None else None
     if read is None or (status.revision is not None and status.revision.id == read.id):
         return status.revision

@@ -31,7 +31,7 @@ from kapso_sync.wiring.source import source_spec, state_folder
 
 @dataclass(frozen=True, slots=True)
 class FolderTarget:
-    """The functions folder that is written to, which need not be there yet, and the state folder that knows of it."""
+    """The functions folder to write to, which may be missing, and its state folder."""
 
     spec: SourceSpec
     home: Path
@@ -41,7 +41,7 @@ class FolderTarget:
 
 
 async def plan_a_pull(settings: Settings, options: PullOptions, bus: EventBus) -> tuple[FolderTarget, PullPlan]:
-    """Return the folder, and what a pull would write into it; writes nothing.
+    """Return the folder and the plan of a pull; writes nothing.
 
     Raises `UsageError` for a source that is not a folder, and what `procedure.pull` raises.
     """
@@ -52,7 +52,7 @@ async def plan_a_pull(settings: Settings, options: PullOptions, bus: EventBus) -
 
 
 async def plan_a_restore(settings: Settings, backup: Backup, bus: EventBus, *, force: bool) -> tuple[FolderTarget, PullPlan]:
-    """Return the folder, and what brings it back to a backup; writes nothing, asks Kapso nothing, raises like `plan_a_pull`."""
+    """Return the folder and the plan that restores a backup; writes nothing, makes no API call, raises like `plan_a_pull`."""
     target = await open_folder_target(settings, bus)
     deps = await _pull_deps(settings, target)
     records = deps.state.owned.values()
@@ -96,7 +96,7 @@ async def open_folder_target(settings: Settings, bus: EventBus) -> FolderTarget:
 
 
 def _yet_to_be_made(root: Path, path: str) -> bool:
-    """Return whether there is nothing at the functions folder's place, inside its source."""
+    """Return whether the functions folder is missing inside its source."""
     return not (root / path).exists() and _real(root / path).is_relative_to(_real(root))
 
 

@@ -1,4 +1,4 @@
-"""Builds what reads the settings' source, and finds its owner and its state folder."""
+"""Builds the reader of the settings' source, and finds its owner and its state folder."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder
 
 GIT_TIMEOUT_FACTOR = 4
-"""A git transfer may take this many times as long as an API request."""
+"""Factor by which a git transfer may take longer than an API request."""
 
 
 def source_spec(settings: Settings) -> SourceSpec:
-    """Return what the settings' source means; raises like `parse_source`."""
+    """Return the parsed source of the settings; raises like `parse_source`."""
     where = settings.source or "."
     return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
 
 
 def find_state_folder(settings: Settings) -> Path:
-    """Return where the state of the settings' source and API lives; the source itself is not read."""
+    """Return the state folder of the settings' source and API base, without reading the source."""
     return state_folder(settings, parse_base_url(settings.api_base_url, allow_http=settings.allow_http), source_spec(settings))
 
 
 def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
-    """Return where the state of a source and an API base lives."""
+    """Return the state folder of a source and an API base."""
     parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
     return state_root(settings) / state_folder_name(parts)
 
@@ -62,7 +62,7 @@ def state_root(settings: Settings) -> Path:
 
 
 async def resolve_source(settings: Settings, base_url: str, emit: events.Listener, git_home: Path | None) -> ResolvedSource:
-    """Return how the source is read, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
+    """Return the reader of the source, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
     if spec.kind is SourceKind.FOLDER:
@@ -93,9 +93,9 @@ def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: ev
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What a source says, and everything that is wrong with it; ``desired`` is None where the manifest is broken.
+    """The desired state of a source, and all its problems; ``desired`` is None if the manifest is broken.
 
-    ``inside`` is the functions folder as seen from the root of its repository, empty for the root itself.
+    ``inside`` is the functions folder relative to the root of its repository, empty for the root itself.
     """
 
     desired: Desired | None
@@ -105,7 +105,7 @@ class SourceReport:
 
 
 async def read_source(settings: Settings, logging: EventBus, *, types: bool = False) -> SourceReport:
-    """Return what the source says, for the settings' API base; asks Kapso nothing. ``types``: its own `tsc` is run as well."""
+    """Return the report on the source, for the settings' API base; makes no API call. ``types``: run its own `tsc` as well."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     logging.redactor.add(settings.git_password())
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
