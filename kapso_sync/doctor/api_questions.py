@@ -1,4 +1,4 @@
-"""Asks an API base what its documentation leaves open, with one throw-away function."""
+"""Asks an API base what its documentation leaves open, with one temporary function."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SECRET = "DOCTOR_SECRET"  # noqa: S105 - a name
 SCRIPT = "async function handler(request, env) {\n  return new Response('script');\n}\n"
 NOT_FOUND = "async function handler(request, env) {\n  return new Response('no', { status: 404 });\n}\n"
 QUESTION_TIMEOUT = 300.0
-"""Seconds that one question may take; deployments take 10 to 60 of them."""
+"""Longest time of one question, in seconds; a deployment takes 10 to 60 of them."""
 
 EDGE_TIMEOUT = 60.0
-"""Seconds for which the edge may answer with the code before."""
+"""Seconds for which the edge may still answer with the previous code."""
 
 Connect = Callable[[str | None, str | None], AbstractAsyncContextManager[FunctionsApi]]
-"""Opens a client of another base URL, or with another User-Agent; None: as it is set."""
+"""Opens a client of another base URL, or with another User-Agent; None means the settings' own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question with its answer: what was seen, and what kapso-sync does because of it. ``answer`` None: it stays open."""
+    """One question with its answer, the evidence, and what kapso-sync does because of it. ``answer`` None: it stays open."""
 
     question: str
     answer: str | None
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """Every finding in the order asked, and what is known of the base from now on."""
+    """All findings in order, and the facts about the base from now on."""
 
     findings: tuple[Finding, ...]
     facts: ApiFacts
@@ -52,7 +52,7 @@ class DoctorReport:
 
 @dataclass(slots=True)
 class _Probe:
-    """The throw-away function as it was seen last, and what was learned by it."""
+    """The temporary function as it was last read, and the facts learned with it."""
 
     record: RemoteFunction
     facts: ApiFacts
@@ -60,9 +60,9 @@ class _Probe:
 
 
 class ApiDoctor:
-    """Asks each question; one that fails or hangs leaves its answer open and stops no other.
+    """Asks each question; one that fails or hangs stays open and does not stop the others.
 
-    ``token`` makes slug and secret unique; ``bases`` are the base in use and the other one Kapso has; ``agents`` are values of
+    ``token`` makes slug and secret unique; ``bases`` are the base in use and Kapso's other one; ``agents`` are values of
     User-Agent to try.
     """
 
@@ -88,9 +88,9 @@ class ApiDoctor:
         self._edge_timeout = edge_timeout
 
     async def delete_leftovers(self) -> int:
-        """Delete the throw-away functions that an earlier run left behind because it died; return how many. Raises `ApiError`.
+        """Delete temporary functions that an earlier run left behind because it died; return their number. Raises `ApiError`.
 
-        Both slug and description must be ours, word for word: nothing that anybody else made is deleted.
+        Both slug and description must be exactly ours: nothing else is deleted.
         """
         functions = await self._api.list_functions()
         left = [f for f in functions if f.slug.startswith(SLUG_PREFIX) and f.description == MARKER]
@@ -99,7 +99,7 @@ class ApiDoctor:
         return len(left)
 
     async def ask_all(self, facts: ApiFacts) -> DoctorReport:
-        """Ask everything, delete the function whatever happens, and return what was found. Raises `ApiError` for the create."""
+        """Ask all questions, delete the function in any case, and return the findings. Raises `ApiError` for the create."""
         first, record = await self._create()
         probe = _Probe(record, facts, [first])
         try:
@@ -157,7 +157,7 @@ class ApiDoctor:
         return probe.record
 
     async def _deploy(self, probe: _Probe) -> bool:
-        """Deploy what is stored, and return whether it went live. Raises `ApiError`."""
+        """Deploy the stored code, and return whether it went live. Raises `ApiError`."""
         baseline, started = await self._api.get_function(probe.record.id), self._clock.monotonic()
         await self._api.deploy_function(baseline.id)
         for poll in itertools.count(1):
@@ -172,7 +172,7 @@ class ApiDoctor:
         return {secret.name for secret in await self._api.list_secrets(probe.record.id)}
 
     async def _require_running(self, probe: _Probe) -> None:
-        """Make sure that the function runs, as a script. Raises `ApiError`, and `ApiRejected` where it cannot be made to."""
+        """Ensure that the function runs, as a script. Raises `ApiError`, and `ApiRejected` if it does not run."""
         if probe.record.status is not DeploymentStatus.DEPLOYED or probe.record.code != SCRIPT:
             await self._update(probe, code=SCRIPT)
             if not await self._deploy(probe):

@@ -1,4 +1,4 @@
-"""Checks the machine that kapso-sync runs on: what is there, what is missing, and what to do about it."""
+"""Checks the machine that kapso-sync runs on, and gives a hint for each problem."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 class Level(enum.StrEnum):
-    """How a look ended: fine, something may be missing, or kapso-sync cannot work like this."""
+    """The result of a check: fine, something may be missing, or kapso-sync cannot work like this."""
 
     OK = "ok"
     WARNING = "warning"
@@ -39,7 +39,7 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetupCheck:
-    """One look at the machine, and what to do where it is not fine."""
+    """One check of the machine, and what to do if it is not fine."""
 
     name: str
     level: Level
@@ -48,7 +48,7 @@ class SetupCheck:
 
 
 def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment: Mapping[str, str]) -> Iterator[SetupCheck]:
-    """Yield every look: ``state`` is the folder of state folders, ``tools`` where esbuild is looked for."""
+    """Yield every check: ``state`` is the folder of state folders, ``tools`` the places to search for esbuild."""
     yield SetupCheck("python", Level.OK, f"{platform.python_version()} ({sys.executable})")
     yield check_git(_git_version())
     yield _esbuild(tools)
@@ -65,7 +65,7 @@ def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment
 
 
 def check_git(text: str | None) -> SetupCheck:
-    """Return how the git of this version string does."""
+    """Return the check of git by its version string."""
     if text is None:
         hint = "install git: https://git-scm.com; a folder can be synced without it"
         return SetupCheck("git", Level.WARNING, "not found: git sources cannot be read", hint)
@@ -77,7 +77,7 @@ def check_git(text: str | None) -> SetupCheck:
 
 
 def check_clock(now: datetime) -> SetupCheck:
-    """Return whether the clock can be right."""
+    """Return the check of the clock."""
     if now < EARLIEST:
         return SetupCheck(
             "clock", Level.ERROR, f"{now:%Y-%m-%d %H:%M} UTC", "set the clock: TLS refuses certificates otherwise"
@@ -86,7 +86,7 @@ def check_clock(now: datetime) -> SetupCheck:
 
 
 def check_authorities(environment: Mapping[str, str]) -> SetupCheck:
-    """Return whether certificates of servers can be checked."""
+    """Return the check of the certificate authorities."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = environment.get(name)
         if path and not Path(path).exists():
@@ -105,7 +105,7 @@ def check_authorities(environment: Mapping[str, str]) -> SetupCheck:
 
 
 def check_state_folder(state: Path) -> SetupCheck:
-    """Return whether state can be kept below a folder; it is not made."""
+    """Return the check whether state can be stored below a folder, which is not created."""
     there = next((folder for folder in (state, *state.parents) if folder.exists()), Path("/"))
     if not os.access(there, os.W_OK | os.X_OK):
         hint = "set KAPSO_SYNC_STATE_DIR to a folder that may be written"

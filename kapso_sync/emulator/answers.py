@@ -1,4 +1,4 @@
-"""The answers of the Functions API: the envelope around data, the page of a list, the shapes of errors, the function record."""
+"""Builds the answers of the Functions API: the data envelope, pages of lists, errors, and the function record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kapso_sync.emulator.world import EmulatedProject
 T = TypeVar("T")
 
 WHATSAPP_PAGE = 20
-"""Records on a page of Flows or webhooks, where the caller does not say."""
+"""Default page size of Flows and webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer. ``console``: what the code that gave it wrote, which stays here."""
+    """One HTTP answer. ``console`` is the console output of the code that gave it, which is not sent."""
 
     status: int
     body: bytes = b""
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which part of a list was asked for; bad numbers are read as if they had not been sent."""
+    """The requested part of a list; invalid numbers are ignored."""
 
     number: int
     size: int
@@ -45,7 +45,7 @@ class PageRequest:
 
 
 def positive(text: str | None) -> int | None:
-    """Return the number above 0 that a query parameter spells, or None."""
+    """Return a query parameter as a number above 0, or None."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0 else None
 
 
@@ -60,7 +60,7 @@ def error_answer(status: int, message: str) -> Answer:
 
 
 def data_answer(status: int, value: Json, behaviour: Behaviour, meta: JsonObject | None = None) -> Answer:
-    """Return ``{"data": value}``, with ``meta`` where there is some, wrapped once more where the behaviour says so."""
+    """Return ``{"data": value}``, with ``meta`` if there is any, wrapped once more if the behaviour says so."""
     envelope: JsonObject = {"data": value}
     if meta is not None:
         envelope["meta"] = meta
@@ -76,7 +76,7 @@ def list_answer(
 ) -> Answer:
     """Return one page of a list, or what ``fault`` makes of it.
 
-    Where there is more than one page, ``meta`` says ``page``, ``per_page``, ``total_pages`` and ``total_count``. A page that is
+    If there is more than one page, ``meta`` has ``page``, ``per_page``, ``total_pages`` and ``total_count``. A page that is
     missing or repeats the one before it keeps its own ``meta``.
     """
     if fault == "empty_list":
@@ -108,7 +108,7 @@ def paged_answer(items: Sequence[Json], query: Mapping[str, str], behaviour: Beh
 
 
 def show_function(function: Function, world: EmulatedProject, origin: str, *, code: bool = True) -> JsonObject:
-    """Return the record as the Functions API shows it; ``origin`` is the scheme and host it was asked under."""
+    """Return the record as the Functions API shows it; ``origin`` is the scheme and host of the request."""
     host = f"{function.slug}.{world.project_id[:8]}.workers.dev"
     record: JsonObject = {
         "id": function.id,

@@ -1,4 +1,4 @@
-"""Time as a parameter: the emulator reads a clock and never waits on it, so a test may turn it by hand."""
+"""Defines the emulator's clock, which is read and never waited on, so a test may turn it by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """``monotonic`` rules the rate limit's windows; ``now`` dates records and ends deployments, also after a restart."""
+    """``monotonic`` is for the rate limit's windows; ``now`` dates records and ends deployments, also after a restart."""
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""

@@ -1,4 +1,4 @@
-"""The control API below ``/_emulator/``: see what was asked and what is there, and change it behind the client's back.
+"""The control API below ``/_emulator/``: shows requests and state, and changes them behind the client's back.
 
 It takes no key and answers loopback addresses only.
 """
@@ -25,7 +25,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Control:
-    """The endpoints. ``rules`` are the fault rules that a reset brings back."""
+    """The endpoints. ``rules`` are the fault rules that a reset restores."""
 
     def __init__(self, parts: EmulatorDeps, rules: Sequence[Rule]) -> None:
         self._world = parts.world
@@ -63,7 +63,7 @@ class Control:
         ]
 
     async def get_requests(self, request: Request) -> Response:
-        """Return the request log; ``?since=SEQ`` leaves out what came up to that number."""
+        """Return the request log; ``?since=SEQ`` omits entries up to that number."""
         since = request.query_params.get("since", "0")
         if not (since.isascii() and since.isdigit()):
             raise _Bad(f"since: expected a number, got {since!r}")
@@ -76,7 +76,7 @@ class Control:
         return Response(status_code=204)
 
     async def get_state(self, request: Request) -> Response:
-        """Return everything there is: functions with what really runs and their secrets, deployments, workflows."""
+        """Return the whole state: functions with their running code and secrets, deployments, workflows."""
         world = self._world
         origin = str(request.base_url).rstrip("/").removesuffix("/_emulator")
         return _json(
@@ -96,7 +96,7 @@ class Control:
         return _json({"faults": [show_rule(rule) for rule in self._faults.rules]})
 
     async def put_faults(self, request: Request) -> Response:
-        """Put other fault rules in force: ``{"faults": [rule…]}``."""
+        """Replace the fault rules: ``{"faults": [rule…]}``."""
         self._faults.replace(read_rules(await _body(request)))
         return await self.get_faults(request)
 
@@ -174,7 +174,7 @@ class Control:
         return _json({"released": self._hangs.release()})
 
     async def post_reset(self, _: Request) -> Response:
-        """Go back to the start: an empty project, the first behaviour and faults, no log, a full rate limit."""
+        """Reset to the start: an empty project, the first behaviour and faults, an empty log, a full rate limit."""
         self._hangs.release()
         self._world.reset()
         self._faults.replace(self._rules)

@@ -15,7 +15,7 @@ from kapso_sync.emulator.world import EmulatedProject
 
 
 class Deployer:
-    """Begins deployments. ``runtime`` None: only the code's syntax is looked at."""
+    """Starts deployments. ``runtime`` None: only the code's syntax is checked."""
 
     def __init__(self, world: EmulatedProject, runtime: Runtime | None) -> None:
         self._world = world

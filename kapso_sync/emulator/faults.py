@@ -1,4 +1,4 @@
-"""Fault rules: which request goes wrong, and how."""
+"""Defines fault rules: which requests fail, and how."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ _LATER_PAGES = ("repeat_page", "missing_page")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One fault and the requests it befalls.
+    """One fault and the requests that it strikes.
 
-    ``method``, ``route`` (a template such as ``/functions/{id}/deploy``) and ``slug`` (of the function that is addressed or
-    created) choose the requests; None means any. Of those, ``nth`` picks the nth and, with ``times``, the ones after it;
-    ``every`` each so-manieth, at most ``times`` of them; without either, all or the first ``times``.
+    ``method``, ``route`` (a template such as ``/functions/{id}/deploy``) and ``slug`` (of the requested or created function)
+    select the requests; None means any. Of those, ``nth`` selects the nth and, with ``times``, the ones after it; ``every``
+    selects every Nth, at most ``times`` of them; without either, all or the first ``times``.
 
-    ``when`` the fault strikes: ``before`` the request is acted on, or ``after``. ``drop`` and ``hang`` carry it in their name,
-    and what garbles an answer needs one, so it comes after.
+    ``when`` says whether the fault strikes ``before`` the request takes effect, or ``after``. ``drop`` and ``hang`` have it in
+    their name; faults that garble an answer come after.
 
     ``status`` and ``body`` are those of a ``status``, ``html`` or ``redirect``; ``headers`` are added to a ``status``.
-    ``location`` is where a ``redirect`` points. ``seconds`` pass between the bytes of a ``drip``. ``message`` is what a
-    deployment ends with that fails.
+    ``location`` is the target of a ``redirect``. ``seconds`` pass between the bytes of a ``drip``. ``message`` is the error of
+    a failing deployment.
     """
 
     what: What
@@ -99,13 +99,13 @@ class Rule:
 
     @property
     def acts_first(self) -> bool:
-        """Tell whether the request is acted on before the fault strikes."""
+        """Return whether the request takes effect before the fault strikes."""
         return (
             self.what in _NEEDS_ANSWER or self.what.endswith("_after") or (self.when == "after" and "_before" not in self.what)
         )
 
     def matches(self, request: Asked) -> bool:
-        """Tell whether the rule is about this request at all."""
+        """Return whether the rule matches this request."""
         return (
             self.method in (None, request.method)
             and self.route in (None, request.route)
@@ -121,7 +121,7 @@ class Rule:
         return request.method == method and request.route in routes
 
     def strikes(self, count: int) -> bool:
-        """Tell whether it befalls the request that is the ``count``-th match."""
+        """Return whether it strikes the ``count``-th matching request."""
         if self.nth is not None:
             return self.nth <= count < self.nth + (self.times or 1)
         every = self.every or 1
@@ -130,7 +130,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a rule looks at in a request."""
+    """The parts of a request that rules match."""
 
     method: str
     route: str | None
@@ -153,7 +153,7 @@ class Faults:
 
     @property
     def wants_slug(self) -> bool:
-        """Tell whether any rule looks at the slug."""
+        """Return whether any rule matches slugs."""
         return any(rule.slug is not None for rule in self._rules)
 
     def replace(self, rules: Sequence[Rule]) -> None:
@@ -162,7 +162,7 @@ class Faults:
         self._matched = [0] * len(self._rules)
 
     def strike(self, request: Asked) -> Rule | None:
-        """Count a request and return the fault that befalls it, if any."""
+        """Count a request and return the fault that strikes it, if any."""
         struck: Rule | None = None
         for index, rule in enumerate(self._rules):
             if rule.matches(request):
@@ -177,7 +177,7 @@ Place = Callable[[int | None, str | None], str]
 
 
 def name_place(index: int | None, key: str | None) -> str:
-    """Name a place where there is no file: ``faults[1].nth``."""
+    """Return the position in rules that come from no file: ``faults[1].nth``."""
     return "faults" + ("" if index is None else f"[{index}]") + ("" if key is None else f".{key}")
 
 
@@ -189,7 +189,7 @@ def read_rules(document: object, place: Place = name_place) -> tuple[Rule, ...]:
 
 
 def show_rule(rule: Rule) -> JsonObject:
-    """Return a rule as one would write it: without what is left at its default."""
+    """Return a rule as JSON, without default values."""
     shown: JsonObject = {"what": rule.what}
     for item in dataclasses.fields(rule):
         value = getattr(rule, item.name)

@@ -10,7 +10,7 @@ from kapso_sync.emulator.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the limit says to one request; it goes into the headers of its answer."""
+    """The limit's answer to one request, for the headers of its answer."""
 
     allowed: bool
     limit: int
@@ -36,13 +36,13 @@ class FixedWindow:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a first window now."""
+        """Start a new window now."""
         self._start = self._clock.monotonic()
         self._window = 0
         self._used = 0
 
     def take(self) -> Allowance:
-        """Count one request and say whether it is allowed; a refused one costs nothing."""
+        """Count one request and return whether it is allowed; a refused one does not count."""
         self._turn()
         allowed = self._used < self.limit
         self._used += allowed

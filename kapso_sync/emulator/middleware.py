@@ -20,7 +20,7 @@ BODY_LIMIT = 16 * 1024 * 1024
 
 
 class ApiMiddleware:
-    """An ASGI application over the Functions API; ``api_key`` is the one that opens it."""
+    """An ASGI application around the Functions API; ``api_key`` is the valid key."""
 
     def __init__(self, parts: EmulatorDeps, api: FunctionsApi, api_key: str) -> None:
         self._world = parts.world
@@ -133,7 +133,7 @@ class ApiMiddleware:
 
 
 async def _read(request: Request) -> bytes | None:
-    """Return the body, or None for one beyond the limit, which is read to its end all the same."""
+    """Return the body, or None if it is too large; it is read to its end in any case."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

@@ -143,7 +143,7 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "
 
 
 def _from_text(hint: object, text: str) -> object:
-    """Return the value that a word spells; one that does not fit comes back as it is, for the check to name it."""
+    """Return the value of a word; a word that does not fit is returned unchanged, for the check to report."""
     if hint is bool:
         return _BOOLEANS.get(text.lower(), text)
     if hint in (int, float):
@@ -206,7 +206,7 @@ class EmulatorOptions:
 
 
 class EmulatorError(Exception):
-    """The emulator was asked for something it cannot do: a one-line ``message`` and a ``hint`` that says what to do."""
+    """The emulator cannot do what was requested: a one-line ``message``, and a ``hint`` that says what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -215,11 +215,11 @@ class EmulatorError(Exception):
 
 
 class BehaviourInvalid(EmulatorError):
-    """A behaviour that does not exist, or a value it cannot take."""
+    """An unknown behaviour, or an invalid value of one."""
 
 
 class FaultsInvalid(EmulatorError):
-    """A fault rule that cannot be used; the message names the rule and, for a file, its line and column."""
+    """An invalid fault rule; the message names the rule and, for a file, its line and column."""
 
 
 class DataUnusable(EmulatorError):

@@ -1,4 +1,4 @@
-"""What the emulator keeps of a function, a deployment, an invocation and a workflow, and how each travels to disk."""
+"""Defines the records of functions, deployments, invocations and workflows, and their JSON on disk."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Status = Literal["draft", "deployed", "error"]
 
 CLOUDFLARE = "cloudflare_worker"
 LIVE_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "runtime_config")
-"""What a deployment takes along besides the code."""
+"""The fields that a deployment deploys besides the code."""
 
 
 @dataclass(slots=True)
 class Function:
-    """One function's record. ``live_code`` and ``live_fields`` are what really runs; the Functions API never shows them.
+    """One function's record.
 
-    ``live_deployment`` is the id of the deployment that did it. ``former`` is what ran before, and what invocations still get
-    until ``former_until``. ``failure`` is why the last deployment ended in ``error``.
-    ``script`` names the Worker script that was deployed last; it holds the slug of that time.
+    ``live_code`` and ``live_fields`` are what really runs; the Functions API never shows them. ``live_deployment`` is the id
+    of the deployment that made them live. ``former`` is the previous version, which still answers invocations until
+    ``former_until``. ``failure`` is why the last deployment ended in ``error``. ``script`` is the name of the Worker script
+    that was deployed last; it holds the slug of that time.
     """
 
     id: str
@@ -55,11 +56,11 @@ class Function:
 
     @property
     def running(self) -> bool:
-        """Tell whether it can be invoked."""
+        """Return whether it can be invoked."""
         return self.status == "deployed"
 
     def serving(self, now: datetime) -> Live | None:
-        """Return what answers an invocation at this time, or None for a function that is not deployed."""
+        """Return the version that answers an invocation at this time, or None if the function is not deployed."""
         if not self.running or self.live_code is None:
             return None
         if self.former is not None and self.former_until is not None and now < self.former_until:
@@ -82,7 +83,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What answers an invocation: code, the fields it was deployed with, and the deployment's id."""
+    """The live version: code, the fields it was deployed with, and the deployment's id."""
 
     code: str
     fields: JsonObject
@@ -100,9 +101,9 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment under way. ``code`` and ``fields`` are those at the time of the request.
+    """A running deployment. ``code`` and ``fields`` are those at the time of the request.
 
-    ``failure`` is what it is already doomed to end with; ``ends_at`` is None for one that never ends.
+    ``failure`` is the error that it will end with; ``ends_at`` is None if it never ends.
     """
 
     id: str
@@ -139,7 +140,7 @@ class Invocation:
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether it counts as a success: a status of 2xx."""
+        """Return whether it succeeded: a status of 2xx."""
         return 200 <= self.status_code < 300
 
     def to_document(self) -> JsonObject:
@@ -159,7 +160,7 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A workflow, of which the emulator only knows what its definition says."""
+    """A workflow; the emulator knows only its definition."""
 
     id: str
     name: str
@@ -203,7 +204,7 @@ def _values(document: Mapping[str, Json], times: tuple[str, ...]) -> dict[str, o
 
 
 Errors = dict[str, list[str]]
-"""Messages by attribute, the way Rails words them."""
+"""Error messages by attribute, in Rails' words."""
 
 SLUG = re.compile(r"[a-z0-9-]+\Z")
 SECRET_NAME = re.compile(r"[A-Z0-9_]+\Z")
@@ -215,7 +216,7 @@ CLOUDFLARE_ONLY = "is only available for Cloudflare functions"
 
 
 def read_attributes(body: Mapping[str, Json]) -> tuple[JsonObject, Errors]:
-    """Return the known attributes in ``body`` and what is wrong with them; unknown ones are ignored, as Rails does."""
+    """Return the known attributes in ``body`` and their errors; unknown ones are ignored, as in Rails."""
     known = {name: value for name, value in body.items() if name in _CHECKS}
     errors: Errors = {}
     for name, value in known.items():
@@ -226,7 +227,7 @@ def read_attributes(body: Mapping[str, Json]) -> tuple[JsonObject, Errors]:
 
 
 def slug_from(name: str) -> str:
-    """Return the slug that ``name`` gives when a create sends none, as Rails' ``parameterize`` would; may be empty."""
+    """Return the slug for a create without one, made from ``name`` like Rails' ``parameterize``; may be empty."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 

@@ -1,4 +1,4 @@
-"""What was asked of the emulator, in order."""
+"""Keeps a log of the requests to the emulator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KEPT = 50_000
 
 @dataclass(slots=True)
 class Entry:
-    """One request, in the order of arrival.
+    """One request, in the order of arrival. ``route`` is the matched template, without the base, or None.
 
-    ``route`` is the template that matched, without the base, or None. ``status`` is that of the answer that was meant to
-    leave; None while there is none, and for requests that never get one. ``size`` is that of the body in bytes,
-    and ``body`` the JSON in it, or None. ``console`` is what a function that was invoked wrote: levels and texts.
+    ``status`` is that of the answer that was meant to be sent; None while there is none, and for requests that never get one.
+    ``size`` is the body's size in bytes, and ``body`` its JSON, or None. ``console`` is the output of an invoked function:
+    levels and texts.
     """
 
     seq: int

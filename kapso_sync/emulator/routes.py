@@ -1,7 +1,7 @@
-"""The Functions API: its routes, and what each does to the world.
+"""Implements the routes of the Functions API. Source: Kapso's public documentation, and public code that uses the API.
 
-Source: Kapso's public documentation, and public code that uses the API. There are two bases. The older one updates with ``PUT``
-and ``PATCH`` and answers a deployment with 200; the Platform API updates with ``PATCH`` alone and answers 202.
+There are two bases. The older one updates with ``PUT`` and ``PATCH`` and answers a deployment with 200; the Platform API
+updates with ``PATCH`` alone and answers 202.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ PLATFORM_BASE = "/platform/v1"
 
 INVOKE = "/functions/{id}/invoke"
 REFERENCE_ROUTES = ("/workflows", "/flows", "/whatsapp")
-"""Where it stands who uses a function."""
+"""Routes that list the users of functions."""
 MAX_INVOCATIONS = 20
-"""Invocations that one answer lists."""
+"""Maximum number of invocations in one answer."""
 
 NO_CODE_RUNS = "This emulator does not run code"
 NO_DENO = "This emulator does not run Supabase functions"
 NOT_FOR_FUNCTIONS = ("x-api-key", "host", "connection", "content-length", "transfer-encoding")
-"""Headers of a request that the function it invokes does not get: the caller's key, and those of the connection."""
+"""Headers of an invoke request that the function does not get: the caller's key, and those of the connection."""
 
 _PATTERNS = [(route, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route) + r"\Z")) for route in ROUTES]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a path leads: the base and the template below it, None for a path that leads nowhere, and its parameters."""
+    """A parsed path: the base, the template below it (None for an unknown path), and its parameters."""
 
     base: str | None
     template: str | None
@@ -55,7 +55,7 @@ class Route:
 
 
 def find_route(path: str) -> Route:
-    """Return where ``path`` leads."""
+    """Return the route of a path."""
     base = next((base for base in (OLDER_BASE, PLATFORM_BASE) if path.startswith(base + "/")), None)
     if base is not None:
         for template, pattern in _PATTERNS:
@@ -67,9 +67,9 @@ def find_route(path: str) -> Route:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One request to the Functions API, read but not yet judged.
+    """One request to the Functions API, read but not checked yet.
 
-    ``url`` is where it was sent to, and ``origin`` the scheme and host of that; the names of ``headers`` are in lower case.
+    ``url`` is its URL, and ``origin`` the scheme and host of that; the names of ``headers`` are in lower case.
     """
 
     method: str
@@ -83,14 +83,14 @@ class Asking:
 
     @property
     def json(self) -> Json:
-        """The body as JSON, None where there is none or it is something else."""
+        """The body as JSON, or None."""
         try:
             return parse_json(self.body)
         except ValueError:
             return None
 
     def wrapped(self, name: str) -> JsonObject:
-        """Return the attributes below ``name``; raises BadRequest where there are none."""
+        """Return the attributes below ``name``; raises BadRequest if there are none."""
         try:
             body = parse_json(self.body)
         except ValueError as error:
@@ -102,7 +102,7 @@ class Asking:
 
 
 class BadRequest(Exception):
-    """The request cannot be read; ``message`` says why."""
+    """The request is malformed; ``message`` says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -113,7 +113,7 @@ Handler = Callable[[Asking, Rule | None], Awaitable[Answer]]
 
 
 class FunctionsApi:
-    """Answers the requests of the Functions API, any of either base."""
+    """Answers the requests to the Functions API, on both bases."""
 
     def __init__(self, world: EmulatedProject, deployer: Deployer) -> None:
         self._world = world
@@ -136,7 +136,7 @@ class FunctionsApi:
         }
 
     async def answer(self, asking: Asking, fault: Rule | None = None) -> Answer:
-        """Act on a request and return its answer. ``fault`` may change the list or the deployment that comes of it."""
+        """Handle a request and return its answer. ``fault`` may change the list or the deployment that results."""
         template = asking.route.template
         if not asking.key_ok and template != INVOKE:
             return error_answer(401, "Invalid or missing API key")
@@ -170,7 +170,7 @@ class FunctionsApi:
                 return error_answer(404, "Not found")
 
     def _refused(self, asking: Asking, template: str) -> Answer | None:
-        """Return what this world answers to a request before it looks at it, or None."""
+        """Return this world's answer to a request that it refuses at once, or None."""
         behaviour = self._world.behaviour
         agent = asking.headers.get("user-agent", "")
         if behaviour.blocked_user_agents and re.search(behaviour.blocked_user_agents, agent):
@@ -257,7 +257,7 @@ class FunctionsApi:
         return self._invoked(asking, function, live, result, round((time.monotonic() - started) * 1000))
 
     def _invoked(self, asking: Asking, function: Function, live: Live, result: Result, duration_ms: int) -> Answer:
-        """Record an invocation and return what the caller gets of it."""
+        """Record an invocation and return its answer for the caller."""
         good = 200 <= result.status < 300 and not result.failed
         value = _value(result.body)
         error = (

@@ -1,4 +1,4 @@
-"""The seam to whatever compiles and runs deployed code. The emulator itself does neither; `workerd` does."""
+"""Defines the interface to the program that compiles and runs deployed code; `workerd` implements it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Protocol
 from kapso_sync.emulator.values import JsonObject
 
 ConsoleLine = tuple[str, str]
-"""The level that was written at, such as ``log`` or ``error``, and the text."""
+"""The level of a console line, such as ``log`` or ``error``, and its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One invocation of code that is live: the code, the fields it was deployed with, its secrets, and the request.
+    """One invocation of live code: the code, the fields it was deployed with, its secrets, and the request.
 
-    ``deployment`` names the deployment that made the code live: what the code keeps in variables of its own ends with it.
-    ``ctx``: the handler gets a third argument.
-    ``headers`` are those of the request that concern the function, the key and the connection left out.
+    ``deployment`` names the deployment that made the code live: the code's own variables end with it. ``ctx``: the handler
+    gets a third argument. ``headers`` are the request's headers for the function, without the key and those of the connection.
     """
 
     function_id: str
@@ -34,15 +33,15 @@ class Call:
 
     @property
     def content_type(self) -> str:
-        """The content type of the request, empty where it has none."""
+        """The content type of the request, or empty."""
         return self.headers.get("content-type", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the code answered; ``failed``: nothing, and the body is an error of the runtime's own, in JSON.
+    """The answer of the code; ``failed``: there is none, and the body is the runtime's own error, in JSON.
 
-    ``content_type`` is empty where the code named none. ``console``: what it wrote meanwhile.
+    ``content_type`` is empty if the code set none. ``console`` is its console output.
     """
 
     status: int
@@ -53,16 +52,16 @@ class Result:
 
 
 class Runtime(Protocol):
-    """Compiles code when it is deployed, and runs what is live."""
+    """Compiles deployed code, and runs live code."""
 
     async def check(self, slug: str, code: str) -> str | None:
         """Start the code once and return why it does not start, or None."""
         ...
 
     async def run(self, call: Call) -> Result:
-        """Return what the code answers to the call; a failure of any kind is a Result too."""
+        """Run the code and return its answer; a failure of any kind is a Result too."""
         ...
 
     def forget(self) -> None:
-        """Empty what functions keep outside themselves: the project was reset."""
+        """Delete the data that functions keep outside themselves: the project was reset."""
         ...

@@ -32,7 +32,7 @@ from kapso_sync.emulator.world import EmulatedProject
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """A running emulator: where it is, and its parts for direct assertions. ``url`` is ``http://HOST:PORT``."""
+    """A running emulator: its URL, and its parts for direct assertions. ``url`` is ``http://HOST:PORT``."""
 
     url: str
     key: str
@@ -45,12 +45,12 @@ class Emulator:
 
     @property
     def log(self) -> RequestLog:
-        """What was asked."""
+        """The request log."""
         return self.parts.log
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong."""
+        """The fault rules."""
         return self.parts.faults
 
     def base(self, path: str) -> str:
@@ -62,10 +62,10 @@ class Emulator:
 async def running_emulator(
     options: EmulatorOptions | None = None, *, clock: Clock | None = None, runtime: Runtime | None = None
 ) -> AsyncIterator[Emulator]:
-    """Serve an emulator in the running loop, without touching signals; ends at once, requests that hang included.
+    """Serve an emulator in the running loop, without touching signals; it ends at once, hanging requests included.
 
-    ``runtime`` compiles and runs code, in place of the one that the options ask for.
-    Raises EmulatorError when the port, the data folder or the fault file cannot be used.
+    ``runtime`` compiles and runs code, in place of the one in the options. Raises EmulatorError when the port, the data folder
+    or the fault file cannot be used.
     """
     options = options or EmulatorOptions()
     clock = clock or SystemClock()

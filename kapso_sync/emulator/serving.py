@@ -1,4 +1,4 @@
-"""Serves an ASGI application on a socket that listens, inside the running loop, without touching signals."""
+"""Serves an ASGI application on a listening socket, inside the running loop, without touching signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from kapso_sync.emulator.wire import TRANSPORT
 
 GRACE = 0.3
-"""Seconds that requests in flight get to end when the serving stops; their connections are closed first."""
+"""Seconds that requests in flight may take when serving stops; their connections are closed first."""
 
 
 class _Protocol(H11Protocol):
@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
     """A uvicorn of which only `startup` and `shutdown` are called: no signal handlers, and no loop that polls for the end."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the caller closes them
-        """Close all connections, then wait for what was going on in them, at most for the grace."""
+        """Close all connections, then wait for their requests, at most for the grace period."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):

@@ -1,4 +1,4 @@
-"""Where the emulator's state survives a restart: one SQLite file of JSON documents, or nowhere."""
+"""Stores the emulator's state: in one SQLite file of JSON documents, or in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["project", "function", "deployment", "invocations", "workflow", "
 
 
 class Storage(Protocol):
-    """Keeps documents by kind and key, in the order they were first saved."""
+    """Stores documents by kind and key, in the order they were first saved."""
 
     def load(self, kind: Kind) -> list[JsonObject]:
         """Return all documents of one kind, oldest first."""
@@ -38,7 +38,7 @@ class Storage(Protocol):
 
 
 class MemoryStorage:
-    """Keeps nothing: for an emulator that lives as long as its process."""
+    """Stores nothing: for an emulator that lives as long as its process."""
 
     def load(self, kind: Kind) -> list[JsonObject]:  # noqa: ARG002 - it has nothing of any kind
         """Return nothing."""
@@ -58,7 +58,10 @@ class MemoryStorage:
 
 
 class SqliteStorage:
-    """Keeps documents in ``emulator.sqlite3`` below a folder, each write complete before it returns; one emulator at a time."""
+    """Stores documents in ``emulator.sqlite3`` below a folder, for one emulator at a time.
+
+    A write is complete when it returns.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open or make the file; raises DataUnusable when that fails."""

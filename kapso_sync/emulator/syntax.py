@@ -1,4 +1,4 @@
-"""Whether code is JavaScript, and of which style: what a deployment fails on, and how it is run."""
+"""Checks the syntax of code, and whether it is a script or a module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tree_sitter_javascript
 
 
 def syntax_error(code: str) -> str | None:
-    """Return where the first syntax error is, such as ``syntax error at line 3, column 9``, or None.
+    """Return the position of the first syntax error, such as ``syntax error at line 3, column 9``, or None.
 
     The grammar takes scripts and modules alike.
     """
@@ -20,7 +20,7 @@ def syntax_error(code: str) -> str | None:
 
 
 def is_module(code: str) -> bool:
-    """Tell whether code imports or exports anything at top level; otherwise it is a script."""
+    """Return whether code imports or exports anything at top level; otherwise it is a script."""
     if "import" not in code and "export" not in code:
         return False
     return any(child.type in ("import_statement", "export_statement") for child in _parse(code).children)

@@ -1,4 +1,4 @@
-"""JSON values, and the two ways the emulator reads them leniently."""
+"""Defines JSON values, and reads them leniently."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def dump_json(value: Json) -> bytes:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Tell whether ``value`` is a whole number; in JSON, true is none."""
+    """Return whether ``value`` is a whole number; true is not a number in JSON."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Tell whether ``value`` is a number; in JSON, true is none."""
+    """Return whether ``value`` is a number; true is not a number in JSON."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""How answers and faults reach the wire: whole, in pieces, late, or not at all."""
+"""Sends answers and faults: whole, in pieces, late, or not at all."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NO_BODY = (204, 304)
 _PAGE = "<html><head><title>{title}</title></head><body>{title}</body></html>"
 GARBAGE = b'{"data": \x00\xff\xfe\x1b[2J'
 TRANSPORT = "transport"
-"""Where the server puts a connection's transport, in the ASGI scope's ``state``."""
+"""Key of the connection's transport in the ASGI scope's ``state``."""
 
 
 class Hangs:
-    """The requests that are kept waiting, and the way to let them go."""
+    """The hanging requests, and a way to release them."""
 
     def __init__(self) -> None:
         self._released = asyncio.Event()
@@ -35,7 +35,7 @@ class Hangs:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[asyncio.Event]:
-        """Count a request as kept waiting; the event it gets is set when it is let go."""
+        """Count a request as hanging; the returned event is set when it is released."""
         self.waiting += 1
         try:
             yield self._released
@@ -44,7 +44,7 @@ class Hangs:
 
 
 class Exchange:
-    """One request's connection, and the headers that any answer to it carries."""
+    """One request's connection, and the headers of any answer to it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, hangs: Hangs) -> None:
         self._scope = scope
@@ -90,7 +90,7 @@ class Exchange:
         await self._gone()
 
     async def _gone(self) -> None:
-        """Wait until the client is gone: the body was read to its end, so nothing else is left to receive."""
+        """Wait until the client disconnects: the body was read to its end, so nothing else is left to receive."""
         await self._receive()
 
     async def _start(self, answer: Answer) -> None:
@@ -106,7 +106,7 @@ class Exchange:
 
 
 def stand_in(rule: Rule, path: str) -> Answer | None:
-    """Return the answer that a fault gives in place of the real one, or None for a fault that gives none."""
+    """Return the answer of a fault in place of the real one, or None if it has none."""
     match rule.what:
         case "status":
             status = rule.status or 500

@@ -1,4 +1,4 @@
-"""The emulated project: its functions, their secrets and deployments, and its workflows; it has no HTTP code."""
+"""The emulated project: its functions with their secrets and deployments, and its workflows; it has no HTTP code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kapso_sync.emulator.values import Json, JsonObject, dump_json
 
 INVOCATIONS_KEPT = 200
 ERROR_LENGTH = 512
-"""Characters of an error that are kept with an invocation."""
+"""Maximum length of an error that is kept with an invocation, in characters."""
 NOT_DEPLOYED = "Function is not deployed"
 TICK = timedelta(microseconds=1)
 
@@ -149,9 +149,9 @@ class EmulatedProject:
     # Changing
 
     def create(self, body: Mapping[str, Json], *, function_id: str | None = None, api: bool = False) -> Function:
-        """Create a draft; a missing slug is made from the name. ``api``: by the API's rules, not the dashboard's.
+        """Create a draft; a missing slug is made from the name. Raises Rejected.
 
-        Raises Rejected.
+        ``api``: by the API's rules, not the dashboard's.
         """
         self._settle()
         if api:
@@ -303,7 +303,7 @@ class EmulatedProject:
         duration_ms: int = 0,
         console: Iterable[tuple[str, str]] = (),
     ) -> Invocation:
-        """Remember that a function was called, how it answered, and what it wrote to its console."""
+        """Record an invocation: the call, its answer, and the console output."""
         now = self._clock.now()
         invocation = Invocation(
             id=self._new_id(),
@@ -366,7 +366,7 @@ class EmulatedProject:
         return webhook
 
     def reset(self) -> None:
-        """Go back to an empty project with the behaviour it started with; its id stays."""
+        """Reset to an empty project with the first behaviour; the project's id stays."""
         self._storage.clear()
         self._storage.save("project", "project", {"id": self.project_id, "created_by_id": self.created_by_id})
         self._deployments.clear()
@@ -410,7 +410,7 @@ class EmulatedProject:
         self._save(function)
 
     def _deployed_script(self, function: Function) -> None:
-        """Update the set of deployed scripts, and drop the secrets that this behaviour does not keep."""
+        """Update the set of deployed scripts, and drop secrets if this behaviour drops them."""
         behaviour, script = self.behaviour, self._script_of(function)
         moved = function.script is not None and function.script != script
         if behaviour.secrets_on_deploy == "drop" or (moved and behaviour.slug_change_loses_secrets):
@@ -457,7 +457,7 @@ class EmulatedProject:
             raise Rejected({"function_type": ["cannot be changed"]})
 
     def _taken_by_api(self, body: Mapping[str, Json], *, creating: bool) -> Mapping[str, Json]:
-        """Return the part of a body that the API accepts; it ignores the rest without an error."""
+        """Return the attributes that the API accepts; it ignores the others without an error."""
         behaviour = self.behaviour
         dropped = set(behaviour.unknown_fields)
         if body.get("public_endpoint") is True and not behaviour.keeps_public_endpoint:

@@ -1,4 +1,4 @@
-"""From the models' complaints to problems that a person can act on: a place, plain words, and a suggestion."""
+"""Turns validation errors of the models into problems for people: a location, plain words, and a suggestion."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PATTERNS = {
 
 
 def check(document: Document, model: type[_Model]) -> _Model | None:
-    """Return the document as a model; what is wrong is added to its problems, and then the result may be None."""
+    """Return the document as a model; validation errors are added to its problems, and then the result may be None."""
     checked = None
     faulty: set[Path] = set()
     try:
@@ -60,7 +60,7 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
 
 
 def dotted(path: Path) -> str:
-    """Return a path as people write it: ``functions.pay.checks[0].expect``."""
+    """Return a path as text: ``functions.pay.checks[0].expect``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -68,18 +68,18 @@ def dotted(path: Path) -> str:
 
 
 def shown(value: Json) -> str:
-    """Return a value as it is quoted in a message: short, on one line."""
+    """Return a value for a message: short, on one line."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str | None:
-    """Return the known word that was probably meant."""
+    """Return the known word that is closest."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
 def _path(loc: tuple[int | str, ...], value: Json) -> Path:
-    """Drop what pydantic puts into a path that is not in the document: names of union branches, and ``[key]``."""
+    """Drop the parts of pydantic's path that are not in the document: names of union branches, and ``[key]``."""
     path: list[str | int] = []
     for part in loc:
         if isinstance(value, dict) and part in value:
@@ -152,7 +152,7 @@ def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
 
 
 def _core(annotation: Any) -> Any:
-    """Return what is left of an annotation without ``None`` and ``Annotated``."""
+    """Return an annotation without ``None`` and ``Annotated``."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _core(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -178,7 +178,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _free(path: Path) -> bool:
-    """Tell whether a path is inside JSON that is the user's own, where null is a value."""
+    """Return whether a path is inside the user's own JSON, where null is a value."""
     return "runtime_config" in path[:-1] or "request" in path[2:] or "json" in path[2:]
 
 

@@ -24,10 +24,10 @@ from kapso_sync.model.functions import Json
 
 MAX_DEPTH = 40
 MAX_NUMBER_DIGITS = 24
-"""Characters of the longest number that is read: every double fits."""
+"""Maximum length of a number, in characters: every double fits."""
 
 Path = tuple[str | int, ...]
-"""Where a value is: keys and indexes from the top."""
+"""The path of a value: keys and indexes from the top."""
 
 NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 CONSTANTS: dict[str, Json] = {"true": True, "false": False, "null": None, "": None}
@@ -40,10 +40,10 @@ AMBIGUOUS = re.compile(
 
 @dataclass
 class Document:
-    """A file's value, where each part of it is, and what is wrong with its form.
+    """A file's value, the positions of its parts, and its syntax problems.
 
-    ``places`` gives line and column (from 1) of values, ``key_places`` of mapping keys. ``ambiguous`` holds, by path, plain
-    scalars that YAML readers disagree on; they stand in the value as text.
+    ``places`` holds line and column (from 1) of values, ``key_places`` of mapping keys. ``ambiguous`` holds, by path, plain
+    scalars that YAML readers disagree on; in the value they are text.
     """
 
     file: str
@@ -55,7 +55,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def location(self, path: Path, *, key: bool = False) -> Location:
-        """Return where a value (or its key) is; the nearest enclosing place when it is not in the file."""
+        """Return the position of a value (or of its key), or of the nearest enclosing value that is in the file."""
         if key and path in self.key_places:
             return Location(self.file, *self.key_places[path])
         while path and path not in self.places:
@@ -67,7 +67,7 @@ class Document:
         return Problem(code, message, location, hint, self.frame(location))
 
     def frame(self, location: Location) -> str | None:
-        """Return the line of a place with a caret below, or None where there is no such line."""
+        """Return the line of a position with a caret below, or None if there is no such line."""
         lines = self.text.splitlines()
         if not 0 < location.line <= len(lines):
             return None
@@ -98,7 +98,7 @@ def _unreadable(file: str, code: str, message: str, line: int, hint: str) -> Doc
 
 
 def _check_json(document: Document) -> bool:
-    """Hold a JSON file to JSON's own rules; YAML, of which it is a subset, then gives the places."""
+    """Check a JSON file by JSON's own rules; the YAML parser, which accepts JSON, then gives the positions."""
     try:
         json.loads(document.text, parse_constant=_no_constant)
     except RecursionError:
@@ -237,7 +237,7 @@ class _Reader:
             self._document.key_places[path] = place
 
     def _put(self, value: Json, place: tuple[int, int]) -> Path:
-        """Put a value where it belongs and return its path; a duplicate key's value is read, but goes nowhere."""
+        """Add a value to its parent and return its path; the value of a duplicate key is read, but not added."""
         if not self._open:
             self._document.value = value
             self._document.places[()] = place

@@ -1,4 +1,4 @@
-"""From checked models to entries: defaults applied, paths checked, each missing file its own function's failure."""
+"""Makes entries of validated models: applies defaults and checks paths; a missing file fails only its own function."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import SourceFile
 
 GUESSED_SUFFIXES = (".ts", ".js")
-"""Where an entry names no file, it is ``<slug>`` with one of these."""
+"""Suffixes of the file ``<slug>`` that an entry without ``file`` means."""
 
 
 def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str, object]:
-    """Return an entry's keys with the defaults below them. A mapping or list of the entry replaces the default's as a whole."""
+    """Return an entry's keys merged with the defaults. A mapping or list of the entry replaces the default's as a whole."""
     values: dict[str, object] = {}
     for model in (defaults, entry):
         if model is not None:
@@ -85,7 +85,7 @@ def _secret(model: SecretModel) -> SecretSource:
 
 
 def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:
-    """Return the path of an entry's code, or what is wrong with it."""
+    """Return the path of an entry's code, or the problem with it."""
     if entry.file is not None:
         wrong = path_problem(entry.file)
         if wrong is not None:
@@ -103,7 +103,7 @@ def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], l
 
 
 def path_problem(path: str) -> str | None:
-    """Return what makes a path unfit, as the end of a sentence, or None."""
+    """Return why a path is refused, as the end of a sentence, or None."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or path[1:2] == ":":
         return "is absolute"
@@ -117,7 +117,7 @@ def path_problem(path: str) -> str | None:
 
 
 def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location: Location) -> Problem | None:
-    """Return what keeps an entry's file from being read, or None."""
+    """Return why an entry's file cannot be used, or None."""
     file = files.get(path)
     if file is None:
         close = next((known for known in files if folded(known) == folded(path)), None)
@@ -139,12 +139,12 @@ def twins(files: Mapping[str, SourceFile]) -> Mapping[str, tuple[str, ...]]:
 
 
 def folded(path: str) -> str:
-    """Return a path as file systems that know no case would see it."""
+    """Return a path as a case-insensitive file system compares it."""
     return unicodedata.normalize("NFC", path).casefold()
 
 
 def check_names(document: Document, entries: Mapping[str, EntryModel | None]) -> None:
-    """Report names that are given twice, and ``moved_from`` that cannot be."""
+    """Report duplicate names, and impossible ``moved_from``."""
     names: dict[str, str] = {}
     sources: dict[str, str] = {}
     for slug, entry in entries.items():

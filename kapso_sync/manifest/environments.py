@@ -1,7 +1,7 @@
-"""One manifest, several environments: which functions there are in one of them, and what is different there.
+"""Applies an environment to a manifest: it selects functions and overrides their keys.
 
-An environment stands above the whole manifest: its ``defaults`` above the manifest's, its functions' keys above theirs. A
-mapping or list replaces the other as a whole, but ``secrets``, which are taken together by name.
+An environment overrides the whole manifest: its ``defaults`` the manifest's, its functions' keys theirs. A mapping or list
+replaces the other as a whole, except for ``secrets``, which are merged by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Secrets = Mapping[str, SecretModel]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a manifest says for one environment (or for none), and where: places are those of the keys that are in force.
+    """The manifest for one environment (or for none), with the positions of the keys in effect.
 
     ``left_out`` are slugs that this environment does not have.
     """
@@ -36,7 +36,7 @@ class Declared:
 
 
 def declared(document: Document, model: ManifestModel, name: str | None) -> Declared:
-    """Return what is declared for this environment, which must be in the manifest; None is the manifest as it stands."""
+    """Return the manifest for this environment, which must exist; None is the manifest without any."""
     plain = replace(document, problems=[])
     if name is None or not model.environments:
         return Declared(plain, model)
@@ -63,9 +63,9 @@ def declared(document: Document, model: ManifestModel, name: str | None) -> Decl
 
 
 def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None) -> _Model:
-    """Return one model of two: a key that is given above is in force. Secrets are taken together by name.
+    """Return the merge of two models: a key of ``above`` wins, and secrets are merged by name.
 
-    ``inherited`` are those that are in force below where ``below`` names none.
+    ``inherited`` are the secrets in effect below if ``below`` names none.
     """
     values = {} if below is None else {name: getattr(below, name) for name in below.model_fields_set}
     secrets = values.get("secrets", inherited)
@@ -76,14 +76,14 @@ def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None
 
 
 def _moved(places: Mapping[Path, tuple[int, int]], name: str) -> dict[Path, tuple[int, int]]:
-    """Return the places of an environment as if its keys stood in the manifest itself; what a key overlays keeps its own."""
+    """Return the positions of an environment's keys as positions of the manifest's keys; overridden parts keep their own."""
     top: Path = ("environments", name)
     own = {path[2:]: place for path, place in places.items() if path[:2] == top and len(path) > 2}
     return {path: place for path, place in own.items() if len(path) > 2 or path not in places}
 
 
 def environment_problems(document: Document, model: ManifestModel, folders: Collection[str]) -> list[Problem]:
-    """Return what is wrong with the environments as such: functions that are left out and are not there."""
+    """Return the problems of the environments themselves, such as a left-out function that does not exist."""
     known = {*(model.functions or {}), *folders}
     return [
         document.problem(
@@ -99,7 +99,7 @@ def environment_problems(document: Document, model: ManifestModel, folders: Coll
 
 
 def unknown_environment(document: Document, environments: Mapping[str, EnvironmentModel], name: str) -> Problem:
-    """Return that there is no such environment, with those that there are."""
+    """Return the error for an unknown environment, with the names of the known ones."""
     known = ", ".join(environments) or "none"
     return document.problem(
         "unknown-environment",

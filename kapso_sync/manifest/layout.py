@@ -26,10 +26,10 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A sound folder's manifest, as plain values, and its CLI folders by slug. ``manifest`` is its file, if there is one.
+    """The manifest of a valid folder, as plain values, and its CLI folders by slug.
 
-    In an environment, ``defaults`` and ``entries`` are as they are in force there, ``home`` leads to where its own keys stand,
-    and ``left_out`` are slugs that it does not have.
+    ``manifest`` is its file, if there is one. In an environment, ``defaults`` and ``entries`` are those in effect, ``home`` is
+    the path of its own keys, and ``left_out`` are slugs that it does not have.
     """
 
     manifest: str | None = None
@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def empty(self) -> bool:
-        """Tell whether the folder declares nothing at all."""
+        """Return whether the folder declares nothing at all."""
         return self.manifest is None and not self.folders
 
     def said(self, slug: str, key: str) -> Json:
@@ -56,7 +56,7 @@ class Layout:
 
 
 def read_layout(files: Mapping[str, SourceFile], environment: str | None = None) -> Layout:
-    """Return how a folder is laid out, for an environment where the manifest knows it; one that `read_manifest` takes."""
+    """Return the layout of a folder that `read_manifest` accepts, for an environment if the manifest has it."""
     folders = {folder.slug: folder for folder in read_folders(files)}
     name = next((name for name in MANIFEST_NAMES if name in files), None)
     value = read_document(name, files[name].content or b"").value if name is not None else None
@@ -85,13 +85,13 @@ def _mapping(value: object) -> Mapping[str, Json]:
 
 
 def _above(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Return what is in force of two; secrets are taken together by name."""
+    """Return the merge of two mappings; secrets are merged by name."""
     secrets = {**_mapping(below.get("secrets")), **_mapping(above.get("secrets"))}
     return {**below, **above, **({"secrets": secrets} if secrets else {})}
 
 
 def edited_file(name: str, old: bytes | None, edits: Iterable[Edit]) -> bytes:
-    """Return a manifest, or a ``function.yaml``, with the edits made; ``old`` None begins a new manifest."""
+    """Return a manifest, or a ``function.yaml``, with the edits made; ``old`` None creates a new manifest."""
     if old is None:
         return edited(EMPTY_MANIFEST, edits).encode()
     text = old.decode("utf-8-sig")
@@ -114,7 +114,7 @@ def _edited_json(text: str, edits: Iterable[Edit]) -> str:
 
 
 def misfit(slug: str, key: str, value: Json) -> str | None:
-    """Return why a manifest cannot hold this value of a function, in one line, or None when it comes back as it is."""
+    """Return why a manifest cannot hold this value, in one line, or None if it reads back the same."""
     try:
         content = edited(EMPTY_MANIFEST, [Edit(("functions", slug, key), value)]).encode()
     except (UnicodeEncodeError, RecursionError, ValueError):
@@ -136,9 +136,9 @@ DEFAULT_ENTRYPOINTS = ("index.js", "index.ts")
 
 @dataclass(frozen=True, slots=True)
 class CliFolder:
-    """One folder: its slug, its code's path, and its managed fields; or the problems that keep it from being used.
+    """One folder: its slug, its code's path, and its managed fields; or the problems that make it unusable.
 
-    ``remarks`` are what its ``function.yaml`` says in vain.
+    ``remarks`` are keys of its ``function.yaml`` without effect.
     """
 
     slug: str

@@ -1,4 +1,4 @@
-"""Reading everything that a functions folder declares: the manifest, folders of the Kapso CLI, and both together."""
+"""Reads everything that a functions folder declares: the manifest, folders of the Kapso CLI, and both together."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ NAMED = 10
 """Maximum number of unlisted files that the warning names; it counts the rest."""
 
 Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
-"""Sound manifests that were read before, by name and content."""
+"""Valid manifests that were read before, by name and content."""
 
 
 def read_manifest(
     snapshot: Snapshot, *, expected: bool = False, known: Parsed | None = None, environment: str | None = None
 ) -> Manifest:
-    """Return what the folder declares, for an environment where the manifest knows any.
+    """Return the declarations of a folder, for an environment if the manifest has any.
 
     ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. ``known``
-    remembers the last sound manifest, so that one which did not change is not parsed again. Raises `ManifestInvalid` with
-    every problem of the manifest; a file that is missing or unreadable is only its own function's.
+    caches the last valid manifest, so that an unchanged one is not parsed again. Raises `ManifestInvalid` with every problem
+    of the manifest; a missing or unreadable file fails only its own function.
     """
     document, model = _read_file(snapshot, {} if known is None else known)
     folders = list(read_folders(snapshot.files))
@@ -61,7 +61,7 @@ def read_manifest(
 def _views(
     document: Document, model: ManifestModel | None, folders: list[CliFolder], environment: str | None
 ) -> Mapping[str | None, Declared]:
-    """Return what is declared for each environment, and for none. Raises `ManifestInvalid`: all of them must be sound."""
+    """Return the declarations for each environment, and for none. Raises `ManifestInvalid` unless all of them are valid."""
     if model is None:
         raise ManifestInvalid(sorted(document.problems, key=_position))
     slugs = {folder.slug for folder in folders}
@@ -83,7 +83,7 @@ def _views(
 
 
 def _elsewhere(files: Mapping[str, SourceFile], views: Collection[Declared]) -> tuple[Entry, ...]:
-    """Return an entry for each file that some environment names."""
+    """Return an entry for each file that any environment names."""
     if len(views) < 2:
         return ()
     found: dict[str, Entry] = {}
@@ -161,7 +161,7 @@ def _position(problem: Problem) -> tuple[float, int]:
 
 
 class _Assembly:
-    """The entries so far, and those that cannot be used."""
+    """The entries so far, and the unusable ones."""
 
     def __init__(self, files: Mapping[str, SourceFile], view: Declared | None) -> None:
         self._files = files

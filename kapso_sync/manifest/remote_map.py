@@ -1,4 +1,4 @@
-"""``.kapso/remote-map.json`` of the Kapso CLI: a hint which function is which. It is read leniently, and never written."""
+"""Reads ``.kapso/remote-map.json`` of the Kapso CLI, leniently: a hint which function is which. It is never written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RemoteMap:
 
 
 def read_remote_map(content: bytes | None) -> RemoteMap:
-    """Return what the file says; nothing where it is missing, or is not what the CLI writes."""
+    """Return the content of the file; empty if it is missing, or not what the CLI writes."""
     try:
         value: Json = json.loads(content or b"null")
     except (ValueError, RecursionError):
@@ -46,7 +46,7 @@ def read_remote_map(content: bytes | None) -> RemoteMap:
 
 
 def read_project_id(content: bytes | None) -> str | None:
-    """Return the project that a Kapso CLI's ``project.json`` names, or None where there is none, or it says nothing."""
+    """Return the project in a Kapso CLI's ``project.json``, or None."""
     try:
         value: Json = json.loads(content or b"null")
     except (ValueError, RecursionError):

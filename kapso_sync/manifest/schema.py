@@ -1,4 +1,4 @@
-"""What a manifest looks like: the models it is checked with, from which its JSON Schema is made."""
+"""Defines the models of the manifest; its JSON Schema is made of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Strict(BaseModel):
 
 
 def _one_source(schema: dict[str, Any]) -> None:
-    """Say in the JSON Schema what the validator checks: one source, and `json` only beside `env` or `file`."""
+    """Add the validator's rule to the JSON Schema: one source, and `json` only beside `env` or `file`."""
     schema["oneOf"] = [{"required": [name]} for name in SECRET_SOURCES]
     schema["dependentSchemas"] = {"json": {"anyOf": [{"required": ["env"]}, {"required": ["file"]}]}}
 
@@ -210,7 +210,7 @@ def json_schema() -> dict[str, Json]:
 
 
 def _forbid_nulls(schema: dict[str, Any]) -> None:
-    """A key with nothing behind it is a mistake everywhere but for a function that is all defaults."""
+    """Forbid null in the JSON Schema: a key without a value is a mistake, except for a function that is all defaults."""
     for model in (schema, *schema["$defs"].values()):
         for name, field in model.get("properties", {}).items():
             options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]

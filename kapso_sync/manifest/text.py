@@ -16,7 +16,7 @@ from kapso_sync.manifest.document import AMBIGUOUS, CONSTANTS, NUMBER
 from kapso_sync.model.functions import Json, same_json
 
 STEP = 2
-"""Columns by which a level is indented where the file does not say."""
+"""Default indentation of a level, in columns."""
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 _FLOW_MARKS = frozenset(",[]{}")
@@ -25,7 +25,7 @@ _PLAIN_START = frozenset("(_/.")
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A value to set at a path of keys; what is missing on the way is made. ``comment`` goes behind a value that is new."""
+    """A value to set at a path of keys; missing parents are created. ``comment`` is written behind a new value."""
 
     path: tuple[str, ...]
     value: Json
@@ -37,9 +37,9 @@ _Splice = tuple[int, int, str]
 
 
 def edited(text: str, edits: Iterable[Edit], *, nested: bool = False) -> str:
-    """Return a block-style mapping's text with the edits made, and everything else as it was.
+    """Return a block-style mapping's text with the edits made, and everything else unchanged.
 
-    New keys go behind the last one of their mapping, in the order of the edits. ``nested`` writes mappings and lists over
+    New keys are added at the end of their mapping, in the order of the edits. ``nested`` writes mappings and lists over
     several lines. The text must be YAML that `read_document` takes.
     """
     tree: _Tree = {}
@@ -52,7 +52,7 @@ def edited(text: str, edits: Iterable[Edit], *, nested: bool = False) -> str:
 
 
 def scalar(value: bool | float | str | None, *, flow: bool = False) -> str:
-    """Return a value's spelling: text plain where every YAML reader takes it for that text, else in double quotes."""
+    """Return a value as YAML: text is plain if every YAML reader reads it as that text, else double-quoted."""
     if isinstance(value, str):
         return value if _is_plain(value, flow=flow) else _quoted(value)
     if value is None or isinstance(value, bool):
@@ -102,7 +102,7 @@ def _is_plain(text: str, *, flow: bool) -> bool:
 
 
 def _is_literal(text: str) -> bool:
-    """Tell whether text reads best over several lines, and comes back from them as it was."""
+    """Return whether text is best written over several lines, and reads back unchanged."""
     lines = text.removesuffix("\n").split("\n")
     return len(lines) > 1 and all(line and line == line.strip() and line.isprintable() for line in lines)
 
@@ -116,7 +116,7 @@ def _numbered(code: int) -> str:
 
 
 class _Editor:
-    """One text, and the splices that come of a tree of edits."""
+    """One text, and the replacements that a tree of edits needs."""
 
     def __init__(self, text: str, *, nested: bool) -> None:
         self._text = text
@@ -158,7 +158,7 @@ class _Editor:
             self._append(node, new)
 
     def _replace(self, key: Node, value: Node, new: Json, *, flow: bool) -> None:
-        """Replace a value; of a block mapping only what differs, so that the comments in it stay."""
+        """Replace a value; in a block mapping only the differences, so that its comments stay."""
         old = _plain_value(value)
         if same_json(old, new):
             return
@@ -186,7 +186,7 @@ class _Editor:
         self._splices.append((start, self._line_end(self._end(key, value), after=True), ""))
 
     def _fill(self, key: Node, value: Node, wish: _Tree, *, flow: bool) -> None:
-        """Give an empty value its first keys."""
+        """Add the first keys to an empty value."""
         colon, end = self._colon(key), self._end(key, value)
         if flow:
             self._splices.append((colon, end, f" {flow_text(_as_json(wish))}"))
@@ -220,7 +220,7 @@ class _Editor:
         return self._text.index(":", key.end_mark.index) + 1
 
     def _end(self, key: Node, value: Node) -> int:
-        """Return where a value ends, or the last thing in it; the parser counts what follows a block to it."""
+        """Return where a value, or the last thing in it, ends; the parser includes the blank lines after a block."""
         while isinstance(value, CollectionNode) and not value.flow_style and value.value:
             last = value.value[-1]
             key, value = last if isinstance(last, tuple) else (last, last)
@@ -232,7 +232,7 @@ class _Editor:
         return len(self._text[:end].rstrip())
 
     def _line_end(self, place: int, *, after: bool = False) -> int:
-        """Return where the line of a place ends, or with ``after`` where the next one begins."""
+        """Return where the line of a position ends, or with ``after`` where the next one begins."""
         found = self._text.find("\n", place)
         if found < 0:
             return len(self._text)

@@ -1,4 +1,4 @@
-"""Running git: an environment built from nothing, a process group of its own, a deadline, no credential on a command line."""
+"""Runs git: with an environment of its own, a process group of its own, a deadline, and no credential on a command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONFIG = {
     "protocol.allow": "never",
     "transfer.credentialsInUrl": "die",
 }
-"""Whatever a repository, a user or a machine configures, these hold."""
+"""Settings that override any configuration of a repository, a user or a machine."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -82,7 +82,7 @@ class Git:
         return ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace")
 
     def environment(self, *, network: bool = False) -> dict[str, str]:
-        """Return git's environment: nothing is inherited but PATH; credentials are in it only for the network."""
+        """Return git's environment: nothing is inherited but PATH; it holds credentials for network commands only."""
         config = dict(_CONFIG) | {f"protocol.{self._protocol}.allow": "always"}
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -112,13 +112,13 @@ class Git:
         return environment
 
     def reading_environment(self, repository: Path) -> dict[str, str]:
-        """Return what a library must lay over the process's environment, so that its git reads nothing but ``repository``."""
+        """Return the environment variables for a library, so that its git reads nothing but ``repository``."""
         inherited = dict.fromkeys((name for name in os.environ if name.startswith("GIT_")), "")
         places = {"GIT_DIR": "", "GIT_COMMON_DIR": "", "GIT_WORK_TREE": "", "GIT_OBJECT_DIRECTORY": "objects"}
         return inherited | self.environment() | {name: str(repository / below) for name, below in places.items()}
 
     def _global_config(self) -> Path:
-        """Return a configuration file that lets git read repositories of other users: it hears of that in no other way."""
+        """Return a configuration file that lets git read repositories of other users; it takes the setting in no other way."""
         path = self._home / "gitconfig"
         try:
             if not path.exists():
@@ -139,7 +139,7 @@ class Git:
         return {f"http.{self._location}.extraHeader": f"Authorization: Basic {header}"}
 
     def ssh_command(self) -> str:
-        """Return the ssh command: never a question, never an unknown host, never another key than ours."""
+        """Return the ssh command: it never asks a question, accepts no unknown host, and uses only our key."""
         options = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
         if self._credentials.ssh_key_file is not None:
             options += ["-i", str(self._credentials.ssh_key_file), "-o", "IdentitiesOnly=yes"]

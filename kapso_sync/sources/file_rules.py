@@ -1,4 +1,4 @@
-"""Which files of a functions folder are read, and the limits they must keep; the same for folders and for git."""
+"""Decides which files of a functions folder are read, and their limits; the same for folders and for git."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kapso_sync.model.source import (
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 DEFAULT_FOLDER = "functions"
-"""Where a repository keeps its functions, when it has such a folder."""
+"""The functions folder of a repository, if it has one of this name."""
 
 
 def is_read(name: str) -> bool:
-    """Tell whether a file of this name can matter: code, a manifest, or text that code imports."""
+    """Return whether a file of this name is read: code, a manifest, or text that code imports."""
     return not name.startswith(".") and name.endswith((*CODE_SUFFIXES, *TEXT_SUFFIXES))
 
 
 def is_entered(name: str) -> bool:
-    """Tell whether a folder of this name is looked into."""
+    """Return whether a folder of this name is searched."""
     return not name.startswith(".") and name not in SKIPPED_FOLDERS
 
 

@@ -1,4 +1,4 @@
-"""A folder as a source: everything is read, then checked not to have moved meanwhile."""
+"""Reads a folder as a source: all files are read, then checked for changes meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A file as the listing found it: two listings that agree bracket an unmoved folder."""
+    """A file in a listing: two equal listings mean that the folder did not change between them."""
 
     path: str
     target: str
@@ -30,7 +30,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read of a file that was seen so, and how often."""
+    """The content of a file with that listing, and how often it was read."""
 
     seen: _Seen
     file: SourceFile
@@ -66,9 +66,9 @@ class FolderSource:
         return self._home(Path(os.path.realpath(self._root)))[1]
 
     async def fetch(self) -> Snapshot:
-        """Return the folder as it is.
+        """Return a snapshot of the folder.
 
-        Raises `SourceMissing`, `SourceUnstable` when it does not hold still, and `InvalidSource` beyond the limits.
+        Raises `SourceMissing`, `SourceUnstable` when it keeps changing, and `InvalidSource` beyond the limits.
         """
         found, self._found = self._found, None
         snapshot = await asyncio.to_thread(self._read) if found is None else found
@@ -81,7 +81,7 @@ class FolderSource:
         return snapshot
 
     async def moved(self, *, keep: bool = True) -> bool:
-        """Tell whether the folder holds something else than what was read last.
+        """Return whether the folder has changed since it was last read.
 
         With ``keep`` the next fetch, which must follow at once, returns what was found. Raises like `fetch`.
         """
@@ -104,7 +104,7 @@ class FolderSource:
         raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
 
     def _file(self, seen: _Seen) -> SourceFile:
-        """Return a file's content; one that showed no change in two looks is not read a third time.
+        """Return a file's content; a file that did not change in two listings is not read a third time.
 
         The change time cannot be set by hand, but it is coarse: a second read finds what was written within the same tick.
         """
@@ -150,7 +150,7 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
 
 
 def _listing(home: Path) -> Iterator[_Seen]:
-    """Yield every file that can matter, in a fixed order; links are followed as long as they stay inside."""
+    """Yield every file to read, in a fixed order; links are followed as long as they stay inside."""
     pending, count = [""], 0
     while pending:
         folder = pending.pop()
@@ -177,7 +177,7 @@ def _listing(home: Path) -> Iterator[_Seen]:
 
 
 def _kind(full: str) -> tuple[bool, bool]:
-    """Tell whether it is a link, and whether it is a folder."""
+    """Return whether it is a link, and whether it is a folder."""
     try:
         mode = os.lstat(full).st_mode
     except OSError:

@@ -1,4 +1,7 @@
-"""A git repository as a source: a bare, shallow mirror of one branch, tag or commit, and blobs read from one commit's tree."""
+"""Reads a git repository as a source.
+
+It keeps a bare, shallow mirror of one branch, tag or commit, and reads the blobs of one commit's tree.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ _MISSING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What the remote says: the ref to fetch, its commit (None where only a fetch can tell), and the default branch."""
+    """The remote's answer: the ref to fetch, its commit (None if only a fetch can tell), and the default branch."""
 
     ref: str
     commit: str | None
@@ -63,7 +66,7 @@ class GitSource:
     async def home(self) -> str:
         """Return the functions folder inside the repository, empty for its root; raises like `fetch`.
 
-        Where the settings name none, the repository is read to find out, and the next fetch returns what was read.
+        If the settings name none, the repository is read to find out, and the next fetch returns what was read.
         """
         if self._spec.path is not None:
             return self._spec.path
@@ -93,9 +96,9 @@ class GitSource:
         return snapshot
 
     async def moved(self, *, keep: bool = True) -> bool:
-        """Tell, with one ``ls-remote``, whether the wanted name stands for another commit than the last one read.
+        """Return whether the ref points to another commit than the last one read, by one ``ls-remote``.
 
-        With ``keep`` the next fetch, which must follow at once, goes by what was found. Raises like `fetch`.
+        With ``keep`` the next fetch, which must follow at once, uses this answer. Raises like `fetch`.
         """
         head = await self._head()
         if self._last is not None and head.commit == self._last.revision.id:
@@ -115,7 +118,7 @@ class GitSource:
             ) from error
 
     async def _head(self) -> _Head:
-        """Ask the remote, in one ``ls-remote``, what the wanted name stands for."""
+        """Ask the remote, with one ``ls-remote``, for the commit of the ref."""
         branch, ref = self._spec.branch, self._spec.ref
         patterns = ["HEAD"]
         patterns += [f"refs/heads/{branch}"] if branch else []
@@ -269,7 +272,7 @@ class GitSource:
 
 
 class _Broken(Exception):
-    """The mirror holds something unreadable."""
+    """The mirror is damaged."""
 
 
 def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
@@ -306,7 +309,7 @@ def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes
 
 
 def _cli_file(root: Tree, path: str) -> bytes | None:
-    """Return a file of the Kapso CLI's at the same commit, or None; anything odd about it makes it none."""
+    """Return a file of the Kapso CLI at the same commit, or None, also for a file that is not a plain one."""
     item: Tree | Blob = root
     for name in PurePosixPath(path).parts:
         children = item if item.type == "tree" else ()
@@ -319,7 +322,7 @@ def _cli_file(root: Tree, path: str) -> bytes | None:
 
 
 def _content(item: Commit | Tree | Blob) -> bytes:
-    """Return an object's bytes, held against its id: the library checks no sums, and a bad disk would deploy garbage."""
+    """Return an object's bytes, checked against its id: the library checks no sums, and a bad disk would deploy garbage."""
     content: bytes = item.data_stream.read()
     digest = hashlib.sha1(f"{item.type} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
     if digest != item.binsha:
@@ -328,7 +331,7 @@ def _content(item: Commit | Tree | Blob) -> bytes:
 
 
 def _wipe(folder: Path) -> None:
-    """Empty a folder; it may be a mount point, so it stays itself."""
+    """Empty a folder, but keep the folder itself: it may be a mount point."""
     for item in folder.iterdir() if folder.is_dir() else ():
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item, ignore_errors=True)

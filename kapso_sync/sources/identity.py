@@ -28,7 +28,7 @@ def remote_identity(location: str, path: str) -> str:
 
 
 def folder_identity(folder: Path) -> str:
-    """Return a folder's name and a hash of its path, for a folder that knows no remote."""
+    """Return a folder's name and a hash of its path, for a folder without a remote."""
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()
     return f"folder/{quote(folder.name or 'root', safe=_SAFE)}-{digest[:12]}"
 
@@ -37,7 +37,7 @@ def folder_identity(folder: Path) -> str:
 class WorkTree:
     """A git work tree, read as text: git itself is never run in one, since its configuration may name programs.
 
-    ``origin`` is the remote's URL; ``head`` says what is checked out, like ``main@4f1c2ab``.
+    ``origin`` is the remote's URL; ``head`` is the checked-out revision, such as ``main@4f1c2ab``.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class WorkTree:
 
 
 def find_work_tree(folder: Path) -> WorkTree | None:
-    """Return the work tree that a folder is in, or None."""
+    """Return the work tree of a folder, or None."""
     for parent in (folder, *folder.parents):
         dot_git = parent / ".git"
         if dot_git.is_dir():
@@ -63,7 +63,7 @@ def _private_dir(dot_git: Path) -> Path:
 
 
 def _common_dir(private: Path) -> Path:
-    """Return the repository that a linked work tree belongs to."""
+    """Return the repository of a linked work tree."""
     return Path(private, _text(private / "commondir").strip())
 
 
@@ -102,9 +102,9 @@ def _origin(config: Path) -> str | None:
 def owner_of_folder(
     root: Path, tree: WorkTree | None, home: Callable[[], str], *, named: str | None, env: str | None
 ) -> tuple[str, bool]:
-    """Return who owns what a folder holds, and whether that stays when the folder moves.
+    """Return the owner of a folder's functions, and whether it stays the same when the folder moves.
 
-    ``named`` is the owner that the settings name. Without one, a work tree's remote is the owner, else the folder's own path.
+    ``named`` is the owner in the settings. Without one, a work tree's remote is the owner, else the folder's own path.
     ``home`` returns the functions folder inside ``root``; it is only called for a work tree.
     """
     if named:
@@ -119,7 +119,7 @@ def owner_of_folder(
 
 
 def owner_of_repository(location: str, home: str, *, named: str | None, branch: str | None, env: str | None) -> str:
-    """Return who owns what a repository holds; ``branch`` is given where it is not the default branch."""
+    """Return the owner of a repository's functions; ``branch`` is given if it is not the default branch."""
     owner = named or remote_identity(location, home)
     if branch is not None and not named:
         owner += f"#{branch}"

@@ -22,13 +22,13 @@ from kapso_sync.model.functions import Json, canonical_json
 
 OURS = "KAPSO_"
 POD = "kubernetes.io"
-"""Below ``/run/secrets`` Kubernetes keeps the Pod's own token here."""
+"""The folder below ``/run/secrets`` in which Kubernetes mounts the Pod's own token."""
 SIZE_LIMIT = 64 * 1024
-"""Largest value, and largest file with values, in bytes."""
+"""Maximum size of a value, and of a file with values, in bytes."""
 
 
 class SecretMissing(Exception):
-    """A value is not to be had; ``message`` ends a sentence that names the secret, ``hint`` says what to do."""
+    """A value is missing; ``message`` ends a sentence that names the secret, ``hint`` says what to do."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class SecretReader:
     on_value: Callable[[str], None]
 
     def read(self, source: GivenSecret) -> Json:
-        """Return the value: text, or an object or a list where the source says JSON; raises `SecretMissing`."""
+        """Return the value: text, or an object or a list if the source is marked as JSON; raises `SecretMissing`."""
         if isinstance(source, PlainSecret):
             return source.value
         value = self._value(source)
@@ -63,7 +63,7 @@ class SecretReader:
         return self._json(value) if isinstance(source, EnvSecret | FileSecret) and source.json else value
 
     def _json(self, text: str) -> Json:
-        """Return the object or list that a text spells; every text inside it is kept out of what is shown as well."""
+        """Return the object or list of a JSON text; every text inside it is redacted as well."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):

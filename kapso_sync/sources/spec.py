@@ -1,4 +1,4 @@
-"""What a SOURCE means: a folder or a git repository, and what is never read."""
+"""Parses a SOURCE argument: a folder or a git repository, and refuses unsafe ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SourceKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source that may be read. ``location`` is an absolute folder, or what git takes as a remote; it carries no password."""
+    """A source that may be read. ``location`` is an absolute folder, or a git remote; it carries no password."""
 
     kind: SourceKind
     location: str
@@ -33,7 +33,7 @@ class SourceSpec:
 
     @property
     def protocol(self) -> str:
-        """The one transport that git may use for it."""
+        """The only transport that git may use for it."""
         if "://" in self.location:
             return self.location.partition("://")[0]
         return "ssh" if _SCP_LIKE.fullmatch(self.location) else "file"
@@ -42,10 +42,10 @@ class SourceSpec:
 def parse_source(
     text: str, *, branch: str | None = None, ref: str | None = None, path: str | None = None, cwd: Path
 ) -> SourceSpec:
-    """Return what a SOURCE means.
+    """Return the parsed source. URLs, scp-like names and bare repositories are git; a folder is a folder.
 
-    URLs, scp-like names and bare repositories are git; a folder is a folder, unless a branch or ref asks for its repository.
-    Raises `SourceRefused` for what is unsafe, `SourceMissing` where there is nothing, `ConfigError` for contradictions.
+    A branch or ref makes a folder the repository that it belongs to. Raises `SourceRefused` for unsafe sources,
+    `SourceMissing` for missing ones, and `ConfigError` for contradictions.
     """
     if branch is not None and ref is not None:
         raise ConfigError("both a branch and a ref are given", hint="--branch follows a branch, --ref pins a tag or a commit")
@@ -73,7 +73,7 @@ def parse_source(
 
 
 def is_bare_repository(folder: Path) -> bool:
-    """Tell whether a folder is a bare git repository, by its looks."""
+    """Return whether a folder looks like a bare git repository."""
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
 
 
@@ -120,6 +120,6 @@ def _checked_path(path: str | None) -> str | None:
 
 
 def _safe_ref(name: str) -> bool:
-    """Tell whether git would take the name, by the rules of git-check-ref-format that matter to safety."""
+    """Return whether git accepts the name, by those rules of git-check-ref-format that matter to safety."""
     forbidden = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
     return not (not name or name.startswith(("-", "/", ".")) or name.endswith(("/", ".", ".lock")) or forbidden.search(name))

@@ -1,4 +1,4 @@
-"""Writing files into a functions folder: each whole or not at all, never through a link, never over what moved meanwhile."""
+"""Writes files into a functions folder: each as a whole, never through a link, and never over a changed file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kapso_sync.model.pull import FileChange
 
 
 class FileRefused(KapsoSyncError):
-    """A file that is not written: it leads out of the folder, is a link, or the file system does not take it."""
+    """A file that cannot be written: it leads out of the folder, is a link, or the file system refuses it."""
 
 
 def write_file(home: Path, change: FileChange) -> None:
-    """Write one file below the functions folder ``home``, which is made where it is missing.
+    """Write one file below the functions folder ``home``, which is created if it is missing.
 
-    Raises `FileRefused`, and `SourceUnstable` when the file is not what it was when the change was planned.
+    Raises `FileRefused`, and `SourceUnstable` when the file has changed since the plan was made.
     """
     path = _inside(home, change.path)
     try:
@@ -45,7 +45,7 @@ def _inside(home: Path, relative: str) -> Path:
 
 
 def _regular(path: Path) -> int | None:
-    """Return a file's permissions, or None where there is no file; raises `FileRefused` for anything that is none."""
+    """Return a file's permissions, or None if it is missing; raises `FileRefused` if it is not a regular file."""
     try:
         found = path.lstat()
     except FileNotFoundError:

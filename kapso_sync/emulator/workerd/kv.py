@@ -1,7 +1,7 @@
-"""The key-value store that functions see as ``env.KV``: one for the project, in memory, behind workerd's own binding.
+"""The key-value store ``env.KV`` of functions: one for the project, in memory, behind workerd's own binding.
 
-Whether Kapso keeps one store for a project or one for a function is not documented; here it is one for the project. The binding
-asks over HTTP, in the way that its implementation shows: https://github.com/cloudflare/workerd, ``src/workerd/api/kv.c++``.
+It is not documented whether Kapso has one store for a project or for a function; here it is one for the project. The binding
+calls it over HTTP, as its implementation shows: https://github.com/cloudflare/workerd, ``src/workerd/api/kv.c++``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METADATA = "CF-KV-Metadata"
 
 
 class Refused(Exception):
-    """The store does not take it; ``status`` is that of the answer."""
+    """The store refuses a request; ``status`` is the answer's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is kept under a key: bytes, JSON that goes with them, and the Unix time at which it is over."""
+    """The value of a key: bytes, their JSON metadata, and the Unix time at which it expires."""
 
     content: bytes = field(repr=False)
     metadata: Json = None
@@ -60,7 +60,7 @@ class KeyValues:
         self._values: dict[str, Value] = {}
 
     def get(self, key: str) -> Value | None:
-        """Return what is kept under a key, or None."""
+        """Return the value of a key, or None."""
         value = self._values.get(key)
         if value and value.expiration is not None and value.expiration <= self._now():
             del self._values[key]
@@ -68,7 +68,7 @@ class KeyValues:
         return value
 
     def put(self, key: str, value: Value, *, life: float | None = None) -> None:
-        """Keep a value, for ``life`` seconds where that is given; raises Refused."""
+        """Store a value, for ``life`` seconds if given; raises Refused."""
         if life is None and value.expiration is not None:
             life = value.expiration - self._now()
         if not key or len(key.encode()) > LONGEST_KEY:
@@ -181,7 +181,7 @@ async def _refusal(_: Request, error: Exception) -> Response:
 
 
 def _key(request: Request) -> str:
-    """Return the key as it was sent: a path would lose what is encoded in it."""
+    """Return the key as it was sent: a parsed path would lose encoded characters."""
     raw: bytes = request.scope["raw_path"]
     return unquote(raw.decode("ascii").partition("?")[0].removeprefix("/"))
 

@@ -1,4 +1,4 @@
-"""One workerd process: started under a guard that ends it with us, and asked over a socket that only we can reach."""
+"""Runs one workerd process under a guard that ends it with us, and calls it over a private socket."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kapso_sync.emulator.values import JsonObject, dump_json, parse_json
 
 CONFIG = Path(__file__).with_name("config.capnp")
 START_TIMEOUT = 30.0
-"""Seconds until it listens; a tenth of one is usual, but a machine may be busy."""
+"""Longest time until it listens, in seconds; a tenth of a second is usual, but a machine may be busy."""
 ALIVE_TIMEOUT = 1.0
-"""Seconds in which a process that is not stuck says that it is alive, however busy it is."""
+"""Seconds in which a process that is not stuck answers, however busy it is."""
 KILL_TIMEOUT = 2.0
-"""Seconds that the guard gets to do its work."""
+"""Seconds that the guard may take to end everything."""
 EPITAPH = 4096
-"""Bytes kept of what it says."""
+"""Maximum number of bytes kept of its output."""
 
 GUARD = """
 exec 3<&0 </dev/null
@@ -57,14 +57,14 @@ class Late(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the dispatcher answered: its JSON, and the body that came with it."""
+    """The dispatcher's answer: its JSON, and the body."""
 
     json: JsonObject
     body: bytes
 
 
 class Process:
-    """A running process. ``isolates``: those it was asked to make; ``busy``: how many callers hold it."""
+    """A running process. ``isolates`` is the number of isolates it was asked to make; ``busy`` the number of its callers."""
 
     def __init__(self, process: asyncio.subprocess.Process, socket: Path) -> None:
         assert process.stdin  # noqa: S101 - it was started with pipes
@@ -95,7 +95,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it runs, as far as is known without asking it."""
+        """Return whether it runs, as far as is known without calling it."""
         return self._process.returncode is None and not self._killed
 
     async def ask(self, job: JsonObject, code: str, body: bytes = b"", *, timeout: float) -> Answer:
@@ -126,7 +126,7 @@ class Process:
         return False
 
     async def kill(self) -> None:
-        """End it at once, its guard included; what it was asked meanwhile ends with Gone."""
+        """Kill it and its guard; pending calls end with Gone."""
         if not self._killed:
             self._killed = True
             self._guarded.close()
@@ -141,7 +141,7 @@ class Process:
         await self._http.aclose()
 
     def last_words(self) -> str:
-        """Return the last line that it wrote, addresses of its own code left out, or nothing."""
+        """Return the last line of its output, without addresses of its own code, or an empty text."""
         said = self._said.decode("utf-8", "replace").strip().splitlines()
         lines = [line for line in said if not line.startswith("stack:")]
         return lines[-1][:300] if lines else ""
@@ -192,14 +192,14 @@ INITIAL_DELAY = 0.1
 MAX_DELAY = 5.0
 
 Start = Callable[[Path], Awaitable[Process]]
-"""Starts a process that listens on the socket it is given; raises Gone."""
+"""Starts a process that listens on the given socket; raises Gone."""
 
 
 class ProcessPool:
-    """Keeps one process. After ``most`` isolates another takes its place, for isolates are never unloaded.
+    """Keeps one process ready. After ``most`` isolates another one replaces it, since isolates are never unloaded.
 
-    They listen at the path ``sockets``, with a number each. Processes that end one after the other are started with longer and
-    longer pauses; when one does not even start, nobody waits for the next: callers hear at once what it said.
+    Processes listen at the path ``sockets``, with a number each. When processes keep ending, the pauses between starts grow.
+    When one does not start at all, callers get its last output at once.
     """
 
     def __init__(self, start: Start, sockets: Path, *, most: int) -> None:
@@ -217,12 +217,12 @@ class ProcessPool:
 
     @property
     def current(self) -> Process | None:
-        """The process that the next caller gets, unless it has ended meanwhile; None before the first."""
+        """The process for the next caller, unless it has ended meanwhile; None before the first."""
         return self._current
 
     @contextlib.asynccontextmanager
     async def held(self, isolate: str) -> AsyncIterator[Process]:
-        """Give the caller a process to ask about one isolate; raises Gone when none starts."""
+        """Yield a process for calls about one isolate; raises Gone when none starts."""
         process = await self._ready(isolate)
         process.isolates.add(isolate)
         process.busy += 1
@@ -264,7 +264,7 @@ class ProcessPool:
             return self._current
 
     async def _wait(self) -> None:
-        """Return when another process may be started; raises Gone where there is nothing to wait for."""
+        """Wait until another process may be started; raises Gone if there is nothing to wait for."""
         pause = self._not_before - asyncio.get_running_loop().time()
         if pause > 0 and self._refusal:
             raise Gone(self._refusal)

@@ -1,4 +1,4 @@
-"""Compiles and runs functions on workerd: one process to try code when it is deployed, one that runs all that is live."""
+"""Compiles and runs functions on workerd: one process tries deployed code, another one runs all live code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kapso_sync.emulator.workerd.kv import KeyValues, serving_kv
 from kapso_sync.emulator.workerd.process import Answer, Gone, Late, ProcessPool, start
 
 SCRIPT_HEAD = "module.exports = (function (module, exports, require) {"
-"""What the dispatcher puts before a script, on the same line."""
+"""The text that the dispatcher puts before a script, on the same line."""
 
 _FAILED = "Failed to start Worker:\n"
 _FRAME = re.compile(r"^ +at .*?(?P<file>[\w:.-]+):(?P<line>\d+):(?P<column>\d+)")
@@ -35,7 +35,7 @@ class Code:
     module: bool
 
     def placed(self, words: str) -> str:
-        """Return an error's words with places in the code alone, lines and columns counted from 1."""
+        """Return an error's text with positions in the code only, lines and columns counted from 1."""
         words = words.removeprefix(_FAILED)
         # A syntax error has no stack: workerd adds its place, and counts columns from 0 there.
         shift = int(words.startswith("Uncaught SyntaxError"))
@@ -55,19 +55,19 @@ class Code:
 
 
 START_LIMIT = 5.0
-"""Seconds that code may take to start. Cloudflare allows one, on machines that do nothing else."""
+"""Longest start of code, in seconds. Cloudflare allows one, on machines that do nothing else."""
 TIMEOUT = 30.0
-"""Seconds that a call may take where ``runtime_config`` does not say."""
+"""Default timeout of a call, in seconds."""
 LONGEST_TIMEOUT = 600.0
 MARGIN = 1.0
-"""Seconds after the timeout, which the isolate keeps itself unless its code loops."""
+"""Seconds to wait beyond the timeout, which the isolate keeps itself unless its code loops."""
 MOST_TRIED = 64
 MOST_LIVE = 256
-"""Isolates that one process holds; each takes about 2 MB."""
+"""Maximum number of isolates of one process; each takes about 2 MB."""
 
 
 class WorkerdRuntime:
-    """A `Runtime`. One process tries, another runs: code that loops while it starts must not keep live functions waiting.
+    """A `Runtime` on workerd, with two processes: code that loops while it is tried must not block live functions.
 
     ``network``: functions reach public addresses; otherwise nothing at all.
     """
@@ -82,11 +82,11 @@ class WorkerdRuntime:
 
     @property
     def processes(self) -> tuple[ProcessPool, ProcessPool]:
-        """The keepers of the process that tries code and of the one that runs it."""
+        """The pools of the process that tries code and of the one that runs it."""
         return self._trying, self._running
 
     async def check(self, slug: str, code: str) -> str | None:
-        """Start the code once and return workerd's own words when it does not start, or None."""
+        """Start the code once and return workerd's error if it does not start, or None."""
         source = _source(slug, code)
         job = self._job("check", source)
         # One at a time, so that it is known whose code it is that does not end.
@@ -101,7 +101,7 @@ class WorkerdRuntime:
         return None if failed is None else source.placed(str(failed))
 
     async def run(self, call: Call) -> Result:
-        """Return what the code answers. Whatever else was going on in a process that ends is asked for once more."""
+        """Run the code and return its answer; a call is repeated once if its process was ended for another call."""
         loop = asyncio.get_running_loop()
         timeout = _timeout(call)
         source = _source(call.slug, call.code)
@@ -156,7 +156,7 @@ class WorkerdRuntime:
 
 @contextlib.asynccontextmanager
 async def workerd_runtime(binary: Path, *, clock: Clock, network: bool = False) -> AsyncIterator[WorkerdRuntime]:
-    """Give a runtime on this workerd; its processes start when they are needed, and end with it."""
+    """Yield a runtime on this workerd; its processes start when they are needed, and end with it."""
     with tempfile.TemporaryDirectory(prefix="kapso-workerd-") as name:
         folder = Path(name)
         values = KeyValues(clock)
