@@ -1,7 +1,7 @@
-"""Everything that the core reports: frozen values with a name and a level, passed to listeners as they happen.
+"""Defines the events: frozen values with a name and a level, passed to listeners as they happen.
 
 The core emits them and does not know its listeners: logs, metrics, status and notifications. The names are public:
-`docs/logs.md` lists them, and a test holds that table against this file.
+`docs/logs.md` lists them, and a test checks that table against this file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, dataclass_transform
 
 
 class Level(enum.StrEnum):
-    """How loud an event is in the logs."""
+    """The level of an event in the logs."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -113,7 +113,7 @@ class ManifestRejected(Failure, name="manifest.invalid"):
 
 
 class FunctionInvalid(FunctionEvent, name="function.invalid", level=Level.ERROR):
-    """One function's file or code cannot be used; the others go on."""
+    """One function's file or code is unusable; the other functions are not affected."""
 
     error: str
     location: str | None = None
@@ -121,7 +121,7 @@ class FunctionInvalid(FunctionEvent, name="function.invalid", level=Level.ERROR)
 
 
 class StateSetAside(Event, name="state.set_aside", level=Level.WARNING):
-    """The state database was torn, or written by a newer version; a new one was begun and learns from Kapso."""
+    """The state database was damaged, or written by a newer version; a new one was created and is filled from Kapso."""
 
     path: str
 
@@ -150,11 +150,11 @@ class ReconcileFinished(Event, name="reconcile.finished"):
 
 
 class ReconcileFailed(Failure, name="reconcile.failed"):
-    """A pass could not go on as a whole."""
+    """A pass failed as a whole."""
 
 
 class PlanComputed(Event, name="plan.computed"):
-    """What a pass is going to do: the counts, and each changed function's action, origin and fields."""
+    """The plan of a pass: the counts, and each changed function's action, origin and fields."""
 
     summary: Mapping[str, int]
     functions: tuple[Mapping[str, object], ...]
@@ -169,7 +169,7 @@ class PlanNotice(Event, name="plan.warning", level=Level.WARNING):
 
 
 class ApiCalled(Event, name="api.called", level=Level.DEBUG):
-    """One request was answered (or not: ``status`` None)."""
+    """One request was answered (or not: then there is no `status`)."""
 
     method: str
     route: str
@@ -180,7 +180,7 @@ class ApiCalled(Event, name="api.called", level=Level.DEBUG):
 
 
 class ApiRetry(Event, name="api.retry", level=Level.WARNING):
-    """A request is going to be repeated."""
+    """A request will be repeated."""
 
     method: str
     route: str
@@ -191,7 +191,7 @@ class ApiRetry(Event, name="api.retry", level=Level.WARNING):
 
 
 class RateLimitWaiting(Event, name="ratelimit.waiting"):
-    """The share of this minute's calls is spent; the next window is awaited. Once per window, not per call."""
+    """The share of this minute's calls is used up; calls wait for the next window. Once per window, not per call."""
 
     wait_s: float
     limit: int | None
@@ -240,14 +240,14 @@ class FunctionDeleted(FunctionEvent, name="function.deleted"):
 
 
 class FunctionBackedUp(FunctionEvent, name="function.backed_up"):
-    """What is about to be overwritten or deleted was saved."""
+    """A backup was saved before a function is overwritten or deleted."""
 
     backup: str
     reason: str
 
 
 class FunctionConflict(FunctionEvent, name="function.conflict", level=Level.WARNING):
-    """Git wants a function that we must not touch, or that changed on both sides."""
+    """Git lists a function that we must not touch, or that changed on both sides."""
 
     reason: str
 
@@ -261,7 +261,7 @@ class FunctionFailed(FunctionEvent, name="function.failed", level=Level.ERROR):
 
 
 class DriftDetected(FunctionEvent, name="drift.detected", level=Level.WARNING):
-    """Kapso shows something else than what we last wrote."""
+    """Kapso has other content than our last write."""
 
     fields: tuple[str, ...]
 
@@ -279,14 +279,14 @@ class DriftIgnored(FunctionEvent, name="drift.ignored", level=Level.WARNING):
 
 
 class FunctionOscillating(FunctionEvent, name="function.oscillating", level=Level.ERROR):
-    """Each of three writes was undone on Kapso: we stop writing until git changes or a person asks."""
+    """Three writes in a row were undone on Kapso: nothing is written until git changes or a person asks."""
 
     fields: tuple[str, ...]
     hint: str | None = None
 
 
 class FunctionStalled(FunctionEvent, name="function.stalled", level=Level.ERROR):
-    """The same code failed again and again, and is tried at the slowest pace; or it is in quarantine, and is not (no time)."""
+    """A function needs a person: it keeps failing, is in quarantine, or has a field that Kapso refused."""
 
     reason: str
     retry_in_s: float | None = None
@@ -294,7 +294,7 @@ class FunctionStalled(FunctionEvent, name="function.stalled", level=Level.ERROR)
 
 
 class PruneBlocked(Event, name="prune.blocked", level=Level.WARNING):
-    """Deletions or recreations were held back; ``hint`` names the setting that allows them."""
+    """Deletions or recreations were blocked; ``hint`` names the setting that allows them."""
 
     slugs: tuple[str, ...]
     reason: str
@@ -312,7 +312,7 @@ class DeployStarted(FunctionEvent, name="deploy.started"):
 
 
 class DeploySucceeded(FunctionEvent, name="deploy.succeeded"):
-    """The code that git wants is the code that runs."""
+    """Git's code is live."""
 
     duration_ms: int
 
@@ -332,14 +332,14 @@ class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
 
 
 class CheckPassed(FunctionEvent, name="check.passed"):
-    """What was deployed answers as the manifest expects."""
+    """The deployed function answers as the manifest expects."""
 
     checks: int
     duration_ms: int
 
 
 class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
-    """What was deployed does not answer as the manifest expects, and the edge had time to take it up."""
+    """The deployed function does not answer as the manifest expects, although the edge had time to update."""
 
     check: int
     expected: str
@@ -349,7 +349,7 @@ class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
 
 
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):
-    """What ran before is put back: its code's hash is ``restored``, that of what failed is ``code``."""
+    """A rollback starts: ``restored`` is the hash of the previous code, ``code`` that of the failed one."""
 
     reason: str
     code: str
@@ -357,14 +357,14 @@ class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNIN
 
 
 class RollbackSucceeded(FunctionEvent, name="rollback.succeeded", level=Level.WARNING):
-    """What ran before runs again; what failed is in quarantine until git changes or a person asks."""
+    """The previous version runs again; the failed one is in quarantine until git changes or a person asks."""
 
     code: str
     restored: str
 
 
 class RollbackFailed(FunctionEvent, name="rollback.failed", level=Level.ERROR):
-    """What ran before could not be put back. Where it would not go live either, git's code is tried again with patience."""
+    """The previous version could not be restored. If it does not go live either, git's code is retried with back-off."""
 
     code: str
     restored: str
@@ -373,26 +373,26 @@ class RollbackFailed(FunctionEvent, name="rollback.failed", level=Level.ERROR):
 
 
 class SecretSet(FunctionEvent, name="secret.set"):
-    """A secret got its value; the value itself is never told."""
+    """A secret was set; its value is never logged."""
 
     secret: str = field(metadata={"key": "name"})
 
 
 class FunctionReplanned(FunctionEvent, name="function.replanned", level=Level.WARNING):
-    """Somebody saved the function after it was planned; it was looked at and planned again, in the same pass."""
+    """Somebody saved the function after it was planned; it was read and planned again, in the same pass."""
 
     error: str
 
 
 class SecretLost(FunctionEvent, name="secret.lost", level=Level.ERROR):
-    """A deployment dropped secrets whose values are not known here, so they cannot be set again."""
+    """A deployment dropped secrets that have no value in git, so they cannot be set again."""
 
     names: tuple[str, ...]
     hint: str | None = None
 
 
 class FieldRefused(FunctionEvent, name="field.refused", level=Level.ERROR):
-    """Kapso answered a write with another value of a field than was sent; it is not sent again until something changes."""
+    """Kapso answered a write with another value of a field than was sent; it is not sent again until git or Kapso changes."""
 
     field_name: str = field(metadata={"key": "field"})
     wanted: str
@@ -410,7 +410,7 @@ class SecretRemoved(FunctionEvent, name="secret.removed"):
 
 
 class DaemonStarted(Event, name="daemon.started"):
-    """The daemon runs; ``url`` is its server's, where it has one."""
+    """The daemon runs; ``url`` is the address of its server, if it has one."""
 
     version: str
     source: str
@@ -418,7 +418,7 @@ class DaemonStarted(Event, name="daemon.started"):
 
 
 class DaemonStopping(Event, name="daemon.stopping"):
-    """No trigger is taken any more; what is in flight is finished or journaled."""
+    """The daemon stops: no trigger is accepted any more, and calls in flight are finished or journaled."""
 
     reason: str
 
@@ -428,7 +428,7 @@ class DaemonStopped(Event, name="daemon.stopped"):
 
 
 class DaemonState(Event, name="daemon.state"):
-    """The answer to SIGUSR1: how things stand, in one line."""
+    """The daemon's status in one line, after SIGUSR1."""
 
     state: str
     revision: str | None = None
@@ -439,14 +439,14 @@ class DaemonState(Event, name="daemon.state"):
 
 
 class TaskFailed(Failure, name="daemon.task_failed"):
-    """A part of the daemon died and is started again."""
+    """A background task of the daemon failed and is restarted."""
 
     task: str
     restart_in_s: float
 
 
 class WatchDegraded(Event, name="watch.degraded", level=Level.WARNING):
-    """File changes are noticed later than they should be, for this reason."""
+    """File changes may be noticed late, for this reason."""
 
     reason: str
 
@@ -456,11 +456,11 @@ class SettingsReloaded(Event, name="settings.reloaded"):
 
 
 class SettingsRejected(Failure, name="settings.invalid"):
-    """The settings that were read again are wrong; the old ones stay in force."""
+    """The settings that were read again are invalid; the previous ones stay in effect."""
 
 
 class TriggerReceived(Event, name="trigger.received", level=Level.DEBUG):
-    """Something or somebody asked to look again."""
+    """A pass was requested."""
 
     trigger: str
 
@@ -477,7 +477,7 @@ class Resumed(Event, name="resumed"):
 
 
 class FailureEnded(Event, name="failure.ended"):
-    """A failure that was logged before is over; it was seen ``times`` times in a row, and logged when it began and changed."""
+    """A failure that was logged before is over; it happened ``times`` times in a row."""
 
     failure: str
     times: int
@@ -486,14 +486,14 @@ class FailureEnded(Event, name="failure.ended"):
 
 
 class NotificationSent(Event, name="notification.sent"):
-    """A message went out that told so many changes; the destination is named by its kind and line, never by its address."""
+    """A notification about this many changes was sent; the destination is named by its kind and line, never by its address."""
 
     destination: str
     changes: int
 
 
 class NotificationFailed(Event, name="notification.failed", level=Level.WARNING):
-    """A destination does not take messages; told when that begins and changes, and `failure.ended` when it is over."""
+    """A destination refuses notifications; logged when that begins and changes, and `failure.ended` when it is over."""
 
     destination: str
     error: str
@@ -509,7 +509,7 @@ class CommitStatusSet(Event, name="commit_status.set", level=Level.DEBUG):
 
 
 class CommitStatusFailed(Event, name="commit_status.failed", level=Level.WARNING):
-    """The forge does not take a commit's status; told when that begins and changes, and `failure.ended` when it is over."""
+    """The forge refuses a commit's status; logged when that begins and changes, and `failure.ended` when it is over."""
 
     commit: str
     error: str
