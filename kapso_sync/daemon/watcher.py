@@ -73,7 +73,7 @@ class FileWatcher:
                 started = self._clock.monotonic()
                 try:
                     await self._watch()
-                except Exception as error:  # noqa: BLE001 - whatever ends the watch, it is begun anew
+                except Exception as error:  # noqa: BLE001 - whatever ends the watch, it starts again
                     self._trouble(error)
                     self._touch()
                     failures = 1 if self._clock.monotonic() - started > RESTART_BACKOFF.maximum else failures + 1
