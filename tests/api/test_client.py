@@ -63,7 +63,7 @@ async def test_a_server_without_pages_is_understood() -> None:
         ([listing(*FULL, total_pages=2), listing(total_pages=3)], "is empty, and more was announced"),
     ],
 )
-async def test_a_list_with_holes_is_refused(pages: list[bytes], said: str) -> None:
+async def test_a_list_with_a_missing_page_is_garbled(pages: list[bytes], said: str) -> None:
     """Read once more, and then an error: a function that is only missing from the list must not be created again."""
     async with talking(*pages, *pages) as line:
         with pytest.raises(ApiGarbled, match=said):
@@ -71,7 +71,7 @@ async def test_a_list_with_holes_is_refused(pages: list[bytes], said: str) -> No
     assert len(line.server.requests) == 2 * len(pages)
 
 
-async def test_a_list_that_moved_is_read_once_more() -> None:
+async def test_a_list_that_changed_between_pages_is_read_again() -> None:
     """Somebody created a function between two pages: the second look is whole."""
     async with talking(
         listing(*FULL, total_pages=2),
@@ -92,7 +92,7 @@ async def test_put_is_tried_where_patch_is_unknown_and_remembered(first: int) ->
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, ApiNotFound), (405, ApiUnsupported)])
-async def test_where_neither_works_the_first_answer_counts(status: int, kind: type[Exception]) -> None:
+async def test_if_patch_and_put_fail_the_first_answer_counts(status: int, kind: type[Exception]) -> None:
     """A function that is gone is gone by either verb."""
     async with talking(answer(status, {"error": "first"}), answer(404, {"error": "second"})) as line:
         with pytest.raises(kind, match="first"):
@@ -100,7 +100,7 @@ async def test_where_neither_works_the_first_answer_counts(status: int, kind: ty
 
 
 @pytest.mark.parametrize("function_id", [".", "..", "../secrets?x=1", "a/b", "", "x" * 101, "é"])
-async def test_an_id_that_cannot_be_is_never_sent(function_id: str) -> None:
+async def test_a_malformed_function_id_is_never_sent(function_id: str) -> None:
     """No request leaves ``/functions/{id}``; a plain id does go out."""
     async with talking(answer(200, record())) as line:
         for call in (line.api.get_function, line.api.delete_function, line.api.deploy_function, line.api.list_secrets):
@@ -111,7 +111,7 @@ async def test_an_id_that_cannot_be_is_never_sent(function_id: str) -> None:
     assert line.server.lines == ["GET /functions/id-greet"]
 
 
-async def test_an_answer_about_another_function_is_not_believed() -> None:
+async def test_an_answer_about_another_function_is_garbled() -> None:
     """Neither to a look nor to an update."""
     async with talking(answer(200, record("other"))) as line:
         for call in (line.api.get_function("id-greet"), line.api.update_function("id-greet", {"name": "x"})):
@@ -150,7 +150,7 @@ async def test_invoke_returns_the_functions_own_answer() -> None:
     assert len(line.server.requests) == 1
 
 
-async def test_functions_that_hang_keep_nothing_else_waiting() -> None:
+async def test_a_hanging_invocation_does_not_block_other_requests() -> None:
     """As many as there may be requests at once; the list, by which a failure is told and taken back, is read all the same."""
     hung = asyncio.Semaphore(0)
 
@@ -181,7 +181,7 @@ async def test_functions_that_hang_keep_nothing_else_waiting() -> None:
         {"data": {"data": ["A", "B", ""]}},
     ],
 )
-async def test_names_of_secrets_are_read_in_every_shape(body: Json) -> None:
+async def test_secret_names_are_read_from_every_answer_shape(body: Json) -> None:
     """As a list, as an object that holds one, wrapped twice; each name once."""
     async with talking(answer(200, body)) as line:
         assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
@@ -264,7 +264,7 @@ async def test_users_are_unknown_when_one_look_up_fails(
 
 
 @pytest.mark.parametrize("switches", [{"workflows": "none"}, {"whatsapp": False}])
-async def test_users_are_unknown_where_no_base_has_the_route(
+async def test_users_are_unknown_if_no_base_has_the_route(
     kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]
 ) -> None:
     """404 everywhere is no answer."""
@@ -297,7 +297,7 @@ async def test_invocations_are_read_with_their_console(kapso: KapsoClient, emula
         ("http://[::1]:8787", "http://[::1]:8787/platform/v1"),
     ],
 )
-def test_one_spelling_for_every_way_to_write_the_base(text: str, base: str) -> None:
+def test_base_urls_are_normalised(text: str, base: str) -> None:
     """A slash at the end or a host alone make no difference."""
     assert parse_base_url(text) == base
 
@@ -314,7 +314,7 @@ def test_one_spelling_for_every_way_to_write_the_base(text: str, base: str) -> N
         ("http://10.0.0.1", "unencrypted"),
     ],
 )
-def test_a_base_that_would_leak_or_cannot_be_is_refused(text: str, said: str) -> None:
+def test_an_unsafe_or_malformed_base_url_is_refused(text: str, said: str) -> None:
     """At the start, with what is wrong; plain http to a stranger only on explicit wish."""
     with pytest.raises(ConfigError, match=said):
         parse_base_url(text)

@@ -71,7 +71,7 @@ def pacer_of(clock: VirtualClock, share: float, waits: list[tuple[float, int, in
 )
 @example(limit=5, offset=56.0, share=0.8, concurrency=3, latencies=[3.0])
 @settings(max_examples=60)
-def test_no_429_is_earned_and_the_share_is_used(
+def test_the_rate_limit_share_is_used_without_a_429(
     limit: int, offset: float, share: float, concurrency: int, latencies: list[float]
 ) -> None:
     """Whatever the latency and wherever the window begins; once a beginning was seen, 95 % of the share and more is used.
@@ -97,7 +97,7 @@ def test_no_429_is_earned_and_the_share_is_used(
 
 @given(limit=st.integers(10, 60), others=st.integers(1, 9), offset=st.floats(0, WINDOW - 0.001))
 @settings(max_examples=30)
-def test_what_others_spend_is_respected(limit: int, others: int, offset: float) -> None:
+def test_calls_of_other_clients_count_against_the_rate_limit(limit: int, others: int, offset: float) -> None:
     """What remains is what the server says, not what we think: of each window only the first calls in flight may be refused."""
 
     async def scenario() -> None:
@@ -111,7 +111,7 @@ def test_what_others_spend_is_respected(limit: int, others: int, offset: float) 
     asyncio.run(scenario())
 
 
-async def test_the_wait_is_told_once_a_window() -> None:
+async def test_a_rate_limit_wait_is_logged_once_per_window() -> None:
     """Not per call: the log stays quiet."""
     clock, waits = VirtualClock(), list[tuple[float, int, int]]()
     server = Server(clock, 10, 30.0)
@@ -153,7 +153,7 @@ async def test_until_the_limit_is_known_one_request_goes_alone() -> None:
     await second
 
 
-async def test_a_limit_of_one_still_moves() -> None:
+async def test_a_rate_limit_of_one_call_is_used() -> None:
     """However small the share, one call a window is allowed."""
     clock = VirtualClock()
     server = Server(clock, 1, 0.0)

@@ -37,7 +37,7 @@ def test_a_reference_is_found_in_every_spelling(content: Json) -> None:
 
 
 @pytest.mark.parametrize("content", [{"name": "greet"}, {"function_slug": "gree"}, {"text": '{"function_slug": "greet"'}, None])
-def test_other_words_are_no_reference(content: Json) -> None:
+def test_other_texts_are_not_references(content: Json) -> None:
     """A text that is not whole JSON names nobody by slug."""
     assert users_in([Reference(UserKind.WORKFLOW, "Orders", content)], [USED]) == {USED.id: ()}
 

@@ -70,7 +70,7 @@ async def truncate(writer: asyncio.StreamWriter) -> None:
         (422, ApiRejected, ExitCode.FUNCTION_FAILED),
     ],
 )
-async def test_a_refusal_is_told_by_its_own_error_and_not_repeated(status: int, kind: type[ApiError], code: ExitCode) -> None:
+async def test_a_refusal_has_its_own_error_and_is_not_retried(status: int, kind: type[ApiError], code: ExitCode) -> None:
     """One class a meaning, with method, route, status and the server's words in one line."""
     async with talking(answer(status, {"error": "Not\nlike   this"})) as line:
         with pytest.raises(kind) as raised:
@@ -83,7 +83,7 @@ async def test_a_refusal_is_told_by_its_own_error_and_not_repeated(status: int, 
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
-async def test_a_server_in_trouble_is_asked_again_with_pauses(status: int) -> None:
+async def test_a_5xx_is_retried_with_backoff(status: int) -> None:
     """Five times with growing pauses, then 69; each repeat is told."""
     async with talking(answer(status, raw=b"<html>down</html>")) as line:
         with pytest.raises(ApiUnavailable) as raised:
@@ -96,7 +96,9 @@ async def test_a_server_in_trouble_is_asked_again_with_pauses(status: int) -> No
 
 
 @pytest.mark.parametrize("trouble", [answer(500), drop, truncate, answer(200, raw=b"<!DOCTYPE html>"), answer(200, raw=b"")])
-async def test_a_lost_answer_is_asked_for_again(trouble: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]) -> None:
+async def test_a_request_with_a_lost_answer_is_retried(
+    trouble: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]],
+) -> None:
     """Reading, updating, deploying and deleting can be repeated: one bad moment costs nothing."""
     async with talking(trouble, listing("greet")) as line:
         (function,) = await line.api.list_functions()
@@ -105,7 +107,7 @@ async def test_a_lost_answer_is_asked_for_again(trouble: bytes | Callable[[async
 
 
 @pytest.mark.parametrize("trouble", [answer(500), drop, truncate, answer(201, raw=b"<!DOCTYPE html>")])
-async def test_a_create_that_may_have_arrived_is_never_repeated_blindly(
+async def test_a_create_that_may_have_arrived_is_not_retried(
     trouble: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]],
 ) -> None:
     """Who sends it must look first whether the function is there."""
@@ -116,7 +118,7 @@ async def test_a_create_that_may_have_arrived_is_never_repeated_blindly(
     assert getattr(raised.value, "sent", True)
 
 
-async def test_a_create_that_never_left_is_repeated() -> None:
+async def test_a_create_that_was_not_sent_is_retried() -> None:
     """No connection means no function: that can be tried again."""
     async with talking(CREATED) as line:
         line.transport.base_url = "http://127.0.0.1:9"
@@ -151,7 +153,7 @@ async def test_an_answer_beyond_the_limit_is_dropped(bomb: bytes) -> None:
             await line.api.list_functions()
 
 
-async def test_broken_compression_is_garbage() -> None:
+async def test_broken_compression_is_garbled() -> None:
     """No foreign exception reaches the core."""
     async with talking(
         answer(200, raw=b"no gzip", headers={"Content-Encoding": "gzip"}), settings=TransportSettings(attempts=1)
@@ -163,14 +165,14 @@ async def test_broken_compression_is_garbage() -> None:
 @pytest.mark.parametrize(
     "garbage", [b"\x00\xff\x00garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: no\r\n\r\n", b"220 ftp\r\n"]
 )
-async def test_what_is_no_http_is_no_answer(garbage: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_unavailable(garbage: bytes) -> None:
     """A wrong port gives an error, not a traceback."""
     async with talking(garbage, settings=TransportSettings(attempts=1)) as line:
         with pytest.raises(ApiUnavailable, match="the connection broke"):
             await line.api.list_functions()
 
 
-async def test_a_redirect_is_refused_and_the_key_stays_here() -> None:
+async def test_a_redirect_is_refused_and_gets_no_api_key() -> None:
     """Another host never sees the key; the error names the setting to look at."""
     async with talking(listing()) as elsewhere:
         target = elsewhere.transport.base_url
@@ -187,7 +189,7 @@ async def test_a_redirect_is_refused_and_the_key_stays_here() -> None:
     ("header", "waited"),
     [("7", 7.0), ("0", 1.0), ("-3", 1.0), ("99999", 120.0), ("soon", 60.0), ("nan", 60.0), ("inf", 120.0), (None, 60.0)],
 )
-async def test_a_429_waits_as_told_within_bounds(header: str | None, waited: float) -> None:
+async def test_retry_after_of_a_429_is_followed_within_limits(header: str | None, waited: float) -> None:
     """Even a create is repeated after it: the server said that it did nothing."""
     headers = {} if header is None else {"Retry-After": header}
     async with talking(answer(429, {"error": "slow down"}, headers=headers), CREATED) as line:
@@ -195,7 +197,7 @@ async def test_a_429_waits_as_told_within_bounds(header: str | None, waited: flo
         assert line.clock.monotonic() == waited
 
 
-async def test_endless_429_ends() -> None:
+async def test_endless_429_answers_end_at_the_timeout() -> None:
     """Patience is bounded: 69, with a hint."""
     async with talking(answer(429, headers={"Retry-After": "100"})) as line:
         with pytest.raises(ApiRateLimited) as raised:
@@ -204,7 +206,7 @@ async def test_endless_429_ends() -> None:
     assert line.clock.monotonic() <= 300
 
 
-async def test_each_request_is_told_with_what_remains() -> None:
+async def test_each_request_is_logged_with_the_remaining_rate_limit() -> None:
     """Method, route, status, and the rate limit's numbers."""
     headers = {"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "93"}
     async with talking(answer(200, {"data": []}, headers=headers)) as line:
@@ -226,7 +228,7 @@ async def test_the_key_is_sent_in_its_header_and_shows_nowhere_else() -> None:
     assert "x" * 10 not in raised.value.message
 
 
-async def test_the_servers_words_are_cut() -> None:
+async def test_server_error_texts_are_shortened() -> None:
     """A page of text makes no log line."""
     async with talking(answer(422, {"error": "word " * 1000})) as line:
         with pytest.raises(ApiRejected) as raised:
@@ -251,7 +253,7 @@ async def test_requests_beyond_the_concurrency_wait() -> None:
     assert most == [3]
 
 
-async def test_cancelled_requests_leave_the_line_usable() -> None:
+async def test_cancelled_requests_free_the_connection_pool() -> None:
     """Ten cancelled requests in a row cost no slot and no ticket."""
     async with talking(*[hang] * 10, listing("greet"), settings=TransportSettings(concurrency=2)) as line:
         for _ in range(10):
@@ -271,7 +273,7 @@ async def _asked(line: Line, task: asyncio.Task[object]) -> None:
 
 
 @pytest.mark.parametrize("page", [b"error code: 1010", b"<html>Access denied</html>", b""])
-async def test_a_403_that_is_no_json_is_an_unavailable_api(page: bytes) -> None:
+async def test_a_403_that_is_not_json_is_an_unavailable_api(page: bytes) -> None:
     """Cloudflare or a proxy turned the client away: the hint names both, and never the key."""
     async with talking(answer(403, raw=page), settings=TransportSettings(attempts=1)) as line:
         with pytest.raises(ApiUnavailable) as raised:
@@ -306,7 +308,7 @@ LINES = "\n".join(f"line {number} of the private key material" for number in ran
     "value", ["s3cret-value", LINES, "x" * 2000, 'tab\tand "quote" in it', json.dumps({"a": ["deep-s3cret"]})]
 )
 @pytest.mark.parametrize("shape", ["plain", "json", "collapsed", "line"])
-async def test_what_kapso_quotes_of_a_secret_is_never_shown(value: str, shape: str) -> None:
+async def test_a_secret_that_the_api_quotes_is_redacted(value: str, shape: str) -> None:
     """Whole, JSON-escaped, on one line or line by line; a control shows that the words around it do arrive."""
     quoted = {"plain": value, "json": json.dumps(value), "collapsed": " ".join(value.split()), "line": value.splitlines()[-1]}
     said = f"Refused because of {quoted[shape]} in it"
@@ -323,7 +325,7 @@ async def test_what_kapso_quotes_of_a_secret_is_never_shown(value: str, shape: s
         assert refused.value.message == "POST /functions/{id}/secrets answered 422"
 
 
-async def test_what_kapso_quotes_of_code_is_not_shown() -> None:
+async def test_code_that_the_api_quotes_is_not_shown() -> None:
     """A refusal that holds the request's code line by line keeps its own words."""
     code = "async function handler(request) {\n  return new Response(privateThing());\n}\n"
     async with talking(answer(422, {"error": f"code is bad: {code}"})) as line:
@@ -343,7 +345,7 @@ async def test_what_kapso_quotes_of_code_is_not_shown() -> None:
         ({"error": "Function is not deployed"}, ApiRejected),
     ],
 )
-async def test_only_a_taken_name_is_told_as_taken(body: object, kind: type[ApiError]) -> None:
+async def test_only_a_taken_secret_name_is_reported_as_taken(body: object, kind: type[ApiError]) -> None:
     """No other refusal may lead to a deletion."""
     async with talking(answer(422, body)) as line:
         with pytest.raises(ApiError) as raised:
@@ -352,7 +354,7 @@ async def test_only_a_taken_name_is_told_as_taken(body: object, kind: type[ApiEr
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_secret_routes_that_are_down_are_told_apart(status: int) -> None:
+async def test_unavailable_secret_routes_have_their_own_error(status: int) -> None:
     """From an API that is down: other routes answer."""
     async with talking(answer(status, raw=b"<html>Bad gateway</html>"), settings=TransportSettings(attempts=1)) as line:
         with pytest.raises(SecretRoutesUnavailable):
@@ -382,7 +384,7 @@ def test_bodies_are_in_no_representation() -> None:
 
 
 @pytest.mark.parametrize(("retry_after", "waited"), [("2", 2.0), ("90", 90.0)])
-async def test_retry_after_rules_over_our_own_window(retry_after: str, waited: float) -> None:
+async def test_retry_after_overrides_our_own_window(retry_after: str, waited: float) -> None:
     """Shorter than the window as well as longer; calls that come meanwhile wait as well."""
     limits = {"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "0"}
     refused = answer(429, {"error": "Rate limit exceeded"}, headers={"Retry-After": retry_after, **limits})

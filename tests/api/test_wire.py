@@ -66,7 +66,7 @@ def test_deep_nesting_is_garbled() -> None:
     ("body", "said"),
     [(b"", "with nothing"), (b" <!DOCTYPE html><html>", "with a web page"), (b"oops", "with something that is not JSON")],
 )
-def test_what_is_no_json_is_named(body: bytes, said: str) -> None:
+def test_an_answer_that_is_not_json_is_described(body: bytes, said: str) -> None:
     """A wrong address usually answers with a web page."""
     with pytest.raises(ApiGarbled, match=said):
         decode(body, CALL, 200)
@@ -97,7 +97,7 @@ def test_a_record_without_id_or_slug_is_garbled(broken: Json) -> None:
         parse_function(broken, CALL)
 
 
-def test_what_is_missing_or_odd_in_a_record_stays_unknown() -> None:
+def test_missing_or_odd_fields_of_a_record_are_unknown() -> None:
     """A list without code, a status from the future, a time that is none."""
     function = parse_function({"id": "1", "slug": "a", "status": "paused", "code": None, "updated_at": "soon"}, CALL)
     assert (function.status, function.code, function.updated_at, function.fields) == (DeploymentStatus.UNKNOWN, None, None, {})
@@ -114,7 +114,7 @@ def test_what_is_missing_or_odd_in_a_record_stays_unknown() -> None:
         (None, None),
     ],
 )
-def test_times_always_know_their_zone(text: Json, moment: datetime | None) -> None:
+def test_times_always_have_a_zone(text: Json, moment: datetime | None) -> None:
     """They are compared with each other, so one without a zone would be a crash."""
     assert parse_time(text) == moment
 
@@ -132,7 +132,7 @@ def test_times_always_know_their_zone(text: Json, moment: datetime | None) -> No
         ({"total_pages": -1}, None),
     ],
 )
-def test_pages_are_announced_in_many_ways(meta: Json, more: bool | None) -> None:
+def test_every_kind_of_paging_metadata_is_read(meta: Json, more: bool | None) -> None:
     """Each of the spellings in use says whether there is another page, or nothing."""
     bodies: list[Json] = [{"data": [], "meta": meta}, {"data": {"data": [], "pagination": meta}}]
     for body in bodies:
@@ -140,12 +140,12 @@ def test_pages_are_announced_in_many_ways(meta: Json, more: bool | None) -> None
 
 
 @given(st.dictionaries(st.sampled_from(["code", "slug", "name", "description", "runtime_config"]), values))
-def test_what_is_sent_is_what_was_meant(payload: dict[str, Json]) -> None:
+def test_encoded_request_bodies_decode_to_the_payload(payload: dict[str, Json]) -> None:
     """The body holds exactly the attributes that were given."""
     assert encode_function(payload) == {"function": payload}
 
 
-def test_nothing_else_is_ever_sent() -> None:
+def test_unknown_attributes_are_never_sent() -> None:
     """An attribute that is not ours to send is a mistake in this program, found before it leaves."""
     with pytest.raises(ValueError, match="not an attribute of a function: id, secrets"):
         encode_function({"slug": "a", "secrets": {}, "id": "x"})
@@ -164,12 +164,12 @@ def test_nothing_else_is_ever_sent() -> None:
         ({"error": "token sk_live_abcdefghijklmnop refused"}, "token [redacted] refused"),
     ],
 )
-def test_what_the_server_says_fits_into_one_clean_line(body: Json, said: str | None) -> None:
+def test_server_error_texts_become_one_clean_line(body: Json, said: str | None) -> None:
     """In whichever of the usual shapes, without secrets."""
     assert error_text(json.dumps(body).encode()) == said
 
 
-def test_what_the_server_says_is_cut() -> None:
+def test_long_server_error_texts_are_cut() -> None:
     """A stack trace in an answer is no message."""
     said = error_text(json.dumps({"error": "ab " * 500}).encode())
     assert said is not None

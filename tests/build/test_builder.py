@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
 
 @pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
-def test_script_style_goes_anywhere_byte_for_byte(code: str) -> None:
+def test_script_style_is_uploaded_unchanged_to_both_bases(code: str) -> None:
     """A top-level ``handler``, however it is declared, and whatever is said in strings and comments."""
     assert good(code) == code
 
@@ -37,19 +37,19 @@ def test_script_style_goes_anywhere_byte_for_byte(code: str) -> None:
     .map("\n".join)
     .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1)
 )
-def test_any_plain_script_is_uploaded_as_it_stands(code: str) -> None:
+def test_any_plain_script_is_uploaded_unchanged(code: str) -> None:
     """Whatever surrounds the one handler: the bytes are the author's."""
     assert good(code) == code
 
 
 @pytest.mark.parametrize("code", MODULES)
-def test_module_style_goes_as_it_is_where_it_is_taken(code: str) -> None:
+def test_module_style_is_uploaded_unchanged_where_modules_run(code: str) -> None:
     """Byte for byte to the base that documents it."""
     assert good(code, target=MODULE) == code
 
 
 @pytest.mark.parametrize("code", [*SCRIPTS, *MODULES])
-def test_what_is_taken_is_javascript(code: str, tmp_path: Path) -> None:
+def test_accepted_code_is_valid_javascript(code: str, tmp_path: Path) -> None:
     """Node agrees that all of the above is sound code: these are no strawmen."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
@@ -85,7 +85,7 @@ def test_what_is_taken_is_javascript(code: str, tmp_path: Path) -> None:
         ("const name = 'x'; export default () => import(name)", "dynamic-import", (1, 40)),
     ],
 )
-def test_what_cannot_run_is_told_with_its_place(code: str, fault: str, place: tuple[int, int]) -> None:
+def test_code_that_cannot_run_is_an_error_with_its_position(code: str, fault: str, place: tuple[int, int]) -> None:
     """Line and column, in characters, the line itself, and what to do."""
     (problem,) = bad(code)
     assert where(problem) == (fault, "greet.js", *place)
@@ -93,7 +93,7 @@ def test_what_cannot_run_is_told_with_its_place(code: str, fault: str, place: tu
     assert problem.frame
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_code_errors_are_reported_at_once() -> None:
     """In the order of the file: nobody should mend a file five times."""
     code = (
         "import { a } from '../../etc/passwd';\nimport b from '/etc/passwd';\nimport c from 'https://example.com/c.js';\n"
@@ -140,7 +140,7 @@ def test_the_frame_shows_the_line_and_points_at_the_place() -> None:
         ("// process.env.KEY is no more\nfunction handler() { return 'process.env' }", "greet.js", None),
     ],
 )
-def test_what_surprises_is_a_warning_with_its_place(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
+def test_surprising_code_is_a_warning_with_its_position(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
     """It goes up all the same, byte for byte."""
     made = Workbench().build({name: code}, name)
     assert made.functions[0].code == code or code.startswith("export")
@@ -158,13 +158,13 @@ def test_a_module_contract_needs_a_module() -> None:
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"caf\xe9\n", "not-utf8"), (b"line\nwith \0", "binary")])
-def test_what_is_no_text_is_refused(content: bytes, code: str) -> None:
+def test_code_that_is_not_utf8_is_refused(content: bytes, code: str) -> None:
     """Binary or Latin-1: with the line."""
     (problem,) = bad({"greet.js": content})
     assert problem.code == code
 
 
-def test_supabase_functions_go_up_as_they_are() -> None:
+def test_supabase_functions_are_uploaded_unchanged() -> None:
     """TypeScript too: Deno runs it, and there is no handler contract; one that serves nothing is a warning."""
     listed = entry("greet.ts", function_type="supabase_function")
     for code in ("Deno.serve((r: Request) => new Response('x'))", "import { serve } from 'https://x.y'; serve(() => 1)"):
@@ -197,7 +197,7 @@ def test_code_above_a_megabyte_is_refused_before_any_call() -> None:
 
 
 @needs_esbuild
-def test_the_examples_are_sound() -> None:
+def test_the_example_functions_have_no_errors() -> None:
     """All of them, whichever base they go to."""
     files = {
         path.relative_to(EXAMPLES).as_posix(): SourceFile(path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
@@ -236,7 +236,7 @@ def test_unchanged_files_are_parsed_once() -> None:
     assert not bench.builder._shapes._known
 
 
-async def test_checking_a_thousand_files_leaves_the_loop_its_turns() -> None:
+async def test_checking_a_thousand_files_does_not_block_the_event_loop() -> None:
     """A health check is answered while code is checked."""
     texts = {f"f{number}.js": f"// {number}\n" + SCRIPTS[0] * 1 + "\n//" + "x" * 2000 for number in range(1000)}
     texts["large.js"] = SCRIPTS[0] + "\nconst x = [" + "1, " * 300_000 + "];"
@@ -260,7 +260,7 @@ async def test_checking_a_thousand_files_leaves_the_loop_its_turns() -> None:
     st.text(max_size=60)
     | st.sampled_from([*SCRIPTS, *MODULES]).flatmap(lambda code: st.integers(0, len(code)).map(lambda cut: code[:cut]))
 )
-def test_no_code_makes_the_inspection_raise(code: str) -> None:
+def test_no_code_makes_the_syntax_check_raise(code: str) -> None:
     """Whatever is committed, it is either sound or has a place where it is not."""
     for grammar in Grammar:
         shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)

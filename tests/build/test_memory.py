@@ -82,7 +82,7 @@ def test_the_same_input_gives_the_same_bytes_alone_together_and_elsewhere(tmp_pa
 
 
 @needs_esbuild
-def test_a_pass_without_news_starts_no_process(tmp_path: Path) -> None:
+def test_an_unchanged_source_does_not_start_esbuild(tmp_path: Path) -> None:
     """Nor after a restart; what was built is found in the state folder."""
     counted = Counted(tmp_path)
     state = tmp_path / "state"
@@ -114,7 +114,7 @@ def test_a_change_rebuilds_exactly_what_it_reaches(tmp_path: Path, changed: str,
 
 
 @needs_esbuild
-def test_what_only_types_see_rebuilds_nothing(tmp_path: Path) -> None:
+def test_a_changed_type_declaration_rebuilds_nothing(tmp_path: Path) -> None:
     """A declaration file is used, and is no part of the code."""
     counted = Counted(tmp_path)
     texts = {
@@ -128,7 +128,7 @@ def test_what_only_types_see_rebuilds_nothing(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_options_that_change_the_code_build_it_again(tmp_path: Path) -> None:
+def test_changed_build_options_rebuild_the_code(tmp_path: Path) -> None:
     """tsconfig, style, minify: each has its own bytes."""
     counted = Counted(tmp_path)
     bench = Workbench(places=counted.places)
@@ -145,7 +145,7 @@ def test_options_that_change_the_code_build_it_again(tmp_path: Path) -> None:
 
 @needs_esbuild
 @pytest.mark.parametrize("broken", ["export default () => (;", "import './lib/bad.json'; export default () => 1"])
-def test_one_that_fails_takes_no_other_along(tmp_path: Path, broken: str) -> None:
+def test_a_failing_build_does_not_fail_others(tmp_path: Path, broken: str) -> None:
     """It is told with its file and place, and not tried again until it changes; the others are built."""
     counted = Counted(tmp_path)
     texts = {**TEXTS, "lib/bad.json": '{\n  "é": oops\n}', "broken.ts": broken}
@@ -162,7 +162,7 @@ def test_one_that_fails_takes_no_other_along(tmp_path: Path, broken: str) -> Non
 
 
 @needs_esbuild
-def test_the_guilty_is_found_where_no_message_names_it(tmp_path: Path) -> None:
+def test_the_failing_file_is_found_without_a_message_naming_it(tmp_path: Path) -> None:
     """A package that cannot be built is nobody's file: halving finds who imports it."""
     broken = tmp_path / "node_modules" / "broken"
     broken.mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_without_esbuild_only_what_needs_it_is_blocked(tmp_path: Path) -> None:
     )
 
 
-def test_without_esbuild_broken_syntax_is_told_all_the_same() -> None:
+def test_without_esbuild_syntax_errors_are_still_reported() -> None:
     """The place is known without it, and waiting for esbuild would mend nothing."""
     texts = {"a.ts": "import './lib/b';\nexport default () => 1", "lib/b.ts": "export const b = (;\n"}
     made = Workbench(places=ToolPlaces(None, (), [])).build(texts, "a.ts")
@@ -263,7 +263,7 @@ def test_a_program_that_came_with_the_functions_is_never_run(tmp_path: Path, how
 
 
 @needs_esbuild
-def test_esbuild_is_told_nothing_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_esbuild_does_not_get_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, no home, no path."""
     monkeypatch.setenv("KAPSO_API_KEY", "sesame")
     seen = tmp_path / "environment"
@@ -278,7 +278,7 @@ class TestBuildFolder:
 
     BUILT = Built("code é", (("node_modules/x/index.js", "abc"),), ())
 
-    def test_a_build_is_found_again_as_it_was(self, tmp_path: Path) -> None:
+    def test_a_cached_build_is_read_unchanged(self, tmp_path: Path) -> None:
         """For its owner's eyes only; warnings with their places too."""
         from kapso_sync.errors import Location
         from kapso_sync.model.desired import Notice

@@ -61,7 +61,7 @@ def test_a_package_gives_the_same_bytes_on_another_path(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_a_package_that_changed_is_built_in_anew(tmp_path: Path) -> None:
+def test_a_changed_package_is_built_again(tmp_path: Path) -> None:
     """`npm install` changes no file of git: the hashes of what went in are looked at."""
     package(tmp_path, "thing", "export const thing = 'before';")
     other = package(tmp_path, "thing", "export const thing = 'before';") / "other.js"
@@ -221,7 +221,7 @@ def test_a_package_that_leads_out_is_refused(tmp_path: Path, road: str) -> None:
 
 
 @needs_esbuild
-def test_nothing_that_lies_about_is_run_or_heeded(tmp_path: Path) -> None:
+def test_stray_configuration_files_are_neither_run_nor_read(tmp_path: Path) -> None:
     """Configurations, plugins, scripts of package.json, programs: all of them stay files."""
     trap = tmp_path / "trap"
     bite = f"require('fs').writeFileSync({str(trap)!r}, 'bitten');"
@@ -248,7 +248,7 @@ def test_nothing_that_lies_about_is_run_or_heeded(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_names_that_look_like_flags_are_names() -> None:
+def test_file_names_that_look_like_flags_are_files() -> None:
     """`--outfile=x.js`, an equals sign, a star: files may be called so."""
     for name in ("--outfile=x.ts", "a=b.ts", "sp ace.ts", "ünï.ts", 'quo"te.ts'):
         assert "new Response" in good({name: "export default () => new Response('x' as string)"}, name)

@@ -151,7 +151,7 @@ def test_plain_modules_are_compiled_for_a_base_that_takes_scripts() -> None:
 
 
 @needs_node
-def test_a_class_is_made_anew_for_each_request() -> None:
+def test_a_class_is_created_for_each_request() -> None:
     """As Workers do with their entry points: `new Entry(ctx, env)`."""
     code = "export default class { constructor(ctx, env) { this.env = env } fetch() { return new Response(this.env.SECRET) } }"
     assert answers([good(code)], SCRIPT) == [(200, "s3cret")]
@@ -195,7 +195,7 @@ async function handler(request, env, ctx) {
 
 
 @needs_node
-def test_names_of_the_author_meet_none_of_ours() -> None:
+def test_generated_names_do_not_collide_with_the_authors() -> None:
     """`built` and `handler` are the author's as much as anybody's."""
     code = (
         "export const built = 'b'; const handler = 'h'; const request = 'r';\n"
@@ -258,7 +258,7 @@ def test_a_tsconfig_that_cannot_be_read_stops_what_needs_it() -> None:
         ("a.js", "import './b.js';\nexport default () => {\n  return [1, 2;\n}\n", (3, 15)),
     ],
 )
-def test_a_typo_in_what_is_built_is_told_where_it_is(name: str, code: str, place: tuple[int, int]) -> None:
+def test_a_syntax_error_in_a_build_has_its_position(name: str, code: str, place: tuple[int, int]) -> None:
     """Not where the parser lost its way: esbuild's word is exact, and the line is shown."""
     (problem,) = bad({name: code, "b.js": ""}, name)
     assert problem.location is not None

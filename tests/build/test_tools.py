@@ -26,7 +26,7 @@ def test_the_version_is_pinned_once() -> None:
         assert locked[f"node_modules/@esbuild/{platform}"]["integrity"].startswith("sha512-")
 
 
-def test_the_image_has_it_where_it_is_looked_for() -> None:
+def test_the_image_has_esbuild_where_it_is_searched() -> None:
     """What the Dockerfile copies is the place of an installed copy."""
     copies = [path.as_posix() for path in own_copies(Path("/venv/lib/python3.13/site-packages/kapso_sync"), Path("/venv"))]
     assert (
@@ -55,7 +55,7 @@ def test_a_named_program_needs_its_full_path(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @needs_esbuild
-def test_the_command_of_the_hint_puts_it_where_it_is_found(tmp_path: Path) -> None:
+def test_the_install_command_of_the_hint_installs_esbuild(tmp_path: Path) -> None:
     """`npm install --global --prefix …` makes one of the places that are looked at."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")

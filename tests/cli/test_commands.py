@@ -45,14 +45,14 @@ def test_help_lists_every_command() -> None:
         (["invoke", "x", "--timeout", "soon"], "'soon' is not a valid"),
     ],
 )
-def test_what_cannot_be_parsed_exits_with_64(arguments: list[str], said: str) -> None:
+def test_a_command_line_that_cannot_be_parsed_exits_with_64(arguments: list[str], said: str) -> None:
     """A usage error says which word it did not understand."""
     ran = kapso_sync(*arguments)
     assert ran.code == 64
     assert said in ran.err
 
 
-def test_version_is_told_without_loading_anything_heavy() -> None:
+def test_version_imports_nothing_heavy() -> None:
     """It must answer at once: none of the libraries that cost time is imported."""
     heavy = ("httpx", "git", "pydantic", "structlog", "rich", "asyncio", "sqlite3")
     script = (
@@ -108,7 +108,7 @@ def test_the_schema_is_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(kapso_sync("schema").document)
 
 
-def test_invoke_says_what_the_function_answered(kapso: Served, folder: Path, environment: Environment) -> None:
+def test_invoke_prints_the_functions_answer(kapso: Served, folder: Path, environment: Environment) -> None:
     """The emulator has no runtime, so its answer is a 501: told as status and body, exit code 1."""
     kapso_sync("sync", str(folder), environment=environment)
     ran = kapso_sync("invoke", "greet", "--data", '{"ping": true}', environment=environment)
@@ -130,14 +130,14 @@ def test_invoke_shows_no_credential_of_ours(kapso: Served, folder: Path, environ
 
 
 @pytest.mark.parametrize(("slug", "data"), [("nobody", "{}"), ("greet", "{not json"), ("greet", "@/nowhere.json")])
-def test_invoke_refuses_what_makes_no_sense(environment: Environment, slug: str, data: str) -> None:
+def test_invoke_refuses_invalid_arguments(environment: Environment, slug: str, data: str) -> None:
     """An unknown slug or a body that is no JSON is a usage error."""
     ran = kapso_sync("invoke", slug, "--data", data, environment=environment)
     assert ran.code == 64
     assert ran.err.startswith("error: ")
 
 
-def test_completion_is_there_for_the_shell() -> None:
+def test_shell_completion_is_available() -> None:
     """The shell asks the program itself, through one variable."""
     environment = {**os.environ, "_KAPSO_SYNC_COMPLETE": "bash_source"}
     ran = subprocess.run([str(_script())], env=environment, capture_output=True, text=True, check=False)
@@ -178,7 +178,7 @@ def test_there_is_no_sync_without_a_key(folder: Path, environment: Environment) 
 
 
 @pytest.mark.e2e
-def test_the_emulator_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_emulator_serves_until_a_signal(tmp_path: Path) -> None:
     """It says how to use it, keeps its data, and ends with 0 at SIGTERM."""
     with started("emulator", "--port", "0", "--data", str(tmp_path / "data"), environment={}) as process:
         assert process.stdout is not None
@@ -221,7 +221,7 @@ def test_a_runtime_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "hint: get one with: npm install --global workerd@" in ran.err
 
 
-def test_workerd_that_we_name_is_the_one_we_test_with() -> None:
+def test_the_named_workerd_version_is_the_tested_one() -> None:
     """The version in the advice is the one that `package.json` pins."""
     pins = json.loads((Path(__file__).parents[2] / "package.json").read_text())["devDependencies"]
     assert f"workerd@{pins['workerd']}" == PACKAGE

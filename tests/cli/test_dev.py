@@ -165,7 +165,7 @@ def test_one_function_runs_at_every_save(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @needs_workerd
-def test_ctrl_c_ends_a_loop_too(tmp_path: Path) -> None:
+def test_ctrl_c_ends_dev_during_an_endless_loop(tmp_path: Path) -> None:
     """A function that never answers keeps nobody waiting: no traceback, and nothing is left running."""
     folder = tmp_path / "functions"
     write_functions(

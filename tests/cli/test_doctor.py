@@ -41,7 +41,7 @@ def test_without_yes_and_without_a_terminal_nothing_is_asked(kapso: Served, envi
     assert kapso_sync("doctor", "--json", environment=environment).document["api"] is None
 
 
-def test_without_a_key_the_set_up_alone_is_looked_at(environment: Environment) -> None:
+def test_without_a_key_doctor_checks_the_set_up_only(environment: Environment) -> None:
     """And it says which variable is missing."""
     without = {name: value for name, value in environment.items() if not name.startswith("KAPSO_API_KEY")}
     ran = kapso_sync("doctor", environment=without)

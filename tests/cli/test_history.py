@@ -35,7 +35,7 @@ def blurred(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{16}\b", "BACKUP", re.sub(r"after \d+\.\d s", "after N s", text))
 
 
-def test_history_tells_what_was_done_and_by_whom(kapso: Served, environment: Environment, flows: Path) -> None:
+def test_history_shows_actions_commits_and_authors(kapso: Served, environment: Environment, flows: Path) -> None:
     """Commits, writes, deployments with their time, drift and backups, in order."""
     kapso_sync("sync", flows.as_uri(), environment=environment)
     write_functions(flows / "functions", {"greet": answering("two"), "part": answering("bye")})
@@ -67,7 +67,7 @@ Backups
     assert all(Path(backup["file"]).is_file() for backup in document["backups"])
 
 
-def test_a_failed_deployment_and_what_came_of_it_are_told(kapso: Served, environment: Environment, folder: Path) -> None:
+def test_history_shows_a_failed_deployment_and_its_rollback(kapso: Served, environment: Environment, folder: Path) -> None:
     """A person sees that what ran before runs again."""
     kapso_sync("sync", str(folder), environment=environment)
     write_functions(folder, {"greet": answering("bad"), "part": answering("bye")})

@@ -73,7 +73,7 @@ greet  500  application/json  12 ms
     )
 
 
-def test_odd_bodies_are_harmless() -> None:
+def test_odd_bodies_cannot_control_the_terminal() -> None:
     """Nothing, bytes, JSON that is none, control characters, and more than anybody reads."""
     assert answer(204, "", b"") == snapshot(
         """\

@@ -191,7 +191,7 @@ def test_code_cannot_break_out_of_its_fence(code: str) -> None:
 
 
 @given(st.text())
-def test_no_words_from_outside_are_markup(text: str) -> None:
+def test_foreign_text_is_never_markdown(text: str) -> None:
     """A commit's subject or a file's name is text: no HTML, no link, no mention, no row of a table."""
     page = plan_markdown(hostile_plan(CODE_B, f"<b>{text}</b> @everyone [x](http://evil) | a | `c`"))
     head, _, _ = page.partition("<details>")
@@ -226,7 +226,7 @@ def test_thousands_of_functions_fit(  # the table itself is cut
     assert len(plan_markdown(plan)) <= MAX_LENGTH
 
 
-def test_json_and_markdown_contradict_each_other() -> None:
+def test_json_and_markdown_exclude_each_other() -> None:
     """A usage error, before anything is read."""
     ran = kapso_sync("plan", "--json", "--format", "markdown")
     assert (ran.code, "both --json and --format markdown" in ran.err) == (64, True)

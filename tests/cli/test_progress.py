@@ -23,11 +23,11 @@ def watched(*, terminal: bool) -> str:
     return stream.getvalue()
 
 
-def test_the_bar_counts_deployments() -> None:
+def test_the_progress_bar_counts_deployments() -> None:
     """It appears with the first one, and says how many have ended."""
     assert "2/2" in watched(terminal=True)
 
 
-def test_there_is_no_bar_in_a_file() -> None:
+def test_there_is_no_progress_bar_without_a_terminal() -> None:
     """Where nobody watches, the log tells."""
     assert watched(terminal=False) == ""

@@ -32,7 +32,7 @@ def project(kapso: Served) -> Served:
     return kapso
 
 
-def test_the_first_day(project: Served, environment: Environment, tmp_path: Path) -> None:
+def test_a_first_pull_adopts_an_existing_project(project: Served, environment: Environment, tmp_path: Path) -> None:
     """From nothing to in sync: pull, plan, sync, plan; a folder that is not there yet is made."""
     folder = tmp_path / "flows" / "functions"
     ran = kapso_sync("pull", str(folder), environment=environment)
@@ -65,7 +65,7 @@ functions:
     assert not [call for call in project.calls() if not call.startswith("GET")]
 
 
-def test_pull_then_plan_adopts_and_sync_ends_it(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+def test_after_a_pull_plan_adopts_and_sync_converges(kapso: Served, environment: Environment, tmp_path: Path) -> None:
     """Nothing but adoptions, then nothing at all."""
     seed(kapso, "greet", description="Says hello.")
     seed(kapso, "part", public_endpoint=True)
@@ -139,14 +139,14 @@ def test_only_narrows_a_pull(kapso: Served, environment: Environment, tmp_path: 
 
 
 @pytest.mark.parametrize("source", ["https://git.example/acme/flows", "git@git.example:acme/flows.git"])
-def test_a_repository_is_no_place_to_write_to(environment: Environment, source: str) -> None:
+def test_pull_into_a_git_url_is_refused(environment: Environment, source: str) -> None:
     """A usage error, with what to do instead."""
     ran = kapso_sync("pull", source, environment=environment)
     assert ran.code == 64
     assert "hint: clone it, and name the clone" in ran.err
 
 
-def test_json_tells_the_same(project: Served, environment: Environment, tmp_path: Path) -> None:
+def test_pull_json_has_the_same_results(project: Served, environment: Environment, tmp_path: Path) -> None:
     """One document on stdout, for programs."""
     document = kapso_sync("pull", str(tmp_path / "f"), "--json", environment=environment).document
     assert document["files"] == ["greet.js", "legacy.js", "twin.js", "manifest.yaml"]
@@ -154,7 +154,7 @@ def test_json_tells_the_same(project: Served, environment: Environment, tmp_path
     assert results == {"greet": "new", "legacy": "new", "theirs": "left", "twin": "new"}
 
 
-def test_a_wiped_work_tree_is_filled_where_it_was(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+def test_pull_fills_a_deleted_functions_folder(kapso: Served, environment: Environment, tmp_path: Path) -> None:
     """Folders of the Kapso CLI in `functions`, synced, removed altogether, pulled at the root: git sees no change."""
     tree = tmp_path / "tree"
     for slug in ("greet", "part"):
@@ -186,7 +186,7 @@ def test_a_functions_folder_that_is_a_link_out_is_refused(kapso: Served, environ
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_base_without_secrets_is_said_once(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+def test_a_base_without_secret_routes_is_warned_of_once(kapso: Served, environment: Environment, tmp_path: Path) -> None:
     """Everything else is pulled."""
     seed(kapso, "a")
     seed(kapso, "b")
@@ -197,7 +197,7 @@ def test_a_base_without_secrets_is_said_once(kapso: Served, environment: Environ
     assert ran.out.count("Kapso does not list the names of secrets here") == 1
 
 
-def test_a_broken_manifest_is_not_added_to(kapso: Served, folder: Path, environment: Environment) -> None:
+def test_pull_does_not_edit_a_broken_manifest(kapso: Served, folder: Path, environment: Environment) -> None:
     """65, with the place; nothing is written."""
     seed(kapso, "new")
     (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet: {fil: greet.js}\n")
@@ -207,7 +207,9 @@ def test_a_broken_manifest_is_not_added_to(kapso: Served, folder: Path, environm
     assert not (folder / "new.js").exists()
 
 
-def test_a_plan_asks_about_functions_that_the_clis_map_knows(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+def test_a_plan_warns_of_functions_in_the_cli_map_renamed_on_kapso(
+    kapso: Served, environment: Environment, tmp_path: Path
+) -> None:
     """A slug of git that is gone, whose noted id is there under another slug: a person is asked, nothing is done."""
     tree = tmp_path / "tree"
     write_functions(tree / "functions", {"old": answering("old")})

@@ -71,7 +71,7 @@ def mixed_plan() -> Plan:
     return guard(plan, LIMITS).plan
 
 
-def test_a_plan_reads_like_a_letter() -> None:
+def test_a_plan_is_printed_with_reasons_and_summary() -> None:
     """Symbol, slug, action, reason, diff; then the summary, the digest and the warnings."""
     assert shown(mixed_plan()) == snapshot("""\
 Plan for https://example.com/acme/flows at 4f1c2ab8d0e1 “Add greeting” by Ada
@@ -177,7 +177,7 @@ def test_colours_are_for_terminals() -> None:
     assert "\x1b" not in shown(mixed_plan())
 
 
-def test_code_cannot_steer_the_terminal() -> None:
+def test_code_cannot_control_the_terminal() -> None:
     """Escape sequences in code or names are spelled out."""
     hostile = want("a", "// \x1b[2J\x9b31m\n" + CODE_B, name="\x1b]0;title\x07")
     plan = make_plan(desired(hostile), resolve_intents([remote("a")], memory(), OWNER), POLICY)
@@ -187,7 +187,7 @@ def test_code_cannot_steer_the_terminal() -> None:
     assert visible("a\tb") == "a\tb"
 
 
-def test_deletions_stand_apart_with_the_names_of_their_copies() -> None:
+def test_deletions_are_printed_apart_with_their_backups() -> None:
     """What is deleted now, what waits, and what is held, after everything else."""
     git, kapso = desired(want("a", CODE_B)), [remote("a"), remote("b"), remote("c"), remote("d"), remote("e", protected=True)]
     policy = replace(POLICY, prune=True, delete=frozenset({"b"}))

@@ -13,7 +13,7 @@ from tests.served import Served
 Environment = dict[str, str]
 
 
-def test_sync_makes_kapso_what_the_folder_says(kapso: Served, folder: Path, environment: Environment) -> None:
+def test_sync_makes_kapso_match_the_folder(kapso: Served, folder: Path, environment: Environment) -> None:
     """Created, deployed, live; the second run is one call and no write."""
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert (ran.code, ran.out.splitlines()[:2]) == (0, ["+ greet  created, live", "+ part  created, live"])
@@ -66,7 +66,7 @@ def test_plan_as_json_has_the_documented_shape(folder: Path, environment: Enviro
     assert first["reasons"] == ["in the manifest, not on Kapso"]
 
 
-def test_sync_as_json_tells_what_came_of_each_function(folder: Path, environment: Environment) -> None:
+def test_sync_json_has_the_outcome_of_each_function(folder: Path, environment: Environment) -> None:
     """The plan's document, and beside it the outcomes."""
     write_functions(folder, {"broken": "async function handler( {", "greet": answering("hello")})
     ran = kapso_sync("sync", str(folder), "--json", environment=environment)
@@ -204,7 +204,7 @@ def test_a_git_revision_is_synced_not_the_files_around_it(
     assert kapso.world.live_code() == {"greet": answering("one")}
 
 
-def test_every_way_to_name_a_source_has_one_owner(environment: Environment, tmp_path: Path) -> None:
+def test_every_spelling_of_a_source_has_one_owner(environment: Environment, tmp_path: Path) -> None:
     """The remote, its default folder spelled out or not, and a clone of it: the same functions belong to the same owner."""
     remote, clone = tmp_path / "remote", tmp_path / "clone"
     remote.mkdir()
@@ -248,9 +248,7 @@ def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment)
         ("KAPSO_API_BASE_URL", "http://kapso.example/api/v1", "https"),
     ],
 )
-def test_wrong_settings_stop_the_program_at_once(
-    folder: Path, environment: Environment, variable: str, value: str, said: str
-) -> None:
+def test_invalid_settings_exit_with_78(folder: Path, environment: Environment, variable: str, value: str, said: str) -> None:
     """78, naming the variable and what was expected."""
     ran = kapso_sync("sync", str(folder), environment={**environment, variable: value})
     assert ran.code == 78
@@ -264,7 +262,7 @@ def test_prune_needs_an_owner_that_stays(folder: Path, environment: Environment)
     assert "KAPSO_SYNC_OWNER" in ran.err
 
 
-def test_the_grace_is_a_setting_and_a_name_overrules_it(kapso: Served, folder: Path, environment: Environment) -> None:
+def test_deletion_grace_is_a_setting_and_delete_overrides_it(kapso: Served, folder: Path, environment: Environment) -> None:
     """Without a word `sync` waits for nothing; with one it does; `--delete` wants a function of ours that left git."""
     owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
     kapso_sync("sync", str(folder), environment=owned)
@@ -295,7 +293,7 @@ def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path
     assert (wrong.code, "there is no environment `tow`; known: one, two" in wrong.err) == (65, True)
 
 
-def test_report_and_state_hold_no_key(kapso: Served, folder: Path, environment: Environment) -> None:
+def test_the_api_key_is_in_neither_report_nor_state(kapso: Served, folder: Path, environment: Environment) -> None:
     """The key is in no output and no file, even where the server quotes it back."""
     key = environment["KAPSO_API_KEY"]
     body = {"error": f"Key {key} may not do this"}
@@ -324,7 +322,7 @@ def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> N
     assert (document["in_sync"], document["last_pass"]["exit_code"], document["unfinished"]) == (True, 0, [])
 
 
-def test_json_goes_out_even_where_a_function_fails(folder: Path, environment: Environment) -> None:
+def test_sync_json_is_printed_even_if_a_function_fails(folder: Path, environment: Environment) -> None:
     """Programs read stdout; people and logs have stderr."""
     write_functions(folder, {"broken": "async function handler( {"})
     ran = kapso_sync("plan", str(folder), "--json", environment=environment)

@@ -23,7 +23,7 @@ def faulty(tmp_path: Path) -> Path:
     return folder
 
 
-def test_everything_is_told_to_people_at_once(faulty: Path) -> None:
+def test_validate_prints_all_problems_for_people(faulty: Path) -> None:
     """Place, line, caret, and what to do; warnings after the errors."""
     ran = kapso_sync("validate", str(faulty))
     assert (ran.code, ran.out) == (65, "2 problems found.\n")
@@ -43,7 +43,7 @@ warning: broken.js:3:11: the handler never returns anything; it must return a `R
 """)
 
 
-def test_programs_get_the_same_with_places(faulty: Path) -> None:
+def test_validate_json_has_positions(faulty: Path) -> None:
     """Problems and warnings alike carry file, line and column."""
     document = kapso_sync("validate", str(faulty), "--json").document
     assert document["valid"] is False
@@ -69,7 +69,7 @@ def test_a_file_that_cannot_be_used_is_not_called_a_file_that_no_entry_names(tmp
     assert [warning["message"] for warning in document["warnings"]] == ["1 code file is named by no entry: stray.js"]
 
 
-def test_github_gets_annotations(faulty: Path) -> None:
+def test_validate_prints_github_annotations(faulty: Path) -> None:
     """Relative to the root of the repository, with what means something to GitHub escaped."""
     ran = kapso_sync("validate", str(faulty), "--github")
     assert ran.code == 65
@@ -90,7 +90,7 @@ def test_a_broken_manifest_is_annotated_too(faulty: Path) -> None:
     assert ran.out.startswith("::error file=apps/100%25%2C flows/manifest.yaml,line=4,col=5,title=unknown-key::")
 
 
-def test_one_form_at_a_time(faulty: Path) -> None:
+def test_validate_json_and_github_exclude_each_other(faulty: Path) -> None:
     """--json and --github contradict each other."""
     assert kapso_sync("validate", str(faulty), "--json", "--github").code == 64
 
@@ -132,7 +132,7 @@ hint: the types do not fit
     assert "error: tsc ended with 134: out of memory" in ran.err
 
 
-def test_a_git_source_has_no_compiler(tmp_path: Path) -> None:
+def test_types_are_not_checked_for_a_git_source(tmp_path: Path) -> None:
     """It is said, and nothing is run."""
     write_functions(tmp_path / "functions", {"greet": answering("x")})
     for command in (
@@ -146,7 +146,7 @@ def test_a_git_source_has_no_compiler(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_a_sync_keeps_what_it_built_and_nobody_else_writes(tmp_path: Path, kapso: Served) -> None:
+def test_only_sync_writes_the_build_cache(tmp_path: Path, kapso: Served) -> None:
     """`validate` and `plan` leave no trace; after a `sync` the builds are in the state folder, and the next pass is in sync."""
     folder, state = tmp_path / "functions", tmp_path / "state"
     write_functions(folder, {"greet": answering("x")})

@@ -69,7 +69,7 @@ async def test_a_finished_task_is_not_restarted_and_a_stop_ends_all_tasks() -> N
     assert ended.is_set()
 
 
-async def test_the_scheduler_triggers_by_name_and_tells_the_next_time() -> None:
+async def test_the_scheduler_requests_passes_and_reports_the_next_time() -> None:
     """No work runs inside a job: a job only triggers."""
     rung = asyncio.Event()
     names: list[Trigger] = []
@@ -165,7 +165,7 @@ async def test_a_missing_or_busy_systemd_socket_does_not_block(tmp_path: Path) -
     notify.close()
 
 
-async def test_without_systemd_nothing_is_sent() -> None:
+async def test_without_notify_socket_nothing_is_sent_to_systemd() -> None:
     """No socket, no watchdog: nothing happens, at once."""
     notify = SystemdNotifier({})
     notify.ready()

@@ -66,7 +66,7 @@ def pods(documents: list[Any]) -> Iterator[Any]:
 
 
 @pytest.mark.e2e
-def test_kubernetes_takes_every_document(rendered: dict[str, list[Any]]) -> None:
+def test_kubernetes_manifests_are_valid_against_the_schema(rendered: dict[str, list[Any]]) -> None:
     """Strictly, as the real kustomize renders them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,7 +147,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
     assert {"kapso_sync_function_ready", "kapso_sync_suspended", "kapso_sync_api_rate_limit"} <= asked
 
 
-def test_every_alert_leads_to_its_page() -> None:
+def test_every_alert_links_to_its_runbook() -> None:
     """Summary, description, and a heading that tells what to do."""
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     anchors = {

@@ -45,7 +45,7 @@ def other() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize(("page", "rows"), [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows)])
-def test_tables_are_the_codes(page: str, rows: object) -> None:
+def test_tables_in_docs_match_the_code(page: str, rows: object) -> None:
     """Every event and every setting stands there as it is, and nothing else does."""
     assert callable(rows)
     found = [line for line in text_of(page).splitlines() if line.startswith("| `")]

@@ -67,7 +67,7 @@ def folder_with(tmp_path: Path, code: str) -> str:
     return str(tmp_path / "functions")
 
 
-def test_bad_code_is_taken_back_and_the_fix_goes_live(kapso: Served, tmp_path: Path) -> None:
+def test_bad_code_is_rolled_back_and_the_fix_goes_live(kapso: Served, tmp_path: Path) -> None:
     """Seen by the person on call: the log's lines, the page's condition, and what runs at each moment."""
     folder = folder_with(tmp_path, pong(1))
     with daemon(folder, quick(kapso, tmp_path)) as running:
@@ -95,7 +95,7 @@ def test_bad_code_is_taken_back_and_the_fix_goes_live(kapso: Served, tmp_path: P
         assert running.event("check.passed", 2)["slug"] == "greet"
 
 
-def test_an_edge_that_is_late_is_waited_for(options: EmulatorOptions, tmp_path: Path) -> None:
+def test_checks_wait_for_a_stale_edge(options: EmulatorOptions, tmp_path: Path) -> None:
     """It goes on answering with old code for a second after the deployment; the check passes all the same."""
     with served(replace(options, behaviour=Behaviour(edge_stale=1.0))) as kapso:
         environment = {**quick(kapso, tmp_path), "KAPSO_SYNC_CHECK_WINDOW": "20s"}

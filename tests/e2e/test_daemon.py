@@ -142,7 +142,7 @@ def live(kapso: Served, **codes: str) -> Callable[[], bool]:
     return lambda: {slug: code for slug, code in kapso.world.live_code().items() if slug in wanted} == wanted
 
 
-def test_a_save_goes_live_and_quiet_follows(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+def test_a_saved_file_goes_live_and_the_log_stays_quiet(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
     """Created at the start; a saved file goes up by itself; then nothing is asked of Kapso, and SIGTERM ends it with 0."""
     with daemon(str(folder), {**environment, "KAPSO_SYNC_LOG_LEVEL": "debug"}) as running:
         running.event("reconcile.finished")
@@ -271,7 +271,7 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}, **environment}
 
 
-def test_people_can_ask_suspend_and_resume(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+def test_reconcile_suspend_and_resume_reach_the_daemon(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
     """Over the command line; a suspension outlives a restart, and what changed meanwhile goes up at its end."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
@@ -296,7 +296,7 @@ def test_people_can_ask_suspend_and_resume(kapso: Served, folder: Path, environm
     assert "no daemon" in gone.err or "does not answer" in gone.err
 
 
-def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+def test_an_api_outage_is_logged_once_and_survived(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
     """Kapso is down: told when it begins and when it is over; the page answers, health stays good, work goes on."""
     kapso.faults({"what": "status", "status": 503})
     quick = {**environment, "KAPSO_SYNC_INTERVAL": "300ms", "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
@@ -314,7 +314,7 @@ def test_an_outage_is_told_once_and_survived(kapso: Served, folder: Path, enviro
         running.event("failure.ended")
 
 
-def test_a_function_that_keeps_failing_is_tried_with_patience(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+def test_a_failing_function_is_retried_with_backoff(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
     """Its deployments are spaced out, the others stay live, and a fix goes up at once."""
     kapso.faults({"what": "deploy_fails", "slug": "greet"})
     with daemon(str(folder), {**environment, "KAPSO_SYNC_INTERVAL": "200ms"}) as running:
@@ -366,7 +366,9 @@ def test_a_mounted_secret_that_changes_is_noticed(
     assert b"of-the-secret" not in state
 
 
-def test_signals_reload_and_tell(kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_sighup_reloads_settings_and_sigusr1_logs_the_state(
+    kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
     """SIGHUP reads the settings' file again, SIGUSR1 tells how things stand in one line."""
     settings = tmp_path / "settings.env"
     settings.write_text("KAPSO_SYNC_DRIFT=report\n")
@@ -394,7 +396,7 @@ def test_signals_reload_and_tell(kapso: Served, folder: Path, environment: dict[
         (("--interval", "-5m"), {}, 78),
     ],
 )
-def test_what_makes_no_sense_stops_it_at_once(
+def test_invalid_settings_stop_the_daemon_at_start(
     folder: Path, environment: dict[str, str], flags: tuple[str, ...], settings: dict[str, str], code: int
 ) -> None:
     """A daemon that cannot work must not look as if it did."""
@@ -403,7 +405,7 @@ def test_what_makes_no_sense_stops_it_at_once(
     assert ran.err.splitlines()[-2].startswith("error: ")
 
 
-def test_a_missing_folder_stops_it_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_missing_folder_stops_the_daemon_at_start(tmp_path: Path, environment: dict[str, str]) -> None:
     """78, with the folder's name."""
     ran = kapso_sync("run", str(tmp_path / "nowhere"), environment=environment)
     assert ran.code == 78

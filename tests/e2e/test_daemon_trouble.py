@@ -83,7 +83,7 @@ def running_by_itself(running: Running) -> bool:
     return running.process.poll() is None
 
 
-def test_a_git_server_that_hangs_holds_nobody_up(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_hanging_git_server_does_not_block_the_daemon(environment: dict[str, str], tmp_path: Path) -> None:
     """The daemon answers for its own health while it waits, feeds the watchdog, and a signal ends it at once."""
     with hanging_git_server() as url, systemd(tmp_path) as (path, said):
         watched = {**environment, "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000", "KAPSO_SYNC_OWNER": ""}
@@ -127,7 +127,7 @@ def daemon_of_settings(settings: Path, environment: dict[str, str]) -> Iterator[
         yield running
 
 
-def test_settings_that_make_no_daemon_give_way_to_those_that_did(
+def test_invalid_reloaded_settings_keep_the_previous_ones(
     kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """A folder that is not there, pruning without an owner: told, and the daemon goes on as before."""
@@ -167,7 +167,7 @@ def test_settings_that_name_another_source_move_the_daemon(
         assert running.event("trigger.received")["level"] == "debug", "the log's level was taken up as well"
 
 
-def test_a_suspension_for_a_while_is_over_for_everybody(folder: Path, environment: dict[str, str]) -> None:
+def test_a_timed_suspension_ends_for_daemon_and_clients(folder: Path, environment: dict[str, str]) -> None:
     """Page, metrics and restart know that it ended by itself."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
@@ -191,7 +191,7 @@ def test_a_suspended_daemon_is_ready_after_a_restart(folder: Path, environment: 
         until(lambda: answers(environment, "/readyz") == 200)
 
 
-def test_ready_is_said_before_the_first_deployments_end(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+def test_readiness_does_not_wait_for_the_first_deployments(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
     """The first look is what counts: a first pass over a thousand functions takes longer than any probe waits."""
     kapso.faults({"what": "deploy_hangs"})
     with daemon(str(folder), environment) as running:
@@ -208,7 +208,7 @@ def passes_of(running: Running) -> int:
     return int(running.event("daemon.state", told + 1)["passes"])
 
 
-def test_a_state_folder_that_fills_up_holds_every_write_and_no_longer(
+def test_a_full_state_folder_blocks_writes_until_there_is_space(
     kapso: Served, folder: Path, environment: dict[str, str]
 ) -> None:
     """It is told once, nothing is written to Kapso, the page says why; with room again work goes on by itself."""

@@ -56,7 +56,7 @@ def _parent(process: Path) -> int:
         return 0
 
 
-def test_hundreds_of_passes_grow_nothing(kapso: Served, repository: Path, tmp_path: Path) -> None:
+def test_hundreds_of_passes_leak_no_memory_handles_or_threads(kapso: Served, repository: Path, tmp_path: Path) -> None:
     """Shortened time: as many passes as in an hour and more, each with a look at git; no zombie is left of it."""
     environment = {
         **kapso.environment(tmp_path / "state"),

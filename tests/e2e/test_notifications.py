@@ -43,7 +43,7 @@ def more_passes(running: Running) -> None:
     running.event("reconcile.finished", len(running.named("reconcile.finished")) + 4)
 
 
-def test_a_failure_and_its_end_are_told_once_each(
+def test_a_failure_and_its_end_are_notified_once_each(
     kapso: Served,  # noqa: F811
     folder: Path,  # noqa: F811
     told: dict[str, str],
@@ -84,7 +84,7 @@ def test_a_failure_and_its_end_are_told_once_each(
     assert json.loads(state.read_text())["standing"] == {}
 
 
-def test_a_rejected_key_and_a_suspension_are_told(
+def test_a_rejected_key_and_a_suspension_are_notified(
     kapso: Served,  # noqa: F811
     folder: Path,  # noqa: F811
     told: dict[str, str],
@@ -109,7 +109,7 @@ def test_a_rejected_key_and_a_suspension_are_told(
     ]
 
 
-def test_a_destination_that_is_down_disturbs_nothing(
+def test_a_failing_destination_does_not_disturb_passes(
     kapso: Served,  # noqa: F811
     folder: Path,  # noqa: F811
     told: dict[str, str],

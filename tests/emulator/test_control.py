@@ -19,7 +19,7 @@ async def requests(kapso: Kapso, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-async def test_request_log_tells_what_was_asked(kapso: Kapso) -> None:
+async def test_the_request_log_has_every_request(kapso: Kapso) -> None:
     """Each request in order, with route template, query, status, size and body; control requests are not among them."""
     await kapso.http.get("/functions", params={"page": "2"})
     function_id = await kapso.create()
@@ -93,7 +93,7 @@ async def test_functions_may_be_seeded_and_removed(kapso: Kapso) -> None:
     assert (await kapso.control("DELETE", "/functions/old-one")).status_code == 404
 
 
-async def test_edit_beyond_the_quota_is_422(kapso: Kapso) -> None:
+async def test_a_deploying_edit_beyond_the_quota_is_422(kapso: Kapso) -> None:
     """The dashboard obeys the quota too."""
     await kapso.behave(quota=0)
     await kapso.create()

@@ -65,7 +65,7 @@ async def test_first_rule_that_strikes_is_applied_and_all_count(kapso: Kapso) ->
     assert await statuses(kapso, 3) == [500, 503, 200]
 
 
-async def test_status_carries_what_it_is_told(kapso: Kapso) -> None:
+async def test_a_status_fault_has_its_body_and_headers(kapso: Kapso) -> None:
     """Status, body and headers are the rule's; its headers win over the emulator's."""
     headers = {"Retry-After": "7", "x-ratelimit-remaining": "0"}
     await kapso.faults({"what": "status", "status": 429, "body": {"error": "slow"}, "headers": headers})
@@ -83,7 +83,7 @@ async def test_status_carries_what_it_is_told(kapso: Kapso) -> None:
 
 @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("what", ["status", "html", "garbage", "redirect"])
-async def test_stand_ins_hide_whether_the_request_was_acted_on(kapso: Kapso, what: str, when: str, made: int) -> None:
+async def test_faulty_answers_hide_whether_the_request_took_effect(kapso: Kapso, what: str, when: str, made: int) -> None:
     """An answer that stands in for the real one comes before or after acting."""
     await kapso.faults({"what": what, "when": when})
     answer = await kapso.http.post("/functions", json=BODY)
@@ -100,7 +100,7 @@ async def test_html_looks_like_a_proxy(kapso: Kapso) -> None:
     assert (second.status_code, second.text) == (200, "<h1>Login</h1>")
 
 
-async def test_garbage_is_no_json_though_it_says_so(kapso: Kapso) -> None:
+async def test_garbage_has_a_json_content_type(kapso: Kapso) -> None:
     """200, application/json, and bytes."""
     await kapso.faults({"what": "garbage"})
     answer = await kapso.http.get("/functions")
@@ -173,7 +173,7 @@ async def test_truncated_answer_ends_early(kapso: Kapso) -> None:
     assert count(kapso) == 1
 
 
-async def test_lists_may_lie(kapso: Kapso) -> None:
+async def test_faulty_lists_repeat_miss_or_empty_pages(kapso: Kapso) -> None:
     """An empty list, a page that repeats the one before, and a page that is missing; other routes are not struck."""
     ids = [await kapso.create(f"f{number}") for number in range(3)]
     await kapso.behave(page_size=1)
@@ -268,7 +268,7 @@ def test_fault_file_is_yaml(tmp_path: Path) -> None:
         ("faults: " + "[" * 400, "{path}"),
     ],
 )
-def test_mistakes_in_a_fault_file_have_a_place(tmp_path: Path, text: str, message: str) -> None:
+def test_fault_file_errors_have_line_and_column(tmp_path: Path, text: str, message: str) -> None:
     """File, line and column, counted from 1."""
     path = tmp_path / "faults.yaml"
     path.write_text(text)

@@ -87,7 +87,7 @@ def test_pages_make_up_the_list(items: list[int], page_size: int, asked: int) ->
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_times_bounds_every_rule(count: int, times: int) -> None:
+def test_times_limits_every_fault_rule(count: int, times: int) -> None:
     """A rule with ``times`` strikes exactly so often, given requests enough."""
     for rule in (Rule("status", nth=count, times=times), Rule("status", every=count, times=times), Rule("status", times=times)):
         assert sum(rule.strikes(number) for number in range(1, 200)) == times

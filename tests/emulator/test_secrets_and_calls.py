@@ -88,7 +88,7 @@ async def test_invoke_without_a_runtime_is_501(kapso: Kapso) -> None:
     assert (listed["function_id"], listed["function_name"], listed["total"]) == (function_id, "Hello", 1)
 
 
-async def test_invoke_tells_strangers_nothing(kapso: Kapso) -> None:
+async def test_invoke_without_a_key_gives_nothing_away(kapso: Kapso) -> None:
     """Without the key, private, unknown and undeployed private functions are all 404; public ones answer."""
     private, draft = await kapso.deployed("private"), await kapso.create("draft")
     public = await kapso.deployed("public", public_endpoint=True)
@@ -144,7 +144,7 @@ async def test_runtime_may_be_plugged_in() -> None:
             assert [item["status_code"] for item in listed] == statuses
 
 
-async def test_what_the_runtime_says_of_the_code_decides() -> None:
+async def test_the_runtime_decides_whether_a_deployment_fails() -> None:
     """A deployment of code that the runtime refuses ends in ``error`` with its words; Supabase code is not its business."""
     async with opened(runtime=Echo()) as kapso:
         bad = await kapso.deployed("bad", BROKEN)
@@ -167,7 +167,7 @@ class Slow(Echo):
         return await super().check(slug, code)
 
 
-async def test_deployment_ends_once_the_runtime_has_spoken(tmp_path: Path) -> None:
+async def test_a_deployment_ends_after_the_runtimes_check(tmp_path: Path) -> None:
     """Neither well nor badly before that, however late it is; one that the emulator's own end interrupts has failed."""
     options, clock, runtime = EmulatorOptions(data=tmp_path, deploy_delay=DELAY), VirtualClock(), Slow()
     async with opened(options, clock=clock, runtime=runtime) as kapso:

@@ -344,7 +344,7 @@ async def test_slow_answer_is_cut_off_at_its_timeout(kapso: Kapso) -> None:
     assert (await invoke(kapso, counter)).text == "2"
 
 
-async def test_loop_hangs_neither_emulator_nor_others(kapso: Kapso) -> None:
+async def test_an_endless_loop_blocks_neither_emulator_nor_other_functions(kapso: Kapso) -> None:
     """The process that is stuck is replaced; calls that were in it are answered by the next one."""
     loop = await kapso.deployed("loop", LOOP, runtime_config={"timeout": 0.3})
     others = [await kapso.deployed(f"other-{n}", WAITING) for n in range(3)]
@@ -354,7 +354,7 @@ async def test_loop_hangs_neither_emulator_nor_others(kapso: Kapso) -> None:
     assert [item.text for item in await asyncio.gather(*waiting)] == ["0", "1", "2"]
 
 
-async def test_memory_without_bound_is_an_answer_too(runtime: WorkerdRuntime) -> None:
+async def test_a_function_without_memory_bound_gets_an_error_answer(runtime: WorkerdRuntime) -> None:
     """The process that it takes down is replaced, and the machine keeps its memory."""
     hog = "function handler() { const all = []; while (true) all.push(new Array(1000).fill(Math.random())); }"
     result = await runtime.run(call(hog, "hog"))
@@ -377,7 +377,7 @@ async def test_process_that_was_killed_is_replaced(runtime: WorkerdRuntime) -> N
     assert (await running).body == b"mine"
 
 
-async def test_end_waits_for_nobody(runtime: WorkerdRuntime) -> None:
+async def test_stopping_the_runtime_does_not_wait_for_calls(runtime: WorkerdRuntime) -> None:
     """Calls that are under way, and those that wait for another process, are answered when the emulator ends."""
     looping = asyncio.create_task(runtime.run(call(LOOP, "loop")))
     await until(lambda: (current := runtime.processes[1].current) and current.busy)
@@ -390,7 +390,7 @@ async def test_end_waits_for_nobody(runtime: WorkerdRuntime) -> None:
     assert time.monotonic() - begun < 3
 
 
-async def test_workerd_that_does_not_start_is_said(tmp_path: Path) -> None:
+async def test_a_workerd_that_does_not_start_is_reported(tmp_path: Path) -> None:
     """Deployments fail and calls are refused with its own words, at once, without starting it again and again."""
     broken = tmp_path / "workerd"
     broken.write_text(f"#!/bin/sh\necho x >> {tmp_path}/starts\necho no such luck >&2\nexit 3\n")
@@ -404,7 +404,7 @@ async def test_workerd_that_does_not_start_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_nothing_is_left_behind(tmp_path: Path, wrapped: bool) -> None:
+async def test_the_runtime_leaves_no_processes_behind(tmp_path: Path, wrapped: bool) -> None:
     """With the emulator's end its processes are gone, those of a script that only starts workerd too."""
     path = binary()
     if wrapped:
@@ -444,7 +444,7 @@ asyncio.run(main())
     await until(lambda: not members(group, dead=False))
 
 
-async def test_nothing_reaches_out_unless_asked(runtime: WorkerdRuntime) -> None:
+async def test_functions_reach_no_network_unless_allowed(runtime: WorkerdRuntime) -> None:
     """Without ``network`` nothing at all; with it still nothing on this machine or in its private network."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -455,7 +455,7 @@ async def test_nothing_reaches_out_unless_asked(runtime: WorkerdRuntime) -> None
             assert (result.status, result.failed) == (500, True)
 
 
-async def test_environment_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_functions_do_not_see_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulator's environment is not the functions'."""
     monkeypatch.setenv("KAPSO_API_KEY", "s3cret")
     code = "const handler = () => new Response(`${typeof process} ${typeof Deno} ${JSON.stringify(globalThis.process?.env)}`);"

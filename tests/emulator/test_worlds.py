@@ -267,7 +267,7 @@ async def test_the_world_is_seen_and_changed_while_it_runs(kapso: Kapso) -> None
     assert kapso.emulator.world.behaviour == dataclasses.replace(Behaviour(), secrets_on_deploy="drop")
 
 
-def test_words_of_a_command_line_set_switches() -> None:
+def test_command_line_words_set_world_switches() -> None:
     """Of every kind; what is unknown is refused with what is known."""
     words = ["secrets_on_deploy=drop", "list_code=false", "inherited_secrets=A, B", "code_limit=1000000", "edge_stale=1.5"]
     expected = Behaviour(

@@ -60,7 +60,7 @@ def test_a_byte_order_mark_and_windows_lines_are_accepted() -> None:
     assert read(text).entries[0].fields == {"name": "Greet"}
 
 
-def test_what_is_not_utf8_names_its_line() -> None:
+def test_invalid_utf8_is_reported_with_its_line() -> None:
     """Latin-1 in the third line."""
     (problem,) = problems_of(HEAD.encode() + b"  greet: {name: caf\xe9}\n")
     assert (problem.code, problem.location and problem.location.line) == ("not-utf8", 3)
@@ -79,7 +79,7 @@ def test_json_manifests_follow_jsons_rules() -> None:
 
 
 @pytest.mark.parametrize("text", ["just text", "- a\n- b\n", "5", "null", "true"])
-def test_what_is_no_mapping_is_no_manifest(text: str) -> None:
+def test_a_manifest_must_be_a_mapping(text: str) -> None:
     """One problem, at the beginning."""
     assert problems_of(text)
 

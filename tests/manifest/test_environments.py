@@ -44,7 +44,7 @@ def read(text: str, environment: str | None, *extra: tuple[str, bytes]) -> Manif
     return read_manifest(Snapshot("test", Revision("c0ffee"), files=files), environment=environment)
 
 
-def test_an_environment_stands_above_the_whole_manifest() -> None:
+def test_an_environment_overrides_the_whole_manifest() -> None:
     """Its defaults above the defaults, its keys above the keys, a function's own key above all defaults."""
     greet, part, probe = read(MANIFEST, "staging").entries
     assert greet.fields == {
@@ -56,7 +56,7 @@ def test_an_environment_stands_above_the_whole_manifest() -> None:
     assert (part.fields["public_endpoint"], probe.file) == (False, "probes/probe.js")
 
 
-def test_secrets_are_taken_together_by_name() -> None:
+def test_secrets_of_environments_are_merged_by_name() -> None:
     """Another source for one of them leaves the others where they come from."""
     greet, part, _ = read(MANIFEST, "staging").entries
     assert greet.secrets == {"API_KEY": EnvSecret("STAGING_API_KEY"), "CERT": FileSecret("cert")}
@@ -123,7 +123,9 @@ def test_an_unknown_name_lists_those_that_are_known() -> None:
     ],
 )
 @pytest.mark.parametrize("environment", [None, "staging"])
-def test_what_is_wrong_in_one_environment_is_told_in_all(old: str, new: str, said: str, environment: str | None) -> None:
+def test_an_invalid_environment_is_reported_in_every_environment(
+    old: str, new: str, said: str, environment: str | None
+) -> None:
     """With its place, whichever one is chosen: a pull request must not break production while staging is looked at."""
     assert MANIFEST.count(old) == 1
     with pytest.raises(ManifestInvalid) as raised:
@@ -131,7 +133,7 @@ def test_what_is_wrong_in_one_environment_is_told_in_all(old: str, new: str, sai
     assert str(raised.value.problems[0]).startswith(f"manifest.yaml:{said}")
 
 
-def test_a_file_that_is_missing_here_is_told_where_it_is_named() -> None:
+def test_a_missing_file_is_reported_where_it_is_named() -> None:
     """The place is that of the key in force."""
     manifest = read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "staging")
     assert str(manifest.broken["probe"][0]).startswith("manifest.yaml:21:7: functions.probe: probes/prope.js does not exist")

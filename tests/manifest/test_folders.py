@@ -115,7 +115,7 @@ def test_a_file_that_could_not_be_read_fails_alone() -> None:
     assert [entry.slug for entry in manifest.entries] == ["greet"]
 
 
-def test_names_that_some_file_systems_confuse_are_refused() -> None:
+def test_file_names_that_differ_only_by_case_are_refused() -> None:
     """By case or Unicode form; and a name in another case gets a hint."""
     manifest = read_manifest(
         folder(
@@ -154,7 +154,7 @@ def test_two_manifests_are_one_too_many() -> None:
         read_manifest(folder({"manifest.yaml": "version: 1", "manifest.json": "{}"}))
 
 
-def test_code_that_nobody_names_is_a_warning() -> None:
+def test_code_files_without_an_entry_are_a_warning() -> None:
     """Once, counted; tests, type declarations, configuration and the CLI's folders are no strays."""
     names = [f"stray{number:02d}.js" for number in range(12)]
     files = dict.fromkeys(names, CODE) | {

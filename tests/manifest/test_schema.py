@@ -47,7 +47,7 @@ def test_the_example_is_valid_by_the_schema() -> None:
         "checks: [{expect: {status: 99}}]",
     ],
 )
-def test_both_refuse_the_same(line: str) -> None:
+def test_schema_and_reader_refuse_the_same(line: str) -> None:
     """What the reader calls a mistake is underlined in the editor."""
     assert problems_of(HEAD + line + "\n")
     assert not accepts(HEAD + line + "\n")
@@ -56,7 +56,7 @@ def test_both_refuse_the_same(line: str) -> None:
 @pytest.mark.parametrize(
     "text", ["version: 2\n", "functions: {}\n", "version: '1'\n", "version: 1\nfunctions: {Not_A_Slug: {}}\n"]
 )
-def test_both_refuse_the_same_around_functions(text: str) -> None:
+def test_schema_and_reader_refuse_the_same_around_functions(text: str) -> None:
     """Version and slugs as well."""
     assert problems_of(text)
     assert not accepts(text)
@@ -77,7 +77,7 @@ def test_both_refuse_the_same_around_functions(text: str) -> None:
         ("[]", False),
     ],
 )
-def test_both_judge_environments_alike(environments: str, sound: bool) -> None:
+def test_schema_and_reader_agree_about_environments(environments: str, sound: bool) -> None:
     """Each is as strict as the manifest itself; false and nothing leave a function out."""
     text = f"version: 1\nfunctions: {{greet: {{}}}}\nenvironments: {environments}\n"
     assert (accepts(text), not problems_of(text)) == (sound, sound)

@@ -144,6 +144,6 @@ def test_plain_text_stays_plain(text: str) -> None:
         ("runtime_config", {"\ud800": 1}, "surrogate"),
     ],
 )
-def test_what_a_manifest_cannot_hold_is_told(key: str, value: Json, said: str) -> None:
+def test_values_that_yaml_cannot_hold_are_reported(key: str, value: Json, said: str) -> None:
     """With the reader's own reason."""
     assert said in str(misfit("x", key, value))

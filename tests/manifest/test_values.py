@@ -9,7 +9,7 @@ from kapso_sync.model.functions import FunctionType
 from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
 
 
-def test_every_field_arrives() -> None:
+def test_every_manifest_field_is_read() -> None:
     """The manifest of the documentation, field by field."""
     entry = entry_of(
         "file: greet.js\nname: Greet\ndescription: Says hello.\nfunction_type: supabase_function\n"
@@ -41,7 +41,7 @@ def test_what_is_left_out_is_not_managed() -> None:
         assert (entry.contract, entry.deploy, entry.protected, entry.drift) == (Contract.AUTO, True, None, None)
 
 
-def test_defaults_stand_below_every_entry() -> None:
+def test_defaults_apply_below_every_entry() -> None:
     """An entry's own word goes first; a mapping replaces the default's as a whole."""
     manifest = read(
         "version: 1\ndefaults: {public_endpoint: true, runtime_config: {a: 1}, protected: true}\n"
@@ -91,7 +91,7 @@ def test_defaults_stand_below_every_entry() -> None:
         ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),
     ],
 )
-def test_a_wrong_value_is_told_with_place_key_and_what_was_expected(line: str, said: str) -> None:
+def test_a_wrong_value_is_reported_with_position_key_and_expectation(line: str, said: str) -> None:
     """One line a tired person understands."""
     (problem,) = said_of(line)
     assert problem.startswith(said)
@@ -140,7 +140,7 @@ def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
     assert str(problem.hint).startswith("known here: description, function_type")
 
 
-def test_all_problems_are_told_at_once_in_order() -> None:
+def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
     """Nobody should have to run it once for each."""
     problems = problems_of(
         "version: 2\nfunktions: {}\nfunctions:\n  Greet:\n  greet:\n    deploy: maybe\n    name: 7\n"
@@ -179,7 +179,7 @@ def test_what_is_not_applied_yet_is_a_warning() -> None:
     assert "sk_live" not in " ".join(notice.message for notice in manifest.notices)
 
 
-def test_an_entry_without_its_file_keeps_its_past() -> None:
+def test_an_entry_with_a_missing_file_keeps_its_moved_from() -> None:
     """What a function was called is known even while its code is missing: nobody deletes that meanwhile."""
     manifest = read("version: 1\nfunctions:\n  a: {moved_from: old}\n  b:\n")
     assert (set(manifest.broken), manifest.moved_from) == ({"a", "b"}, {"a": ("old",)})

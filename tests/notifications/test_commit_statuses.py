@@ -45,13 +45,13 @@ def ear() -> Iterator[Ear]:
         ("git@forgejo.acme.example:acme/flows.git", Forge.GITEA, "https://forgejo.acme.example/api/v1", "acme/flows"),
     ],
 )
-def test_a_remote_says_where_statuses_go(location: str, forge: Forge, api: str, path: str) -> None:
+def test_the_remote_decides_the_repository_of_commit_statuses(location: str, forge: Forge, api: str, path: str) -> None:
     """Forge, API and name, from every way to write a remote."""
     assert find_repository(location, None, None) == Repository(forge, api, path)
 
 
 @pytest.mark.parametrize("location", ["https://git.acme.example/acme/flows", "file:///srv/git/flows.git", "/srv/flows"])
-def test_an_unknown_host_is_no_guess(location: str) -> None:
+def test_an_unknown_forge_host_is_an_error(location: str) -> None:
     """The token goes to no host whose language nobody knows; told which one it is, it does."""
     with pytest.raises(ConfigError, match="KAPSO_SYNC_COMMIT_STATUS"):
         find_repository(location, None, None)
@@ -72,7 +72,7 @@ def poster(ear: Ear, forge: Forge, path: str = "acme/flows", deadline: float = 5
         (Forge.GITEA, f"/repos/acme/flows/statuses/{A}", ("Authorization", f"token {TOKEN}"), ("failure", "context")),
     ],
 )
-async def test_each_forge_hears_its_own_dialect(
+async def test_each_forge_gets_its_own_request(
     ear: Ear, forge: Forge, path: str, header: tuple[str, str], words: tuple[str, str]
 ) -> None:
     """Route, header and words of each; the token in a header only, the description cut to what is taken."""
@@ -117,7 +117,7 @@ async def test_refusals_say_what_to_do_and_passing_trouble_is_tried_again(ear: E
     assert len(ear.heard) == 4
 
 
-async def test_silence_has_a_deadline(ear: Ear) -> None:
+async def test_a_forge_without_an_answer_times_out(ear: Ear) -> None:
     """A forge that never answers, and one that is not there."""
     ear.hangs = threading.Event()
     assert await poster(ear, Forge.GITEA, deadline=0.2).post(CommitStatus(A, SUCCESS, "")) == PostResult(
@@ -184,7 +184,7 @@ async def test_a_status_is_set_when_it_changes_and_only_then(tmp_path: Path) -> 
     assert desk.posted == [(A, "pending"), (A, "success"), (A, "failure"), (A, "success")]
 
 
-async def test_an_older_revision_never_speaks_for_a_newer_one(tmp_path: Path) -> None:
+async def test_an_older_revision_sets_no_status_on_a_newer_commit(tmp_path: Path) -> None:
     """A commit is overtaken, and comes back after a force-push: each keeps its own status."""
     desk = Desk(tmp_path)
     await desk.sees(A, PENDING)
@@ -195,7 +195,7 @@ async def test_an_older_revision_never_speaks_for_a_newer_one(tmp_path: Path) ->
     assert desk.posted == [(A, "pending"), (B, "pending"), (B, "success"), (A, "failure")]
 
 
-async def test_trouble_is_waited_out_and_said_once(tmp_path: Path) -> None:
+async def test_a_failing_forge_is_retried_and_logged_once(tmp_path: Path) -> None:
     """Three answers of 503, then it works: one warning, and its end; Retry-After is heeded."""
     desk = Desk(
         tmp_path,
@@ -207,7 +207,7 @@ async def test_trouble_is_waited_out_and_said_once(tmp_path: Path) -> None:
     assert desk.clock.monotonic() >= 2 + 4 + 100
 
 
-async def test_a_refusal_is_no_loop(tmp_path: Path) -> None:
+async def test_a_refused_commit_status_is_not_retried_in_a_loop(tmp_path: Path) -> None:
     """One request, one warning; hours of passes later one request each quarter of an hour, and no second warning."""
     desk = Desk(tmp_path, answers=[PostResult("it answered 404")] * 99)
     await desk.sees(A, SUCCESS)
@@ -218,7 +218,7 @@ async def test_a_refusal_is_no_loop(tmp_path: Path) -> None:
     assert desk.names() == ["commit_status.failed"]
 
 
-async def test_a_dead_forge_is_given_up_for_a_while(tmp_path: Path) -> None:
+async def test_an_unreachable_forge_is_given_up_for_a_while(tmp_path: Path) -> None:
     """Six attempts, then rest; a newer commit is not kept waiting by it."""
     desk = Desk(tmp_path, answers=[PostResult("no connection", again=True)] * MAX_ATTEMPTS)
     await desk.sees(A, SUCCESS)

@@ -92,12 +92,12 @@ def by_key(*troubles: Issue) -> OpenIssues:
     return {item.key: item for item in troubles}
 
 
-def test_what_is_well_is_not_there() -> None:
+def test_ready_functions_have_no_open_issue() -> None:
     """A pass that went through leaves nothing to say."""
     assert open_issues(ended(), {}) == {}
 
 
-def test_each_function_has_one_trouble() -> None:
+def test_each_function_has_one_issue() -> None:
     """Failed and stalled are two states of the same key; blocked by a rule needs somebody."""
     now = open_issues(ended(one=Result.FAILED, two=Result.BLOCKED), {})
     assert {key: item.kind for key, item in now.items()} == {
@@ -106,7 +106,7 @@ def test_each_function_has_one_trouble() -> None:
     }
 
 
-def test_what_was_not_tried_is_as_it_was() -> None:
+def test_issues_of_functions_that_were_not_tried_stay_open() -> None:
     """A rejected key halts a pass: the functions that it never got to are neither broken nor mended by that."""
     error = ApiUnauthorized("the key was rejected", call=CALL, status=401)
     before = by_key(trouble("one"), trouble("three"))
@@ -130,7 +130,7 @@ def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: I
     assert {key: item.kind for key, item in now.items()} == {"pass": state, "function one": IssueKind.FAILED}
 
 
-def test_a_pass_that_was_cut_off_and_a_start_change_nothing() -> None:
+def test_a_cancelled_pass_and_a_start_change_no_issues() -> None:
     """Stopping the daemon is no trouble, and before the first pass nothing is known to be mended."""
     before = by_key(trouble("one"), whole(IssueKind.KEY))
     assert open_issues(failed(PassCutOff("cut off")), before) == before
@@ -150,7 +150,7 @@ STANDINGS = st.dictionaries(SLUGS, st.sampled_from(list(IssueKind))).map(
 
 
 @given(STANDINGS, STANDINGS)
-def test_who_was_told_everything_is_told_nothing(told: OpenIssues, now: OpenIssues) -> None:
+def test_an_up_to_date_destination_gets_no_message(told: OpenIssues, now: OpenIssues) -> None:
     """A change is told exactly where key or state differ; told twice it would be empty; and it survives being kept."""
     found = changes(told, now, {})
     assert {(change.before or change.after) is not None for change in found} <= {True}
@@ -160,7 +160,7 @@ def test_who_was_told_everything_is_told_nothing(told: OpenIssues, now: OpenIssu
     assert decode(encode(now)) == now
 
 
-def test_what_came_and_went_in_between_is_told() -> None:
+def test_an_issue_that_opened_and_closed_in_between_is_reported() -> None:
     """Failed and mended within the pause between two messages: the next says so, once."""
     came = by_key(trouble("one"))
     gone = passing_issues(came, {}, told={})
@@ -170,7 +170,7 @@ def test_what_came_and_went_in_between_is_told() -> None:
 
 
 @pytest.mark.parametrize("kept", [None, [], "x", {"a": 1}, {"a": ["unheard of", "x"]}, {"a": ["failed"]}, {"a": ["failed", 1]}])
-def test_a_note_that_makes_no_sense_is_no_note(kept: object) -> None:
+def test_an_unreadable_told_json_is_ignored(kept: object) -> None:
     """Torn or from another version: nothing was told."""
     assert decode(kept) == {}
 
@@ -180,7 +180,7 @@ BACKGROUND = MessageContext(
 )
 
 
-def test_one_message_tells_it_all() -> None:
+def test_one_message_lists_all_changes() -> None:
     """The whole before functions, what is wrong before what is well, then whose commit it was and where to look."""
     told = by_key(trouble("part"), whole(IssueKind.SOURCE))
     now = by_key(
@@ -230,7 +230,7 @@ def test_a_message_stays_short() -> None:
     assert len(message.body) < 6000
 
 
-def test_a_commit_cannot_ring_everybodys_bell() -> None:
+def test_a_commit_subject_cannot_mention_everybody() -> None:
     """Mentions have no effect, control characters are not passed on, and secrets are taken out."""
     revision = Revision(A, subject="@everyone <!channel> topsecret \x1b[2J", author="Eve")
     message = compose_message(
@@ -241,7 +241,7 @@ def test_a_commit_cannot_ring_everybodys_bell() -> None:
     assert not any(word in message.body for word in ("@everyone", "<!channel>", "topsecret", "\x1b"))
 
 
-def test_verdicts_on_commits() -> None:
+def test_commit_status_is_pending_success_or_failure() -> None:
     """Pending while it runs, success when all is in sync, failure with a count and names."""
     assert commit_status_for(board_at().status()) == CommitStatus(A, CommitState.PENDING, "at work")
     assert commit_status_for(ended()) == CommitStatus(A, CommitState.SUCCESS, "3 functions in sync")
@@ -262,7 +262,7 @@ def test_a_broken_manifest_fails_its_own_commit() -> None:
     assert board.status().revision == Revision(A)
 
 
-def test_nobodys_fault_is_no_verdict() -> None:
+def test_an_outage_sets_no_commit_status() -> None:
     """Kapso down, key rejected, git down, overtaken by a newer commit: the commit keeps what it has."""
     assert commit_status_for(failed(ApiUnavailable("no answer", call=CALL))) is None
     assert commit_status_for(failed(SourceUnavailable("no git"), commit=None)) is None

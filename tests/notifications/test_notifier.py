@@ -87,7 +87,7 @@ class Office:
         return [event.name for event in self.said]
 
 
-async def test_told_once_and_not_after_a_restart(tmp_path: Path) -> None:
+async def test_an_issue_is_sent_once_and_not_after_a_restart(tmp_path: Path) -> None:
     """It begins, it lasts, the daemon restarts, it lasts, it ends: two messages."""
     office = Office(tmp_path)
     await office.sees(suspended=False)
@@ -119,7 +119,7 @@ async def test_at_most_one_message_in_the_interval(tmp_path: Path) -> None:
     assert len(office.arrived) == 3
 
 
-async def test_one_destinations_trouble_is_its_own(tmp_path: Path) -> None:
+async def test_a_failing_destination_does_not_affect_others(tmp_path: Path) -> None:
     """The chat is down: the pager hears at once; the chat hears what holds when it is back; one warning, and its end."""
     office = Office(tmp_path, destinations=(CHAT, PAGER), down={"chat"})
     await office.sees(suspended=True)
@@ -163,7 +163,7 @@ async def test_a_state_folder_that_cannot_be_written_costs_a_message_at_most(tmp
         PrivateJsonFile(tmp_path / "file" / "folder" / "told.json").write({})
 
 
-async def test_no_change_is_missed_and_rounds_end_at_once(tmp_path: Path) -> None:
+async def test_the_worker_misses_no_change_and_stops_at_once(tmp_path: Path) -> None:
     """A change that comes while nobody waits is seen; the end gives what is in flight its moment."""
     office, change = Office(tmp_path), asyncio.Event()
 
@@ -182,7 +182,7 @@ async def test_no_change_is_missed_and_rounds_end_at_once(tmp_path: Path) -> Non
     assert office.arrived == [("chat", "suspended")]
 
 
-def test_a_file_of_addresses(tmp_path: Path) -> None:
+def test_addresses_are_read_from_a_file(tmp_path: Path) -> None:
     """One a line; comments and empty lines say nothing; what is shown and kept of an address is not the address."""
     path = tmp_path / "addresses"
     path.write_text("# people\n\nslack://a/b/c\n  mailto://user:hunter22@example.com  \nnonsense-4711\nslack://a/b/c\n")
@@ -196,7 +196,7 @@ def test_a_file_of_addresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30))])
-def test_a_file_that_makes_no_sense_says_so(tmp_path: Path, content: bytes | None) -> None:
+def test_an_invalid_address_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     """Missing, not text, too much: the variable, the file and the reason; never its content."""
     path = tmp_path / "addresses"
     if content is not None:
@@ -218,7 +218,7 @@ def test_apprise_delivers(ear: Ear) -> None:
 
 
 @apprises_own
-def test_what_goes_wrong_is_said_without_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_notification_error_does_not_show_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
     """A refusal, a redirect (never followed), nobody there, no address at all; and apprise's own log stays in."""
     ear.answers += [(403, "", {}), (302, "", {"Location": f"{ear.url}/elsewhere"})]
     said = [
@@ -269,14 +269,14 @@ def settings_with(tmp_path: Path, **given: str) -> dict[str, str]:
         ({"COMMIT_STATUS": "gitea", "GIT_TOKEN": "t", "SOURCE": "."}, "needs a source on a forge"),
     ],
 )
-def test_settings_by_which_nobody_could_be_told_stop_the_daemon(tmp_path: Path, given: dict[str, str], message: str) -> None:
+def test_invalid_notification_settings_stop_the_daemon(tmp_path: Path, given: dict[str, str], message: str) -> None:
     """At the start, by name, and without what is secret."""
     with pytest.raises(ConfigError, match=message) as found:
         check_notification_settings(load_settings({}, environment=settings_with(tmp_path, **given)))
     assert "hunter22" not in str(found.value) + str(found.value.hint)
 
 
-def test_sound_settings_pass(tmp_path: Path) -> None:
+def test_valid_notification_settings_are_accepted(tmp_path: Path) -> None:
     """And git's token serves where there is no other."""
     environment = settings_with(tmp_path, COMMIT_STATUS="auto", GIT_TOKEN="token-of-git", PUBLIC_URL="http://status.example/x")
     settings = load_settings({}, environment={**environment, "KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")})
@@ -284,7 +284,7 @@ def test_sound_settings_pass(tmp_path: Path) -> None:
     assert settings.commit_status_key() == "token-of-git"
 
 
-def test_without_apprise_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_apprise_the_hint_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses are configured and the extra is missing: the line that installs it; without addresses nobody misses it."""
     environment = settings_with(tmp_path)
     monkeypatch.setitem(sys.modules, "apprise", None)

@@ -25,7 +25,7 @@ async def run(script: str, folder: Path, deadline: float = 10.0) -> tuple[int, b
     return ended.status, ended.output, ended.errors
 
 
-async def test_it_says_how_the_program_ended(tmp_path: Path) -> None:
+async def test_run_process_returns_status_and_output(tmp_path: Path) -> None:
     """Status, both streams, in the folder and the environment that were given, and no other."""
     script = "echo $ONLY $HOME; pwd; echo wrong >&2; exit 3"
     assert await run(script, tmp_path) == (3, f"this\n{tmp_path}\n".encode(), b"wrong\n")
@@ -52,7 +52,7 @@ async def test_helpers_that_outlive_the_program_end_with_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("turns", range(0, 30, 3))
-async def test_cut_off_at_any_moment_it_leaves_nothing_behind(tmp_path: Path, turns: int) -> None:
+async def test_a_cancelled_process_leaves_nothing_behind(tmp_path: Path, turns: int) -> None:
     """Even while the program is being started."""
     task = asyncio.create_task(run(LINGERING, tmp_path))
     for _ in range(turns):

@@ -33,7 +33,7 @@ def live(bench: Bench) -> dict[str, str | None]:
     return dict(bench.api.world.live_code())
 
 
-def test_a_style_is_changed_there_and_back() -> None:
+def test_code_style_conversion_round_trips() -> None:
     """A module is the script with a tail; nothing is lost on the way back; what failed is the same attempt in both."""
     script = styled()
     module = script.in_style(CodeStyle.MODULE)
@@ -76,7 +76,7 @@ async def test_what_runs_on_a_base_is_remembered_for_the_next_function(bench: Be
     assert (live(bench)["b"], bench.api.count(*DEPLOY)) == (CODE_A + MODULE_TAIL, 1)
 
 
-async def test_code_that_runs_in_neither_style_is_taken_back(bench: Bench) -> None:
+async def test_code_that_runs_in_neither_style_is_rolled_back(bench: Bench) -> None:
     """The other style is tried once; then what ran before is put back, and nothing is tried again unasked."""
     await bench.sync(desired(styled()))
     deploy = bench.api.world.deploy
@@ -128,7 +128,7 @@ async def test_one_function_that_needs_a_module_does_not_change_the_base(bench: 
 
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER])
 @pytest.mark.parametrize("number", range(1, 13))
-async def test_the_second_style_survives_a_death_at_any_call(bench: Bench, fate: Fate, number: int) -> None:
+async def test_the_other_style_is_resumed_after_a_kill_at_any_call(bench: Bench, fate: Fate, number: int) -> None:
     """One function, live as a module, whatever was cut off."""
     world(bench, script_code="error")
     bench.api.fate = lambda call, *_: fate if call == number else Fate.FINE
@@ -157,7 +157,7 @@ async def test_checks_follow_the_style_that_runs(bench: Bench) -> None:
     assert live(bench) == {"a": CODE_A + MODULE_TAIL}
 
 
-async def test_doctors_word_is_taken_before_anything_was_tried(bench: Bench) -> None:
+async def test_facts_from_doctor_decide_the_first_style(bench: Bench) -> None:
     """Where the base is known to run modules alone, nothing is tried as a script."""
     world(bench, script_code="error")
     with StateStore(bench.folder, bench.clock.now) as store:

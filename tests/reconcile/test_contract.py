@@ -93,7 +93,7 @@ async def test_a_concurrent_edit_blocks_where_drift_is_only_reported(bench: Benc
     assert bench.api.world.function("a").code == CODE_A
 
 
-async def test_edits_without_end_fail_the_function_and_not_the_pass(bench: Bench) -> None:
+async def test_endless_concurrent_edits_fail_the_function_not_the_pass(bench: Bench) -> None:
     """Somebody saves before each of our updates: after a few tries the next pass goes on."""
     await bench.sync(desired(want("a")))
     edited_before_the_update(bench, *(edit(bench, description=f"edit {number}") for number in range(20)))
@@ -117,7 +117,7 @@ NO_LOCK = pytest.mark.parametrize("lock", ["absent", "refused"])
 
 
 @NO_LOCK
-async def test_a_base_without_lock_version_is_looked_at_again_before_an_update(bench: Bench, lock: str) -> None:
+async def test_without_lock_version_a_function_is_read_again_before_an_update(bench: Bench, lock: str) -> None:
     """Older bases have none: one more call, and no conflict where nobody saved."""
     switch(bench, lock_version=lock)
     await bench.sync(desired(want("a")))
@@ -255,7 +255,7 @@ async def test_a_function_type_that_is_not_taken_holds_nothing_else_back(
     assert len(bench.api.writes) == writes
 
 
-async def test_a_create_says_its_type_and_sets_the_mode_by_an_update(bench: Bench) -> None:
+async def test_a_create_sends_function_type_and_an_update_the_invoke_mode(bench: Bench) -> None:
     """One update, and one deployment after it."""
     report = await bench.sync(desired(want("a", invoke_response_mode="wrapped")))
     assert report.exit_code == 0
@@ -339,7 +339,7 @@ async def test_the_cap_of_the_free_plan_is_explained(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("function_id", "slug"), [("..", "a"), ("../secrets", "b"), ("id-9", "Not A Slug"), ("x" * 200, "c")])
-async def test_a_record_that_cannot_be_is_left_alone_and_named(bench: Bench, function_id: str, slug: str) -> None:
+async def test_a_malformed_record_is_left_alone_and_reported(bench: Bench, function_id: str, slug: str) -> None:
     """Its slug is blocked, nothing is sent to it, and the others go on."""
 
     class _Odd(WorldApi):

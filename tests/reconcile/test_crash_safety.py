@@ -161,7 +161,7 @@ def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int
         asyncio.run(scenario(Path(folder) / "state"))
 
 
-async def test_a_lost_deployment_stays_in_mind_until_a_later_one_is_confirmed(tmp_path: Path) -> None:
+async def test_an_unconfirmed_deployment_intent_stays_open_until_a_later_one(tmp_path: Path) -> None:
     """Killed twice, while one deployment ran and before the next was asked for: the end of the first proves nothing."""
     told = History(tmp_path / "state")
     await told.play(Turn({"a": 0, "b": 0}, (), 1, Fate.KILLED_BEFORE))
@@ -176,7 +176,7 @@ async def test_a_lost_deployment_stays_in_mind_until_a_later_one_is_confirmed(tm
     fate=st.sampled_from((Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)),
     forgets=st.booleans(),
 )
-def test_one_sync_after_a_cut_anywhere_finishes_the_work(position: int, fate: Fate, forgets: bool) -> None:
+def test_one_sync_after_a_kill_at_any_call_converges(position: int, fate: Fate, forgets: bool) -> None:
     """A mixed plan cut at any call, by death or by a lost answer: the next sync leaves nothing to do, under the same ids."""
 
     async def scenario(folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_one_sync_after_a_cut_anywhere_finishes_the_work(position: int, fate: Fa
 @pytest.mark.history
 @given(turn=turns)
 @settings(max_examples=60)
-def test_nothing_that_is_not_in_git_is_lost_without_a_copy(turn: Turn) -> None:
+def test_nothing_outside_git_is_lost_without_a_backup(turn: Turn) -> None:
     """Code that only Kapso had is in backups/ once it was overwritten or deleted, however the pass ended."""
 
     async def scenario(folder: Path) -> None:
@@ -253,7 +253,7 @@ def test_no_pass_deletes_more_than_the_limit(owned_slugs: set[str], git_slugs: s
 @given(
     st.lists(st.tuples(st.sampled_from(SLUGS), st.booleans(), st.sampled_from([None, OWNER, "example.com/other"])), max_size=4)
 )
-def test_what_is_neither_ours_nor_in_git_is_in_no_plan(records: list[tuple[str, bool, str | None]]) -> None:
+def test_unowned_functions_outside_git_are_in_no_plan(records: list[tuple[str, bool, str | None]]) -> None:
     """A plan speaks of what git names and of what we own, and of nothing else."""
     by_slug = {slug: remote(slug, code(0), owner=owner) for slug, _, owner in records}
     owners = {slug: owner for slug, _, owner in records}
@@ -278,7 +278,7 @@ def test_all_cut_positions_of_the_fixed_plan_are_reached() -> None:
         assert asyncio.run(scenario(Path(folder) / "state")) >= 10
 
 
-def test_codeless_lists_converge_as_well() -> None:
+def test_lists_without_code_converge() -> None:
     """The same promises hold where the list carries no code."""
 
     async def scenario(folder: Path) -> None:

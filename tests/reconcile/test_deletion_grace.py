@@ -95,7 +95,7 @@ def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None
         assert not trusted or absence.seconds >= true - began - 0.001
 
 
-async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
+async def test_a_deletion_waits_for_its_grace_period(bench: Bench) -> None:
     """Log, status and plan say when; after the grace it is deleted; nothing of it fails a pass."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     report = await bench.sync(desired(want("a")))
@@ -118,7 +118,7 @@ async def test_a_deletion_is_announced_and_waits(bench: Bench) -> None:
     assert set(bench.api.world.live_code()) == {"a"}
 
 
-async def test_who_comes_back_waits_from_the_start(bench: Bench) -> None:
+async def test_a_function_that_comes_back_restarts_the_grace_period(bench: Bench) -> None:
     """One pass that sees it again, and nothing that was waited counts."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     for git in (desired(want("a")), desired(want("a"), want("b", CODE_B)), desired(want("a"))):
@@ -139,7 +139,7 @@ async def test_time_without_prune_does_not_count(bench: Bench) -> None:
     assert (await bench.sync(desired(want("a")))).plan.deferred_deletions
 
 
-async def test_too_many_are_held_before_they_wait(bench: Bench) -> None:
+async def test_too_many_deletions_are_blocked_before_the_grace_period(bench: Bench) -> None:
     """A mass removal is told of at once; the grace gathers what left in several commits under one limit."""
     git = [want(f"f{number}", code(f"w{number}")) for number in range(6)]
     await patient(bench).sync(desired(*git))
@@ -154,7 +154,7 @@ async def test_too_many_are_held_before_they_wait(bench: Bench) -> None:
 # What it may have become
 
 
-async def test_what_looks_renamed_is_not_deleted(bench: Bench) -> None:
+async def test_a_suspected_rename_is_not_deleted(bench: Bench) -> None:
     """A new slug with much the same code: the plan suggests ``moved_from``, and the old function stays, pass after pass."""
     await bench.sync(desired(want("old", code("a")), want("else")))
     bench.policy = PRUNING
@@ -172,7 +172,7 @@ async def test_what_looks_renamed_is_not_deleted(bench: Bench) -> None:
     assert set(bench.api.world.live_code()) == {"new", "old", "else"}
 
 
-async def test_lost_memory_does_not_delete_what_looks_renamed(bench: Bench) -> None:
+async def test_lost_state_does_not_delete_a_suspected_rename(bench: Bench) -> None:
     """With the state folder gone, the younger function of two that are alike is under suspicion still."""
     await bench.sync(desired(want("old", code("a")), want("else")))
     await bench.clock.sleep(60)
@@ -193,7 +193,7 @@ async def _suspected(bench: Bench) -> str:
     return old
 
 
-async def test_a_person_says_that_it_was_renamed(bench: Bench) -> None:
+async def test_moved_from_answers_a_suspected_rename(bench: Bench) -> None:
     """``moved_from``, even now: the id goes to the new slug, and what was created meanwhile is left over and deleted."""
     old = await _suspected(bench)
     git = desired(want("new", code("a"), moved_from="old"))
@@ -202,13 +202,13 @@ async def test_a_person_says_that_it_was_renamed(bench: Bench) -> None:
     assert {f.slug: f.id for f in bench.api.world.functions.values()} == {"new": old}
 
 
-async def test_a_person_says_that_it_is_new(bench: Bench) -> None:
+async def test_an_empty_moved_from_says_that_a_function_is_new(bench: Bench) -> None:
     """``moved_from: []`` lets the old one go."""
     await _suspected(bench)
     assert (await bench.sync(desired(want("new", code("a"), moved_from=())))).count("delete") == 1
 
 
-async def test_a_person_names_what_is_to_be_deleted(bench: Bench) -> None:
+async def test_sync_delete_skips_grace_and_suspicion(bench: Bench) -> None:
     """Doubt, grace and prune are overruled by the name; limits, protection and workflows are not."""
     await _suspected(bench)
     bench.policy, bench.limits = replace(POLICY, delete=frozenset({"old"})), replace(bench.limits, grace=GRACE)
@@ -221,7 +221,7 @@ async def test_a_person_names_what_is_to_be_deleted(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("slug", "said"), [("a", "--delete a: git lists it"), ("x", "--delete x: no function of ours")])
-async def test_only_what_left_git_can_be_named(bench: Bench, slug: str, said: str) -> None:
+async def test_sync_delete_refuses_functions_in_git(bench: Bench, slug: str, said: str) -> None:
     """A slug that git lists, or nobody's: nothing is done at all."""
     await bench.sync(desired(want("a")))
     bench.api.log.clear()
@@ -238,7 +238,7 @@ def test_without_prune_the_suggestion_is_made_all_the_same() -> None:
     assert isinstance(plan.steps[1], NoChange)
 
 
-def test_codes_are_alike_by_their_lines() -> None:
+def test_similarity_is_the_share_of_common_lines() -> None:
     """Indentation and order do not count; a different purpose and a very different length do."""
     long = "".join(f"line {number};\n" for number in range(40))
     assert similarity(long, long.replace("line 7;", "  line 7;")) == 1.0
@@ -248,7 +248,7 @@ def test_codes_are_alike_by_their_lines() -> None:
     assert similarity(long, None) == similarity("", "x") == 0.0
 
 
-def test_many_pairs_take_bounded_time() -> None:
+def test_similarity_of_many_pairs_takes_bounded_time() -> None:
     """Hundreds vanish while hundreds appear: identical ones are found, and the comparing ends."""
     gone = [remote(f"old-{number}", code(f"w{number}")) for number in range(200)]
     new = [want(f"new-{number}", code(f"w{number}")) for number in range(200)]
@@ -271,7 +271,7 @@ def _meddle(bench: Bench, act: Callable[[], object]) -> None:
     bench.api.fate = fate
 
 
-async def test_the_copy_holds_what_was_written_last(bench: Bench) -> None:
+async def test_the_backup_before_a_deletion_holds_the_latest_content(bench: Bench) -> None:
     """Edited while the pass ran: that is what is saved before it is deleted."""
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = PRUNING
@@ -283,7 +283,7 @@ async def test_the_copy_holds_what_was_written_last(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("change", [{"slug": "mine"}, {"description": "Taken over by hand."}])
-async def test_what_changed_hands_meanwhile_is_not_deleted(bench: Bench, change: dict[str, Json]) -> None:
+async def test_a_function_with_a_changed_mark_is_not_deleted(bench: Bench, change: dict[str, Json]) -> None:
     """Renamed, or its mark removed, after the plan was made: it stays."""
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = PRUNING
@@ -305,7 +305,7 @@ async def test_nothing_is_deleted_where_nobody_can_tell_who_uses_it(bench: Bench
     assert len(world.functions) == 3
 
 
-def test_what_nothing_uses_is_named() -> None:
+def test_unused_functions_are_listed() -> None:
     """A function that was not looked up is not named."""
     functions = [owned(remote(slug)) for slug in "abc"]
     users = {"id-a": (FunctionUser(UserKind.WORKFLOW, "Orders"),), "id-b": ()}
@@ -357,7 +357,7 @@ def slugs_of(bench: Bench) -> list[str]:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_breaking_the_new_code_ends_no_doubt_about_a_rename(bench: Bench, *, lost: bool) -> None:
+async def test_an_invalid_new_function_keeps_the_suspected_rename(bench: Bench, *, lost: bool) -> None:
     """Renamed without a word, and then broken by a typing error: what was held stays held, with or without memory."""
     bench.policy = PRUNING
     await bench.sync(desired(want("a"), want("z", CODE_B)))
@@ -371,7 +371,7 @@ async def test_breaking_the_new_code_ends_no_doubt_about_a_rename(bench: Bench, 
     assert [notice.code for notice in report.plan.notices] == ["possible-rename"]
 
 
-async def test_what_a_broken_function_was_called_is_not_deleted(bench: Bench) -> None:
+async def test_the_former_slug_of_an_invalid_function_is_not_deleted(bench: Bench) -> None:
     """Git says that `a` becomes `b`, which has a mistake, and whose slug is taken: `a` waits for the fix, and keeps its id."""
     bench.policy = PRUNING
     await bench.sync(desired(want("a"), want("b", CODE_B), want("z", CODE_B)))

@@ -14,7 +14,7 @@ def code_diff(old: str, new: str) -> str:
     return content_diff("a", ({}, old), ({}, new), (CODE,))
 
 
-def test_fields_and_code_are_two_parts() -> None:
+def test_a_diff_has_fields_and_code_apart() -> None:
     """Fields first, a line each; long descriptions line by line."""
     old: dict[str, Json] = {"name": "Old", "description": "One\nTwo", "timeout": 5}
     new: dict[str, Json] = {"name": "New", "description": "One\nThree", "timeout": 5}
@@ -50,7 +50,7 @@ def test_a_missing_final_newline_is_shown() -> None:
 """)
 
 
-def test_what_is_new_has_no_old_name() -> None:
+def test_the_diff_of_a_new_function_has_no_old_file() -> None:
     """As git does it: /dev/null stands for nothing."""
     assert content_diff("a", ({}, None), ({}, "a\n"), (CODE,)).startswith("--- /dev/null\n+++ git/a (code)\n")
     assert content_diff("a", ({}, "a\n"), ({}, None), (CODE,)).startswith("--- kapso/a (code)\n+++ /dev/null\n")

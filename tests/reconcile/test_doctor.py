@@ -90,7 +90,7 @@ class _Down(WorldApi):
         await self.update_function(function_id, {})
 
 
-async def test_questions_that_fail_stay_open_and_the_function_is_deleted() -> None:
+async def test_failed_doctor_questions_stay_open_and_the_function_is_deleted() -> None:
     """Nothing is learned, and nothing is left behind."""
     clock = VirtualClock()
     api = _Down(new_world(clock), runtime=not_found)
@@ -122,7 +122,7 @@ async def test_a_doctor_that_is_interrupted_deletes_its_function() -> None:
     assert not api.world.functions
 
 
-async def test_only_what_a_dead_doctor_left_is_deleted() -> None:
+async def test_doctor_deletes_only_its_own_leftovers() -> None:
     """By slug and description, both word for word."""
     clock = VirtualClock()
     api = WorldApi(new_world(clock))

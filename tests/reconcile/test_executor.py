@@ -229,7 +229,7 @@ async def test_functions_that_left_git_are_deleted_only_with_prune_and_a_backup(
     assert (backup["slug"], backup["reason"], backup["keep"]) == ("b", "deleted", True)
 
 
-async def test_mass_deletion_is_held_and_names_its_setting(bench: Bench) -> None:
+async def test_mass_deletion_is_blocked_and_names_its_setting(bench: Bench) -> None:
     """A pass that would delete more than the limit deletes nothing at all, and everything else goes on."""
     git = [want(f"f{number}") for number in range(8)]
     await bench.sync(desired(*git))
@@ -258,7 +258,7 @@ async def test_a_function_in_use_by_a_workflow_is_not_deleted(bench: Bench) -> N
     assert set(world.live_code()) == {"a", "b"}
 
 
-async def test_an_empty_answer_causes_no_storm_of_creates(bench: Bench) -> None:
+async def test_an_empty_list_does_not_recreate_everything(bench: Bench) -> None:
     """When every owned function seems gone it may be another project: nothing is done unless a person says so."""
     git = desired(*(want(f"f{number}") for number in range(8)))
     await bench.sync(git)
@@ -366,7 +366,7 @@ async def test_a_slug_that_kapso_keeps_blocks_and_is_never_created_again(bench: 
     assert len(bench.api.world.functions) == 1
 
 
-async def test_three_undone_corrections_stop_the_writing(bench: Bench) -> None:
+async def test_oscillation_stops_drift_correction(bench: Bench) -> None:
     """Something else writes that function: we say so and stop, until git changes."""
     git = desired(want("a"))
     await bench.sync(git)
@@ -406,7 +406,7 @@ async def test_a_list_without_code_costs_single_records_only_where_something_mov
     assert report.drifted == 1
 
 
-async def test_quota_is_remembered_and_said_before_the_next_try(bench: Bench) -> None:
+async def test_a_quota_refusal_is_warned_of_before_the_next_try(bench: Bench) -> None:
     """After a refusal for quota, plans say how many functions are wanted and how many fit; room made is noticed."""
     bench.api.world.quota = 1
     git = desired(want("a"), want("b"))
@@ -495,7 +495,7 @@ async def test_a_correction_that_was_cut_short_goes_live_next_time(bench: Bench,
     assert world.live_code() == {"a": CODE_A}
 
 
-async def test_what_runs_is_remembered_while_nothing_is_to_be_deployed(bench: Bench) -> None:
+async def test_live_content_is_remembered_while_nothing_is_deployed(bench: Bench) -> None:
     """Saved a moment after a deployment, which no time of the server tells apart: deployed once git asks for it."""
     await bench.sync(desired(want("a")))
     for _ in range(2):

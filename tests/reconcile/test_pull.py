@@ -195,7 +195,7 @@ PROJECT = st.lists(functions(), max_size=5, unique_by=lambda function: function[
     project=PROJECT, layout=st.sampled_from(FolderLayout), behaviour=worlds().filter(lambda world: world.script_code == "runs")
 )
 @example(project=[], layout=FolderLayout.MANIFEST, behaviour=Behaviour())
-def test_after_a_pull_plan_only_adopts_and_after_a_sync_it_is_silent(
+def test_after_pull_and_sync_nothing_is_left_to_do(
     project: list[dict[str, Any]], layout: FolderLayout, behaviour: Behaviour
 ) -> None:
     """For any project in any world: the folder says what Kapso has; adopting writes the mark alone; a second pull nothing."""
@@ -269,7 +269,7 @@ def left_out(pulled: Pulled) -> list[str]:
         ({"code": CODE_A + "/" * CODE_LIMIT}, "skipped: its code has"),
     ],
 )
-async def test_what_no_folder_can_hold_is_said(folder: Folder, change: dict[str, Any], said: str) -> None:
+async def test_pull_reports_functions_that_no_folder_can_hold(folder: Folder, change: dict[str, Any], said: str) -> None:
     """The value is named and left as it is on Kapso, everything else is written, and the exit code will tell."""
     folder.add("a", **change)
     folder.add("b")
@@ -292,7 +292,7 @@ async def test_a_deep_runtime_config_is_left_out(folder: Folder) -> None:
     assert "runtime_config" not in folder.text()
 
 
-async def test_two_functions_of_one_name_are_told_apart(folder: Folder) -> None:
+async def test_pull_gives_functions_with_equal_names_different_files(folder: Folder) -> None:
     """A manifest gives each name once: the second function keeps its name on Kapso, and is not managed by it."""
     folder.add("a", name="Same")
     folder.add("b", name="Same")
@@ -436,7 +436,7 @@ environments:
 """
 
 
-async def test_what_was_changed_here_is_never_overwritten_unasked(folder: Folder) -> None:
+async def test_pull_never_overwrites_local_changes_without_force(folder: Folder) -> None:
     """A local edit since the last sync: skipped, said, and only --force takes Kapso's version."""
     folder.add("a", CODE_A)
     await folder.pull()
@@ -486,7 +486,7 @@ async def test_names_that_some_file_systems_take_for_one_are_avoided(folder: Fol
     assert not (await folder.desired()).unusable
 
 
-async def test_a_build_is_not_turned_back(folder: Folder) -> None:
+async def test_pull_does_not_write_compiled_code(folder: Folder) -> None:
     """Code that comes of a build is on Kapso in another form: its source is never overwritten with that, not even by force."""
     source = b"export default async function handler(): Promise<Response> { return new Response('a'); }\n"
     folder.files = {"manifest.yaml": b"version: 1\nfunctions:\n  a:\n", "a.ts": source}
@@ -519,7 +519,7 @@ async def test_defaults_are_written_against_where_kapso_differs(folder: Folder) 
     assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
 
 
-async def test_secrets_are_named_and_never_valued(folder: Folder) -> None:
+async def test_pull_writes_names_of_secrets_never_values(folder: Folder) -> None:
     """Each name gets a source of that name and a comment; what configures kapso-sync itself is asked for under another name."""
     folder.add("a", secrets={"STRIPE_KEY": "sk_live_0", "KAPSO_API_KEY": "k", "_ODD": "o"})
     plan = await folder.pull()
@@ -587,7 +587,7 @@ async def test_a_cli_repository_comes_back_as_it_was(folder: Folder) -> None:
     assert not plan.incomplete
 
 
-async def test_the_clis_own_map_tells_names_that_kapso_does_not(folder: Folder) -> None:
+async def test_pull_uses_file_names_of_the_kapso_cli_map(folder: Folder) -> None:
     """Folder and entrypoint of other names come back where remote-map.json knows code of this sha256."""
     import hashlib
     import json
@@ -631,7 +631,7 @@ async def test_drafts_and_secrets_of_folders_go_into_a_manifest(folder: Folder) 
     assert [(step.action, step.deploys) for step in steps] == [("adopt", False), ("adopt", False)]
 
 
-def test_the_test_knows_what_it_hashes() -> None:
+def test_the_hash_helper_matches_sha256() -> None:
     """The example manifest is one that the editor leaves alone."""
     assert edited(MANIFEST, []) == MANIFEST
     assert code_hash(CODE_A) != code_hash(CODE_B)

@@ -105,7 +105,7 @@ def _cut(position: int, fate: Fate) -> Callable[[int, str, str], Fate]:
 @pytest.mark.history
 @given(st.lists(commits, min_size=1, max_size=4))
 @settings(max_examples=150)
-def test_every_function_keeps_the_id_it_was_created_with(history: Sequence[Commit]) -> None:
+def test_renames_keep_every_functions_id(history: Sequence[Commit]) -> None:
     """Any renames, chains and circles, edits with them, deaths at any call, memory lost at any time: no id ever changes."""
 
     async def scenario(folder: Path) -> None:
@@ -181,7 +181,7 @@ async def test_two_slugs_are_swapped_in_place(bench: Bench) -> None:
     assert (await bench.plan(swapped)).in_sync
 
 
-async def test_old_words_in_the_manifest_swap_nothing_again(bench: Bench) -> None:
+async def test_an_old_moved_from_renames_nothing_again(bench: Bench) -> None:
     """``moved_from`` stays in the manifest, the codes change, memory is lost: who stands at its place stays there."""
     await _begin(bench, "a", "b")
     await bench.sync(desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a")))
@@ -203,7 +203,7 @@ async def test_an_old_slug_may_be_given_to_a_new_function(bench: Bench) -> None:
     assert bench.api.world.live_code() == {"a": code("x"), "b": code("a")}
 
 
-async def test_a_copy_that_says_moved_from_takes_nothing_away(bench: Bench) -> None:
+async def test_moved_from_of_a_copy_renames_nothing(bench: Bench) -> None:
     """The old slug is still in git with its code: it keeps its function, and a warning says so."""
     ids = await _begin(bench, "a")
     report = await bench.sync(desired(want("a", code("a")), want("b", code("a", 1), moved_from="a")))
@@ -211,7 +211,7 @@ async def test_a_copy_that_says_moved_from_takes_nothing_away(bench: Bench) -> N
     assert [notice.code for notice in report.plan.notices] == ["moved-from"]
 
 
-async def test_a_word_that_comes_late_still_brings_the_id(bench: Bench) -> None:
+async def test_a_late_moved_from_still_keeps_the_id(bench: Bench) -> None:
     """Created under a new id by mistake: ``moved_from`` gives the slug to the old function, the new one is left over."""
     ids = await _begin(bench, "a")
     await bench.sync(desired(want("b", code("a"))))
@@ -253,7 +253,7 @@ async def test_a_server_that_keeps_slugs_swaps_nothing(bench: Bench) -> None:
     assert {step.action for step in (await bench.plan(swapped)).steps} == {"blocked"}
 
 
-async def test_half_a_swap_is_no_swap(bench: Bench) -> None:
+async def test_one_half_of_a_slug_swap_renames_nothing(bench: Bench) -> None:
     """``--only`` one of the two is blocked, and names the other."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
@@ -264,7 +264,7 @@ async def test_half_a_swap_is_no_swap(bench: Bench) -> None:
     assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
 
 
-async def test_words_that_are_taken_back_in_the_middle_bring_everybody_home(bench: Bench) -> None:
+async def test_a_reverted_swap_restores_all_slugs(bench: Bench) -> None:
     """Cut short between two slugs, and the commit reverted: the function goes back to where it was."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
@@ -277,7 +277,7 @@ async def test_words_that_are_taken_back_in_the_middle_bring_everybody_home(benc
     assert _slugs(bench) == ids
 
 
-async def test_a_swap_that_was_begun_without_a_memory_is_gone_on_with(bench: Bench) -> None:
+async def test_a_started_swap_is_finished_with_the_state_lost(bench: Bench) -> None:
     """The memory is lost, the pass after that dies before its first write: the next one swaps, and overwrites nothing."""
     ids = await _begin(bench, "a", "b")
     shutil.rmtree(bench.folder)
@@ -291,7 +291,7 @@ async def test_a_swap_that_was_begun_without_a_memory_is_gone_on_with(bench: Ben
     assert bench.api.world.live_code() == {"a": code("b"), "b": code("a")}
 
 
-async def test_a_copy_of_a_function_on_its_way_is_nobodys(bench: Bench) -> None:
+async def test_a_copy_of_a_parked_function_is_unowned(bench: Bench) -> None:
     """The slug between two slugs is bound to the id: somebody's copy, description and all, is not taken for it."""
     await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
@@ -305,7 +305,7 @@ async def test_a_copy_of_a_function_on_its_way_is_nobodys(bench: Bench) -> None:
     assert sorted(_slugs(bench)) == ["a", "b", sorted(_slugs(bench))[2]]
 
 
-def test_a_file_that_moves_without_its_slug_is_nothing() -> None:
+def test_a_moved_file_with_the_same_slug_changes_nothing() -> None:
     """Where the code lies is git's business: the plan does not know of it."""
     function = want("a", code("a"))
     moved = replace(function, entry=replace(function.entry, file="deep/in/here.js"))

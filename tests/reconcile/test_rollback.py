@@ -61,7 +61,7 @@ def only(report: Report) -> Result:
     return outcome.result
 
 
-async def test_what_answers_as_expected_is_done(bench: Bench) -> None:
+async def test_a_passing_check_completes_the_deployment(bench: Bench) -> None:
     """Asked once, some time after the deployment; then in sync is one list call again."""
     report = await bench.sync(desired(checked(CODE_A)))
     assert (only(report), bench.api.count("POST", "/functions/{id}/invoke")) == (Result.DONE, 1)
@@ -71,7 +71,7 @@ async def test_what_answers_as_expected_is_done(bench: Bench) -> None:
     assert len(bench.api.log) == 1
 
 
-async def test_failing_check_puts_back_what_ran_before_and_is_not_retried(bench: Bench) -> None:
+async def test_a_failing_check_rolls_back_and_is_not_retried(bench: Bench) -> None:
     """Within one deployment's time the old code and fields run again; the bad code waits for git; the fix goes live."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     before = bench.clock.monotonic()
@@ -104,7 +104,7 @@ async def test_failing_check_puts_back_what_ran_before_and_is_not_retried(bench:
     assert bench.memory().owned[function.id].quarantine is None
 
 
-async def test_a_person_may_have_it_tried_again(bench: Bench) -> None:
+async def test_retry_lifts_the_quarantine(bench: Bench) -> None:
     """--retry lifts the quarantine for one pass; code that fails again is back in it."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
@@ -115,7 +115,7 @@ async def test_a_person_may_have_it_tried_again(bench: Bench) -> None:
     assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
 
 
-async def test_other_checks_for_the_same_code_are_a_new_try(bench: Bench) -> None:
+async def test_changed_checks_lift_the_quarantine(bench: Bench) -> None:
     """It may have been the check that was wrong."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
@@ -132,7 +132,7 @@ async def test_back_to_the_old_code_in_git_ends_the_quarantine(bench: Bench) -> 
     assert bench.api.world.live_code() == {"a": CODE_A}
 
 
-async def test_code_that_does_not_deploy_is_taken_back(bench: Bench) -> None:
+async def test_a_failed_deployment_is_rolled_back(bench: Bench) -> None:
     """A function in error is down: one retry, then what ran before, without any check in the manifest."""
     await bench.sync(desired(want("a")))
     bench.api.log.clear()
@@ -146,7 +146,7 @@ async def test_code_that_does_not_deploy_is_taken_back(bench: Bench) -> None:
     assert only(await bench.sync(desired(want("a", CODE_C)))) is Result.DONE
 
 
-async def test_where_nothing_deploys_the_platform_is_at_fault(bench: Bench) -> None:
+async def test_if_the_rollback_fails_too_nothing_is_quarantined(bench: Bench) -> None:
     """No quarantine: git's code is tried again, and goes live once the platform is well."""
     await bench.sync(desired(want("a")))
     fails_to_deploy(bench, CODE_A, CODE_B)
@@ -159,7 +159,7 @@ async def test_where_nothing_deploys_the_platform_is_at_fault(bench: Bench) -> N
     assert bench.api.world.live_code() == {"a": CODE_B}
 
 
-async def test_code_that_ran_before_is_not_to_blame_for_a_bad_platform(bench: Bench) -> None:
+async def test_unchanged_code_is_not_quarantined_for_a_failed_deployment(bench: Bench) -> None:
     """Somebody's deployment of the very same code failed: deployed again, never taken back to something older."""
     await bench.sync(desired(want("a")))
     await bench.sync(desired(want("a", CODE_B)))
@@ -172,7 +172,7 @@ async def test_code_that_ran_before_is_not_to_blame_for_a_bad_platform(bench: Be
     assert world.function("a").code == CODE_B
 
 
-async def test_a_new_function_has_nothing_to_go_back_to(bench: Bench) -> None:
+async def test_a_failing_new_function_has_no_rollback(bench: Bench) -> None:
     """It stays as it is, and is tried again."""
     report = await bench.sync(desired(checked(CODE_B)))
     assert (only(report), report.outcomes[0].never_ran, report.outcomes[0].quarantine) == (Result.FAILED, True, None)
@@ -182,7 +182,7 @@ async def test_a_new_function_has_nothing_to_go_back_to(bench: Bench) -> None:
     assert (await bench.sync(desired(checked(CODE_B)))).plan.in_sync
 
 
-async def test_old_code_at_the_edge_is_forgiven_for_a_while(bench: Bench) -> None:
+async def test_checks_are_retried_while_the_edge_serves_old_code(bench: Bench) -> None:
     """Half a minute after the deployment the edge still answers as before: the check waits, and passes."""
     await bench.sync(desired(checked(CODE_A, Check({}, text="1"))))
     answers: Callable[[Function], Invocation] = lambda _: Invocation(200, "", "2" if bench.clock.monotonic() > turn else "1")  # noqa: E731
@@ -295,7 +295,7 @@ def with_secret(function: DesiredFunction, value: str) -> DesiredFunction:
 
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("before", [(GOOD,), ()])
-async def test_a_bad_secret_takes_no_good_code_back(bench: Bench, before: tuple[Check, ...], killed: bool) -> None:
+async def test_a_bad_secret_does_not_roll_back_good_code(bench: Bench, before: tuple[Check, ...], killed: bool) -> None:
     """What ran well and fails with another secret is not replaced by what ran before it, and is not in quarantine."""
     first = replace(want("a"), entry=replace(want("a").entry, checks=before))
     await bench.sync(desired(want("a", CODE_C)))
@@ -314,7 +314,7 @@ async def test_a_bad_secret_takes_no_good_code_back(bench: Bench, before: tuple[
     assert only(await bench.sync(desired(with_secret(checked(CODE_A), "good")))) is Result.DONE
 
 
-async def test_what_is_put_back_is_what_ran_last(bench: Bench) -> None:
+async def test_the_rollback_restores_the_last_running_version(bench: Bench) -> None:
     """Also where somebody saved something over it on Kapso and did not deploy that."""
     await bench.sync(desired(checked(CODE_C)))
     await bench.sync(desired(checked(CODE_A)))
@@ -325,7 +325,7 @@ async def test_what_is_put_back_is_what_ran_last(bench: Bench) -> None:
     assert world.live_code() == {"a": CODE_A}
 
 
-async def test_other_words_are_no_new_try_of_bad_code(bench: Bench) -> None:
+async def test_a_changed_description_does_not_lift_the_quarantine(bench: Bench) -> None:
     """A description does not run: the quarantine outlives a change of it."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     await bench.sync(desired(checked(CODE_B, description="first")))
@@ -334,7 +334,7 @@ async def test_other_words_are_no_new_try_of_bad_code(bench: Bench) -> None:
     assert bench.api.writes == []
 
 
-async def test_other_words_on_kapso_during_quarantine_stay(bench: Bench) -> None:
+async def test_a_description_edited_on_kapso_during_quarantine_stays(bench: Bench) -> None:
     """What runs is what ran before: nothing is left to be taken back, so that nothing is written or deployed."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     await bench.sync(desired(checked(CODE_B, description="first")))
@@ -419,7 +419,7 @@ def cautious(policy: RolloutPolicy, *functions: DesiredFunction) -> Desired:
     return replace(desired(*functions), rollout=policy)
 
 
-async def test_nothing_follows_a_canary_that_fails(bench: Bench) -> None:
+async def test_a_failing_canary_stops_the_rollout(bench: Bench) -> None:
     """In this pass and in every later one, until the canary is well."""
     policy = RolloutPolicy(canary="b")
     await bench.sync(cautious(policy, checked(CODE_A), checked(CODE_A, slug="b"), checked(CODE_A, slug="c")))
@@ -436,7 +436,7 @@ async def test_nothing_follows_a_canary_that_fails(bench: Bench) -> None:
     assert getattr(deployed[-3], "slug", None) == "b"
 
 
-async def test_so_many_failures_end_the_pass(bench: Bench) -> None:
+async def test_max_failures_stops_the_rollout(bench: Bench) -> None:
     """Counted with those of earlier passes that are still in quarantine."""
     slugs = [f"f{number}" for number in range(8)]
     policy = RolloutPolicy(max_failures=2)
@@ -450,7 +450,7 @@ async def test_so_many_failures_end_the_pass(bench: Bench) -> None:
     assert bench.api.world.live_code() == dict.fromkeys(slugs, CODE_A)
 
 
-async def test_earlier_failures_count_before_anything_begins(bench: Bench) -> None:
+async def test_earlier_failures_count_for_the_rollout(bench: Bench) -> None:
     """Wherever in the alphabet they stand."""
     slugs = ("a", "b", "z")
     await bench.sync(desired(*(checked(CODE_A, slug=slug) for slug in slugs)))
@@ -461,7 +461,7 @@ async def test_earlier_failures_count_before_anything_begins(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("policy", [RolloutPolicy(max_failures=1), RolloutPolicy(canary="b")])
-async def test_no_caution_stops_an_interrupted_rollback(bench: Bench, policy: RolloutPolicy) -> None:
+async def test_the_rollout_gate_never_stops_an_interrupted_rollback(bench: Bench, policy: RolloutPolicy) -> None:
     """Another function is in quarantine, and is the canary even; what is bad and live is taken back all the same."""
     await bench.sync(desired(checked(CODE_A), checked(CODE_A, slug="b")))
     await bench.sync(desired(checked(CODE_A), checked(CODE_B, slug="b")))
@@ -476,7 +476,7 @@ async def test_no_caution_stops_an_interrupted_rollback(bench: Bench, policy: Ro
     assert bench.api.world.live_code() == {"a": CODE_A, "b": CODE_A}
 
 
-async def test_taking_back_does_not_queue_behind_what_has_yet_to_begin(bench: Bench) -> None:
+async def test_a_rollback_does_not_queue_behind_new_work(bench: Bench) -> None:
     """Of forty functions the first is bad: it is well again one deployment after its check failed."""
     slugs = [f"f{number:02}" for number in range(40)]
     await bench.sync(desired(*(want(slug) for slug in slugs)))
@@ -501,7 +501,7 @@ class Stopwatch(list[Event]):
         self._times[event.name] = self._clock.monotonic()
 
 
-async def test_secrets_in_an_answer_are_not_told(bench: Bench) -> None:
+async def test_secrets_in_a_check_answer_are_redacted(bench: Bench) -> None:
     """Whatever a function answers goes through the redaction first."""
     bench.redact = lambda text: text.replace("s3cret", "[redacted]")
     await bench.sync(desired(checked(CODE_A)))
@@ -522,7 +522,7 @@ bad_days = st.tuples(
 @pytest.mark.history
 @given(days=st.lists(bad_days, min_size=1, max_size=5), last=st.integers(0, 3))
 @settings(max_examples=100)
-def test_whatever_happened_good_code_runs_once_it_was_proven(days: list[tuple[int, int | None, Fate]], last: int) -> None:
+def test_proven_code_runs_again_after_any_history(days: list[tuple[int, int | None, Fate]], last: int) -> None:
     """After any pushes, deaths and lost answers: git's code if it is good, else some that passed before, and then peace."""
 
     async def scenario(folder: Path) -> None:
@@ -548,7 +548,7 @@ def test_whatever_happened_good_code_runs_once_it_was_proven(days: list[tuple[in
         asyncio.run(scenario(Path(folder) / "state"))
 
 
-async def test_what_is_in_quarantine_can_be_renamed_and_swapped(bench: Bench) -> None:
+async def test_a_quarantined_function_can_be_renamed_and_swapped(bench: Bench) -> None:
     """The slug moves, the bad code stays where it is, and nothing is taken back twice."""
     await bench.sync(desired(checked(CODE_A), checked(CODE_C, slug="b")))
     ids = {slug: bench.api.world.function(slug).id for slug in "ab"}

@@ -97,7 +97,7 @@ async def test_exact_removes_what_the_manifest_does_not_name(bench: Bench) -> No
     assert "secret.removed" in bench.names()
 
 
-async def test_turning_exact_is_heeded_at_once(bench: Bench) -> None:
+async def test_a_change_to_the_exact_secrets_policy_applies_at_once(bench: Bench) -> None:
     """What somebody added on Kapso goes in the next pass, not in the next day's; and then it is quiet again."""
     await bench.sync(desired(with_secrets(ONE="1")))
     bench.api.world.set_secret(bench.api.world.function("a"), "EXTRA", "e")
@@ -144,7 +144,7 @@ async def test_with_the_state_lost_a_rename_leaves_secrets_alone(bench: Bench) -
     assert (secrets_of(bench, "new"), secrets_of(bench, "b")) == ({"ONE": "old"}, {"TWO": "old", "MORE": "m"})
 
 
-async def test_what_kapso_does_not_tell_before_a_deployment_is_asked_after_it(bench: Bench) -> None:
+async def test_secret_names_are_listed_after_the_first_deployment(bench: Bench) -> None:
     """A function that is down shows no names: what it had is left alone all the same."""
     await bench.sync(desired(with_secrets(ONE="old")))
     function = bench.api.world.function("a")
@@ -158,7 +158,7 @@ async def test_what_kapso_does_not_tell_before_a_deployment_is_asked_after_it(be
     assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
 
 
-async def test_digests_of_a_lost_key_are_no_digests(bench: Bench) -> None:
+async def test_digests_made_with_a_lost_key_are_ignored(bench: Bench) -> None:
     """Nothing is rewritten because the key that could compare is gone."""
     await bench.sync(desired(with_secrets(ONE="1")))
     other = keyed_digest(b"o" * 32)
@@ -234,7 +234,7 @@ async def test_a_secret_that_cannot_be_set_is_an_error_in_every_pass(bench: Benc
     assert only(await bench.sync(desired(with_secrets(ONE="s3cret-value")))) is Result.DONE
 
 
-async def test_no_value_is_kept(bench: Bench) -> None:
+async def test_secret_values_are_not_stored(bench: Bench) -> None:
     """Not in the state, the journal, the backups, nor any event."""
     await bench.sync(desired(with_secrets(ONE="s3cret-value-1")))
     await bench.sync(desired(with_secrets(CODE_B, ONE="s3cret-value-2")))
@@ -459,7 +459,7 @@ async def test_secrets_survive_a_death_at_any_call_where_deployments_drop_them(b
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_B}, {"ONE": "1", "TWO": "new"})
 
 
-async def test_a_loss_that_nobody_saw_is_reported_by_the_next_pass(bench: Bench) -> None:
+async def test_a_lost_secret_after_a_kill_is_reported_by_the_next_pass(bench: Bench) -> None:
     """The process died between the deployment and the look after it."""
     await bench.sync(desired(want("a")))
     bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")

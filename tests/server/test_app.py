@@ -43,7 +43,7 @@ async def client(front: Front) -> AsyncIterator[httpx.AsyncClient]:
         yield running
 
 
-async def test_health_is_the_daemons_own(front: Front, client: httpx.AsyncClient) -> None:
+async def test_healthz_ignores_remote_failures(front: Front, client: httpx.AsyncClient) -> None:
     """200 while the loop lives, 503 with the reason when it does not; nothing remote counts."""
     assert (await client.get("/healthz")).status_code == 200
     front.problem = "the loop has been silent for 61 s"
@@ -51,7 +51,7 @@ async def test_health_is_the_daemons_own(front: Front, client: httpx.AsyncClient
     assert (answer.status_code, answer.text) == (503, "the loop has been silent for 61 s\n")
 
 
-async def test_ready_means_that_the_first_look_was_taken(front: Front, client: httpx.AsyncClient) -> None:
+async def test_readyz_waits_for_the_first_read_of_the_source(front: Front, client: httpx.AsyncClient) -> None:
     """Whatever it showed."""
     assert (await client.get("/readyz")).status_code == 200
     front.ready = False
@@ -59,7 +59,7 @@ async def test_ready_means_that_the_first_look_was_taken(front: Front, client: h
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/api/status", "/metrics", "/nowhere", "/static/page.css", "/hooks/git"])
-async def test_every_answer_is_guarded(client: httpx.AsyncClient, path: str) -> None:
+async def test_every_answer_has_security_headers(client: httpx.AsyncClient, path: str) -> None:
     """No sniffing, no caching, no framing, nothing from elsewhere, and no word about the server."""
     answer = await client.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -77,7 +77,7 @@ async def test_errors_are_json(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/api/status", "/events"])
-async def test_off_loopback_looking_needs_the_token(path: str) -> None:
+async def test_off_loopback_reading_needs_the_token(path: str) -> None:
     """As bearer, or as the password of HTTP Basic; health, readiness and metrics stay open."""
     basic = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
     async with open_front(Front(public=True)) as client:
@@ -103,7 +103,7 @@ async def test_off_loopback_looking_needs_the_token(path: str) -> None:
     "host",
     ["evil.example", "evil.example:8321", "localhost.evil.example", "", "[::1", "evil.example/healthz?", "evil@localhost"],
 )
-async def test_a_page_elsewhere_cannot_look_through_a_browser(client: httpx.AsyncClient, host: str) -> None:
+async def test_dns_rebinding_is_refused(client: httpx.AsyncClient, host: str) -> None:
     """A name of somebody else's that leads to loopback is not answered; health, metrics and the hook are."""
     for path in ("/", "/api/status", "/api/status/", "/events", "/static/page.js", "/nowhere"):
         assert (await client.get(path, headers={"Host": host})).status_code == 403
@@ -114,19 +114,19 @@ async def test_a_page_elsewhere_cannot_look_through_a_browser(client: httpx.Asyn
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8321", "[::1]", "[::1]:8321"])
-async def test_our_own_names_are_answered(client: httpx.AsyncClient, host: str) -> None:
+async def test_known_host_names_are_answered(client: httpx.AsyncClient, host: str) -> None:
     """Whatever the port: it may be a forwarded one."""
     assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
 
 
-async def test_the_host_header_leads_nowhere() -> None:
+async def test_the_host_header_makes_no_redirect() -> None:
     """No redirect is built from it."""
     async with open_front(Front(public=True)) as client:
         answer = await client.get("/api/status/", headers={"Host": "evil.example", **BEARER})
         assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
-async def test_people_need_the_token_to_act(front: Front, client: httpx.AsyncClient) -> None:
+async def test_acting_needs_the_admin_token(front: Front, client: httpx.AsyncClient) -> None:
     """Bearer only, even on loopback: a browser never sends one by itself."""
     basic = base64.b64encode(f"x:{TOKEN}".encode()).decode()
     for path in ("/api/reconcile", "/api/suspend", "/api/resume"):
@@ -176,13 +176,13 @@ async def test_suspending_takes_a_reason(front: Front, client: httpx.AsyncClient
         *(b'{"reason": "x", "for_seconds": 1e300}', b'{"reason": "x", "for_seconds": NaN}', b'{"reason": "\\ud800"}'),
     ],
 )
-async def test_suspending_without_sense_is_400(front: Front, client: httpx.AsyncClient, body: bytes) -> None:
+async def test_an_invalid_suspension_is_400(front: Front, client: httpx.AsyncClient, body: bytes) -> None:
     """Nobody shall be suspended by accident."""
     assert (await client.post("/api/suspend", headers=BEARER, content=body)).status_code == 400
     assert front.suspensions == []
 
 
-async def test_a_push_rings_and_is_answered_before_any_work(front: Front, client: httpx.AsyncClient) -> None:
+async def test_a_push_requests_a_pass_and_is_answered_at_once(front: Front, client: httpx.AsyncClient) -> None:
     """202 with a delivery id; the same delivery again is taken, and rings no more."""
     headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
     first = await client.post("/hooks/git", content=BODY, headers=headers)
@@ -192,7 +192,7 @@ async def test_a_push_rings_and_is_answered_before_any_work(front: Front, client
     assert front.triggers == ["webhook"]
 
 
-async def test_a_delivery_that_rang_nothing_may_come_again(front: Front, client: httpx.AsyncClient) -> None:
+async def test_an_ignored_webhook_delivery_may_be_sent_again(front: Front, client: httpx.AsyncClient) -> None:
     """A replay is one that was acted upon."""
     headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
     front.watched = ("https://github.com/acme/other", None)
@@ -201,7 +201,7 @@ async def test_a_delivery_that_rang_nothing_may_come_again(front: Front, client:
     assert (await client.post("/hooks/git", content=BODY, headers=headers)).json() == {"delivery": "d-1"}
 
 
-async def test_a_push_elsewhere_and_a_ping_ring_nothing(front: Front, client: httpx.AsyncClient) -> None:
+async def test_a_ping_or_a_push_to_another_repository_requests_no_pass(front: Front, client: httpx.AsyncClient) -> None:
     """Told why; and without a secret there is no hook at all."""
     front.watched = ("https://github.com/acme/other", None)
     answer = await client.post("/hooks/git", content=BODY, headers=SIGNED)
@@ -233,7 +233,7 @@ async def test_secrets_beyond_ascii_are_compared_as_bytes(front: Front, client: 
     assert front.triggers == ["webhook"]
 
 
-async def test_a_failing_daemon_tells_its_people(front: Front, client: httpx.AsyncClient) -> None:
+async def test_a_failing_action_is_answered_with_its_error(front: Front, client: httpx.AsyncClient) -> None:
     """What it could not do is said to who may ask; who may not hears nothing of it."""
     front.failure = StateUnusable("state/suspended.json cannot be written: No space left on device")
     answer = await client.post("/api/suspend", headers=BEARER, json={"reason": "x"})
@@ -242,7 +242,7 @@ async def test_a_failing_daemon_tells_its_people(front: Front, client: httpx.Asy
 
 
 @pytest.mark.filterwarnings("default")
-async def test_even_a_defect_is_answered_safely(front: Front, client: httpx.AsyncClient) -> None:
+async def test_an_unexpected_exception_is_a_plain_500(front: Front, client: httpx.AsyncClient) -> None:
     """500 as JSON, with every header, and nothing about the inside."""
     front.defect = RuntimeError(SECRET)
     answer = await client.get("/api/status")
@@ -257,7 +257,7 @@ async def test_any_text_can_be_shown(front: Front, client: httpx.AsyncClient) ->
     assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
 
 
-async def test_replay_memory_is_bounded(front: Front) -> None:
+async def test_remembered_webhook_deliveries_are_bounded(front: Front) -> None:
     """The newest deliveries are remembered, and the oldest are forgotten first."""
     front.limits = ServerLimits(deliveries=5)
     async with open_front(front) as client:
@@ -319,7 +319,7 @@ async def test_a_head_without_end_is_cut_off(front: Front, client: httpx.AsyncCl
                 await reader.read()
 
 
-async def test_who_leaves_in_the_middle_leaves_no_traceback(
+async def test_a_client_that_disconnects_leaves_no_traceback(
     front: Front, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a body, of the events, or while waiting for a pass."""
@@ -335,7 +335,7 @@ async def test_who_leaves_in_the_middle_leaves_no_traceback(
     assert caplog.records == []
 
 
-async def test_a_request_that_does_not_come_is_not_waited_for(front: Front) -> None:
+async def test_an_idle_connection_is_closed(front: Front) -> None:
     """A head or a body that trickles: the connection is closed in time, and others are served meanwhile."""
     front.limits = ServerLimits(body_timeout=0.2, head_timeout=0.3)
     async with open_front(front) as client:
@@ -354,7 +354,7 @@ async def test_a_request_that_does_not_come_is_not_waited_for(front: Front) -> N
             writer.close()
 
 
-async def test_changes_are_told_as_they_happen(front: Front, client: httpx.AsyncClient) -> None:
+async def test_events_are_streamed_as_they_happen(front: Front, client: httpx.AsyncClient) -> None:
     """One event for each; what changes while one is told is told next."""
     async with client.stream("GET", "/events") as answer, asyncio.timeout(5):
         lines = answer.aiter_lines()
@@ -364,7 +364,7 @@ async def test_changes_are_told_as_they_happen(front: Front, client: httpx.Async
             assert await until(lines, "event:") == "event: changed"
 
 
-async def test_a_quiet_stream_says_that_it_is_there(front: Front) -> None:
+async def test_a_quiet_event_stream_sends_heartbeats(front: Front) -> None:
     """And loses no change by it."""
     front.limits = ServerLimits(heartbeat=0.02)
     async with open_front(front) as client, client.stream("GET", "/events") as answer, asyncio.timeout(5):
@@ -374,7 +374,7 @@ async def test_a_quiet_stream_says_that_it_is_there(front: Front) -> None:
         assert await until(lines, "event:") == "event: changed"
 
 
-async def test_only_so_many_may_look_on(front: Front) -> None:
+async def test_event_streams_are_limited(front: Front) -> None:
     """And a place is free again when one has left; who only asks for the head takes none."""
     front.limits = ServerLimits(streams=1)
     async with open_front(front) as client, asyncio.timeout(5):
@@ -386,7 +386,7 @@ async def test_only_so_many_may_look_on(front: Front) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_stop_is_not_held_up_by_who_looks_on(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+async def test_open_event_streams_do_not_delay_a_stop(front: Front, caplog: pytest.LogCaptureFixture) -> None:
     """Event streams end at once, quietly; whoever waits for a pass gets the grace."""
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as kept:

@@ -75,7 +75,7 @@ def test_another_body_under_the_same_signature_is_refused(provider: str) -> None
     assert isinstance(read_hook(PROVIDERS[provider](BODY), BODY + b" ", SECRET, NOW), Refused)
 
 
-def test_without_a_signature_nothing_is_believed() -> None:
+def test_an_unsigned_webhook_is_refused() -> None:
     """Neither is the old SHA-1 beside which some providers send an empty new one."""
     for headers in ({}, {"x-github-event": "ping"}, {"x-hub-signature": f"sha1={hexed(BODY, kind='sha1')}"}):
         assert read_hook(headers, BODY, SECRET, NOW) in (
@@ -84,7 +84,7 @@ def test_without_a_signature_nothing_is_believed() -> None:
         )
 
 
-def test_signed_times_must_be_near() -> None:
+def test_old_signed_timestamps_are_refused() -> None:
     """Five minutes either way; a key in whsec_ form is decoded; one good signature among several is enough."""
     key = base64.b64encode(b"raw key bytes").decode()
     good = signed_by_gitlab(BODY, b"raw key bytes")
@@ -97,14 +97,14 @@ def test_signed_times_must_be_near() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("x-github-event", "ping"), ("x-event-key", "diagnostics:ping")])
-def test_a_ping_is_a_ping(name: str, value: str) -> None:
+def test_webhook_pings_are_recognised(name: str, value: str) -> None:
     """Signed like everything else."""
     headers = {"x-hub-signature-256": f"sha256={hexed(b'{}')}", name: value}
     assert isinstance(read_hook(headers, b"{}", SECRET, NOW), Ping)
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"a": NaN}', b"[" * 100_000, b'{"a": ' * 50_000, b"\xff", b"null"])
-def test_a_right_signature_under_nonsense_is_400(body: bytes) -> None:
+def test_a_signed_malformed_payload_is_400(body: bytes) -> None:
     """Deep, broken or no object: told, not crashed on."""
     verdict = read_hook({"x-signature": f"sha256={hexed(body)}"}, body, SECRET, NOW)
     assert isinstance(verdict, Refused)
@@ -114,7 +114,7 @@ def test_a_right_signature_under_nonsense_is_400(body: bytes) -> None:
 @pytest.mark.parametrize(
     "headers", [{"x-github-event": "issues"}, {"x-gitlab-event": "Pipeline Hook"}, {"x-event-key": "pullrequest:created"}]
 )
-def test_what_is_no_push_is_ignored(headers: Headers) -> None:
+def test_other_webhook_events_are_ignored(headers: Headers) -> None:
     """A hook that is subscribed to everything must not cause a look at everything."""
     verdict = read_hook({**PROVIDERS["github"](BODY), **headers, "x-github-event": "issues"}, BODY, SECRET, NOW)
     assert verdict == Ignored("d-1", "not a push")
@@ -148,7 +148,7 @@ def test_json_that_is_called_a_form_is_read_as_json() -> None:
     assert verdict.refs == ("refs/heads/main",)
 
 
-def test_nothing_is_no_secret() -> None:
+def test_an_empty_webhook_secret_is_refused() -> None:
     """Anybody could sign with it."""
     verdict = read_hook({"x-signature": f"sha256={hexed(BODY, key='')}"}, BODY, "", NOW)
     assert isinstance(verdict, Refused)
@@ -171,7 +171,7 @@ def test_bitbuckets_changes_name_branches() -> None:
         assert concerns(push, HTTPS, "other") == "another ref"
 
 
-def test_a_push_elsewhere_is_none_of_our_business() -> None:
+def test_a_push_to_another_branch_is_ignored() -> None:
     """Another repository or ref is ignored; what the payload does not say cannot exclude it."""
     push = push_of({"ref": "refs/heads/dev", "repository": {"links": {"clone": [{"href": "https://x.com/a/b.git"}]}}})
     assert concerns(push, "https://x.com/a/b", None) is None
@@ -195,7 +195,7 @@ def test_where_the_default_branch_is_watched_the_provider_says_which_it_is(place
     assert concerns(push_of({"ref": "refs/heads/dev", **place}), HTTPS, "dev") is None
 
 
-def test_a_deleted_branch_is_worth_a_look_where_it_is_ours() -> None:
+def test_a_deleted_watched_branch_requests_a_pass() -> None:
     """Its absence is an error that people want to hear of at once."""
     gone = push_of({"ref": "refs/heads/main", "after": "0" * 40, "deleted": True, "repository": {"clone_url": HTTPS}})
     assert concerns(gone, HTTPS, "main") is None

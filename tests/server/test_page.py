@@ -81,12 +81,12 @@ def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(name: str) -> 
         (EMPTY, "Starting: the first pass is under way."),
     ],
 )
-def test_one_sentence_says_how_things_stand(shown: DaemonStatus, sentence: str) -> None:
+def test_the_page_has_one_sentence_for_the_overall_status(shown: DaemonStatus, sentence: str) -> None:
     """The first thing one reads."""
     assert sentence in words(shown)
 
 
-def test_a_bad_day_can_be_read() -> None:
+def test_the_page_shows_every_kind_of_failure() -> None:
     """State, reason, retry, diff, deployments, events, warnings and budget."""
     text = words(BAD)
     for said in (
@@ -108,7 +108,7 @@ def test_a_bad_day_can_be_read() -> None:
     assert "moving the project to another plan" in words(SUSPENDED)
 
 
-def test_what_goes_without_saying_is_not_said() -> None:
+def test_the_page_omits_reasons_of_ready_functions() -> None:
     """A function that is ready as expected needs no message; one that is ready for another reason does."""
     kept = function("old-one", message="not in git, kept")
     ready = tuple(replace(condition, reason="KeptOutsideGit") for condition in kept.conditions)
@@ -122,7 +122,7 @@ def test_only_the_last_events_are_shown() -> None:
     assert outline(MANY).tags.count("li") == 60 + 20
 
 
-def test_budgets_of_any_size_are_drawn() -> None:
+def test_the_page_draws_any_rate_limit() -> None:
     """Nothing left, nothing known, more left than there is."""
     for budget in (RateLimit(0, 0), RateLimit(1000, 0), RateLimit(10, 20), RateLimit(10, -1)):
         assert outline(status(budget=budget)).tags.count("meter") == 1
@@ -183,7 +183,7 @@ async def browser() -> AsyncIterator[Any]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_everybody_can_use_it(browser: Any, theme: str) -> None:
+async def test_the_page_is_accessible(browser: Any, theme: str) -> None:
     """Axe finds nothing, in either theme, wide or narrow, on good days and bad; nothing scrolls sideways."""
     if not AXE.exists():
         pytest.skip("axe-core is not installed: npm ci")
@@ -203,7 +203,7 @@ async def test_everybody_can_use_it(browser: Any, theme: str) -> None:
 
 
 @pytest.mark.e2e
-async def test_hostile_words_do_nothing_in_a_browser(browser: Any) -> None:
+async def test_hostile_texts_run_no_script_in_a_browser(browser: Any) -> None:
     """No script of theirs runs, and our own policy blocks nothing of ours; the same after a live update."""
     front = Front()
     said: list[str] = []
@@ -222,7 +222,7 @@ async def test_hostile_words_do_nothing_in_a_browser(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_it_updates_itself_and_leaves_people_where_they_are(browser: Any) -> None:
+async def test_the_page_updates_itself_without_scrolling(browser: Any) -> None:
     """A change shows without a reload; opened diffs, focus, scroll positions and selected text stay."""
     long = "".join(f"+line {number}\n" for number in range(200))
     drifted = function("tuned-by-hand", "Drifted", "changed on Kapso", diff=long)
@@ -253,7 +253,7 @@ async def test_it_updates_itself_and_leaves_people_where_they_are(browser: Any) 
 
 
 @pytest.mark.e2e
-async def test_after_any_change_it_is_what_a_reload_would_show(browser: Any) -> None:
+async def test_a_live_update_equals_a_reload(browser: Any) -> None:
     """Whatever came before: good days, bad days, nothing at all, and back."""
     front = Front(status=EMPTY)
     async with open_front(front):
@@ -270,7 +270,7 @@ async def test_after_any_change_it_is_what_a_reload_would_show(browser: Any) -> 
 
 
 @pytest.mark.e2e
-async def test_it_says_when_nobody_answers(browser: Any) -> None:
+async def test_the_page_shows_when_the_daemon_does_not_answer(browser: Any) -> None:
     """What is shown may then be out of date; and says no more once somebody answers again."""
     front = Front()
     async with open_front(front):
@@ -286,7 +286,7 @@ async def test_it_says_when_nobody_answers(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_it_is_used_by_keyboard(browser: Any) -> None:
+async def test_the_page_works_by_keyboard(browser: Any) -> None:
     """Diffs are reached, opened and scrolled without a mouse."""
     front = Front(status=BAD)
     async with open_front(front):
@@ -301,7 +301,7 @@ async def test_it_is_used_by_keyboard(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_it_is_complete_without_javascript(browser: Any) -> None:
+async def test_the_page_is_complete_without_javascript(browser: Any) -> None:
     """Everything is there, diffs open, and it reloads itself."""
     front = Front(status=BAD)
     async with open_front(front):

@@ -21,13 +21,13 @@ def load(**environment: str) -> Settings:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("300ms", 0.3), ("20s", 20), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("7d", 604800)]
 )
-def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     """A number and a unit, several of them if need be."""
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["0s", "-1s", "5", "8d", "1e9s", "five minutes", "1s 2s", "999999999999999999999d"])
-def test_senseless_durations_are_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     """Zero, negative, without a unit, enormous."""
     with pytest.raises(ConfigError, match="KAPSO_SYNC_DEPLOY_TIMEOUT"):
         load(KAPSO_SYNC_DEPLOY_TIMEOUT=text)
@@ -69,7 +69,7 @@ def test_a_key_that_no_header_can_hold_is_a_configuration_error(tmp_path: Path, 
         load(KAPSO_API_KEY_FILE=str(file)).key()
 
 
-def test_flag_goes_before_environment_before_file_before_default(tmp_path: Path) -> None:
+def test_settings_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
     """Each layer overrules the next."""
     (tmp_path / "env").write_text("KAPSO_SYNC_OWNER=file\nKAPSO_SYNC_BRANCH=file\nKAPSO_SYNC_REF='file'\n# comment\n")
     settings = load_settings(
@@ -78,7 +78,7 @@ def test_flag_goes_before_environment_before_file_before_default(tmp_path: Path)
     assert (settings.owner, settings.branch, settings.ref, settings.env) == ("flag", "env", "file", None)
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_invalid_settings_are_reported_at_once() -> None:
     """Nobody should have to start the program once for each."""
     with pytest.raises(ConfigError) as raised:
         load(KAPSO_SYNC_PRUNE="perhaps", KAPSO_SYNC_CONCURRENCY="many", KAPSO_SYNC_DRIFT="ignore", KAPSO_SYNC_RATE_SHARE="0%")
@@ -97,7 +97,7 @@ def test_an_empty_variable_is_no_value() -> None:
     assert (settings.owner, settings.state_dir, settings.api_key) == (None, None, None)
 
 
-def test_the_key_is_read_anew_from_its_file(tmp_path: Path) -> None:
+def test_the_api_key_file_is_read_at_each_use(tmp_path: Path) -> None:
     """A mounted secret that changes is used at once; an empty or missing one is an error that names the file."""
     path = tmp_path / "key"
     path.write_text("first-key\n")
@@ -123,7 +123,7 @@ def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
         load(KAPSO_API_KEY="b-key", KAPSO_API_KEY_FILE=str(tmp_path / "key")).key()
 
 
-def test_no_key_is_said_with_a_way_out() -> None:
+def test_a_missing_api_key_has_a_hint() -> None:
     """The first thing a new user meets."""
     with pytest.raises(ConfigError) as raised:
         load().key()
@@ -137,7 +137,7 @@ def test_a_secret_shows_in_no_repr_and_no_error(secret: str) -> None:
     assert f"key-{secret}" not in repr(settings) + str(settings)
 
 
-def test_misspelt_variables_are_noticed() -> None:
+def test_misspelt_variables_are_a_warning() -> None:
     """With the spelling that was probably meant; variables of the daemon and of others are none of our business here."""
     settings = load(KAPSO_SYNC_PRUNNE="true", KAPSO_SYNC_ZZZ="1", KAPSO_SYNC_INTERVAL="5m", KAPSO_OTHER="x")
     assert [notice.message for notice in settings.notices] == [

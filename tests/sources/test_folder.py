@@ -43,7 +43,7 @@ async def test_the_same_content_is_the_same_revision(folder: Path, tmp_path: Pat
     assert (await source.fetch()).revision != first.revision
 
 
-async def test_a_change_is_told_once(folder: Path, reader: Reader) -> None:
+async def test_a_changed_folder_is_reported_once(folder: Path, reader: Reader) -> None:
     """The first look and each change are events; a look that finds nothing new is another."""
     source = reader.open_folder(folder)
     first = await source.fetch()
@@ -108,7 +108,7 @@ async def test_a_flipped_link_is_a_new_revision(tmp_path: Path, reader: Reader) 
     assert contents(await source.fetch()) == {"a.ts": b"two"}
 
 
-async def test_what_is_not_a_file_is_a_problem_and_never_blocks(folder: Path, reader: Reader) -> None:
+async def test_a_fifo_or_socket_is_a_problem_and_never_blocks(folder: Path, reader: Reader) -> None:
     """A pipe nobody writes to would hold a reader for ever."""
     os.mkfifo(folder / "pipe.ts")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -165,7 +165,7 @@ async def test_the_description_of_a_work_tree_is_passed_on(folder: Path) -> None
     assert described.id == bare.id
 
 
-async def test_a_missing_folder_or_path_is_told(folder: Path, tmp_path: Path, reader: Reader) -> None:
+async def test_a_missing_folder_or_path_is_an_error(folder: Path, tmp_path: Path, reader: Reader) -> None:
     """Neither is taken for an empty folder; a path that leads out through a link is not there either."""
     (folder / "out").symlink_to(tmp_path)
     with pytest.raises(SourceMissing, match="is not a folder"):

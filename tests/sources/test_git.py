@@ -122,7 +122,7 @@ async def test_an_old_commit_is_found_from_a_shallow_mirror(upstream: Repository
         (None, "badcafe", "has no commit badcafe"),
     ],
 )
-async def test_a_missing_name_is_told(
+async def test_a_missing_branch_or_tag_is_an_error(
     branch: str | None, ref: str | None, message: str, upstream: Repository, reader: Reader
 ) -> None:
     """A branch, tag or commit that is not there is an error, and never another one's content."""
@@ -150,7 +150,7 @@ async def test_an_empty_repository_has_no_commit_yet(reader: Reader, tmp_path: P
         await source.fetch()
 
 
-async def test_a_folder_that_is_no_repository_is_told(reader: Reader, tmp_path: Path) -> None:
+async def test_a_folder_that_is_not_a_repository_is_an_error(reader: Reader, tmp_path: Path) -> None:
     """A file URL to a plain folder names no repository."""
     (tmp_path / "plain").mkdir()
     with pytest.raises(SourceMissing, match="is not a repository that we can read"):
@@ -169,7 +169,7 @@ async def test_a_path_names_the_functions_folder(upstream: Repository, reader: R
 
 
 @pytest.mark.parametrize("path", ["absent", "a.ts", "apps/absent"])
-async def test_a_missing_path_is_told(path: str, upstream: Repository, reader: Reader) -> None:
+async def test_a_missing_path_in_a_repository_is_an_error(path: str, upstream: Repository, reader: Reader) -> None:
     """A folder that is gone, or is a file, is no empty folder."""
     upstream.commit({"apps/one/c.ts": "c"})
     with pytest.raises(SourceMissing, match=f"has no folder {path}"):

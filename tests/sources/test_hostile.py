@@ -127,7 +127,7 @@ async def test_the_environment_is_not_inherited(
     assert not (tmp_path / "trace").exists()
 
 
-def test_git_gets_what_it_needs_and_no_more(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_gets_a_minimal_environment(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets of the daemon are not in git's environment; a machine's certificates are, for the network alone."""
     monkeypatch.setenv("KAPSO_API_KEY", "key")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ours.pem")
@@ -179,14 +179,14 @@ async def test_a_url_in_what_git_says_loses_its_credentials(reader: Reader, tmp_
     assert "hunter2" not in f"{caught.value!r}"
 
 
-async def test_a_state_folder_that_cannot_be_written_is_told(upstream: Repository, tmp_path: Path) -> None:
+async def test_an_unwritable_state_folder_is_an_error(upstream: Repository, tmp_path: Path) -> None:
     """A full or read-only disk is an error of ours, and no traceback."""
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(StateUnusable, match="taken cannot be written"):
         await Reader(tmp_path / "taken").open(upstream.url).fetch()
 
 
-async def test_a_mirror_that_cannot_be_made_is_told(upstream: Repository, reader: Reader) -> None:
+async def test_a_mirror_that_cannot_be_created_is_an_error(upstream: Repository, reader: Reader) -> None:
     """The error names the folder that is in the way, and nothing is removed that is not ours."""
     reader.folder.mkdir()
     reader.mirror.write_text("a file where the mirror should be")

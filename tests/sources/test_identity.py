@@ -96,7 +96,7 @@ def test_a_work_tree_before_its_first_commit_is_on_its_branch(tmp_path: Path) ->
     assert found.head == "main"
 
 
-def test_a_damaged_git_folder_is_a_work_tree_that_knows_nothing(tmp_path: Path) -> None:
+def test_a_damaged_git_folder_has_no_origin(tmp_path: Path) -> None:
     """Files that are missing or no text make no error: the folder is readable all the same."""
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/config").write_bytes(b"\xff\xfe")

@@ -40,7 +40,7 @@ async def test_every_push_adds_to_the_same_mirror(upstream: Repository, reader: 
     assert _inode(reader.mirror / "HEAD") == head
 
 
-async def test_a_mirror_of_many_packs_is_made_anew(upstream: Repository, reader: Reader) -> None:
+async def test_a_mirror_with_many_packs_is_created_again(upstream: Repository, reader: Reader) -> None:
     """A daemon that runs for a year does not fill its disk."""
     source = reader.open(upstream.url)
     await source.fetch()
@@ -94,9 +94,7 @@ async def test_a_truncated_file_is_repaired(damaged: str, upstream: Repository, 
     assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
 
 
-async def test_a_mirror_of_rubbish_is_emptied_and_stays_where_it_is(
-    upstream: Repository, reader: Reader, tmp_path: Path
-) -> None:
+async def test_a_damaged_mirror_is_emptied_in_place(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
     """It may be a mount point, so the folder itself is kept; what links point to outside is not touched."""
     reader.mirror.mkdir(parents=True)
     (reader.mirror / "HEAD").write_text("rubbish")

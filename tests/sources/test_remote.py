@@ -57,7 +57,7 @@ async def test_the_token_reaches_the_server_and_nothing_else(server: GitServer, 
         assert not [text for text in shown if secret in text]
 
 
-async def test_a_changed_token_counts_from_the_next_look(server: GitServer, reader: Reader) -> None:
+async def test_a_changed_git_token_is_used_by_the_next_fetch(server: GitServer, reader: Reader) -> None:
     """A mounted token that is rotated needs no restart; the wrong one is refused with a hint."""
     current = ["old"]
     source = replace(reader, credentials=GitCredentials(lambda: current[0])).open(f"{server.url}/upstream/.git")
@@ -75,7 +75,7 @@ async def test_a_user_name_goes_with_the_token(server: GitServer, reader: Reader
     assert contents(snapshot)["a.ts"] == CODE.encode()
 
 
-async def test_without_a_token_nobody_is_asked(server: GitServer, reader: Reader) -> None:
+async def test_git_never_prompts_for_credentials(server: GitServer, reader: Reader) -> None:
     """No prompt, no helper: a server that wants credentials refuses us at once."""
     with pytest.raises(SourceUnavailable, match="refuses us"):
         await reader.open(f"{server.url}/upstream/.git").fetch()
@@ -115,7 +115,7 @@ async def test_a_server_that_is_down_is_unavailable(reader: Reader) -> None:
         await reader.open(f"http://{host}:{port}/flows").fetch()
 
 
-async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(reader: Reader) -> None:
+async def test_a_silent_git_server_times_out(reader: Reader) -> None:
     """Git and its helpers are gone when the error is raised."""
     with silence() as (host, port):
         start = time.monotonic()
@@ -167,9 +167,7 @@ async def test_ssh_is_strict_and_uses_our_key_only(
     assert f"UserKnownHostsFile={tmp_path / 'known_hosts'}" in said
 
 
-async def test_an_ssh_server_that_refuses_our_key_is_told(
-    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refused_ssh_key_is_an_error(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names the settings; no token is offered to ssh."""
     _program(tmp_path / "bin", "ssh", 'echo "git@git.example.com: Permission denied (publickey)." >&2\nexit 255')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")

@@ -45,7 +45,7 @@ def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...]
         (PlainSecret("0.19"), "0.19"),
     ],
 )
-def test_values_come_from_where_they_should(folder: Path, source: GivenSecret, value: str) -> None:
+def test_secret_values_are_read_from_their_sources(folder: Path, source: GivenSecret, value: str) -> None:
     """Nothing is expanded; a file's last line end is not part of its value; all but plain configuration is told."""
     told: list[str] = []
     assert reader(folder, told).read(source) == value
@@ -80,7 +80,7 @@ def test_values_come_from_where_they_should(folder: Path, source: GivenSecret, v
         (DotenvSecret(".env", "EMPTY"), "is empty"),
     ],
 )
-def test_what_is_not_to_be_had_says_why(folder: Path, source: GivenSecret, said: str) -> None:
+def test_a_missing_secret_value_is_an_error_with_a_hint(folder: Path, source: GivenSecret, said: str) -> None:
     """And never what it found instead."""
     with pytest.raises(SecretMissing) as missing:
         reader(folder).read(source)
@@ -96,7 +96,7 @@ def test_only_allowed_variables_are_read(folder: Path) -> None:
         limited.read(EnvSecret("AWS_KEY"))
 
 
-def test_a_mounted_secret_that_is_swapped_is_read_anew(folder: Path) -> None:
+def test_a_rotated_mounted_secret_is_read_again(folder: Path) -> None:
     """Kubernetes mounts through a link that it flips."""
     for version in ("one", "two"):
         (folder / f"..{version}").mkdir()

@@ -31,7 +31,7 @@ def test_remote_spellings_are_git_and_kept_as_written(text: str, protocol: str, 
     assert (spec.branch, spec.ref, spec.path) == ("main", None, "functions")
 
 
-def test_a_local_path_means_what_is_there(tmp_path: Path) -> None:
+def test_a_local_path_is_a_folder_or_a_repository(tmp_path: Path) -> None:
     """A bare repository is git; a work tree and any other folder are folders, relative paths included."""
     bare = Repository(tmp_path / "bare.git", bare=True)
     tree = Repository(tmp_path / "tree")

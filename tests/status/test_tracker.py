@@ -99,7 +99,7 @@ def test_conditions_keep_their_beginning(board: StatusTracker, clock: VirtualClo
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
 
 
-def test_who_fails_too_often_is_stalled(board: StatusTracker, clock: VirtualClock) -> None:
+def test_repeated_failures_are_stalled(board: StatusTracker, clock: VirtualClock) -> None:
     """With the time of the next try."""
     board.ended(report())
     board.waiting(900.0, (Waiting("new", stalled=True, retry_at=clock.monotonic() + 900),))
@@ -116,7 +116,7 @@ def test_a_refused_field_is_stalled_at_once(board: StatusTracker) -> None:
     assert true_conditions(of(board.status(), "fine")) == {STALLED}
 
 
-def test_a_pass_that_failed_keeps_what_is_known(board: StatusTracker) -> None:
+def test_a_failed_pass_keeps_the_functions_status(board: StatusTracker) -> None:
     """Kapso is down: the functions stay as they were, and the error is told."""
     board.ended(report())
     board.began("interval")
@@ -127,7 +127,7 @@ def test_a_pass_that_failed_keeps_what_is_known(board: StatusTracker) -> None:
     assert (status.last_pass.error, status.last_pass.hint, status.last_pass.exit_code) == ("no connection", "is it up?", 69)
 
 
-def test_no_secret_is_shown(board: StatusTracker) -> None:
+def test_secrets_are_redacted_in_the_status(board: StatusTracker) -> None:
     """Messages and events are redacted before they are kept."""
     board(events.FunctionFailed(slug="new", error="said topsecret", error_type="X"))
     board.ended(report())
@@ -145,7 +145,7 @@ def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:
     assert (status.budget.limit, status.budget.remaining) == (100, 42)
 
 
-def test_a_lasting_trouble_is_one_of_the_last_events(board: StatusTracker, clock: VirtualClock) -> None:
+def test_a_lasting_failure_is_one_recent_event(board: StatusTracker, clock: VirtualClock) -> None:
     """Else an hour's outage would leave nothing else to read; what is good news may well be told twice."""
     for number in range(30):
         board(events.ApiRetry(method="GET", route="/functions", status=None, attempt=number, wait_s=0.1, error="no connection"))

@@ -19,7 +19,7 @@ def reasons(folder: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["reason"] for path in folder.glob("*/*.json"))
 
 
-def test_a_copy_holds_code_and_fields(tmp_path: Path) -> None:
+def test_a_backup_holds_code_and_fields(tmp_path: Path) -> None:
     """Everything needed to put the function back is in one file that only we can read."""
     path = save(tmp_path, remote("a", text="What it does.", timeout=5), "drift", 0, keep=True)
     copy = json.loads(path.read_text())
@@ -38,7 +38,7 @@ def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
     assert (copy["reason"], copy["keep"]) == ("conflict", True)
 
 
-def test_old_copies_make_room(tmp_path: Path) -> None:
+def test_old_backups_are_dropped_beyond_the_limit(tmp_path: Path) -> None:
     """Of content that is in git, the newest copies are kept."""
     for number in range(MAX_COPIES + 5):
         save(tmp_path, remote("a", f"// {number}"), "changed in git", number)
@@ -46,7 +46,7 @@ def test_old_copies_make_room(tmp_path: Path) -> None:
     assert codes == {f"// {number}" for number in range(5, MAX_COPIES + 5)}
 
 
-def test_the_last_copy_of_what_was_not_ours_is_never_dropped(tmp_path: Path) -> None:
+def test_the_last_backup_of_foreign_content_is_never_dropped(tmp_path: Path) -> None:
     """However many copies come after them: deleted, adopted and conflicting content, and the newest drift, stay."""
     for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
         save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
@@ -56,7 +56,7 @@ def test_the_last_copy_of_what_was_not_ours_is_never_dropped(tmp_path: Path) -> 
     assert len(reasons(tmp_path)) == MAX_COPIES + 4
 
 
-def test_copies_grow_old(tmp_path: Path) -> None:
+def test_backups_are_dropped_by_age(tmp_path: Path) -> None:
     """Half a year later, what is in git as well goes with the next copy; what was not ours stays, and the newest drift."""
     for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
         save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
@@ -65,7 +65,7 @@ def test_copies_grow_old(tmp_path: Path) -> None:
     assert reasons(tmp_path) == ["adopted", "changed in git", "conflict", "deleted", "drift"]
 
 
-def test_copies_are_listed_newest_first(tmp_path: Path) -> None:
+def test_backups_are_listed_newest_first(tmp_path: Path) -> None:
     """With all that a person needs to choose; a file that is no copy is passed over."""
     first = save(tmp_path, remote("a", "// one", text="Said.", runtime_config={"a": 1}), "drift", 0, keep=True)
     second = save(tmp_path, remote("a", "// two"), "deleted", 1, keep=True)
@@ -86,7 +86,7 @@ def test_a_slug_from_the_server_cannot_leave_the_folder(tmp_path: Path) -> None:
     assert empty.resolve().is_relative_to(tmp_path / "backups")
 
 
-def test_a_file_that_is_no_copy_disturbs_nobody(tmp_path: Path) -> None:
+def test_foreign_files_in_the_backups_folder_are_ignored(tmp_path: Path) -> None:
     """Whatever people put into the folder stays and stops nothing."""
     home = save(tmp_path, remote("a"), "drift", 0).parent
     (home / "note.json").write_text("not one of ours")

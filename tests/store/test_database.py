@@ -32,7 +32,7 @@ def intent(slug: str = "a", kind: IntentKind = IntentKind.UPDATE) -> Intent:
     return Intent(kind, slug, f"id-{slug}", content(), content(), moment(3), protected=True)
 
 
-def test_what_was_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_inventory_and_journal_survive_a_restart(tmp_path: Path) -> None:
     """Inventory, open intents, quota, project and manifest survive the process."""
     record = owned(remote("a"))
     quota = QuotaRefusal(7, "limit reached", "2026-01-01T12:00:00+00:00")
@@ -71,7 +71,7 @@ def test_a_slug_has_one_record(tmp_path: Path) -> None:
         assert store.load_state().owned == {}
 
 
-def test_slugs_can_change_places(tmp_path: Path) -> None:
+def test_two_records_can_swap_their_slugs(tmp_path: Path) -> None:
     """Settled memory replaces the old one as a whole, so two functions may have swapped their slugs."""
     with store_in(tmp_path) as store:
         store.remember(owned(remote("a", function_id="1")), owned(remote("b", function_id="2")))
@@ -92,7 +92,7 @@ def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
     assert (memory.quota, memory.manifest_present, memory.project_id) == (None, False, "p-1")
 
 
-def test_reading_leaves_no_trace(tmp_path: Path) -> None:
+def test_reading_the_state_writes_nothing(tmp_path: Path) -> None:
     """``plan`` and ``status`` change nothing in the folder, whether it is clean, held by a writer, or not there."""
     folder = tmp_path / "state"
     assert read_state(folder) == ReconcilerState()
@@ -152,7 +152,7 @@ def _execute(path: Path, statement: str) -> None:
     db.close()
 
 
-def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_state_folder_is_reported(tmp_path: Path) -> None:
     """No journal, no writes: the error names the folder, explains, and exits with 78."""
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(StateUnusable) as raised:

@@ -14,7 +14,7 @@ def updated(slug: str = "a", function_id: str = "id-a", number: int = 0) -> even
     return events.FunctionUpdated(slug=slug, function_id=function_id, fields=(f"f{number}",), origin="git")
 
 
-def test_what_was_done_is_kept_with_its_revision(tmp_path: Path) -> None:
+def test_history_entries_have_their_revision(tmp_path: Path) -> None:
     """When, what and by which commit; what is seen again at each pass is not kept."""
     with History(tmp_path, lambda: DAWN) as book:
         book.listen(updated())
@@ -45,7 +45,7 @@ def test_what_was_done_is_kept_with_its_revision(tmp_path: Path) -> None:
     assert (tmp_path / "history.db").stat().st_mode & 0o077 == 0
 
 
-def test_a_renamed_function_keeps_its_past(tmp_path: Path) -> None:
+def test_a_renamed_function_keeps_its_history(tmp_path: Path) -> None:
     """By its id, what was done under its old slug is found under the new one."""
     with History(tmp_path, lambda: DAWN) as book:
         book.listen(updated("old", "id-1"))
@@ -66,7 +66,7 @@ def test_history_is_bounded(tmp_path: Path) -> None:
     assert read_history(tmp_path, "b0")
 
 
-def test_secrets_do_not_get_into_it(tmp_path: Path) -> None:
+def test_history_holds_no_secrets(tmp_path: Path) -> None:
     """What an error quotes is redacted before it is written."""
     with History(tmp_path, lambda: DAWN, lambda text: text.replace("hush", "[redacted]")) as book:
         book.listen(events.DeployFailed(slug="a", function_id="id-a", error="token hush is wrong"))
@@ -74,7 +74,7 @@ def test_secrets_do_not_get_into_it(tmp_path: Path) -> None:
     assert b"hush" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_a_history_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_history_stops_nothing(tmp_path: Path) -> None:
     """A torn file is begun anew; where nothing can be written, events are let go."""
     (tmp_path / "history.db").write_bytes(b"torn" * 1000)
     with History(tmp_path, lambda: DAWN) as book:

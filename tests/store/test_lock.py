@@ -38,7 +38,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_a_second_process_learns_the_lock_holder(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     """The error names pid and start, and exits with 75."""
     with pytest.raises(StateLocked) as raised, held(tmp_path, DAWN):
         pass
@@ -50,7 +50,7 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path, other: su
         pass
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_a_killed_process_releases_the_state_lock(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     """After SIGKILL the folder is free at once, whatever note the dead one left."""
     other.send_signal(signal.SIGKILL)
     finish(other)
@@ -60,14 +60,14 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, other: subprocess.Popen[
     assert not (tmp_path / HOLDER_NAME).exists()
 
 
-def test_a_missing_note_is_no_reason_to_fail(tmp_path: Path) -> None:
+def test_a_lock_without_its_holder_file_is_reported(tmp_path: Path) -> None:
     """Between lock and note there is a moment: then the holder is unknown, not a crash."""
     assert holder(tmp_path) == "pid unknown"
     (tmp_path / HOLDER_NAME).write_text("[]")
     assert holder(tmp_path) == "pid unknown"
 
 
-def test_a_place_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_state_folder_path_that_is_a_file_is_reported(tmp_path: Path) -> None:
     """A file in the way, or a lock that is a folder: an error with a hint instead of a traceback."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StateUnusable, match="cannot be used"), held(tmp_path / "file" / "state", DAWN):

@@ -41,14 +41,14 @@ def test_a_pass_without_news_is_one_debug_line() -> None:
     assert Reader().read(STARTED, SAME, PLANNED, finished(unchanged=5)) == [("reconcile.finished", str(Level.DEBUG))]
 
 
-def test_a_pass_with_news_is_told_in_full_and_in_order() -> None:
+def test_a_pass_with_changes_is_logged_in_full_and_in_order() -> None:
     """What was held back comes first, once there is something to tell."""
     plan = events.PlanComputed(summary={"update": 1}, functions=({"slug": "greet", "action": "update"},))
     names = [name for name, _ in Reader().read(STARTED, SAME, plan, events.DeployStarted(slug="greet"), finished(updated=1))]
     assert names == ["reconcile.started", "source.unchanged", "plan.computed", "deploy.started", "reconcile.finished"]
 
 
-def test_a_lasting_failure_is_told_when_it_begins_changes_and_ends() -> None:
+def test_a_lasting_failure_is_logged_when_it_begins_changes_and_ends() -> None:
     """And counted in between."""
     reader = Reader()
     assert ("function.failed", "error") in reader.read(STARTED, PLANNED, failed("no"), finished(failed=1))
@@ -91,7 +91,7 @@ def test_a_plan_that_is_only_blocked_or_invalid_is_no_news() -> None:
     assert Reader().read(STARTED, SAME, plan, finished(failed=1, blocked=1)) == [("reconcile.finished", "debug")]
 
 
-def test_retries_are_told_until_a_pass_has_failed() -> None:
+def test_retries_are_logged_until_a_pass_has_failed() -> None:
     """A hiccup is worth a line; within an outage that was told, each retry would be one more of the same."""
     reader = Reader()
     retry = events.ApiRetry(method="GET", route="/functions", status=None, attempt=1, wait_s=0.1, error="no connection")
@@ -103,7 +103,7 @@ def test_retries_are_told_until_a_pass_has_failed() -> None:
     assert ("api.retry", "warning") in reader.read(STARTED, retry, PLANNED, finished())
 
 
-def test_two_functions_of_one_failure_are_two() -> None:
+def test_one_failure_of_two_functions_is_logged_twice() -> None:
     """One of them recovers: that one is over."""
     reader = Reader()
     other = events.FunctionFailed(slug="other", error="no", error_type="ApiRejected")
@@ -111,7 +111,7 @@ def test_two_functions_of_one_failure_are_two() -> None:
     assert reader.read(STARTED, other, finished(failed=1)) == [("reconcile.finished", "debug"), ("failure.ended", "info")]
 
 
-def test_warnings_of_the_plan_are_told_when_they_change() -> None:
+def test_plan_warnings_are_logged_when_they_change() -> None:
     """The same stray file is not news in every pass, and nobody is told that a warning is over."""
     reader = Reader()
     warning = events.PlanNotice(code="unlisted-file", message="1 code file is named by no entry: x.js")
@@ -121,6 +121,6 @@ def test_warnings_of_the_plan_are_told_when_they_change() -> None:
     assert ("plan.warning", "warning") in reader.read(STARTED, PLANNED, warning, finished())
 
 
-def test_between_passes_everything_is_told() -> None:
+def test_events_between_passes_are_logged() -> None:
     """Suspensions, signals, the daemon's own troubles."""
     assert Reader().read(events.Suspended(reason="x"), events.Resumed()) == [("suspended", "warning"), ("resumed", "info")]

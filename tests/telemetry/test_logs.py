@@ -57,7 +57,7 @@ def test_what_failed_names_the_commits_author() -> None:
     assert "author" not in created
 
 
-def test_nothing_of_a_pass_sticks_to_the_next() -> None:
+def test_log_context_of_a_pass_does_not_leak_into_the_next() -> None:
     """The context ends with the pass."""
     logged(CHANGED)
     (line,) = lines(logged(CREATED))
@@ -71,7 +71,7 @@ def test_the_level_is_kept() -> None:
     assert logged(CREATED, level="warning") == ""
 
 
-def test_a_secret_in_any_field_is_taken_out() -> None:
+def test_a_secret_in_any_log_field_is_redacted() -> None:
     """The redactor comes last, so that no processor can bring one back."""
     failed = events.FunctionFailed(slug="greet", error="said topsecret-1", error_type="ApiRejected", hint="topsecret-1?")
     assert "topsecret-1" not in logged(failed, secret="topsecret-1")
@@ -97,7 +97,7 @@ def test_a_terminal_gets_the_console_and_a_pipe_gets_json() -> None:
         assert stream.getvalue().startswith("{") is json_expected
 
 
-def test_a_stream_that_is_gone_loses_the_line_and_not_the_program() -> None:
+def test_a_closed_log_stream_does_not_stop_the_program() -> None:
     """Whoever read our log may have left."""
     stream = io.StringIO()
     listener = LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))
@@ -116,7 +116,7 @@ def test_no_field_collides_with_the_frame_of_a_line(event: type[events.Event]) -
     assert not {field.name for field in dataclasses.fields(event)} & {"event", "level", "timestamp", "reconcile_id"}
 
 
-def test_a_secret_is_told_by_name_alone() -> None:
+def test_a_secret_is_logged_by_name_only() -> None:
     """The field is called `name`, and is not taken for a secret itself."""
     stream = io.StringIO()
     LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(events.SecretSet(slug="a", secret="STRIPE_KEY"))

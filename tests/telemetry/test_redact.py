@@ -26,7 +26,7 @@ def knowing(*values: str) -> Redactor:
 
 
 @given(secrets, words, words)
-def test_a_known_secret_is_found_in_every_spelling(secret: str, before: str, after: str) -> None:
+def test_a_known_secret_is_redacted_in_every_spelling(secret: str, before: str, after: str) -> None:
     """As it is, in a URL, in JSON, as repr, in hex and in base64."""
     raw = secret.encode()
     spellings = [
@@ -50,7 +50,7 @@ long_secrets = st.integers().map(lambda seed: "".join(random.Random(seed).choice
 
 @settings(max_examples=30)
 @given(long_secrets, st.integers(MIN_PIECE, 600), st.sampled_from(["begin", "end", "middle"]))
-def test_a_piece_of_a_long_secret_is_taken_out(secret: str, size: int, place: str) -> None:
+def test_a_piece_of_a_long_secret_is_redacted(secret: str, size: int, place: str) -> None:
     """A server quotes the first 512 characters, or the last: none of them goes out, also as JSON."""
     size = size + BLOCK if place == "middle" else size  # then it holds a whole block
     start = {"begin": 0, "end": len(secret) - size, "middle": (len(secret) - size) // 2}[place]
@@ -62,7 +62,7 @@ def test_a_piece_of_a_long_secret_is_taken_out(secret: str, size: int, place: st
         assert len(clean) < len("refused: <> is too long") + BLOCK
 
 
-def test_half_of_a_short_secret_is_taken_out() -> None:
+def test_half_of_a_short_secret_is_redacted() -> None:
     """And less than half of it stays, or ordinary words would go."""
     redactor = knowing("kapso_live_0123456789abcd")
     assert redactor.text("the key kapso_live_0123 is refused") == f"the key {MASK} is refused"
@@ -77,7 +77,7 @@ def test_a_secret_that_is_a_url_leaves_other_urls_alone() -> None:
 
 
 @given(st.recursive(words | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner)), secrets)
-def test_a_secret_is_found_at_any_depth(value: object, secret: str) -> None:
+def test_a_secret_is_redacted_at_any_depth(value: object, secret: str) -> None:
     """Keys, values, lists in dictionaries: a log line is clean as a whole."""
     line = {"event": "x", secret: [value, {"inner": f"…{secret}…"}], "tuple": (secret,)}
     clean = knowing(secret)(None, "info", line)
@@ -97,7 +97,7 @@ def test_a_secret_is_found_at_any_depth(value: object, secret: str) -> None:
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(text: str) -> None:
+def test_credential_shaped_text_is_redacted(text: str) -> None:
     """Nobody told us of it, and still it does not go out."""
     assert MASK in Redactor().text(text)
 
@@ -108,12 +108,12 @@ def test_fields_that_are_named_like_secrets_are_masked(name: str) -> None:
     assert Redactor()(None, "info", {"headers": {name: "plain"}}) == {"headers": {name: MASK}}
 
 
-def test_ordinary_text_stays_as_it_is() -> None:
+def test_ordinary_text_is_not_redacted() -> None:
     """Redaction that eats slugs and ids would make logs useless."""
     text = "created process-webhook 0b9f4c52-6f0e-4a35-9d53-1a0f1c1f2a11 at https://app.kapso.ai/api/v1, sha256:" + "ab" * 32
     assert knowing("kapso-emulator-key").text(text) == text
 
 
-def test_short_values_do_not_take_words_apart() -> None:
+def test_short_secrets_are_not_redacted() -> None:
     """A secret of three letters would be found in every other word."""
     assert knowing("cat", "").text("concatenate") == "concatenate"
