@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from kapso_sync import __version__
 from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
@@ -35,9 +37,62 @@ def run_command_line(arguments: Sequence[str]) -> int:
     return int(code or 0)
 
 
+HABITS = {
+    "apply": "`kapso-sync sync` writes and deploys what differs",
+    "deploy": "`kapso-sync sync` writes and deploys what differs",
+    "push": "`kapso-sync sync` writes and deploys what differs",
+    "up": "`kapso-sync run` is the daemon, `kapso-sync sync` one pass",
+    "start": "`kapso-sync run` is the daemon",
+    "serve": "`kapso-sync run` is the daemon, `kapso-sync dev` runs functions locally",
+    "diff": "`kapso-sync plan` shows what a sync would change",
+    "import": "`kapso-sync pull` writes Kapso's functions into the folder",
+    "rollback": "revert the commit in git, or bring a backup into the folder with `kapso-sync restore SLUG`",
+    "undo": "revert the commit in git, or bring a backup into the folder with `kapso-sync restore SLUG`",
+    "delete": "remove the function from git; `kapso-sync sync --delete SLUG` then deletes it on Kapso",
+    "destroy": "remove the function from git; `kapso-sync sync --delete SLUG` then deletes it on Kapso",
+    "list": "`kapso-sync status` lists the functions, `kapso-sync plan` compares them with Kapso",
+    "get": "`kapso-sync status` lists the functions, `kapso-sync plan` compares them with Kapso",
+    "describe": "`kapso-sync history SLUG` shows what was done to a function",
+    "logs": "`kapso-sync history SLUG` shows what was done to a function; Kapso's dashboard has its invocations",
+    "tail": "`kapso-sync history SLUG` shows what was done to a function; Kapso's dashboard has its invocations",
+    "login": "set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds the key",
+}
+"""Commands of git, kubectl, Terraform and wrangler, and the way to do the same here."""
+
+
+class _Group(click.Group):
+    """The commands in the order of this file, with their whole texts; an unknown one is answered with ours."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        rows = [(name, str(command.help).partition("\n")[0]) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            close = difflib.get_close_matches(name, self.commands, n=1, cutoff=0.75)
+            known = f"did you mean `kapso-sync {close[0]}`?" if close else "`kapso-sync help` lists the commands"
+            raise UsageError(f"there is no command `{name}`", hint=HABITS.get(name, known))
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"kapso-sync {__version__}")
+        ctx.exit()
+
+
 @click.group(
+    cls=_Group,
     epilog="Example: kapso-sync plan ./functions",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 def app() -> None:
     """Push to git, and what runs on Kapso becomes what git says: safely, with reasons you can read."""
@@ -127,6 +182,7 @@ def resume(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
 @source_argument
 @repeated("--only", "SLUG", "Show only this function")
+@repeated("--delete", "SLUG", "Show the deletion of this function, which left git and is ours, like `sync --delete`")
 @click.option(
     "--format",
     "form",
@@ -141,6 +197,7 @@ def resume(*, context: CommandContext) -> int:
 def plan(
     *,
     only: tuple[str, ...],
+    delete: tuple[str, ...],
     form: str | None,
     detailed_exitcode: bool,
     json_output: bool,
@@ -152,7 +209,9 @@ def plan(
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    args = sync_command.PassArgs(context, PassOverrides(), only, (), None, json_output or form == "json")
+    args = sync_command.PassArgs(
+        context, PassOverrides(delete=frozenset(delete)), only, (), None, json_output or form == "json"
+    )
     return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown")
 
 
@@ -346,3 +405,18 @@ def version(*, json_output: bool) -> int:
     from kapso_sync.cli import version as version_command
 
     return version_command.show(json_output=json_output)
+
+
+@app.command("help", epilog="Example: kapso-sync help sync")
+@click.argument("command", required=False, metavar="[COMMAND]")
+@click.pass_context
+def show_help(ctx: click.Context, *, command: str | None) -> int:
+    """Print the help of a command, or the list of commands."""
+    root = ctx.find_root()
+    if command is None:
+        click.echo(root.get_help())
+        return int(ExitCode.OK)
+    name, found, _ = app.resolve_command(root, [command])
+    if found is not None:
+        click.echo(found.get_help(click.Context(found, info_name=name, parent=root)))
+    return int(ExitCode.OK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 import pytest
 
 import kapso_sync as package
-from kapso_sync.cli.app import app
+from kapso_sync.cli.app import HABITS, app
 from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from tests.program import answering, kapso_sync, started, write_functions
 from tests.served import Served
@@ -39,7 +40,8 @@ def test_help_lists_every_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sink"], "No such command 'sink'"),
+        (["sink"], "there is no command `sink`"),
+        (["help", "sink"], "there is no command `sink`"),
         (["sync", "--prunne"], "--prunne"),
         (["plan", "a", "b"], "unexpected extra argument"),
         (["invoke", "x", "--timeout", "soon"], "'soon' is not a valid"),
@@ -50,6 +52,36 @@ def test_a_command_line_that_cannot_be_parsed_exits_with_64(arguments: list[str]
     ran = kapso_sync(*arguments)
     assert ran.code == 64
     assert said in ran.err
+
+
+@pytest.mark.parametrize("command", sorted(HABITS))
+def test_a_command_of_another_tool_is_answered_with_ours(command: str) -> None:
+    """Exit code 64, and each command in the hint exists."""
+    ran = kapso_sync(command, "./functions")
+    assert (ran.code, ran.out) == (64, "")
+    assert ran.err == f"error: there is no command `{command}`\nhint: {HABITS[command]}\n"
+    assert command not in app.commands
+    assert set(re.findall(r"`kapso-sync (\w+)", HABITS[command])) <= set(app.commands)
+
+
+def test_a_misspelt_command_gets_a_suggestion() -> None:
+    """Only where one is close."""
+    assert "did you mean `kapso-sync status`?" in kapso_sync("statos").err
+    assert "`kapso-sync help` lists the commands" in kapso_sync("frobnicate").err
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_an_option_too(flag: str) -> None:
+    """As git, kubectl and terraform have it."""
+    ran = kapso_sync(flag)
+    assert (ran.code, ran.out) == (0, f"kapso-sync {package.__version__}\n")
+
+
+def test_help_is_a_command_too() -> None:
+    """The same texts as ``--help``, in the order in which people need the commands."""
+    assert kapso_sync("help").out == kapso_sync("--help").out
+    assert kapso_sync("help", "plan").out == kapso_sync("plan", "--help").out
+    assert list(app.commands)[:3] == ["sync", "run", "reconcile"]
 
 
 def test_version_imports_nothing_heavy() -> None:
