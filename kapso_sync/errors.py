@@ -6,7 +6,7 @@
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
     │   ├── SourceRefused              a source that is never read (a password in the URL, ``ext::``)
-    │   └── StateForeign               the state folder belongs to another project or another owner
+    │   └── StateForeign               the state folder belongs to another project
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer, or refuses us
@@ -144,7 +144,7 @@ class SourceRefused(ConfigError):
 
 
 class StateForeign(ConfigError):
-    """The state folder belongs to another project or another owner."""
+    """The state folder belongs to another project."""
 
 
 class StateUnusable(KapsoSyncError):

@@ -199,8 +199,9 @@ class ApiFacts:
 class ReconcilerState:
     """Everything in the state folder that a plan depends on. ``owned`` holds inventory records by function id.
 
-    ``versions`` holds the previous version, by function id, of functions in quarantine. ``renames`` holds the journal of each
-    ``moved_from`` by slug; None: there is no journal. ``missing`` is by function id.
+    ``owners`` are all owners that this state folder had, the present one included: a folder that got a git remote has a new
+    one. ``versions`` holds the previous version, by function id, of functions in quarantine. ``renames`` holds the journal of
+    each ``moved_from`` by slug; None: there is no journal. ``missing`` is by function id.
     """
 
     owned: Mapping[str, InventoryRecord] = field(default_factory=dict)
@@ -208,6 +209,7 @@ class ReconcilerState:
     quota: QuotaRefusal | None = None
     manifest_present: bool = False
     project_id: str | None = None
+    owners: frozenset[str] = frozenset()
     versions: Mapping[str, Version] = field(default_factory=dict)
     renames: Mapping[str, RenameRecord] | None = None
     missing: Mapping[str, MissingFunction] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
-from kapso_sync.errors import StateForeign, StateUnusable
+from kapso_sync.errors import StateUnusable
 from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import (
     ApiFacts,
@@ -79,16 +79,14 @@ class StateStore:
         """Store the observed behaviour of this API base, for every source that uses it."""
         self._facts.write(facts)
 
-    def belongs_to(self, owner: str) -> None:
-        """Record the folder's owner; raises `StateForeign` if it has another one."""
+    def remember_owner(self, owner: str) -> None:
+        """Record the folder's owner; former owners stay known."""
         known = self._meta("owner")
-        if known is None:
-            self._set_meta("owner", owner)
-        elif known != owner:
-            raise StateForeign(
-                f"the state folder {self._folder} belongs to owner {known}, and we are {owner}",
-                hint="set KAPSO_SYNC_OWNER back, or give the new owner a KAPSO_SYNC_STATE_DIR of its own",
-            )
+        if known == owner:
+            return
+        former = {known, *json.loads(self._meta("former_owners") or "[]")} - {owner, None}
+        self._set_meta("former_owners", json.dumps(sorted(former)) if former else None)
+        self._set_meta("owner", owner)
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
         """Replace all inventory records by those of ``state``, and close the intents."""
@@ -277,12 +275,14 @@ def _load_state(db: sqlite3.Connection) -> ReconcilerState:
         for record in owned
         if record.quarantine is not None and (text := _get_meta(db, _version_key(record.function_id))) is not None
     }
+    owner = _get_meta(db, "owner")
     return ReconcilerState(
         owned={record.function_id: record for record in owned},
         intents=tuple(intents),
         quota=None if quota is None else codec.decode_quota(quota),
         manifest_present=_get_meta(db, "manifest_present") is not None,
         project_id=_get_meta(db, "project_id"),
+        owners=frozenset([*([] if owner is None else [owner]), *json.loads(_get_meta(db, "former_owners") or "[]")]),
         versions=versions,
         renames=None if moves is None else codec.decode_renames(moves),
         missing={} if absences is None else codec.decode_missing(absences),

@@ -11,6 +11,7 @@ from pathlib import Path
 import kapso_sync
 from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
 from kapso_sync.model.builds import BuildStore
+from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import Snapshot
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest
 from kapso_sync.settings import Settings
@@ -21,9 +22,13 @@ from kapso_sync.tools import ToolPlaces, own_copies
 
 
 def make_desired_builder(
-    settings: Settings, spec: SourceSpec, store: BuildStore, secret_values: SecretValues | None = None
+    settings: Settings,
+    spec: SourceSpec,
+    store: BuildStore,
+    secret_values: SecretValues | None = None,
+    notices: tuple[Notice, ...] = (),
 ) -> DesiredBuilder:
-    """Return the builder of desired functions; builds are cached in ``store``.
+    """Return the builder of desired functions; builds are cached in ``store``, and ``notices`` shown in each plan.
 
     Without ``secret_values`` functions have no values of secrets.
     """
@@ -31,7 +36,7 @@ def make_desired_builder(
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
     packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
-    return DesiredBuilder(builder, settings.notices, packages, secret_values, settings.env)
+    return DesiredBuilder(builder, (*settings.notices, *notices), packages, secret_values, settings.env)
 
 
 def make_secret_values(

@@ -17,7 +17,9 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.desired import Notice
 from kapso_sync.model.plan import Policy
+from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
@@ -35,6 +37,13 @@ from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values
 from kapso_sync.wiring.source import resolve_source
+
+OWNER_CHANGED = "the owner was {former} and is {owner} now; functions marked by the former one stay ours"
+
+TEMPORARY_OWNER = (
+    "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
+    "and KAPSO_SYNC_OWNER keeps one when the folder moves"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ async def open_session(
         except KapsoSyncError as error:
             emit_failure(bus.emit, error)
             raise
+        notices = _owner_notices(source, read_state(source.folder))
         _check_prune(source, prune=settings.prune or bool(overrides.delete))
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
@@ -101,6 +111,7 @@ async def open_session(
                 source.spec,
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
+                notices,
             ),
             api=api,
             load_state=store.load_state if store else lambda: read_state(source.folder, facts),
@@ -132,7 +143,7 @@ async def open_session(
 def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
     """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
-        store.belongs_to(source.owner)
+        store.remember_owner(source.owner)
         if store.set_aside is not None:
             emit(events.StateSetAside(path=str(store.set_aside)))
         yield store
@@ -195,6 +206,16 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     async with make_transport(settings, base_url, SystemClock(), bus) as transport:
         yield KapsoClient(transport)
+
+
+def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Notice, ...]:
+    """Return a warning about an owner that is new to the state folder, or that is made of a path before the first sync."""
+    if state.owners and source.owner not in state.owners:
+        former = ", ".join(sorted(state.owners))
+        return (Notice("owner-changed", OWNER_CHANGED.format(former=former, owner=source.owner)),)
+    if source.owner_is_stable or state.owned:
+        return ()
+    return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
 
 
 def _check_prune(source: ResolvedSource, *, prune: bool) -> None:

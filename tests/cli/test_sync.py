@@ -229,7 +229,7 @@ def test_a_git_server_that_is_down_is_logged(environment: Environment) -> None:
 def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment) -> None:
     """A misspelt variable does nothing, so somebody is told, with the right spelling."""
     ran = kapso_sync("plan", str(folder), "--json", environment={**environment, "KAPSO_SYNC_PRUNNE": "true"})
-    assert ran.document["warnings"] == [
+    assert [warning for warning in ran.document["warnings"] if warning["code"] != "temporary-owner"] == [
         {
             "code": "unknown-setting",
             "message": "KAPSO_SYNC_PRUNNE is not a setting; did you mean KAPSO_SYNC_PRUNE?",
@@ -276,6 +276,27 @@ def test_deletion_grace_is_a_setting_and_delete_overrides_it(kapso: Served, fold
     assert (wrong.code, "git lists it" in wrong.err) == (64, True)
     assert kapso_sync("sync", str(folder), "--delete", "part", environment=owned).code == 0
     assert set(kapso.world.live_code()) == {"greet"}
+
+
+def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The first sync says that the owner is temporary; with `origin` added, plan, sync and deletions go on as before."""
+    first = kapso_sync("sync", str(folder), "--json", environment=environment)
+    assert [warning["code"] for warning in first.document["warnings"]] == ["temporary-owner"]
+    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "remote", "add", "origin", "https://github.com/acme/flows.git")
+    ids = set(kapso.world.functions)
+    planned = kapso_sync("plan", str(folder), "--json", environment=environment).document
+    assert (planned["in_sync"], [warning["code"] for warning in planned["warnings"]]) == (True, ["owner-changed"])
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    write_functions(folder, {"greet": answering("two")})
+    assert kapso_sync("plan", str(folder), "--delete", "part", environment=environment).code == 0
+    again = kapso_sync("sync", str(folder), "--delete", "part", environment=environment)
+    assert (again.code, again.event("reconcile.finished")["deleted"]) == (0, 1)
+    assert set(kapso.world.functions) < ids
+    (function,) = kapso.world.functions.values()
+    assert "[kapso-sync:github.com/acme/flows#" in str(function.description)
 
 
 def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path, environment: Environment) -> None:

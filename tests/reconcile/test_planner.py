@@ -146,6 +146,24 @@ def test_a_function_of_another_owner_is_a_conflict_that_names_the_owner() -> Non
     assert split_description(str(taken.payload["description"]))[1] == mark_for(OWNER, "a")
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (f"{OWNER}@production", OWNER, "did you mean `--env production`?"),
+        (OWNER, f"{OWNER}@staging", "did you mean to run without `--env`?"),
+        ("folder/flows-0123456789ab", "folder/flows-ba9876543210", "give both the same KAPSO_SYNC_OWNER"),
+        ("example.com/other", OWNER, "`kapso-sync sync --take-from example.com/other` takes it over"),
+    ],
+)
+def test_the_hint_about_another_owner_names_the_likely_mistake(theirs: str, ours: str, said: str) -> None:
+    """A forgotten option, or another checkout; taking it over is named in any case."""
+    there = resolve_intents([remote("a", owner=theirs)], ReconcilerState(), ours)
+    (step,) = make_plan(desired(want("a")), there, Policy(ours)).steps
+    assert isinstance(step, Blocked)
+    assert said in str(step.hint)
+    assert f"--take-from {theirs}" in str(step.hint)
+
+
 def test_a_copied_ownership_mark_gives_no_ownership() -> None:
     """A function duplicated in the dashboard carries our mark for another slug: it is neither overwritten nor deleted."""
     copy = remote("copy", mark_slug="a")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.errors import ExitCode, StateForeign, StateUnusable
+from kapso_sync.errors import ExitCode, StateUnusable
 from kapso_sync.model.functions import Json
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.store import codec
 from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_state
-from tests.builders import OWNER, content, moment, owned, remote
+from tests.builders import content, moment, owned, remote
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -185,13 +185,14 @@ def test_a_full_disk_in_the_middle_is_our_error(tmp_path: Path) -> None:
         store.begin(intent())
 
 
-def test_a_folder_belongs_to_one_owner(tmp_path: Path) -> None:
-    """Another owner is refused by name; the same one is welcome again."""
+def test_former_owners_of_a_state_folder_are_kept(tmp_path: Path) -> None:
+    """A folder that got a remote has another owner; the former one stays known, also to a reader."""
     with store_in(tmp_path) as store:
-        store.belongs_to(OWNER)
-        store.belongs_to(OWNER)
-        with pytest.raises(StateForeign, match=f"belongs to owner {OWNER}, and we are somebody/else"):
-            store.belongs_to("somebody/else")
+        assert store.load_state().owners == set()
+        for owner in ("a", "a", "b", "b", "c", "a"):
+            store.remember_owner(owner)
+        assert store.load_state().owners == {"a", "b", "c"}
+    assert read_state(tmp_path).owners == {"a", "b", "c"}
 
 
 def test_the_state_is_private(tmp_path: Path) -> None:

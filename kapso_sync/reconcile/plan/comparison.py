@@ -226,7 +226,8 @@ class FunctionComparison:
 
     ``remote_content`` is the record as comparable content. ``uncertain`` are earlier deployments that were not seen to end.
     ``listing`` holds the names of its secrets, if Kapso was asked for them. With ``reset_secrets``, secrets that are not known
-    to be ours are set as well. ``secret_values`` are git's values, whichever content is compared.
+    to be ours are set as well. ``secret_values`` are git's values, whichever content is compared. ``former_owners`` are owners
+    that the state folder had.
     """
 
     owner: str
@@ -239,6 +240,7 @@ class FunctionComparison:
     listing: SecretListing | None = None
     reset_secrets: bool = False
     secret_values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
+    former_owners: frozenset[str] = frozenset()
 
     @property
     def renames(self) -> bool:
@@ -260,7 +262,16 @@ class FunctionComparison:
     @property
     def mark_differs(self) -> bool:
         """Return whether the description must be written for its mark."""
-        return not is_marked(self.remote.description, self.mark)
+        return not (is_marked(self.remote.description, self.mark) or self.former_mark)
+
+    @property
+    def former_mark(self) -> bool:
+        """Return whether the function has the mark of a former owner of ours; its next write brings the new one."""
+        mark = self.remote.mark
+        if mark is None or mark.owner == self.owner or mark.owner not in self.former_owners:
+            return False
+        expected = mark_for(mark.owner, self.desired.slug, protected=self.mark.protected)
+        return is_marked(self.remote.description, expected)
 
     @functools.cached_property
     def liveness(self) -> Liveness:
@@ -322,7 +333,7 @@ class FunctionComparison:
         payload: dict[str, Json] = {name: entry.fields[name] for name in fields if name != CODE}
         if CODE in fields:
             payload[CODE] = self.desired.code
-        if DESCRIPTION in fields or self.mark_differs:
+        if DESCRIPTION in fields or self.mark_differs or (self.former_mark and (fields or self.renames)):
             text = entry.fields.get(DESCRIPTION, self.remote.text)
             payload[DESCRIPTION] = f"{text or ''}{self.mark}"
         if self.renames:

@@ -75,7 +75,7 @@ class Observed:
         mark, remembered = remote.mark, remote.id in self.state.owned
         if mark is None:
             return Claim.OURS if remembered else Claim.FREE
-        if mark.owner != self.owner:
+        if mark.owner != self.owner and mark.owner not in self.state.owners:
             return Claim.FOREIGN
         if mark.valid_for(remote.slug) or remembered or is_parked(remote):
             return Claim.OURS

@@ -136,6 +136,18 @@ def _heirs(desired: Desired, observed: Observed) -> dict[str, str]:
     return heirs
 
 
+def _other_owner_hint(theirs: str, ours: str) -> str:
+    """Return what a person can do about a function of another owner; often it is a forgotten option, or another checkout."""
+    take = f"`kapso-sync sync --take-from {theirs}` takes it over"
+    if theirs.startswith(f"{ours}@"):
+        return f"did you mean `--env {theirs.removeprefix(f'{ours}@')}`? Else {take}"
+    if ours.startswith(f"{theirs}@"):
+        return f"did you mean to run without `--env`? Else {take}"
+    if theirs.startswith("folder/") and ours.startswith("folder/"):
+        return f"two folders without a git remote have two owners: give both the same KAPSO_SYNC_OWNER. Else {take}"
+    return take
+
+
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
@@ -189,6 +201,7 @@ class _Planner:
             listing=self._observed.secrets.get(remote.id),
             reset_secrets=self._policy.reset_secrets,
             secret_values=want.secrets,
+            former_owners=self._observed.state.owners,
         )
         claim = self._observed.claim(remote)
         for name in comparison.difference.unknown:
@@ -311,7 +324,7 @@ class _Planner:
             comparison,
             BlockedBy.OWNERSHIP,
             f"it is owned by {mark.owner}, and we are {self._policy.owner}",
-            f"`kapso-sync sync --take-from {mark.owner}` takes it over",
+            _other_owner_hint(mark.owner, self._policy.owner),
         )
 
     def _free(self, comparison: FunctionComparison) -> Step:
