@@ -160,6 +160,38 @@ async def test_without_lock_version_code_of_somebody_else_never_becomes_ours(ben
     assert (await bench.plan(wanted)).in_sync
 
 
+@pytest.mark.parametrize("lock", ["absent", "refused", "update", "deploy"])
+@pytest.mark.parametrize("list_code", [True, False])
+async def test_code_saved_between_our_write_and_its_deployment_is_noticed(bench: Bench, lock: str, list_code: bool) -> None:
+    """It went live in our place: the pass says so, and the next one saves it and deploys git's code."""
+    switch(bench, lock_version=lock, list_code=list_code)
+    await bench.sync(desired(want("a")))
+    pending = [edit(bench, code=CODE_C)]
+
+    def fate(_number: int, method: str, route: str) -> Fate:
+        if pending and (method, route) == ("POST", "/functions/{id}/deploy"):
+            pending.pop()()
+        return Fate.FINE
+
+    bench.api.fate = fate
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert (only(report), report.outcomes[0].error) == (Result.FAILED, "changed on Kapso while it was deployed")
+    assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    assert CODE_C in backups(bench)
+
+
+async def test_a_list_without_code_costs_a_read_after_a_deployment_only_where_lock_version_does_not_tell(bench: Bench) -> None:
+    """Where only updates move it, an unchanged lock_version proves that nobody saved the function meanwhile."""
+    wanted = []
+    for lock, reads in (("update", 0), ("deploy", 1), ("absent", 1)):
+        switch(bench, lock_version=lock, list_code=False)
+        wanted.append(want(lock))
+        before = bench.api.count("GET", "/functions/{id}")
+        await bench.sync(desired(*wanted))
+        assert bench.api.count("GET", "/functions/{id}") - before == reads, lock
+
+
 @NO_LOCK
 async def test_without_lock_version_functions_that_swap_their_slugs_do_not_conflict(bench: Bench, lock: str) -> None:
     """Parking one of them is our own edit."""

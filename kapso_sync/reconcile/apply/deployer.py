@@ -90,7 +90,15 @@ class Deployer:
             raise Superseded("a newer revision came while it was deployed", hint="the next pass resumes here")
         if ended.verdict is not DeploymentState.LIVE or ended.record is None:
             raise self._failed(step.slug, record.id, ended, number)
-        return self._confirm(step, written, ended.record, closes, ended.seconds)
+        return self._confirm(step, written, await self._with_code(written, ended.record), closes, ended.seconds)
+
+    async def _with_code(self, written: Written, record: RemoteFunction) -> RemoteFunction:
+        """Return a deployed function's record with its code, unless its ``lock_version`` shows that nobody saved it since.
+
+        A list without code does not show whether somebody saved other code between our write and the deployment.
+        """
+        unchanged = record.lock_version is not None and record.lock_version == written.record.lock_version
+        return record if record.code is not None or unchanged else await self._api.get_function(record.id)
 
     async def _deploy(self, slug: str, written: Written, baseline: RemoteFunction) -> tuple[EndedDeployment, int]:
         owned = written.owned
