@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.errors import PassCutOff, StateUnusable
+from kapso_sync.model.events import Event
+from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import Source
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
+from kapso_sync.reconcile.apply.disown import Disowned, disown
 from kapso_sync.reconcile.apply.executor import Executor
 from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, plan_pass, reconcile
+from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.sources import SourceKind, SourceSpec
 from kapso_sync.store.database import StateStore
@@ -151,6 +155,22 @@ class Session:
     async def moved(self, *, keep: bool = True) -> bool:
         """Return whether the source shows another revision than the last one read. Raises `KapsoSyncError`."""
         return await self._deps.source.moved(keep=keep)
+
+    async def owned_functions(self) -> tuple[RemoteFunction, ...]:
+        """Return the functions on Kapso that we own. Raises `ApiError` and `StateForeign`."""
+        return await observe_owned(self._deps.api, self.load_state(), self.owner)
+
+    async def disown(self, functions: Iterable[RemoteFunction]) -> tuple[Disowned, ...]:
+        """Make these functions unowned; nothing but the marks in their descriptions changes. Raises `StateUnusable`."""
+        context = self._context
+        if context is None:
+            raise AssertionError("this session was opened for reading")
+        return await disown(self._deps.api, context.store, self._emit_and_record, functions)
+
+    def _emit_and_record(self, event: Event) -> None:
+        self._deps.emit(event)
+        if self._context is not None:
+            self._context.history.listen(event)
 
     async def unused(self) -> tuple[str, ...] | None:
         """Return the slugs of our functions that nothing uses. Raises `ApiError` if Kapso cannot be asked."""

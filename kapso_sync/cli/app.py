@@ -288,6 +288,19 @@ def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_outpu
     return history_command.restore(slug, which, context, output)
 
 
+@app.command(epilog="Example: kapso-sync disown ./functions --yes")
+@source_argument
+@click.option("--yes", is_flag=True, help="Do it; without, the functions are only listed.")
+@repeated("--only", "SLUG", "Disown only this function")
+@json_flag
+@with_flags("path", "branch", "ref", "env", "owner", "state_dir", "log_level", "log_format")
+def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
+    """Take our marks off the functions' descriptions, and change nothing else; for those who leave."""
+    from kapso_sync.cli import disown as disown_command
+
+    return disown_command.disown(context, only, yes=yes, json_output=json_output)
+
+
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag

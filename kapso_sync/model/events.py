@@ -209,6 +209,10 @@ class FunctionAdopted(FunctionEvent, name="function.adopted"):
     """An unowned function is ours now."""
 
 
+class FunctionDisowned(FunctionEvent, name="function.disowned"):
+    """A function of ours is unowned now: `disown` removed its mark and changed nothing else."""
+
+
 class FunctionCreated(FunctionEvent, name="function.created"):
     """A function was created on Kapso; it is a draft until its deployment."""
 

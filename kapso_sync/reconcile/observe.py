@@ -32,7 +32,7 @@ async def observe(
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     listed = await api.list_functions()
     functions = tuple(remote for remote in listed if remote.readable)
-    _same_project(functions, state, desired.project_id)
+    require_same_project(functions, state, desired.project_id)
     if not (functions or allow_recreate):
         _not_emptied(state)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
@@ -86,6 +86,16 @@ async def _names(api: FunctionsApi, function_id: str, now: datetime) -> SecretLi
         return SecretListing(frozenset(), now, supported=False)
 
 
+async def observe_owned(api: FunctionsApi, state: ReconcilerState, owner: str) -> tuple[RemoteFunction, ...]:
+    """Return the functions on Kapso that we own, by slug.
+
+    Raises `ApiError` when the list cannot be read, and `StateForeign` when the API key opens another project.
+    """
+    functions = tuple(remote for remote in await api.list_functions() if remote.readable)
+    require_same_project(functions, state, None)
+    return tuple(sorted(resolve_intents(functions, state, owner).ours, key=lambda remote: remote.slug))
+
+
 async def with_code(api: FunctionsApi, observed: Observed, ids: Iterable[str]) -> Observed:
     """Return the observation with the code of these functions, if the list came without it; raises `ApiError`."""
     bare = [function_id for function_id in ids if observed.by_id[function_id].code is None]
@@ -101,7 +111,7 @@ def _code_needed(remote: RemoteFunction, state: ReconcilerState, wanted: Mapping
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
 
 
-def _same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState, named: str | None) -> None:
+def require_same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState, named: str | None) -> None:
     """Raise `StateForeign` when the records are of another project than we know; ``named`` is what the repository says."""
     projects = {remote.project_id for remote in functions if remote.project_id}
     if not projects:

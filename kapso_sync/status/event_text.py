@@ -19,6 +19,8 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
             return f"updated: {', '.join(event.fields)} ({event.origin})"
         case events.FunctionAdopted():
             return "adopted"
+        case events.FunctionDisowned():
+            return "disowned"
         case events.FunctionRenamed():
             return f"renamed from {event.previous}"
         case events.SlugVacated():

@@ -28,6 +28,7 @@ LOCK_TIMEOUT = 1.0
 RECORDED_EVENTS = frozenset(
     {
         "function.adopted",
+        "function.disowned",
         "function.created",
         "function.updated",
         "function.renamed",

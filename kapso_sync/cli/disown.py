@@ -1,0 +1,50 @@
+"""``disown``: takes our marks off the functions of a source, for those who leave."""
+
+from __future__ import annotations
+
+import json
+
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.functions import Json
+from kapso_sync.wiring import PassOverrides, Session, open_session
+
+
+def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:
+    """Remove our marks from the functions' descriptions, or without ``yes`` only list them; return 1 if one failed."""
+    settings = context.load_settings()
+
+    async def work() -> int:
+        bus = context.event_bus(settings)
+        async with open_session(settings, PassOverrides(), bus, writes=yes) as session:
+            return await _disown(session, only, yes=yes, json_output=json_output)
+
+    return run_to_end(work)
+
+
+async def _disown(session: Session, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:
+    owned = await session.owned_functions()
+    unknown = set(only) - {remote.slug for remote in owned}
+    if unknown:
+        raise UsageError(f"not ours: {', '.join(sorted(unknown))}", hint="`kapso-sync disown` lists what is")
+    chosen = [remote for remote in owned if not only or remote.slug in only]
+    results = await session.disown(chosen) if yes else ()
+    failed = {result.slug: result.error for result in results if result.error is not None}
+    if json_output:
+        functions = [_document(remote.slug, remote.id, failed.get(remote.slug), yes=yes) for remote in chosen]
+        print(json.dumps({"owner": session.owner, "functions": functions}, indent=2))
+    else:
+        for remote in chosen:
+            print(f"! {remote.slug}  {failed[remote.slug]}" if remote.slug in failed else f"- {remote.slug}")
+        number = f"{len(chosen)} function{'' if len(chosen) == 1 else 's'} of {session.owner}"
+        print(
+            f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
+            if yes
+            else f"{number} would lose the mark in the description, and nothing else; `kapso-sync disown --yes` does it."
+        )
+    return int(ExitCode.FUNCTION_FAILED if failed else ExitCode.OK)
+
+
+def _document(slug: str, function_id: str, error: str | None, *, yes: bool) -> dict[str, Json]:
+    return {"slug": slug, "id": function_id, "disowned": yes and error is None, "error": error}
