@@ -30,9 +30,7 @@ def test_disown_takes_the_marks_and_changes_nothing_else(kapso: Served, folder: 
     """Code, text, deployments and other owners' functions stay; a later sync adopts the functions again."""
     write_functions(folder, {"greet": answering("hi"), "part": answering("bye")}, extra="    description: Says hi\n")
     kapso_sync("sync", str(folder), environment=environment)
-    theirs = kapso.control(
-        "POST", "/functions", {"function": {"name": "x", "code": "x", "description": "x [kapso-sync:o#123456]"}}
-    )
+    kapso.control("POST", "/functions", {"function": {"name": "x", "code": "x", "description": "x [kapso-sync:o#123456]"}})
     live, deployments = kapso.world.live_code(), {f.id: f.last_deployed_at for f in kapso.world.functions.values()}
     ran = kapso_sync("disown", str(folder), "--yes", "--json", environment=environment)
     assert ran.code == 0
