@@ -22,8 +22,16 @@ $(NODE_STAMP): package-lock.json
 	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-audit --no-fund --silent && touch $(NODE_STAMP); \
 	else echo "npm is not installed, so there is no esbuild: TypeScript and code with imports stay blocked"; fi
 
-demo: $(STAMP) $(NODE_STAMP)   ## show the main job: git in, running functions out (on a local emulator)
-	@$(BIN)/kapso-sync demo
+# The demo needs what a user needs, and no developer's tools; where those are installed already, they are used.
+DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+DEMO_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),.venv-demo/.installed)
+.venv-demo/.installed: requirements/run.txt
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt
+	@touch $@
+
+demo: $(DEMO_STAMP) $(NODE_STAMP)   ## show the main job: git in, running functions out (on a local emulator)
+	@$(DEMO_VENV)/bin/python -m kapso_sync demo
 
 test: $(STAMP) $(NODE_STAMP)   ## run every test, with coverage
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
@@ -51,4 +59,4 @@ lock:            ## pin every dependency again, with hashes (needs uv)
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules
+	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules
