@@ -34,7 +34,7 @@ def test_doctor_tests_the_api_and_stores_the_api_facts(kapso: Served, environmen
 
 
 def test_doctor_without_yes_and_without_a_terminal_makes_no_api_call(kapso: Served, environment: Environment) -> None:
-    """It prints what it would do; with `--yes` it makes calls."""
+    """It prints what it would do."""
     ran = kapso_sync("doctor", environment=environment)
     assert (ran.code, kapso.calls()) == (0, [])
     assert "With --yes it is: It creates one function" in ran.out

@@ -147,7 +147,7 @@ def test_type_check_of_a_git_source_is_skipped_with_a_note(tmp_path: Path) -> No
 
 @needs_esbuild
 def test_only_sync_writes_the_build_cache(tmp_path: Path, kapso: Served) -> None:
-    """`validate` and `plan` write nothing; after a `sync` the builds are in the state folder, and the next pass uses them."""
+    """`validate` and `plan` write nothing; after a `sync` the builds are in the state folder, and the next pass is in sync."""
     folder, state = tmp_path / "functions", tmp_path / "state"
     write_functions(folder, {"greet": answering("x")})
     (folder / "sum.ts").write_text("import { x } from './lib/x';\nexport default () => new Response(x as string);\n")
