@@ -65,48 +65,48 @@ class Control:
     stub: DaemonStub
 
     def status(self) -> DaemonStatus:
-        return self.front.shown()
+        return self.stub.shown()
 
     def unhealthy(self) -> str | None:
-        return self.front.problem
+        return self.stub.problem
 
     def started(self) -> bool:
-        return self.front.ready
+        return self.stub.ready
 
     def metrics(self) -> tuple[bytes, str]:
         return b"kapso_sync_suspended 0\n", "text/plain"
 
     async def changed(self) -> None:
-        await self.front.change.wait()
-        self.front.change.clear()
+        await self.stub.change.wait()
+        self.stub.change.clear()
 
     async def passed(self) -> int:
-        await self.front.passed.wait()
+        await self.stub.passed.wait()
         return 0
 
     def watched(self) -> tuple[str, str | None]:
-        return self.front.watched
+        return self.stub.watched
 
     def webhook_secret(self) -> str | None:
-        return self.front.webhook_secret()
+        return self.stub.webhook_secret()
 
     def admin_token(self) -> str:
         return TOKEN
 
     def request_after_push(self) -> None:
-        self.front.triggers.append("webhook")
+        self.stub.triggers.append("webhook")
 
     def request_reconcile(self) -> None:
-        self.front.triggers.append("reconcile")
+        self.stub.triggers.append("reconcile")
 
     def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        self.front.lifted.extend(slugs)
+        self.stub.lifted.extend(slugs)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
-        self.front.suspend(reason, seconds)
+        self.stub.suspend(reason, seconds)
 
     def resume(self) -> None:
-        self.front.triggers.append("resume")
+        self.stub.triggers.append("resume")
 
 
 @contextlib.asynccontextmanager
