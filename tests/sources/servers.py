@@ -112,8 +112,8 @@ def serving(seen: GitServer) -> Iterator[GitServer]:
 
 
 @contextmanager
-def silence() -> Iterator[tuple[str, int]]:
-    """Take connections on a loopback port, and never say a word."""
+def unresponsive_server() -> Iterator[tuple[str, int]]:
+    """Accept connections on a loopback port, and never send a byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         yield str(host), int(port)
