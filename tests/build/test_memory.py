@@ -260,6 +260,11 @@ def test_esbuild_from_the_functions_repository_is_never_run(tmp_path: Path, how:
     made = Workbench(places=places).build(TEXTS, "first.ts")
     assert made.unusable[0].blocked
     assert counted.processes == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    allowed = Counted(elsewhere)
+    assert Workbench(places=ToolPlaces(allowed.path, (), [], [source])).build(TEXTS, "first.ts").functions
+    assert allowed.processes > 0
 
 
 @needs_esbuild
@@ -270,6 +275,7 @@ def test_esbuild_does_not_inherit_our_environment(tmp_path: Path, monkeypatch: p
     counted = Counted(tmp_path, f"/usr/bin/env > {seen}")
     assert len(Workbench(places=counted.places).build(TEXTS, "first.ts").functions) == 1
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert "PWD" in names
     assert names <= {"NODE_PATH", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
@@ -294,6 +300,8 @@ class TestBuildFolder:
         """`plan` changes nothing in the state folder."""
         BuildFolder(tmp_path, NOW, writes=False).put("key", self.BUILT)
         assert list(tmp_path.iterdir()) == []
+        BuildFolder(tmp_path, NOW, writes=True).put("key", self.BUILT)
+        assert list(tmp_path.iterdir()) != []
 
     @pytest.mark.parametrize(
         "damage", ["", "{", '{"code": 1}', "null", '{"code": "x", "sha256": "y", "inputs": [], "notices": []}']

@@ -125,7 +125,10 @@ def test_invoke_redacts_the_api_key_in_the_response(kapso: Served, folder: Path,
         f"async function handler() {{ return new Response('{kapso.emulator.key}'); }}\n", encoding="utf-8"
     )
     kapso_sync("sync", str(folder), environment=environment)
+    body = {"echo": f"the key {kapso.emulator.key} came back"}
+    kapso.faults({"what": "status", "status": 200, "method": "POST", "route": "/functions/{id}/invoke", "body": body})
     ran = kapso_sync("invoke", "greet", environment=environment)
+    assert "came back" in ran.out
     assert kapso.emulator.key not in ran.out
 
 

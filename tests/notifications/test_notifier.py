@@ -228,6 +228,7 @@ def test_notification_errors_do_not_show_the_address(ear: Ear, capfd: pytest.Cap
     assert said[0] == "it answered 403"
     assert None not in said
     assert len(ear.heard) == 2
+    assert all("s3cr3t" in post.path for post in ear.heard)
     assert "s3cr3t" not in repr(said)
     assert capfd.readouterr() == ("", "")
 

@@ -520,7 +520,7 @@ async def test_pull_overrides_manifest_defaults_only_where_kapso_differs(folder:
 
 
 async def test_pull_writes_secret_names_and_no_values(folder: Folder) -> None:
-    """Each name gets a variable of that name as its source, or another if that name configures kapso-sync itself."""
+    """Each name is written with ``keep: true``; a name that a manifest cannot hold is reported."""
     folder.add("a", secrets={"STRIPE_KEY": "sk_live_0", "KAPSO_API_KEY": "k", "_ODD": "o"})
     plan = await folder.pull()
     assert (

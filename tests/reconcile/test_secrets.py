@@ -86,6 +86,8 @@ async def test_the_plan_names_secrets_and_never_values(bench: Bench) -> None:
     assert (step.action, step.fields, step.deploys) == ("update", ("secrets",), True)
     assert step.reasons == ("sets secret TWO", "changes secret ONE", "removes secret GONE")
     assert "s3cret-value" not in repr(plan)
+    await bench.sync(desired(with_secrets(exact=True, ONE="s3cret-value", TWO="2")))
+    assert secrets_of(bench)["ONE"] == "s3cret-value"
 
 
 async def test_exact_secrets_removes_secrets_that_the_manifest_does_not_name(bench: Bench) -> None:
@@ -239,6 +241,8 @@ async def test_no_secret_value_is_in_state_journal_backups_or_events(bench: Benc
     await bench.sync(desired(with_secrets(ONE="s3cret-value-1")))
     await bench.sync(desired(with_secrets(CODE_B, ONE="s3cret-value-2")))
     kept = b"".join(path.read_bytes() for path in bench.folder.rglob("*") if path.is_file())
+    assert secrets_of(bench) == {"ONE": "s3cret-value-2"}
+    assert b"ONE" in kept
     assert b"s3cret-value" not in kept
     assert "s3cret-value" not in repr(bench.events)
 

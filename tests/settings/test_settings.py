@@ -134,6 +134,7 @@ def test_a_missing_api_key_error_has_a_hint() -> None:
 def test_secrets_are_not_in_the_repr_of_settings_or_in_errors(secret: str) -> None:
     """Settings may be printed by mistake."""
     settings = load(KAPSO_API_KEY=f"key-{secret}", KAPSO_SYNC_GIT_TOKEN=f"key-{secret}")
+    assert "git_token" in repr(settings)
     assert f"key-{secret}" not in repr(settings) + str(settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def trap(tmp_path: Path) -> Path:
 def trap_was_run(tmp_path: Path) -> Callable[[], bool]:
     """Return whether the trap was run."""
     return (tmp_path / "trap_was_run").exists
+
+
+def test_the_trap_records_that_it_was_run(trap: Path, trap_was_run: Callable[[], bool]) -> None:
+    """A control for the tests below: a run of the trap is noticed."""
+    assert not trap_was_run()
+    subprocess.run([str(trap)], check=True)
+    assert trap_was_run()
 
 
 def _lay(repository: Repository, trap: Path) -> None:
@@ -178,6 +186,7 @@ async def test_credentials_in_urls_of_git_output_are_redacted(reader: Reader, tm
     git = reader.git("https://example.com/a/b", "https")
     with pytest.raises(GitFailed) as caught:
         await git.run(["ls-remote", "https://user:hunter2@example.com/a/b"], network=True)
+    assert "example.com" in f"{caught.value!r}"
     assert "hunter2" not in f"{caught.value!r}"
 
 

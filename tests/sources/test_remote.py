@@ -55,6 +55,8 @@ async def test_the_git_token_is_sent_to_the_server_only(server: GitServer, reade
     shown = [*server.processes, *written, repr(snapshot).encode(), repr(source).encode(), repr(reader.seen).encode()]
     for secret in _spellings():
         assert not [text for text in shown if secret in text]
+    received = " ".join(value or "" for value in server.authorizations).encode()
+    assert [secret for secret in _spellings() if secret in received]
 
 
 async def test_a_rotated_git_token_is_used_by_the_next_fetch(server: GitServer, reader: Reader) -> None:

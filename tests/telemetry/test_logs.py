@@ -74,6 +74,7 @@ def test_the_log_level_is_respected() -> None:
 def test_secrets_are_redacted_in_every_log_field() -> None:
     """The redactor is the last processor, so no other one can add a secret after it."""
     failed = events.FunctionFailed(slug="greet", error="said topsecret-1", error_type="ApiRejected", hint="topsecret-1?")
+    assert "topsecret-1" in logged(failed)
     assert "topsecret-1" not in logged(failed, secret="topsecret-1")
 
 
