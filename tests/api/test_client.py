@@ -1,4 +1,4 @@
-"""The client's lists, updates and looks at workflows: half an answer never passes for a whole one."""
+"""The API client's lists, updates and look-ups of users: an incomplete response is never taken for a complete one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, UserKind
-from tests.api.servers import Line, answer, hang, listing, record, talking
+from tests.api.servers import ClientHarness, answer, connected_client, hang, listing, record
 
 FULL = [f"f{number:03d}" for number in range(100)]
 
@@ -35,7 +35,7 @@ def slugs(functions: tuple[object, ...]) -> list[str]:
 
 async def test_pagination_reads_every_page_of_the_list() -> None:
     """The client asks for the next page after a full page, and stops after a short one."""
-    async with talking(listing(*FULL), listing("last")) as line:
+    async with connected_client(listing(*FULL), listing("last")) as line:
         assert slugs(await line.api.list_functions()) == [*FULL, "last"]
     assert b"page=1&per_page=100&limit=100" in line.server.requests[0]
     assert b"page=2&" in line.server.requests[1]
@@ -43,7 +43,7 @@ async def test_pagination_reads_every_page_of_the_list() -> None:
 
 async def test_a_list_of_one_page_costs_one_request() -> None:
     """The client does not ask for a page beyond the one that is known to be the last."""
-    async with talking(listing(*FULL, total_pages=1)) as line:
+    async with connected_client(listing(*FULL, total_pages=1)) as line:
         assert len(await line.api.list_functions()) == 100
         assert line.api.calls == 1
 
@@ -51,7 +51,7 @@ async def test_a_list_of_one_page_costs_one_request() -> None:
 async def test_a_list_from_a_server_without_pagination_is_complete() -> None:
     """Such a server sends everything at once, and the same again for page 2: that is the whole list."""
     everything = [f"f{number:03d}" for number in range(150)]
-    async with talking(listing(*everything)) as line:
+    async with connected_client(listing(*everything)) as line:
         assert slugs(await line.api.list_functions()) == everything
 
 
@@ -65,7 +65,7 @@ async def test_a_list_from_a_server_without_pagination_is_complete() -> None:
 )
 async def test_an_incomplete_list_is_an_error_after_one_retry(pages: list[bytes], said: str) -> None:
     """A function that is only missing from the list must not be created again."""
-    async with talking(*pages, *pages) as line:
+    async with connected_client(*pages, *pages) as line:
         with pytest.raises(ApiGarbled, match=said):
             await line.api.list_functions()
     assert len(line.server.requests) == 2 * len(pages)
@@ -73,7 +73,7 @@ async def test_an_incomplete_list_is_an_error_after_one_retry(pages: list[bytes]
 
 async def test_a_list_that_changed_between_pages_is_read_again() -> None:
     """Somebody created a function between two pages: the second list is complete."""
-    async with talking(
+    async with connected_client(
         listing(*FULL, total_pages=2),
         listing(FULL[-1], "x", total_pages=2),
         listing(*FULL, total_pages=2),
@@ -85,7 +85,7 @@ async def test_a_list_that_changed_between_pages_is_read_again() -> None:
 @pytest.mark.parametrize("first", [404, 405])
 async def test_an_update_falls_back_from_patch_to_put_and_remembers_it(first: int) -> None:
     """One base accepts PATCH, the other PUT: the client finds this out once."""
-    async with talking(answer(first), answer(200, record()), answer(200, record())) as line:
+    async with connected_client(answer(first), answer(200, record()), answer(200, record())) as line:
         await line.api.update_function("id-greet", {"name": "A"})
         await line.api.update_function("id-greet", {"name": "B"})
     assert [request.split(b" ")[0] for request in line.server.requests] == [b"PATCH", b"PUT", b"PUT"]
@@ -94,7 +94,7 @@ async def test_an_update_falls_back_from_patch_to_put_and_remembers_it(first: in
 @pytest.mark.parametrize(("status", "kind"), [(404, ApiNotFound), (405, ApiUnsupported)])
 async def test_where_neither_patch_nor_put_works_the_first_error_is_raised(status: int, kind: type[Exception]) -> None:
     """A function that is gone is gone with either verb."""
-    async with talking(answer(status, {"error": "first"}), answer(404, {"error": "second"})) as line:
+    async with connected_client(answer(status, {"error": "first"}), answer(404, {"error": "second"})) as line:
         with pytest.raises(kind, match="first"):
             await line.api.update_function("id-1", {"name": "A"})
 
@@ -102,7 +102,7 @@ async def test_where_neither_patch_nor_put_works_the_first_error_is_raised(statu
 @pytest.mark.parametrize("function_id", [".", "..", "../secrets?x=1", "a/b", "", "x" * 101, "é"])
 async def test_an_invalid_function_id_is_never_sent_in_a_url(function_id: str) -> None:
     """No request leaves the route ``/functions/{id}``; a plain id is sent."""
-    async with talking(answer(200, record())) as line:
+    async with connected_client(answer(200, record())) as line:
         for call in (line.api.get_function, line.api.delete_function, line.api.deploy_function, line.api.list_secrets):
             with pytest.raises(ApiGarbled, match="an id that cannot be"):
                 await call(function_id)
@@ -113,7 +113,7 @@ async def test_an_invalid_function_id_is_never_sent_in_a_url(function_id: str) -
 
 async def test_an_answer_with_another_function_id_is_refused() -> None:
     """Both for a read and for an update."""
-    async with talking(answer(200, record("other"))) as line:
+    async with connected_client(answer(200, record("other"))) as line:
         for call in (line.api.get_function("id-greet"), line.api.update_function("id-greet", {"name": "x"})):
             with pytest.raises(ApiGarbled, match="another function"):
                 await call
@@ -122,7 +122,7 @@ async def test_an_answer_with_another_function_id_is_refused() -> None:
 @pytest.mark.parametrize("said", [{"error": "lock_version is not permitted"}, {"errors": {"lock_version": ["is unknown"]}}])
 async def test_a_base_that_refuses_lock_version_is_remembered(said: object) -> None:
     """The client does not send it again: the caller must read first. A refusal that names another field changes nothing."""
-    async with talking(answer(422, {"error": "no"}), answer(422, said)) as line:
+    async with connected_client(answer(422, {"error": "no"}), answer(422, said)) as line:
         with pytest.raises(ApiRejected) as other:
             await line.api.update_function("id-greet", {"name": "A"}, lock_version=3)
         assert not isinstance(other.value, LockVersionRefused)
@@ -136,7 +136,7 @@ async def test_a_base_that_refuses_lock_version_is_remembered(said: object) -> N
 
 async def test_a_404_on_the_list_names_the_other_base() -> None:
     """The hint names the most likely mistake in a new installation."""
-    async with talking(answer(404)) as line:
+    async with connected_client(answer(404)) as line:
         with pytest.raises(ApiNotFound) as raised:
             await line.api.list_functions()
     assert "Kapso also answers at https://app.kapso.ai/api/v1" in str(raised.value.hint)
@@ -144,7 +144,7 @@ async def test_a_404_on_the_list_names_the_other_base() -> None:
 
 async def test_invoke_returns_the_functions_own_answer() -> None:
     """Whatever its status: a function may well answer 500, and is called once."""
-    async with talking(answer(500, {"error": "mine"})) as line:
+    async with connected_client(answer(500, {"error": "mine"})) as line:
         answered = await line.api.invoke_function("id-1", {"ping": True}, timeout=1)
     assert (answered.status, answered.text) == (500, '{"error": "mine"}')
     assert len(line.server.requests) == 1
@@ -161,7 +161,7 @@ async def test_hanging_invocations_do_not_block_other_requests() -> None:
     known = answer(200, {"data": []}, headers={"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "90"})
     async with (
         asyncio.timeout(5),
-        talking(known, *[hang_and_signal] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
+        connected_client(known, *[hang_and_signal] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
         asyncio.TaskGroup() as group,
     ):
         await line.api.list_functions()
@@ -183,7 +183,7 @@ async def test_hanging_invocations_do_not_block_other_requests() -> None:
 )
 async def test_secret_names_are_read_from_every_response_shape(body: Json) -> None:
     """As a list, as an object that holds one, and wrapped twice; each name once."""
-    async with talking(answer(200, body)) as line:
+    async with connected_client(answer(200, body)) as line:
         assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
 
 
@@ -194,11 +194,11 @@ B = RemoteFunction("id-0000002", "order", DeploymentStatus.DEPLOYED, None, {"nam
 @pytest.fixture
 async def kapso(emulator: Emulator) -> AsyncIterator[KapsoClient]:
     """A client on the older base, which shows no references of its own."""
-    async with talking(answer(500)) as line:
+    async with connected_client(answer(500)) as line:
         yield _client(line, emulator)
 
 
-def _client(line: Line, emulator: Emulator, base: str = "/api/v1") -> KapsoClient:
+def _client(line: ClientHarness, emulator: Emulator, base: str = "/api/v1") -> KapsoClient:
     line.transport.base_url = emulator.base(base)
     line.transport._key = lambda: emulator.key
     return line.api

@@ -1,4 +1,4 @@
-"""The pacer against a model of the server: never a 429 of our own making, and almost all of the share used."""
+"""The rate limiter against a model of the server: we cause no 429, and use almost all of our share."""
 
 from __future__ import annotations
 
