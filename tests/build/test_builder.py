@@ -1,4 +1,4 @@
-"""What goes up as it is, and what is refused with every reason and its place."""
+"""Code that is uploaded unchanged, and code that is refused with every problem and its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same bytes for the same input, anywhere; nothing is built twice; and one that fails takes no other along."""
+"""Builds: reproducible, cached, and one that fails does not stop the others; with esbuild, and without it."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_esbuild_is_searched_in_the_setting_then_our_folder_then_path(tmp_path: 
 @needs_esbuild
 @pytest.mark.parametrize("how", ["named", "path", "linked", "relative"])
 def test_esbuild_from_the_functions_repository_is_never_run(tmp_path: Path, how: str) -> None:
-    """Not even for its version: whoever can push would run programs beside the API key."""
+    """Not even for its version: users who can push could run programs beside the API key. Another one is run."""
     source = tmp_path / "source"
     (source / "node_modules" / ".bin").mkdir(parents=True)
     counted = Counted(source / "node_modules" / ".bin")

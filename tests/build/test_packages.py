@@ -1,4 +1,4 @@
-"""npm packages, and everything hostile that can lie in a folder: nothing outside is read, nothing is run."""
+"""npm packages, and hostile files in a folder: nothing outside of it is read, and no program of it is run."""
 
 from __future__ import annotations
 

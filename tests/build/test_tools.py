@@ -1,4 +1,4 @@
-"""The one version of esbuild, the same wherever it is named, and where our own copy is."""
+"""The one pinned version of esbuild, and where our own copy is."""
 
 from __future__ import annotations
 

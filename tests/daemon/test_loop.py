@@ -90,7 +90,7 @@ class ScriptedPasses:
 
 @dataclass
 class RunningLoop:
-    """A running loop, its triggers, and everything that was told."""
+    """A running loop, its triggers, and the events that it reported."""
 
     place: ScriptedPasses
     triggers: TriggerQueue

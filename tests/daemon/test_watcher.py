@@ -1,4 +1,4 @@
-"""The file watcher: an event means "look again", and what was measured to be missed is found all the same."""
+"""The file watcher: an event means "look again", and changes that the library misses are found all the same."""
 
 from __future__ import annotations
 

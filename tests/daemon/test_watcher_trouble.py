@@ -1,4 +1,4 @@
-"""The file watcher in trouble: links that lead on, a library that fails for long, bursts, and an end at any moment."""
+"""The file watcher in trouble: symlink chains, a failing library, bursts of events, and cancellation at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The function record and its calls, as Kapso documents them."""
+"""The function record and its API calls, as Kapso documents them."""
 
 from __future__ import annotations
 

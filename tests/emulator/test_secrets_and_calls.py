@@ -157,7 +157,7 @@ async def test_deployment_of_code_that_the_runtime_refuses_ends_in_error() -> No
 
 
 class Slow(Echo):
-    """A runtime that takes its time over code, until it is told to go on."""
+    """A runtime whose check of code takes until the test releases it."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()

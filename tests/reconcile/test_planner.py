@@ -325,7 +325,7 @@ def test_moved_from_renames_a_slug_and_keeps_the_id() -> None:
 
 
 def test_a_description_is_compared_without_its_mark() -> None:
-    """The mark is ours to write and nobody's change; null and empty text are the same."""
+    """A changed mark alone is not drift; null and empty text are equal."""
     assert isinstance(step_of(want("a", description="Text"), remote("a", text="Text")), NoChange)
     assert isinstance(step_of(want("a", description=""), remote("a")), NoChange)
     step = step_of(want("a", description="New"), remote("a", text="Text"), memory(owned(remote("a", text="Text"))))

@@ -79,7 +79,7 @@ async def test_fifty_functions_with_unchanged_secrets_cost_one_list_call(bench: 
 
 
 async def test_the_plan_names_secrets_and_never_values(bench: Bench) -> None:
-    """What is set, changed and removed, and nothing that tells a value."""
+    """It names secrets that are set, changed and removed; a sync afterwards sets the value that the plan does not show."""
     await bench.sync(desired(with_secrets(ONE="1", GONE="g")))
     plan = await bench.plan(desired(with_secrets(exact=True, ONE="s3cret-value", TWO="2")))
     (step,) = plan.steps
@@ -522,7 +522,7 @@ async def test_a_secret_with_source_kapso_is_kept_and_reported_when_missing(benc
 
 
 async def test_json_secrets_are_set_as_json(bench: Bench) -> None:
-    """An object arrives as an object; the same one in another order is no change."""
+    """An object arrives as an object; the same one in another order is not a change."""
     function = with_secrets(CONFIG={"a": 1, "b": [True]}, TEXT='{"a": 1}')
     await bench.sync(desired(function))
     assert secrets_of(bench) == {"CONFIG": {"a": 1, "b": [True]}, "TEXT": '{"a": 1}'}

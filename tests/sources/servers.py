@@ -20,10 +20,7 @@ from tests.sources.repositories import command_lines
 
 @dataclass
 class GitServer:
-    """What a server serves, whom it lets in, and what it saw.
-
-    ``redirect`` sends every request elsewhere; ``status`` answers every request with an error that quotes what it was told.
-    """
+    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request."""
 
     root: Path
     password: str | None = None
