@@ -34,13 +34,13 @@ def listing(*slugs: str, **meta: object) -> bytes:
 
 
 async def hang(_writer: asyncio.StreamWriter) -> None:
-    """Say nothing for ever; the client's deadline ends it."""
+    """Never answer; the client's timeout ends the request."""
     await asyncio.Event().wait()
 
 
 @dataclass
-class Scripted:
-    """What was asked, and what will be answered: one reply after another, the last one for ever."""
+class ScriptedServer:
+    """The requests, and the replies: one after another, the last one for ever."""
 
     replies: Sequence[Reply]
     requests: list[bytes] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Scripted:
             writer.close()
 
     async def end(self) -> None:
-        """Let go of every connection that is still held."""
+        """Close every connection that is still open."""
         tasks = [task for task in self.tasks if task is not None]
         for task in tasks:
             task.cancel()
@@ -82,13 +82,13 @@ class Scripted:
 
 
 @dataclass
-class Line:
-    """A client, its clock, what it told, and the server it talks to."""
+class ClientHarness:
+    """A client, its clock, the events that it reported, and its server."""
 
     api: KapsoClient
     transport: Transport
     clock: VirtualClock
-    server: Scripted
+    server: ScriptedServer
     told: list[events.Event]
 
     def names(self) -> list[str]:
@@ -96,11 +96,11 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def talking(
+async def connected_client(
     *replies: Reply, settings: TransportSettings | None = None, scrub: Callable[[str], str] = str
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[ClientHarness]:
     """A client and a server that answers it with ``replies``, in order."""
-    scripted = Scripted(replies)
+    scripted = ScriptedServer(replies)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     clock, told = VirtualClock(), list[events.Event]()
@@ -117,6 +117,6 @@ async def talking(
     )
     async with server, transport:
         try:
-            yield Line(KapsoClient(transport), transport, clock, scripted, told)
+            yield ClientHarness(KapsoClient(transport), transport, clock, scripted, told)
         finally:
             await scripted.end()

@@ -1,4 +1,4 @@
-"""The client's lists, updates and looks at workflows: half an answer never passes for a whole one."""
+"""The API client's lists, updates and look-ups of users: an incomplete response is never taken for a complete one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, UserKind
-from tests.api.servers import Line, answer, hang, listing, record, talking
+from tests.api.servers import ClientHarness, answer, connected_client, hang, listing, record
 
 FULL = [f"f{number:03d}" for number in range(100)]
 
@@ -33,25 +33,25 @@ def slugs(functions: tuple[object, ...]) -> list[str]:
     return [getattr(function, "slug", "") for function in functions]
 
 
-async def test_pages_are_read_to_the_last() -> None:
-    """A full page may have a successor, a short one has none."""
-    async with talking(listing(*FULL), listing("last")) as line:
+async def test_pagination_reads_every_page_of_the_list() -> None:
+    """The client asks for the next page after a full page, and stops after a short one."""
+    async with connected_client(listing(*FULL), listing("last")) as line:
         assert slugs(await line.api.list_functions()) == [*FULL, "last"]
     assert b"page=1&per_page=100&limit=100" in line.server.requests[0]
     assert b"page=2&" in line.server.requests[1]
 
 
-async def test_one_page_costs_one_call() -> None:
-    """What is known to be the last page is not asked beyond."""
-    async with talking(listing(*FULL, total_pages=1)) as line:
+async def test_a_list_of_one_page_costs_one_request() -> None:
+    """The client does not ask for a page beyond the one that is known to be the last."""
+    async with connected_client(listing(*FULL, total_pages=1)) as line:
         assert len(await line.api.list_functions()) == 100
         assert line.api.calls == 1
 
 
-async def test_a_server_without_pages_is_understood() -> None:
-    """Everything at once, and the same again for page 2: that is the whole list."""
+async def test_a_list_from_a_server_without_pagination_is_complete() -> None:
+    """Such a server sends everything at once, and the same again for page 2: that is the whole list."""
     everything = [f"f{number:03d}" for number in range(150)]
-    async with talking(listing(*everything)) as line:
+    async with connected_client(listing(*everything)) as line:
         assert slugs(await line.api.list_functions()) == everything
 
 
@@ -63,17 +63,17 @@ async def test_a_server_without_pages_is_understood() -> None:
         ([listing(*FULL, total_pages=2), listing(total_pages=3)], "is empty, and more was announced"),
     ],
 )
-async def test_a_list_with_a_missing_page_is_garbled(pages: list[bytes], said: str) -> None:
-    """Read once more, and then an error: a function that is only missing from the list must not be created again."""
-    async with talking(*pages, *pages) as line:
+async def test_an_incomplete_list_is_an_error_after_one_retry(pages: list[bytes], said: str) -> None:
+    """A function that is only missing from the list must not be created again."""
+    async with connected_client(*pages, *pages) as line:
         with pytest.raises(ApiGarbled, match=said):
             await line.api.list_functions()
     assert len(line.server.requests) == 2 * len(pages)
 
 
 async def test_a_list_that_changed_between_pages_is_read_again() -> None:
-    """Somebody created a function between two pages: the second look is whole."""
-    async with talking(
+    """Somebody created a function between two pages: the second list is complete."""
+    async with connected_client(
         listing(*FULL, total_pages=2),
         listing(FULL[-1], "x", total_pages=2),
         listing(*FULL, total_pages=2),
@@ -83,26 +83,26 @@ async def test_a_list_that_changed_between_pages_is_read_again() -> None:
 
 
 @pytest.mark.parametrize("first", [404, 405])
-async def test_put_is_tried_where_patch_is_unknown_and_remembered(first: int) -> None:
-    """One base knows PATCH, the other PUT: found out once."""
-    async with talking(answer(first), answer(200, record()), answer(200, record())) as line:
+async def test_an_update_falls_back_from_patch_to_put_and_remembers_it(first: int) -> None:
+    """One base accepts PATCH, the other PUT: the client finds this out once."""
+    async with connected_client(answer(first), answer(200, record()), answer(200, record())) as line:
         await line.api.update_function("id-greet", {"name": "A"})
         await line.api.update_function("id-greet", {"name": "B"})
     assert [request.split(b" ")[0] for request in line.server.requests] == [b"PATCH", b"PUT", b"PUT"]
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, ApiNotFound), (405, ApiUnsupported)])
-async def test_if_patch_and_put_fail_the_first_answer_counts(status: int, kind: type[Exception]) -> None:
-    """A function that is gone is gone by either verb."""
-    async with talking(answer(status, {"error": "first"}), answer(404, {"error": "second"})) as line:
+async def test_where_neither_patch_nor_put_works_the_first_error_is_raised(status: int, kind: type[Exception]) -> None:
+    """A function that is gone is gone with either verb."""
+    async with connected_client(answer(status, {"error": "first"}), answer(404, {"error": "second"})) as line:
         with pytest.raises(kind, match="first"):
             await line.api.update_function("id-1", {"name": "A"})
 
 
 @pytest.mark.parametrize("function_id", [".", "..", "../secrets?x=1", "a/b", "", "x" * 101, "é"])
-async def test_a_malformed_function_id_is_never_sent(function_id: str) -> None:
-    """No request leaves ``/functions/{id}``; a plain id does go out."""
-    async with talking(answer(200, record())) as line:
+async def test_an_invalid_function_id_is_never_sent_in_a_url(function_id: str) -> None:
+    """No request leaves the route ``/functions/{id}``; a plain id is sent."""
+    async with connected_client(answer(200, record())) as line:
         for call in (line.api.get_function, line.api.delete_function, line.api.deploy_function, line.api.list_secrets):
             with pytest.raises(ApiGarbled, match="an id that cannot be"):
                 await call(function_id)
@@ -111,9 +111,9 @@ async def test_a_malformed_function_id_is_never_sent(function_id: str) -> None:
     assert line.server.lines == ["GET /functions/id-greet"]
 
 
-async def test_an_answer_about_another_function_is_garbled() -> None:
-    """Neither to a look nor to an update."""
-    async with talking(answer(200, record("other"))) as line:
+async def test_an_answer_with_another_function_id_is_refused() -> None:
+    """Both for a read and for an update."""
+    async with connected_client(answer(200, record("other"))) as line:
         for call in (line.api.get_function("id-greet"), line.api.update_function("id-greet", {"name": "x"})):
             with pytest.raises(ApiGarbled, match="another function"):
                 await call
@@ -121,8 +121,8 @@ async def test_an_answer_about_another_function_is_garbled() -> None:
 
 @pytest.mark.parametrize("said", [{"error": "lock_version is not permitted"}, {"errors": {"lock_version": ["is unknown"]}}])
 async def test_a_base_that_refuses_lock_version_is_remembered(said: object) -> None:
-    """Nothing is sent again without it: the caller must look first. A refusal that names another field says nothing of it."""
-    async with talking(answer(422, {"error": "no"}), answer(422, said)) as line:
+    """The client does not send it again: the caller must read first. A refusal that names another field changes nothing."""
+    async with connected_client(answer(422, {"error": "no"}), answer(422, said)) as line:
         with pytest.raises(ApiRejected) as other:
             await line.api.update_function("id-greet", {"name": "A"}, lock_version=3)
         assert not isinstance(other.value, LockVersionRefused)
@@ -135,8 +135,8 @@ async def test_a_base_that_refuses_lock_version_is_remembered(said: object) -> N
 
 
 async def test_a_404_on_the_list_names_the_other_base() -> None:
-    """The likeliest mistake in a new installation."""
-    async with talking(answer(404)) as line:
+    """The hint names the most likely mistake in a new installation."""
+    async with connected_client(answer(404)) as line:
         with pytest.raises(ApiNotFound) as raised:
             await line.api.list_functions()
     assert "Kapso also answers at https://app.kapso.ai/api/v1" in str(raised.value.hint)
@@ -144,24 +144,24 @@ async def test_a_404_on_the_list_names_the_other_base() -> None:
 
 async def test_invoke_returns_the_functions_own_answer() -> None:
     """Whatever its status: a function may well answer 500, and is called once."""
-    async with talking(answer(500, {"error": "mine"})) as line:
+    async with connected_client(answer(500, {"error": "mine"})) as line:
         answered = await line.api.invoke_function("id-1", {"ping": True}, timeout=1)
     assert (answered.status, answered.text) == (500, '{"error": "mine"}')
     assert len(line.server.requests) == 1
 
 
-async def test_a_hanging_invocation_does_not_block_other_requests() -> None:
-    """As many as there may be requests at once; the list, by which a failure is told and taken back, is read all the same."""
+async def test_hanging_invocations_do_not_block_other_requests() -> None:
+    """Even if as many hang as there may be requests at once: the list is still read, so a rollback stays possible."""
     hung = asyncio.Semaphore(0)
 
-    async def hang_and_tell(writer: asyncio.StreamWriter) -> None:
+    async def hang_and_signal(writer: asyncio.StreamWriter) -> None:
         hung.release()
         await hang(writer)
 
     known = answer(200, {"data": []}, headers={"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "90"})
     async with (
         asyncio.timeout(5),
-        talking(known, *[hang_and_tell] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
+        connected_client(known, *[hang_and_signal] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
         asyncio.TaskGroup() as group,
     ):
         await line.api.list_functions()
@@ -181,9 +181,9 @@ async def test_a_hanging_invocation_does_not_block_other_requests() -> None:
         {"data": {"data": ["A", "B", ""]}},
     ],
 )
-async def test_secret_names_are_read_from_every_answer_shape(body: Json) -> None:
-    """As a list, as an object that holds one, wrapped twice; each name once."""
-    async with talking(answer(200, body)) as line:
+async def test_secret_names_are_read_from_every_response_shape(body: Json) -> None:
+    """As a list, as an object that holds one, and wrapped twice; each name once."""
+    async with connected_client(answer(200, body)) as line:
         assert [secret.name for secret in await line.api.list_secrets("id-1")] == ["A", "B"]
 
 
@@ -194,11 +194,11 @@ B = RemoteFunction("id-0000002", "order", DeploymentStatus.DEPLOYED, None, {"nam
 @pytest.fixture
 async def kapso(emulator: Emulator) -> AsyncIterator[KapsoClient]:
     """A client on the older base, which shows no references of its own."""
-    async with talking(answer(500)) as line:
+    async with connected_client(answer(500)) as line:
         yield _client(line, emulator)
 
 
-def _client(line: Line, emulator: Emulator, base: str = "/api/v1") -> KapsoClient:
+def _client(line: ClientHarness, emulator: Emulator, base: str = "/api/v1") -> KapsoClient:
     line.transport.base_url = emulator.base(base)
     line.transport._key = lambda: emulator.key
     return line.api
@@ -230,8 +230,10 @@ async def test_a_workflow_that_names_a_function_uses_it(
 
 
 @pytest.mark.parametrize("switches", [{}, {"list_meta": False, "page_size": 20}])
-async def test_flows_and_webhooks_use_functions(kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]) -> None:
-    """On every page, even if pages are shorter than asked for and no answer says how many there are; by id and by URL."""
+async def test_users_from_flows_and_webhooks_are_found_on_every_page(
+    kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]
+) -> None:
+    """Even if pages are shorter than asked for and no answer says how many there are; by id and by URL."""
     emulator.world.behaviour = emulator.world.behaviour.changed(switches)
     for number in range(45):
         emulator.world.add_flow(f"Flow {number}", None)
@@ -243,8 +245,10 @@ async def test_flows_and_webhooks_use_functions(kapso: KapsoClient, emulator: Em
     assert [user.kind for user in users[B.id]] == [UserKind.WEBHOOK]
 
 
-async def test_older_flows_are_asked_where_there_are_no_workflows(kapso: KapsoClient, emulator: Emulator) -> None:
-    """The older name of workflows, on whichever base knows it."""
+async def test_users_from_the_older_flows_route_are_found_where_there_are_no_workflows(
+    kapso: KapsoClient, emulator: Emulator
+) -> None:
+    """Flows is the older name of workflows, on whichever base has the route."""
     emulator.world.behaviour = replace(emulator.world.behaviour, workflows="flows")
     emulator.world.add_workflow("Orders", node(function_id=A.id))
     assert (await kapso.find_users((A,)))[A.id] == (FunctionUser(UserKind.WORKFLOW, "Orders"),)
@@ -255,7 +259,7 @@ async def test_older_flows_are_asked_where_there_are_no_workflows(kapso: KapsoCl
 async def test_users_are_unknown_when_one_look_up_fails(
     kapso: KapsoClient, emulator: Emulator, route: str, status: int
 ) -> None:
-    """Of any kind, for any reason; when all of them answer, nobody uses it."""
+    """Of any kind, for any reason; when all look-ups succeed, the list of users is empty."""
     emulator.world.add_workflow("Orders", node())
     assert await kapso.find_users((A,)) == {A.id: ()}
     emulator.faults.replace([Rule(what="status", method="GET", route=route, status=status, body={"error": "no"})])
@@ -267,14 +271,14 @@ async def test_users_are_unknown_when_one_look_up_fails(
 async def test_users_are_unknown_if_no_base_has_the_route(
     kapso: KapsoClient, emulator: Emulator, switches: dict[str, object]
 ) -> None:
-    """404 everywhere is no answer."""
+    """A 404 on every base does not mean that there are no users."""
     emulator.world.behaviour = emulator.world.behaviour.changed(switches)
     with pytest.raises(UsersUnknown, match="could not be read"):
         await kapso.find_users((A,))
 
 
 async def test_invocations_are_read_with_their_console(kapso: KapsoClient, emulator: Emulator) -> None:
-    """Newest first, by status, with a limit; bodies are not in a representation."""
+    """Newest first, by status, with a limit; the repr holds no bodies."""
     function = emulator.world.create({"name": "x", "code": "x"})
     emulator.world.record_invocation(function, {"card": "4242"}, 200)
     emulator.world.record_invocation(function, {}, 500, error="boom", duration_ms=12, console=[("error", "oh no")])
@@ -297,8 +301,8 @@ async def test_invocations_are_read_with_their_console(kapso: KapsoClient, emula
         ("http://[::1]:8787", "http://[::1]:8787/platform/v1"),
     ],
 )
-def test_base_urls_are_normalised(text: str, base: str) -> None:
-    """A slash at the end or a host alone make no difference."""
+def test_every_spelling_of_the_api_base_url_is_normalised(text: str, base: str) -> None:
+    """A slash at the end or a host alone makes no difference."""
     assert parse_base_url(text) == base
 
 
@@ -314,8 +318,8 @@ def test_base_urls_are_normalised(text: str, base: str) -> None:
         ("http://10.0.0.1", "unencrypted"),
     ],
 )
-def test_an_unsafe_or_malformed_base_url_is_refused(text: str, said: str) -> None:
-    """At the start, with what is wrong; plain http to a stranger only on explicit wish."""
+def test_an_insecure_or_invalid_api_base_url_is_refused(text: str, said: str) -> None:
+    """At the start, with the reason; plain http to another host needs an explicit setting."""
     with pytest.raises(ConfigError, match=said):
         parse_base_url(text)
     if said == "unencrypted":

@@ -1,4 +1,4 @@
-"""The pacer against a model of the server: never a 429 of our own making, and almost all of the share used."""
+"""The rate limiter against a model of the server: we cause no 429, and use almost all of our share."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def pacer_of(clock: VirtualClock, share: float, waits: list[tuple[float, int, in
 )
 @example(limit=5, offset=56.0, share=0.8, concurrency=3, latencies=[3.0])
 @settings(max_examples=60)
-def test_the_rate_limit_share_is_used_without_a_429(
+def test_the_rate_limiter_causes_no_429_and_uses_its_share(
     limit: int, offset: float, share: float, concurrency: int, latencies: list[float]
 ) -> None:
     """Whatever the latency and wherever the window begins; once a beginning was seen, 95 % of the share and more is used.
@@ -97,8 +97,8 @@ def test_the_rate_limit_share_is_used_without_a_429(
 
 @given(limit=st.integers(10, 60), others=st.integers(1, 9), offset=st.floats(0, WINDOW - 0.001))
 @settings(max_examples=30)
-def test_calls_of_other_clients_count_against_the_rate_limit(limit: int, others: int, offset: float) -> None:
-    """What remains is what the server says, not what we think: of each window only the first calls in flight may be refused."""
+def test_the_rate_limiter_respects_calls_of_other_clients(limit: int, others: int, offset: float) -> None:
+    """The server's count of remaining calls is used, not ours: only the first calls in flight of each window may get a 429."""
 
     async def scenario() -> None:
         clock = VirtualClock()
@@ -111,8 +111,8 @@ def test_calls_of_other_clients_count_against_the_rate_limit(limit: int, others:
     asyncio.run(scenario())
 
 
-async def test_a_rate_limit_wait_is_logged_once_per_window() -> None:
-    """Not per call: the log stays quiet."""
+async def test_a_wait_for_the_rate_limit_is_logged_once_per_window() -> None:
+    """Not once per call: the log stays short."""
     clock, waits = VirtualClock(), list[tuple[float, int, int]]()
     server = Server(clock, 10, 30.0)
     await spend(server, pacer_of(clock, 0.5, waits), 25, 4, [0.01])
@@ -120,7 +120,7 @@ async def test_a_rate_limit_wait_is_logged_once_per_window() -> None:
     assert all(0 < seconds <= WINDOW and limit == 10 and remaining <= 5 for seconds, limit, remaining in waits)
 
 
-async def test_a_server_without_limits_is_not_waited_for() -> None:
+async def test_without_rate_limit_headers_no_request_waits() -> None:
     """No headers, no pacing."""
     clock = VirtualClock()
     pacer = pacer_of(clock, 0.8)
@@ -129,8 +129,8 @@ async def test_a_server_without_limits_is_not_waited_for() -> None:
     assert clock.monotonic() == 0
 
 
-async def test_requests_without_an_answer_count_as_spent() -> None:
-    """The server may have counted them: ten lost ones use up a window of ten."""
+async def test_requests_without_an_answer_count_against_the_rate_limit() -> None:
+    """The server may have counted them: ten lost requests use up a window of ten."""
     clock = VirtualClock()
     pacer = pacer_of(clock, 1.0)
     await pacer.answered(await pacer.ticket(), 10, 9)
@@ -141,8 +141,8 @@ async def test_requests_without_an_answer_count_as_spent() -> None:
     assert clock.monotonic() > 0
 
 
-async def test_until_the_limit_is_known_one_request_goes_alone() -> None:
-    """The first answer tells; until then nobody else is sent."""
+async def test_until_the_rate_limit_is_known_only_one_request_is_sent() -> None:
+    """Its answer shows the limit; other requests wait until then."""
     clock = VirtualClock()
     pacer = pacer_of(clock, 0.8)
     first = await pacer.ticket()
@@ -153,8 +153,8 @@ async def test_until_the_limit_is_known_one_request_goes_alone() -> None:
     await second
 
 
-async def test_a_rate_limit_of_one_call_is_used() -> None:
-    """However small the share, one call a window is allowed."""
+async def test_a_rate_limit_of_one_allows_one_call_per_window() -> None:
+    """However small the share is, one call per window is allowed."""
     clock = VirtualClock()
     server = Server(clock, 1, 0.0)
     await spend(server, pacer_of(clock, 0.1), 3, 1, [0.01])

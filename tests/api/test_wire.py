@@ -39,8 +39,8 @@ values: st.SearchStrategy[Json] = st.recursive(
 
 
 @given(values)
-def test_any_answer_is_a_value_or_our_own_error(value: Json) -> None:
-    """Whatever JSON a server or a proxy makes up, nothing else comes out of it."""
+def test_any_json_response_decodes_or_raises_an_api_error(value: Json) -> None:
+    """Whatever JSON a server or a proxy sends, no other exception is raised."""
     for parse in (parse_function, parse_records):
         with contextlib.suppress(ApiGarbled):
             parse(value, CALL)
@@ -49,14 +49,14 @@ def test_any_answer_is_a_value_or_our_own_error(value: Json) -> None:
 
 @given(st.binary())
 def test_any_bytes_decode_or_are_garbled(body: bytes) -> None:
-    """Invalid UTF-8, broken JSON, nothing at all."""
+    """Invalid UTF-8, broken JSON, an empty body."""
     with contextlib.suppress(ApiGarbled):
         decode(body, CALL, 200)
     error_text(body)
 
 
-def test_deep_nesting_is_garbled() -> None:
-    """It raises RecursionError in the parser, and must not here."""
+def test_deeply_nested_json_is_garbled() -> None:
+    """The parser raises RecursionError, which must not reach the caller."""
     with pytest.raises(ApiGarbled):
         decode(b"[" * 100_000, CALL, 200)
     assert error_text(b"[" * 100_000) is None
@@ -66,15 +66,15 @@ def test_deep_nesting_is_garbled() -> None:
     ("body", "said"),
     [(b"", "with nothing"), (b" <!DOCTYPE html><html>", "with a web page"), (b"oops", "with something that is not JSON")],
 )
-def test_an_answer_that_is_not_json_is_described(body: bytes, said: str) -> None:
+def test_a_response_without_json_is_described_in_the_error(body: bytes, said: str) -> None:
     """A wrong address usually answers with a web page."""
     with pytest.raises(ApiGarbled, match=said):
         decode(body, CALL, 200)
 
 
 @pytest.mark.parametrize("wrapped", [RECORD, {"data": RECORD}, {"data": {"data": RECORD}}])
-def test_a_record_is_found_in_any_wrapping(wrapped: Json) -> None:
-    """Both bases wrap, one of them sometimes twice."""
+def test_a_record_is_found_in_any_response_envelope(wrapped: Json) -> None:
+    """Both bases wrap records, one of them sometimes twice."""
     function = parse_function(wrapped, CALL)
     assert (function.id, function.slug, function.status, function.code) == ("id-1", "greet", DeploymentStatus.DEPLOYED, "x")
     assert function.fields == {"name": "Greet"}
@@ -83,7 +83,7 @@ def test_a_record_is_found_in_any_wrapping(wrapped: Json) -> None:
 @pytest.mark.parametrize(
     "wrapped", [[RECORD], {"data": [RECORD]}, {"data": {"data": [RECORD]}}, {"data": {"functions": [RECORD]}}]
 )
-def test_a_list_is_found_in_any_wrapping(wrapped: Json) -> None:
+def test_a_list_is_found_in_any_response_envelope(wrapped: Json) -> None:
     """The same for lists."""
     assert parse_records(wrapped, CALL) == [RECORD]
 
@@ -97,8 +97,8 @@ def test_a_record_without_id_or_slug_is_garbled(broken: Json) -> None:
         parse_function(broken, CALL)
 
 
-def test_missing_or_odd_fields_of_a_record_are_unknown() -> None:
-    """A list without code, a status from the future, a time that is none."""
+def test_missing_or_unexpected_record_fields_are_unknown() -> None:
+    """A list without code, an unknown status, a time that is not a time."""
     function = parse_function({"id": "1", "slug": "a", "status": "paused", "code": None, "updated_at": "soon"}, CALL)
     assert (function.status, function.code, function.updated_at, function.fields) == (DeploymentStatus.UNKNOWN, None, None, {})
 
@@ -114,8 +114,8 @@ def test_missing_or_odd_fields_of_a_record_are_unknown() -> None:
         (None, None),
     ],
 )
-def test_times_always_have_a_zone(text: Json, moment: datetime | None) -> None:
-    """They are compared with each other, so one without a zone would be a crash."""
+def test_timestamps_always_have_a_time_zone(text: Json, moment: datetime | None) -> None:
+    """They are compared with each other, and a time without a zone would raise an exception."""
     assert parse_time(text) == moment
 
 
@@ -132,21 +132,21 @@ def test_times_always_have_a_zone(text: Json, moment: datetime | None) -> None:
         ({"total_pages": -1}, None),
     ],
 )
-def test_every_kind_of_paging_metadata_is_read(meta: Json, more: bool | None) -> None:
-    """Each of the spellings in use says whether there is another page, or nothing."""
+def test_every_pagination_format_says_whether_there_is_a_next_page(meta: Json, more: bool | None) -> None:
+    """Each format in use says whether there is another page, or nothing."""
     bodies: list[Json] = [{"data": [], "meta": meta}, {"data": {"data": [], "pagination": meta}}]
     for body in bodies:
         assert parse_paging(body).more(1) is more
 
 
 @given(st.dictionaries(st.sampled_from(["code", "slug", "name", "description", "runtime_config"]), values))
-def test_encoded_request_bodies_decode_to_the_payload(payload: dict[str, Json]) -> None:
-    """The body holds exactly the attributes that were given."""
+def test_a_request_body_holds_exactly_the_given_attributes(payload: dict[str, Json]) -> None:
+    """Nothing is added and nothing is left out."""
     assert encode_function(payload) == {"function": payload}
 
 
-def test_unknown_attributes_are_never_sent() -> None:
-    """An attribute that is not ours to send is a mistake in this program, found before it leaves."""
+def test_an_attribute_that_may_not_be_sent_raises_before_the_request() -> None:
+    """It is a mistake in this program, found before the request is sent."""
     with pytest.raises(ValueError, match="not an attribute of a function: id, secrets"):
         encode_function({"slug": "a", "secrets": {}, "id": "x"})
 
@@ -164,13 +164,13 @@ def test_unknown_attributes_are_never_sent() -> None:
         ({"error": "token sk_live_abcdefghijklmnop refused"}, "token [redacted] refused"),
     ],
 )
-def test_server_error_texts_become_one_clean_line(body: Json, said: str | None) -> None:
-    """In whichever of the usual shapes, without secrets."""
+def test_server_error_messages_are_one_redacted_line(body: Json, said: str | None) -> None:
+    """In every common error format, without secrets."""
     assert error_text(json.dumps(body).encode()) == said
 
 
-def test_long_server_error_texts_are_cut() -> None:
-    """A stack trace in an answer is no message."""
+def test_server_error_messages_are_truncated() -> None:
+    """A stack trace in a response is not a useful message."""
     said = error_text(json.dumps({"error": "ab " * 500}).encode())
     assert said is not None
     assert len(said) == MESSAGE_LIMIT + 1

@@ -1,4 +1,4 @@
-"""What goes up as it is, and what is refused with every reason and its place."""
+"""Code that is uploaded unchanged, and code that is refused with every problem and its place."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
 
 @pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
-def test_script_style_is_uploaded_unchanged_to_both_bases(code: str) -> None:
-    """A top-level ``handler``, however it is declared, and whatever is said in strings and comments."""
+def test_a_script_is_uploaded_unchanged_to_either_base(code: str) -> None:
+    """A top-level ``handler``, however it is declared, and whatever strings and comments hold."""
     assert good(code) == code
 
 
@@ -37,20 +37,20 @@ def test_script_style_is_uploaded_unchanged_to_both_bases(code: str) -> None:
     .map("\n".join)
     .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1)
 )
-def test_any_plain_script_is_uploaded_unchanged(code: str) -> None:
-    """Whatever surrounds the one handler: the bytes are the author's."""
+def test_any_plain_script_is_uploaded_byte_for_byte(code: str) -> None:
+    """Whatever surrounds the one handler, the bytes are the author's."""
     assert good(code) == code
 
 
 @pytest.mark.parametrize("code", MODULES)
-def test_module_style_is_uploaded_unchanged_where_modules_run(code: str) -> None:
-    """Byte for byte to the base that documents it."""
+def test_a_module_is_uploaded_unchanged_where_the_base_accepts_modules(code: str) -> None:
+    """Byte for byte to the base that documents modules."""
     assert good(code, target=MODULE) == code
 
 
 @pytest.mark.parametrize("code", [*SCRIPTS, *MODULES])
-def test_accepted_code_is_valid_javascript(code: str, tmp_path: Path) -> None:
-    """Node agrees that all of the above is sound code: these are no strawmen."""
+def test_node_accepts_the_accepted_sample_code(code: str, tmp_path: Path) -> None:
+    """Node parses every sample above without an error."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     path = tmp_path / ("x.mjs" if code in MODULES else "x.cjs")
@@ -85,16 +85,16 @@ def test_accepted_code_is_valid_javascript(code: str, tmp_path: Path) -> None:
         ("const name = 'x'; export default () => import(name)", "dynamic-import", (1, 40)),
     ],
 )
-def test_code_that_cannot_run_is_an_error_with_its_position(code: str, fault: str, place: tuple[int, int]) -> None:
-    """Line and column, in characters, the line itself, and what to do."""
+def test_code_that_cannot_run_is_refused_with_line_and_column(code: str, fault: str, place: tuple[int, int]) -> None:
+    """Line and column in characters, the line itself, and what to do."""
     (problem,) = bad(code)
     assert where(problem) == (fault, "greet.js", *place)
     assert problem.hint
     assert problem.frame
 
 
-def test_all_code_errors_are_reported_at_once() -> None:
-    """In the order of the file: nobody should mend a file five times."""
+def test_all_code_problems_are_reported_at_once() -> None:
+    """In the order of the file, so that nobody has to correct a file five times."""
     code = (
         "import { a } from '../../etc/passwd';\nimport b from '/etc/passwd';\nimport c from 'https://example.com/c.js';\n"
         "import d from './gone.js';\nconst fs = require('fs');\nawait fs;\nfunction* handler() {}\nvar handler;\n"
@@ -107,8 +107,8 @@ def test_all_code_errors_are_reported_at_once() -> None:
     assert [problem.location.line for problem in problems if problem.location] == list(range(1, 9))
 
 
-def test_the_frame_shows_the_line_and_points_at_the_place() -> None:
-    """Two lines before it, tabs and wide characters counted as a terminal shows them."""
+def test_the_code_frame_shows_the_line_with_a_caret() -> None:
+    """Two lines before it; tabs and wide characters count as a terminal shows them."""
     (problem,) = bad("// one\n// two\n\tconst 字 = '日本'; require('x'); function handler() {}\n")
     assert problem.frame == (
         "   1 | // one\n"
@@ -140,8 +140,8 @@ def test_the_frame_shows_the_line_and_points_at_the_place() -> None:
         ("// process.env.KEY is no more\nfunction handler() { return 'process.env' }", "greet.js", None),
     ],
 )
-def test_surprising_code_is_a_warning_with_its_position(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
-    """It goes up all the same, byte for byte."""
+def test_suspicious_code_is_a_warning_with_line_and_column(code: str, name: str, warned: tuple[str, int, int] | None) -> None:
+    """It is uploaded all the same, byte for byte."""
     made = Workbench().build({name: code}, name)
     assert made.functions[0].code == code or code.startswith("export")
     told = [(n.code, n.location.line, n.location.column) for n in made.notices if n.location]
@@ -149,8 +149,8 @@ def test_surprising_code_is_a_warning_with_its_position(code: str, name: str, wa
     assert "sk_live" not in "".join(notice.message for notice in made.notices)
 
 
-def test_a_module_contract_needs_a_module() -> None:
-    """The manifest says one thing and the file another; or the settings do, and are named."""
+def test_a_module_contract_with_script_code_is_refused() -> None:
+    """The manifest, or a setting that the error names, says module, and the file is not one."""
     (problem,) = bad(SCRIPTS[0], entry("greet.js", Contract.MODULE))
     assert problem.message == "the manifest asks for module style, and there is no `export default`"
     made = Workbench(MODULE).build({"greet.js": SCRIPTS[0]}, "greet.js")
@@ -158,14 +158,14 @@ def test_a_module_contract_needs_a_module() -> None:
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"caf\xe9\n", "not-utf8"), (b"line\nwith \0", "binary")])
-def test_code_that_is_not_utf8_is_refused(content: bytes, code: str) -> None:
-    """Binary or Latin-1: with the line."""
+def test_code_that_is_not_utf8_text_is_refused(content: bytes, code: str) -> None:
+    """Binary or Latin-1: the error names the line."""
     (problem,) = bad({"greet.js": content})
     assert problem.code == code
 
 
 def test_supabase_functions_are_uploaded_unchanged() -> None:
-    """TypeScript too: Deno runs it, and there is no handler contract; one that serves nothing is a warning."""
+    """TypeScript too: Deno runs it, without a handler contract. One that serves nothing is a warning."""
     listed = entry("greet.ts", function_type="supabase_function")
     for code in ("Deno.serve((r: Request) => new Response('x'))", "import { serve } from 'https://x.y'; serve(() => 1)"):
         made = Workbench().build({"greet.ts": code}, listed)
@@ -175,8 +175,8 @@ def test_supabase_functions_are_uploaded_unchanged() -> None:
     assert [notice.code for notice in made.notices] == ["no-server"]
 
 
-def test_code_above_a_megabyte_is_refused_before_any_call() -> None:
-    """What would be uploaded counts; between the two meanings of a megabyte it is a warning."""
+def test_code_above_the_size_limit_is_refused_before_any_request() -> None:
+    """The size of the upload counts; between 10^6 and 2^20 bytes it is a warning."""
     head = SCRIPTS[0] + "// "
     for size, refused, warned in (
         (10**6, False, False),
@@ -197,8 +197,8 @@ def test_code_above_a_megabyte_is_refused_before_any_call() -> None:
 
 
 @needs_esbuild
-def test_the_example_functions_have_no_errors() -> None:
-    """All of them, whichever base they go to."""
+def test_the_example_functions_are_valid() -> None:
+    """All of them, for either base."""
     files = {
         path.relative_to(EXAMPLES).as_posix(): SourceFile(path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
         for path in EXAMPLES.rglob("*")
@@ -210,8 +210,8 @@ def test_the_example_functions_have_no_errors() -> None:
     assert {function.style for function in made.functions if function.style is not None} == {CodeStyle.SCRIPT}
 
 
-def test_imports_are_followed_to_know_what_is_used() -> None:
-    """Helpers of an entry are no strays, and neither are types; packages, missing files and ways out lead nowhere."""
+def test_imports_are_followed_to_find_unlisted_files() -> None:
+    """Imported helpers and types are not unlisted files; packages, missing files and paths outside are not followed."""
     texts = {
         "a.js": "import './lib/b.js'; import 'pkg'; export * from './c'; export default 1",
         "lib/b.js": "import '../d/index.js'; import '../../../etc/passwd'; import './gone.js'",
@@ -225,7 +225,7 @@ def test_imports_are_followed_to_know_what_is_used() -> None:
 
 
 def test_unchanged_files_are_parsed_once() -> None:
-    """The second pass over the same bytes costs nothing: it is remembered by content, so it also forgets what is gone."""
+    """The second pass over the same bytes parses nothing: results are cached by content, and dropped with it."""
     bench = Workbench()
     bench.build({"greet.js": SCRIPTS[0]}, "greet.js")
     first = dict(bench.builder._shapes._known)
@@ -260,8 +260,8 @@ async def test_checking_a_thousand_files_does_not_block_the_event_loop() -> None
     st.text(max_size=60)
     | st.sampled_from([*SCRIPTS, *MODULES]).flatmap(lambda code: st.integers(0, len(code)).map(lambda cut: code[:cut]))
 )
-def test_no_code_makes_the_syntax_check_raise(code: str) -> None:
-    """Whatever is committed, it is either sound or has a place where it is not."""
+def test_code_inspection_never_raises_an_exception(code: str) -> None:
+    """Any code is either valid or has a problem with a place."""
     for grammar in Grammar:
         shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)
         assert isinstance(shape.style, Style)

@@ -1,4 +1,4 @@
-"""The same bytes for the same input, anywhere; nothing is built twice; and one that fails takes no other along."""
+"""Builds: reproducible, cached, and one that fails does not stop the others; with esbuild, and without it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def entries_of(counted: Counted) -> int:
 
 
 @needs_esbuild
-def test_the_same_input_gives_the_same_bytes_alone_together_and_elsewhere(tmp_path: Path) -> None:
+def test_builds_are_reproducible_alone_together_and_in_another_folder(tmp_path: Path) -> None:
     """Whatever else is built in the same run, and wherever the temporary folder is."""
     together = {f.slug: f.code for f in Workbench().build(TEXTS, *ENTRIES).functions}
     alone = {name.partition(".")[0]: good(TEXTS, name) for name in ENTRIES}
@@ -82,8 +82,8 @@ def test_the_same_input_gives_the_same_bytes_alone_together_and_elsewhere(tmp_pa
 
 
 @needs_esbuild
-def test_an_unchanged_source_does_not_start_esbuild(tmp_path: Path) -> None:
-    """Nor after a restart; what was built is found in the state folder."""
+def test_an_unchanged_build_comes_from_the_cache_without_esbuild(tmp_path: Path) -> None:
+    """Also after a restart: the build is in the state folder."""
     counted = Counted(tmp_path)
     state = tmp_path / "state"
     bench = Workbench(store=BuildFolder(state, NOW, writes=True), places=counted.places)
@@ -101,8 +101,8 @@ def test_an_unchanged_source_does_not_start_esbuild(tmp_path: Path) -> None:
     ("changed", "rebuilt"),
     [("lib/c.ts", 2), ("lib/a.ts", 1), ("lib/alone.ts", 1), ("first.ts", 1), ("plain.js", 0), ("unused.ts", 0)],
 )
-def test_a_change_rebuilds_exactly_what_it_reaches(tmp_path: Path, changed: str, rebuilt: int) -> None:
-    """A shared module's dependants, however far away, and nobody else."""
+def test_a_change_rebuilds_only_the_functions_that_import_it(tmp_path: Path, changed: str, rebuilt: int) -> None:
+    """Functions that import a shared module, directly or not, and no other."""
     counted = Counted(tmp_path)
     bench = Workbench(places=counted.places)
     bench.build(TEXTS, *ENTRIES)
@@ -115,7 +115,7 @@ def test_a_change_rebuilds_exactly_what_it_reaches(tmp_path: Path, changed: str,
 
 @needs_esbuild
 def test_a_changed_type_declaration_rebuilds_nothing(tmp_path: Path) -> None:
-    """A declaration file is used, and is no part of the code."""
+    """A declaration file is used, but it is not a part of the code."""
     counted = Counted(tmp_path)
     texts = {
         "a.ts": "import { Env } from './kapso';\nexport default (_: Request, e: Env) => 1;",
@@ -128,8 +128,8 @@ def test_a_changed_type_declaration_rebuilds_nothing(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_changed_build_options_rebuild_the_code(tmp_path: Path) -> None:
-    """tsconfig, style, minify: each has its own bytes."""
+def test_a_changed_build_option_rebuilds_the_code(tmp_path: Path) -> None:
+    """tsconfig, style, minify: each gives other bytes."""
     counted = Counted(tmp_path)
     bench = Workbench(places=counted.places)
     bench.build(TEXTS, "first.ts")
@@ -145,8 +145,8 @@ def test_changed_build_options_rebuild_the_code(tmp_path: Path) -> None:
 
 @needs_esbuild
 @pytest.mark.parametrize("broken", ["export default () => (;", "import './lib/bad.json'; export default () => 1"])
-def test_a_failing_build_does_not_fail_others(tmp_path: Path, broken: str) -> None:
-    """It is told with its file and place, and not tried again until it changes; the others are built."""
+def test_a_failed_build_does_not_stop_other_builds(tmp_path: Path, broken: str) -> None:
+    """It is reported with file and place, and not built again until it changes; the others are built."""
     counted = Counted(tmp_path)
     texts = {**TEXTS, "lib/bad.json": '{\n  "é": oops\n}', "broken.ts": broken}
     bench = Workbench(places=counted.places)
@@ -162,8 +162,8 @@ def test_a_failing_build_does_not_fail_others(tmp_path: Path, broken: str) -> No
 
 
 @needs_esbuild
-def test_the_failing_file_is_found_without_a_message_naming_it(tmp_path: Path) -> None:
-    """A package that cannot be built is nobody's file: halving finds who imports it."""
+def test_bisection_finds_the_function_that_breaks_a_shared_build(tmp_path: Path) -> None:
+    """A package that cannot be built has no entry of its own: halving the entries finds the importer."""
     broken = tmp_path / "node_modules" / "broken"
     broken.mkdir(parents=True)
     (broken / "index.js").write_text("export const x = (;")
@@ -181,8 +181,8 @@ def test_the_failing_file_is_found_without_a_message_naming_it(tmp_path: Path) -
 
 
 @needs_esbuild
-def test_a_build_that_never_ends_is_killed_with_all_it_started(tmp_path: Path) -> None:
-    """At the deadline, group and all; it is told, and tried again at the next pass."""
+def test_a_build_timeout_kills_the_process_group_of_esbuild(tmp_path: Path) -> None:
+    """The timeout is reported, and the next pass tries again."""
     child = tmp_path / "child.pid"
     counted = Counted(tmp_path, f'case "$1" in --version) ;; *) sleep 600 & echo $! > {child}; wait;; esac')
     bench = Workbench(places=counted.places, deadline=0.5)
@@ -195,8 +195,8 @@ def test_a_build_that_never_ends_is_killed_with_all_it_started(tmp_path: Path) -
     assert counted.processes == before + 1
 
 
-def test_without_esbuild_only_what_needs_it_is_blocked(tmp_path: Path) -> None:
-    """It says how to get it, exactly; nobody's raw TypeScript is ever uploaded."""
+def test_without_esbuild_only_functions_that_need_it_are_blocked(tmp_path: Path) -> None:
+    """The message says how to install it; raw TypeScript is never uploaded."""
     made = Workbench(places=ToolPlaces(None, (), [])).build(TEXTS, *ENTRIES)
     assert [function.slug for function in made.functions] == ["plain"]
     assert [(function.slug, function.blocked) for function in made.unusable] == [
@@ -212,15 +212,15 @@ def test_without_esbuild_only_what_needs_it_is_blocked(tmp_path: Path) -> None:
 
 
 def test_without_esbuild_syntax_errors_are_still_reported() -> None:
-    """The place is known without it, and waiting for esbuild would mend nothing."""
+    """Our parser knows the place, and installing esbuild would not correct it."""
     texts = {"a.ts": "import './lib/b';\nexport default () => 1", "lib/b.ts": "export const b = (;\n"}
     made = Workbench(places=ToolPlaces(None, (), [])).build(texts, "a.ts")
     (problem,) = made.unusable[0].problems
     assert (made.unusable[0].blocked, problem.code, str(problem.location)) == (False, "syntax", "lib/b.ts:1:16")
 
 
-def test_another_version_is_never_used(tmp_path: Path) -> None:
-    """Its bytes could differ; the message names what was found, and where."""
+def test_another_esbuild_version_is_never_used(tmp_path: Path) -> None:
+    """Its bytes could differ; the message names the version that was found, and where."""
     other = tmp_path / "esbuild"
     other.write_text("#!/bin/sh\necho 0.1.0\n", encoding="utf-8")
     other.chmod(0o755)
@@ -229,8 +229,8 @@ def test_another_version_is_never_used(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_the_search_order_is_named_own_path(tmp_path: Path) -> None:
-    """A named one is the only one that counts; without one, ours goes before PATH."""
+def test_esbuild_is_searched_in_the_setting_then_our_folder_then_path(tmp_path: Path) -> None:
+    """A configured path is the only one that counts; without one, our own copy goes before PATH."""
     assert ESBUILD is not None
     counted = Counted(tmp_path)
     assert len(Workbench(places=ToolPlaces(None, OWN, [str(tmp_path)])).build(TEXTS, "first.ts").functions) == 1
@@ -243,8 +243,8 @@ def test_the_search_order_is_named_own_path(tmp_path: Path) -> None:
 
 @needs_esbuild
 @pytest.mark.parametrize("how", ["named", "path", "linked", "relative"])
-def test_a_program_that_came_with_the_functions_is_never_run(tmp_path: Path, how: str) -> None:
-    """Not even for its version: whoever pushes would run programs beside the API key."""
+def test_esbuild_from_the_functions_repository_is_never_run(tmp_path: Path, how: str) -> None:
+    """Not even for its version: users who can push could run programs beside the API key. Another one is run."""
     source = tmp_path / "source"
     (source / "node_modules" / ".bin").mkdir(parents=True)
     counted = Counted(source / "node_modules" / ".bin")
@@ -260,16 +260,22 @@ def test_a_program_that_came_with_the_functions_is_never_run(tmp_path: Path, how
     made = Workbench(places=places).build(TEXTS, "first.ts")
     assert made.unusable[0].blocked
     assert counted.processes == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    allowed = Counted(elsewhere)
+    assert Workbench(places=ToolPlaces(allowed.path, (), [], [source])).build(TEXTS, "first.ts").functions
+    assert allowed.processes > 0
 
 
 @needs_esbuild
-def test_esbuild_does_not_get_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_esbuild_does_not_inherit_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, no home, no path."""
     monkeypatch.setenv("KAPSO_API_KEY", "sesame")
     seen = tmp_path / "environment"
     counted = Counted(tmp_path, f"/usr/bin/env > {seen}")
     assert len(Workbench(places=counted.places).build(TEXTS, "first.ts").functions) == 1
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert "PWD" in names
     assert names <= {"NODE_PATH", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
@@ -278,8 +284,8 @@ class TestBuildFolder:
 
     BUILT = Built("code é", (("node_modules/x/index.js", "abc"),), ())
 
-    def test_a_cached_build_is_read_unchanged(self, tmp_path: Path) -> None:
-        """For its owner's eyes only; warnings with their places too."""
+    def test_a_cached_build_is_read_back_unchanged(self, tmp_path: Path) -> None:
+        """Only its owner can read the file; it keeps warnings with their places."""
         from kapso_sync.errors import Location
         from kapso_sync.model.desired import Notice
 
@@ -290,24 +296,26 @@ class TestBuildFolder:
         assert BuildFolder(tmp_path, NOW, writes=False).get("key") == built
         assert stat.S_IMODE((tmp_path / "builds" / "key.json").stat().st_mode) == 0o600
 
-    def test_a_reader_writes_nothing(self, tmp_path: Path) -> None:
-        """`plan` leaves no trace."""
+    def test_a_read_only_build_cache_writes_nothing(self, tmp_path: Path) -> None:
+        """`plan` changes nothing in the state folder."""
         BuildFolder(tmp_path, NOW, writes=False).put("key", self.BUILT)
         assert list(tmp_path.iterdir()) == []
+        BuildFolder(tmp_path, NOW, writes=True).put("key", self.BUILT)
+        assert list(tmp_path.iterdir()) != []
 
     @pytest.mark.parametrize(
         "damage", ["", "{", '{"code": 1}', "null", '{"code": "x", "sha256": "y", "inputs": [], "notices": []}']
     )
-    def test_a_damaged_file_counts_as_not_there(self, tmp_path: Path, damage: str) -> None:
-        """Torn or changed: it is built again."""
+    def test_a_damaged_cache_file_is_rebuilt(self, tmp_path: Path, damage: str) -> None:
+        """A truncated or changed file counts as missing."""
         folder = BuildFolder(tmp_path, NOW, writes=True)
         folder.put("key", self.BUILT)
         (tmp_path / "builds" / "key.json").write_text(damage)
         assert folder.get("key") is None
         assert folder.get("other") is None
 
-    def test_old_and_surplus_builds_go(self, tmp_path: Path) -> None:
-        """The ones that were not used for longest; what an interrupted write left goes as well."""
+    def test_old_builds_are_pruned_from_the_cache(self, tmp_path: Path) -> None:
+        """Those that were unused for longest go first, and files that an interrupted write left behind."""
         folder = BuildFolder(tmp_path, NOW, writes=True)
         for number in range(MAX_BUILDS + 3):
             folder.put(f"k{number}", Built("x"))
@@ -320,8 +328,8 @@ class TestBuildFolder:
         BuildFolder(tmp_path, NOW + MAX_AGE + timedelta(days=1), writes=True)
         assert not list((tmp_path / "builds").iterdir())
 
-    def test_a_folder_that_cannot_be_written_does_no_harm(self, tmp_path: Path) -> None:
-        """Then everything is built again, that is all."""
+    def test_an_unwritable_build_cache_is_not_an_error(self, tmp_path: Path) -> None:
+        """Everything is then built again in each process."""
         (tmp_path / "builds").write_text("a file where the folder should be")
         folder = BuildFolder(tmp_path, NOW, writes=True)
         folder.put("key", self.BUILT)
@@ -329,8 +337,8 @@ class TestBuildFolder:
 
 
 @needs_esbuild
-async def test_a_pass_that_is_cut_off_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No process and no stage."""
+async def test_a_cancelled_build_leaves_no_process_and_no_temporary_folder(tmp_path: Path) -> None:
+    """Neither a process nor a staging folder stays."""
     counted = Counted(tmp_path, 'case "$1" in --version) ;; *) sleep 600;; esac')
     bench = Workbench(places=counted.places)
     before = set(Path(tempfile.gettempdir()).glob("kapso-sync-build-*"))

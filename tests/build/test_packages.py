@@ -1,4 +1,4 @@
-"""npm packages, and everything hostile that can lie in a folder: nothing outside is read, nothing is run."""
+"""npm packages, and hostile files in a folder: nothing outside of it is read, and no program of it is run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def package(folder: Path, name: str, code: str, **about: object) -> Path:
 @needs_esbuild
 @needs_node
 @pytest.mark.parametrize("target", [SCRIPT, MODULE])
-def test_packages_of_the_repository_are_bundled(tmp_path: Path, target: object) -> None:
+def test_npm_packages_of_the_repository_are_bundled(tmp_path: Path, target: object) -> None:
     """ESM and CommonJS, with their own dependencies, from the folder's or a parent's node_modules; paths stay relative."""
     home = tmp_path / "services" / "functions"
     home.mkdir(parents=True)
@@ -48,8 +48,8 @@ def test_packages_of_the_repository_are_bundled(tmp_path: Path, target: object) 
 
 
 @needs_esbuild
-def test_a_package_gives_the_same_bytes_on_another_path(tmp_path: Path) -> None:
-    """Whatever the path of the repository, and whatever the temporary folder."""
+def test_a_bundled_package_is_reproducible_on_another_path(tmp_path: Path) -> None:
+    """Whatever the path of the repository and of the temporary folder."""
     codes = []
     for name in ("here", "over there/deeper"):
         root = tmp_path / name
@@ -61,8 +61,8 @@ def test_a_package_gives_the_same_bytes_on_another_path(tmp_path: Path) -> None:
 
 
 @needs_esbuild
-def test_a_changed_package_is_built_again(tmp_path: Path) -> None:
-    """`npm install` changes no file of git: the hashes of what went in are looked at."""
+def test_a_changed_npm_package_rebuilds_the_function(tmp_path: Path) -> None:
+    """`npm install` changes no file of git: the build compares hashes of all its inputs."""
     package(tmp_path, "thing", "export const thing = 'before';")
     other = package(tmp_path, "thing", "export const thing = 'before';") / "other.js"
     other.write_text("export const thing = 'elsewhere';")
@@ -77,8 +77,8 @@ def test_a_changed_package_is_built_again(tmp_path: Path) -> None:
 
 @needs_esbuild
 @needs_node
-def test_packages_of_pnpm_are_found(tmp_path: Path) -> None:
-    """Links into a store inside of node_modules."""
+def test_pnpm_packages_behind_symlinks_are_found(tmp_path: Path) -> None:
+    """They are symlinks into a store inside node_modules."""
     store = tmp_path / "node_modules" / ".pnpm"
     package(store / "outer@1.0.0", "outer", "exports.outer = 'outer+' + require('inner').inner;")
     package(store / "inner@1.0.0", "inner", "exports.inner = 'inner';")
@@ -89,8 +89,8 @@ def test_packages_of_pnpm_are_found(tmp_path: Path) -> None:
     assert answers([good({"a.ts": text}, "a.ts", packages=Packages(tmp_path, tmp_path))], SCRIPT) == [(200, "outer+inner")]
 
 
-def test_a_package_is_missing_or_cannot_be(tmp_path: Path) -> None:
-    """Not installed, and a git source: two messages, each with what to do."""
+def test_a_missing_npm_package_is_a_build_error(tmp_path: Path) -> None:
+    """Not installed, and a git source, which has no packages: two messages, each with what to do."""
     text = {"a.ts": "import { z } from 'zod/v4';\nexport default () => z"}
     (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
     assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
@@ -114,8 +114,8 @@ def test_imports_of_types_need_no_package() -> None:
 
 
 @needs_esbuild
-def test_what_the_runtime_has_is_external_in_modules_and_refused_in_scripts(tmp_path: Path) -> None:
-    """With a warning; a package of the same name goes before it."""
+def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path: Path) -> None:
+    """With a warning; an npm package of the same name goes first."""
     text = (
         "import { Buffer } from 'node:buffer';\nimport { EventEmitter as E } from 'events';\nexport default () => [Buffer, E]"
     )
@@ -154,8 +154,8 @@ def test_what_the_runtime_has_is_external_in_modules_and_refused_in_scripts(tmp_
         ("./large.json", "import-unreadable"),
     ],
 )
-def test_no_import_leads_out_of_the_folder(tmp_path: Path, specifier: str, code: str) -> None:
-    """By no road that a specifier can take."""
+def test_an_import_outside_the_folder_is_refused(tmp_path: Path, specifier: str, code: str) -> None:
+    """For every form that an import specifier can have."""
     (tmp_path / "outside.json").write_text(json.dumps(SECRET))
     home = tmp_path / "functions"
     home.mkdir()
@@ -164,11 +164,11 @@ def test_no_import_leads_out_of_the_folder(tmp_path: Path, specifier: str, code:
     (home / "data.yaml").write_text("x: 1")
     with (home / "large.json").open("wb") as file:
         file.truncate(50 * 1024 * 1024)
-    (problem,) = read_and_fail(home)
+    (problem,) = build_and_fail(home)
     assert problem == (code, 1, 15)
 
 
-def read_and_fail(home: Path) -> list[tuple[str, int, int]]:
+def build_and_fail(home: Path) -> list[tuple[str, int, int]]:
     """Read a folder as the source does, build `a.js` of it, and return what is wrong."""
     events: list[Event] = []
     snapshot = asyncio.run(FolderSource(home, None, top=None, emit=events.append).fetch())
@@ -177,8 +177,8 @@ def read_and_fail(home: Path) -> list[tuple[str, int, int]]:
     return [(p.code, p.location.line, p.location.column) for p in problems if p.location]
 
 
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
-    """A file, and a folder that looks like a package."""
+def test_a_symlink_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """Neither to a file nor to a folder that looks like a package."""
     home = tmp_path / "functions"
     (home / "node_modules").mkdir(parents=True)
     (tmp_path / "outside.js").write_text(f"export default '{SECRET}'")
@@ -187,18 +187,18 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (home / "link.js").symlink_to(tmp_path / "outside.js")
     (home / "node_modules" / "pkg").symlink_to(tmp_path / "pkg")
     (home / "a.js").write_text("import x from './link.js';\nimport y from 'pkg';\nexport default () => [x, y];\n")
-    assert read_and_fail(home) == [("import-unreadable", 1, 15), ("package-missing", 2, 15)]
+    assert build_and_fail(home) == [("import-unreadable", 1, 15), ("package-missing", 2, 15)]
 
 
-def test_node_modules_that_lead_out_of_the_repository_are_none(tmp_path: Path) -> None:
-    """A link to the whole disk is no place for packages."""
+def test_a_node_modules_symlink_out_of_the_repository_is_ignored(tmp_path: Path) -> None:
+    """A symlink to another folder of the disk does not provide packages."""
     home = tmp_path / "functions"
     home.mkdir()
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "index.js").write_text(f"export default '{SECRET}'")
     (home / "node_modules").symlink_to(tmp_path)
     (home / "a.js").write_text("import y from 'pkg';\nexport default () => y;\n")
-    assert read_and_fail(home) == [("package-missing", 1, 15)]
+    assert build_and_fail(home) == [("package-missing", 1, 15)]
 
 
 @needs_esbuild
@@ -206,8 +206,8 @@ def test_node_modules_that_lead_out_of_the_repository_are_none(tmp_path: Path) -
     "road",
     ["import './link.js'", "import '../../../outside.js'", "import 'beyond'"],
 )
-def test_a_package_that_leads_out_is_refused(tmp_path: Path, road: str) -> None:
-    """Whatever its own code names: what was read is looked at after the build, by real paths."""
+def test_a_package_that_imports_files_outside_the_repository_is_refused(tmp_path: Path, road: str) -> None:
+    """The real paths of all inputs are checked after the build."""
     root = tmp_path / "repository"
     (tmp_path / "outside.js").write_text(f"console.log('{SECRET}')")
     (tmp_path / "node_modules" / "beyond").mkdir(parents=True)
@@ -221,8 +221,8 @@ def test_a_package_that_leads_out_is_refused(tmp_path: Path, road: str) -> None:
 
 
 @needs_esbuild
-def test_stray_configuration_files_are_neither_run_nor_read(tmp_path: Path) -> None:
-    """Configurations, plugins, scripts of package.json, programs: all of them stay files."""
+def test_no_config_plugin_or_script_of_the_folder_is_run(tmp_path: Path) -> None:
+    """Configuration files, plugins, scripts of package.json and programs have no effect on the build."""
     trap = tmp_path / "trap"
     bite = f"require('fs').writeFileSync({str(trap)!r}, 'bitten');"
     home = tmp_path / "functions"
@@ -248,7 +248,7 @@ def test_stray_configuration_files_are_neither_run_nor_read(tmp_path: Path) -> N
 
 
 @needs_esbuild
-def test_file_names_that_look_like_flags_are_files() -> None:
-    """`--outfile=x.js`, an equals sign, a star: files may be called so."""
+def test_file_names_that_look_like_flags_are_not_flags() -> None:
+    """`--outfile=x.js`, an equals sign, a star: files may have such names."""
     for name in ("--outfile=x.ts", "a=b.ts", "sp ace.ts", "ünï.ts", 'quo"te.ts'):
         assert "new Response" in good({name: "export default () => new Response('x' as string)"}, name)

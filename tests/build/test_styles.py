@@ -121,7 +121,7 @@ def texts_for(name: str, code: str) -> Texts:
 
 @needs_node
 @pytest.mark.parametrize("target", [SCRIPT, MODULE])
-def test_every_way_of_writing_a_function_answers_right_in_both_styles(target: Target) -> None:
+def test_every_code_style_runs_as_a_script_and_as_a_module(target: Target) -> None:
     """Types, enums, generics, decorators, JSX, JSON, text, unicode, three levels of shared modules, circles."""
     built = [styled(good(texts_for(*given), given[0]), target) for given in STYLES.values()]
     assert dict(zip(STYLES, answers(built, target), strict=True)) == dict.fromkeys(STYLES, (200, SAID))
@@ -135,7 +135,7 @@ def test_every_way_of_writing_a_function_answers_right_in_both_styles(target: Ta
 @needs_node
 @pytest.mark.parametrize("target", [SCRIPT, MODULE])
 def test_commonjs_is_built_without_require(target: Target) -> None:
-    """However `module.exports` is filled; only `require` is refused."""
+    """However `module.exports` is set; only `require` is refused."""
     codes = [code.replace("HI", "new Response('hi ' + (await r.json()).name)") for code in COMMONJS.values()]
     built = [styled(good(code), target) for code in codes]
     assert dict(zip(COMMONJS, answers(built, target), strict=True)) == dict.fromkeys(COMMONJS, (200, "hi Ada"))
@@ -143,7 +143,7 @@ def test_commonjs_is_built_without_require(target: Target) -> None:
 
 @needs_node
 def test_plain_modules_are_compiled_for_a_base_that_takes_scripts() -> None:
-    """The plain module of the manual runs on both bases."""
+    """The plain module of Kapso's manual runs on both bases."""
     built = [good(code) for code in MODULES]
     assert all("\nasync function handler(request, env, ctx) {\n" in code for code in built)
     sound = [code for source, code in zip(MODULES, built, strict=True) if "'x'" in source]
@@ -151,14 +151,14 @@ def test_plain_modules_are_compiled_for_a_base_that_takes_scripts() -> None:
 
 
 @needs_node
-def test_a_class_is_created_for_each_request() -> None:
-    """As Workers do with their entry points: `new Entry(ctx, env)`."""
+def test_a_class_entrypoint_is_instantiated_for_each_request() -> None:
+    """As Workers do: `new Entry(ctx, env)`."""
     code = "export default class { constructor(ctx, env) { this.env = env } fetch() { return new Response(this.env.SECRET) } }"
     assert answers([good(code)], SCRIPT) == [(200, "s3cret")]
 
 
-def test_scripts_are_readable_and_keep_their_names_to_themselves() -> None:
-    """One banner line, the code as it was written, and nothing of it at the top level but the handler."""
+def test_a_built_script_declares_only_handler_at_top_level() -> None:
+    """One banner line and readable code; no other name of it is visible at the top level."""
     assert good(texts_for("a.ts", STYLES["export default object"][1]), "a.ts") == snapshot("""\
 // Built by kapso-sync from a.ts: edit that file, not this.
 const built = (() => {
@@ -195,8 +195,8 @@ async function handler(request, env, ctx) {
 
 
 @needs_node
-def test_generated_names_do_not_collide_with_the_authors() -> None:
-    """`built` and `handler` are the author's as much as anybody's."""
+def test_names_in_the_code_do_not_collide_with_names_of_the_build() -> None:
+    """The author may use `built` and `handler` as names."""
     code = (
         "export const built = 'b'; const handler = 'h'; const request = 'r';\n"
         "export default () => new Response(built + handler + request + typeof built_)"
@@ -206,8 +206,8 @@ def test_generated_names_do_not_collide_with_the_authors() -> None:
     assert answers([built], SCRIPT) == [(200, "bhrundefined")]
 
 
-def test_an_override_decides_the_style_of_the_output() -> None:
-    """Per function, and for all by a setting; a plain file in the wanted style goes up as it is."""
+def test_a_style_setting_decides_script_or_module_output() -> None:
+    """Per function or for all; a plain file that has the style already is uploaded unchanged."""
     code = MODULES[1]
     assert "async function handler(request, env, ctx)" in good(code, entry("greet.js", Contract.SCRIPT), MODULE)
     assert good(code, entry("greet.js", Contract.MODULE), SCRIPT) == code
@@ -220,8 +220,8 @@ def test_an_override_decides_the_style_of_the_output() -> None:
 
 
 @needs_node
-def test_minified_only_when_asked() -> None:
-    """Smaller, and it still answers; script style is built for it too."""
+def test_code_is_minified_only_when_the_setting_asks_for_it() -> None:
+    """The code is smaller and still runs; script style is built for it too."""
     for name, code in (("a.js", SCRIPTS[0]), ("a.ts", "export default (r: Request) => new Response('x')")):
         small = good({name: code}, entry(name, minify=True))
         assert small.startswith("// Built by kapso-sync from ")
@@ -230,7 +230,7 @@ def test_minified_only_when_asked() -> None:
 
 
 @needs_node
-def test_decorators_of_both_kinds() -> None:
+def test_standard_and_typescript_decorators_are_compiled() -> None:
     """The standard ones, and TypeScript's own where tsconfig.json asks for them."""
     code = (
         "function mark(target: any, name: string) { target.marks = [...(target.marks ?? []), typeof name] }\n"
@@ -243,8 +243,8 @@ def test_decorators_of_both_kinds() -> None:
     assert "__decorateElement" in good({"a.ts": code}, "a.ts")
 
 
-def test_a_tsconfig_that_cannot_be_read_stops_what_needs_it() -> None:
-    """With its place; plain JavaScript does not care."""
+def test_an_unreadable_tsconfig_fails_only_typescript_functions() -> None:
+    """The error has its place; plain JavaScript does not need the file."""
     texts = {"a.ts": "export default () => 1 as number", "tsconfig.json": '{ "compilerOptions": { oops oops } }'}
     (problem,) = bad(texts, "a.ts")
     assert (problem.code, problem.location and problem.location.file) == ("tsconfig", "tsconfig.json")
@@ -258,8 +258,8 @@ def test_a_tsconfig_that_cannot_be_read_stops_what_needs_it() -> None:
         ("a.js", "import './b.js';\nexport default () => {\n  return [1, 2;\n}\n", (3, 15)),
     ],
 )
-def test_a_syntax_error_in_a_build_has_its_position(name: str, code: str, place: tuple[int, int]) -> None:
-    """Not where the parser lost its way: esbuild's word is exact, and the line is shown."""
+def test_a_syntax_error_in_built_code_shows_the_place_that_esbuild_names(name: str, code: str, place: tuple[int, int]) -> None:
+    """Not the place where our parser stopped: esbuild is exact, and the line is shown."""
     (problem,) = bad({name: code, "b.js": ""}, name)
     assert problem.location is not None
     assert (problem.location.line, problem.location.column) == place
@@ -267,7 +267,7 @@ def test_a_syntax_error_in_a_build_has_its_position(name: str, code: str, place:
 
 
 @needs_node
-def test_syntax_newer_than_our_parser_is_left_to_the_bundler() -> None:
+def test_syntax_that_our_parser_does_not_know_is_left_to_esbuild() -> None:
     """`const` type parameters and variance are TypeScript that the grammar does not know yet."""
     code = (
         "function one<const T extends readonly unknown[]>(list: T): T[0] { return list[0] }\n"

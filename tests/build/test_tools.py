@@ -1,4 +1,4 @@
-"""The one version of esbuild, the same wherever it is named, and where our own copy is."""
+"""The one pinned version of esbuild, and where our own copy is."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.program import kapso_sync
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_version_is_pinned_once() -> None:
-    """In the code, in what npm is asked for, and in what it locks, exactly."""
+def test_the_esbuild_version_is_pinned_in_code_package_json_and_lockfile() -> None:
+    """The three versions are equal and exact."""
     assert json.loads((ROOT / "package.json").read_text())["dependencies"] == {"esbuild": VERSION}
     locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
     assert locked["node_modules/esbuild"]["version"] == VERSION
@@ -26,8 +26,8 @@ def test_the_version_is_pinned_once() -> None:
         assert locked[f"node_modules/@esbuild/{platform}"]["integrity"].startswith("sha512-")
 
 
-def test_the_image_has_esbuild_where_it_is_searched() -> None:
-    """What the Dockerfile copies is the place of an installed copy."""
+def test_the_docker_image_has_esbuild_where_it_is_searched() -> None:
+    """The Dockerfile copies it to the place of an installed copy."""
     copies = [path.as_posix() for path in own_copies(Path("/venv/lib/python3.13/site-packages/kapso_sync"), Path("/venv"))]
     assert (
         "COPY --from=esbuild /esbuild/node_modules/@esbuild /venv/lib/node_modules/@esbuild\n"
@@ -37,8 +37,8 @@ def test_the_image_has_esbuild_where_it_is_searched() -> None:
 
 
 @needs_esbuild
-def test_version_says_which_esbuild_and_where(tmp_path: Path) -> None:
-    """The pinned one without further words, another one with what is needed."""
+def test_version_shows_the_esbuild_version_and_path(tmp_path: Path) -> None:
+    """The pinned one without a remark, another one with the version that is needed."""
     assert kapso_sync("version", "--json").document["esbuild"] == f"{VERSION} ({ESBUILD})"
     other = tmp_path / "esbuild"
     other.write_text("#!/bin/sh\necho 0.1.0\n")
@@ -47,16 +47,16 @@ def test_version_says_which_esbuild_and_where(tmp_path: Path) -> None:
     assert said == f"0.1.0 ({other}); {VERSION} is needed"
 
 
-def test_a_named_program_needs_its_full_path(tmp_path: Path) -> None:
-    """A relative one would depend on where somebody stands."""
-    with pytest.raises(ToolMissing, match="not a full path"):
+def test_a_configured_esbuild_needs_an_absolute_path(tmp_path: Path) -> None:
+    """A relative path would depend on the current directory."""
+    with pytest.raises(ToolMissing, match="no full path"):
         list(ToolPlaces(Path("esbuild"), (), []).candidates())
 
 
 @pytest.mark.e2e
 @needs_esbuild
-def test_the_install_command_of_the_hint_installs_esbuild(tmp_path: Path) -> None:
-    """`npm install --global --prefix …` makes one of the places that are looked at."""
+def test_the_npm_install_hint_puts_esbuild_where_it_is_searched(tmp_path: Path) -> None:
+    """`npm install --global --prefix …` fills one of the searched places."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     command = [

@@ -67,7 +67,7 @@ def developing(folder: Path, *arguments: str, environment: Mapping[str, str] | N
 
 @pytest.mark.e2e
 @needs_workerd
-def test_each_save_shows_the_answer(tmp_path: Path) -> None:
+def test_dev_runs_saved_functions_and_prints_the_response(tmp_path: Path) -> None:
     """At first all functions run; then those that a save changed, with their secrets, until Ctrl-C."""
     folder = tmp_path / "functions"
     write_functions(folder, {"greet": ECHO, "other": "const handler = () => new Response('other');\n"})
@@ -140,8 +140,8 @@ greet  does not start
 
 @pytest.mark.e2e
 @needs_workerd
-def test_one_function_runs_at_every_save(tmp_path: Path) -> None:
-    """The request comes from a file, which may change too; other functions are left alone, and KV keeps what was put."""
+def test_dev_runs_a_single_function_at_every_save(tmp_path: Path) -> None:
+    """The request is read from a file, which may change too; other functions do not run, and KV keeps its values."""
     folder = tmp_path / "functions"
     count = """async function handler(request, {KV}) {
       const n = Number(await KV.get('n')) + 1;
@@ -165,8 +165,8 @@ def test_one_function_runs_at_every_save(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @needs_workerd
-def test_ctrl_c_ends_dev_during_an_endless_loop(tmp_path: Path) -> None:
-    """A function that never answers keeps nobody waiting: no traceback, and nothing is left running."""
+def test_ctrl_c_ends_dev_while_a_function_loops(tmp_path: Path) -> None:
+    """A function that never returns does not block the exit: no traceback, and no process is left."""
     folder = tmp_path / "functions"
     write_functions(
         folder, {"a-quick": "const handler = () => new Response('here');", "loop": "function handler() { while (true); }"}
@@ -186,10 +186,10 @@ def test_ctrl_c_ends_dev_during_an_endless_loop(tmp_path: Path) -> None:
         pytest.param(["--source", "flows.git"], 64, "flows.git is not a folder to work in", marks=needs_workerd),
     ],
 )
-def test_dev_needs_data_a_runtime_and_a_folder(
+def test_dev_refuses_invalid_data_a_missing_workerd_and_a_bare_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
-    """Data must be JSON, without workerd it is said how to get one, and a bare repository cannot be edited."""
+    """Data must be JSON, the error says how to get workerd, and a bare repository cannot be edited."""
     monkeypatch.chdir(tmp_path)
     write_functions(tmp_path / "functions", {"greet": ECHO})
     git(tmp_path, "init", "--quiet", "--bare", "flows.git")

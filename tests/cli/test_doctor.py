@@ -23,8 +23,8 @@ def facts_of(environment: Environment) -> dict[str, object]:
 
 
 @pytest.mark.e2e
-def test_doctor_asks_the_api_and_keeps_the_answers(kapso: Served, environment: Environment) -> None:
-    """Over HTTP, on a base that drops secrets: the next sync knows it."""
+def test_doctor_tests_the_api_and_stores_the_api_facts(kapso: Served, environment: Environment) -> None:
+    """Over HTTP, on a base that drops secrets: the next sync uses the facts."""
     kapso.control("PATCH", "/world", {"secrets_on_deploy": "drop"})
     fast = {**environment, "KAPSO_SYNC_DEPLOY_POLL": "50ms"}
     document = kapso_sync("doctor", "--yes", "--json", environment=fast).document
@@ -33,16 +33,16 @@ def test_doctor_asks_the_api_and_keeps_the_answers(kapso: Served, environment: E
     assert kapso.control("GET", "/state")["functions"] == []
 
 
-def test_without_yes_and_without_a_terminal_nothing_is_asked(kapso: Served, environment: Environment) -> None:
-    """It says what it would do; the project sees no call at all."""
+def test_doctor_without_yes_and_without_a_terminal_makes_no_api_call(kapso: Served, environment: Environment) -> None:
+    """It prints what it would do."""
     ran = kapso_sync("doctor", environment=environment)
     assert (ran.code, kapso.calls()) == (0, [])
     assert "With --yes it is: It creates one function" in ran.out
     assert kapso_sync("doctor", "--json", environment=environment).document["api"] is None
 
 
-def test_without_a_key_doctor_checks_the_set_up_only(environment: Environment) -> None:
-    """And it says which variable is missing."""
+def test_doctor_without_an_api_key_checks_only_the_local_setup(environment: Environment) -> None:
+    """It names the missing variable."""
     without = {name: value for name, value in environment.items() if not name.startswith("KAPSO_API_KEY")}
     ran = kapso_sync("doctor", environment=without)
     assert (ran.code, "Set KAPSO_API_KEY" in ran.out) == (0, True)
@@ -61,13 +61,13 @@ def test_without_a_key_doctor_checks_the_set_up_only(environment: Environment) -
         (None, Level.WARNING),
     ],
 )
-def test_old_versions_of_git_are_warned_of(version: str | None, level: Level) -> None:
+def test_doctor_warns_of_a_vulnerable_git_version(version: str | None, level: Level) -> None:
     """Each release line has its own first good version."""
     assert check_git(version).level is level
 
 
-def test_a_set_up_that_cannot_work_is_an_error_with_what_to_do(tmp_path: Path) -> None:
-    """A wrong clock, an authority that is not there, a folder that others may write."""
+def test_doctor_reports_a_broken_setup_with_a_hint(tmp_path: Path) -> None:
+    """A wrong clock, a missing certificate file, a folder that others may write."""
     assert check_clock(datetime(1970, 1, 1, tzinfo=UTC)).level is Level.ERROR
     missing = check_authorities({"SSL_CERT_FILE": str(tmp_path / "none.pem")})
     assert (missing.level, "SSL_CERT_FILE" in str(missing.hint)) == (Level.ERROR, True)

@@ -35,8 +35,10 @@ def blurred(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{16}\b", "BACKUP", re.sub(r"after \d+\.\d s", "after N s", text))
 
 
-def test_history_shows_actions_commits_and_authors(kapso: Served, environment: Environment, flows: Path) -> None:
-    """Commits, writes, deployments with their time, drift and backups, in order."""
+def test_history_lists_commits_writes_deployments_drift_and_backups(
+    kapso: Served, environment: Environment, flows: Path
+) -> None:
+    """In order, with authors and the duration of deployments."""
     kapso_sync("sync", flows.as_uri(), environment=environment)
     write_functions(flows / "functions", {"greet": answering("two"), "part": answering("bye")})
     commit(flows, "Say two")
@@ -68,7 +70,7 @@ Backups
 
 
 def test_history_shows_a_failed_deployment_and_its_rollback(kapso: Served, environment: Environment, folder: Path) -> None:
-    """A person sees that what ran before runs again."""
+    """A person sees that the former code runs again."""
     kapso_sync("sync", str(folder), environment=environment)
     write_functions(folder, {"greet": answering("bad"), "part": answering("bye")})
     kapso.faults({"what": "deploy_fails", "slug": "greet", "times": 2})
@@ -82,15 +84,15 @@ def test_history_shows_a_failed_deployment_and_its_rollback(kapso: Served, envir
     assert any(line.startswith("deployment failed: the deployment ended in `error`, 2 times") for line in told)
 
 
-def test_an_unknown_slug_has_no_history(environment: Environment, folder: Path) -> None:
-    """A usage error that names the place where nothing was found."""
+def test_history_of_an_unknown_slug_is_a_usage_error(environment: Environment, folder: Path) -> None:
+    """The error names the state folder that was searched."""
     ran = kapso_sync("history", "nobody", str(folder), environment=environment)
     assert ran.code == 64
     assert "nothing is known of `nobody`" in ran.err
 
 
-def test_restore_brings_back_what_was_overwritten(kapso: Served, environment: Environment, folder: Path) -> None:
-    """Somebody's edit on Kapso was better: its backup goes into the folder, not to Kapso, and the difference is shown."""
+def test_restore_writes_an_overwritten_version_into_the_folder(kapso: Served, environment: Environment, folder: Path) -> None:
+    """The backup of an edit on Kapso goes into the folder, not to Kapso, and the difference is shown."""
     (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:   # first\n    description: Old\n  part:\n")
     kapso_sync("sync", str(folder), environment=environment)
     kapso.edit("greet", code=answering("by hand"), runtime_config={"timeout": 5}, name="Unmanaged")
@@ -116,8 +118,8 @@ def test_restore_brings_back_what_was_overwritten(kapso: Served, environment: En
     assert kapso.calls() == []
 
 
-def test_restore_brings_back_what_was_deleted(kapso: Served, environment: Environment, folder: Path) -> None:
-    """Code, fields and entry come back into the folder, and the next sync makes the function again."""
+def test_restore_brings_back_a_deleted_function(kapso: Served, environment: Environment, folder: Path) -> None:
+    """Code, fields and entry come back into the folder, and the next sync creates the function again."""
     environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
     manifest = "version: 1\nfunctions:\n  greet:\n    file: greet.js\n"
     part = "  part:\n    file: part.js\n    description: Says bye.\n    public_endpoint: true\n"
@@ -135,8 +137,8 @@ def test_restore_brings_back_what_was_deleted(kapso: Served, environment: Enviro
     assert kapso.world.live_code()["part"] == answering("bye")
 
 
-def test_restore_never_overwrites_a_local_change_unasked(kapso: Served, environment: Environment, folder: Path) -> None:
-    """What was edited here since the last sync stays, with exit 1; --force overwrites it."""
+def test_restore_never_overwrites_a_local_change_without_force(kapso: Served, environment: Environment, folder: Path) -> None:
+    """A file that was edited since the last sync is kept, with exit code 1; --force overwrites it."""
     kapso_sync("sync", str(folder), environment=environment)
     kapso.edit("greet", code=answering("by hand"))
     kapso_sync("sync", str(folder), environment=environment)
@@ -147,8 +149,8 @@ def test_restore_never_overwrites_a_local_change_unasked(kapso: Served, environm
     assert (folder / "greet.js").read_text() == answering("by hand")
 
 
-def test_restore_takes_an_id_or_a_file(kapso: Served, environment: Environment, flows: Path, tmp_path: Path) -> None:
-    """Of the daemon's repository, into a clone of it; an unknown id names those that there are."""
+def test_restore_takes_a_backup_id_or_a_file(kapso: Served, environment: Environment, flows: Path, tmp_path: Path) -> None:
+    """From the daemon's repository into a clone of it; for an unknown id the error lists the known ones."""
     kapso_sync("sync", flows.as_uri(), environment=environment)
     for text in ("first", "second"):
         kapso.edit("greet", code=answering(text))

@@ -1,4 +1,4 @@
-"""What people read of a function that ran at home, held by snapshots."""
+"""How ``dev`` prints the result of an invocation, held by snapshots."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def answer(status: int, content_type: str, body: bytes, *lines: tuple[str, str])
     return shown(lambda console: show_answer(console, answered))
 
 
-def test_an_answer_is_status_time_console_and_body() -> None:
-    """JSON is laid out, text is as it is, and what went to the console comes before it, by level."""
+def test_an_invocation_shows_status_duration_console_and_body() -> None:
+    """JSON is indented, text is unchanged, and the console's lines come first, by level."""
     assert answer(
         200, "application/json", '{"text":"ñ","n":[1]}'.encode(), ("log", "in {}"), ("warn", "two\nlines")
     ) == snapshot(
@@ -54,7 +54,7 @@ greet  404  text/plain  12 ms
 
 
 def test_an_exception_shows_the_place_in_the_code() -> None:
-    """The first place in the function's own file, with the lines before it."""
+    """The first stack frame in the function's own file, with the lines before it."""
     stack = "TypeError: Cannot read properties of undefined (reading 'of')\n    at handler (greet.js:4:8)"
     assert answer(500, "application/json", b'{"error":"TypeError: \xe2\x80\xa6"}', ("error", stack)) == snapshot(
         """\
@@ -73,8 +73,8 @@ greet  500  application/json  12 ms
     )
 
 
-def test_odd_bodies_cannot_control_the_terminal() -> None:
-    """Nothing, bytes, JSON that is none, control characters, and more than anybody reads."""
+def test_binary_invalid_and_long_bodies_are_printed_safely() -> None:
+    """An empty body, bytes, invalid JSON, control characters, and a body that is too long to read."""
     assert answer(204, "", b"") == snapshot(
         """\
 
@@ -99,8 +99,8 @@ greet  200  application/json  12 ms
     assert answer(200, "text/plain", b"x" * 5000).endswith("x\n  … and 1000 characters more\n")
 
 
-def test_code_that_does_not_start_says_why_and_where() -> None:
-    """The runtime's own words, and the line; a place that is not in the code shows none."""
+def test_code_that_does_not_start_shows_the_error_and_its_line() -> None:
+    """The runtime's own message and the line; a place outside of the code shows no line."""
     failed = DidNotStart("greet", "Uncaught SyntaxError: Unexpected token ';'\n  at greet.js:4:11", CODE)
     assert shown(lambda console: show_failure(console, failed)) == snapshot(
         """\
@@ -118,7 +118,7 @@ greet  does not start
     assert "|" not in shown(lambda console: show_failure(console, elsewhere))
 
 
-def test_a_problem_in_a_file_is_shown_as_validate_does() -> None:
+def test_a_code_problem_is_printed_as_by_validate() -> None:
     """File, line and column, the line itself, and what to do."""
     problem = Problem("syntax", "syntax error", Location("greet.js", 2, 3), "mend it", "   2 |   oops(\n         ^")
     assert shown(lambda console: show_problem(console, problem)) == snapshot(

@@ -1,4 +1,4 @@
-"""A plan for a pull request: held by snapshots, and by what markup and code must never be able to do."""
+"""A plan as Markdown for a pull request: held by snapshots, and safe against markup in code and names."""
 
 # ruff: noqa: E501 - a table's row is one line
 
@@ -33,8 +33,8 @@ def pruning_plan() -> Plan:
     return guard(plan, Limits(MaxDelete(9, percent=False))).plan
 
 
-def test_a_plan_for_a_pull_request() -> None:
-    """A line to find it by, the summary, a table with every reason, diffs folded, the digest."""
+def test_markdown_plan_for_a_pull_request() -> None:
+    """A marker line, the summary, a table with every reason, folded diffs, the digest."""
     assert plan_markdown(mixed_plan()) == snapshot("""\
 <!-- kapso-sync plan example.com/acme/flows -->
 ## kapso-sync plan for example.com/acme/flows
@@ -96,8 +96,8 @@ Apply exactly this plan: `kapso-sync sync --expect sha256:c11ec0da101bd9a5aec704
 """)
 
 
-def test_deletions_come_first_and_apart() -> None:
-    """With what becomes of them; one that is held says so."""
+def test_markdown_plan_lists_deletions_first_in_their_own_section() -> None:
+    """With the backup or the grace of each; a deletion that is held says so."""
     assert plan_markdown(pruning_plan()) == snapshot("""\
 <!-- kapso-sync plan example.com/acme/flows -->
 ## kapso-sync plan for example.com/acme/flows
@@ -140,8 +140,8 @@ Apply exactly this plan: `kapso-sync sync --expect sha256:a12fc4aa600c413419654d
 """)
 
 
-def test_nothing_to_do_is_short() -> None:
-    """No table, no digest."""
+def test_markdown_plan_without_changes_has_no_table() -> None:
+    """Neither a table nor a digest."""
     plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     assert plan_markdown(plan) == snapshot("""\
 <!-- kapso-sync plan example.com/acme/flows -->
@@ -154,8 +154,8 @@ test at c0ffee
 """)
 
 
-def test_a_warning_says_where() -> None:
-    """Its place stands before it, a space between."""
+def test_markdown_plan_shows_file_and_line_of_a_warning() -> None:
+    """The place stands before the message."""
     plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     plan = replace(plan, notices=(Notice("no-serve", "nothing would answer", Location("a.ts", 1, 1)),))
     assert "\n- a.ts:1:1: nothing would answer\n" in plan_markdown(plan)
@@ -178,8 +178,8 @@ def hostile_plan(code: str, reason: str = "") -> Plan:
         "`" * 70 + "\n",
     ],
 )
-def test_code_cannot_break_out_of_its_fence(code: str) -> None:
-    """Whatever the code holds, the page has one fence, folded, and its end is the one that we wrote."""
+def test_code_cannot_close_its_markdown_code_fence(code: str) -> None:
+    """Whatever the code holds, the page has one folded code block, which ends where we end it."""
     tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(plan_markdown(hostile_plan(code)))
     fences = [token for token in tokens if token.type == "fence"]
     (fence,) = [fence for fence in fences if fence.info == "diff"]
@@ -191,8 +191,8 @@ def test_code_cannot_break_out_of_its_fence(code: str) -> None:
 
 
 @given(st.text())
-def test_foreign_text_is_never_markdown(text: str) -> None:
-    """A commit's subject or a file's name is text: no HTML, no link, no mention, no row of a table."""
+def test_names_and_commit_subjects_are_escaped_in_markdown(text: str) -> None:
+    """They cause no HTML, no link, no mention and no row of the table."""
     page = plan_markdown(hostile_plan(CODE_B, f"<b>{text}</b> @everyone [x](http://evil) | a | `c`"))
     head, _, _ = page.partition("<details>")
     assert "<b>" not in head
@@ -203,8 +203,8 @@ def test_foreign_text_is_never_markdown(text: str) -> None:
     assert {child.content for child in inline if child.type == "html_inline"} <= {"<br>"}
 
 
-def test_too_much_is_cut_with_a_note() -> None:
-    """Below 65,000 characters, every fence and fold closed, digest and warnings kept, and a note of what is missing."""
+def test_a_markdown_plan_that_is_too_long_is_truncated_with_a_note() -> None:
+    """Below 65,000 characters, with every code block closed; digest and warnings stay, and a note says what is missing."""
     code = "".join(f"const value{number} = {number};\n" for number in range(400))
     names = [f"function-{number:03}" for number in range(60)]
     before = [remote(name) for name in names]
@@ -218,15 +218,15 @@ def test_too_much_is_cut_with_a_note() -> None:
     assert page.rstrip().endswith(f"{plan.digest}`")
 
 
-def test_thousands_of_functions_fit(  # the table itself is cut
+def test_a_markdown_plan_of_thousands_of_functions_stays_below_the_limit(  # the table itself is cut
 ) -> None:
-    """Not even the table makes it too long."""
+    """The table is truncated as well."""
     names = [f"function-{number:04}" for number in range(3000)]
     plan = make_plan(desired(*(want(name) for name in names), unusable("bad")), resolve_intents([], memory(), OWNER), POLICY)
     assert len(plan_markdown(plan)) <= MAX_LENGTH
 
 
-def test_json_and_markdown_exclude_each_other() -> None:
-    """A usage error, before anything is read."""
+def test_json_and_markdown_together_are_a_usage_error() -> None:
+    """Before anything is read."""
     ran = kapso_sync("plan", "--json", "--format", "markdown")
     assert (ran.code, "both --json and --format markdown" in ran.err) == (64, True)

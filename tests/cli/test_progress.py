@@ -1,4 +1,4 @@
-"""The bar: there while deployments run, on a terminal only."""
+"""The progress bar: shown while deployments run, on a terminal only."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def watched(*, terminal: bool) -> str:
 
 
 def test_the_progress_bar_counts_deployments() -> None:
-    """It appears with the first one, and says how many have ended."""
+    """It appears with the first deployment and counts those that ended."""
     assert "2/2" in watched(terminal=True)
 
 
 def test_there_is_no_progress_bar_without_a_terminal() -> None:
-    """Where nobody watches, the log tells."""
+    """In a file or pipe only the log is written."""
     assert watched(terminal=False) == ""

@@ -24,7 +24,7 @@ def seed(kapso: Served, slug: str, *, code: str | None = None, secrets: Mapping[
 
 @pytest.fixture
 def project(kapso: Served) -> Served:
-    """What a team has after a year."""
+    """A project with functions, drafts, secrets and fields."""
     seed(kapso, "greet", name="Greet", description="Says hello.", secrets={"TOKEN": "hush"})
     seed(kapso, "legacy", code="module.exports = 1\n")
     seed(kapso, "theirs", description="x [kapso-sync:github.com/other/flows#123456]")
@@ -32,8 +32,8 @@ def project(kapso: Served) -> Served:
     return kapso
 
 
-def test_a_first_pull_adopts_an_existing_project(project: Served, environment: Environment, tmp_path: Path) -> None:
-    """From nothing to in sync: pull, plan, sync, plan; a folder that is not there yet is made."""
+def test_pull_plan_sync_of_an_existing_project_ends_in_sync(project: Served, environment: Environment, tmp_path: Path) -> None:
+    """From nothing to in sync: pull, plan, sync, plan; pull makes a folder that does not exist."""
     folder = tmp_path / "flows" / "functions"
     ran = kapso_sync("pull", str(folder), environment=environment)
     assert ran.out == snapshot("""\
@@ -65,8 +65,10 @@ functions:
     assert not [call for call in project.calls() if not call.startswith("GET")]
 
 
-def test_after_a_pull_plan_adopts_and_sync_converges(kapso: Served, environment: Environment, tmp_path: Path) -> None:
-    """Nothing but adoptions, then nothing at all."""
+def test_after_a_pull_plan_only_adopts_and_after_a_sync_has_no_changes(
+    kapso: Served, environment: Environment, tmp_path: Path
+) -> None:
+    """The plan adopts every function; after the sync it is empty."""
     seed(kapso, "greet", description="Says hello.")
     seed(kapso, "part", public_endpoint=True)
     assert kapso_sync("pull", str(tmp_path / "f"), environment=environment).code == 0
@@ -77,8 +79,8 @@ def test_after_a_pull_plan_adopts_and_sync_converges(kapso: Served, environment:
     assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 as they were. 0 files written.\n"
 
 
-def test_diff_shows_and_writes_nothing(kapso: Served, folder: Path, environment: Environment) -> None:
-    """What would be written, as a unified diff; not a byte changes, here or there."""
+def test_pull_diff_shows_a_unified_diff_and_writes_nothing(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Neither a file nor anything on Kapso changes."""
     seed(kapso, "new")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     ran = kapso_sync("pull", str(folder), "--diff", environment=environment)
@@ -105,8 +107,8 @@ def test_diff_shows_and_writes_nothing(kapso: Served, folder: Path, environment:
     assert not Path(environment["KAPSO_SYNC_STATE_DIR"]).exists()
 
 
-def test_a_local_change_is_skipped_with_one(kapso: Served, folder: Path, environment: Environment) -> None:
-    """Said, exit 1, and --force takes Kapso's version."""
+def test_pull_skips_a_local_change_with_exit_code_1(kapso: Served, folder: Path, environment: Environment) -> None:
+    """It is reported, and --force takes Kapso's version."""
     kapso_sync("sync", str(folder), environment=environment)
     kapso.edit("greet", code=answering("by hand"), deploy=True)
     (folder / "greet.js").write_text(answering("mine"))
@@ -126,8 +128,8 @@ def test_a_local_change_is_skipped_with_one(kapso: Served, folder: Path, environ
     assert (folder / "greet.js").read_text() == answering("by hand")
 
 
-def test_only_narrows_a_pull(kapso: Served, environment: Environment, tmp_path: Path) -> None:
-    """The named function alone; an unknown slug is a usage error that names what is there."""
+def test_pull_only_writes_the_named_function(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """An unknown slug is a usage error that lists the known ones."""
     seed(kapso, "a")
     seed(kapso, "b")
     assert kapso_sync("pull", str(tmp_path / "f"), "--only", "b", environment=environment).code == 0
@@ -139,23 +141,23 @@ def test_only_narrows_a_pull(kapso: Served, environment: Environment, tmp_path: 
 
 
 @pytest.mark.parametrize("source", ["https://git.example/acme/flows", "git@git.example:acme/flows.git"])
-def test_pull_into_a_git_url_is_refused(environment: Environment, source: str) -> None:
-    """A usage error, with what to do instead."""
+def test_pull_into_a_git_url_is_a_usage_error(environment: Environment, source: str) -> None:
+    """The hint says what to do instead."""
     ran = kapso_sync("pull", source, environment=environment)
     assert ran.code == 64
     assert "hint: clone it, and name the clone" in ran.err
 
 
-def test_pull_json_has_the_same_results(project: Served, environment: Environment, tmp_path: Path) -> None:
-    """One document on stdout, for programs."""
+def test_pull_as_json_prints_one_document(project: Served, environment: Environment, tmp_path: Path) -> None:
+    """On stdout, with the same content as the text."""
     document = kapso_sync("pull", str(tmp_path / "f"), "--json", environment=environment).document
     assert document["files"] == ["greet.js", "legacy.js", "twin.js", "manifest.yaml"]
     results = {function["slug"]: function["result"] for function in document["functions"]}
     assert results == {"greet": "new", "legacy": "new", "theirs": "left", "twin": "new"}
 
 
-def test_pull_fills_a_deleted_functions_folder(kapso: Served, environment: Environment, tmp_path: Path) -> None:
-    """Folders of the Kapso CLI in `functions`, synced, removed altogether, pulled at the root: git sees no change."""
+def test_pull_restores_a_wiped_work_tree_in_place(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+    """Folders of the Kapso CLI below `functions`, synced, deleted and pulled at the root: git sees no change."""
     tree = tmp_path / "tree"
     for slug in ("greet", "part"):
         home = tree / "functions" / slug
@@ -176,8 +178,10 @@ def test_pull_fills_a_deleted_functions_folder(kapso: Served, environment: Envir
     assert git(tree, "status", "--porcelain") == ""
 
 
-def test_a_functions_folder_that_is_a_link_out_is_refused(kapso: Served, environment: Environment, tmp_path: Path) -> None:
-    """Nothing is written beyond the source."""
+def test_pull_into_a_functions_folder_that_is_a_symlink_outside_is_refused(
+    kapso: Served, environment: Environment, tmp_path: Path
+) -> None:
+    """Nothing is written outside of the source."""
     seed(kapso, "a")
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "functions").symlink_to(tmp_path / "outside")
@@ -186,7 +190,7 @@ def test_a_functions_folder_that_is_a_link_out_is_refused(kapso: Served, environ
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_base_without_secret_routes_is_warned_of_once(kapso: Served, environment: Environment, tmp_path: Path) -> None:
+def test_pull_warns_once_that_a_base_has_no_secrets(kapso: Served, environment: Environment, tmp_path: Path) -> None:
     """Everything else is pulled."""
     seed(kapso, "a")
     seed(kapso, "b")
@@ -197,8 +201,8 @@ def test_a_base_without_secret_routes_is_warned_of_once(kapso: Served, environme
     assert ran.out.count("Kapso does not list the names of secrets here") == 1
 
 
-def test_pull_does_not_edit_a_broken_manifest(kapso: Served, folder: Path, environment: Environment) -> None:
-    """65, with the place; nothing is written."""
+def test_pull_does_not_write_into_a_broken_manifest(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Exit code 65, with the place."""
     seed(kapso, "new")
     (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet: {fil: greet.js}\n")
     ran = kapso_sync("pull", str(folder), environment=environment)
@@ -207,10 +211,10 @@ def test_pull_does_not_edit_a_broken_manifest(kapso: Served, folder: Path, envir
     assert not (folder / "new.js").exists()
 
 
-def test_a_plan_warns_of_functions_in_the_cli_map_renamed_on_kapso(
+def test_a_rename_that_the_cli_map_shows_is_blocked_until_a_person_decides(
     kapso: Served, environment: Environment, tmp_path: Path
 ) -> None:
-    """A slug of git that is gone, whose noted id is there under another slug: a person is asked, nothing is done."""
+    """A slug of git is gone, but the id in remote-map.json has another slug: nothing is done."""
     tree = tmp_path / "tree"
     write_functions(tree / "functions", {"old": answering("old")})
     git(tree, "init", "--quiet", "--initial-branch=main")
@@ -235,10 +239,10 @@ MODULE = "export default async function handler(request) {\n  return new Respons
 
 
 @pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])
-def test_modules_come_into_git_as_they_are_whatever_the_base_takes(
+def test_a_pulled_module_stays_a_module_where_modules_are_compiled(
     project: Served, environment: Environment, tmp_path: Path, base: str
 ) -> None:
-    """Where modules are compiled, the entry says that this one is not: plan and pull stay inverse."""
+    """The entry sets the style of the module, so plan after pull has no changes."""
     project.control("POST", "/functions", {"function": {"slug": "mod", "name": "Mod", "code": MODULE}, "deployed": True})
     there = {**environment, "KAPSO_API_BASE_URL": project.emulator.base(base)}
     folder = tmp_path / "functions"

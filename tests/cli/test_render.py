@@ -1,4 +1,4 @@
-"""What people read, held by snapshots."""
+"""Plans and reports as people read them, held by snapshots."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def mixed_plan() -> Plan:
     return guard(plan, LIMITS).plan
 
 
-def test_a_plan_is_printed_with_reasons_and_summary() -> None:
+def test_a_text_plan_shows_reasons_diffs_summary_and_digest() -> None:
     """Symbol, slug, action, reason, diff; then the summary, the digest and the warnings."""
     assert shown(mixed_plan()) == snapshot("""\
 Plan for https://example.com/acme/flows at 4f1c2ab8d0e1 “Add greeting” by Ada
@@ -127,7 +127,7 @@ Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54
 
 
 def test_a_plan_with_nothing_to_do_is_one_line() -> None:
-    """No list of what is fine."""
+    """It does not list what is in sync."""
     plan = make_plan(desired(want("a")), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     assert shown(plan) == snapshot("""\
 Plan for test at c0ffee
@@ -137,8 +137,8 @@ In sync: 1 function, nothing to do.
 """)
 
 
-def test_a_report_says_what_was_done_and_why() -> None:
-    """Each function that changed or failed, with reason, backup and hint; then one summary line."""
+def test_a_text_report_shows_changes_failures_backups_and_hints() -> None:
+    """Each function that changed or failed, with its reason; then one summary line."""
     steps = {step.slug: step for step in mixed_plan().steps}
     outcomes = (
         Outcome(steps["added"], Result.DONE, "id-added", deployed=True),
@@ -171,14 +171,14 @@ hint: is it up?
 """)
 
 
-def test_colours_are_for_terminals() -> None:
-    """Added lines green, removed ones red; elsewhere not one escape."""
+def test_diff_colours_are_used_on_a_terminal_only() -> None:
+    """Added lines green, removed ones red; elsewhere there is no escape sequence."""
     assert "\x1b[32m" in shown(mixed_plan(), colour=True)
     assert "\x1b" not in shown(mixed_plan())
 
 
-def test_code_cannot_control_the_terminal() -> None:
-    """Escape sequences in code or names are spelled out."""
+def test_terminal_escape_sequences_in_code_are_escaped() -> None:
+    """Control characters in code or names are printed as text."""
     hostile = want("a", "// \x1b[2J\x9b31m\n" + CODE_B, name="\x1b]0;title\x07")
     plan = make_plan(desired(hostile), resolve_intents([remote("a")], memory(), OWNER), POLICY)
     text = shown(plan)
@@ -187,8 +187,8 @@ def test_code_cannot_control_the_terminal() -> None:
     assert visible("a\tb") == "a\tb"
 
 
-def test_deletions_are_printed_apart_with_their_backups() -> None:
-    """What is deleted now, what waits, and what is held, after everything else."""
+def test_a_text_plan_lists_deletions_last_with_their_backups() -> None:
+    """Deletions of this pass, those that wait, and those that are held."""
     git, kapso = desired(want("a", CODE_B)), [remote("a"), remote("b"), remote("c"), remote("d"), remote("e", protected=True)]
     policy = replace(POLICY, prune=True, delete=frozenset({"b"}))
     known = resolve_intents(kapso, memory(owned(remote("a"))), OWNER)

@@ -13,8 +13,8 @@ from tests.served import Served
 Environment = dict[str, str]
 
 
-def test_sync_makes_kapso_match_the_folder(kapso: Served, folder: Path, environment: Environment) -> None:
-    """Created, deployed, live; the second run is one call and no write."""
+def test_sync_creates_and_deploys_the_functions_of_a_folder(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The second run is one call and no write."""
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert (ran.code, ran.out.splitlines()[:2]) == (0, ["+ greet  created, live", "+ part  created, live"])
     assert kapso.world.live_code() == {"greet": answering("hello"), "part": answering("bye")}
@@ -24,15 +24,15 @@ def test_sync_makes_kapso_match_the_folder(kapso: Served, folder: Path, environm
     assert kapso.calls() == ["GET /functions"]
 
 
-def test_an_in_sync_pass_is_quiet(folder: Path, environment: Environment) -> None:
-    """Nothing to do: the log says when it looked and that nothing changed, and no more."""
+def test_an_in_sync_pass_logs_only_its_start_and_end(folder: Path, environment: Environment) -> None:
+    """The log says when it checked and that nothing changed."""
     kapso_sync("sync", str(folder), environment=environment)
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert [event["event"] for event in ran.events] == ["source.changed", "plan.computed", "reconcile.finished"]
 
 
-def test_log_lines_carry_pass_and_revision(folder: Path, environment: Environment) -> None:
-    """Every line of a pass can be found by its id, and by its revision once that is known; the counts add up."""
+def test_log_lines_have_pass_id_and_revision(folder: Path, environment: Environment) -> None:
+    """Every line of a pass has its id, and its revision once that is known; the counts are right."""
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert len({event["reconcile_id"] for event in ran.events}) == 1
     assert all(event["revision"].startswith("folder:") for event in ran.events if event["event"] != "source.changed")
@@ -41,8 +41,8 @@ def test_log_lines_carry_pass_and_revision(folder: Path, environment: Environmen
     assert {event["slug"] for event in ran.events if event["event"] == "deploy.succeeded"} == {"greet", "part"}
 
 
-def test_plan_writes_nothing_anywhere(kapso: Served, folder: Path, environment: Environment) -> None:
-    """No call but the list, and no state folder."""
+def test_plan_makes_no_write_call_and_no_state_folder(kapso: Served, folder: Path, environment: Environment) -> None:
+    """It only lists functions."""
     ran = kapso_sync("plan", str(folder), environment=environment)
     assert ran.code == 0
     assert "2 to create; 0 in sync." in ran.out
@@ -66,8 +66,8 @@ def test_plan_as_json_has_the_documented_shape(folder: Path, environment: Enviro
     assert first["reasons"] == ["in the manifest, not on Kapso"]
 
 
-def test_sync_json_has_the_outcome_of_each_function(folder: Path, environment: Environment) -> None:
-    """The plan's document, and beside it the outcomes."""
+def test_sync_as_json_has_the_outcome_of_each_function(folder: Path, environment: Environment) -> None:
+    """The plan's document with the outcomes added."""
     write_functions(folder, {"broken": "async function handler( {", "greet": answering("hello")})
     ran = kapso_sync("sync", str(folder), "--json", environment=environment)
     assert (ran.code, ran.document["exit_code"]) == (1, 1)
@@ -76,8 +76,8 @@ def test_sync_json_has_the_outcome_of_each_function(folder: Path, environment: E
     assert "broken.js:1:" in outcomes["broken"]["error"]
 
 
-def test_detailed_exit_codes_tell_git_from_drift(kapso: Served, folder: Path, environment: Environment) -> None:
-    """0 in sync, 2 when git is ahead, 3 when only Kapso has drifted; without the flag always 0."""
+def test_detailed_exit_codes_separate_git_changes_from_drift(kapso: Served, folder: Path, environment: Environment) -> None:
+    """0 in sync, 2 when git is ahead, 3 for drift alone; without the flag always 0."""
 
     def code(*flags: str) -> int:
         return kapso_sync("plan", str(folder), *flags, environment=environment).code
@@ -105,8 +105,8 @@ def test_expect_applies_only_the_plan_that_was_read(kapso: Served, folder: Path,
     assert kapso_sync("sync", str(folder), "--expect", digest, environment=environment).code == 0
 
 
-def test_only_narrows_a_pass(kapso: Served, folder: Path, environment: Environment) -> None:
-    """The named function alone is touched; an unknown slug is a usage error."""
+def test_sync_only_touches_the_named_function(kapso: Served, folder: Path, environment: Environment) -> None:
+    """An unknown slug is a usage error."""
     assert kapso_sync("sync", str(folder), "--only", "part", environment=environment).code == 0
     assert [function.slug for function in kapso.world.functions.values()] == ["part"]
     unknown = kapso_sync("sync", str(folder), "--only", "nope", environment=environment)
@@ -116,8 +116,8 @@ def test_only_narrows_a_pass(kapso: Served, folder: Path, environment: Environme
     )
 
 
-def test_one_refused_function_fails_alone(kapso: Served, folder: Path, environment: Environment) -> None:
-    """A 422 for one: exit 1, its reason is told, all others are live."""
+def test_a_422_for_one_function_does_not_stop_the_others(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Exit code 1; the reason is shown, and all others are live."""
     kapso.faults({"what": "status", "status": 422, "method": "POST", "route": "/functions", "slug": "greet"})
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert ran.code == 1
@@ -126,8 +126,8 @@ def test_one_refused_function_fails_alone(kapso: Served, folder: Path, environme
     assert ran.event("function.failed")["error_type"] == "ApiRejected"
 
 
-def test_a_rejected_key_costs_few_calls(kapso: Served, folder: Path, environment: Environment) -> None:
-    """77 after one call, with a hint where to find the right key."""
+def test_a_rejected_api_key_exits_with_77_after_one_call(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The hint says where to find the right key."""
     ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_API_KEY": "wrong-key-1234"})
     assert ran.code == 77
     assert len(kapso.requests()) <= 3
@@ -136,15 +136,17 @@ def test_a_rejected_key_costs_few_calls(kapso: Served, folder: Path, environment
 
 
 def test_an_api_that_is_down_exits_with_69(folder: Path, environment: Environment) -> None:
-    """Nobody listens: one error line that names the address, no traceback."""
+    """Nothing listens: one error line with the address, no traceback."""
     down = {**environment, "KAPSO_API_BASE_URL": "http://127.0.0.1:9/api/v1", "KAPSO_SYNC_REQUEST_TIMEOUT": "1s"}
     ran = kapso_sync("plan", str(folder), environment=down)
     assert ran.code == 69
     assert ran.err.splitlines()[-2].startswith("error: no connection to 127.0.0.1:9")
 
 
-def test_a_broken_manifest_names_line_and_column(kapso: Served, folder: Path, environment: Environment) -> None:
-    """65, every problem of the file at once, and Kapso is not even asked."""
+def test_a_broken_manifest_exits_with_65_and_shows_line_and_column(
+    kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """Every problem of the file at once; the API is not called."""
     (folder / "manifest.yaml").write_text(
         "version: 1\nfunctions:\n  greet:\n    file: greet.js\n    protectd: yes\n    timeout: [\n"
     )
@@ -158,8 +160,8 @@ def test_a_broken_manifest_names_line_and_column(kapso: Served, folder: Path, en
     assert "protected" in ran.err
 
 
-def test_a_state_folder_in_use_is_refused(folder: Path, environment: Environment) -> None:
-    """75, naming the process; a plan needs no lock."""
+def test_a_locked_state_folder_exits_with_75(folder: Path, environment: Environment) -> None:
+    """The error names the process; a plan needs no lock."""
     from kapso_sync.store.lock import held
     from tests.builders import DAWN
 
@@ -174,16 +176,16 @@ def test_a_state_folder_in_use_is_refused(folder: Path, environment: Environment
 
 
 def test_a_missing_folder_exits_with_78(tmp_path: Path, environment: Environment) -> None:
-    """Nothing is there: a hint, and no call."""
+    """The error has a hint, and the API is not called."""
     ran = kapso_sync("sync", str(tmp_path / "nowhere"), environment=environment)
     assert ran.code == 78
     assert "nowhere" in ran.err
 
 
-def test_a_git_revision_is_synced_not_the_files_around_it(
+def test_a_branch_tag_or_commit_is_synced_without_uncommitted_files(
     kapso: Served, folder: Path, environment: Environment, tmp_path: Path
 ) -> None:
-    """From a repository only what is committed counts, at the branch, tag or commit that is asked for."""
+    """From a repository only committed files count."""
     repository = tmp_path / "repository"
     (repository).mkdir()
     git(repository, "init", "--quiet", "--initial-branch=main")
@@ -205,7 +207,7 @@ def test_a_git_revision_is_synced_not_the_files_around_it(
 
 
 def test_every_spelling_of_a_source_has_one_owner(environment: Environment, tmp_path: Path) -> None:
-    """The remote, its default folder spelled out or not, and a clone of it: the same functions belong to the same owner."""
+    """The remote, with or without its default folder, and a clone of it own the same functions."""
     remote, clone = tmp_path / "remote", tmp_path / "clone"
     remote.mkdir()
     git(remote, "init", "--quiet", "--initial-branch=main")
@@ -219,15 +221,15 @@ def test_every_spelling_of_a_source_has_one_owner(environment: Environment, tmp_
     assert len({plan["digest"] for plan in plans}) == 1
 
 
-def test_a_git_server_that_is_down_is_logged(environment: Environment) -> None:
-    """69, with `source.failed` in the log, before Kapso is asked anything."""
+def test_an_unavailable_git_server_exits_with_69_and_is_logged(environment: Environment) -> None:
+    """The log has `source.failed`, and the API is not called."""
     ran = kapso_sync("sync", "https://127.0.0.1:9/acme/flows", environment=environment)
     assert ran.code == 69
     assert ran.event("source.failed")["hint"]
 
 
-def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment) -> None:
-    """A misspelt variable does nothing, so somebody is told, with the right spelling."""
+def test_a_misspelt_setting_is_a_warning_with_a_suggestion(folder: Path, environment: Environment) -> None:
+    """It has no effect otherwise."""
     ran = kapso_sync("plan", str(folder), "--json", environment={**environment, "KAPSO_SYNC_PRUNNE": "true"})
     assert [warning for warning in ran.document["warnings"] if warning["code"] != "temporary-owner"] == [
         {
@@ -249,21 +251,23 @@ def test_an_unknown_setting_is_a_warning(folder: Path, environment: Environment)
     ],
 )
 def test_invalid_settings_exit_with_78(folder: Path, environment: Environment, variable: str, value: str, said: str) -> None:
-    """78, naming the variable and what was expected."""
+    """The error names the variable and what was expected."""
     ran = kapso_sync("sync", str(folder), environment={**environment, variable: value})
     assert ran.code == 78
     assert said in ran.err
 
 
-def test_prune_needs_an_owner_that_stays(folder: Path, environment: Environment) -> None:
-    """A folder without a git remote may not delete until it is told who it is."""
+def test_prune_without_a_git_remote_or_an_owner_setting_is_refused(folder: Path, environment: Environment) -> None:
+    """The owner of a folder without a remote is its path, which may change."""
     ran = kapso_sync("sync", str(folder), "--prune", environment=environment)
     assert ran.code == 78
     assert "KAPSO_SYNC_OWNER" in ran.err
 
 
-def test_deletion_grace_is_a_setting_and_delete_overrides_it(kapso: Served, folder: Path, environment: Environment) -> None:
-    """Without a word `sync` waits for nothing; with one it does; `--delete` wants a function of ours that left git."""
+def test_the_deletion_grace_setting_delays_prune_and_delete_overrides_it(
+    kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """By default `sync` does not wait; `--delete` accepts only functions of ours that left git."""
     owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
     kapso_sync("sync", str(folder), environment=owned)
     write_functions(folder, {"greet": answering("hello")})
@@ -278,29 +282,8 @@ def test_deletion_grace_is_a_setting_and_delete_overrides_it(kapso: Served, fold
     assert set(kapso.world.live_code()) == {"greet"}
 
 
-def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: Path, environment: Environment) -> None:
-    """The first sync says that the owner is temporary; with `origin` added, plan, sync and deletions go on as before."""
-    first = kapso_sync("sync", str(folder), "--json", environment=environment)
-    assert [warning["code"] for warning in first.document["warnings"]] == ["temporary-owner"]
-    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "remote", "add", "origin", "https://github.com/acme/flows.git")
-    ids = set(kapso.world.functions)
-    planned = kapso_sync("plan", str(folder), "--json", environment=environment).document
-    assert (planned["in_sync"], [warning["code"] for warning in planned["warnings"]]) == (True, ["owner-changed"])
-    assert kapso_sync("sync", str(folder), environment=environment).code == 0
-    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
-    write_functions(folder, {"greet": answering("two")})
-    assert kapso_sync("plan", str(folder), "--delete", "part", environment=environment).code == 0
-    again = kapso_sync("sync", str(folder), "--delete", "part", environment=environment)
-    assert (again.code, again.event("reconcile.finished")["deleted"]) == (0, 1)
-    assert set(kapso.world.functions) < ids
-    (function,) = kapso.world.functions.values()
-    assert "[kapso-sync:github.com/acme/flows#" in str(function.description)
-
-
-def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path, environment: Environment) -> None:
-    """Each has its own functions in one project, and sees nothing of the other's; a name that is not known is refused."""
+def test_two_environments_of_one_manifest_have_separate_owners(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Each has its own functions in one project and ignores the other's; an unknown environment is refused."""
     owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
     manifest = (folder / "manifest.yaml").read_text(encoding="utf-8")
     leaves_out = ("    functions: {part: false}", "    functions: {greet: null}")
@@ -314,20 +297,22 @@ def test_environments_of_one_manifest_are_two_owners(kapso: Served, folder: Path
     assert (wrong.code, "there is no environment `tow`; known: one, two" in wrong.err) == (65, True)
 
 
-def test_the_api_key_is_in_neither_report_nor_state(kapso: Served, folder: Path, environment: Environment) -> None:
-    """The key is in no output and no file, even where the server quotes it back."""
+def test_the_api_key_is_not_in_output_or_state_files(kapso: Served, folder: Path, environment: Environment) -> None:
+    """Not even where the server quotes it."""
     key = environment["KAPSO_API_KEY"]
     body = {"error": f"Key {key} may not do this"}
     kapso.faults({"what": "status", "status": 422, "method": "POST", "route": "/functions", "slug": "greet", "body": body})
     ran = kapso_sync("sync", str(folder), "--log-level", "debug", environment=environment)
     assert key not in ran.out + ran.err
     state = Path(environment["KAPSO_SYNC_STATE_DIR"])
-    assert all(key.encode() not in path.read_bytes() for path in state.rglob("*") if path.is_file())
+    written = [path.read_bytes() for path in state.rglob("*") if path.is_file()]
+    assert any(b"greet" in content for content in written)
+    assert all(key.encode() not in content for content in written)
     assert "may not do this" in ran.err + ran.out
 
 
 def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> None:
-    """What changed, when, from which revision, and how each function stands; offline."""
+    """What changed, when, from which revision, and the state of each function; offline."""
     before = kapso_sync("status", str(folder), environment=environment)
     assert before.code == 0
     assert "No pass was recorded here yet" in before.out
@@ -344,7 +329,7 @@ def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> N
 
 
 def test_sync_json_is_printed_even_if_a_function_fails(folder: Path, environment: Environment) -> None:
-    """Programs read stdout; people and logs have stderr."""
+    """JSON goes to stdout, text and logs go to stderr."""
     write_functions(folder, {"broken": "async function handler( {"})
     ran = kapso_sync("plan", str(folder), "--json", environment=environment)
     assert ran.code == 1

@@ -1,4 +1,4 @@
-"""``validate``: everything that is wrong, for people, for programs and for GitHub; and types, for whoever asks."""
+"""``validate`` reports every problem as text, JSON or GitHub annotations, and checks types on request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def faulty(tmp_path: Path) -> Path:
     return folder
 
 
-def test_validate_prints_all_problems_for_people(faulty: Path) -> None:
-    """Place, line, caret, and what to do; warnings after the errors."""
+def test_validate_prints_all_problems_with_place_and_hint(faulty: Path) -> None:
+    """Place, line, caret, and what to do; warnings come after the errors."""
     ran = kapso_sync("validate", str(faulty))
     assert (ran.code, ran.out) == (65, "2 problems found.\n")
     assert ran.err == snapshot("""\
@@ -43,8 +43,8 @@ warning: broken.js:3:11: the handler never returns anything; it must return a `R
 """)
 
 
-def test_validate_json_has_positions(faulty: Path) -> None:
-    """Problems and warnings alike carry file, line and column."""
+def test_validate_json_has_file_line_and_column(faulty: Path) -> None:
+    """For problems and warnings alike."""
     document = kapso_sync("validate", str(faulty), "--json").document
     assert document["valid"] is False
     assert [(p["code"], p["file"], p["line"], p["column"]) for p in document["problems"]] == [
@@ -57,8 +57,8 @@ def test_validate_json_has_positions(faulty: Path) -> None:
     ]
 
 
-def test_a_file_that_cannot_be_used_is_not_called_a_file_that_no_entry_names(tmp_path: Path) -> None:
-    """It is too large, or one of two that an entry may mean; another file really is named by none."""
+def test_an_unusable_file_is_not_reported_as_unlisted(tmp_path: Path) -> None:
+    """It is too large, or one of two that an entry may mean; another file really is unlisted."""
     write_functions(tmp_path, {"greet": answering("x"), "large": answering("x" * 2**20), "twice": answering("x")})
     for name in ("twice.ts", "stray.js"):
         (tmp_path / name).write_text(answering("x"), encoding="utf-8")
@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_used_is_not_called_a_file_that_no_entry_names(tmp
 
 
 def test_validate_prints_github_annotations(faulty: Path) -> None:
-    """Relative to the root of the repository, with what means something to GitHub escaped."""
+    """Paths are relative to the repository's root, and special characters are escaped."""
     ran = kapso_sync("validate", str(faulty), "--github")
     assert ran.code == 65
     assert ran.err == ""
@@ -83,21 +83,21 @@ def test_validate_prints_github_annotations(faulty: Path) -> None:
 """)  # noqa: E501 - an annotation is one line
 
 
-def test_a_broken_manifest_is_annotated_too(faulty: Path) -> None:
-    """Nothing else can be told then."""
+def test_a_broken_manifest_is_a_github_annotation(faulty: Path) -> None:
+    """It is then the only one."""
     (faulty / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:\n    fil: x.js\n")
     ran = kapso_sync("validate", str(faulty), "--github")
     assert ran.out.startswith("::error file=apps/100%25%2C flows/manifest.yaml,line=4,col=5,title=unknown-key::")
 
 
-def test_validate_json_and_github_exclude_each_other(faulty: Path) -> None:
-    """--json and --github contradict each other."""
+def test_validate_json_and_github_together_are_a_usage_error(faulty: Path) -> None:
+    """--json and --github exclude each other."""
     assert kapso_sync("validate", str(faulty), "--json", "--github").code == 64
 
 
 @needs_esbuild
-def test_types_are_checked_by_the_repositorys_own_compiler_when_asked(tmp_path: Path) -> None:
-    """Its findings become problems; it gets no key, and runs for no other command, nor without the flag."""
+def test_type_check_runs_the_repositorys_typescript_compiler(tmp_path: Path) -> None:
+    """Only with the flag, and for no other command; its findings are problems, and it does not get the API key."""
     folder = tmp_path / "functions"
     write_functions(folder, {"greet": answering("x")})
     (folder / "sum.ts").write_text("export default () => {\n  const sum: string = 1;\n  return new Response(sum);\n};\n")
@@ -132,8 +132,8 @@ hint: the types do not fit
     assert "error: tsc ended with 134: out of memory" in ran.err
 
 
-def test_types_are_not_checked_for_a_git_source(tmp_path: Path) -> None:
-    """It is said, and nothing is run."""
+def test_type_check_of_a_git_source_is_skipped_with_a_note(tmp_path: Path) -> None:
+    """No program runs."""
     write_functions(tmp_path / "functions", {"greet": answering("x")})
     for command in (
         ("init", "--quiet", "--initial-branch=main"),
@@ -147,7 +147,7 @@ def test_types_are_not_checked_for_a_git_source(tmp_path: Path) -> None:
 
 @needs_esbuild
 def test_only_sync_writes_the_build_cache(tmp_path: Path, kapso: Served) -> None:
-    """`validate` and `plan` leave no trace; after a `sync` the builds are in the state folder, and the next pass is in sync."""
+    """`validate` and `plan` write nothing; after a `sync` the builds are in the state folder, and the next pass is in sync."""
     folder, state = tmp_path / "functions", tmp_path / "state"
     write_functions(folder, {"greet": answering("x")})
     (folder / "sum.ts").write_text("import { x } from './lib/x';\nexport default () => new Response(x as string);\n")

@@ -1,4 +1,4 @@
-"""The loop: single flight, newest wins, no trigger lost, no failure the last."""
+"""The reconcile loop: one pass at a time, the newest revision wins, no trigger is lost, no failure ends it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def report_on(plan: Plan, result: Result = Result.DONE, error: str | None = None
 
 
 @dataclass
-class Pretend:
+class ScriptedPasses:
     """A place whose passes do what a test says, and a watcher that remembers."""
 
     clock: VirtualClock
@@ -90,9 +90,9 @@ class Pretend:
 
 @dataclass
 class RunningLoop:
-    """A running loop, its triggers, and everything that was told."""
+    """A running loop, its triggers, and the events that it reported."""
 
-    place: Pretend
+    place: ScriptedPasses
     triggers: TriggerQueue
     loop: Loop
     clock: VirtualClock
@@ -117,7 +117,7 @@ class RunningLoop:
 @contextlib.asynccontextmanager
 async def running_loop(slowest: float = 300.0, *, pass_timeout: float = PASS_TIMEOUT) -> AsyncIterator[RunningLoop]:
     clock = VirtualClock()
-    place, triggers, told = Pretend(clock), TriggerQueue(), list[events.Event]()
+    place, triggers, told = ScriptedPasses(clock), TriggerQueue(), list[events.Event]()
     backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = list[float | None]()
     timing = Timing(clock, lambda: 1.0, slowest, pass_timeout)
@@ -130,8 +130,8 @@ async def running_loop(slowest: float = 300.0, *, pass_timeout: float = PASS_TIM
         await asyncio.wait_for(task, 5)
 
 
-async def test_many_triggers_are_answered_by_one_pass() -> None:
-    """Any number of simultaneous triggers start one pass."""
+async def test_simultaneous_triggers_start_one_pass() -> None:
+    """Any number of them."""
     async with running_loop() as running:
         for name in (Trigger.INTERVAL, Trigger.WEBHOOK, Trigger.PERSON):
             running.triggers.request(name)
@@ -142,7 +142,7 @@ async def test_many_triggers_are_answered_by_one_pass() -> None:
 
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_triggers_during_a_pass_start_exactly_one_more_pass(bursts: list[int]) -> None:
-    """Ten thousand triggers or one: none is lost, and never more than one pass runs."""
+    """For ten thousand triggers as for one; two passes never run at once."""
 
     async def scenario() -> None:
         async with running_loop() as running:
@@ -162,8 +162,8 @@ def test_triggers_during_a_pass_start_exactly_one_more_pass(bursts: list[int]) -
     asyncio.run(scenario())
 
 
-async def test_a_new_revision_ends_the_wait_for_the_old_deployment() -> None:
-    """A fix is never blocked by the deployment that it fixes."""
+async def test_a_new_revision_interrupts_the_wait_for_a_deployment() -> None:
+    """A fix does not wait for the deployment that it fixes."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
         running.triggers.request(Trigger.INTERVAL)
@@ -249,7 +249,7 @@ async def test_a_manual_reconcile_brings_in_a_newer_revision() -> None:
 
 
 async def test_under_constant_pushes_every_fourth_pass_runs_to_its_end() -> None:
-    """The newest revision interrupts a pass, but not for ever: else a busy branch would never be deployed whole."""
+    """New revisions interrupt a pass at most three times in a row, so that a busy branch is deployed."""
     async with running_loop() as running:
         running.place.gate = asyncio.Event()
         for _ in range(8):
@@ -288,7 +288,7 @@ async def test_a_due_retry_waits_while_the_api_is_down() -> None:
 
 
 async def test_due_retries_start_no_pass_while_suspended() -> None:
-    """A suspension over night costs a heartbeat, whatever falls due meanwhile."""
+    """During a long suspension the daemon only sends heartbeats, whatever falls due."""
     async with running_loop() as running:
         running.place.results = [lambda plan: report_on(plan, Result.FAILED, "no")]
         running.triggers.request(Trigger.INTERVAL)
@@ -363,7 +363,7 @@ async def test_a_pass_that_hangs_is_ended_at_its_deadline() -> None:
 
 
 async def test_a_git_server_that_hangs_leaves_the_loop_healthy() -> None:
-    """Nothing remote counts: asking takes as long as its own deadline allows."""
+    """Liveness does not depend on the remote: a fetch ends at its own deadline."""
     async with running_loop() as running:
         running.place.answer = asyncio.Event()
         running.triggers.request(Trigger.POLL)
@@ -489,7 +489,7 @@ def test_every_backoff_has_jitter_within_its_bounds(dice: list[float]) -> None:
 
 
 def test_the_test_helpers_report_real_plans() -> None:
-    """The helpers above speak of real plans."""
+    """The helpers of this module make plans that the code accepts."""
     plan = plan_for("a")
     assert replace(plan, revision=Revision("x")).steps == report_on(plan).plan.steps
     assert BACKOFF.maximum > INITIAL_RETRY_DELAY

@@ -1,4 +1,4 @@
-"""The smaller parts of the daemon: tasks that are kept alive, the clock's rings, and what systemd hears."""
+"""The smaller parts of the daemon: supervised tasks, the scheduler, and systemd notifications."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ async def test_a_finished_task_is_not_restarted_and_a_stop_ends_all_tasks() -> N
     assert ended.is_set()
 
 
-async def test_the_scheduler_requests_passes_and_reports_the_next_time() -> None:
-    """No work runs inside a job: a job only triggers."""
+async def test_the_scheduler_triggers_by_name_and_reports_the_next_run() -> None:
+    """A scheduled job only triggers a pass; it does no work itself."""
     rung = asyncio.Event()
     names: list[Trigger] = []
 

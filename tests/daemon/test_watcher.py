@@ -1,4 +1,4 @@
-"""The file watcher: an event means "look again", and what was measured to be missed is found all the same."""
+"""The file watcher: an event means "look again", and changes that the library misses are found all the same."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ DEBOUNCE = 0.1
 
 
 @dataclass
-class Rings:
-    """How often was rung, and what went wrong."""
+class TriggerCounter:
+    """Counts triggers and keeps the watcher's errors."""
 
     count: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     troubles: list[str] = field(default_factory=list)
 
-    def ring(self) -> None:
+    def trigger(self) -> None:
         self.count += 1
         self.changed.set()
 
     async def next(self, seconds: float = 4.0) -> None:
-        """Wait for a ring that comes after now."""
+        """Wait for a trigger that comes after now."""
         self.changed.clear()
         async with asyncio.timeout(seconds):
             await self.changed.wait()
 
     async def quiet(self, seconds: float = 0.6) -> None:
-        """Wait until nothing rings any more."""
+        """Wait until no more triggers come."""
         while True:
             self.changed.clear()
             try:
@@ -52,34 +52,34 @@ class Rings:
 
 
 @contextlib.asynccontextmanager
-async def watched(root: Path) -> AsyncIterator[Rings]:
+async def watched(root: Path) -> AsyncIterator[TriggerCounter]:
     """Watch a folder; the watch is known to work when the block begins."""
-    rings = Rings()
-    watcher = FileWatcher(root, rings.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=rings.troubles.append)
+    triggers = TriggerCounter()
+    watcher = FileWatcher(root, triggers.trigger, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=triggers.troubles.append)
     task = asyncio.create_task(watcher.run())
     try:
         if root.is_dir():
             probe = Path(os.path.realpath(root)) / "probe.js"
             async with asyncio.timeout(5):
-                while not rings.count:
+                while not triggers.count:
                     probe.write_text("x")
                     probe.unlink()
                     with contextlib.suppress(TimeoutError):
-                        await rings.next(0.3)
-            await rings.quiet(0.4)
+                        await triggers.next(0.3)
+            await triggers.quiet(0.4)
         else:
             await asyncio.sleep(0.2)
-        rings.count = 0
-        yield rings
+        triggers.count = 0
+        yield triggers
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def after(rings: Rings, act: object) -> None:
-    """Do something, and wait until it rings."""
+async def after(triggers: TriggerCounter, act: object) -> None:
+    """Do something, and wait until it triggers."""
     assert callable(act)
-    waiting = asyncio.create_task(rings.next())
+    waiting = asyncio.create_task(triggers.next())
     await asyncio.sleep(0)
     act()
     await waiting
@@ -93,60 +93,60 @@ def save_by_rename(path: Path, text: str) -> None:
 
 async def test_every_save_is_noticed_even_by_rename(folder: Path) -> None:
     """Editors write a new file and rename it: once, twice, three times, each is noticed."""
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
         for text in ("2", "3", "4"):
-            await after(rings, lambda text=text: save_by_rename(folder / "greet.js", text))
-        await after(rings, (folder / "greet.js").unlink)
+            await after(triggers, lambda text=text: save_by_rename(folder / "greet.js", text))
+        await after(triggers, (folder / "greet.js").unlink)
 
 
 async def test_a_burst_of_saves_triggers_once(folder: Path) -> None:
     """Twenty files saved at once trigger once."""
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
 
         def save_all() -> None:
             for number in range(20):
                 (folder / f"f{number}.js").write_text("x")
 
-        await after(rings, save_all)
-        await rings.quiet()
-        assert rings.count == 1
+        await after(triggers, save_all)
+        await triggers.quiet()
+        assert triggers.count == 1
 
 
 async def test_constant_writes_do_not_suppress_the_trigger(folder: Path) -> None:
     """Somebody writes all the time: after ten quiet periods it triggers anyway."""
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
         for number in range(60):
             (folder / "busy.js").write_text(str(number))
             await asyncio.sleep(DEBOUNCE / 4)
-        assert rings.count >= 1
+        assert triggers.count >= 1
 
 
 async def test_ignored_files_trigger_nothing(folder: Path) -> None:
     """Swap files, .git and node_modules are ignored; without events nothing is triggered."""
     (folder / ".git").mkdir()
     (folder / "node_modules").mkdir()
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
         (folder / ".git" / "index").write_text("x")
         (folder / "node_modules" / "x.js").write_text("x")
         (folder / "greet.js.swp").write_text("x")
         (folder / ".#greet.js").symlink_to("nowhere")
         (folder.parent / "beside.js").write_text("x")
-        await rings.quiet()
-        assert rings.count == 0
+        await triggers.quiet()
+        assert triggers.count == 0
 
 
 async def test_files_in_new_nested_folders_are_noticed(folder: Path) -> None:
     """Their own events are often missed: the folder's are not, and a second look follows."""
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
 
         def make() -> None:
             (folder / "a" / "b").mkdir(parents=True)
             (folder / "a" / "b" / "inner.js").write_text("x")
 
-        await after(rings, make)
-        await rings.quiet(0.8)
-        rings.count = 0
-        await after(rings, lambda: (folder / "a" / "b" / "inner.js").write_text("y"))
+        await after(triggers, make)
+        await triggers.quiet(0.8)
+        triggers.count = 0
+        await after(triggers, lambda: (folder / "a" / "b" / "inner.js").write_text("y"))
 
 
 async def test_a_flipped_symlink_is_noticed(tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ async def test_a_flipped_symlink_is_noticed(tmp_path: Path) -> None:
         (tmp_path / "next").symlink_to("two")
         (tmp_path / "next").rename(tmp_path / "current")
 
-    async with watched(tmp_path / "current" / "functions") as rings:
-        await after(rings, flip)
-        await rings.quiet(1.5)
-        await after(rings, lambda: (tmp_path / "two" / "functions" / "greet.js").write_text("new"))
+    async with watched(tmp_path / "current" / "functions") as triggers:
+        await after(triggers, flip)
+        await triggers.quiet(1.5)
+        await after(triggers, lambda: (tmp_path / "two" / "functions" / "greet.js").write_text("new"))
 
 
 async def test_a_config_map_swap_is_noticed(tmp_path: Path) -> None:
@@ -180,47 +180,47 @@ async def test_a_config_map_swap_is_noticed(tmp_path: Path) -> None:
         (mount / "..tmp").rename(mount / "..data")
         shutil.rmtree(mount / "..one")
 
-    async with watched(mount) as rings:
-        await after(rings, swap)
+    async with watched(mount) as triggers:
+        await after(triggers, swap)
 
 
 async def test_a_deleted_and_recreated_folder_is_watched_again(folder: Path) -> None:
-    """Together with its parent, too; the library alone would be silent for ever."""
+    """Together with its parent, too; the library alone would report nothing any more."""
     parent = folder.parent / "deep"
     parent.mkdir()
     inner = parent / "functions"
     inner.mkdir()
-    async with watched(inner) as rings:
+    async with watched(inner) as triggers:
         for gone in (inner, parent):
-            await after(rings, lambda gone=gone: shutil.rmtree(gone))
-            await rings.quiet(1.5)
-            await after(rings, lambda: inner.mkdir(parents=True))
-            await rings.quiet(1.5)
-            await after(rings, lambda: (inner / "greet.js").write_text("x"))
-            await rings.quiet(0.5)
+            await after(triggers, lambda gone=gone: shutil.rmtree(gone))
+            await triggers.quiet(1.5)
+            await after(triggers, lambda: inner.mkdir(parents=True))
+            await triggers.quiet(1.5)
+            await after(triggers, lambda: (inner / "greet.js").write_text("x"))
+            await triggers.quiet(0.5)
 
 
 async def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path: Path) -> None:
     """The volume may be filled later."""
-    async with watched(tmp_path / "later" / "functions") as rings:
-        await after(rings, lambda: (tmp_path / "later" / "functions").mkdir(parents=True))
+    async with watched(tmp_path / "later" / "functions") as triggers:
+        await after(triggers, lambda: (tmp_path / "later" / "functions").mkdir(parents=True))
 
 
 async def test_a_file_name_that_is_not_utf8_does_not_end_the_watch(folder: Path) -> None:
     """Such a name kills the library's watch: it is restarted, and reported once."""
-    async with watched(folder) as rings:
+    async with watched(folder) as triggers:
         bad = os.fsencode(folder) + b"/bad-\xff.js"
 
         def touch() -> None:
             with open(bad, "wb") as file:  # noqa: PTH123 - a path in bytes
                 file.write(b"x")
 
-        await after(rings, touch)
-        await rings.quiet(1.5)
+        await after(triggers, touch)
+        await triggers.quiet(1.5)
         os.unlink(bad)  # noqa: PTH108 - a path in bytes
-        await rings.quiet(1.5)
-        await after(rings, lambda: (folder / "greet.js").write_text("2"))
-        assert len(rings.troubles) <= 1
+        await triggers.quiet(1.5)
+        await after(triggers, lambda: (folder / "greet.js").write_text("2"))
+        assert len(triggers.troubles) <= 1
 
 
 async def test_files_are_polled_when_inotify_is_exhausted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,10 +233,10 @@ async def test_files_are_polled_when_inotify_is_exhausted(folder: Path, monkeypa
         return real(*paths, force_polling=True, **{**options, "poll_delay_ms": 50})  # type: ignore[arg-type]
 
     monkeypatch.setattr(watching, "awatch", limited)
-    async with watched(folder) as rings:
-        await after(rings, lambda: (folder / "another.js").write_text("a new file"))
-        assert len(rings.troubles) == 1
-        assert "polled every second" in rings.troubles[0]
+    async with watched(folder) as triggers:
+        await after(triggers, lambda: (folder / "another.js").write_text("a new file"))
+        assert len(triggers.troubles) == 1
+        assert "polled every second" in triggers.troubles[0]
 
 
 async def test_a_cancelled_watcher_leaks_no_handles_or_threads(folder: Path) -> None:

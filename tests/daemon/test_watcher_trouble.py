@@ -1,4 +1,4 @@
-"""The file watcher in trouble: links that lead on, a library that fails for long, bursts, and an end at any moment."""
+"""The file watcher in trouble: symlink chains, a failing library, bursts of events, and cancellation at any time."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from kapso_sync.daemon.watcher import FileWatcher
 pytestmark = pytest.mark.e2e
 DEBOUNCE = 0.1
 PATIENCE = 5.0
-"""Seconds an awaited ring may take: generous, for a machine that is busy."""
+"""Seconds an awaited trigger may take: generous, for a machine that is busy."""
 
 
 @dataclass
-class Bell:
-    """Remembers rings, what was there to see at the last one, and what was told."""
+class TriggerRecorder:
+    """Records triggers, the files that were there at the last one, and what was reported."""
 
     folder: Path
     count: int = 0
     seen: int = 0
     troubles: list[str] = field(default_factory=list)
-    rung: asyncio.Event = field(default_factory=asyncio.Event)
+    triggered: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def ring(self) -> None:
+    def trigger(self) -> None:
         self.count += 1
         with contextlib.suppress(OSError):
             self.seen = len(os.listdir(self.folder))  # noqa: PTH208 - a count
-        self.rung.set()
+        self.triggered.set()
 
     async def wait(self, seconds: float = PATIENCE) -> None:
         async with asyncio.timeout(seconds):
-            await self.rung.wait()
+            await self.triggered.wait()
 
     async def settle(self, seconds: float = 0.4) -> None:
-        """Wait until it was quiet for so long."""
+        """Wait until no trigger came for that long."""
         with contextlib.suppress(TimeoutError):
             while True:
-                self.rung.clear()
+                self.triggered.clear()
                 await self.wait(seconds)
-        self.rung.clear()
+        self.triggered.clear()
 
 
-class HastyClock:
+class FastClock:
     """Whoever sleeps moves time at once, and a little further: no rounding may keep a deadline out of reach."""
 
     def __init__(self) -> None:
@@ -71,29 +71,29 @@ class HastyClock:
 
 
 @contextlib.asynccontextmanager
-async def listening(root: Path) -> AsyncIterator[Bell]:
-    """Watch; the watch answers when the block begins."""
-    bell = Bell(root)
+async def watched_folder(root: Path) -> AsyncIterator[TriggerRecorder]:
+    """Watch; the watcher triggers when the block begins."""
+    recorder = TriggerRecorder(root)
     task = asyncio.create_task(
-        FileWatcher(root, bell.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=bell.troubles.append).run()
+        FileWatcher(root, recorder.trigger, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=recorder.troubles.append).run()
     )
     try:
-        await hears(bell, root / "probe.js")
-        yield bell
+        await save_until_triggered(recorder, root / "probe.js")
+        yield recorder
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def hears(bell: Bell, path: Path) -> None:
-    """Save until it rings, as a person would: a watch that is being begun anew may miss the first one."""
+async def save_until_triggered(recorder: TriggerRecorder, path: Path) -> None:
+    """Save until it triggers, as a person would: a watch that is restarting may miss the first save."""
     async with asyncio.timeout(PATIENCE):
         while True:
             path.write_text(str(time.monotonic()))
             with contextlib.suppress(TimeoutError):
-                await bell.wait(0.3)
+                await recorder.wait(0.3)
                 break
-    await bell.settle()
+    await recorder.settle()
 
 
 def flip(link: Path, target: str) -> None:
@@ -110,36 +110,36 @@ async def test_a_flipped_symlink_in_the_middle_of_a_chain_is_noticed(tmp_path: P
     (tmp_path / "current").symlink_to("trees/one")
     (tmp_path / "app").symlink_to("current")
     root = tmp_path / "app" / "functions"
-    async with listening(root) as bell:
+    async with watched_folder(root) as recorder:
         flip(tmp_path / "current", "trees/two")
         shutil.rmtree(tmp_path / "trees" / "one")
-        await bell.wait()
-        await bell.settle()
-        await hears(bell, root / "greet.js")
+        await recorder.wait()
+        await recorder.settle()
+        await save_until_triggered(recorder, root / "greet.js")
 
 
 async def test_a_replaced_folder_is_noticed(folder: Path) -> None:
     """Renamed away, and another one renamed in: events of the old folder no longer count."""
     other = folder.with_name("other")
     other.mkdir()
-    async with listening(folder) as bell:
+    async with watched_folder(folder) as recorder:
         folder.rename(folder.with_name("old"))
         other.rename(folder)
-        await bell.wait()
-        await bell.settle()
-        await hears(bell, folder / "greet.js")
+        await recorder.wait()
+        await recorder.settle()
+        await save_until_triggered(recorder, folder / "greet.js")
 
 
 async def test_the_last_trigger_follows_the_last_save_of_a_burst(folder: Path) -> None:
     """Thousands of files may overflow the kernel's queue: a trigger follows the last save all the same."""
-    async with listening(folder) as bell:
+    async with watched_folder(folder) as recorder:
         before = len(os.listdir(folder))  # noqa: PTH208 - a count
         for number in range(3000):
             (folder / f"f{number}.js").touch()
         async with asyncio.timeout(PATIENCE):
-            while bell.seen < before + 3000:
-                bell.rung.clear()
-                await bell.wait()
+            while recorder.seen < before + 3000:
+                recorder.triggered.clear()
+                await recorder.wait()
 
 
 async def test_a_failing_watch_library_is_retried_with_backoff(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +152,8 @@ async def test_a_failing_watch_library_is_retried_with_backoff(folder: Path, mon
         raise RuntimeError("the library is broken")
 
     monkeypatch.setattr(watching, "awatch", broken)
-    clock, bell = HastyClock(), Bell(folder)
-    watcher = FileWatcher(folder, bell.ring, debounce=DEBOUNCE, clock=clock, on_trouble=bell.troubles.append)
+    clock, recorder = FastClock(), TriggerRecorder(folder)
+    watcher = FileWatcher(folder, recorder.trigger, debounce=DEBOUNCE, clock=clock, on_trouble=recorder.troubles.append)
     task = asyncio.create_task(watcher.run())
     async with asyncio.timeout(PATIENCE):
         while clock.elapsed < 600:  # noqa: ASYNC110 - this clock tells nobody
@@ -162,7 +162,7 @@ async def test_a_failing_watch_library_is_retried_with_backoff(folder: Path, mon
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert 10 < attempts < 80
-    assert bell.troubles == ["watching files failed: the library is broken; the watch starts again"]
+    assert recorder.troubles == ["watching files failed: the library is broken; the watch is begun anew"]
 
 
 @pytest.mark.parametrize("state", ["watching", "missing", "failing"])
@@ -177,13 +177,13 @@ async def test_cancellation_ends_the_watcher_at_once_and_leaks_nothing(
     if state == "failing":
         monkeypatch.setattr(watching, "awatch", broken)
     root = folder / "missing" if state == "missing" else folder
-    bell = Bell(root)
-    watcher = FileWatcher(root, bell.ring, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=bell.troubles.append)
+    recorder = TriggerRecorder(root)
+    watcher = FileWatcher(root, recorder.trigger, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=recorder.troubles.append)
     task = asyncio.create_task(watcher.run())
     async with asyncio.timeout(PATIENCE):
         while state == "watching" and not _left_behind():  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.01)
-        while state == "failing" and not bell.troubles:  # noqa: ASYNC110 - it is told before the wait begins
+        while state == "failing" and not recorder.troubles:  # noqa: ASYNC110 - it is told before the wait begins
             await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.wait({task}, timeout=1)

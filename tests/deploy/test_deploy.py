@@ -1,4 +1,4 @@
-"""Where it runs: images, manifests, units and dashboards say what the program knows, and nothing it does not."""
+"""Deployment files: images, manifests, units and dashboards agree with the program."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pods(documents: list[Any]) -> Iterator[Any]:
 
 
 @pytest.mark.e2e
-def test_kubernetes_manifests_are_valid_against_the_schema(rendered: dict[str, list[Any]]) -> None:
+def test_kubernetes_manifests_are_valid(rendered: dict[str, list[Any]]) -> None:
     """Strictly, as the real kustomize renders them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,8 +82,8 @@ def test_kubernetes_manifests_are_valid_against_the_schema(rendered: dict[str, l
 
 
 @pytest.mark.e2e
-def test_pods_meet_the_restricted_standard(rendered: dict[str, list[Any]]) -> None:
-    """Field by field, for every container, and a read-only root beyond it."""
+def test_pods_meet_the_restricted_pod_security_standard(rendered: dict[str, list[Any]]) -> None:
+    """Field by field, for every container, with a read-only root file system besides."""
     for documents in rendered.values():
         for pod in pods(documents):
             assert pod["securityContext"]["runAsNonRoot"] is True
@@ -104,8 +104,8 @@ def test_pods_meet_the_restricted_standard(rendered: dict[str, list[Any]]) -> No
 
 
 @pytest.mark.e2e
-def test_one_daemon_and_a_state_that_fits_its_policy(rendered: dict[str, list[Any]]) -> None:
-    """One replica, never two at once; where the state dies with the Pod, drift is only reported and nothing deleted."""
+def test_kubernetes_runs_one_replica_and_prunes_only_with_persistent_state(rendered: dict[str, list[Any]]) -> None:
+    """Never two replicas at once; where the state is lost with the Pod, drift is only reported and nothing is deleted."""
     for name, documents in rendered.items():
         (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
         assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
@@ -121,8 +121,8 @@ def test_one_daemon_and_a_state_that_fits_its_policy(rendered: dict[str, list[An
         assert all("subPath" not in mount for mount in daemon["volumeMounts"])
 
 
-def test_every_setting_that_is_named_exists() -> None:
-    """In images, manifests, units and pages: a misspelt variable would silently do nothing."""
+def test_every_setting_in_deployment_files_and_docs_exists() -> None:
+    """A misspelt variable in an image, a manifest, a unit or a page would have no effect."""
     files = [ROOT / "Dockerfile", *DEPLOY.rglob("*.*"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
     for path in files:
         if path.is_file():
@@ -148,7 +148,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
 
 
 def test_every_alert_links_to_its_runbook() -> None:
-    """Summary, description, and a heading that tells what to do."""
+    """Summary, description, and a heading that says what to do."""
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     anchors = {
         re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in page.splitlines() if line[:1] == "#"
@@ -203,7 +203,7 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
     ],
 )
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: dict[str, str], alert: str | None) -> None:
-    """Two hours after the start, as Prometheus' own tool works it out."""
+    """Two hours after the start, as evaluated by Prometheus' own tool."""
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not installed")
@@ -232,8 +232,8 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: 
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_dockerfile_is_clean() -> None:
-    """The linter has nothing to say; the final stage runs as a number, and starts the daemon."""
+def test_the_dockerfile_passes_hadolint_and_runs_as_non_root() -> None:
+    """The linter finds nothing; the final stage runs as a numeric user, and starts the daemon."""
     hadolint = Path(sys.executable).with_name("hadolint")
     ran = subprocess.run([str(hadolint), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "")
@@ -244,8 +244,8 @@ def test_the_dockerfile_is_clean() -> None:
 
 
 @pytest.mark.e2e
-def test_the_image_installs_from_wheels_alone(tmp_path: Path) -> None:
-    """What the Dockerfile asks of pip, for its Python, without installing: the build stage has no compiler."""
+def test_the_docker_image_installs_from_wheels_only(tmp_path: Path) -> None:
+    """The build stage has no compiler: what the Dockerfile asks of pip is resolved for its Python, without installing."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (version,) = set(re.findall(r"^FROM python:(\d+\.\d+)-", dockerfile, re.MULTILINE))
     assert dockerfile.count("--require-hashes --only-binary :all:") == 2
@@ -260,8 +260,8 @@ def test_the_image_installs_from_wheels_alone(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr[-1000:]
 
 
-def test_the_unit_is_hardened() -> None:
-    """Systemd is told when we are ready, watches us, and gives us nothing that we do not need."""
+def test_the_systemd_unit_is_hardened() -> None:
+    """It waits for our readiness, uses the watchdog, and grants no right that we do not need."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(DEPLOY / "systemd" / "kapso-sync.service", encoding="utf-8")
@@ -280,7 +280,7 @@ def test_the_unit_is_hardened() -> None:
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0, "an exposure of at most 2.0 of 10"
 
 
-def test_compose_runs_it_as_hardened() -> None:
+def test_the_compose_service_is_hardened() -> None:
     """Read-only root, no capabilities, secrets as files, a volume for the state."""
     service = load(DEPLOY / "compose.yaml")["services"]["kapso-sync"]
     assert service["read_only"] is True

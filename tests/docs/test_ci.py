@@ -1,4 +1,4 @@
-"""The workflow on docs/ci.md can be copied: pinned, with no more rights than it needs, and no key for a stranger's code."""
+"""The workflow on docs/ci.md is safe to copy: pinned actions, least permissions, and no key for code of forks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_actions_are_pinned_to_commits() -> None:
     assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", name) for name in used)
 
 
-def test_the_key_is_for_the_repositorys_own_branches_only() -> None:
-    """One job has the key; it does not run for forks, and only it may write, and only comments."""
+def test_the_ci_workflow_does_not_give_the_api_key_to_forks() -> None:
+    """One job has the key; it does not run for forks, and it alone may write, and only comments."""
     document = workflow()
     assert document["on"] == "pull_request"
     assert document["permissions"] == {"contents": "read"}
@@ -47,8 +47,8 @@ def test_the_key_is_for_the_repositorys_own_branches_only() -> None:
         ("https://api.example/comments/1", "api --silent --method PATCH https://api.example/comments/1 --field body=@plan.md"),
     ],
 )
-def test_one_comment_is_made_and_then_updated(tmp_path: Path, known: str, call: str) -> None:
-    """The script looks for its own comment first; `gh` is played by a program that writes down how it was called."""
+def test_the_ci_workflow_creates_one_comment_and_then_updates_it(tmp_path: Path, known: str, call: str) -> None:
+    """The script looks for its own comment first; a program that records its arguments stands in for `gh`."""
     (script,) = [step["run"] for step in workflow()["jobs"]["plan"]["steps"] if "gh api" in step.get("run", "")]
     player = tmp_path / "gh"
     player.write_text('#!/bin/sh\necho "$@" >> calls\ncase "$*" in *--paginate*) echo "$KNOWN" ;; esac\n')

@@ -1,4 +1,4 @@
-"""The documentation is true: its tables are the code's, its links lead somewhere, and its commands were run."""
+"""The documentation is true: its tables match the code, its links work, and its commands run."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def other() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize(("page", "rows"), [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows)])
-def test_tables_in_docs_match_the_code(page: str, rows: object) -> None:
-    """Every event and every setting stands there as it is, and nothing else does."""
+def test_event_and_setting_tables_match_the_code(page: str, rows: object) -> None:
+    """Every event and every setting is listed as it is, and no other."""
     assert callable(rows)
     found = [line for line in text_of(page).splitlines() if line.startswith("| `")]
     assert found == list(rows())
@@ -60,7 +60,7 @@ def test_every_exit_code_is_explained() -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_relative_links_in_the_docs_exist(page: str) -> None:
     """A relative link names a file that exists."""
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
     missing = [target for target in targets if "://" not in target and not ((ROOT / page).parent / target).exists()]
@@ -77,8 +77,8 @@ def test_files_that_a_page_names_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("docs/manifest.md", "yaml"))))
-def test_manifests_on_the_page_are_valid(tmp_path: Path, number: int) -> None:
-    """What the page shows can be copied."""
+def test_manifests_in_the_docs_are_valid(tmp_path: Path, number: int) -> None:
+    """A reader can copy them."""
     (tmp_path / "manifest.yaml").write_text(blocks("docs/manifest.md", "yaml")[number], encoding="utf-8")
     (tmp_path / "process-webhook.js").write_text(answering("hello"), encoding="utf-8")
     ran = kapso_sync("validate", str(tmp_path))
@@ -87,7 +87,7 @@ def test_manifests_on_the_page_are_valid(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "sh")])
-def test_every_command_was_run(kapso: Served, other: Served, tmp_path: Path, page: str) -> None:
+def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_path: Path, page: str) -> None:
     """Every ``sh`` block, in order, in one shell that stops at the first failure."""
     home = tmp_path / "home"
     write_functions(home / "functions", {"greet": answering("hello")})
@@ -117,8 +117,8 @@ def test_every_command_was_run(kapso: Served, other: Served, tmp_path: Path, pag
 
 @pytest.mark.e2e
 @pytest.mark.skipif(find_workerd() is None, reason="needs workerd and esbuild: npm ci")
-def test_the_transcript_is_what_the_demo_prints() -> None:
-    """The README shows the demo's own words; ids, times and places differ from run to run."""
+def test_the_readme_transcript_matches_the_demo() -> None:
+    """The README shows the demo's output; ids, times and places differ from run to run."""
     (shown,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
     printed = kapso_sync("demo").out
     assert blurred(shown.removeprefix("$ make demo\n")) == blurred(printed)

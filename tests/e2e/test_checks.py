@@ -1,4 +1,4 @@
-"""Checks and the way back, with the program as a process and code that really runs."""
+"""Checks and rollback, with the program as a process and code that really runs."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def folder_with(tmp_path: Path, code: str) -> str:
     return str(tmp_path / "functions")
 
 
-def test_bad_code_is_rolled_back_and_the_fix_goes_live(kapso: Served, tmp_path: Path) -> None:
-    """Seen by the person on call: the log's lines, the page's condition, and what runs at each moment."""
+def test_a_failing_check_rolls_back_and_the_fix_goes_live(kapso: Served, tmp_path: Path) -> None:
+    """The log's lines, the page's condition, and what runs at each moment."""
     folder = folder_with(tmp_path, pong(1))
     with daemon(folder, quick(kapso, tmp_path)) as running:
         running.event("check.passed")
@@ -95,8 +95,8 @@ def test_bad_code_is_rolled_back_and_the_fix_goes_live(kapso: Served, tmp_path: 
         assert running.event("check.passed", 2)["slug"] == "greet"
 
 
-def test_checks_wait_for_a_stale_edge(options: EmulatorOptions, tmp_path: Path) -> None:
-    """It goes on answering with old code for a second after the deployment; the check passes all the same."""
+def test_a_check_waits_for_an_edge_that_still_serves_old_code(options: EmulatorOptions, tmp_path: Path) -> None:
+    """It answers with old code for a second after the deployment; the check passes all the same."""
     with served(replace(options, behaviour=Behaviour(edge_stale=1.0))) as kapso:
         environment = {**quick(kapso, tmp_path), "KAPSO_SYNC_CHECK_WINDOW": "20s"}
         old = "async function handler() {\n  return Response.json({pong: false});\n}\n"
@@ -108,10 +108,10 @@ def test_checks_wait_for_a_stale_edge(options: EmulatorOptions, tmp_path: Path) 
 
 @pytest.mark.parametrize("when", ["hang_before", "hang_after"])
 @pytest.mark.parametrize(("call", "nth"), [(c, ROLLBACK[: n + 1].count(c)) for n, c in enumerate(ROLLBACK)])
-def test_sigkill_anywhere_in_a_rollback_ends_with_the_old_code(
+def test_sigkill_at_any_call_of_a_rollback_ends_with_the_old_code(
     kapso: Served, tmp_path: Path, call: str, nth: int, when: str
 ) -> None:
-    """One more sync, and what ran before runs; the bad code is in quarantine, and nothing more is asked of Kapso."""
+    """After one more sync the former code runs; the bad code is in quarantine, and a further sync makes no write."""
     environment = quick(kapso, tmp_path)
     assert kapso_sync("sync", folder_with(tmp_path, pong(1)), environment=environment).code == 0
     folder = folder_with(tmp_path, pong(2, good=False))

@@ -1,4 +1,4 @@
-"""The daemon as a process: from a save or a push to running code, through deaths, outages and people."""
+"""The daemon as a process: from a save or a push to live code, through kills, outages and manual requests."""
 
 from __future__ import annotations
 
@@ -142,8 +142,10 @@ def live(kapso: Served, **codes: str) -> Callable[[], bool]:
     return lambda: {slug: code for slug, code in kapso.world.live_code().items() if slug in wanted} == wanted
 
 
-def test_a_saved_file_goes_live_and_the_log_stays_quiet(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Created at the start; a saved file goes up by itself; then nothing is asked of Kapso, and SIGTERM ends it with 0."""
+def test_a_saved_file_is_deployed_and_then_no_api_call_is_made(
+    kapso: Served, folder: Path, environment: dict[str, str]
+) -> None:
+    """Created at the start; a saved file is deployed; then the API is not called, and SIGTERM ends the daemon with 0."""
     with daemon(str(folder), {**environment, "KAPSO_SYNC_LOG_LEVEL": "debug"}) as running:
         running.event("reconcile.finished")
         assert live(kapso, greet="one", part="bye")()
@@ -167,7 +169,7 @@ def test_a_saved_file_goes_live_and_the_log_stays_quiet(kapso: Served, folder: P
 
 
 def test_twenty_files_saved_at_once_are_one_pass(kapso: Served, tmp_path: Path, environment: dict[str, str]) -> None:
-    """One look, one plan."""
+    """One trigger, one plan."""
     folder = tmp_path / "functions"
     write_functions(folder, {f"f{number}": answering("one") for number in range(20)})
     with daemon(str(folder), environment) as running:
@@ -178,8 +180,10 @@ def test_twenty_files_saved_at_once_are_one_pass(kapso: Served, tmp_path: Path, 
         assert len(running.named("reconcile.finished")) == 2
 
 
-def test_a_push_goes_live_with_its_author(kapso: Served, repository: Path, environment: dict[str, str]) -> None:
-    """The webhook says only "look": what is fetched is the configured branch. Force-pushes are followed, other refs ignored."""
+def test_a_webhook_for_a_push_deploys_the_configured_branch(
+    kapso: Served, repository: Path, environment: dict[str, str]
+) -> None:
+    """The payload is not trusted: the branch is fetched. Force-pushes are followed, other refs ignored."""
     with daemon(repository.as_uri(), environment) as running:
         running.event("reconcile.finished")
         first = commit(repository, {"greet": answering("two")}, "Second")
@@ -198,8 +202,8 @@ def test_a_push_goes_live_with_its_author(kapso: Served, repository: Path, envir
         assert kapso.calls() == []
 
 
-def test_a_branch_that_vanishes_deletes_nothing(kapso: Served, repository: Path, environment: dict[str, str]) -> None:
-    """Deleted, moved away, and back: an error, the last good revision in force, and then on we go."""
+def test_a_deleted_branch_deletes_no_function(kapso: Served, repository: Path, environment: dict[str, str]) -> None:
+    """Deleted, moved, and back: an error, the last good revision stays in force, and then syncing goes on."""
     with daemon(repository.as_uri(), {**environment, "KAPSO_SYNC_PRUNE": "true"}, "--branch", "main") as running:
         running.event("reconcile.finished")
         git(repository, "branch", "--quiet", "--move", "main", "other")
@@ -219,8 +223,8 @@ def test_a_branch_that_vanishes_deletes_nothing(kapso: Served, repository: Path,
         until(live(kapso, greet="two"))
 
 
-def test_a_fix_is_not_blocked_by_what_it_fixes(kapso: Served, repository: Path, environment: dict[str, str]) -> None:
-    """A deployment hangs; the next commit does not wait for its timeout."""
+def test_a_fix_does_not_wait_for_a_hanging_deployment(kapso: Served, repository: Path, environment: dict[str, str]) -> None:
+    """The next commit does not wait for the deployment's timeout."""
     with daemon(repository.as_uri(), {**environment, "KAPSO_SYNC_DEPLOY_TIMEOUT": "10m"}) as running:
         running.event("reconcile.finished")
         kapso.faults({"what": "deploy_hangs", "nth": 1})
@@ -233,8 +237,10 @@ def test_a_fix_is_not_blocked_by_what_it_fixes(kapso: Served, repository: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restart_finishes_the_work(kapso: Served, folder: Path, environment: dict[str, str], number: signal.Signals) -> None:
-    """Ended or killed while a deployment runs: the next daemon sees it through, under the same ids."""
+def test_a_restart_finishes_an_interrupted_deployment(
+    kapso: Served, folder: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    """Stopped or killed while a deployment runs: the next daemon finishes it, under the same ids."""
     kapso.faults({"what": "deploy_hangs", "nth": 1})
     with daemon(str(folder), environment) as running:
         running.event("deploy.started")
@@ -249,8 +255,8 @@ def test_a_restart_finishes_the_work(kapso: Served, folder: Path, environment: d
     assert len(kapso.world.functions) == 2
 
 
-def test_two_daemons_on_one_state_folder(folder: Path, environment: dict[str, str]) -> None:
-    """The second says who is there, and exits with 75, even where the first also has its port."""
+def test_a_second_daemon_on_a_locked_state_folder_exits_with_75(folder: Path, environment: dict[str, str]) -> None:
+    """The error names the first daemon, even where that also has the port."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         environment = {**environment, "KAPSO_SYNC_LISTEN": running.url.removeprefix("http://")}
@@ -271,8 +277,8 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}, **environment}
 
 
-def test_reconcile_suspend_and_resume_reach_the_daemon(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Over the command line; a suspension outlives a restart, and what changed meanwhile goes up at its end."""
+def test_reconcile_suspend_and_resume_on_the_command_line(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+    """A suspension outlives a restart, and changes made meanwhile are deployed at its end."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         asked = kapso_sync("reconcile", "--wait", str(folder), environment=environment)
@@ -297,7 +303,7 @@ def test_reconcile_suspend_and_resume_reach_the_daemon(kapso: Served, folder: Pa
 
 
 def test_an_api_outage_is_logged_once_and_survived(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Kapso is down: told when it begins and when it is over; the page answers, health stays good, work goes on."""
+    """At its beginning and at its end; the page answers, health stays good, and the work goes on."""
     kapso.faults({"what": "status", "status": 503})
     quick = {**environment, "KAPSO_SYNC_INTERVAL": "300ms", "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
     with daemon(str(folder), quick) as running:
@@ -314,8 +320,10 @@ def test_an_api_outage_is_logged_once_and_survived(kapso: Served, folder: Path, 
         running.event("failure.ended")
 
 
-def test_a_failing_function_is_retried_with_backoff(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """Its deployments are spaced out, the others stay live, and a fix goes up at once."""
+def test_a_function_that_keeps_failing_is_retried_with_backoff(
+    kapso: Served, folder: Path, environment: dict[str, str]
+) -> None:
+    """The others stay live, and a fix is deployed at once."""
     kapso.faults({"what": "deploy_fails", "slug": "greet"})
     with daemon(str(folder), {**environment, "KAPSO_SYNC_INTERVAL": "200ms"}) as running:
         running.event("deploy.failed")
@@ -331,10 +339,8 @@ def test_a_failing_function_is_retried_with_backoff(kapso: Served, folder: Path,
         until(live(kapso, greet="fixed"), 5)
 
 
-def test_a_mounted_secret_that_changes_is_noticed(
-    kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
-    """Kubernetes flips a link: the new value is set, and deployed once; the old one is nowhere in what we write."""
+def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """Kubernetes moves a symlink: the new value is set and deployed once; the old one is in no file that we write."""
     mounted = tmp_path / "mounted"
     for version in ("one", "two"):
         (mounted / f"..{version}").mkdir(parents=True)
@@ -366,10 +372,10 @@ def test_a_mounted_secret_that_changes_is_noticed(
     assert b"of-the-secret" not in state
 
 
-def test_sighup_reloads_settings_and_sigusr1_logs_the_state(
+def test_sighup_reloads_settings_and_sigusr1_logs_the_status(
     kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGHUP reads the settings' file again, SIGUSR1 tells how things stand in one line."""
+    """SIGHUP reads the settings file again, SIGUSR1 logs the status in one line."""
     settings = tmp_path / "settings.env"
     settings.write_text("KAPSO_SYNC_DRIFT=report\n")
     with daemon(str(folder), environment, "--env-file", str(settings)) as running:
@@ -396,7 +402,7 @@ def test_sighup_reloads_settings_and_sigusr1_logs_the_state(
         (("--interval", "-5m"), {}, 78),
     ],
 )
-def test_invalid_settings_stop_the_daemon_at_start(
+def test_contradictory_daemon_settings_exit_at_the_start(
     folder: Path, environment: dict[str, str], flags: tuple[str, ...], settings: dict[str, str], code: int
 ) -> None:
     """A daemon that cannot work must not look as if it did."""
@@ -405,15 +411,17 @@ def test_invalid_settings_stop_the_daemon_at_start(
     assert ran.err.splitlines()[-2].startswith("error: ")
 
 
-def test_a_missing_folder_stops_the_daemon_at_start(tmp_path: Path, environment: dict[str, str]) -> None:
-    """78, with the folder's name."""
+def test_a_daemon_of_a_missing_folder_exits_with_78(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The error names the folder."""
     ran = kapso_sync("run", str(tmp_path / "nowhere"), environment=environment)
     assert ran.code == 78
     assert "nowhere" in ran.err
 
 
-def test_a_post_receive_hook_of_two_lines(kapso: Served, repository: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    """A bare repository on the same machine tells the daemon itself."""
+def test_a_post_receive_hook_triggers_a_pass(
+    kapso: Served, repository: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A bare repository on the same machine notifies the daemon with a hook of two lines."""
     bare = tmp_path / "bare.git"
     git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(bare))
     with daemon(str(bare), environment) as running:

@@ -1,4 +1,4 @@
-"""The daemon in trouble at the edges of its life: starting, stopping, reading settings again, and a disk that is full."""
+"""The daemon in trouble: at the start, at the end, on a reload of the settings, and with a full disk."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def hanging_git_server() -> Iterator[str]:
-    """A server that takes connections and never says a word."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"https://127.0.0.1:{listener.getsockname()[1]}/acme/flows.git"
 
@@ -83,8 +83,8 @@ def running_by_itself(running: Running) -> bool:
     return running.process.poll() is None
 
 
-def test_a_hanging_git_server_does_not_block_the_daemon(environment: dict[str, str], tmp_path: Path) -> None:
-    """The daemon answers for its own health while it waits, feeds the watchdog, and a signal ends it at once."""
+def test_a_hanging_git_server_does_not_block_health_watchdog_or_shutdown(environment: dict[str, str], tmp_path: Path) -> None:
+    """The daemon answers health requests while it waits, feeds the watchdog, and ends at once on a signal."""
     with hanging_git_server() as url, systemd(tmp_path) as (path, said):
         watched = {**environment, "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000", "KAPSO_SYNC_OWNER": ""}
         with daemon(url, watched) as running:
@@ -96,8 +96,8 @@ def test_a_hanging_git_server_does_not_block_the_daemon(environment: dict[str, s
         assert "STOPPING=1" in said
 
 
-def test_a_git_server_that_is_down_at_the_start_keeps_no_pod_from_starting(environment: dict[str, str], tmp_path: Path) -> None:
-    """Ready though nothing could be read, with the watchdog fed; settings that name another source are taken up at once."""
+def test_the_daemon_is_ready_although_the_git_server_is_down_at_the_start(environment: dict[str, str], tmp_path: Path) -> None:
+    """The watchdog is fed; settings that name another source take effect at once."""
     repository = tmp_path / "repository"
     repository.mkdir()
     git(repository, "init", "--quiet", "--initial-branch=main")
@@ -127,10 +127,10 @@ def daemon_of_settings(settings: Path, environment: dict[str, str]) -> Iterator[
         yield running
 
 
-def test_invalid_reloaded_settings_keep_the_previous_ones(
+def test_a_reload_with_invalid_settings_keeps_the_old_ones(
     kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """A folder that is not there, pruning without an owner: told, and the daemon goes on as before."""
+    """A missing folder, pruning without an owner: an error is logged, and the daemon goes on as before."""
     settings = tmp_path / "settings.env"
     settings.write_text(f"KAPSO_SYNC_SOURCE={folder}\n")
     with daemon_of_settings(settings, environment) as running:
@@ -143,10 +143,10 @@ def test_invalid_reloaded_settings_keep_the_previous_ones(
         assert running_by_itself(running)
 
 
-def test_settings_that_name_another_source_move_the_daemon(
+def test_a_reload_with_another_source_moves_state_address_and_suspension(
     kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Its state, its address and its suspension go with it: who talks to it names the new source."""
+    """Clients of the daemon then name the new source."""
     other = tmp_path / "other"
     write_functions(other, {"greet": answering("other"), "part": answering("bye")})
     settings = tmp_path / "settings.env"
@@ -167,8 +167,10 @@ def test_settings_that_name_another_source_move_the_daemon(
         assert running.event("trigger.received")["level"] == "debug", "the log's level was taken up as well"
 
 
-def test_a_timed_suspension_ends_for_daemon_and_clients(folder: Path, environment: dict[str, str]) -> None:
-    """Page, metrics and restart know that it ended by itself."""
+def test_an_expired_suspension_ends_on_the_page_in_metrics_and_after_a_restart(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    """All of them show that it ended by itself."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         assert kapso_sync("suspend", "--reason", "lunch", "--for", "1s", str(folder), environment=environment).code == 0
@@ -181,7 +183,7 @@ def test_a_timed_suspension_ends_for_daemon_and_clients(folder: Path, environmen
 
 
 def test_a_suspended_daemon_is_ready_after_a_restart(folder: Path, environment: dict[str, str]) -> None:
-    """Else a Pod would be killed again and again for as long as somebody wants quiet."""
+    """Otherwise Kubernetes would kill the Pod again and again during the suspension."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         assert kapso_sync("suspend", "--reason", "a freeze", str(folder), environment=environment).code == 0
@@ -191,8 +193,8 @@ def test_a_suspended_daemon_is_ready_after_a_restart(folder: Path, environment: 
         until(lambda: answers(environment, "/readyz") == 200)
 
 
-def test_readiness_does_not_wait_for_the_first_deployments(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
-    """The first look is what counts: a first pass over a thousand functions takes longer than any probe waits."""
+def test_the_daemon_is_ready_before_the_first_deployments_end(kapso: Served, folder: Path, environment: dict[str, str]) -> None:
+    """A first pass over a thousand functions takes longer than any startup probe waits."""
     kapso.faults({"what": "deploy_hangs"})
     with daemon(str(folder), environment) as running:
         running.event("deploy.started")
@@ -202,16 +204,16 @@ def test_readiness_does_not_wait_for_the_first_deployments(kapso: Served, folder
 
 
 def passes_of(running: Running) -> int:
-    """How many passes the daemon has begun, by its own word."""
+    """How many passes the daemon has begun, from its ``daemon.state`` event."""
     told = len(running.named("daemon.state"))
     running.process.send_signal(signal.SIGUSR1)
     return int(running.event("daemon.state", told + 1)["passes"])
 
 
-def test_a_full_state_folder_blocks_writes_until_there_is_space(
+def test_a_full_disk_stops_all_writes_to_kapso_until_there_is_room(
     kapso: Served, folder: Path, environment: dict[str, str]
 ) -> None:
-    """It is told once, nothing is written to Kapso, the page says why; with room again work goes on by itself."""
+    """It is logged once, the page shows the reason, and the work goes on by itself once there is room."""
     with daemon(str(folder), {**environment, "KAPSO_SYNC_INTERVAL": "500ms"}) as running:
         running.event("reconcile.finished")
         unlimited = resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE)

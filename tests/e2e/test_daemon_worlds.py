@@ -1,4 +1,4 @@
-"""The daemon in random worlds: whatever Kapso turns out to be, secrets stay, used functions stay, and no value is shown."""
+"""The daemon against random API behaviour: secrets stay, functions in use stay, and no secret value is shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shows_failures(behaviour: Behaviour) -> bool:
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(behaviour=HARSH)
 @given(behaviour=worlds().filter(shows_failures))
-def test_daemon_keeps_secrets_and_used_functions_in_any_world(behaviour: Behaviour) -> None:
+def test_daemon_keeps_secrets_and_used_functions_with_any_api_behaviour(behaviour: Behaviour) -> None:
     """First sync, a rotation, drift by hand and a removal: in sync means that the code and every secret of git's are there."""
     with (
         tempfile.TemporaryDirectory() as place,

@@ -1,4 +1,4 @@
-"""Left alone: hundreds of passes grow nothing, and a burst of pushes is answered while passes stay few."""
+"""Endurance: hundreds of passes leak nothing, and a burst of pushes causes few passes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def held(process: int) -> dict[str, int]:
-    """What a process holds: handles, threads, children, and memory in kB."""
+    """What a process uses: handles, threads, children, and memory in kB."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     children = sum(1 for other in Path("/proc").iterdir() if other.name.isdigit() and _parent(other) == process)
@@ -56,8 +56,8 @@ def _parent(process: Path) -> int:
         return 0
 
 
-def test_hundreds_of_passes_leak_no_memory_handles_or_threads(kapso: Served, repository: Path, tmp_path: Path) -> None:
-    """Shortened time: as many passes as in an hour and more, each with a look at git; no zombie is left of it."""
+def test_hundreds_of_passes_leak_no_memory_handles_or_zombies(kapso: Served, repository: Path, tmp_path: Path) -> None:
+    """As many passes as in an hour and more, in shortened time, each with a fetch."""
     environment = {
         **kapso.environment(tmp_path / "state"),
         "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
@@ -94,8 +94,8 @@ def burst(running: Running, count: int) -> set[int]:
         return {client.post("/hooks/git", content=body, headers=headers).status_code for _ in range(count)}
 
 
-def test_ten_thousand_pushes_are_a_handful_of_passes(kapso: Served, repository: Path, tmp_path: Path) -> None:
-    """Each is answered with 202; never more than one pass runs and one waits, and the page answers meanwhile."""
+def test_ten_thousand_webhooks_cause_few_passes(kapso: Served, repository: Path, tmp_path: Path) -> None:
+    """Each gets a 202; at most one pass runs and one waits, and the page answers meanwhile."""
     environment = {
         **kapso.environment(tmp_path / "state"),
         "KAPSO_SYNC_LISTEN": "127.0.0.1:0",

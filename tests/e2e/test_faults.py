@@ -1,4 +1,4 @@
-"""Every transient fault on every call of a sync: it converges in the same or in the next one, with the documented code."""
+"""Every transient fault on every call of a sync: it converges in the same or the next sync, with the documented exit code."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def name_of(fault: Mapping[str, object]) -> str:
 @pytest.mark.e2e
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("fault", FAULTS, ids=name_of)
-def test_a_transient_fault_is_gone_by_the_next_sync(
+def test_a_transient_api_fault_converges_by_the_next_sync(
     kapso: Served, tmp_path: Path, route: str, fault: Mapping[str, object]
 ) -> None:
-    """What runs equals git, nothing is doubled, and a look afterwards finds nothing to do."""
+    """The live code equals git, no function exists twice, and a plan afterwards is empty."""
     environment = {
         **kapso.environment(tmp_path / "state"),
         "KAPSO_SYNC_OWNER": "acme/flows",
@@ -97,7 +97,7 @@ def test_a_transient_fault_is_gone_by_the_next_sync(
     assert kapso_sync("plan", str(folder), "--detailed-exitcode", environment=environment).code == 0
 
 
-def test_every_route_above_is_called(kapso: Served, tmp_path: Path) -> None:
+def test_a_sync_calls_every_route_that_gets_a_fault(kapso: Served, tmp_path: Path) -> None:
     """No fault waits for a call that never comes."""
     environment = {**kapso.environment(tmp_path / "state"), "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
     write_functions(tmp_path / "functions", BEFORE)

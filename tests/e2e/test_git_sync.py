@@ -1,4 +1,4 @@
-"""The sidecar pair as two processes: the real git-sync publishes into a shared folder, the daemon follows its link flips."""
+"""git-sync and the daemon as two processes: git-sync publishes into a shared folder by symlink, the daemon follows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def follow(kapso: Served, tmp_path: Path, shared: Path, push: Callable[[str], object]) -> None:
-    """Let a daemon follow the published link through two pushes."""
+    """Let a daemon follow the published symlink through two pushes."""
     environment = {
         **kapso.environment(tmp_path / "state"),
         "KAPSO_SYNC_OWNER": "acme/flows",
@@ -52,7 +52,7 @@ def follow(kapso: Served, tmp_path: Path, shared: Path, push: Callable[[str], ob
 
 @pytest.mark.e2e
 def test_the_daemon_follows_the_real_git_sync(kapso: Served, repository: Path, tmp_path: Path) -> None:
-    """A push is published by a flipped link, and goes live; nothing that is half-written is ever read."""
+    """A push is published by a moved symlink, and deployed; half-written files are never read."""
     program = shutil.which("git-sync") or go_tool(GIT_SYNC, "git-sync")
     shared = tmp_path / "shared"
     arguments = [f"--repo={repository.as_uri()}", f"--root={shared}", "--link=current", "--period=300ms", "--ref=main"]
@@ -66,8 +66,8 @@ def test_the_daemon_follows_the_real_git_sync(kapso: Served, repository: Path, t
 
 
 @pytest.mark.e2e
-def test_the_daemon_follows_a_tree_that_is_published_as_git_sync_does(kapso: Served, repository: Path, tmp_path: Path) -> None:
-    """The same where git-sync cannot be had: a work tree for each commit, a link flipped by rename, the old tree removed."""
+def test_the_daemon_follows_a_symlink_swap_as_git_sync_does_it(kapso: Served, repository: Path, tmp_path: Path) -> None:
+    """Without git-sync: a work tree for each commit, a symlink replaced by rename, the old tree removed."""
     shared = tmp_path / "shared"
     shared.mkdir()
 

@@ -1,4 +1,4 @@
-"""SIGKILL before and after every single API call of a mixed plan; then one sync must finish the work."""
+"""SIGKILL before and after every API call of a mixed plan; then one sync must finish the work."""
 
 from __future__ import annotations
 
@@ -91,8 +91,10 @@ def polls(calls: list[str]) -> list[str]:
     return [call for number, call in enumerate(calls) if call != "GET /functions" or calls[number - 1 : number] != [call]]
 
 
-def test_the_plan_makes_the_calls_that_are_cut_below(kapso: Served, folder: Path, environment: Mapping[str, str]) -> None:
-    """No position in the list of calls is idle."""
+def test_the_mixed_plan_makes_every_api_call_that_gets_a_sigkill(
+    kapso: Served, folder: Path, environment: Mapping[str, str]
+) -> None:
+    """No position in the list of calls is unused."""
     assert kapso_sync("sync", str(folder), environment=environment).code == 0
     assert polls(kapso.calls()) == list(CALLS)
 
@@ -100,10 +102,10 @@ def test_the_plan_makes_the_calls_that_are_cut_below(kapso: Served, folder: Path
 @pytest.mark.e2e
 @pytest.mark.parametrize("when", ["hang_before", "hang_after"])
 @pytest.mark.parametrize(("call", "nth"), [(call, CALLS[: number + 1].count(call)) for number, call in enumerate(CALLS)])
-def test_one_sync_finishes_what_sigkill_cut(
+def test_one_sync_after_a_sigkill_at_any_call_finishes_the_work(
     kapso: Served, folder: Path, environment: Mapping[str, str], call: str, nth: int, when: str
 ) -> None:
-    """Remote and running code equal git's, ids stay, nothing is doubled, and what is not ours is untouched."""
+    """Remote and live code equal git's, ids stay, no function exists twice, and other owners' functions are untouched."""
     before = ids(kapso)
     method, route = call.split()
     kapso.faults({"what": when, "method": method, "route": route, "nth": nth})
@@ -128,7 +130,7 @@ def test_one_sync_finishes_what_sigkill_cut(
 
 
 def wait_for_hang(kapso: Served, exited: object) -> None:
-    """Wait until the program hangs in the call that is to be cut."""
+    """Wait until the program hangs in the call at which it is killed."""
     assert callable(exited)
     deadline = time.monotonic() + 20
     while not kapso.control("GET", "/state")["hanging"]:

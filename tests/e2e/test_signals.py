@@ -21,8 +21,10 @@ def kapso() -> Iterator[Served]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_sync_cleanly(kapso: Served, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """In the middle of a deployment that hangs: the documented code, no traceback, and the next sync goes on."""
+def test_sigterm_or_sigint_during_a_deployment_ends_a_sync_cleanly(
+    kapso: Served, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """With the documented exit code and no traceback; the next sync goes on."""
     environment = kapso.environment(tmp_path / "state")
     write_functions(tmp_path / "functions", {"greet": answering("hello")})
     kapso.faults({"what": "deploy_hangs", "nth": 1})
@@ -38,8 +40,8 @@ def test_a_signal_ends_a_sync_cleanly(kapso: Served, tmp_path: Path, number: sig
 
 
 @pytest.mark.e2e
-def test_a_second_process_on_the_same_state_is_told_who_holds_it(kapso: Served, tmp_path: Path) -> None:
-    """75, with the pid of the first; a plan beside a running sync works."""
+def test_a_second_sync_on_a_locked_state_folder_exits_with_75(kapso: Served, tmp_path: Path) -> None:
+    """The error has the pid of the first; a plan beside a running sync works."""
     environment = kapso.environment(tmp_path / "state")
     write_functions(tmp_path / "functions", {"greet": answering("hello")})
     kapso.faults({"what": "deploy_hangs", "nth": 1})

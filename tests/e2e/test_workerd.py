@@ -1,4 +1,4 @@
-"""The program against an emulator that runs what it deploys: from a folder to the answer."""
+"""The program against an emulator that runs code on workerd: from a folder to an invocation's response."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def options(**behaviour: float) -> EmulatorOptions:
     return EmulatorOptions(deploy_delay=0.02, workerd=FOUND.path, behaviour=Behaviour(**behaviour))  # type: ignore[arg-type]
 
 
-def test_every_style_is_synced_and_answers(tmp_path: Path) -> None:
-    """What the folder holds runs, and ``invoke`` prints what it answers."""
+def test_every_code_style_is_synced_and_runs(tmp_path: Path) -> None:
+    """The code of the folder runs, and ``invoke`` prints its response."""
     write_functions(tmp_path / "functions", STYLES)
     with served(options()) as kapso:
         environment = kapso.environment(tmp_path / "state")
@@ -42,8 +42,8 @@ def test_every_style_is_synced_and_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])
-def test_every_style_that_is_built_answers_right(tmp_path: Path, base: str) -> None:
-    """TypeScript, shared modules three deep, enums, decorators, JSON, text, unicode, CommonJS: as people write it, it runs."""
+def test_every_built_code_style_runs(tmp_path: Path, base: str) -> None:
+    """TypeScript, shared modules three deep, enums, decorators, JSON, text, unicode, CommonJS."""
     folder = tmp_path / "functions"
     folder.mkdir()
     for path, text in OTHERS.items():
@@ -70,8 +70,8 @@ def test_every_style_that_is_built_answers_right(tmp_path: Path, base: str) -> N
         assert kapso_sync("sync", str(folder), environment=environment).out.startswith(f"{len(slugs)} in sync.")
 
 
-def test_code_that_does_not_start_fails_alone(tmp_path: Path) -> None:
-    """No parser finds it: the deployment ends in error, the other functions run, and the exit code is 1."""
+def test_code_that_does_not_start_does_not_stop_other_functions(tmp_path: Path) -> None:
+    """No parser finds the fault: the deployment ends in error, the other functions run, and the exit code is 1."""
     write_functions(tmp_path / "functions", {"bad": f"null.x;\n{STYLES['declared']}", "good": STYLES["declared"]})
     with served(options()) as kapso:
         environment = kapso.environment(tmp_path / "state")
@@ -85,8 +85,8 @@ def test_code_that_does_not_start_fails_alone(tmp_path: Path) -> None:
         assert kapso_sync("invoke", "good", environment=environment).code == 0
 
 
-def test_the_edge_may_answer_with_former_code(tmp_path: Path) -> None:
-    """With ``edge_stale`` the deployment has succeeded and the answer is still the old one."""
+def test_edge_stale_answers_with_former_code_after_a_deployment(tmp_path: Path) -> None:
+    """With ``edge_stale`` the deployment has succeeded and the response is still the old one."""
     write_functions(tmp_path / "functions", {"greet": "const handler = () => new Response('old');"})
     with served(options(edge_stale=3600)) as kapso:
         environment = kapso.environment(tmp_path / "state")

@@ -1,4 +1,4 @@
-"""The control API: look behind the wire, and act behind the client's back."""
+"""The control API: inspect and change the emulator's state without the Functions API."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ async def requests(kapso: Kapso, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-async def test_the_request_log_has_every_request(kapso: Kapso) -> None:
-    """Each request in order, with route template, query, status, size and body; control requests are not among them."""
+async def test_request_log_records_each_api_request(kapso: Kapso) -> None:
+    """In order, with route template, query, status, size and body; control requests are not in it."""
     await kapso.http.get("/functions", params={"page": "2"})
     function_id = await kapso.create()
     await kapso.http.get("/nowhere", headers={"X-API-Key": "wrong"})
@@ -41,8 +41,8 @@ async def test_the_request_log_has_every_request(kapso: Kapso) -> None:
     assert await requests(kapso) == []
 
 
-async def test_state_shows_what_really_runs(kapso: Kapso) -> None:
-    """Live code and fields, secret values, failures, and deployments under way."""
+async def test_control_state_shows_live_code_secrets_and_deployments(kapso: Kapso) -> None:
+    """Live code and fields, secret values, failures, and running deployments."""
     function_id = await kapso.deployed()
     await kapso.http.post(f"/functions/{function_id}/secrets", json={"secret": {"name": "KEY", "value": "v"}})
     await kapso.update(function_id, code=BROKEN, public_endpoint=True)
@@ -78,8 +78,8 @@ async def test_dashboard_edit_moves_updated_at(kapso: Kapso) -> None:
     assert kapso.live("moved") == "const drift = 1;"
 
 
-async def test_functions_may_be_seeded_and_removed(kapso: Kapso) -> None:
-    """A seed may bring an id, secrets, and run at once; the dashboard may delete."""
+async def test_control_api_seeds_and_deletes_functions(kapso: Kapso) -> None:
+    """A seed may have an id and secrets, and may be live at once; the dashboard may delete."""
     attributes = {"id": "function-123abc", "name": "Old One", "code": CODE}
     answer = await kapso.control("POST", "/functions", {"function": attributes, "deployed": True, "secrets": {"KEY": "v"}})
     assert answer.status_code == 201
@@ -93,15 +93,15 @@ async def test_functions_may_be_seeded_and_removed(kapso: Kapso) -> None:
     assert (await kapso.control("DELETE", "/functions/old-one")).status_code == 404
 
 
-async def test_a_deploying_edit_beyond_the_quota_is_422(kapso: Kapso) -> None:
-    """The dashboard obeys the quota too."""
+async def test_edit_beyond_the_quota_is_422(kapso: Kapso) -> None:
+    """The quota applies to the dashboard too."""
     await kapso.behave(quota=0)
     await kapso.create()
     assert (await kapso.control("PATCH", "/functions/hello", {"deploy": True})).status_code == 422
 
 
 async def test_behaviour_changes_at_run_time(kapso: Kapso) -> None:
-    """Only what is named changes; delay and quota belong to it."""
+    """Only the named switches change; delay and quota are among the switches."""
     await kapso.behave(slug_changes=False, deploy_delay=[1, 2], quota=3)
     shown = (await kapso.control("GET", "/behaviour")).json()
     assert (shown["slug_changes"], shown["deploy_delay"], shown["quota"], shown["list_code"]) == (False, [1, 2], 3, True)
@@ -122,8 +122,8 @@ async def test_behaviour_changes_at_run_time(kapso: Kapso) -> None:
         ("off", "x \r\n", "x \r\n"),
     ],
 )
-async def test_server_may_normalise_code(kapso: Kapso, mode: str, code: str, stored: str) -> None:
-    """Create and update store what the behaviour makes of the code."""
+async def test_server_normalises_code_when_configured(kapso: Kapso, mode: str, code: str, stored: str) -> None:
+    """Create and update store the code as the behaviour changes it."""
     await kapso.behave(normalise_code=mode)
     function_id = await kapso.create(code=code)
     assert (await kapso.record(function_id))["code"] == stored
@@ -132,8 +132,8 @@ async def test_server_may_normalise_code(kapso: Kapso, mode: str, code: str, sto
     ] == "const other = 1;" + stored
 
 
-async def test_failure_may_leave_updated_at(kapso: Kapso) -> None:
-    """A behaviour: a second failure shows nothing new."""
+async def test_failed_deployment_leaves_updated_at_unchanged_when_configured(kapso: Kapso) -> None:
+    """With this behaviour a second failure cannot be seen in the record."""
     await kapso.behave(error_moves_updated_at=False)
     function_id = await kapso.deployed(code=BROKEN)
     record = await kapso.record(function_id)
@@ -152,22 +152,22 @@ async def test_failure_may_leave_updated_at(kapso: Kapso) -> None:
         ({"quota": -1}, "behaviour quota: expected a whole number or null, got -1"),
     ],
 )
-async def test_bad_behaviour_is_refused_whole(kapso: Kapso, changes: dict[str, object], message: str) -> None:
-    """The error names the field; nothing changes."""
+async def test_invalid_behaviour_is_refused_and_changes_nothing(kapso: Kapso, changes: dict[str, object], message: str) -> None:
+    """The error names the field."""
     answer = await kapso.control("PUT", "/behaviour", changes)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(message)
     assert kapso.emulator.world.behaviour == Behaviour()
 
 
-def test_behaviour_takes_no_unhashable_choice() -> None:
-    """A list is no choice."""
+def test_a_list_as_a_behaviour_choice_is_refused() -> None:
+    """It raises no TypeError."""
     with pytest.raises(BehaviourInvalid):
         Behaviour().changed({"quota_answer": []})
 
 
-async def test_faults_are_replaced_and_shown(kapso: Kapso) -> None:
-    """PUT replaces all rules; a bad one leaves the old in force."""
+async def test_put_faults_replaces_all_fault_rules(kapso: Kapso) -> None:
+    """An invalid rule leaves the old ones in force."""
     await kapso.faults({"what": "status", "nth": 5})
     answer = await kapso.control("PUT", "/faults", {"faults": [{"what": "explode"}]})
     assert answer.status_code == 400
@@ -185,7 +185,7 @@ async def test_faults_are_replaced_and_shown(kapso: Kapso) -> None:
     ],
 )
 async def test_unreadable_control_requests_are_400(kapso: Kapso, method: str, path: str, content: bytes) -> None:
-    """Each says what is wrong."""
+    """Each error says what is wrong."""
     answer = await kapso.http.request(method, f"{kapso.emulator.url}/_emulator{path}", content=content)
     assert answer.status_code == 400
     assert answer.json()["error"]
@@ -199,8 +199,8 @@ async def test_control_needs_no_key_and_costs_nothing(kapso: Kapso) -> None:
     assert "X-RateLimit-Limit" not in answer.headers
 
 
-async def test_control_answers_loopback_only(kapso: Kapso) -> None:
-    """A caller from elsewhere is told so, whatever it asks."""
+async def test_control_api_answers_on_loopback_only(kapso: Kapso) -> None:
+    """A client on another host gets an error, whatever it requests."""
     app = Starlette(routes=list(Control(kapso.emulator.parts, ()).routes()))
     for address, status in (("127.0.0.1", 200), ("10.0.0.7", 403)):
         transport = httpx.ASGITransport(app, client=(address, 1))
@@ -208,8 +208,8 @@ async def test_control_answers_loopback_only(kapso: Kapso) -> None:
             assert (await http.get("/state")).status_code == status
 
 
-async def test_reset_goes_back_to_the_start(kapso: Kapso) -> None:
-    """Functions, workflows, log, faults, behaviour and rate limit are as at the beginning; hung requests are let go."""
+async def test_reset_restores_the_initial_state(kapso: Kapso) -> None:
+    """Functions, workflows, log, faults, behaviour and rate limit; hanging requests are released."""
     await kapso.deploy(await kapso.create())
     await kapso.control("POST", "/workflows", {"workflow": {"definition": {"nodes": []}}})
     await kapso.behave(list_code=False, quota=1)

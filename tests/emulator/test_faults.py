@@ -1,4 +1,4 @@
-"""Each fault does on the wire what it says, before or after the request was acted on."""
+"""Each fault of the emulator does on the wire what it says, before or after the request was processed."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ async def statuses(kapso: Kapso, number: int) -> list[int]:
         ({"every": 2, "times": 2}, [200, 500, 200, 500, 200, 200]),
     ],
 )
-async def test_rules_strike_the_requests_they_count(kapso: Kapso, rule: dict[str, object], expected: list[int]) -> None:
-    """``nth``, ``every`` and ``times`` pick among the matching requests."""
+async def test_fault_rules_apply_to_the_nth_or_every_nth_request(
+    kapso: Kapso, rule: dict[str, object], expected: list[int]
+) -> None:
+    """``nth``, ``every`` and ``times`` choose among the matching requests."""
     await kapso.faults({"what": "status", **rule})
     assert await statuses(kapso, 6) == expected
 
 
-async def test_rules_choose_by_method_route_and_slug(kapso: Kapso) -> None:
-    """Other requests are left alone, and not counted."""
+async def test_fault_rules_match_by_method_route_and_slug(kapso: Kapso) -> None:
+    """Other requests are neither changed nor counted."""
     one, two = await kapso.create("one"), await kapso.create("two")
     await kapso.faults(
         {"what": "status", "status": 503, "method": "POST", "route": "/functions/{id}/deploy", "slug": "two"},
@@ -59,14 +61,14 @@ async def test_rules_choose_by_method_route_and_slug(kapso: Kapso) -> None:
     assert (await kapso.http.post("/functions", content=b"{")).status_code == 400
 
 
-async def test_first_rule_that_strikes_is_applied_and_all_count(kapso: Kapso) -> None:
-    """Two rules on one request: the first wins, the second has counted."""
+async def test_first_matching_fault_rule_is_applied_and_all_rules_count(kapso: Kapso) -> None:
+    """Two rules on one request: the first is applied, the second has counted the request."""
     await kapso.faults({"what": "status", "nth": 1}, {"what": "status", "status": 503, "nth": 2})
     assert await statuses(kapso, 3) == [500, 503, 200]
 
 
-async def test_a_status_fault_has_its_body_and_headers(kapso: Kapso) -> None:
-    """Status, body and headers are the rule's; its headers win over the emulator's."""
+async def test_status_fault_sends_the_configured_status_body_and_headers(kapso: Kapso) -> None:
+    """Its headers override the emulator's."""
     headers = {"Retry-After": "7", "x-ratelimit-remaining": "0"}
     await kapso.faults({"what": "status", "status": 429, "body": {"error": "slow"}, "headers": headers})
     answer = await kapso.http.get("/functions")
@@ -83,16 +85,18 @@ async def test_a_status_fault_has_its_body_and_headers(kapso: Kapso) -> None:
 
 @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("what", ["status", "html", "garbage", "redirect"])
-async def test_faulty_answers_hide_whether_the_request_took_effect(kapso: Kapso, what: str, when: str, made: int) -> None:
-    """An answer that stands in for the real one comes before or after acting."""
+async def test_replaced_response_comes_before_or_after_the_request_is_processed(
+    kapso: Kapso, what: str, when: str, made: int
+) -> None:
+    """The client cannot see which."""
     await kapso.faults({"what": what, "when": when})
     answer = await kapso.http.post("/functions", json=BODY)
     assert answer.status_code == {"status": 500, "html": 502, "garbage": 200, "redirect": 307}[what]
     assert count(kapso) == made
 
 
-async def test_html_looks_like_a_proxy(kapso: Kapso) -> None:
-    """A web page, with the status of a gateway or with 200."""
+async def test_html_fault_answers_with_a_web_page_as_a_proxy_does(kapso: Kapso) -> None:
+    """With the status of a gateway or with 200."""
     await kapso.faults({"what": "html", "nth": 1}, {"what": "html", "nth": 2, "status": 200, "body": "<h1>Login</h1>"})
     first, second = await kapso.http.get("/functions"), await kapso.http.get("/functions")
     assert (first.status_code, first.headers["Content-Type"]) == (502, "text/html; charset=utf-8")
@@ -100,8 +104,8 @@ async def test_html_looks_like_a_proxy(kapso: Kapso) -> None:
     assert (second.status_code, second.text) == (200, "<h1>Login</h1>")
 
 
-async def test_garbage_has_a_json_content_type(kapso: Kapso) -> None:
-    """200, application/json, and bytes."""
+async def test_garbage_fault_answers_with_invalid_json(kapso: Kapso) -> None:
+    """200, application/json, and bytes that are not JSON."""
     await kapso.faults({"what": "garbage"})
     answer = await kapso.http.get("/functions")
     assert answer.headers["Content-Type"] == "application/json"
@@ -109,7 +113,7 @@ async def test_garbage_has_a_json_content_type(kapso: Kapso) -> None:
         answer.json()
 
 
-async def test_redirect_points_elsewhere(kapso: Kapso) -> None:
+async def test_redirect_fault_redirects_to_another_host(kapso: Kapso) -> None:
     """By default to a host that does not exist."""
     await kapso.faults({"what": "redirect", "nth": 1}, {"what": "redirect", "status": 302, "location": "http://x.invalid/y"})
     first, second = await kapso.http.get("/functions"), await kapso.http.get("/functions")
@@ -118,8 +122,8 @@ async def test_redirect_points_elsewhere(kapso: Kapso) -> None:
 
 
 @pytest.mark.parametrize(("what", "made"), [("drop_before", 0), ("drop_after", 1)])
-async def test_dropped_connections_leave_the_client_in_doubt(kapso: Kapso, what: str, made: int) -> None:
-    """The connection closes without an answer, before or after acting; the next request is served."""
+async def test_drop_fault_closes_the_connection_before_or_after_processing(kapso: Kapso, what: str, made: int) -> None:
+    """The client gets no response; the next request is served."""
     await kapso.faults({"what": what, "times": 1})
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         await kapso.http.post("/functions", json=BODY)
@@ -129,8 +133,8 @@ async def test_dropped_connections_leave_the_client_in_doubt(kapso: Kapso, what:
 
 
 @pytest.mark.parametrize(("what", "made"), [("hang_before", 0), ("hang_after", 1)])
-async def test_hung_request_is_released_on_command(kapso: Kapso, what: str, made: int) -> None:
-    """No answer comes; the control API closes the connection."""
+async def test_hanging_request_is_released_by_the_control_api(kapso: Kapso, what: str, made: int) -> None:
+    """It gets no response: the control API closes the connection."""
     await kapso.faults({"what": what})
     request = asyncio.create_task(kapso.http.post("/functions", json=BODY))
     await until(lambda: kapso.emulator.parts.hangs.waiting)
@@ -141,8 +145,8 @@ async def test_hung_request_is_released_on_command(kapso: Kapso, what: str, made
     assert kapso.emulator.parts.hangs.waiting == 0
 
 
-async def test_hung_request_ends_when_the_client_leaves(kapso: Kapso) -> None:
-    """A client that gives up frees the emulator's side too."""
+async def test_hanging_request_ends_when_the_client_disconnects(kapso: Kapso) -> None:
+    """The emulator frees its side too."""
     await kapso.faults({"what": "hang_before"})
     request = asyncio.create_task(kapso.http.get("/functions"))
     await until(lambda: kapso.emulator.parts.hangs.waiting)
@@ -151,8 +155,8 @@ async def test_hung_request_ends_when_the_client_leaves(kapso: Kapso) -> None:
     await until(lambda: not kapso.emulator.parts.hangs.waiting)
 
 
-async def test_drip_sends_byte_by_byte(kapso: Kapso) -> None:
-    """Without pauses all of it arrives; with pauses it outlives a client's patience."""
+async def test_drip_fault_sends_the_response_byte_by_byte(kapso: Kapso) -> None:
+    """Without delays all of it arrives; with delays the client's timeout comes first."""
     await kapso.create()
     await kapso.faults({"what": "drip", "seconds": 0, "nth": 1}, {"what": "drip", "seconds": 60})
     whole = await kapso.http.get("/functions")
@@ -165,16 +169,16 @@ async def test_drip_sends_byte_by_byte(kapso: Kapso) -> None:
             await anext(parts)
 
 
-async def test_truncated_answer_ends_early(kapso: Kapso) -> None:
-    """Half of the announced body arrives, after the request was acted on."""
+async def test_truncate_fault_ends_the_response_early(kapso: Kapso) -> None:
+    """Half of the announced body arrives, after the request was processed."""
     await kapso.faults({"what": "truncate"})
     with pytest.raises(httpx.RemoteProtocolError):
         await kapso.http.post("/functions", json=BODY)
     assert count(kapso) == 1
 
 
-async def test_faulty_lists_repeat_miss_or_empty_pages(kapso: Kapso) -> None:
-    """An empty list, a page that repeats the one before, and a page that is missing; other routes are not struck."""
+async def test_list_faults_send_empty_repeated_or_missing_pages(kapso: Kapso) -> None:
+    """Other routes are not affected."""
     ids = [await kapso.create(f"f{number}") for number in range(3)]
     await kapso.behave(page_size=1)
     await kapso.faults({"what": "empty_list", "nth": 1}, {"what": "repeat_page", "nth": 1}, {"what": "missing_page", "nth": 2})
@@ -185,8 +189,8 @@ async def test_faulty_lists_repeat_miss_or_empty_pages(kapso: Kapso) -> None:
     assert [body["meta"]["page"] for body in bodies[1:]] == [1, 2, 2]
 
 
-async def test_deployments_may_fail_or_never_end(kapso: Kapso) -> None:
-    """The request is accepted; what comes of it is the fault's doing."""
+async def test_deployment_faults_make_deployments_fail_or_hang(kapso: Kapso) -> None:
+    """The deploy request itself is accepted."""
     await kapso.faults(
         {"what": "deploy_fails", "slug": "fails", "message": "no capacity"}, {"what": "deploy_hangs", "slug": "hangs"}
     )
@@ -202,8 +206,8 @@ async def test_deployments_may_fail_or_never_end(kapso: Kapso) -> None:
     assert [item.ends_at for item in world.deployments] == [None]
 
 
-async def test_fault_strikes_before_the_key_is_looked_at(kapso: Kapso) -> None:
-    """What stands in front of the API answers strangers too; the log says what struck."""
+async def test_fault_applies_before_authentication(kapso: Kapso) -> None:
+    """A proxy in front of the API answers without a key too; the request log names the fault."""
     await kapso.faults({"what": "status", "status": 503})
     assert (await kapso.http.get("/functions", headers={"X-API-Key": "wrong"})).status_code == 503
     assert kapso.emulator.faults.rules == (Rule("status", status=503),)
@@ -232,22 +236,22 @@ async def test_fault_strikes_before_the_key_is_looked_at(kapso: Kapso) -> None:
         ({"faults": [{"what": "status", "headers": {"A": 1}}]}, "faults[0].headers: expected a mapping of texts to texts"),
     ],
 )
-def test_bad_rules_are_named(document: object, message: str) -> None:
-    """Every mistake says which rule, which key, what was expected and what was there."""
+def test_invalid_fault_rules_are_reported_with_key_and_value(document: object, message: str) -> None:
+    """Every error says which rule, which key, what was expected and what was there."""
     with pytest.raises(FaultsInvalid) as caught:
         read_rules(document)
     assert caught.value.message.startswith(message)
 
 
-def test_rules_are_shown_as_they_are_written() -> None:
-    """Reading what is shown gives the same rule."""
+def test_fault_rules_round_trip_through_their_document() -> None:
+    """Reading the shown document gives the same rule."""
     rule = Rule("status", method="POST", nth=2, status=429, body={"error": "x"}, headers={"Retry-After": "1"}, when="after")
     assert read_rules({"faults": [show_rule(rule)]}) == (rule,)
     assert show_rule(Rule("html")) == {"what": "html"}
 
 
 def test_fault_file_is_yaml(tmp_path: Path) -> None:
-    """A file holds the same document as the control API takes."""
+    """A file holds the same document that the control API accepts."""
     path = tmp_path / "faults.yaml"
     path.write_text(
         "faults:\n  - what: status\n    status: 503\n    headers: {Retry-After: '2'}\n    nth: 2\n  - {what: drip}\n"
@@ -268,8 +272,8 @@ def test_fault_file_is_yaml(tmp_path: Path) -> None:
         ("faults: " + "[" * 400, "{path}"),
     ],
 )
-def test_fault_file_errors_have_line_and_column(tmp_path: Path, text: str, message: str) -> None:
-    """File, line and column, counted from 1."""
+def test_errors_in_a_fault_file_have_file_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    """Counted from 1."""
     path = tmp_path / "faults.yaml"
     path.write_text(text)
     with pytest.raises(FaultsInvalid) as caught:
@@ -278,8 +282,8 @@ def test_fault_file_errors_have_line_and_column(tmp_path: Path, text: str, messa
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"])
-def test_unreadable_fault_file_is_named(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is missing, or is no text."""
+def test_unreadable_fault_file_error_names_the_file(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is missing, or is not text."""
     path = tmp_path / "faults.yaml"
     if content is not None:
         path.write_bytes(content)

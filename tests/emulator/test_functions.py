@@ -1,4 +1,4 @@
-"""The function record and its calls, as Kapso documents them."""
+"""The function record and its API calls, as Kapso documents them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.emulator.kapso import BROKEN, CODE, DELAY, WORKER, Kapso
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
 
 
-async def test_create_answers_a_whole_draft(kapso: Kapso) -> None:
-    """A create answers 201 with every documented field, and the defaults of new functions."""
+async def test_create_answers_with_a_complete_draft_record(kapso: Kapso) -> None:
+    """201 with every documented field, and the defaults of new functions."""
     answer = await kapso.http.post("/functions", json={"function": {"name": "Process Order", "code": CODE, **WORKER}})
     record = answer.json()["data"]
     assert answer.status_code == 201
@@ -73,10 +73,10 @@ async def test_slug_is_unique_and_names_are_not(kapso: Kapso) -> None:
         ),
     ],
 )
-async def test_bad_attributes_are_422_by_attribute(
+async def test_invalid_attributes_are_422_with_errors_by_attribute(
     kapso: Kapso, attributes: dict[str, object], errors: dict[str, list[str]]
 ) -> None:
-    """Validation errors come Rails-style, and nothing is made."""
+    """In the format of Rails, and nothing is created."""
     answer = await kapso.http.post("/functions", json={"function": WORKER | attributes})
     assert (answer.status_code, answer.json()) == (422, {"errors": errors})
     assert not kapso.emulator.world.functions
@@ -84,14 +84,14 @@ async def test_bad_attributes_are_422_by_attribute(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"[]", b'{"name": "x"}', b'{"function": {}}', b'{"function": 5}'])
 async def test_unreadable_bodies_are_400(kapso: Kapso, body: bytes) -> None:
-    """A body that is no JSON, or lacks the wrapper, is a bad request with an ``error``."""
+    """A body that is not JSON, or lacks the wrapper, is a bad request with an ``error``."""
     answer = await kapso.http.post("/functions", content=body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
 
 
 async def test_unknown_attributes_are_ignored(kapso: Kapso) -> None:
-    """What a caller may not set changes nothing."""
+    """Attributes that a client may not set have no effect."""
     function_id = await kapso.create(status="deployed", id="mine", version=9)
     record = await kapso.record(function_id)
     assert (record["status"], record["version"]) == ("draft", 1)
@@ -99,7 +99,7 @@ async def test_unknown_attributes_are_ignored(kapso: Kapso) -> None:
 
 
 async def test_update_saves_and_does_not_deploy(kapso: Kapso) -> None:
-    """An update changes the record and moves ``updated_at``; what runs stays."""
+    """An update changes the record and moves ``updated_at``; the live code stays."""
     function_id = await kapso.deployed()
     before = await kapso.record(function_id)
     answer = await kapso.update(function_id, code="const x = 1;", description="new", runtime_config={"timeout": 30})
@@ -113,8 +113,8 @@ async def test_update_saves_and_does_not_deploy(kapso: Kapso) -> None:
     assert kapso.live() == CODE
 
 
-async def test_update_without_a_change_moves_nothing(kapso: Kapso) -> None:
-    """Saving what is already there leaves ``updated_at`` as it was; ``true`` is not ``1``."""
+async def test_update_without_a_change_leaves_updated_at_unchanged(kapso: Kapso) -> None:
+    """``true`` is a change from ``1``."""
     function_id = await kapso.create(runtime_config={"flag": 1})
     before = await kapso.record(function_id)
     await kapso.clock.sleep(1)
@@ -122,15 +122,15 @@ async def test_update_without_a_change_moves_nothing(kapso: Kapso) -> None:
     assert (await kapso.update(function_id, runtime_config={"flag": True})).json()["data"] != before
 
 
-async def test_update_may_rename_and_keeps_the_id(kapso: Kapso) -> None:
-    """A new slug frees the old one."""
+async def test_update_of_the_slug_keeps_the_id(kapso: Kapso) -> None:
+    """The old slug is free again."""
     function_id = await kapso.create("old")
     assert (await kapso.update(function_id, slug="new")).json()["data"]["slug"] == "new"
     assert await kapso.create("old") != function_id
 
 
-async def test_delete_takes_the_secrets_and_the_next_one_gets_a_new_id(kapso: Kapso) -> None:
-    """A deleted function is gone with its secrets and running deployments, whatever is created afterwards."""
+async def test_delete_removes_secrets_and_the_id_is_never_reused(kapso: Kapso) -> None:
+    """Running deployments of the function end too."""
     function_id, other = await kapso.deployed(), await kapso.create("other")
     await kapso.http.post(f"/functions/{function_id}/secrets", json={"secret": {"name": "KEY", "value": "v"}})
     await kapso.deploy(function_id)
@@ -161,15 +161,15 @@ async def test_bases_differ_in_update_verb_and_deploy_status(kapso: Kapso, older
 
 
 async def test_both_bases_show_one_project(kapso: Kapso) -> None:
-    """What one base creates, the other lists."""
+    """A function that one base creates is in the list of the other."""
     function_id = await kapso.create()
     answer = await kapso.http.get(f"{kapso.emulator.base('/api/v1')}/functions")
     assert [item["id"] for item in answer.json()["data"]] == [function_id]
 
 
 @pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"X-API-Key": ""}, {"X-API-Key": "ключ".encode()}])
-async def test_wrong_key_is_401(kapso: Kapso, headers: dict[str, str]) -> None:
-    """Nothing is told or done without the right key, and it costs the key's owner nothing."""
+async def test_wrong_api_key_is_401(kapso: Kapso, headers: dict[str, str]) -> None:
+    """Nothing is shown or done without the right key, and the request uses up no rate limit of its owner."""
     answer = await kapso.http.post("/functions", headers=headers, json={"function": {"name": "x", "code": CODE, **WORKER}})
     assert (answer.status_code, answer.json()) == (401, {"error": "Invalid or missing API key"})
     assert not kapso.emulator.world.functions
@@ -177,14 +177,14 @@ async def test_wrong_key_is_401(kapso: Kapso, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/functions/", "/functions/x/y", "/functions/unknown", "/../functions"])
-async def test_what_is_not_there_is_404(kapso: Kapso, path: str) -> None:
-    """Unknown routes and unknown ids answer 404 with an ``error``."""
+async def test_unknown_routes_and_ids_are_404(kapso: Kapso, path: str) -> None:
+    """With an ``error``."""
     answer = await kapso.http.get(path)
     assert (answer.status_code, answer.json()) == (404, {"error": "Not found"})
 
 
-async def test_too_large_a_body_is_413(kapso: Kapso) -> None:
-    """A body beyond 16 MiB is refused, and the connection goes on."""
+async def test_request_body_above_the_limit_is_413(kapso: Kapso) -> None:
+    """A body of more than 16 MiB is refused, and the connection stays usable."""
     answer = await kapso.http.post("/functions", content=b" " * (16 * 1024 * 1024 + 1))
     assert answer.status_code == 413
     assert (await kapso.http.get("/functions")).status_code == 200
@@ -200,7 +200,7 @@ async def test_code_comes_back_as_it_was_sent(kapso: Kapso) -> None:
 
 
 async def test_deployment_runs_in_the_background(kapso: Kapso) -> None:
-    """A draft stays a draft until the time is over; then both times are equal and the code runs."""
+    """A draft stays a draft until the deployment ends; then both times are equal and the code is live."""
     function_id = await kapso.create()
     await kapso.deploy(function_id)
     await kapso.clock.sleep(DELAY - 1)
@@ -214,7 +214,7 @@ async def test_deployment_runs_in_the_background(kapso: Kapso) -> None:
 
 
 async def test_deployment_takes_the_code_of_its_request(kapso: Kapso) -> None:
-    """What is saved while a deployment runs does not run, though both times of the record say it might."""
+    """Code that is saved while a deployment runs is not deployed, though the record's times do not show it."""
     function_id = await kapso.create()
     await kapso.deploy(function_id)
     await kapso.update(function_id, code="const later = 1;", public_endpoint=True)
@@ -247,7 +247,7 @@ async def test_status_is_stale_while_a_deployment_runs(kapso: Kapso) -> None:
 
 
 async def test_failed_deployment_takes_the_function_down(kapso: Kapso) -> None:
-    """After a failed deployment nothing runs; ``updated_at`` tells one failure from the next."""
+    """After a failed deployment no code is live; ``updated_at`` separates one failure from the next."""
     function_id = await kapso.deployed()
     deployed_at = (await kapso.record(function_id))["last_deployed_at"]
     await kapso.update(function_id, code=BROKEN)
@@ -264,14 +264,14 @@ async def test_failed_deployment_takes_the_function_down(kapso: Kapso) -> None:
     assert (answer.status_code, answer.json()) == (422, {"error": "Function is not deployed"})
 
 
-async def test_supabase_code_may_be_typescript(kapso: Kapso) -> None:
-    """JavaScript's grammar is only asked about Cloudflare functions."""
+async def test_supabase_code_is_not_parsed_as_javascript(kapso: Kapso) -> None:
+    """JavaScript's grammar applies to Cloudflare functions only."""
     function_id = await kapso.deployed(code="const x: number = 1;", function_type="supabase_function")
     record = await kapso.record(function_id)
     assert (record["status"], record["cf_worker_url"]) == ("deployed", None)
 
 
-async def test_times_of_a_record_always_move(kapso: Kapso) -> None:
+async def test_record_timestamps_always_increase(kapso: Kapso) -> None:
     """Even on a clock that stands still, each change of a function has a later time than the one before."""
     await kapso.behave(deploy_delay=0)
     function_id = await kapso.create()

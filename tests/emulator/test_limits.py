@@ -10,8 +10,8 @@ from tests.emulator.kapso import DELAY, Kapso, opened
 REFUSAL = {"error": "Worker limit reached: your plan allows 2 deployed functions"}
 
 
-async def test_every_answer_tells_the_limit(kapso: Kapso) -> None:
-    """Successes and errors alike count down; strangers see the count and do not change it."""
+async def test_every_response_has_rate_limit_headers(kapso: Kapso) -> None:
+    """Successes and errors both count; requests without the key see the count and do not change it."""
     answers = [
         await kapso.http.get("/functions"),
         await kapso.http.get("/functions/unknown"),
@@ -22,8 +22,8 @@ async def test_every_answer_tells_the_limit(kapso: Kapso) -> None:
     assert {answer.headers["X-RateLimit-Limit"] for answer in answers} == {"1000"}
 
 
-async def test_beyond_the_limit_is_429_and_nothing_happens() -> None:
-    """The documented headers and body; the next window is full again."""
+async def test_request_beyond_the_rate_limit_is_429_and_not_processed() -> None:
+    """The documented headers and body; the next window has the full limit again."""
     async with opened(EmulatorOptions(rate_limit=2, window=60)) as kapso:
         await kapso.http.get("/functions")
         await kapso.http.get("/functions")
@@ -40,7 +40,7 @@ async def test_beyond_the_limit_is_429_and_nothing_happens() -> None:
         assert (await kapso.control("GET", "/state")).status_code == 200
 
 
-async def test_windows_are_fixed() -> None:
+async def test_rate_limit_windows_are_fixed() -> None:
     """Windows begin at multiples of their length since the start, not at the first request in them."""
     clock = VirtualClock()
     await clock.sleep(5)
@@ -55,8 +55,8 @@ async def test_windows_are_fixed() -> None:
     assert limiter.take().allowed
 
 
-async def test_quota_refuses_the_deployment_of_one_more() -> None:
-    """The request answers 422; what is deployed may be deployed again, and a place that is freed may be used."""
+async def test_deployment_beyond_the_quota_is_422() -> None:
+    """A deployed function may be deployed again, and a deletion makes room."""
     async with opened(EmulatorOptions(quota=2, deploy_delay=DELAY)) as kapso:
         one, two, three = [await kapso.create(slug) for slug in ("one", "two", "three")]
         assert [(await kapso.deploy(item)).status_code for item in (one, two)] == [202, 202]
@@ -70,8 +70,8 @@ async def test_quota_refuses_the_deployment_of_one_more() -> None:
         assert (await kapso.deploy(three)).status_code == 202
 
 
-async def test_quota_may_end_the_deployment_in_error() -> None:
-    """The other possible way: accepted, then ``error``."""
+async def test_deployment_beyond_the_quota_ends_in_error_when_configured() -> None:
+    """The other possible behaviour: accepted, then ``error``."""
     async with opened(EmulatorOptions(quota=0, behaviour=Behaviour(quota_answer="error"), deploy_delay=DELAY)) as kapso:
         function_id = await kapso.deployed()
         assert (await kapso.record(function_id))["status"] == "error"

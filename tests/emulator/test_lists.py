@@ -22,16 +22,16 @@ async def read(kapso: Kapso, **params: object) -> tuple[list[str], dict[str, Any
     return [item["slug"] for item in body["data"]], body.get("meta")
 
 
-async def test_one_page_has_no_meta_and_carries_code(kapso: Kapso) -> None:
-    """Up to a hundred functions come in one answer, whole."""
+async def test_list_of_one_page_has_no_meta_and_includes_code(kapso: Kapso) -> None:
+    """Up to a hundred functions come complete in one response."""
     slugs = fill(kapso, 100)
     assert await read(kapso) == (slugs, None)
     answer = await kapso.http.get("/functions")
     assert answer.json()["data"][0]["code"] == CODE
 
 
-async def test_more_come_in_pages_of_a_hundred(kapso: Kapso) -> None:
-    """Pages are complete, do not overlap, and say how many there are; beyond the last one there is nothing."""
+async def test_list_is_paginated_by_a_hundred(kapso: Kapso) -> None:
+    """Pages are complete, do not overlap, and say how many there are; the page after the last one is empty."""
     slugs = fill(kapso, 201)
     pages = [await read(kapso, page=number) for number in (1, 2, 3, 4)]
     assert [slug for part, _ in pages for slug in part] == slugs
@@ -40,8 +40,8 @@ async def test_more_come_in_pages_of_a_hundred(kapso: Kapso) -> None:
 
 
 @pytest.mark.parametrize("name", ["limit", "per_page"])
-async def test_page_size_may_be_smaller_never_larger(kapso: Kapso, name: str) -> None:
-    """``limit`` and ``per_page`` both set the size of a page, up to a hundred."""
+async def test_page_size_is_limited_to_a_hundred(kapso: Kapso, name: str) -> None:
+    """``limit`` and ``per_page`` both set the size of a page."""
     slugs = fill(kapso, 150)
     part, meta = await read(kapso, page=2, **{name: 40})
     assert part == slugs[40:80]
@@ -50,14 +50,14 @@ async def test_page_size_may_be_smaller_never_larger(kapso: Kapso, name: str) ->
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "two", "9" * 50, "²"])
-async def test_bad_numbers_count_as_not_sent(kapso: Kapso, value: str) -> None:
-    """A page or size that is no number gives the first page in full."""
+async def test_invalid_page_numbers_and_sizes_are_ignored(kapso: Kapso, value: str) -> None:
+    """A page or size that is not a number gives the first page in full size."""
     slugs = fill(kapso, 3)
     assert await read(kapso, page=value, limit=value, per_page=value) == (slugs, None)
 
 
-async def test_list_may_lack_code(kapso: Kapso) -> None:
-    """A behaviour takes ``code`` out of the list, not out of the single record."""
+async def test_list_omits_code_when_configured(kapso: Kapso) -> None:
+    """A behaviour removes ``code`` from the list, not from the single record."""
     await kapso.behave(list_code=False)
     function_id = await kapso.create()
     listed = (await kapso.http.get("/functions")).json()["data"][0]
@@ -66,7 +66,7 @@ async def test_list_may_lack_code(kapso: Kapso) -> None:
     assert listed == record
 
 
-async def test_answers_may_be_wrapped_twice(kapso: Kapso) -> None:
+async def test_responses_are_wrapped_twice_when_configured(kapso: Kapso) -> None:
     """A behaviour wraps every envelope once more."""
     fill(kapso, 3)
     await kapso.behave(double_wrap=True, page_size=2)
@@ -77,8 +77,8 @@ async def test_answers_may_be_wrapped_twice(kapso: Kapso) -> None:
     assert record["data"]["data"]["slug"] == "f0"
 
 
-async def test_paging_and_meta_may_be_missing(kapso: Kapso) -> None:
-    """Behaviours: pages without ``meta``, and a server that knows no pages at all."""
+async def test_pagination_and_meta_are_missing_when_configured(kapso: Kapso) -> None:
+    """Behaviours: pages without ``meta``, and a server without pagination."""
     slugs = fill(kapso, 5)
     await kapso.behave(page_size=2, list_meta=False)
     assert await read(kapso, page=3) == (slugs[4:], None)

@@ -22,8 +22,8 @@ STEPS = st.lists(st.one_of(st.tuples(st.just("deploy"), SECONDS), st.tuples(st.j
 
 
 @given(STEPS)
-def test_what_runs_is_the_snapshot_of_the_deployment_that_ended_last(steps: list[tuple[str, int]]) -> None:
-    """However deployments overlap, live code is that of the last one to end, as it was when that one was asked for."""
+def test_live_code_is_that_of_the_deployment_that_ended_last(steps: list[tuple[str, int]]) -> None:
+    """However deployments overlap, and as the code was when that deployment was requested."""
 
     async def scenario() -> None:
         clock = VirtualClock()
@@ -46,8 +46,8 @@ def test_what_runs_is_the_snapshot_of_the_deployment_that_ended_last(steps: list
 
 
 @given(st.lists(st.floats(0, 7), max_size=40), st.integers(1, 5), st.sampled_from([1.0, 2.5, 10.0]))
-def test_no_window_lets_more_through_than_its_limit(pauses: list[float], limit: int, seconds: float) -> None:
-    """Whatever the times, each window answers its first requests up to the limit, and refuses the others."""
+def test_no_rate_limit_window_admits_more_than_its_limit(pauses: list[float], limit: int, seconds: float) -> None:
+    """Whatever the times, each window serves its first requests up to the limit, and refuses the others."""
 
     async def scenario() -> None:
         clock = VirtualClock()
@@ -65,7 +65,7 @@ def test_no_window_lets_more_through_than_its_limit(pauses: list[float], limit: 
 
 
 @given(st.lists(st.integers(), max_size=60), st.integers(1, 20), st.integers(1, 30))
-def test_pages_make_up_the_list(items: list[int], page_size: int, asked: int) -> None:
+def test_all_pages_together_are_the_list(items: list[int], page_size: int, asked: int) -> None:
     """Following the pages gives every item once, in order, for any size of page."""
     behaviour = Behaviour(page_size=page_size)
 
@@ -87,7 +87,7 @@ def test_pages_make_up_the_list(items: list[int], page_size: int, asked: int) ->
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_times_limits_every_fault_rule(count: int, times: int) -> None:
-    """A rule with ``times`` strikes exactly so often, given requests enough."""
+def test_fault_rule_with_times_applies_exactly_that_often(count: int, times: int) -> None:
+    """Given enough requests."""
     for rule in (Rule("status", nth=count, times=times), Rule("status", every=count, times=times), Rule("status", times=times)):
         assert sum(rule.strikes(number) for number in range(1, 200)) == times

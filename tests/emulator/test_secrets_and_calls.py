@@ -23,8 +23,8 @@ async def set_secret(kapso: Kapso, function_id: str, name: object, value: object
     return answer.status_code, answer.json()
 
 
-async def test_secrets_show_names_and_types_only(kapso: Kapso) -> None:
-    """A value goes in and never comes out."""
+async def test_secret_list_shows_names_and_types_and_no_values(kapso: Kapso) -> None:
+    """A value can be written and never read."""
     function_id = await kapso.deployed()
     assert await set_secret(kapso, function_id, "STRIPE_API_KEY", "s3cret") == (
         201,
@@ -39,7 +39,7 @@ async def test_secrets_show_names_and_types_only(kapso: Kapso) -> None:
 
 
 async def test_secrets_need_a_deployed_function(kapso: Kapso) -> None:
-    """A draft has no secrets and takes none."""
+    """The secret routes refuse a draft."""
     function_id = await kapso.create()
     assert await set_secret(kapso, function_id, "KEY", "v") == (422, NOT_DEPLOYED)
     assert (await kapso.http.get(f"/functions/{function_id}/secrets")).json() == {"data": []}
@@ -58,7 +58,7 @@ async def test_secrets_need_a_deployed_function(kapso: Kapso) -> None:
         ("KEY", 5, {"value": ["can't be blank"]}),
     ],
 )
-async def test_bad_secrets_are_422(kapso: Kapso, name: object, value: object, errors: object) -> None:
+async def test_invalid_secrets_are_422(kapso: Kapso, name: object, value: object, errors: object) -> None:
     """Names are upper case, digits and underscores, and unique; a value is a text."""
     function_id = await kapso.deployed()
     await set_secret(kapso, function_id, "TAKEN", "v")
@@ -66,7 +66,7 @@ async def test_bad_secrets_are_422(kapso: Kapso, name: object, value: object, er
 
 
 async def test_secret_changes_by_delete_and_create(kapso: Kapso) -> None:
-    """A dropped name may be set again; an unknown one is 404; redeploying keeps the secrets."""
+    """A deleted name may be set again; an unknown one is 404; a deployment keeps the secrets."""
     function_id = await kapso.deployed()
     await set_secret(kapso, function_id, "KEY", "old")
     assert (await kapso.http.delete(f"/functions/{function_id}/secrets/KEY")).status_code == 204
@@ -78,7 +78,7 @@ async def test_secret_changes_by_delete_and_create(kapso: Kapso) -> None:
 
 
 async def test_invoke_without_a_runtime_is_501(kapso: Kapso) -> None:
-    """The emulator says clearly that it runs no code, and remembers the call."""
+    """The emulator says that it runs no code, and records the invocation."""
     function_id = await kapso.deployed()
     answer = await kapso.http.post(f"/functions/{function_id}/invoke", json={"order": 1})
     assert (answer.status_code, answer.json()) == (501, NO_CODE_RUNS)
@@ -88,8 +88,8 @@ async def test_invoke_without_a_runtime_is_501(kapso: Kapso) -> None:
     assert (listed["function_id"], listed["function_name"], listed["total"]) == (function_id, "Hello", 1)
 
 
-async def test_invoke_without_a_key_gives_nothing_away(kapso: Kapso) -> None:
-    """Without the key, private, unknown and undeployed private functions are all 404; public ones answer."""
+async def test_invoke_without_the_key_is_404_for_private_functions(kapso: Kapso) -> None:
+    """Private, unknown and undeployed private functions are all 404; public ones answer."""
     private, draft = await kapso.deployed("private"), await kapso.create("draft")
     public = await kapso.deployed("public", public_endpoint=True)
     for function_id, status in ((private, 404), (draft, 404), ("unknown", 404), (public, 501)):
@@ -99,8 +99,8 @@ async def test_invoke_without_a_key_gives_nothing_away(kapso: Kapso) -> None:
     assert (draft_answer.status_code, draft_answer.json()) == (422, NOT_DEPLOYED)
 
 
-async def test_invoke_obeys_the_fields_that_were_deployed(kapso: Kapso) -> None:
-    """``public_endpoint`` counts from the deployment on, not from the save."""
+async def test_invoke_uses_the_deployed_public_endpoint_field(kapso: Kapso) -> None:
+    """``public_endpoint`` takes effect with the deployment, not with the save."""
     function_id = await kapso.deployed()
     await kapso.update(function_id, public_endpoint=True)
     for expected in (404, 501):
@@ -124,8 +124,8 @@ class Echo:
         return Result(418 if call.body == b'"teapot"' else 200, text + call.body if call.body != b"{}" else b'{"ok":true}')
 
 
-async def test_runtime_may_be_plugged_in() -> None:
-    """A runtime gets the live code, the secrets and the request; its answer passes through, or comes wrapped."""
+async def test_a_runtime_gets_live_code_secrets_and_request() -> None:
+    """Its response is passed through, or wrapped."""
     async with opened(runtime=Echo()) as kapso:
         await kapso.behave(invoke_failure="passthrough", invoke_mode_in_create=True)
         function_id = await kapso.deployed()
@@ -144,8 +144,8 @@ async def test_runtime_may_be_plugged_in() -> None:
             assert [item["status_code"] for item in listed] == statuses
 
 
-async def test_the_runtime_decides_whether_a_deployment_fails() -> None:
-    """A deployment of code that the runtime refuses ends in ``error`` with its words; Supabase code is not its business."""
+async def test_deployment_of_code_that_the_runtime_refuses_ends_in_error() -> None:
+    """With the runtime's message; Supabase code is not checked by it."""
     async with opened(runtime=Echo()) as kapso:
         bad = await kapso.deployed("bad", BROKEN)
         deno = await kapso.deployed("deno", BROKEN, function_type="supabase_function")
@@ -157,7 +157,7 @@ async def test_the_runtime_decides_whether_a_deployment_fails() -> None:
 
 
 class Slow(Echo):
-    """A runtime that takes its time over code, until it is told to go on."""
+    """A runtime whose check of code takes until the test releases it."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -167,8 +167,8 @@ class Slow(Echo):
         return await super().check(slug, code)
 
 
-async def test_a_deployment_ends_after_the_runtimes_check(tmp_path: Path) -> None:
-    """Neither well nor badly before that, however late it is; one that the emulator's own end interrupts has failed."""
+async def test_deployment_waits_for_the_runtimes_check(tmp_path: Path) -> None:
+    """However late that is; a check that the emulator's own end interrupts has failed."""
     options, clock, runtime = EmulatorOptions(data=tmp_path, deploy_delay=DELAY), VirtualClock(), Slow()
     async with opened(options, clock=clock, runtime=runtime) as kapso:
         function_id = await kapso.create()
@@ -190,8 +190,8 @@ async def test_a_deployment_ends_after_the_runtimes_check(tmp_path: Path) -> Non
         assert kapso.emulator.world.function(function_id).failure == INTERRUPTED
 
 
-async def test_edge_answers_with_former_code_for_a_while() -> None:
-    """``edge_stale``: code and fields of before answer until the time is over; a first deployment has none before it."""
+async def test_edge_stale_invokes_former_code_for_a_while() -> None:
+    """Former code and fields are used until the time is over; a first deployment has no former code."""
     options = EmulatorOptions(deploy_delay=DELAY, behaviour=Behaviour(edge_stale=12.0))
     async with opened(options, runtime=Echo()) as kapso:
         function_id = await kapso.deployed(public_endpoint=True)
@@ -217,8 +217,8 @@ async def test_edge_answers_with_former_code_for_a_while() -> None:
         assert answer.text.startswith("False ")
 
 
-async def test_function_gets_no_key_with_its_headers() -> None:
-    """Headers of the caller arrive, a signature for instance; the key that opened the door does not."""
+async def test_function_does_not_receive_the_api_key_header() -> None:
+    """Other headers of the client arrive, a signature for instance."""
     calls: list[Call] = []
 
     class Noting(Echo):
@@ -238,7 +238,7 @@ async def test_function_gets_no_key_with_its_headers() -> None:
         assert entry["console"] == [["log", "noted"]]
 
 
-async def test_invocations_are_bounded(kapso: Kapso) -> None:
+async def test_the_invocation_log_is_bounded(kapso: Kapso) -> None:
     """The latest 200 are kept."""
     function = kapso.emulator.world.function(await kapso.deployed())
     for number in range(205):
@@ -246,7 +246,7 @@ async def test_invocations_are_bounded(kapso: Kapso) -> None:
     assert [item.request_body for item in kapso.emulator.world.invocations(function.id)] == list(range(204, 4, -1))
 
 
-async def test_workflows_show_what_they_refer_to(kapso: Kapso) -> None:
+async def test_workflow_definitions_show_their_nodes(kapso: Kapso) -> None:
     """The list has no definitions; each definition has its nodes under ``data.definition.nodes``."""
     nodes = [{"id": "n1", "data": {"node_type": "function", "config": {"function_id": "abc"}}}]
     seeded = await kapso.control("POST", "/workflows", {"workflow": {"name": "Orders", "definition": {"nodes": nodes}}})

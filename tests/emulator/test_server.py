@@ -20,8 +20,8 @@ from tests.clock import VirtualClock
 from tests.emulator.kapso import BROKEN, CODE, DELAY, opened, until
 
 
-async def test_everything_survives_a_restart(tmp_path: Path) -> None:
-    """Functions, secrets, workflows, invocations and ids are the same afterwards; a deleted function stays gone."""
+async def test_all_data_survives_a_restart(tmp_path: Path) -> None:
+    """Functions, secrets, workflows, invocations and ids; a deleted function stays deleted."""
     options = EmulatorOptions(data=tmp_path / "data", deploy_delay=DELAY)
     clock = VirtualClock()
     async with opened(options, clock=clock) as kapso:
@@ -46,7 +46,7 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
 
 
 async def test_deployments_go_on_while_the_emulator_is_down(tmp_path: Path) -> None:
-    """What was running has ended, well or badly, when its time is over; what has time left goes on."""
+    """A deployment whose time is over has ended, in success or error; others go on."""
     options = EmulatorOptions(data=tmp_path, deploy_delay=DELAY)
     clock = VirtualClock()
     async with opened(options, clock=clock) as kapso:
@@ -63,8 +63,8 @@ async def test_deployments_go_on_while_the_emulator_is_down(tmp_path: Path) -> N
         assert (await kapso.record(late))["last_deployed_at"] == "2026-01-01T00:00:15.000000Z"
 
 
-async def test_data_folder_has_one_emulator(tmp_path: Path) -> None:
-    """A second emulator on the same folder is refused, and the first goes on."""
+async def test_a_second_emulator_on_a_locked_data_folder_is_refused(tmp_path: Path) -> None:
+    """The first goes on."""
     options = EmulatorOptions(data=tmp_path)
     async with running_emulator(options) as first:
         with pytest.raises(DataUnusable, match="database is locked"):
@@ -74,8 +74,8 @@ async def test_data_folder_has_one_emulator(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["emulator.sqlite3", "."])
-async def test_unusable_data_folder_is_named(tmp_path: Path, name: str) -> None:
-    """A file that is no database, or a path that is no folder."""
+async def test_unusable_data_folder_error_names_the_folder(tmp_path: Path, name: str) -> None:
+    """A file that is not a database, or a path that is not a folder."""
     path = tmp_path / "data"
     if name == ".":
         path.write_text("a file")
@@ -87,8 +87,8 @@ async def test_unusable_data_folder_is_named(tmp_path: Path, name: str) -> None:
             pytest.fail("it started")
 
 
-async def test_port_in_use_is_named() -> None:
-    """The error says which port, and what to do."""
+async def test_port_in_use_error_names_the_port() -> None:
+    """And says what to do."""
     async with running_emulator() as first:
         port = int(first.url.rpartition(":")[2])
         with pytest.raises(EmulatorError, match=f"cannot listen on 127.0.0.1:{port}") as caught:
@@ -98,7 +98,7 @@ async def test_port_in_use_is_named() -> None:
 
 
 async def test_fault_file_is_read_at_the_start(tmp_path: Path) -> None:
-    """Its rules are in force at once and after a reset; a bad file stops the start."""
+    """Its rules are in force at once and after a reset; an invalid file stops the start."""
     path = tmp_path / "faults.yaml"
     path.write_text("faults:\n  - {what: status, status: 503}\n")
     async with opened(EmulatorOptions(faults=path)) as kapso:
@@ -112,15 +112,15 @@ async def test_fault_file_is_read_at_the_start(tmp_path: Path) -> None:
             pytest.fail("it started")
 
 
-def test_limit_that_allows_nothing_is_refused() -> None:
-    """Neither a limit of 0 nor a window of 0 seconds."""
+def test_a_rate_limit_of_zero_is_refused() -> None:
+    """A limit of 0 requests as well as a window of 0 seconds."""
     for bad in ({"rate_limit": 0}, {"window": 0}):
         with pytest.raises(EmulatorError):
             EmulatorOptions(**bad)  # type: ignore[arg-type]
 
 
-async def test_stops_at_once_with_hung_requests_and_leaves_signals_alone() -> None:
-    """Hung and dripping requests end with the emulator; the process' signal handlers are untouched throughout."""
+async def test_shutdown_ends_hanging_requests_and_leaves_signal_handlers_alone() -> None:
+    """Hanging and dripping requests end with the emulator; the process' signal handlers are never changed."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     async with opened() as kapso:
         await kapso.faults({"what": "hang_after", "nth": 1}, {"what": "drip", "seconds": 600})
@@ -146,8 +146,8 @@ class Stuck:
         raise AssertionError(call)
 
 
-async def test_stops_soon_with_code_that_never_answers(caplog: pytest.LogCaptureFixture) -> None:
-    """A runtime that hangs is cut off after the grace."""
+async def test_shutdown_cancels_code_that_never_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """A runtime that hangs is cancelled after the shutdown's grace period."""
     async with opened(runtime=Stuck()) as kapso:
         function_id = await kapso.deployed()
         call = asyncio.create_task(kapso.http.post(f"/functions/{function_id}/invoke", json={}))
@@ -158,8 +158,8 @@ async def test_stops_soon_with_code_that_never_answers(caplog: pytest.LogCapture
     assert "Exception in ASGI application" in caplog.text
 
 
-async def test_client_that_leaves_in_mid_request_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A body that never arrives whole is not acted on, nor logged; the next request is served."""
+async def test_client_that_disconnects_during_a_request_causes_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that never arrives completely is neither processed nor logged; the next request is served."""
     async with opened() as kapso:
         port = int(kapso.emulator.url.rpartition(":")[2])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -172,16 +172,16 @@ async def test_client_that_leaves_in_mid_request_is_no_error(caplog: pytest.LogC
     assert not caplog.text
 
 
-async def test_fixture_deploys_within_moments(emulator: Emulator) -> None:
-    """The shared fixture runs on real time, with deployments of 20 ms."""
+async def test_the_emulator_fixture_deploys_in_real_time(emulator: Emulator) -> None:
+    """The shared fixture has deployments of 20 ms."""
     assert emulator.key == DEFAULT_KEY
     function = emulator.world.create({"name": "x", "code": CODE})
     emulator.world.deploy(function)
     await until(lambda: emulator.world.live_code()["x"] == CODE)
 
 
-async def test_serves_other_hosts_and_keys() -> None:
-    """Host and key are as asked for; IPv6 too."""
+async def test_host_and_api_key_are_configurable() -> None:
+    """IPv6 too."""
     async with running_emulator(EmulatorOptions(host="::1", api_key="mine")) as emulator:
         assert emulator.url.startswith("http://[::1]:")
         async with httpx.AsyncClient(base_url=emulator.base("/api/v1"), trust_env=False) as http:
@@ -190,8 +190,8 @@ async def test_serves_other_hosts_and_keys() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_foreground_ends_on_a_signal(number: signal.Signals) -> None:
-    """A process that serves says where, and ends cleanly and quietly on SIGTERM or SIGINT."""
+async def test_the_foreground_server_ends_on_sigterm_or_sigint(number: signal.Signals) -> None:
+    """It prints its address, and exits without an error message."""
     program = (
         "import asyncio\n"
         "from kapso_sync.emulator.options import EmulatorOptions\n"

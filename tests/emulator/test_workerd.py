@@ -1,4 +1,4 @@
-"""Functions run on workerd: what they see, what becomes of those that fail, and that nothing is left behind."""
+"""Functions run on workerd: what they receive, how failures are handled, and that no process is left."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def processes(runtime: WorkerdRuntime) -> list[int]:
 
 
 def members(group: int, *, dead: bool = True) -> list[int]:
-    """The processes of a group, with those that are dead and that nobody waited for."""
+    """The processes of a group, including zombies."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -97,14 +97,14 @@ def members(group: int, *, dead: bool = True) -> list[int]:
         "export default { text: 'hi', fetch() { return new Response(this.text); } };",
     ],
 )
-async def test_every_style_answers(kapso: Kapso, code: str) -> None:
-    """A script with a handler at top level, sloppy ones too, and a module with a default export."""
+async def test_every_code_style_runs_on_workerd(kapso: Kapso, code: str) -> None:
+    """A script with a handler at top level, sloppy mode too, and a module with a default export."""
     function_id = await kapso.deployed(code=code)
     answer = await invoke(kapso, function_id)
     assert (answer.status_code, answer.text) == (200, "hi")
 
 
-async def test_answer_is_the_function_s_own(kapso: Kapso) -> None:
+async def test_invocation_returns_the_functions_own_response(kapso: Kapso) -> None:
     """Status, content type and bytes pass through; ``wrapped`` puts JSON or text below ``data``."""
     code = """async function handler(request) {
       const {status, type, body} = await request.json();
@@ -125,8 +125,8 @@ async def test_answer_is_the_function_s_own(kapso: Kapso) -> None:
     assert (empty.status_code, empty.content) == (204, b"")
 
 
-async def test_function_sees_request_and_secrets_of_the_moment(kapso: Kapso) -> None:
-    """Headers and URL arrive, the key does not; a secret is there as soon as it is set and gone when it is dropped."""
+async def test_function_receives_request_headers_and_current_secrets(kapso: Kapso) -> None:
+    """The API key does not arrive; a secret is there as soon as it is set and missing when it is deleted."""
     code = """async function handler(request, env) {
       return Response.json({
         body: await request.json(), method: request.method, path: new URL(request.url).search,
@@ -149,16 +149,16 @@ async def test_function_sees_request_and_secrets_of_the_moment(kapso: Kapso) -> 
     assert await secret() is None
 
 
-async def test_public_functions_answer_without_a_key(kapso: Kapso) -> None:
-    """Private ones are not there for strangers."""
+async def test_public_functions_run_without_an_api_key(kapso: Kapso) -> None:
+    """Private ones are 404 without the key."""
     code = "function handler() { return new Response('hi'); }"
     public, private = await kapso.deployed("public", code, public_endpoint=True), await kapso.deployed("private", code)
     statuses = [(await invoke(kapso, item, **{"X-API-Key": ""})).status_code for item in (public, private)]
     assert statuses == [200, 404]
 
 
-async def test_what_runs_is_what_was_deployed(kapso: Kapso) -> None:
-    """Saved code runs once it is deployed, and each deployment starts afresh; between calls variables stay."""
+async def test_only_deployed_code_runs(kapso: Kapso) -> None:
+    """Saved code runs once it is deployed, and each deployment starts a new instance; between calls variables stay."""
     function_id = await kapso.deployed(code=COUNTER)
     assert [(await invoke(kapso, function_id)).text for _ in range(2)] == ["1", "2"]
     await kapso.update(function_id, code="const handler = () => new Response('new');")
@@ -192,8 +192,8 @@ KV = """export default async function (request, {KV}) {
 }"""
 
 
-async def test_kv_keeps_values_of_the_project(kapso: Kapso) -> None:
-    """``env.KV`` reads, writes, expires, lists and deletes; functions share it, and it outlives a process that is killed."""
+async def test_kv_stores_values_of_the_project(kapso: Kapso) -> None:
+    """``env.KV`` reads, writes, expires, lists and deletes; functions share it, and it survives a killed process."""
     writer = await kapso.deployed("writer", KV)
     assert (await invoke(kapso, writer)).json() == {
         "text": '{"n":1}',
@@ -244,7 +244,7 @@ async def test_kv_keeps_values_of_the_project(kapso: Kapso) -> None:
     ],
 )
 async def test_code_that_does_not_start_fails_its_deployment(kapso: Kapso, code: str, failure: str) -> None:
-    """The deployment ends in ``error`` with workerd's own words, at the place in the file; what ran before is gone."""
+    """The deployment ends in ``error`` with workerd's message, at the place in the file; the former code is no longer live."""
     function_id = await kapso.deployed(code="const handler = () => new Response('hi');")
     await kapso.update(function_id, code=code)
     await kapso.deploy(function_id)
@@ -264,15 +264,15 @@ async def test_example_functions_run(runtime: WorkerdRuntime, path: Path) -> Non
     assert json.loads(result.body)
 
 
-async def test_syntax_newer_than_our_grammar_is_the_runtime_s_to_judge(kapso: Kapso) -> None:
-    """What starts is deployed, whatever the parser of an emulator without runtime says of it."""
+async def test_workerd_and_not_our_parser_decides_about_new_syntax(kapso: Kapso) -> None:
+    """Code that starts is deployed, even if the parser of an emulator without workerd would refuse it."""
     code = "function handler() { using lock = {[Symbol.dispose]() {}}; return new Response('hi'); }"
     function_id = await kapso.deployed(code=code)
     assert (await invoke(kapso, function_id)).text == "hi"
 
 
-async def test_code_that_loops_at_the_start_fails_alone(kapso: Kapso) -> None:
-    """It is cut off after some seconds; live functions answer meanwhile, and a deployment beside it goes well."""
+async def test_code_that_loops_at_startup_does_not_block_other_functions(kapso: Kapso) -> None:
+    """It is killed after some seconds; live functions answer meanwhile, and another deployment succeeds."""
     function_id = await kapso.deployed(code=COUNTER)
     loop, other = await kapso.create("loop", "while (true);"), await kapso.create("other", COUNTER)
     deploying = [asyncio.create_task(kapso.deploy(item)) for item in (loop, other)]
@@ -298,8 +298,8 @@ async def test_code_that_loops_at_the_start_fails_alone(kapso: Kapso) -> None:
         ("const handler = async () => ({status: 200});", *["TypeError: the handler returned object, not a Response"] * 2),
     ],
 )
-async def test_exception_is_a_500_that_says_what(kapso: Kapso, code: str, error: str, line: object) -> None:
-    """The answer is JSON with the error, wrapped or not; the console has the place in the function's own file."""
+async def test_an_exception_is_a_500_with_the_error_as_json(kapso: Kapso, code: str, error: str, line: object) -> None:
+    """Wrapped or not; the console has the place in the function's own file."""
     for slug, mode in (("hello", "passthrough"), ("wrapped", "wrapped")):
         answer = await invoke(kapso, await kapso.deployed(slug, code, invoke_response_mode=mode))
         assert (answer.status_code, answer.json()) == (500, {"error": error})
@@ -307,8 +307,8 @@ async def test_exception_is_a_500_that_says_what(kapso: Kapso, code: str, error:
             assert console(kapso)[-1] == (line if isinstance(line, list) else ["error", line])
 
 
-async def test_console_is_kept_by_call(kapso: Kapso) -> None:
-    """Each request's own lines, whatever runs beside it; those of the start come with the first call; all within bounds."""
+async def test_console_lines_are_kept_per_invocation(kapso: Kapso) -> None:
+    """Each request has its own lines; those of the startup come with the first call; their number and length are limited."""
     code = """console.info('started');
     async function handler(request) {
       const n = await request.json();
@@ -330,7 +330,7 @@ async def test_console_is_kept_by_call(kapso: Kapso) -> None:
     assert len(console(kapso)) <= 202
 
 
-async def test_slow_answer_is_cut_off_at_its_timeout(kapso: Kapso) -> None:
+async def test_a_slow_function_ends_at_its_timeout(kapso: Kapso) -> None:
     """``runtime_config.timeout`` of the deployment counts; the process goes on, and so do variables of other functions."""
     counter = await kapso.deployed("counter", COUNTER)
     await invoke(kapso, counter)
@@ -345,7 +345,7 @@ async def test_slow_answer_is_cut_off_at_its_timeout(kapso: Kapso) -> None:
 
 
 async def test_an_endless_loop_blocks_neither_emulator_nor_other_functions(kapso: Kapso) -> None:
-    """The process that is stuck is replaced; calls that were in it are answered by the next one."""
+    """The stuck process is replaced; other calls that were in it are answered by the next one."""
     loop = await kapso.deployed("loop", LOOP, runtime_config={"timeout": 0.3})
     others = [await kapso.deployed(f"other-{n}", WAITING) for n in range(3)]
     waiting = [asyncio.create_task(invoke(kapso, item, n)) for n, item in enumerate(others)]
@@ -354,8 +354,8 @@ async def test_an_endless_loop_blocks_neither_emulator_nor_other_functions(kapso
     assert [item.text for item in await asyncio.gather(*waiting)] == ["0", "1", "2"]
 
 
-async def test_a_function_without_memory_bound_gets_an_error_answer(runtime: WorkerdRuntime) -> None:
-    """The process that it takes down is replaced, and the machine keeps its memory."""
+async def test_unbounded_memory_use_is_an_error_response(runtime: WorkerdRuntime) -> None:
+    """The killed process is replaced, and the machine keeps its memory."""
     hog = "function handler() { const all = []; while (true) all.push(new Array(1000).fill(Math.random())); }"
     result = await runtime.run(call(hog, "hog"))
     assert (result.status, result.failed) == (500, True)
@@ -363,8 +363,8 @@ async def test_a_function_without_memory_bound_gets_an_error_answer(runtime: Wor
     assert (await runtime.run(call(COUNTER))).body == b"1"
 
 
-async def test_process_that_was_killed_is_replaced(runtime: WorkerdRuntime) -> None:
-    """Idle or at work: nobody notices but for the variables, and the next death is followed by a longer pause."""
+async def test_a_killed_workerd_process_is_replaced_with_backoff(runtime: WorkerdRuntime) -> None:
+    """Idle or at work: only variables are lost, and the next restart has a longer delay."""
     assert await runtime.check("hello", COUNTER) is None
     assert (await runtime.run(call(COUNTER))).body == b"1"
     for group in processes(runtime):
@@ -377,8 +377,8 @@ async def test_process_that_was_killed_is_replaced(runtime: WorkerdRuntime) -> N
     assert (await running).body == b"mine"
 
 
-async def test_stopping_the_runtime_does_not_wait_for_calls(runtime: WorkerdRuntime) -> None:
-    """Calls that are under way, and those that wait for another process, are answered when the emulator ends."""
+async def test_shutdown_does_not_wait_for_running_calls(runtime: WorkerdRuntime) -> None:
+    """Running calls, and those that wait for another process, are answered when the emulator ends."""
     looping = asyncio.create_task(runtime.run(call(LOOP, "loop")))
     await until(lambda: (current := runtime.processes[1].current) and current.busy)
     waiting = asyncio.create_task(runtime.run(call(COUNTER)))
@@ -391,7 +391,7 @@ async def test_stopping_the_runtime_does_not_wait_for_calls(runtime: WorkerdRunt
 
 
 async def test_a_workerd_that_does_not_start_is_reported(tmp_path: Path) -> None:
-    """Deployments fail and calls are refused with its own words, at once, without starting it again and again."""
+    """Deployments fail and calls are refused with its own message, at once, without starting it again and again."""
     broken = tmp_path / "workerd"
     broken.write_text(f"#!/bin/sh\necho x >> {tmp_path}/starts\necho no such luck >&2\nexit 3\n")
     broken.chmod(0o700)
@@ -404,8 +404,8 @@ async def test_a_workerd_that_does_not_start_is_reported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_the_runtime_leaves_no_processes_behind(tmp_path: Path, wrapped: bool) -> None:
-    """With the emulator's end its processes are gone, those of a script that only starts workerd too."""
+async def test_shutdown_leaves_no_workerd_process(tmp_path: Path, wrapped: bool) -> None:
+    """Neither workerd's processes nor those of a script that only starts workerd."""
     path = binary()
     if wrapped:
         path = tmp_path / "workerd"
@@ -419,8 +419,8 @@ async def test_the_runtime_leaves_no_processes_behind(tmp_path: Path, wrapped: b
     await until(lambda: not any(members(group) for group in groups))
 
 
-async def test_emulator_that_is_killed_takes_workerd_along() -> None:
-    """SIGKILL leaves no chance to clean up; the guard does it."""
+async def test_sigkill_of_the_emulator_ends_workerd_too() -> None:
+    """SIGKILL allows no cleanup; a guard process does it."""
     program = f"""
 import asyncio, pathlib
 from kapso_sync.emulator.clock import SystemClock
@@ -444,8 +444,8 @@ asyncio.run(main())
     await until(lambda: not members(group, dead=False))
 
 
-async def test_functions_reach_no_network_unless_allowed(runtime: WorkerdRuntime) -> None:
-    """Without ``network`` nothing at all; with it still nothing on this machine or in its private network."""
+async def test_functions_have_no_network_access_unless_configured(runtime: WorkerdRuntime) -> None:
+    """Without ``network`` to no address; with it still not to this machine or its private network."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     code = f"const handler = () => fetch('http://127.0.0.1:{port}/').then(() => new Response('reached'));"
@@ -455,8 +455,8 @@ async def test_functions_reach_no_network_unless_allowed(runtime: WorkerdRuntime
             assert (result.status, result.failed) == (500, True)
 
 
-async def test_functions_do_not_see_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator's environment is not the functions'."""
+async def test_functions_do_not_inherit_the_emulators_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions see only their own secrets."""
     monkeypatch.setenv("KAPSO_API_KEY", "s3cret")
     code = "const handler = () => new Response(`${typeof process} ${typeof Deno} ${JSON.stringify(globalThis.process?.env)}`);"
     async with workerd_runtime(binary(), clock=SystemClock()) as runtime:
@@ -467,8 +467,8 @@ async def test_functions_do_not_see_our_environment(monkeypatch: pytest.MonkeyPa
         assert not any(b"s3cret" in item for item in environments)
 
 
-async def test_fifty_calls_at_once(runtime: WorkerdRuntime) -> None:
-    """Each gets its own answer, and they wait together, not one after the other."""
+async def test_fifty_concurrent_calls_get_their_own_responses(runtime: WorkerdRuntime) -> None:
+    """They wait together, not one after the other."""
     begun = time.monotonic()
     results = await asyncio.gather(
         *(runtime.run(call(WAITING, f"f-{n % 5}", body=str(n).encode(), timeout=60)) for n in range(50))
@@ -477,8 +477,8 @@ async def test_fifty_calls_at_once(runtime: WorkerdRuntime) -> None:
     assert time.monotonic() - begun < 10 < 50 * 0.3
 
 
-async def test_two_hundred_functions_fit(runtime: WorkerdRuntime) -> None:
-    """All are tried and run; they take less than 3 MB each, and beyond 256 another process takes over."""
+async def test_two_hundred_functions_fit_into_one_workerd_process(runtime: WorkerdRuntime) -> None:
+    """They take less than 3 MB each, and beyond 256 functions the process is replaced."""
     code = "function handler() { return new Response('hi'); }"
 
     async def run(number: int) -> Result:

@@ -1,4 +1,4 @@
-"""Each switch of the emulator's world changes the one thing that it names, and nothing else."""
+"""Each switch of the emulator's API behaviour changes the one thing that it names, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ async def redeploy(kapso: Kapso, function_id: str) -> str:
 
 
 def test_documentation_lists_every_switch() -> None:
-    """The table is made of the switches' own words."""
+    """The table in the docs is generated from the switches."""
     text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith("| `")] == list(switch_rows())
 
 
 @pytest.mark.parametrize(("kept", "after"), [("keep", {"KEY": "text"}), ("drop", {})])
 async def test_deployments_keep_or_drop_secrets(kapso: Kapso, kept: str, after: dict[str, str]) -> None:
-    """Inherited ones stay in either world."""
+    """Inherited secrets stay with both values of the switch."""
     await kapso.behave(secrets_on_deploy=kept, inherited_secrets=["SHARED"])
     function_id = await kapso.deployed()
     assert await put_secret(kapso, function_id, "KEY", "v") == 201
@@ -73,8 +73,8 @@ async def test_a_change_of_slug_may_lose_secrets_at_the_next_deployment(kapso: K
     assert await names(kapso, function_id) == {}
 
 
-async def test_secret_routes_may_fail(kapso: Kapso) -> None:
-    """Cloudflare's page; other routes answer."""
+async def test_secret_routes_fail_when_configured(kapso: Kapso) -> None:
+    """With Cloudflare's page; other routes answer."""
     function_id = await kapso.deployed()
     await kapso.behave(secret_routes_fail=True)
     assert await put_secret(kapso, function_id, "KEY", "v") == 502
@@ -84,7 +84,7 @@ async def test_secret_routes_may_fail(kapso: Kapso) -> None:
 @pytest.mark.parametrize(
     ("lock", "moves"), [("absent", None), ("update", [0, 1, 1]), ("deploy", [0, 1, 2]), ("refused", [0, 1, 1])]
 )
-async def test_lock_version_moves_as_the_world_says(kapso: Kapso, lock: str, moves: list[int] | None) -> None:
+async def test_lock_version_increases_as_configured(kapso: Kapso, lock: str, moves: list[int] | None) -> None:
     """Shown or not; after a create, an update and a deployment."""
     await kapso.behave(lock_version=lock)
     function_id = await kapso.create()
@@ -97,7 +97,7 @@ async def test_lock_version_moves_as_the_world_says(kapso: Kapso, lock: str, mov
 
 
 async def test_a_stale_lock_version_is_a_conflict(kapso: Kapso) -> None:
-    """Nothing is saved; the newest one is accepted; without one, anything goes."""
+    """Nothing is saved; the current version is accepted; without a version every update is."""
     function_id = await kapso.create()
     await kapso.update(function_id, description="theirs")
     assert (await kapso.update(function_id, description="ours", lock_version=0)).status_code == 409
@@ -108,7 +108,7 @@ async def test_a_stale_lock_version_is_a_conflict(kapso: Kapso) -> None:
     assert (refused.status_code, "lock_version" in refused.text) == (422, True)
 
 
-async def test_fields_that_the_api_does_not_take_stay_as_they_were(kapso: Kapso) -> None:
+async def test_fields_that_the_api_ignores_keep_their_value(kapso: Kapso) -> None:
     """200, and the old value."""
     await kapso.behave(keeps_public_endpoint=False, takes_wrapped=False, unknown_fields=["runtime_config"])
     function_id = await kapso.create(public_endpoint=True, invoke_response_mode="wrapped")
@@ -127,8 +127,8 @@ async def test_fields_that_the_api_does_not_take_stay_as_they_were(kapso: Kapso)
     assert (record["public_endpoint"], record["invoke_response_mode"]) == (True, "wrapped")
 
 
-async def test_a_create_needs_a_function_type_unless_the_world_is_older(kapso: Kapso) -> None:
-    """422 by the attribute's name."""
+async def test_a_create_without_function_type_is_422_unless_configured(kapso: Kapso) -> None:
+    """The error names the attribute."""
     body = {"function": {"name": "x", "slug": "x", "code": CODE}}
     refused = await kapso.http.post("/functions", json=body)
     assert (refused.status_code, refused.json()) == (422, {"errors": {"function_type": ["can't be blank"]}})
@@ -139,7 +139,9 @@ async def test_a_create_needs_a_function_type_unless_the_world_is_older(kapso: K
 @pytest.mark.parametrize(
     ("switch", "module", "script"), [("module_code", "error", "deployed"), ("script_code", "deployed", "error")]
 )
-async def test_one_style_of_code_may_end_in_error(kapso: Kapso, switch: str, module: str, script: str) -> None:
+async def test_deployments_of_one_code_style_end_in_error_when_configured(
+    kapso: Kapso, switch: str, module: str, script: str
+) -> None:
     """Supabase functions are of neither style."""
     await kapso.behave(**{switch: "error"})
     found = [(await kapso.record(await kapso.deployed(slug, code)))["status"] for slug, code in (("m", MODULE), ("s", CODE))]
@@ -156,8 +158,8 @@ async def test_code_above_the_limit_is_refused(kapso: Kapso) -> None:
     assert (await kapso.update(function_id, code=code + "x")).status_code == 422
 
 
-async def test_workflows_are_at_one_of_two_routes_or_nowhere(kapso: Kapso) -> None:
-    """On the platform base alone, unless the world says both."""
+async def test_workflows_are_at_one_of_two_routes_or_404(kapso: Kapso) -> None:
+    """On the platform base alone, unless the switch says both."""
     kapso.emulator.world.add_workflow("Orders", {"nodes": []}, status="archived")
 
     async def statuses() -> dict[str, int]:
@@ -172,8 +174,8 @@ async def test_workflows_are_at_one_of_two_routes_or_nowhere(kapso: Kapso) -> No
     assert set((await statuses()).values()) == {404}
 
 
-async def test_flows_and_webhooks_come_in_pages(kapso: Kapso) -> None:
-    """20 on each page; the headers say what ``meta`` says."""
+async def test_flows_and_webhooks_are_paginated(kapso: Kapso) -> None:
+    """20 on each page; the headers agree with ``meta``."""
     for number in range(25):
         await kapso.control("POST", "/whatsapp/flows", {"flow": {"name": f"Flow {number}", "function_id": "id-1"}})
     await kapso.control("POST", "/whatsapp/webhooks", {"webhook": {"url": "https://example.com/hook"}})
@@ -209,16 +211,16 @@ async def test_a_deleted_function_leaves_null_in_workflows(kapso: Kapso) -> None
     assert await kapso.deployed() != function_id
 
 
-async def test_a_user_agent_may_be_turned_away(kapso: Kapso) -> None:
-    """Plain text, as Cloudflare says it; another agent passes."""
+async def test_a_blocked_user_agent_gets_a_403(kapso: Kapso) -> None:
+    """Plain text, as from Cloudflare; another agent is served."""
     await kapso.behave(blocked_user_agents="python-httpx")
     answer = await kapso.http.get("/functions")
     assert (answer.status_code, answer.headers["content-type"]) == (403, "text/plain; charset=UTF-8")
     assert (await kapso.http.get("/functions", headers={"User-Agent": "curl/8"})).status_code == 200
 
 
-async def test_errors_may_quote_the_request(kapso: Kapso) -> None:
-    """The value of a secret comes back in a refusal."""
+async def test_errors_quote_the_request_when_configured(kapso: Kapso) -> None:
+    """The value of a secret is then in the error."""
     function_id = await kapso.deployed()
     secret = {"secret": {"name": "bad-name", "value": "s3cret-value"}}
     assert "s3cret-value" not in (await kapso.http.post(f"/functions/{function_id}/secrets", json=secret)).text
@@ -226,7 +228,7 @@ async def test_errors_may_quote_the_request(kapso: Kapso) -> None:
     assert "s3cret-value" in (await kapso.http.post(f"/functions/{function_id}/secrets", json=secret)).text
 
 
-async def test_the_word_for_deployed_may_be_active(kapso: Kapso) -> None:
+async def test_the_deployed_status_is_active_when_configured(kapso: Kapso) -> None:
     """Nothing else changes."""
     await kapso.behave(status_word="active")
     function_id = await kapso.deployed()
@@ -234,7 +236,7 @@ async def test_the_word_for_deployed_may_be_active(kapso: Kapso) -> None:
 
 
 @pytest.mark.parametrize(("old_count", "status"), [(True, 422), (False, 202)])
-async def test_the_cap_counts_script_names(kapso: Kapso, old_count: bool, status: int) -> None:
+async def test_the_quota_counts_script_names(kapso: Kapso, old_count: bool, status: int) -> None:
     """A known name may always be deployed; a former slug's script counts, or does not."""
     await kapso.behave(script_cap=2, old_scripts_count=old_count)
     first, _ = await kapso.deployed("one"), await kapso.deployed("two")
@@ -252,23 +254,23 @@ async def test_the_cap_counts_script_names(kapso: Kapso, old_count: bool, status
 
 
 @pytest.mark.parametrize(("verb", "patch", "put"), [("both", 200, 200), ("PUT", 404, 200), ("PATCH", 200, 404)])
-async def test_the_older_base_updates_with_its_verbs(kapso: Kapso, verb: str, patch: int, put: int) -> None:
-    """The platform base knows PATCH alone."""
+async def test_the_older_base_accepts_the_configured_update_methods(kapso: Kapso, verb: str, patch: int, put: int) -> None:
+    """The platform base accepts PATCH alone."""
     await kapso.behave(older_update=verb)
     function_id = await kapso.create()
     url, body = kapso.emulator.base("/api/v1") + f"/functions/{function_id}", {"function": {"description": "x"}}
     assert [(await kapso.http.request(method, url, json=body)).status_code for method in ("PATCH", "PUT")] == [patch, put]
 
 
-async def test_the_world_is_seen_and_changed_while_it_runs(kapso: Kapso) -> None:
-    """``PATCH /_emulator/world`` changes what it names."""
+async def test_the_world_is_read_and_changed_at_run_time(kapso: Kapso) -> None:
+    """``PATCH /_emulator/world`` changes the named switches."""
     answer = await kapso.control("PATCH", "/world", {"secrets_on_deploy": "drop"})
     assert (answer.json()["secrets_on_deploy"], answer.json()["lock_version"]) == ("drop", "update")
     assert kapso.emulator.world.behaviour == dataclasses.replace(Behaviour(), secrets_on_deploy="drop")
 
 
-def test_command_line_words_set_world_switches() -> None:
-    """Of every kind; what is unknown is refused with what is known."""
+def test_command_line_options_set_switches() -> None:
+    """Of every type; an unknown switch is refused with the list of known ones."""
     words = ["secrets_on_deploy=drop", "list_code=false", "inherited_secrets=A, B", "code_limit=1000000", "edge_stale=1.5"]
     expected = Behaviour(
         secrets_on_deploy="drop", list_code=False, inherited_secrets=("A", "B"), code_limit=1_000_000, edge_stale=1.5

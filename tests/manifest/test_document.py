@@ -1,4 +1,4 @@
-"""YAML and JSON: what two readers would read differently is refused, and nothing makes the reader fall over."""
+"""YAML and JSON: text that two parsers would read differently is refused, and no text raises an unexpected exception."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ HEAD = "version: 1\nfunctions:\n"
         (f"{HEAD}  greet: {{name: \0}}\n", "nul", (3, 1)),
     ],
 )
-def test_ambiguous_or_dangerous_yaml_is_refused_with_its_place(text: str, code: str, place: tuple[int, int]) -> None:
-    """Never a silent reading, never a crash."""
+def test_ambiguous_or_dangerous_yaml_is_refused_with_line_and_column(text: str, code: str, place: tuple[int, int]) -> None:
+    """Each line of the table is an error, not a guess."""
     first = problems_of(text)[0]
     assert first.code == code
     assert first.location is not None
     assert (first.location.line, first.location.column) == place
 
 
-def test_an_alias_bomb_is_refused_unexpanded() -> None:
-    """A few hundred bytes that would be billions of leaves."""
+def test_a_yaml_alias_bomb_is_refused_without_expansion() -> None:
+    """A few hundred bytes that would expand to billions of values."""
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(8)
     )
     assert {problem.code for problem in problems_of(bomb)} >= {"anchor", "alias"}
 
 
-def test_a_byte_order_mark_and_windows_lines_are_accepted() -> None:
-    """Editors add them, and they mean nothing."""
+def test_a_byte_order_mark_and_crlf_are_accepted() -> None:
+    """Editors add them, and they have no meaning."""
     text = f"\ufeff{HEAD}  greet:\n    name: Greet\n".replace("\n", "\r\n")
     assert read(text).entries[0].fields == {"name": "Greet"}
 
 
-def test_invalid_utf8_is_reported_with_its_line() -> None:
+def test_a_manifest_that_is_not_utf8_is_an_error_with_its_line() -> None:
     """Latin-1 in the third line."""
     (problem,) = problems_of(HEAD.encode() + b"  greet: {name: caf\xe9}\n")
     assert (problem.code, problem.location and problem.location.line) == ("not-utf8", 3)
 
 
-def test_json_manifests_follow_jsons_rules() -> None:
-    """The same models and places; and what only YAML allows is no JSON."""
+def test_a_json_manifest_must_be_valid_json() -> None:
+    """The same models and places; syntax that only YAML allows is refused."""
     text = json.dumps({"version": 1, "functions": {"greet": {"public_endpoint": True}}}, indent=2)
     assert read(text, "manifest.json").entries[0].fields == {"public_endpoint": True}
     for wrong in ("{version: 1}", '{"version": 1,}', '{"version": NaN}', "[" * 2000, '{"a": "\t"}'):
@@ -79,12 +79,12 @@ def test_json_manifests_follow_jsons_rules() -> None:
 
 
 @pytest.mark.parametrize("text", ["just text", "- a\n- b\n", "5", "null", "true"])
-def test_a_manifest_must_be_a_mapping(text: str) -> None:
+def test_a_manifest_that_is_not_a_mapping_is_refused(text: str) -> None:
     """One problem, at the beginning."""
     assert problems_of(text)
 
 
-def test_the_line_is_shown_with_a_caret() -> None:
+def test_an_error_shows_the_line_with_a_caret() -> None:
     """Also for very long lines, and columns beyond them."""
     document = read_document("m.yaml", ("a: " + "x" * 500 + "\n").encode())
     frame = document.frame(document.location(("a",)))
@@ -100,15 +100,15 @@ pieces = st.lists(st.sampled_from(PIECES.split("|")) | st.text(max_size=3)).map(
 
 
 @given(pieces | st.text() | st.just(HEAD).flatmap(lambda head: pieces.map(lambda rest: head + rest)))
-def test_no_text_makes_the_reader_raise_anything_else(text: str) -> None:
-    """Whatever is committed: a manifest, or our own error with a place in the file."""
+def test_any_text_is_a_manifest_or_a_manifest_error(text: str) -> None:
+    """The error has a place in the file."""
     for name in ("manifest.yaml", "manifest.json"):
         for problem in problems_of(text.encode("utf-8", "surrogatepass"), name):
             assert problem.location is not None
             assert problem.location.line >= 1
 
 
-def test_half_a_surrogate_pair_is_no_text() -> None:
+def test_a_lone_surrogate_is_refused() -> None:
     """It could not be written anywhere; a whole pair is one character."""
     (problem,) = problems_of(HEAD + '  greet: {name: "\\ud800"}\n')
     assert (problem.code, problem.location and problem.location.column) == ("not-text", 17)
@@ -117,7 +117,7 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_the_reader_raise_anything_else(content: bytes) -> None:
+def test_any_bytes_are_a_manifest_or_a_manifest_error(content: bytes) -> None:
     """Binary files included."""
     problems_of(content)
 
@@ -134,8 +134,8 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=3))
-def test_json_is_read_as_json_reads_it(config: dict[str, object]) -> None:
-    """Every value of a manifest in JSON arrives as the standard library would have it."""
+def test_a_json_manifest_reads_as_the_json_module_reads_it(config: dict[str, object]) -> None:
+    """Every value is the same as with the standard library."""
     text = json.dumps({"version": 1, "functions": {"greet": {"runtime_config": config}}})
     try:
         (entry,) = read(text, "manifest.json").entries
@@ -145,8 +145,8 @@ def test_json_is_read_as_json_reads_it(config: dict[str, object]) -> None:
         assert entry.fields["runtime_config"] == config
 
 
-def test_a_manifest_that_could_not_be_read_says_why() -> None:
-    """Too large, a link that leads out: the source says it, the manifest passes it on."""
+def test_an_unreadable_manifest_reports_the_sources_reason() -> None:
+    """Too large, or a symlink out of the folder: the source's message is passed on."""
     from kapso_sync.manifest import read_manifest
     from kapso_sync.model.source import SourceFile
 

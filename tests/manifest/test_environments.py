@@ -1,4 +1,4 @@
-"""One manifest for several environments: what holds in each, and what is wrong in any."""
+"""One manifest for several environments: what is in force in each, and errors in any of them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read(text: str, environment: str | None, *extra: tuple[str, bytes]) -> Manif
     return read_manifest(Snapshot("test", Revision("c0ffee"), files=files), environment=environment)
 
 
-def test_an_environment_overrides_the_whole_manifest() -> None:
-    """Its defaults above the defaults, its keys above the keys, a function's own key above all defaults."""
+def test_an_environment_overrides_the_manifest() -> None:
+    """Its defaults override the defaults, its keys the keys; a function's own key overrides all defaults."""
     greet, part, probe = read(MANIFEST, "staging").entries
     assert greet.fields == {
         "name": "Greet (staging)",
@@ -56,8 +56,8 @@ def test_an_environment_overrides_the_whole_manifest() -> None:
     assert (part.fields["public_endpoint"], probe.file) == (False, "probes/probe.js")
 
 
-def test_secrets_of_environments_are_merged_by_name() -> None:
-    """Another source for one of them leaves the others where they come from."""
+def test_secrets_of_an_environment_are_merged_by_name() -> None:
+    """Another source for one secret changes no other secret."""
     greet, part, _ = read(MANIFEST, "staging").entries
     assert greet.secrets == {"API_KEY": EnvSecret("STAGING_API_KEY"), "CERT": FileSecret("cert")}
     assert part.secrets == {"API_KEY": EnvSecret("API_KEY"), "CERT": FileSecret("cert")}
@@ -67,15 +67,15 @@ def test_secrets_of_environments_are_merged_by_name() -> None:
 
 
 @pytest.mark.parametrize("environment", ["production", None])
-def test_nothing_of_one_environment_shows_in_another(environment: str | None) -> None:
-    """An empty one, and none at all, are the manifest as it stands; files that are named elsewhere are not unlisted."""
+def test_environments_are_separate_from_each_other(environment: str | None) -> None:
+    """An empty environment, or none, is the manifest as it is; files that another environment names are not unlisted."""
     manifest = read(MANIFEST, environment)
     assert [entry.slug for entry in manifest.entries] == ["greet", "part", "report"]
     assert manifest.entries[0].fields["runtime_config"] == {"timeout": 30, "region": "eu"}
     assert {entry.file for entry in manifest.elsewhere} == {"greet.js", "part.js", "report.js", "probes/probe.js"}
 
 
-def test_a_folder_can_be_left_out_and_changed() -> None:
+def test_an_environment_can_exclude_or_change_a_cli_folder() -> None:
     """Folders of the Kapso CLI are functions like any other."""
     folders = [(f"{slug}/function.yaml", f"slug: {slug}\nname: {slug}\n".encode()) for slug in ("one", "two")]
     folders += [(f"{slug}/index.js", CODE) for slug in ("one", "two")]
@@ -85,8 +85,8 @@ def test_a_folder_can_be_left_out_and_changed() -> None:
     assert [entry.slug for entry in read(text, None, *folders).entries] == ["one", "two"]
 
 
-def test_an_unknown_name_lists_those_that_are_known() -> None:
-    """A typo must not bring the wrong functions into a project; without environments the name is only part of the owner."""
+def test_an_unknown_environment_error_lists_the_known_ones() -> None:
+    """Without environments in the manifest the name is only a part of the owner."""
     with pytest.raises(ManifestInvalid) as raised:
         read(MANIFEST, "stagin")
     assert str(raised.value.problems[0]) == "manifest.yaml:10:1: there is no environment `stagin`; known: staging, production"
@@ -123,17 +123,15 @@ def test_an_unknown_name_lists_those_that_are_known() -> None:
     ],
 )
 @pytest.mark.parametrize("environment", [None, "staging"])
-def test_an_invalid_environment_is_reported_in_every_environment(
-    old: str, new: str, said: str, environment: str | None
-) -> None:
-    """With its place, whichever one is chosen: a pull request must not break production while staging is looked at."""
+def test_an_error_in_one_environment_is_reported_for_all(old: str, new: str, said: str, environment: str | None) -> None:
+    """With its place, whichever one is chosen: a pull request must not break production unseen."""
     assert MANIFEST.count(old) == 1
     with pytest.raises(ManifestInvalid) as raised:
         read(MANIFEST.replace(old, new), environment)
     assert str(raised.value.problems[0]).startswith(f"manifest.yaml:{said}")
 
 
-def test_a_missing_file_is_reported_where_it_is_named() -> None:
+def test_a_missing_file_is_reported_at_the_environments_key() -> None:
     """The place is that of the key in force."""
     manifest = read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "staging")
     assert str(manifest.broken["probe"][0]).startswith("manifest.yaml:21:7: functions.probe: probes/prope.js does not exist")

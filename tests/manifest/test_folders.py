@@ -1,4 +1,4 @@
-"""Where code comes from: files of entries, folders of the Kapso CLI, and what nobody names."""
+"""Where code comes from: files of entries, folders of the Kapso CLI, and unlisted files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_folders_of_the_kapso_cli_need_no_manifest() -> None:
     ]
 
 
-def test_a_manifest_adds_to_a_folder() -> None:
+def test_a_manifest_entry_adds_keys_to_a_cli_folder() -> None:
     """Defaults apply to it, and an entry without ``file`` adds keys; code from both is refused."""
     files = {"greet/function.yaml": FUNCTION, "greet/main.js": CODE}
     head = "version: 1\ndefaults: {public_endpoint: false}\n"
@@ -66,7 +66,7 @@ def test_a_manifest_adds_to_a_folder() -> None:
         ("entrypoint: gone.js", "greet/gone.js does not exist"),
     ],
 )
-def test_a_broken_folder_is_its_own_functions_failure(text: str, said: str) -> None:
+def test_a_broken_cli_folder_fails_only_its_function(text: str, said: str) -> None:
     """The others go on."""
     manifest = read_manifest(
         folder({"greet/function.yaml": text, "greet/index.js": CODE, "part/function.yaml": "name: Part", "part/index.js": CODE})
@@ -76,8 +76,8 @@ def test_a_broken_folder_is_its_own_functions_failure(text: str, said: str) -> N
     assert said in str(problems[0])
 
 
-def test_two_folders_of_one_slug_are_both_left_alone() -> None:
-    """Which of them is meant is not ours to guess; nor is a folder whose name is no slug."""
+def test_two_cli_folders_with_one_slug_are_both_refused() -> None:
+    """Choosing one would be a guess; a folder whose name is not a slug is refused too."""
     same = {"a/function.yaml": "slug: same", "a/index.js": CODE, "b/function.yaml": "slug: same", "b/index.js": CODE}
     manifest = read_manifest(folder({**same, "No Slug/function.yaml": "name: x", "No Slug/index.js": CODE}))
     assert not manifest.entries
@@ -97,16 +97,16 @@ def test_two_folders_of_one_slug_are_both_left_alone() -> None:
         ("gone.js", "gone.js does not exist"),
     ],
 )
-def test_paths_stay_inside_the_folder(path: str, said: str) -> None:
-    """A path that cannot be followed fails its own function only."""
+def test_a_path_outside_the_folder_fails_only_its_function(path: str, said: str) -> None:
+    """Absolute paths, parent folders and the like."""
     manifest = read(f'version: 1\nfunctions:\n  bad: {{file: "{path}"}}\n  greet:\n')
     assert [entry.slug for entry in manifest.entries] == ["greet"]
     assert said in str(manifest.broken["bad"][0])
     assert str(manifest.broken["bad"][0]).startswith("manifest.yaml:3:3: functions.bad")
 
 
-def test_a_file_that_could_not_be_read_fails_alone() -> None:
-    """Too large, a link out, a submodule: with the source's own words."""
+def test_an_unreadable_file_fails_only_its_function() -> None:
+    """Too large, a symlink out, a submodule: with the source's message."""
     link = SourceFile("bad.js", None, "is a symbolic link, which is not followed in a repository")
     manifest = read_manifest(
         folder({"manifest.yaml": "version: 1\nfunctions:\n  bad:\n  greet:\n", "bad.js": link, "greet.js": CODE})
@@ -115,8 +115,8 @@ def test_a_file_that_could_not_be_read_fails_alone() -> None:
     assert [entry.slug for entry in manifest.entries] == ["greet"]
 
 
-def test_file_names_that_differ_only_by_case_are_refused() -> None:
-    """By case or Unicode form; and a name in another case gets a hint."""
+def test_file_names_that_differ_by_case_or_unicode_form_only_are_refused() -> None:
+    """Some file systems confuse them; a name in another case gets a hint."""
     manifest = read_manifest(
         folder(
             {
@@ -131,15 +131,15 @@ def test_file_names_that_differ_only_by_case_are_refused() -> None:
     assert manifest.broken["other"][0].hint == "there is other.js: names are compared exactly"
 
 
-def test_the_file_is_guessed_only_where_there_is_one() -> None:
-    """Both, or neither, must be said."""
+def test_the_file_key_may_be_omitted_only_if_one_file_matches() -> None:
+    """With several files or none it must be given."""
     both = read_manifest(folder({"manifest.yaml": "version: 1\nfunctions:\n  a:\n  b:\n", "a.js": CODE, "a.ts": CODE}))
     assert "both a.ts and a.js exist" in str(both.broken["a"][0])
     assert "neither b.ts nor b.js exists" in str(both.broken["b"][0])
 
 
-def test_a_manifest_that_was_there_and_is_gone_is_an_error() -> None:
-    """Its absence would otherwise read as: delete everything."""
+def test_a_deleted_manifest_is_an_error() -> None:
+    """Its absence would otherwise mean: delete every function."""
     files = folder({"greet/function.yaml": FUNCTION, "greet/main.js": CODE})
     assert read_manifest(files).entries
     with pytest.raises(ManifestInvalid, match="the manifest of the last revision is gone"):
@@ -148,14 +148,14 @@ def test_a_manifest_that_was_there_and_is_gone_is_an_error() -> None:
         read_manifest(folder({"greet.js": CODE}))
 
 
-def test_two_manifests_are_one_too_many() -> None:
-    """Which one holds would be a guess."""
+def test_two_manifests_in_one_folder_are_refused() -> None:
+    """Choosing one would be a guess."""
     with pytest.raises(ManifestInvalid, match=r"there are manifest\.yaml and manifest\.json"):
         read_manifest(folder({"manifest.yaml": "version: 1", "manifest.json": "{}"}))
 
 
-def test_code_files_without_an_entry_are_a_warning() -> None:
-    """Once, counted; tests, type declarations, configuration and the CLI's folders are no strays."""
+def test_unlisted_code_files_are_a_warning() -> None:
+    """One warning with their number; tests, type declarations, configuration and CLI folders are not unlisted."""
     names = [f"stray{number:02d}.js" for number in range(12)]
     files = dict.fromkeys(names, CODE) | {
         "greet.js": CODE,
@@ -174,8 +174,8 @@ def test_code_files_without_an_entry_are_a_warning() -> None:
     assert unlisted_files(folder({"greet.js": CODE}), frozenset({"greet.js"})) == ()
 
 
-def test_a_functions_key_without_functions_is_no_function() -> None:
-    """Whether nothing at all may be wanted is the guard's question."""
+def test_an_empty_functions_key_means_no_functions() -> None:
+    """The guard decides whether an empty source is allowed."""
     assert read("version: 1\nfunctions: {}\n").entries == ()
     assert read("version: 1\n").entries == ()
     assert problems_of("version: 1\nfunctions:\n")

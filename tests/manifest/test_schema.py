@@ -1,4 +1,4 @@
-"""The JSON Schema says what the reader says: editors and kapso-sync must not disagree."""
+"""The JSON Schema agrees with the reader: an editor and kapso-sync give the same verdict."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def accepts(text: str) -> bool:
     return bool(VALIDATOR.is_valid(YAML(typ="safe", pure=True).load(text)))
 
 
-def test_the_example_is_valid_by_the_schema() -> None:
-    """What people copy first."""
+def test_the_example_manifest_is_valid_by_the_schema() -> None:
+    """People copy it first."""
     assert accepts(EXAMPLE.read_text(encoding="utf-8"))
 
 
@@ -47,8 +47,8 @@ def test_the_example_is_valid_by_the_schema() -> None:
         "checks: [{expect: {status: 99}}]",
     ],
 )
-def test_schema_and_reader_refuse_the_same(line: str) -> None:
-    """What the reader calls a mistake is underlined in the editor."""
+def test_schema_and_reader_refuse_the_same_entries(line: str) -> None:
+    """An editor underlines what the reader refuses."""
     assert problems_of(HEAD + line + "\n")
     assert not accepts(HEAD + line + "\n")
 
@@ -56,7 +56,7 @@ def test_schema_and_reader_refuse_the_same(line: str) -> None:
 @pytest.mark.parametrize(
     "text", ["version: 2\n", "functions: {}\n", "version: '1'\n", "version: 1\nfunctions: {Not_A_Slug: {}}\n"]
 )
-def test_schema_and_reader_refuse_the_same_around_functions(text: str) -> None:
+def test_schema_and_reader_refuse_the_same_top_level_keys(text: str) -> None:
     """Version and slugs as well."""
     assert problems_of(text)
     assert not accepts(text)
@@ -77,8 +77,8 @@ def test_schema_and_reader_refuse_the_same_around_functions(text: str) -> None:
         ("[]", False),
     ],
 )
-def test_schema_and_reader_agree_about_environments(environments: str, sound: bool) -> None:
-    """Each is as strict as the manifest itself; false and nothing leave a function out."""
+def test_schema_and_reader_agree_on_environments(environments: str, sound: bool) -> None:
+    """Each is as strict as the manifest itself; false or null excludes a function."""
     text = f"version: 1\nfunctions: {{greet: {{}}}}\nenvironments: {environments}\n"
     assert (accepts(text), not problems_of(text)) == (sound, sound)
 
@@ -111,6 +111,6 @@ lines = st.sampled_from(
 
 @given(st.lists(lines, unique_by=lambda line: line.split(":")[0], max_size=6))
 def test_the_schema_accepts_what_the_reader_accepts(chosen: list[str]) -> None:
-    """Any combination of keys: the same verdict from both."""
+    """For any combination of keys."""
     text = "version: 1\nfunctions:\n  greet:\n" + "".join(f"    {line}\n" for line in chosen)
     assert accepts(text) == (not problems_of(text))

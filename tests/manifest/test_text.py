@@ -1,4 +1,4 @@
-"""Writing YAML: what comes back is what was written, and what is not touched keeps every byte."""
+"""Writing YAML: a written value reads back unchanged, and untouched text keeps every byte."""
 
 from __future__ import annotations
 
@@ -51,15 +51,17 @@ def read(text: str) -> Json:
 
 
 @given(OBJECTS, st.booleans())
-def test_any_json_comes_back_from_yaml_as_it_was(value: dict[str, Any], nested: bool) -> None:
-    """Whatever spelling is chosen, our strict reader reads the same value, and finds nothing ambiguous."""
+def test_any_json_round_trips_through_yaml(value: dict[str, Any], nested: bool) -> None:
+    """Whatever spelling is chosen, our strict reader reads the same value."""
     text = edited("", [Edit((key,), item) for key, item in value.items()], nested=nested)
     assert same_json(read(text), value)
 
 
 @given(OBJECTS, OBJECTS, st.booleans(), st.sampled_from(["\n", "\r\n"]))
-def test_edits_change_exactly_what_they_name(old: dict[str, Any], new: dict[str, Any], nested: bool, newline: str) -> None:
-    """Of any file, keys that are set have their new value, all others their old one, in the old order."""
+def test_manifest_edits_change_only_the_named_keys(
+    old: dict[str, Any], new: dict[str, Any], nested: bool, newline: str
+) -> None:
+    """In any file the other keys keep their value and their order."""
     before = edited("", [Edit(("top", key), item) for key, item in old.items()], nested=nested).replace("\n", newline)
     expected = {**old, **new}
     after = edited(before, [Edit(("top", key), item) for key, item in new.items()], nested=nested)
@@ -70,8 +72,8 @@ def test_edits_change_exactly_what_they_name(old: dict[str, Any], new: dict[str,
 
 
 @given(OBJECTS)
-def test_setting_what_is_there_changes_no_byte(value: dict[str, Any]) -> None:
-    """An edit that says what the file says leaves it alone, however it is spelled."""
+def test_setting_an_equal_value_changes_no_byte(value: dict[str, Any]) -> None:
+    """However the value is spelled."""
     text = f"# {'-' * 10}\ntop:   {flow_text(value)}   # kept\n\n"
     assert edited(text, [Edit(("top", key), item) for key, item in value.items()]) == text
 
@@ -89,20 +91,20 @@ def test_setting_what_is_there_changes_no_byte(value: dict[str, Any]) -> None:
         ('"a" : 1\r\n', '"a" : 1\r\nb: 2\r\n'),
     ],
 )
-def test_a_new_key_goes_behind_the_last_one(before: str, after: str) -> None:
-    """Comments that follow stay last, those on a line stay on it, and line endings are the file's own."""
+def test_a_new_key_is_appended_after_the_last_one(before: str, after: str) -> None:
+    """Comments stay where they are, and line endings are the file's own."""
     assert edited(before, [Edit(("b",), 2)]).rstrip("\r\n") == after.rstrip("\r\n")
 
 
 @pytest.mark.parametrize("empty", ["functions:  # none yet", "functions: {}  # none yet"])
-def test_an_empty_mapping_is_filled_where_it_stands(empty: str) -> None:
+def test_an_empty_mapping_is_filled_in_place(empty: str) -> None:
     """The comment beside it stays."""
     text = edited(f"version: 1\n{empty}\n# end\n", [Edit(("functions", "b", "x"), 1), Edit(("functions", "b", "y"), 2)])
     assert text == 'version: 1\nfunctions:  # none yet\n  b:\n    x: 1\n    "y": 2\n# end\n'
 
 
-def test_a_removed_key_takes_only_its_own_lines() -> None:
-    """Of a mapping that is replaced, what is equal stays as it is spelled."""
+def test_removing_a_key_removes_only_its_own_lines() -> None:
+    """Equal parts of a replaced mapping keep their spelling."""
     before = "c:\n  a: 'x'   # kept\n  # kept too\n  b:\n    - 1\n  d: 0.50\n"
     assert edited(before, [Edit(("c",), {"a": "x", "d": 0.5, "e": 1})]) == before.replace("  b:\n    - 1\n", "") + "  e: 1\n"
 
@@ -114,21 +116,21 @@ def test_a_json_manifest_stays_json() -> None:
     assert '"name": "\u00e9"' in made.decode()
 
 
-def test_a_byte_order_mark_stays() -> None:
-    """Some editors insist on it."""
+def test_a_byte_order_mark_is_kept() -> None:
+    """Some editors need it."""
     assert edited_file("manifest.yaml", b"\xef\xbb\xbfversion: 1\n", [Edit(("a",), 1)]) == b"\xef\xbb\xbfversion: 1\na: 1\n"
 
 
 @pytest.mark.parametrize(
     "text", ["yes", "010", "1e3", "12:30:45", "2026-01-01", "~", "", " x", "x:", "a: b", "a #b", "- a", "*a", "<<"]
 )
-def test_text_that_readers_disagree_on_is_quoted(text: str) -> None:
-    """It is text to every YAML reader."""
+def test_ambiguous_yaml_text_is_quoted(text: str) -> None:
+    """It is then text for every YAML parser."""
     assert scalar(text) == f'"{text}"'
 
 
 @pytest.mark.parametrize("text", ["Hello, world (v2)", "path/to.js", "Funci\u00f3n \u26a1", "a:b"])
-def test_plain_text_stays_plain(text: str) -> None:
+def test_plain_text_is_written_without_quotes(text: str) -> None:
     """As a person would write it."""
     assert scalar(text) == text
 
@@ -144,6 +146,6 @@ def test_plain_text_stays_plain(text: str) -> None:
         ("runtime_config", {"\ud800": 1}, "surrogate"),
     ],
 )
-def test_values_that_yaml_cannot_hold_are_reported(key: str, value: Json, said: str) -> None:
-    """With the reader's own reason."""
+def test_a_value_that_a_manifest_cannot_hold_is_an_error(key: str, value: Json, said: str) -> None:
+    """With the reader's reason."""
     assert said in str(misfit("x", key, value))

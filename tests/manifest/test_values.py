@@ -1,4 +1,4 @@
-"""Every field of an entry: what it may be, and how what it may not be is told."""
+"""Every field of a manifest entry: its valid values, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def test_every_manifest_field_is_read() -> None:
     assert entry.checks == (Check({"ping": True}, 200, {"ok": True}),)
 
 
-def test_what_is_left_out_is_not_managed() -> None:
-    """No field, no opinion: only the file is guessed."""
+def test_an_omitted_field_is_not_managed() -> None:
+    """Only the file name has a default."""
     for manifest in ("version: 1\nfunctions:\n  greet:\n", "version: 1\nfunctions: {greet: {}}\n"):
         (entry,) = read(manifest).entries
         assert (entry.file, entry.fields) == ("greet.js", {})
         assert (entry.contract, entry.deploy, entry.protected, entry.drift) == (Contract.AUTO, True, None, None)
 
 
-def test_defaults_apply_below_every_entry() -> None:
-    """An entry's own word goes first; a mapping replaces the default's as a whole."""
+def test_an_entry_overrides_the_defaults() -> None:
+    """A mapping replaces the default's as a whole."""
     manifest = read(
         "version: 1\ndefaults: {public_endpoint: true, runtime_config: {a: 1}, protected: true}\n"
         "functions:\n  greet: {public_endpoint: false, runtime_config: {b: 2}}\n  other:\n",
@@ -91,8 +91,8 @@ def test_defaults_apply_below_every_entry() -> None:
         ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),
     ],
 )
-def test_a_wrong_value_is_reported_with_position_key_and_expectation(line: str, said: str) -> None:
-    """One line a tired person understands."""
+def test_an_invalid_value_error_has_place_key_and_expected_value(line: str, said: str) -> None:
+    """In one line."""
     (problem,) = said_of(line)
     assert problem.startswith(said)
 
@@ -108,8 +108,8 @@ def test_a_wrong_value_is_reported_with_position_key_and_expectation(line: str, 
         ("{value: 5}", PlainSecret("5")),
     ],
 )
-def test_sources_of_secrets_are_read(source: str, expected: object) -> None:
-    """What stays on Kapso, text, and JSON; text that looks like JSON stays text."""
+def test_secret_sources_are_read(source: str, expected: object) -> None:
+    """From Kapso, as text, and as JSON; text that looks like JSON stays text."""
     manifest = read(f"version: 1\nfunctions:\n  greet:\n    secrets: {{A: {source}}}\n")
     assert manifest.entries[0].secrets == {"A": expected}
 
@@ -124,8 +124,8 @@ def test_sources_of_secrets_are_read(source: str, expected: object) -> None:
         "secrets: {A: {value: x, json: true}}",
     ],
 )
-def test_a_secret_has_one_source(line: str) -> None:
-    """None, or two, would be a guess."""
+def test_a_secret_without_a_source_or_with_two_is_refused(line: str) -> None:
+    """Choosing one would be a guess."""
     assert said_of(line)
 
 
@@ -133,7 +133,7 @@ def test_a_secret_has_one_source(line: str) -> None:
     ("word", "meant"), [("protectd", "protected"), ("runtime-config", "runtime_config"), ("descripton", "description")]
 )
 def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
-    """And one that is like nothing gets the list of what is known here."""
+    """A key that is like no other gets the list of known keys."""
     (problem,) = problems_of(f"version: 1\nfunctions:\n  greet:\n    {word}: x\n")
     assert problem.hint == f"did you mean `{meant}`?"
     (problem,) = problems_of("version: 1\nfunctions:\n  greet:\n    zzz: x\n")
@@ -141,7 +141,7 @@ def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
 
 
 def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
-    """Nobody should have to run it once for each."""
+    """Nobody has to run the program once for each."""
     problems = problems_of(
         "version: 2\nfunktions: {}\nfunctions:\n  Greet:\n  greet:\n    deploy: maybe\n    name: 7\n"
         "  other: {file: ../x.js, zzz: 1}\n"
@@ -155,13 +155,13 @@ def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
 
 
 @pytest.mark.parametrize("version", ["", "version: '1'\n", "version: 1.0\n", "version: 99\n"])
-def test_only_the_version_that_is_known_is_read(version: str) -> None:
-    """A manifest of the future may mean something else."""
+def test_an_unknown_manifest_version_is_refused(version: str) -> None:
+    """A later version may have another meaning."""
     assert problems_of(f"{version}functions: {{greet: {{}}}}\n")
 
 
-def test_one_name_or_origin_for_two_functions_is_refused_with_both_lines() -> None:
-    """Two functions cannot have been one, and one name for two would confuse everyone."""
+def test_a_duplicate_name_or_moved_from_is_refused_with_both_lines() -> None:
+    """Two functions cannot have been one, and one name for two is confusing."""
     first, second = problems_of(
         "version: 1\nfunctions:\n  a: {name: Same, moved_from: old}\n  b: {name: Same, moved_from: old}\n"
     )
@@ -169,8 +169,8 @@ def test_one_name_or_origin_for_two_functions_is_refused_with_both_lines() -> No
     assert str(second) == "manifest.yaml:4:31: functions.b.moved_from: `old` is given in line 3 as well"
 
 
-def test_what_is_not_applied_yet_is_a_warning() -> None:
-    """Secrets parse, and nobody is left to believe that they act; checks wait with `deploy`; a credential is noticed."""
+def test_keys_without_effect_are_a_warning() -> None:
+    """Without a deployment neither secrets nor checks have an effect; a warning about a credential does not show it."""
     manifest = read(
         "version: 1\nfunctions:\n  greet:\n    secrets: {KEY: {value: sk_live_abcdefgh12345678}}\n"
         "    deploy: false\n    checks: [{request: {}, expect: {status: 200}}]\n"
@@ -179,7 +179,7 @@ def test_what_is_not_applied_yet_is_a_warning() -> None:
     assert "sk_live" not in " ".join(notice.message for notice in manifest.notices)
 
 
-def test_an_entry_with_a_missing_file_keeps_its_moved_from() -> None:
-    """What a function was called is known even while its code is missing: nobody deletes that meanwhile."""
+def test_an_entry_without_its_file_keeps_moved_from() -> None:
+    """The former slug is known even while the code is missing, so nothing is deleted meanwhile."""
     manifest = read("version: 1\nfunctions:\n  a: {moved_from: old}\n  b:\n")
     assert (set(manifest.broken), manifest.moved_from) == ({"a", "b"}, {"a": ("old",)})

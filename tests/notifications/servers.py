@@ -1,4 +1,4 @@
-"""Who listens at the other end: destinations of messages and the forges' status endpoints, on loopback."""
+"""The receiving side: destinations of notifications and the forges' status endpoints, on loopback."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One POST as it came."""
+class ReceivedPost:
+    """One POST as it was received."""
 
     path: str
     headers: dict[str, str]
@@ -23,10 +23,10 @@ class Heard:
 
 @dataclass
 class Ear:
-    """Takes every POST. ``answers`` are given in turn as (status, body, headers), then 201; ``hangs`` answers nothing."""
+    """A server that accepts every POST. ``answers`` are sent in turn as (status, body, headers); ``hangs`` sends nothing."""
 
     url: str = ""
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[ReceivedPost] = field(default_factory=list)
     answers: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
     hangs: threading.Event | None = None
 
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._ear.heard.append(Heard(self.path, dict(self.headers), body))
+        self._ear.heard.append(ReceivedPost(self.path, dict(self.headers), body))
         if self._ear.hangs is not None:
             self._ear.hangs.wait(20)
         status, text, headers = self._ear.answers.pop(0) if self._ear.answers else (201, "{}", {})

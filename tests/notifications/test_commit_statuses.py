@@ -1,4 +1,4 @@
-"""A status at each commit: the right request to the right forge, tried with patience, set once."""
+"""A commit status per commit: the right request to the right forge, retried with backoff, set once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kapso_sync.notifications.commit_status_reporter import GIVE_UP_DELAY, MAX_A
 from kapso_sync.notifications.forges import Forge, Repository, find_repository, status_request
 from kapso_sync.store.json_file import PrivateJsonFile
 from tests.clock import VirtualClock
-from tests.notifications.servers import Ear, Heard, listening
+from tests.notifications.servers import Ear, ReceivedPost, listening
 
 A, B = "a" * 40, "b" * 40
 TOKEN = "token-0123456789"
@@ -45,14 +45,14 @@ def ear() -> Iterator[Ear]:
         ("git@forgejo.acme.example:acme/flows.git", Forge.GITEA, "https://forgejo.acme.example/api/v1", "acme/flows"),
     ],
 )
-def test_the_remote_decides_the_repository_of_commit_statuses(location: str, forge: Forge, api: str, path: str) -> None:
+def test_the_git_remote_decides_the_commit_status_endpoint(location: str, forge: Forge, api: str, path: str) -> None:
     """Forge, API and name, from every way to write a remote."""
     assert find_repository(location, None, None) == Repository(forge, api, path)
 
 
 @pytest.mark.parametrize("location", ["https://git.acme.example/acme/flows", "file:///srv/git/flows.git", "/srv/flows"])
-def test_an_unknown_forge_host_is_an_error(location: str) -> None:
-    """The token goes to no host whose language nobody knows; told which one it is, it does."""
+def test_no_commit_status_is_sent_to_an_unknown_host(location: str) -> None:
+    """The token goes to no host whose forge is unknown; a setting can name the forge."""
     with pytest.raises(ConfigError, match="KAPSO_SYNC_COMMIT_STATUS"):
         find_repository(location, None, None)
     assert find_repository(location, Forge.GITEA, "https://x.example/api/v1/").api == "https://x.example/api/v1"
@@ -72,13 +72,13 @@ def poster(ear: Ear, forge: Forge, path: str = "acme/flows", deadline: float = 5
         (Forge.GITEA, f"/repos/acme/flows/statuses/{A}", ("Authorization", f"token {TOKEN}"), ("failure", "context")),
     ],
 )
-async def test_each_forge_gets_its_own_request(
+async def test_each_forge_gets_its_own_commit_status_request(
     ear: Ear, forge: Forge, path: str, header: tuple[str, str], words: tuple[str, str]
 ) -> None:
     """Route, header and words of each; the token in a header only, the description cut to what is taken."""
     assert await poster(ear, forge).post(CommitStatus(A, FAILURE, "x" * 999)) == PostResult()
     (heard,) = ear.heard
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, ReceivedPost)
     assert (heard.path, heard.headers[header[0]]) == (path, header[1])
     description = heard.body.pop("description")
     assert heard.body == {"state": words[0], words[1]: "kapso-sync/eu", "target_url": "https://status.example/"}
@@ -87,8 +87,8 @@ async def test_each_forge_gets_its_own_request(
     assert TOKEN not in repr(request) + request.url + str(request.body)
 
 
-async def test_gitlab_refuses_what_it_has_already(ear: Ear) -> None:
-    """Its answer for a status that is set to what it is counts as done; elsewhere, and for other reasons, it does not."""
+async def test_gitlabs_refusal_of_an_unchanged_status_counts_as_success(ear: Ear) -> None:
+    """From other forges, and for other reasons, a refusal is an error."""
     text = '{"message": "Cannot transition status via :enqueue from :pending"}'
     ear.answers += [(400, text, {}), (400, text, {}), (400, "{}", {})]
     assert (await poster(ear, Forge.GITLAB).post(CommitStatus(A, PENDING, ""))).error is None
@@ -96,8 +96,8 @@ async def test_gitlab_refuses_what_it_has_already(ear: Ear) -> None:
     assert (await poster(ear, Forge.GITLAB).post(CommitStatus(A, PENDING, ""))).error == "gitlab answered 400"
 
 
-async def test_refusals_say_what_to_do_and_passing_trouble_is_tried_again(ear: Ear) -> None:
-    """401, 404 and redirects are final, 429 and 5xx are not; a redirect is never followed with the token."""
+async def test_commit_status_errors_are_final_or_retried_by_http_status(ear: Ear) -> None:
+    """401, 404 and redirects are final, with a hint, 429 and 5xx are not; the token is never sent to a redirect's target."""
     ear.answers += [
         (401, TOKEN, {}),
         (302, "", {"Location": f"{ear.url}/elsewhere"}),
@@ -117,8 +117,8 @@ async def test_refusals_say_what_to_do_and_passing_trouble_is_tried_again(ear: E
     assert len(ear.heard) == 4
 
 
-async def test_a_forge_without_an_answer_times_out(ear: Ear) -> None:
-    """A forge that never answers, and one that is not there."""
+async def test_a_commit_status_request_has_a_timeout(ear: Ear) -> None:
+    """For a forge that never answers, and one that does not exist."""
     ear.hangs = threading.Event()
     assert await poster(ear, Forge.GITEA, deadline=0.2).post(CommitStatus(A, SUCCESS, "")) == PostResult(
         "no answer within 0 s", again=True
@@ -128,8 +128,8 @@ async def test_a_forge_without_an_answer_times_out(ear: Ear) -> None:
 
 
 @dataclass
-class Desk:
-    """A reporter, what it set, and what it said."""
+class StatusHarness:
+    """A commit status reporter, the statuses that it set, and the warnings that it gave."""
 
     path: Path
     answers: list[PostResult] = field(default_factory=list)
@@ -152,12 +152,12 @@ class Desk:
         await asyncio.sleep(0)
         return self.answers.pop(0) if self.answers else PostResult()
 
-    async def sees(self, commit: str, verdict: CommitState) -> None:
+    async def observe(self, commit: str, verdict: CommitState) -> None:
         self.deserves = CommitStatus(commit, verdict, "")
         await self.settle()
 
     async def settle(self) -> None:
-        """Look until there is nothing to do."""
+        """Run rounds until there is nothing to do."""
         wait = self.reporter.update()
         for _ in range(100):
             for _ in range(5):
@@ -173,55 +173,55 @@ class Desk:
         return [event.name for event in self.said]
 
 
-async def test_a_status_is_set_when_it_changes_and_only_then(tmp_path: Path) -> None:
-    """Pending once, at first sight; passes without news, later passes that run, and restarts say nothing."""
-    desk = Desk(tmp_path)
+async def test_a_commit_status_is_set_only_when_it_changes(tmp_path: Path) -> None:
+    """Pending once, at first sight; unchanged passes, later running passes and restarts send nothing."""
+    harness = StatusHarness(tmp_path)
     for verdict in (PENDING, SUCCESS, PENDING, SUCCESS, SUCCESS):
-        await desk.sees(A, verdict)
-    desk.restart()
+        await harness.observe(A, verdict)
+    harness.restart()
     for verdict in (PENDING, SUCCESS, FAILURE, PENDING, FAILURE, SUCCESS):
-        await desk.sees(A, verdict)
-    assert desk.posted == [(A, "pending"), (A, "success"), (A, "failure"), (A, "success")]
+        await harness.observe(A, verdict)
+    assert harness.posted == [(A, "pending"), (A, "success"), (A, "failure"), (A, "success")]
 
 
-async def test_an_older_revision_sets_no_status_on_a_newer_commit(tmp_path: Path) -> None:
-    """A commit is overtaken, and comes back after a force-push: each keeps its own status."""
-    desk = Desk(tmp_path)
-    await desk.sees(A, PENDING)
-    await desk.sees(B, PENDING)
-    await desk.sees(B, SUCCESS)
-    await desk.sees(A, PENDING)
-    await desk.sees(A, FAILURE)
-    assert desk.posted == [(A, "pending"), (B, "pending"), (B, "success"), (A, "failure")]
+async def test_each_commit_keeps_its_own_status(tmp_path: Path) -> None:
+    """Also when it is superseded, and comes back after a force-push."""
+    harness = StatusHarness(tmp_path)
+    await harness.observe(A, PENDING)
+    await harness.observe(B, PENDING)
+    await harness.observe(B, SUCCESS)
+    await harness.observe(A, PENDING)
+    await harness.observe(A, FAILURE)
+    assert harness.posted == [(A, "pending"), (B, "pending"), (B, "success"), (A, "failure")]
 
 
-async def test_a_failing_forge_is_retried_and_logged_once(tmp_path: Path) -> None:
-    """Three answers of 503, then it works: one warning, and its end; Retry-After is heeded."""
-    desk = Desk(
+async def test_a_commit_status_outage_is_retried_and_logged_once(tmp_path: Path) -> None:
+    """Three times 503, then success: one warning, and its end; Retry-After is respected."""
+    harness = StatusHarness(
         tmp_path,
         answers=[PostResult("it answered 503", again=True)] * 2 + [PostResult("it answered 503", again=True, retry_after=100)],
     )
-    await desk.sees(A, SUCCESS)
-    assert desk.posted == [(A, "success")] * 4
-    assert desk.names() == ["commit_status.failed", "failure.ended", "commit_status.set"]
-    assert desk.clock.monotonic() >= 2 + 4 + 100
+    await harness.observe(A, SUCCESS)
+    assert harness.posted == [(A, "success")] * 4
+    assert harness.names() == ["commit_status.failed", "failure.ended", "commit_status.set"]
+    assert harness.clock.monotonic() >= 2 + 4 + 100
 
 
 async def test_a_refused_commit_status_is_not_retried_in_a_loop(tmp_path: Path) -> None:
-    """One request, one warning; hours of passes later one request each quarter of an hour, and no second warning."""
-    desk = Desk(tmp_path, answers=[PostResult("it answered 404")] * 99)
-    await desk.sees(A, SUCCESS)
+    """One request, one warning; after that one request per quarter of an hour, and no second warning."""
+    harness = StatusHarness(tmp_path, answers=[PostResult("it answered 404")] * 99)
+    await harness.observe(A, SUCCESS)
     for _ in range(60):
-        await desk.clock.sleep(60)
-        await desk.sees(A, SUCCESS)
-    assert 2 <= len(desk.posted) <= 1 + 3600 // GIVE_UP_DELAY
-    assert desk.names() == ["commit_status.failed"]
+        await harness.clock.sleep(60)
+        await harness.observe(A, SUCCESS)
+    assert 2 <= len(harness.posted) <= 1 + 3600 // GIVE_UP_DELAY
+    assert harness.names() == ["commit_status.failed"]
 
 
-async def test_an_unreachable_forge_is_given_up_for_a_while(tmp_path: Path) -> None:
-    """Six attempts, then rest; a newer commit is not kept waiting by it."""
-    desk = Desk(tmp_path, answers=[PostResult("no connection", again=True)] * MAX_ATTEMPTS)
-    await desk.sees(A, SUCCESS)
-    assert len(desk.posted) == MAX_ATTEMPTS
-    await desk.sees(B, SUCCESS)
-    assert desk.posted[-1] == (B, "success")
+async def test_commit_statuses_to_an_unavailable_forge_pause_after_six_attempts(tmp_path: Path) -> None:
+    """A newer commit does not wait for the pause."""
+    harness = StatusHarness(tmp_path, answers=[PostResult("no connection", again=True)] * MAX_ATTEMPTS)
+    await harness.observe(A, SUCCESS)
+    assert len(harness.posted) == MAX_ATTEMPTS
+    await harness.observe(B, SUCCESS)
+    assert harness.posted[-1] == (B, "success")

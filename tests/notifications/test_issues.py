@@ -1,4 +1,4 @@
-"""What is wrong, how that changed, and what is said of it: values in, values out."""
+"""Issues: what is wrong, how that changed, and the message about it. Values in, values out."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan_at(commit: str = A) -> Plan:
 
 
 def ended(commit: str = A, halted: KapsoSyncError | None = None, **results: Result) -> DaemonStatus:
-    """The status after a pass in which these functions fared so, and all others well."""
+    """The status after a pass in which these functions had these outcomes, and all others succeeded."""
     board, plan = board_at(commit), plan_at(commit)
     board.planned(plan)
     outcomes = tuple(
@@ -92,13 +92,13 @@ def by_key(*troubles: Issue) -> OpenIssues:
     return {item.key: item for item in troubles}
 
 
-def test_ready_functions_have_no_open_issue() -> None:
-    """A pass that went through leaves nothing to say."""
+def test_a_successful_pass_has_no_issues() -> None:
+    """Neither for functions nor for the whole."""
     assert open_issues(ended(), {}) == {}
 
 
-def test_each_function_has_one_issue() -> None:
-    """Failed and stalled are two states of the same key; blocked by a rule needs somebody."""
+def test_each_function_has_at_most_one_issue() -> None:
+    """Failed and stalled are two states of the same key; a function that a rule blocks needs a person."""
     now = open_issues(ended(one=Result.FAILED, two=Result.BLOCKED), {})
     assert {key: item.kind for key, item in now.items()} == {
         "function one": IssueKind.FAILED,
@@ -106,8 +106,8 @@ def test_each_function_has_one_issue() -> None:
     }
 
 
-def test_issues_of_functions_that_were_not_tried_stay_open() -> None:
-    """A rejected key halts a pass: the functions that it never got to are neither broken nor mended by that."""
+def test_issues_of_functions_that_were_not_tried_are_unchanged() -> None:
+    """A rejected key halts a pass: the functions after it keep their issues, and get no new ones."""
     error = ApiUnauthorized("the key was rejected", call=CALL, status=401)
     before = by_key(trouble("one"), trouble("three"))
     now = open_issues(ended(halted=error, one=Result.SKIPPED, two=Result.SKIPPED), before)
@@ -124,21 +124,21 @@ def test_issues_of_functions_that_were_not_tried_stay_open() -> None:
         (ValueError("a defect"), IssueKind.BROKEN),
     ],
 )
-def test_a_pass_that_failed_says_nothing_of_functions(error: Exception, state: IssueKind) -> None:
-    """What is wrong is the whole; what was wrong with functions still is."""
+def test_a_failed_pass_changes_no_function_issues(error: Exception, state: IssueKind) -> None:
+    """The issue is that of the whole; existing issues of functions stay."""
     now = open_issues(failed(error), by_key(trouble("one"), whole(IssueKind.SOURCE)))
     assert {key: item.kind for key, item in now.items()} == {"pass": state, "function one": IssueKind.FAILED}
 
 
-def test_a_cancelled_pass_and_a_start_change_no_issues() -> None:
-    """Stopping the daemon is no trouble, and before the first pass nothing is known to be mended."""
+def test_an_interrupted_pass_or_a_start_changes_no_issues() -> None:
+    """Stopping the daemon is not an issue, and before the first pass nothing is known to be resolved."""
     before = by_key(trouble("one"), whole(IssueKind.KEY))
     assert open_issues(failed(PassCutOff("cut off")), before) == before
     assert open_issues(StatusTracker(VirtualClock(), "0.1.0", "x").status(), before) == before
 
 
-def test_a_suspension_is_known_before_any_pass() -> None:
-    """Somebody suspended the daemon, and then it was restarted: that is what holds."""
+def test_a_suspension_is_an_issue_after_a_restart_before_any_pass() -> None:
+    """A suspension outlives the restart."""
     status = replace(StatusTracker(VirtualClock(), "0.1.0", "x").status(), suspension=Suspension("a freeze", DAWN))
     assert open_issues(status, {}) == by_key(Issue("suspension", IssueKind.SUSPENDED, "a freeze"))
 
@@ -150,8 +150,8 @@ STANDINGS = st.dictionaries(SLUGS, st.sampled_from(list(IssueKind))).map(
 
 
 @given(STANDINGS, STANDINGS)
-def test_an_up_to_date_destination_gets_no_message(told: OpenIssues, now: OpenIssues) -> None:
-    """A change is told exactly where key or state differ; told twice it would be empty; and it survives being kept."""
+def test_only_changed_issues_are_notified(told: OpenIssues, now: OpenIssues) -> None:
+    """A message is due exactly where key or state differ; it is due once, and the record survives storage."""
     found = changes(told, now, {})
     assert {(change.before or change.after) is not None for change in found} <= {True}
     differing = {key for key in {*told, *now} if (told.get(key) and told[key].kind) != (now.get(key) and now[key].kind)}
@@ -160,8 +160,8 @@ def test_an_up_to_date_destination_gets_no_message(told: OpenIssues, now: OpenIs
     assert decode(encode(now)) == now
 
 
-def test_an_issue_that_opened_and_closed_in_between_is_reported() -> None:
-    """Failed and mended within the pause between two messages: the next says so, once."""
+def test_an_issue_that_came_and_went_between_messages_is_notified() -> None:
+    """Failed and resolved within the interval of messages: the next message says so, once."""
     came = by_key(trouble("one"))
     gone = passing_issues(came, {}, told={})
     assert changes({}, {}, gone) == (Change(trouble("one"), None),)
@@ -170,8 +170,8 @@ def test_an_issue_that_opened_and_closed_in_between_is_reported() -> None:
 
 
 @pytest.mark.parametrize("kept", [None, [], "x", {"a": 1}, {"a": ["unheard of", "x"]}, {"a": ["failed"]}, {"a": ["failed", 1]}])
-def test_an_unreadable_told_json_is_ignored(kept: object) -> None:
-    """Torn or from another version: nothing was told."""
+def test_a_damaged_notification_record_counts_as_empty(kept: object) -> None:
+    """Truncated or from another version: nothing was notified."""
     assert decode(kept) == {}
 
 
@@ -180,8 +180,8 @@ BACKGROUND = MessageContext(
 )
 
 
-def test_one_message_lists_all_changes() -> None:
-    """The whole before functions, what is wrong before what is well, then whose commit it was and where to look."""
+def test_a_notification_lists_whole_functions_commit_and_links_in_order() -> None:
+    """The whole before functions, issues before resolved ones, then the author of the commit and the links."""
     told = by_key(trouble("part"), whole(IssueKind.SOURCE))
     now = by_key(
         whole(IssueKind.KEY, "the key was rejected"),
@@ -206,7 +206,7 @@ https://status.example/\
     )
 
 
-def test_one_change_is_its_own_title() -> None:
+def test_a_notification_of_one_change_has_it_as_title() -> None:
     """Short enough for a phone."""
     assert compose_message((Change(trouble("greet"), None),), MessageContext("acme/flows")) == snapshot(
         Message(
@@ -221,8 +221,8 @@ acme/flows\
     )
 
 
-def test_a_message_stays_short() -> None:
-    """Hundreds of functions: a few of them and a number."""
+def test_a_notification_of_hundreds_of_functions_is_short() -> None:
+    """A few of them and a number."""
     found = tuple(Change(None, trouble(f"f{number:03}", text="x" * 300)) for number in range(500))
     message = compose_message(found, BACKGROUND)
     assert message.title == "kapso-sync (production): 500 in trouble"
@@ -230,8 +230,8 @@ def test_a_message_stays_short() -> None:
     assert len(message.body) < 6000
 
 
-def test_a_commit_subject_cannot_mention_everybody() -> None:
-    """Mentions have no effect, control characters are not passed on, and secrets are taken out."""
+def test_mentions_and_secrets_in_a_commit_do_not_reach_a_notification() -> None:
+    """Mentions have no effect, control characters are removed, and secrets are redacted."""
     revision = Revision(A, subject="@everyone <!channel> topsecret \x1b[2J", author="Eve")
     message = compose_message(
         (Change(None, trouble("a")),), MessageContext("x", revision=revision), lambda text: text.replace("topsecret", "***")
@@ -242,7 +242,7 @@ def test_a_commit_subject_cannot_mention_everybody() -> None:
 
 
 def test_commit_status_is_pending_success_or_failure() -> None:
-    """Pending while it runs, success when all is in sync, failure with a count and names."""
+    """Pending while a pass runs, success when all is in sync, failure with a count and names."""
     assert commit_status_for(board_at().status()) == CommitStatus(A, CommitState.PENDING, "at work")
     assert commit_status_for(ended()) == CommitStatus(A, CommitState.SUCCESS, "3 functions in sync")
     assert commit_status_for(ended(one=Result.FAILED)) == CommitStatus(
@@ -250,8 +250,8 @@ def test_commit_status_is_pending_success_or_failure() -> None:
     )
 
 
-def test_a_broken_manifest_fails_its_own_commit() -> None:
-    """Not the one that was planned last, which still is what runs."""
+def test_a_broken_manifest_sets_a_failure_status_on_its_own_commit() -> None:
+    """Not on the last planned one, which is still live."""
     board = board_at(A)
     board.planned(plan_at(A))
     board.ended(Report(plan_at(A), tuple(Outcome(step, Result.UNCHANGED) for step in plan_at(A).steps)))
@@ -262,15 +262,15 @@ def test_a_broken_manifest_fails_its_own_commit() -> None:
     assert board.status().revision == Revision(A)
 
 
-def test_an_outage_sets_no_commit_status() -> None:
-    """Kapso down, key rejected, git down, overtaken by a newer commit: the commit keeps what it has."""
+def test_outages_and_superseded_passes_set_no_commit_status() -> None:
+    """Kapso down, key rejected, git down, a newer commit: the commit keeps its status."""
     assert commit_status_for(failed(ApiUnavailable("no answer", call=CALL))) is None
     assert commit_status_for(failed(SourceUnavailable("no git"), commit=None)) is None
     assert commit_status_for(ended(halted=ApiUnauthorized("no", call=CALL, status=401), one=Result.SKIPPED)) is None
     assert commit_status_for(ended(one=Result.SKIPPED)) is None
 
 
-def test_a_folder_has_no_commit() -> None:
-    """Neither a folder's digest nor a work tree's description is one."""
+def test_a_folder_source_sets_no_commit_status() -> None:
+    """Neither its digest nor the description of its work tree is a commit."""
     assert commit_status_for(ended("folder:" + "c" * 64)) is None
     assert commit_status_for(board_at("folder:" + "c" * 64).status()) is None

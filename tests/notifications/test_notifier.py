@@ -1,4 +1,4 @@
-"""Who is told, and when: once, not too often, across restarts, and without disturbing anything."""
+"""Notifications: to whom and when, once, rate-limited, across restarts, and without blocking the daemon."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def ear() -> Iterator[Ear]:
 
 
 @dataclass
-class Office:
-    """A messenger, the status that it sees, and what arrived where."""
+class NotifierHarness:
+    """A notifier, the status that it sees, and the messages that arrived at each destination."""
 
     path: Path
     status: DaemonStatus = CALM
@@ -69,7 +69,7 @@ class Office:
         self.arrived.append((destination.key, message.title.removeprefix("kapso-sync: ")))
         return None
 
-    async def sees(self, *, suspended: bool) -> None:
+    async def observe(self, *, suspended: bool) -> None:
         self.status = replace(CALM, suspension=Suspension("a freeze", DAWN) if suspended else None)
         await self.update()
 
@@ -87,103 +87,103 @@ class Office:
         return [event.name for event in self.said]
 
 
-async def test_an_issue_is_sent_once_and_not_after_a_restart(tmp_path: Path) -> None:
-    """It begins, it lasts, the daemon restarts, it lasts, it ends: two messages."""
-    office = Office(tmp_path)
-    await office.sees(suspended=False)
-    assert office.arrived == []
+async def test_an_issue_is_notified_once_also_across_a_restart(tmp_path: Path) -> None:
+    """Begin, no change, restart, no change, end: two messages."""
+    harness = NotifierHarness(tmp_path)
+    await harness.observe(suspended=False)
+    assert harness.arrived == []
     for _ in range(3):
-        await office.sees(suspended=True)
-        await office.later(100)
-    office.restart()
-    await office.sees(suspended=True)
-    assert office.arrived == [("chat", "suspended")]
-    await office.sees(suspended=False)
-    assert office.arrived == [("chat", "suspended"), ("chat", "resumed")]
+        await harness.observe(suspended=True)
+        await harness.later(100)
+    harness.restart()
+    await harness.observe(suspended=True)
+    assert harness.arrived == [("chat", "suspended")]
+    await harness.observe(suspended=False)
+    assert harness.arrived == [("chat", "suspended"), ("chat", "resumed")]
 
 
-async def test_at_most_one_message_in_the_interval(tmp_path: Path) -> None:
-    """What happens too soon waits; what came and went meanwhile is in the next message all the same."""
-    office = Office(tmp_path)
-    await office.sees(suspended=True)
-    await office.sees(suspended=False)
-    assert office.messenger.update() == pytest.approx(60)
-    assert office.arrived == [("chat", "suspended")]
-    await office.later(60)
-    assert office.arrived[1:] == [("chat", "resumed")]
-    await office.sees(suspended=True)
-    await office.sees(suspended=False)
-    await office.later(60)
-    assert office.arrived[2:] == [("chat", "resumed")]
-    await office.later(600)
-    assert len(office.arrived) == 3
+async def test_at_most_one_notification_per_interval(tmp_path: Path) -> None:
+    """Later changes wait; an issue that came and went meanwhile is in the next message all the same."""
+    harness = NotifierHarness(tmp_path)
+    await harness.observe(suspended=True)
+    await harness.observe(suspended=False)
+    assert harness.messenger.update() == pytest.approx(60)
+    assert harness.arrived == [("chat", "suspended")]
+    await harness.later(60)
+    assert harness.arrived[1:] == [("chat", "resumed")]
+    await harness.observe(suspended=True)
+    await harness.observe(suspended=False)
+    await harness.later(60)
+    assert harness.arrived[2:] == [("chat", "resumed")]
+    await harness.later(600)
+    assert len(harness.arrived) == 3
 
 
-async def test_a_failing_destination_does_not_affect_others(tmp_path: Path) -> None:
-    """The chat is down: the pager hears at once; the chat hears what holds when it is back; one warning, and its end."""
-    office = Office(tmp_path, destinations=(CHAT, PAGER), down={"chat"})
-    await office.sees(suspended=True)
+async def test_an_unavailable_destination_does_not_delay_the_others(tmp_path: Path) -> None:
+    """The pager gets the message at once, the chat gets the current state when it is back; one warning, and its end."""
+    harness = NotifierHarness(tmp_path, destinations=(CHAT, PAGER), down={"chat"})
+    await harness.observe(suspended=True)
     for _ in range(20):
-        await office.later(60)
-    assert office.arrived == [("pager", "suspended")]
-    office.down.clear()
-    await office.later(1000)
-    assert office.arrived == [("pager", "suspended"), ("chat", "suspended")]
-    assert office.names() == [
+        await harness.later(60)
+    assert harness.arrived == [("pager", "suspended")]
+    harness.down.clear()
+    await harness.later(1000)
+    assert harness.arrived == [("pager", "suspended"), ("chat", "suspended")]
+    assert harness.names() == [
         "notification.failed",
         "notification.sent",
         "failure.ended",
         "notification.sent",
-    ] or office.names() == [
+    ] or harness.names() == [
         "notification.sent",
         "notification.failed",
         "failure.ended",
         "notification.sent",
     ]
-    assert "secret" not in repr(office.said)
+    assert "secret" not in repr(harness.said)
 
 
-async def test_a_new_destination_is_told_what_is_wrong_now(tmp_path: Path) -> None:
-    """And nothing of the past; one that is gone is forgotten."""
-    office = Office(tmp_path)
-    await office.sees(suspended=True)
-    office.destinations = (PAGER,)
-    await office.update()
-    assert office.arrived == [("chat", "suspended"), ("pager", "suspended")]
+async def test_a_new_destination_is_notified_of_current_issues(tmp_path: Path) -> None:
+    """Not of past ones; a destination that was removed is forgotten."""
+    harness = NotifierHarness(tmp_path)
+    await harness.observe(suspended=True)
+    harness.destinations = (PAGER,)
+    await harness.update()
+    assert harness.arrived == [("chat", "suspended"), ("pager", "suspended")]
 
 
-async def test_a_state_folder_that_cannot_be_written_costs_a_message_at_most(tmp_path: Path) -> None:
-    """The messenger goes on, from memory."""
-    office = Office(tmp_path / "file" / "folder")
+async def test_an_unwritable_state_folder_does_not_stop_notifications(tmp_path: Path) -> None:
+    """The notifier goes on with what it has in memory."""
+    harness = NotifierHarness(tmp_path / "file" / "folder")
     (tmp_path / "file").write_text("in the way")
-    await office.sees(suspended=True)
-    await office.later(100)
-    assert office.arrived == [("chat", "suspended")]
+    await harness.observe(suspended=True)
+    await harness.later(100)
+    assert harness.arrived == [("chat", "suspended")]
     with pytest.raises(StateUnusable):
         PrivateJsonFile(tmp_path / "file" / "folder" / "told.json").write({})
 
 
-async def test_the_worker_misses_no_change_and_stops_at_once(tmp_path: Path) -> None:
-    """A change that comes while nobody waits is seen; the end gives what is in flight its moment."""
-    office, change = Office(tmp_path), asyncio.Event()
+async def test_the_notifier_misses_no_change_and_stops_at_once(tmp_path: Path) -> None:
+    """A change between two waits is seen; at the end a message in flight gets a moment."""
+    harness, change = NotifierHarness(tmp_path), asyncio.Event()
 
     async def changed() -> None:
         await change.wait()
         change.clear()
 
-    rounds = asyncio.create_task(run_worker(office.messenger, changed, office.clock))
+    rounds = asyncio.create_task(run_worker(harness.messenger, changed, harness.clock))
     await asyncio.sleep(0)
-    office.status = replace(CALM, suspension=Suspension("a freeze", DAWN))
+    harness.status = replace(CALM, suspension=Suspension("a freeze", DAWN))
     change.set()
     for _ in range(1000):
         await asyncio.sleep(0)
     rounds.cancel()
     await asyncio.gather(rounds, return_exceptions=True)
-    assert office.arrived == [("chat", "suspended")]
+    assert harness.arrived == [("chat", "suspended")]
 
 
-def test_addresses_are_read_from_a_file(tmp_path: Path) -> None:
-    """One a line; comments and empty lines say nothing; what is shown and kept of an address is not the address."""
+def test_notification_addresses_are_read_from_a_file(tmp_path: Path) -> None:
+    """One per line, with comments and empty lines; the address is not what is shown or stored."""
     path = tmp_path / "addresses"
     path.write_text("# people\n\nslack://a/b/c\n  mailto://user:hunter22@example.com  \nnonsense-4711\nslack://a/b/c\n")
     found = read_destinations(path)
@@ -196,8 +196,8 @@ def test_addresses_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30))])
-def test_an_invalid_address_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
-    """Missing, not text, too much: the variable, the file and the reason; never its content."""
+def test_an_invalid_notification_address_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    """Missing, not text, too large: the variable, the file and the reason; never its content."""
     path = tmp_path / "addresses"
     if content is not None:
         path.write_bytes(content)
@@ -210,16 +210,16 @@ apprises_own = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Depreca
 
 
 @apprises_own
-def test_apprise_delivers(ear: Ear) -> None:
-    """Title, body and kind arrive as they are."""
+def test_apprise_delivers_title_body_and_type(ear: Ear) -> None:
+    """They arrive unchanged."""
     assert send_with_apprise(f"{ear.address}/hook", MESSAGE) is None
     (heard,) = ear.heard
     assert (heard.body["title"], heard.body["message"], heard.body["type"]) == ("a title", "a body", "failure")
 
 
 @apprises_own
-def test_a_notification_error_does_not_show_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
-    """A refusal, a redirect (never followed), nobody there, no address at all; and apprise's own log stays in."""
+def test_notification_errors_do_not_show_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
+    """A refusal, a redirect (never followed), an unreachable host, an invalid address; apprise's own log is suppressed."""
     ear.answers += [(403, "", {}), (302, "", {"Location": f"{ear.url}/elsewhere"})]
     said = [
         send_with_apprise(address, MESSAGE)
@@ -228,12 +228,13 @@ def test_a_notification_error_does_not_show_the_address(ear: Ear, capfd: pytest.
     assert said[0] == "it answered 403"
     assert None not in said
     assert len(ear.heard) == 2
+    assert all("s3cr3t" in post.path for post in ear.heard)
     assert "s3cr3t" not in repr(said)
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_destination_that_hangs_is_left_behind() -> None:
-    """Its deadline passes, the next message does not pile up behind it, and other destinations are reached meanwhile."""
+async def test_a_hanging_destination_times_out_and_does_not_block_others() -> None:
+    """After the timeout the next message does not wait behind it, and other destinations are reached meanwhile."""
     gate = threading.Event()
 
     def send(url: str, message: Message) -> str | None:
@@ -269,23 +270,25 @@ def settings_with(tmp_path: Path, **given: str) -> dict[str, str]:
         ({"COMMIT_STATUS": "gitea", "GIT_TOKEN": "t", "SOURCE": "."}, "needs a source on a forge"),
     ],
 )
-def test_invalid_notification_settings_stop_the_daemon(tmp_path: Path, given: dict[str, str], message: str) -> None:
-    """At the start, by name, and without what is secret."""
+def test_invalid_notification_settings_stop_the_daemon_at_the_start(
+    tmp_path: Path, given: dict[str, str], message: str
+) -> None:
+    """The error names the setting, and shows no secret."""
     with pytest.raises(ConfigError, match=message) as found:
         check_notification_settings(load_settings({}, environment=settings_with(tmp_path, **given)))
     assert "hunter22" not in str(found.value) + str(found.value.hint)
 
 
 def test_valid_notification_settings_are_accepted(tmp_path: Path) -> None:
-    """And git's token serves where there is no other."""
+    """Git's token is used where there is no other."""
     environment = settings_with(tmp_path, COMMIT_STATUS="auto", GIT_TOKEN="token-of-git", PUBLIC_URL="http://status.example/x")
     settings = load_settings({}, environment={**environment, "KAPSO_SYNC_NOTIFY_URLS_FILE": str(tmp_path / "addresses")})
     check_notification_settings(settings)
     assert settings.commit_status_key() == "token-of-git"
 
 
-def test_without_apprise_the_hint_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are configured and the extra is missing: the line that installs it; without addresses nobody misses it."""
+def test_without_apprise_the_error_shows_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only if addresses are configured."""
     environment = settings_with(tmp_path)
     monkeypatch.setitem(sys.modules, "apprise", None)
     check_notification_settings(load_settings({}, environment=environment))

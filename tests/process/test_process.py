@@ -1,4 +1,4 @@
-"""Programs are run to their end, or ended with everything they started."""
+"""A program is run to its end, or killed with every process that it started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINGERING = "sleep 600 & echo $! > child; wait"
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process ended; where nobody reaps it, its entry stays."""
+    """Return whether a process has ended; as a zombie its entry may stay."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -25,34 +25,34 @@ async def run(script: str, folder: Path, deadline: float = 10.0) -> tuple[int, b
     return ended.status, ended.output, ended.errors
 
 
-async def test_run_process_returns_status_and_output(tmp_path: Path) -> None:
-    """Status, both streams, in the folder and the environment that were given, and no other."""
+async def test_a_program_returns_exit_status_and_output(tmp_path: Path) -> None:
+    """Both streams, in the given folder and with the given environment, and no other variable."""
     script = "echo $ONLY $HOME; pwd; echo wrong >&2; exit 3"
     assert await run(script, tmp_path) == (3, f"this\n{tmp_path}\n".encode(), b"wrong\n")
 
 
-async def test_a_program_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
-    """Whoever asked knows best what to say of it."""
+async def test_a_missing_program_raises_the_operating_systems_error(tmp_path: Path) -> None:
+    """The caller knows best what to report."""
     with pytest.raises(FileNotFoundError):
         await run_process(["/nowhere/program"], environment={}, cwd=tmp_path, deadline=1)
 
 
-async def test_at_the_deadline_the_whole_group_ends(tmp_path: Path) -> None:
-    """Helpers that hold the pipes included."""
+async def test_a_timeout_kills_the_whole_process_group(tmp_path: Path) -> None:
+    """Child processes that hold the pipes included."""
     with pytest.raises(TimeoutError):
         await run(LINGERING, tmp_path, deadline=0.3)
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
-async def test_helpers_that_outlive_the_program_end_with_it(tmp_path: Path) -> None:
-    """At the deadline, since the pipes stay open until then."""
+async def test_a_timeout_kills_children_that_outlive_the_program(tmp_path: Path) -> None:
+    """They keep the pipes open until then."""
     with pytest.raises(TimeoutError):
         await run("sleep 600 & echo $! > child", tmp_path, deadline=0.3)
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
 @pytest.mark.parametrize("turns", range(0, 30, 3))
-async def test_a_cancelled_process_leaves_nothing_behind(tmp_path: Path, turns: int) -> None:
+async def test_a_cancelled_program_leaves_no_process(tmp_path: Path, turns: int) -> None:
     """Even while the program is being started."""
     task = asyncio.create_task(run(LINGERING, tmp_path))
     for _ in range(turns):

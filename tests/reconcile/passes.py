@@ -33,7 +33,7 @@ class _Nothing:
 
 @dataclass
 class Bench:
-    """One source, one world, one state folder. ``events`` is everything that was reported."""
+    """One source, one world, one state folder. ``events`` holds everything that was reported."""
 
     folder: Path
     clock: VirtualClock

@@ -1,4 +1,4 @@
-"""Whether an answer is what a check expects."""
+"""Whether a function's response is what a check expects."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def ask(check: Check, status: int = 200, text: str = "", *, wrapped: bool = Fals
         (Check({}, matches=r"^v\d+$"), 200, "version", r"a match of '^v\\d+$'"),
     ],
 )
-def test_an_answer_is_judged_by_what_is_expected(check: Check, status: int, text: str, missing: str | None) -> None:
-    """Status, a part of the JSON, a text, a pattern; without a status any success will do."""
+def test_a_check_compares_status_json_text_and_pattern(check: Check, status: int, text: str, missing: str | None) -> None:
+    """Without an expected status any success is accepted."""
     assert ask(check, status, text) == missing
 
 
-def test_a_wrapped_answer_is_unwrapped() -> None:
-    """The check speaks of what the function said, not of Kapso's envelope."""
+def test_a_check_unwraps_a_wrapped_response() -> None:
+    """The check is about the function's response, not about Kapso's envelope."""
     assert ask(Check({}, json={"ok": True}), text='{"data": {"ok": true}}', wrapped=True) is None
     assert ask(Check({}, text="hello"), text='{"data": "hello"}', wrapped=True) is None
     assert ask(Check({}, json={"ok": True}), text='{"data": {"ok": true}}') is not None
 
 
 @given(json_values)
-def test_everything_includes_itself(value: Json) -> None:
+def test_json_inclusion_is_reflexive(value: Json) -> None:
     """And an object includes every part of itself."""
     assert includes(value, value)
     if isinstance(value, dict):
@@ -63,15 +63,15 @@ def test_everything_includes_itself(value: Json) -> None:
             assert not includes(value, {other: value[other] for other in value if other != name})
 
 
-def test_a_pattern_that_never_ends_is_given_up() -> None:
-    """Whoever can push must not be able to stop the daemon."""
+def test_a_check_pattern_with_endless_backtracking_times_out() -> None:
+    """A pushed pattern must not block the daemon."""
     started = time.monotonic()
     assert ask(Check({}, matches=r"^(\w+\s?)+$"), text="a word " * 4000 + "!") is not None
     assert time.monotonic() - started < 5
 
 
-def test_an_answer_is_shown_on_one_short_line() -> None:
-    """However long it is, and whatever is in it."""
+def test_a_check_failure_shows_the_response_on_one_short_line() -> None:
+    """However long it is, and whatever it holds."""
     shown = describe(Invocation(500, "", "boom\n\x1b[31m" * 500))
     assert "\n" not in shown
     assert "\x1b" not in shown

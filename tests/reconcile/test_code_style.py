@@ -1,4 +1,4 @@
-"""Code goes live in every world: as a script, or as a module where scripts end in ``error``; each is tried once."""
+"""Code styles with any API behaviour: as a script, or as a module where scripts end in ``error``; each is tried once."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def live(bench: Bench) -> dict[str, str | None]:
     return dict(bench.api.world.live_code())
 
 
-def test_code_style_conversion_round_trips() -> None:
-    """A module is the script with a tail; nothing is lost on the way back; what failed is the same attempt in both."""
+def test_a_script_converts_to_a_module_and_back() -> None:
+    """A module is the script with a tail; both have the same identity for quarantine."""
     script = styled()
     module = script.in_style(CodeStyle.MODULE)
     assert (module.code, module.in_style(CodeStyle.SCRIPT)) == (CODE_A + MODULE_TAIL, script)
@@ -48,13 +48,13 @@ def test_code_style_conversion_round_trips() -> None:
     [({}, CODE_A), ({"module_code": "error"}, CODE_A), ({"script_code": "error"}, CODE_A + MODULE_TAIL)],
 )
 @pytest.mark.parametrize("compiled", [True, False])
-async def test_a_function_goes_live_in_every_world(
+async def test_a_function_goes_live_whichever_code_style_the_base_runs(
     bench: Bench,
     switches: dict[str, object],
     code: str,
     compiled: bool,
 ) -> None:
-    """In one pass; then it is in sync, with memory and without it."""
+    """In one pass; then it is in sync, with the state folder and without it."""
     world(bench, **switches)
     wanted = desired(styled(compiled=compiled))
     report = await bench.sync(wanted)
@@ -65,8 +65,8 @@ async def test_a_function_goes_live_in_every_world(
     assert (await bench.sync(wanted)).api_calls == 1
 
 
-async def test_what_runs_on_a_base_is_remembered_for_the_next_function(bench: Bench) -> None:
-    """Only modules run: the second function goes up as one at once."""
+async def test_the_code_style_of_a_base_is_remembered_for_the_next_function(bench: Bench) -> None:
+    """Only modules run: the second function is uploaded as a module at once."""
     world(bench, script_code="error")
     await bench.sync(desired(styled()))
     facts = bench.memory().facts
@@ -77,7 +77,7 @@ async def test_what_runs_on_a_base_is_remembered_for_the_next_function(bench: Be
 
 
 async def test_code_that_runs_in_neither_style_is_rolled_back(bench: Bench) -> None:
-    """The other style is tried once; then what ran before is put back, and nothing is tried again unasked."""
+    """The other style is tried once; then the former code is deployed, and nothing is retried unasked."""
     await bench.sync(desired(styled()))
     deploy = bench.api.world.deploy
     bench.api.deploy = lambda function: deploy(function, failure="bad" if CODE_B in function.code else None)
@@ -91,8 +91,8 @@ async def test_code_that_runs_in_neither_style_is_rolled_back(bench: Bench) -> N
     assert (report.exit_code, live(bench)) == (0, {"a": CODE_A})
 
 
-async def test_a_new_function_that_runs_in_neither_style_is_tried_in_each_once_and_then_in_one(bench: Bench) -> None:
-    """No ping-pong: later passes deploy what is stored."""
+async def test_a_new_function_that_runs_in_neither_style_is_tried_once_in_each(bench: Bench) -> None:
+    """Later passes deploy what is stored, without changing the style again."""
     deploy = bench.api.world.deploy
     bench.api.deploy = lambda function: deploy(function, failure="bad")
     await bench.sync(desired(styled()))
@@ -104,8 +104,8 @@ async def test_a_new_function_that_runs_in_neither_style_is_tried_in_each_once_a
     assert (await bench.sync(desired(styled()))).exit_code == 0
 
 
-async def test_a_script_as_written_keeps_its_bytes_where_scripts_run(bench: Bench) -> None:
-    """A platform's bad moment does not turn it into a module."""
+async def test_a_script_is_not_converted_where_scripts_run(bench: Bench) -> None:
+    """An outage of the platform does not turn it into a module."""
     await bench.sync(desired(styled(compiled=False)))
     assert bench.memory().facts.script_runs is True
     deploy = bench.api.world.deploy
@@ -115,8 +115,8 @@ async def test_a_script_as_written_keeps_its_bytes_where_scripts_run(bench: Benc
     assert (report.outcomes[0].result, live(bench)) == (Result.FAILED, {"a": CODE_A})
 
 
-async def test_one_function_that_needs_a_module_does_not_change_the_base(bench: Bench) -> None:
-    """Scripts were seen to run: what others are uploaded as stays."""
+async def test_one_function_that_needs_a_module_does_not_change_the_style_of_others(bench: Bench) -> None:
+    """Scripts were seen to run on this base, so others stay scripts."""
     await bench.sync(desired(styled()))
     deploy = bench.api.world.deploy
     bench.api.deploy = lambda function: deploy(function, failure=None if MODULE_TAIL in function.code else "no script")
@@ -128,8 +128,8 @@ async def test_one_function_that_needs_a_module_does_not_change_the_base(bench: 
 
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER])
 @pytest.mark.parametrize("number", range(1, 13))
-async def test_the_other_style_is_resumed_after_a_kill_at_any_call(bench: Bench, fate: Fate, number: int) -> None:
-    """One function, live as a module, whatever was cut off."""
+async def test_a_style_change_survives_a_kill_at_any_call(bench: Bench, fate: Fate, number: int) -> None:
+    """One function, live as a module, whatever call was interrupted."""
     world(bench, script_code="error")
     bench.api.fate = lambda call, *_: fate if call == number else Fate.FINE
     with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
@@ -142,8 +142,8 @@ async def test_the_other_style_is_resumed_after_a_kill_at_any_call(bench: Bench,
     assert len(bench.api.world.functions) == 1
 
 
-async def test_checks_follow_the_style_that_runs(bench: Bench) -> None:
-    """A failing check takes the module back, not the script that never ran."""
+async def test_a_failing_check_rolls_back_the_module_that_runs(bench: Bench) -> None:
+    """Not the script that never ran."""
     world(bench, script_code="error")
     bench.api.runtime = lambda function: Invocation(500 if CODE_B in str(function.live_code) else 200, "", "")
 
@@ -157,8 +157,8 @@ async def test_checks_follow_the_style_that_runs(bench: Bench) -> None:
     assert live(bench) == {"a": CODE_A + MODULE_TAIL}
 
 
-async def test_facts_from_doctor_decide_the_first_style(bench: Bench) -> None:
-    """Where the base is known to run modules alone, nothing is tried as a script."""
+async def test_the_code_style_that_doctor_found_is_used_first(bench: Bench) -> None:
+    """Where the base is known to run modules only, nothing is tried as a script."""
     world(bench, script_code="error")
     with StateStore(bench.folder, bench.clock.now) as store:
         store.learn(ApiFacts(script_runs=False, module_runs=True))

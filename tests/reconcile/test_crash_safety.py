@@ -1,4 +1,4 @@
-"""What must always hold, whatever happens: histories chosen by hypothesis, cut at any call."""
+"""Crash safety: invariants over histories that hypothesis chooses, interrupted at any call."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int
         asyncio.run(scenario(Path(folder) / "state"))
 
 
-async def test_an_unconfirmed_deployment_intent_stays_open_until_a_later_one(tmp_path: Path) -> None:
-    """Killed twice, while one deployment ran and before the next was asked for: the end of the first proves nothing."""
+async def test_an_unconfirmed_deployment_is_remembered_until_a_later_one_is_confirmed(tmp_path: Path) -> None:
+    """Killed twice, while one deployment ran and before the next was requested: the end of the first proves nothing."""
     told = History(tmp_path / "state")
     await told.play(Turn({"a": 0, "b": 0}, (), 1, Fate.KILLED_BEFORE))
     await told.play(Turn({"a": 0, "b": 1}, (), 3, Fate.KILLED_AFTER))
@@ -176,8 +176,8 @@ async def test_an_unconfirmed_deployment_intent_stays_open_until_a_later_one(tmp
     fate=st.sampled_from((Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)),
     forgets=st.booleans(),
 )
-def test_one_sync_after_a_kill_at_any_call_converges(position: int, fate: Fate, forgets: bool) -> None:
-    """A mixed plan cut at any call, by death or by a lost answer: the next sync leaves nothing to do, under the same ids."""
+def test_one_sync_after_a_kill_or_lost_answer_at_any_call_finishes_the_work(position: int, fate: Fate, forgets: bool) -> None:
+    """The next sync of a mixed plan leaves nothing to do, under the same ids."""
 
     async def scenario(folder: Path) -> None:
         told = History(folder)
@@ -204,7 +204,7 @@ def test_one_sync_after_a_kill_at_any_call_converges(position: int, fate: Fate, 
 @pytest.mark.history
 @given(turn=turns)
 @settings(max_examples=60)
-def test_nothing_outside_git_is_lost_without_a_backup(turn: Turn) -> None:
+def test_code_that_is_not_in_git_is_backed_up_before_it_is_lost(turn: Turn) -> None:
     """Code that only Kapso had is in backups/ once it was overwritten or deleted, however the pass ended."""
 
     async def scenario(folder: Path) -> None:
@@ -253,8 +253,8 @@ def test_no_pass_deletes_more_than_the_limit(owned_slugs: set[str], git_slugs: s
 @given(
     st.lists(st.tuples(st.sampled_from(SLUGS), st.booleans(), st.sampled_from([None, OWNER, "example.com/other"])), max_size=4)
 )
-def test_unowned_functions_outside_git_are_in_no_plan(records: list[tuple[str, bool, str | None]]) -> None:
-    """A plan speaks of what git names and of what we own, and of nothing else."""
+def test_functions_that_are_neither_owned_nor_in_git_are_not_planned(records: list[tuple[str, bool, str | None]]) -> None:
+    """A plan covers what git names and what we own, and nothing else."""
     by_slug = {slug: remote(slug, code(0), owner=owner) for slug, _, owner in records}
     owners = {slug: owner for slug, _, owner in records}
     listed = {slug for slug, in_git, _ in records if in_git}
@@ -263,8 +263,8 @@ def test_unowned_functions_outside_git_are_in_no_plan(records: list[tuple[str, b
     assert {step.slug for step in plan.steps} == listed | {slug for slug, owner in owners.items() if owner == OWNER}
 
 
-def test_all_cut_positions_of_the_fixed_plan_are_reached() -> None:
-    """The property above draws positions up to 12: the plan really makes that many calls, so no position is idle."""
+def test_the_mixed_plan_reaches_every_call_that_is_interrupted() -> None:
+    """The property above draws positions up to 12: the plan really makes that many calls."""
 
     async def scenario(folder: Path) -> int:
         told = History(folder)
@@ -278,8 +278,8 @@ def test_all_cut_positions_of_the_fixed_plan_are_reached() -> None:
         assert asyncio.run(scenario(Path(folder) / "state")) >= 10
 
 
-def test_lists_without_code_converge() -> None:
-    """The same promises hold where the list carries no code."""
+def test_histories_converge_where_lists_have_no_code() -> None:
+    """The same invariants hold where the list has no code."""
 
     async def scenario(folder: Path) -> None:
         told = History(folder)

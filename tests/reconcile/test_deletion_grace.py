@@ -1,4 +1,4 @@
-"""What left git: how long it is waited, what it may have become, and what is looked at before it is deleted."""
+"""The deletion grace: how long a function that left git is kept, and what is checked before it is deleted."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ looks = st.builds(
 @given(st.lists(looks, min_size=1, max_size=12))
 @example([Look(0), Look(60, jump=86400)])
 @example([Look(0), Look(60, restarted=True), Look(60, restarted=True)])
-def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None:
-    """What counts as waited is never more than what has passed at passes that all missed it, nor less without a set clock."""
+def test_no_restart_and_no_clock_change_shortens_the_deletion_grace(history: list[Look]) -> None:
+    """Waited time counts only between passes that all missed the function, and is complete where the clock was not changed."""
     plan = make_plan(desired(want("a")), resolve_intents([remote("a"), remote("b")], memory(), OWNER), PRUNING)
     known: dict[str, MissingFunction] = {}
     true, wall, tick, session = 0.0, 0.0, 0.0, 0
@@ -95,8 +95,8 @@ def test_no_restart_and_no_clock_shortens_the_grace(history: list[Look]) -> None
         assert not trusted or absence.seconds >= true - began - 0.001
 
 
-async def test_a_deletion_waits_for_its_grace_period(bench: Bench) -> None:
-    """Log, status and plan say when; after the grace it is deleted; nothing of it fails a pass."""
+async def test_a_deferred_deletion_is_announced_and_waits_for_the_grace(bench: Bench) -> None:
+    """Log, status and plan say when; after the grace it is deleted; the pass succeeds."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     report = await bench.sync(desired(want("a")))
     assert (report.exit_code, report.plan.in_sync) == (0, True)
@@ -118,8 +118,8 @@ async def test_a_deletion_waits_for_its_grace_period(bench: Bench) -> None:
     assert set(bench.api.world.live_code()) == {"a"}
 
 
-async def test_a_function_that_comes_back_restarts_the_grace_period(bench: Bench) -> None:
-    """One pass that sees it again, and nothing that was waited counts."""
+async def test_a_function_that_comes_back_to_git_restarts_its_deletion_grace(bench: Bench) -> None:
+    """One pass that sees it again resets the waited time."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     for git in (desired(want("a")), desired(want("a"), want("b", CODE_B)), desired(want("a"))):
         await bench.sync(git)
@@ -129,8 +129,8 @@ async def test_a_function_that_comes_back_restarts_the_grace_period(bench: Bench
     assert (await bench.sync(desired(want("a")))).count("delete") == 1
 
 
-async def test_time_without_prune_does_not_count(bench: Bench) -> None:
-    """Switched on late, prune announces first what has been left over for long."""
+async def test_time_without_prune_does_not_count_for_the_deletion_grace(bench: Bench) -> None:
+    """When prune is enabled later, it announces old leftovers first."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = POLICY
     await bench.sync(desired(want("a")))
@@ -139,8 +139,8 @@ async def test_time_without_prune_does_not_count(bench: Bench) -> None:
     assert (await bench.sync(desired(want("a")))).plan.deferred_deletions
 
 
-async def test_too_many_deletions_are_blocked_before_the_grace_period(bench: Bench) -> None:
-    """A mass removal is told of at once; the grace gathers what left in several commits under one limit."""
+async def test_a_mass_deletion_is_held_before_the_grace_begins(bench: Bench) -> None:
+    """It is reported at once; deletions of several commits within the grace count together for the limit."""
     git = [want(f"f{number}", code(f"w{number}")) for number in range(6)]
     await patient(bench).sync(desired(*git))
     bench.limits = replace(bench.limits, max_delete=MaxDelete(2))
@@ -154,8 +154,8 @@ async def test_too_many_deletions_are_blocked_before_the_grace_period(bench: Ben
 # What it may have become
 
 
-async def test_a_suspected_rename_is_not_deleted(bench: Bench) -> None:
-    """A new slug with much the same code: the plan suggests ``moved_from``, and the old function stays, pass after pass."""
+async def test_a_function_that_looks_renamed_is_not_deleted(bench: Bench) -> None:
+    """For a new slug with similar code the plan suggests ``moved_from``, and the old function stays, pass after pass."""
     await bench.sync(desired(want("old", code("a")), want("else")))
     bench.policy = PRUNING
     git = desired(want("new", code("a", 1)), want("else"))
@@ -172,8 +172,8 @@ async def test_a_suspected_rename_is_not_deleted(bench: Bench) -> None:
     assert set(bench.api.world.live_code()) == {"new", "old", "else"}
 
 
-async def test_lost_state_does_not_delete_a_suspected_rename(bench: Bench) -> None:
-    """With the state folder gone, the younger function of two that are alike is under suspicion still."""
+async def test_a_lost_state_folder_does_not_delete_what_looks_renamed(bench: Bench) -> None:
+    """Of two similar functions, the younger one is still a suspected rename."""
     await bench.sync(desired(want("old", code("a")), want("else")))
     await bench.clock.sleep(60)
     bench.policy = PRUNING
@@ -193,8 +193,8 @@ async def _suspected(bench: Bench) -> str:
     return old
 
 
-async def test_moved_from_answers_a_suspected_rename(bench: Bench) -> None:
-    """``moved_from``, even now: the id goes to the new slug, and what was created meanwhile is left over and deleted."""
+async def test_moved_from_after_a_suspected_rename_moves_the_id(bench: Bench) -> None:
+    """Even late: the id goes to the new slug, and the function that was created meanwhile is deleted."""
     old = await _suspected(bench)
     git = desired(want("new", code("a"), moved_from="old"))
     for _ in range(2):
@@ -202,14 +202,14 @@ async def test_moved_from_answers_a_suspected_rename(bench: Bench) -> None:
     assert {f.slug: f.id for f in bench.api.world.functions.values()} == {"new": old}
 
 
-async def test_an_empty_moved_from_says_that_a_function_is_new(bench: Bench) -> None:
-    """``moved_from: []`` lets the old one go."""
+async def test_an_empty_moved_from_allows_the_deletion(bench: Bench) -> None:
+    """``moved_from: []`` says that the function is new."""
     await _suspected(bench)
     assert (await bench.sync(desired(want("new", code("a"), moved_from=())))).count("delete") == 1
 
 
-async def test_sync_delete_skips_grace_and_suspicion(bench: Bench) -> None:
-    """Doubt, grace and prune are overruled by the name; limits, protection and workflows are not."""
+async def test_delete_by_name_overrides_grace_and_rename_suspicion(bench: Bench) -> None:
+    """And prune; limits, protection and workflows still apply."""
     await _suspected(bench)
     bench.policy, bench.limits = replace(POLICY, delete=frozenset({"old"})), replace(bench.limits, grace=GRACE)
     git = desired(want("new", code("a")))
@@ -221,8 +221,8 @@ async def test_sync_delete_skips_grace_and_suspicion(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("slug", "said"), [("a", "--delete a: git lists it"), ("x", "--delete x: no function of ours")])
-async def test_sync_delete_refuses_functions_in_git(bench: Bench, slug: str, said: str) -> None:
-    """A slug that git lists, or nobody's: nothing is done at all."""
+async def test_delete_by_name_is_refused_for_functions_in_git_or_of_others(bench: Bench, slug: str, said: str) -> None:
+    """Nothing is done at all."""
     await bench.sync(desired(want("a")))
     bench.api.log.clear()
     bench.policy = replace(POLICY, delete=frozenset({slug}))
@@ -231,15 +231,15 @@ async def test_sync_delete_refuses_functions_in_git(bench: Bench, slug: str, sai
     assert not bench.api.writes
 
 
-def test_without_prune_the_suggestion_is_made_all_the_same() -> None:
+def test_a_suspected_rename_is_suggested_without_prune() -> None:
     """Nothing is held, since nothing is deleted."""
     plan = make_plan(desired(want("new", code("a"))), resolve_intents([remote("old", code("a"))], memory(), OWNER), POLICY)
     assert [notice.code for notice in plan.notices] == ["possible-rename", "orphan"]
     assert isinstance(plan.steps[1], NoChange)
 
 
-def test_similarity_is_the_share_of_common_lines() -> None:
-    """Indentation and order do not count; a different purpose and a very different length do."""
+def test_code_similarity_compares_lines() -> None:
+    """Indentation and order do not count; another purpose or a very different length is not similar."""
     long = "".join(f"line {number};\n" for number in range(40))
     assert similarity(long, long.replace("line 7;", "  line 7;")) == 1.0
     assert similarity(long, long.replace("line 7;", "line x;")) >= SIMILAR
@@ -248,8 +248,8 @@ def test_similarity_is_the_share_of_common_lines() -> None:
     assert similarity(long, None) == similarity("", "x") == 0.0
 
 
-def test_similarity_of_many_pairs_takes_bounded_time() -> None:
-    """Hundreds vanish while hundreds appear: identical ones are found, and the comparing ends."""
+def test_rename_detection_of_hundreds_of_functions_takes_bounded_time() -> None:
+    """Hundreds vanish while hundreds appear: identical ones are found, and the comparison ends."""
     gone = [remote(f"old-{number}", code(f"w{number}")) for number in range(200)]
     new = [want(f"new-{number}", code(f"w{number}")) for number in range(200)]
     plan = make_plan(desired(*new), resolve_intents(gone, memory(), OWNER), PRUNING)
@@ -259,8 +259,8 @@ def test_similarity_of_many_pairs_takes_bounded_time() -> None:
 # What is looked at before it is deleted
 
 
-def _meddle(bench: Bench, act: Callable[[], object]) -> None:
-    """Let somebody act on Kapso between the plan and the deletion."""
+def _edit_before_deletion(bench: Bench, act: Callable[[], object]) -> None:
+    """Change something on Kapso between the plan and the deletion."""
     done: list[object] = []
 
     def fate(_number: int, _method: str, route: str) -> Fate:
@@ -271,31 +271,31 @@ def _meddle(bench: Bench, act: Callable[[], object]) -> None:
     bench.api.fate = fate
 
 
-async def test_the_backup_before_a_deletion_holds_the_latest_content(bench: Bench) -> None:
-    """Edited while the pass ran: that is what is saved before it is deleted."""
+async def test_the_backup_of_a_deletion_holds_the_latest_edit(bench: Bench) -> None:
+    """A function that was edited during the pass is saved in that version before it is deleted."""
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = PRUNING
     world = bench.api.world
-    _meddle(bench, lambda: world.update(world.function("b"), {"code": code("late")}))
+    _edit_before_deletion(bench, lambda: world.update(world.function("b"), {"code": code("late")}))
     report: Report = await bench.sync(desired(want("a")))
     (outcome,) = [outcome for outcome in report.outcomes if isinstance(outcome.step, Delete)]
     assert json.loads((bench.folder / "backups" / str(outcome.backup)).read_text())["code"] == code("late")
 
 
 @pytest.mark.parametrize("change", [{"slug": "mine"}, {"description": "Taken over by hand."}])
-async def test_a_function_with_a_changed_mark_is_not_deleted(bench: Bench, change: dict[str, Json]) -> None:
-    """Renamed, or its mark removed, after the plan was made: it stays."""
+async def test_a_function_that_lost_our_mark_or_slug_meanwhile_is_not_deleted(bench: Bench, change: dict[str, Json]) -> None:
+    """Renamed, or its ownership mark removed, after the plan was made."""
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = PRUNING
     world = bench.api.world
-    _meddle(bench, lambda: world.update(world.function("b"), change))
+    _edit_before_deletion(bench, lambda: world.update(world.function("b"), change))
     report = await bench.sync(desired(want("a")))
     assert (report.count("delete"), report.exit_code) == (0, 1)
     assert len(world.functions) == 2
 
 
-async def test_nothing_is_deleted_where_nobody_can_tell_who_uses_it(bench: Bench) -> None:
-    """A base that answers no look-up of users: unknown is not nobody."""
+async def test_no_function_is_deleted_where_its_users_are_unknown(bench: Bench) -> None:
+    """A base that answers no look-up of users: unknown does not mean unused."""
     world = new_world(bench.clock, Behaviour(workflows="none"))
     bench.api = WorldApi(world)
     await bench.sync(desired(*(want(slug, code(slug)) for slug in "abc")))
@@ -306,14 +306,14 @@ async def test_nothing_is_deleted_where_nobody_can_tell_who_uses_it(bench: Bench
 
 
 def test_unused_functions_are_listed() -> None:
-    """A function that was not looked up is not named."""
+    """A function that was not looked up is not listed."""
     functions = [owned(remote(slug)) for slug in "abc"]
     users = {"id-a": (FunctionUser(UserKind.WORKFLOW, "Orders"),), "id-b": ()}
     assert unused_functions(functions, users) == ("b",)
 
 
-def test_protection_outlives_entry_mark_and_memory() -> None:
-    """Either of mark and memory is enough; only the manifest's word lifts it."""
+def test_protection_survives_a_removed_entry_mark_or_state() -> None:
+    """Either of mark and state is enough; only the manifest's ``protected: false`` ends it."""
     marked = remote("b", CODE_B, protected=True)
     forgotten = resolve_intents([remote("a"), marked], memory(), OWNER)
     remembered = resolve_intents(
@@ -327,7 +327,7 @@ def test_protection_outlives_entry_mark_and_memory() -> None:
 
 
 def test_every_history_deletes_within_the_limit_and_after_the_grace() -> None:
-    """A long run in which git changes every minute: nobody is deleted who was in git within the grace."""
+    """A long run in which git changes every minute: no function is deleted that was in git within the grace."""
 
     async def scenario(folder: Path) -> None:
         clock = VirtualClock()
@@ -357,8 +357,8 @@ def slugs_of(bench: Bench) -> list[str]:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_an_invalid_new_function_keeps_the_suspected_rename(bench: Bench, *, lost: bool) -> None:
-    """Renamed without a word, and then broken by a typing error: what was held stays held, with or without memory."""
+async def test_a_suspected_rename_stays_suspected_when_the_new_code_breaks(bench: Bench, *, lost: bool) -> None:
+    """Renamed without ``moved_from``, and then broken by a syntax error: the deletion stays held, with or without state."""
     bench.policy = PRUNING
     await bench.sync(desired(want("a"), want("z", CODE_B)))
     await bench.clock.sleep(60)
@@ -371,8 +371,8 @@ async def test_an_invalid_new_function_keeps_the_suspected_rename(bench: Bench, 
     assert [notice.code for notice in report.plan.notices] == ["possible-rename"]
 
 
-async def test_the_former_slug_of_an_invalid_function_is_not_deleted(bench: Bench) -> None:
-    """Git says that `a` becomes `b`, which has a mistake, and whose slug is taken: `a` waits for the fix, and keeps its id."""
+async def test_the_former_slug_of_a_broken_function_is_not_deleted(bench: Bench) -> None:
+    """Git renames `a` to `b`, which has a syntax error, and whose slug is taken: `a` waits for the fix, and keeps its id."""
     bench.policy = PRUNING
     await bench.sync(desired(want("a"), want("b", CODE_B), want("z", CODE_B)))
     mine = bench.api.world.function("a").id
@@ -383,8 +383,8 @@ async def test_the_former_slug_of_an_invalid_function_is_not_deleted(bench: Benc
     assert bench.api.world.function("b").id == mine
 
 
-async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> None:
-    """Nobody believes that a function was deleted, or tried again, which was not even looked at."""
+async def test_delete_or_retry_of_a_slug_outside_only_is_refused(bench: Bench) -> None:
+    """Otherwise a user would believe that the function was deleted or retried."""
     await bench.sync(desired(want("a"), want("b", CODE_B)))
     bench.policy = replace(POLICY, delete=frozenset({"b"}))
     with pytest.raises(UsageError, match="`b` is named, and --only leaves it out"):
@@ -395,8 +395,8 @@ async def test_only_and_a_slug_that_it_leaves_out_are_refused(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("whose", ["somebody's", "nobody's", "nobody's, and the same"])
-async def test_a_rename_onto_what_is_not_ours_deletes_and_adopts_nothing(bench: Bench, whose: str) -> None:
-    """Git says that `a` becomes `b`, and there is a `b` already: both stay as they are until a person has looked."""
+async def test_a_rename_onto_an_unowned_function_deletes_and_adopts_nothing(bench: Bench, whose: str) -> None:
+    """Git renames `a` to `b`, and there is a `b` already: both stay as they are until a person decides."""
     bench.policy = PRUNING
     await bench.sync(desired(want("a"), want("z", CODE_B)))
     if whose == "somebody's":

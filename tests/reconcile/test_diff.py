@@ -1,4 +1,4 @@
-"""Diffs that people read: nothing hidden, nothing endless."""
+"""Diffs for people: complete, and of limited size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def code_diff(old: str, new: str) -> str:
     return content_diff("a", ({}, old), ({}, new), (CODE,))
 
 
-def test_a_diff_has_fields_and_code_apart() -> None:
-    """Fields first, a line each; long descriptions line by line."""
+def test_a_diff_shows_fields_before_code() -> None:
+    """A line for each field; long descriptions line by line."""
     old: dict[str, Json] = {"name": "Old", "description": "One\nTwo", "timeout": 5}
     new: dict[str, Json] = {"name": "New", "description": "One\nThree", "timeout": 5}
     diff = content_diff("greet", (old, "a\nb\n"), (new, "a\nc\n"), ("name", "description", CODE))
@@ -50,14 +50,14 @@ def test_a_missing_final_newline_is_shown() -> None:
 """)
 
 
-def test_the_diff_of_a_new_function_has_no_old_file() -> None:
-    """As git does it: /dev/null stands for nothing."""
+def test_a_diff_of_a_new_function_starts_from_dev_null() -> None:
+    """As in git."""
     assert content_diff("a", ({}, None), ({}, "a\n"), (CODE,)).startswith("--- /dev/null\n+++ git/a (code)\n")
     assert content_diff("a", ({}, "a\n"), ({}, None), (CODE,)).startswith("--- kapso/a (code)\n+++ /dev/null\n")
 
 
-def test_a_rewrite_of_thousands_of_lines_is_summed_up() -> None:
-    """A diff that would take minutes is replaced by its size."""
+def test_a_huge_diff_is_replaced_by_a_summary() -> None:
+    """A diff of thousands of changed lines would take minutes."""
     old = "".join(f"old {number}\n" for number in range(CHANGED_LINES_LIMIT + 1))
     new = "".join(f"new {number}\n" for number in range(CHANGED_LINES_LIMIT + 2))
     assert code_diff(f"same\n{old}end\n", f"same\n{new}end\n").endswith(
@@ -66,6 +66,6 @@ def test_a_rewrite_of_thousands_of_lines_is_summed_up() -> None:
 
 
 @given(st.lists(st.sampled_from("abc\u2028\x0c\r\x85")).map("".join), st.lists(st.sampled_from("abc\n")).map("".join))
-def test_every_difference_is_shown(old: str, new: str) -> None:
-    """A diff is empty only where nothing differs: no separator of lines hides a change."""
+def test_a_diff_is_empty_only_if_nothing_differs(old: str, new: str) -> None:
+    """No kind of line separator hides a change."""
     assert bool(code_diff(old, new)) == (old != new)

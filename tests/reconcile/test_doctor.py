@@ -1,4 +1,4 @@
-"""What `doctor` says of an API base is what that base does, and its function is gone afterwards."""
+"""The facts that `doctor` reports about an API base are true, and its test function is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def answers(report: DoctorReport) -> dict[str, str | None]:
 
 @given(worlds())
 @settings(max_examples=60, deadline=None)
-def test_doctor_is_right_in_any_world(behaviour: Behaviour) -> None:
-    """Each fact that it learns is how this world is."""
+def test_doctor_reports_true_facts_for_any_api_behaviour(behaviour: Behaviour) -> None:
+    """Each reported fact is how this API behaves."""
     report, _ = asyncio.run(asked(behaviour))
     facts = report.facts
     assert (facts.script_runs, facts.module_runs) == (behaviour.script_code == "runs", behaviour.module_code == "runs")
@@ -64,8 +64,8 @@ def test_doctor_is_right_in_any_world(behaviour: Behaviour) -> None:
     assert said["may code have more than 1,000,000 bytes"] == ("no" if behaviour.code_limit == 10**6 else "yes")
 
 
-async def test_every_question_has_an_answer_or_says_why_not() -> None:
-    """In a world where everything works, only what cannot be seen stays open."""
+async def test_doctor_leaves_open_only_what_cannot_be_observed() -> None:
+    """Where everything works every other question has an answer."""
     report, _ = await asked(Behaviour())
     assert [finding.question for finding in report.findings if finding.answer is None] == [
         "does the old script stay after a change of slug"
@@ -90,8 +90,8 @@ class _Down(WorldApi):
         await self.update_function(function_id, {})
 
 
-async def test_failed_doctor_questions_stay_open_and_the_function_is_deleted() -> None:
-    """Nothing is learned, and nothing is left behind."""
+async def test_failed_doctor_questions_stay_open_and_its_function_is_deleted() -> None:
+    """No fact is stored."""
     clock = VirtualClock()
     api = _Down(new_world(clock), runtime=not_found)
     report = await doctor_of(api, clock).ask_all(ApiFacts())
@@ -122,8 +122,8 @@ async def test_a_doctor_that_is_interrupted_deletes_its_function() -> None:
     assert not api.world.functions
 
 
-async def test_doctor_deletes_only_its_own_leftovers() -> None:
-    """By slug and description, both word for word."""
+async def test_doctor_deletes_only_the_leftover_of_a_killed_doctor() -> None:
+    """Slug and description must both match exactly."""
     clock = VirtualClock()
     api = WorldApi(new_world(clock))
     for slug, text in ((f"{SLUG_PREFIX}dead", MARKER), (f"{SLUG_PREFIX}mine", "Mine."), ("other", MARKER)):
@@ -132,8 +132,8 @@ async def test_doctor_deletes_only_its_own_leftovers() -> None:
     assert {function.slug for function in api.world.functions.values()} == {f"{SLUG_PREFIX}mine", "other"}
 
 
-async def test_a_doctor_that_cannot_create_says_so() -> None:
-    """An API that is down is an error, and no report."""
+async def test_doctor_fails_if_it_cannot_create_a_function() -> None:
+    """An unavailable API is an error, without a report."""
     clock = VirtualClock()
     api = WorldApi(new_world(clock), fate=lambda *_: Fate.UNAVAILABLE)
     with pytest.raises(ApiUnavailable):

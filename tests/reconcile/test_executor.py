@@ -1,4 +1,4 @@
-"""What one pass does to Kapso, and what it leaves behind when things go wrong."""
+"""What one pass does to Kapso, and the state that it leaves when calls fail."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fail_when(method: str, route: str, fate: Fate, *, times: int = 1) -> Callabl
     return decide
 
 
-async def test_new_functions_are_created_deployed_and_then_left_alone(bench: Bench) -> None:
+async def test_new_functions_are_created_and_deployed_once(bench: Bench) -> None:
     """Two writes for a new function, and one list call for a pass that finds everything in sync."""
     git = desired(want("a"), want("b", CODE_B, name="B"))
     report = await bench.sync(git)
@@ -71,15 +71,15 @@ async def test_a_change_in_git_goes_live_under_the_same_id(bench: Bench) -> None
     assert json.loads((bench.folder / "backups" / backup).read_text())["code"] == CODE_A
 
 
-async def test_polls_do_not_grow_with_the_number_of_functions(bench: Bench) -> None:
-    """All running deployments are followed by one list call for each look."""
+async def test_one_list_call_polls_all_running_deployments(bench: Bench) -> None:
+    """The number of polls does not grow with the number of functions."""
     bench.settings = replace(bench.settings, concurrency=50)
     await bench.sync(desired(*(want(f"f{number:02d}") for number in range(40))))
     assert bench.api.count("GET", "/functions") < 10
 
 
 async def test_a_field_change_alone_needs_no_deployment(bench: Bench) -> None:
-    """Name and description take effect without a deployment, also in the eyes of the next pass."""
+    """Name and description take effect without a deployment, and the next pass is in sync."""
     await bench.sync(desired(want("a", name="Old")))
     await bench.clock.sleep(60)
     report = await bench.sync(desired(want("a", name="New")))
@@ -89,7 +89,7 @@ async def test_a_field_change_alone_needs_no_deployment(bench: Bench) -> None:
 
 
 async def test_unmanaged_fields_are_never_sent(bench: Bench) -> None:
-    """What the manifest leaves out stays as somebody set it on Kapso."""
+    """A field that the manifest omits stays as somebody set it on Kapso."""
     await bench.sync(desired(want("a")))
     world = bench.api.world
     world.update(world.function("a"), {"name": "Set by hand", "description": f"By hand{_mark(bench)}", "public_endpoint": True})
@@ -103,8 +103,8 @@ def _mark(bench: Bench) -> str:
     return str(bench.api.world.function("a").description)
 
 
-async def test_drift_is_found_saved_and_corrected(bench: Bench) -> None:
-    """What the dashboard wrote is in backups/ before git's version is put back."""
+async def test_drift_is_backed_up_and_corrected(bench: Bench) -> None:
+    """The dashboard's version is in backups/ before git's version is restored."""
     git = desired(want("a"))
     await bench.sync(git)
     world = bench.api.world
@@ -117,7 +117,7 @@ async def test_drift_is_found_saved_and_corrected(bench: Bench) -> None:
 
 
 async def test_code_that_is_saved_but_not_live_is_deployed(bench: Bench) -> None:
-    """Equal text is not enough: what runs must be what git says."""
+    """Equal text is not enough: live code must equal git's."""
     await bench.sync(desired(want("a")))
     world = bench.api.world
     world.update(world.function("a"), {"code": CODE_B})
@@ -126,8 +126,8 @@ async def test_code_that_is_saved_but_not_live_is_deployed(bench: Bench) -> None
     assert world.live_code() == {"a": CODE_B}
 
 
-async def test_lost_create_answer_makes_no_second_function(bench: Bench) -> None:
-    """A create whose answer was lost is looked up before it is sent again."""
+async def test_a_lost_create_response_causes_no_duplicate_function(bench: Bench) -> None:
+    """A create whose response was lost is looked up before it is sent again."""
     bench.api.fate = fail_when("POST", "/functions", Fate.LOST_AFTER)
     report = await bench.sync(desired(want("a")))
     assert report.exit_code is ExitCode.OK
@@ -143,8 +143,8 @@ async def test_a_create_that_never_arrived_is_sent_again(bench: Bench) -> None:
     assert bench.api.count("POST", "/functions") == 2
 
 
-async def test_one_refused_function_stops_no_other(bench: Bench) -> None:
-    """A 422 is its own function's failure."""
+async def test_a_422_fails_only_its_own_function(bench: Bench) -> None:
+    """The others are synced."""
     report = await bench.sync(desired(want("a", name=""), want("b")))
     results = {outcome.step.slug: outcome.result for outcome in report.outcomes}
     assert results == {"a": Result.FAILED, "b": Result.DONE}
@@ -153,7 +153,7 @@ async def test_one_refused_function_stops_no_other(bench: Bench) -> None:
 
 
 async def test_a_deployment_that_fails_is_retried_once_and_then_reported(bench: Bench) -> None:
-    """The code cannot run: one retry, one line in the log, and the others are live."""
+    """The code cannot run: one retry, one log line, and the others are live."""
     report = await bench.sync(desired(want("a", BROKEN), want("b")))
     assert bench.api.count("POST", "/functions/{id}/deploy") == 3
     assert bench.names().count("deploy.failed") == 1
@@ -161,7 +161,7 @@ async def test_a_deployment_that_fails_is_retried_once_and_then_reported(bench: 
     assert bench.api.world.live_code() == {"a": None, "b": CODE_B.replace("'b'", "'a'")}
 
 
-async def test_an_old_error_is_not_taken_for_a_new_one(bench: Bench) -> None:
+async def test_a_former_deployment_error_is_not_taken_for_the_new_result(bench: Bench) -> None:
     """While the fix is being deployed the record still shows the old error; the fix goes live all the same."""
     await bench.sync(desired(want("a", BROKEN)))
     assert bench.api.world.function("a").status == "error"
@@ -170,8 +170,8 @@ async def test_an_old_error_is_not_taken_for_a_new_one(bench: Bench) -> None:
     assert bench.api.world.live_code() == {"a": CODE_A}
 
 
-async def test_a_deployment_that_never_ends_counts_as_failed(bench: Bench) -> None:
-    """After the deadline the pass goes on; the next one deploys again."""
+async def test_a_deployment_timeout_counts_as_a_failure(bench: Bench) -> None:
+    """After the timeout the pass goes on; the next one deploys again."""
     world = bench.api.world
     world.deploy_delay = 10_000.0
     report = await bench.sync(desired(want("a")))
@@ -181,8 +181,8 @@ async def test_a_deployment_that_never_ends_counts_as_failed(bench: Bench) -> No
     assert (await bench.sync(desired(want("a")))).exit_code is ExitCode.OK
 
 
-async def test_a_function_that_vanishes_while_it_is_deployed_is_told_apart(bench: Bench) -> None:
-    """Two looks without it, and the deployment has nothing left to end."""
+async def test_a_function_deleted_during_its_deployment_has_its_own_error(bench: Bench) -> None:
+    """After two looks without it the deployment is given up."""
     deploy = bench.api.deploy_function
 
     async def deploy_and_lose(function_id: str) -> None:
@@ -194,8 +194,8 @@ async def test_a_function_that_vanishes_while_it_is_deployed_is_told_apart(bench
     assert report.outcomes[0].error == "the function vanished from Kapso while it was deployed"
 
 
-async def test_a_rejected_key_halts_the_pass(bench: Bench) -> None:
-    """When the key stops working in mid-pass nothing new is begun, and the exit code says why."""
+async def test_a_rejected_api_key_halts_the_pass(bench: Bench) -> None:
+    """When the key stops working during a pass no new step begins, and the exit code says why."""
     seen: list[str] = []
 
     class Revoked(WorldApi):
@@ -212,7 +212,7 @@ async def test_a_rejected_key_halts_the_pass(bench: Bench) -> None:
 
 
 async def test_an_api_that_goes_down_halts_the_pass(bench: Bench) -> None:
-    """After three functions without an answer the rest is not tried."""
+    """After three functions without a response the rest is not tried."""
     bench.settings = replace(bench.settings, concurrency=1)
     bench.api.fate = lambda _n, method, _r: Fate.FINE if method == "GET" else Fate.UNAVAILABLE
     report = await bench.sync(desired(*(want(f"f{number}") for number in range(8))))
@@ -221,7 +221,7 @@ async def test_an_api_that_goes_down_halts_the_pass(bench: Bench) -> None:
 
 
 async def test_functions_that_left_git_are_deleted_only_with_prune_and_a_backup(bench: Bench) -> None:
-    """Prune is off by default; with it, the copy is on disk before the function is gone."""
+    """Prune is off by default; with it, the backup is on disk before the function is deleted."""
     await bench.sync(desired(want("a"), want("b")))
     kept = await bench.sync(desired(want("a")))
     assert kept.plan.in_sync
@@ -263,8 +263,8 @@ async def test_a_function_in_use_by_a_workflow_is_not_deleted(bench: Bench) -> N
     assert set(world.live_code()) == {"a", "b"}
 
 
-async def test_an_empty_list_does_not_recreate_everything(bench: Bench) -> None:
-    """When every owned function seems gone it may be another project: nothing is done unless a person says so."""
+async def test_an_empty_list_does_not_recreate_all_functions(bench: Bench) -> None:
+    """It may be another project: nothing is done unless a setting allows it."""
     git = desired(*(want(f"f{number}") for number in range(8)))
     await bench.sync(git)
     for function in list(bench.api.world.functions.values()):
@@ -277,8 +277,8 @@ async def test_an_empty_list_does_not_recreate_everything(bench: Bench) -> None:
     assert (await bench.sync(git)).count("create") == 8
 
 
-async def test_most_functions_gone_are_recreated_only_when_a_person_says_so(bench: Bench) -> None:
-    """More than the limit, in a project that is not empty: blocked."""
+async def test_recreating_most_functions_needs_a_setting(bench: Bench) -> None:
+    """More than the limit, in a project that is not empty, is blocked."""
     git = desired(*(want(f"f{number}") for number in range(8)))
     await bench.sync(git)
     for slug in ("f1", "f2", "f3"):
@@ -288,8 +288,8 @@ async def test_most_functions_gone_are_recreated_only_when_a_person_says_so(benc
 
 
 @pytest.mark.parametrize("named", ["the-other", None])
-async def test_a_repository_of_another_project_is_refused_before_anything_is_written(bench: Bench, named: str | None) -> None:
-    """Its project file, or the state folder, names one project, and the key opens another: 78, both named."""
+async def test_a_key_of_another_project_exits_with_78_before_any_write(bench: Bench, named: str | None) -> None:
+    """The project file or the state folder names one project, and the key opens another: the error names both."""
     if named is None:
         await bench.sync(desired(want("a")))
         with StateStore(bench.folder, bench.clock.now) as store:
@@ -307,8 +307,8 @@ async def test_a_repository_of_another_project_is_refused_before_anything_is_wri
 
 
 @pytest.mark.parametrize("empty", [True, False])
-async def test_the_project_of_a_first_sync_into_an_empty_one_is_known_afterwards(bench: Bench, empty: bool) -> None:
-    """The next pass with the key of another project, empty or not, is 78 before anything is written."""
+async def test_the_first_sync_into_an_empty_project_remembers_the_project(bench: Bench, empty: bool) -> None:
+    """The next pass with the key of another project, empty or not, exits with 78 before any write."""
     git = desired(want("a"))
     await bench.sync(git)
     project = bench.api.world.project_id
@@ -322,8 +322,8 @@ async def test_the_project_of_a_first_sync_into_an_empty_one_is_known_afterwards
     assert not bench.api.writes
 
 
-async def test_a_known_project_that_shows_nothing_is_not_written_to(bench: Bench) -> None:
-    """Not even where none of its functions is ours any more; a person may say that it was emptied."""
+async def test_a_known_project_with_an_empty_list_is_not_written_to(bench: Bench) -> None:
+    """Even if we own none of its functions any more; a setting says that it was emptied."""
     bench.api.world.create({"name": "x", "code": "x"})
     await bench.sync(desired(want("x")))
     assert not bench.memory().owned
@@ -335,69 +335,8 @@ async def test_a_known_project_that_shows_nothing_is_not_written_to(bench: Bench
     assert (await bench.sync(desired(want("a")))).exit_code == 0
 
 
-def owned_by(bench: Bench, owner: str) -> None:
-    """Let the state folder have another owner from now on, as a folder that got a git remote."""
-    bench.policy = replace(bench.policy, owner=owner)
-    with StateStore(bench.folder, bench.clock.now) as store:
-        store.remember_owner(owner)
-
-
-async def test_functions_of_a_former_owner_stay_ours(bench: Bench) -> None:
-    """A change of owner writes nothing by itself; the next write of a function brings its new mark, and prune still works."""
-    owned_by(bench, "folder/flows-0123456789ab")
-    git = desired(want("a"), want("b"), want("c"))
-    await bench.sync(git)
-    writes = len(bench.api.writes)
-    owned_by(bench, OWNER)
-    assert (await bench.plan(git)).in_sync
-    assert (await bench.sync(git)).exit_code == 0
-    assert len(bench.api.writes) == writes
-    assert (await bench.sync(desired(want("a", CODE_B), want("b"), want("c")))).exit_code == 0
-    descriptions = {slug: bench.api.world.function(slug).description for slug in "abc"}
-    assert descriptions["a"] == str(mark_for(OWNER, "a"))
-    assert descriptions["b"] == str(mark_for("folder/flows-0123456789ab", "b"))
-    bench.policy = replace(bench.policy, prune=True)
-    assert (await bench.sync(desired(want("a", CODE_B), want("c")))).count("delete") == 1
-    report = await bench.sync(desired(want("a", CODE_B), want("d", moved_from="c")))
-    assert (report.exit_code, bench.api.world.function("d").description) == (0, str(mark_for(OWNER, "d")))
-
-
-OWNERS = st.sampled_from(["folder/x-1", OWNER, f"{OWNER}@env", "example.com/renamed"])
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(
-        st.tuples(OWNERS, st.sampled_from("abc"), st.booleans()),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_any_history_of_owners_ends_in_sync_without_a_second_function(history: list[tuple[str, str, bool]]) -> None:
-    """Remotes are added, renamed and removed, in any order: nothing is blocked for good, and ids stay."""
-
-    async def live() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            clock = VirtualClock()
-            bench = Bench(Path(folder) / "state", clock, WorldApi(new_world(clock)))
-            codes = dict.fromkeys("abc", CODE_A)
-            owned_by(bench, "folder/x-1")
-            await bench.sync(desired(*(want(slug) for slug in codes)))
-            ids = set(bench.api.world.functions)
-            for owner, slug, changes in history:
-                owned_by(bench, owner)
-                if changes:
-                    codes[slug] = CODE_B if codes[slug] == CODE_A else CODE_A
-                report = await bench.sync(desired(*(want(name, code) for name, code in codes.items())))
-                assert report.exit_code == 0
-            assert bench.api.world.live_code() == codes
-            assert set(bench.api.world.functions) == ids
-
-    asyncio.run(live())
-
-
-async def test_a_vanished_function_is_recreated_within_the_limit(bench: Bench) -> None:
-    """One function deleted in the dashboard comes back."""
+async def test_a_function_deleted_on_kapso_is_recreated_within_the_limit(bench: Bench) -> None:
+    """Somebody deleted it in the dashboard."""
     git = desired(want("a"), want("b"))
     await bench.sync(git)
     bench.api.world.delete(bench.api.world.function("a"))
@@ -419,8 +358,8 @@ async def test_a_rename_keeps_the_id(bench: Bench) -> None:
     assert (await bench.plan(git)).in_sync
 
 
-async def test_a_slug_that_kapso_keeps_blocks_and_is_never_created_again(bench: Bench) -> None:
-    """An answer with the old slug fails that function once, then plans as blocked without a write."""
+async def test_a_slug_change_that_kapso_ignores_blocks_and_creates_nothing(bench: Bench) -> None:
+    """A response with the old slug fails that function once; after that it is planned as blocked without a write."""
     bench.api.world.behaviour = Behaviour(slug_changes=False)
     await bench.sync(desired(want("old")))
     git = desired(want("new", moved_from="old"))
@@ -432,8 +371,8 @@ async def test_a_slug_that_kapso_keeps_blocks_and_is_never_created_again(bench: 
     assert len(bench.api.world.functions) == 1
 
 
-async def test_oscillation_stops_drift_correction(bench: Bench) -> None:
-    """Something else writes that function: we say so and stop, until git changes."""
+async def test_drift_correction_stops_after_three_undone_corrections(bench: Bench) -> None:
+    """Another writer changes that function: it is reported and not written, until git changes."""
     git = desired(want("a"))
     await bench.sync(git)
     world = bench.api.world
@@ -448,7 +387,7 @@ async def test_oscillation_stops_drift_correction(bench: Bench) -> None:
     assert changed.exit_code is ExitCode.OK
 
 
-async def test_what_the_server_normalises_is_not_drift(bench: Bench) -> None:
+async def test_code_that_the_server_normalises_is_not_drift(bench: Bench) -> None:
     """A server that strips white space is not written to again and again."""
     bench.api.world.behaviour = Behaviour(normalise_code="rstrip")
     git = desired(want("a", CODE_A + "\n\n"))
@@ -456,8 +395,8 @@ async def test_what_the_server_normalises_is_not_drift(bench: Bench) -> None:
     assert (await bench.plan(git)).in_sync
 
 
-async def test_a_list_without_code_costs_single_records_only_where_something_moved(bench: Bench) -> None:
-    """In sync, a list without code needs nothing else; a moved record is fetched alone."""
+async def test_with_a_list_without_code_only_changed_records_are_fetched(bench: Bench) -> None:
+    """In sync, no record is fetched; a changed record is fetched alone."""
     bench.api.world.behaviour = Behaviour(list_code=False)
     git = desired(want("a"), want("b"))
     await bench.sync(git)
@@ -472,8 +411,8 @@ async def test_a_list_without_code_costs_single_records_only_where_something_mov
     assert report.drifted == 1
 
 
-async def test_a_quota_refusal_is_warned_of_before_the_next_try(bench: Bench) -> None:
-    """After a refusal for quota, plans say how many functions are wanted and how many fit; room made is noticed."""
+async def test_a_quota_refusal_is_remembered_and_shown_in_the_plan(bench: Bench) -> None:
+    """The plan says how many functions are wanted and how many fit; free quota is noticed."""
     bench.api.world.quota = 1
     git = desired(want("a"), want("b"))
     report = await bench.sync(git)
@@ -486,8 +425,8 @@ async def test_a_quota_refusal_is_warned_of_before_the_next_try(bench: Bench) ->
     assert not (await bench.plan(git)).notices
 
 
-async def test_a_failed_delete_stays_owned(bench: Bench) -> None:
-    """What could not be deleted is tried again, not forgotten."""
+async def test_a_failed_deletion_keeps_the_function_owned_and_is_retried(bench: Bench) -> None:
+    """It is not forgotten."""
     await bench.sync(desired(want("a"), want("b")))
     bench.policy = PRUNE
     bench.api.fate = fail_when("DELETE", "/functions/{id}", Fate.UNAVAILABLE)
@@ -516,7 +455,7 @@ async def test_expect_applies_only_the_plan_that_was_read(bench: Bench) -> None:
 
 
 async def test_an_unconfirmed_older_deployment_is_followed_by_one_more(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A deployment of older code may still run when the new one ends: only a further one settles which came last."""
+    """A deployment of older code may still run when the new one ends: a further one settles which came last."""
     clock = VirtualClock()
     bench = Bench(tmp_path_factory.mktemp("state"), clock, WorldApi(new_world(clock)))
     await bench.sync(desired(want("a")))
@@ -546,8 +485,8 @@ async def test_two_owners_never_touch_each_others_functions(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("fate", [Fate.KILLED_AFTER, Fate.LOST_AFTER])
-async def test_a_correction_that_was_cut_short_goes_live_next_time(bench: Bench, fate: Fate) -> None:
-    """Edited and deployed by hand within a second of our write, which died with its process: the hand-made code must go."""
+async def test_an_interrupted_drift_correction_is_deployed_by_the_next_pass(bench: Bench, fate: Fate) -> None:
+    """Somebody deployed by hand within a second of our write, and our process died: the hand-made code must be replaced."""
     await bench.sync(desired(want("a")))
     world = bench.api.world
     world.update(world.function("a"), {"code": CODE_B})
@@ -561,8 +500,8 @@ async def test_a_correction_that_was_cut_short_goes_live_next_time(bench: Bench,
     assert world.live_code() == {"a": CODE_A}
 
 
-async def test_live_content_is_remembered_while_nothing_is_deployed(bench: Bench) -> None:
-    """Saved a moment after a deployment, which no time of the server tells apart: deployed once git asks for it."""
+async def test_a_save_right_after_a_deployment_is_deployed_when_git_wants_it(bench: Bench) -> None:
+    """The server's times do not show which came first, so the confirmed live code is remembered."""
     await bench.sync(desired(want("a")))
     for _ in range(2):
         await bench.sync(desired(want("a", CODE_B, deploy=False)))
@@ -571,8 +510,8 @@ async def test_live_content_is_remembered_while_nothing_is_deployed(bench: Bench
     assert bench.api.world.live_code() == {"a": CODE_B}
 
 
-async def test_nothing_is_overwritten_without_a_copy_of_its_code(tmp_path: Path) -> None:
-    """An API that tells no code, not even of one record, is not written to."""
+async def test_no_function_is_overwritten_without_a_backup_of_its_code(tmp_path: Path) -> None:
+    """An API that returns no code, not even in one record, is not written to."""
     clock = VirtualClock()
     bench = Bench(tmp_path / "state", clock, WorldApi(new_world(clock, Behaviour(list_code=False))))
     await bench.sync(desired(want("a")))

@@ -1,7 +1,4 @@
-"""A project that lives in any world that the contract allows, while a model counts what must hold.
-
-People edit, rename, swap, meddle and race, workflows use functions, values rotate, code fails, passes die, disks are lost.
-"""
+"""A stateful model of a project with any API behaviour: random edits, kills and passes, and what must hold."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ def code(version: int, who: str = "git") -> str:
 
 @dataclass
 class Entry:
-    """What git says of one function: its version, the slug it had before, and which value its secret has, if it has one."""
+    """One function in git: its version, the slug it had before, and the value of its secret, if it has one."""
 
     version: int
     moved_from: str | None = None
@@ -68,7 +65,7 @@ def plain(live: str | None) -> str | None:
 
 
 class Project(RuleBasedStateMachine):
-    """The model: ``git`` by slug, ``ids`` of what was seen to be ours, and what must never change."""
+    """The model: ``git`` by slug, ``ids`` of functions that we own, and what must never change."""
 
     @initialize(behaviour=worlds())
     def begin(self, behaviour: Behaviour) -> None:
@@ -88,7 +85,7 @@ class Project(RuleBasedStateMachine):
         self.untouched = {f.id: self._looks(f) for f in self.world.functions.values()}
 
     def teardown(self) -> None:
-        """Left alone, everything that may be done is done; what waits has a reason."""
+        """Without further changes every step that may run is done; each step that waits has a reason."""
         if hasattr(self, "root"):
             self._settle()
             shutil.rmtree(self.root)
@@ -108,7 +105,7 @@ class Project(RuleBasedStateMachine):
     def remove(self, slug: str) -> None:
         """A commit removes one; the last one stays, since an empty source is an error."""
         if len(self.git) > 1:
-            if not self._at_home(slug):
+            if not self._has_its_slug(slug):
                 self.ids.pop(slug, None)
             self.git.pop(slug, None)
 
@@ -116,7 +113,7 @@ class Project(RuleBasedStateMachine):
     def rename(self, old: str, new: str) -> None:
         """A commit renames one in place."""
         taken = {function.slug for function in self.world.functions.values()}
-        if new not in self.git and new not in taken and self._at_home(old):
+        if new not in self.git and new not in taken and self._has_its_slug(old):
             self._say_nothing_of(old)
             self.git[new] = replace(self.git.pop(old), moved_from=old)
             self.ids[new] = self.ids.pop(old)
@@ -124,7 +121,7 @@ class Project(RuleBasedStateMachine):
     @rule(one=slugs, other=slugs)
     def swap(self, one: str, other: str) -> None:
         """A commit swaps two slugs; what was said before about either is taken out."""
-        if one == other or not (self._at_home(one) and self._at_home(other)):
+        if one == other or not (self._has_its_slug(one) and self._has_its_slug(other)):
             return
         if (self.git[one].moved_from, self.git[other].moved_from) == (other, one):
             return
@@ -143,15 +140,15 @@ class Project(RuleBasedStateMachine):
             self.git[slug].value = value
 
     @rule(slug=slugs)
-    def steal(self, slug: str) -> None:
-        """Somebody takes a secret away on Kapso."""
+    def delete_secret_on_kapso(self, slug: str) -> None:
+        """Somebody deletes a secret on Kapso."""
         function = self._owned(slug)
         if function is not None and function.running and SECRET in function.secrets:
             self.world.delete_secret(function, SECRET)
             self.stolen.add(function.id)
 
     @rule(slug=slugs, version=versions, deploy=st.booleans())
-    def meddle(self, slug: str, version: int, *, deploy: bool) -> None:
+    def edit_on_kapso(self, slug: str, version: int, *, deploy: bool) -> None:
         """Somebody edits on Kapso."""
         function = self._owned(slug)
         if function is not None:
@@ -162,8 +159,8 @@ class Project(RuleBasedStateMachine):
                 self.stolen.add(function.id)
 
     @rule(slug=slugs, position=st.integers(1, 12), version=versions)
-    def race(self, slug: str, position: int, version: int) -> None:
-        """Somebody edits on Kapso while a pass is under way: at worst their edit is in a backup."""
+    def edit_on_kapso_during_a_pass(self, slug: str, position: int, version: int) -> None:
+        """Somebody edits on Kapso while a pass is running: at worst their edit is in a backup."""
         function = self._owned(slug)
         if function is None or self.world.behaviour.lock_version == "absent":
             return
@@ -195,8 +192,8 @@ class Project(RuleBasedStateMachine):
             self.world.drop_workflow(workflow)
 
     @rule(slug=slugs)
-    def destroy(self, slug: str) -> None:
-        """Somebody deletes on Kapso."""
+    def delete_on_kapso(self, slug: str) -> None:
+        """Somebody deletes a function on Kapso."""
         function = self._owned(slug)
         if function is not None:
             self.world.delete(function)
@@ -204,7 +201,7 @@ class Project(RuleBasedStateMachine):
             self.expected.clear()
 
     @rule()
-    def forget(self) -> None:
+    def lose_state_folder(self) -> None:
         """The Pod lost its disk."""
         shutil.rmtree(self.root / "state-0", ignore_errors=True)
         self.key += 1
@@ -250,7 +247,7 @@ class Project(RuleBasedStateMachine):
             done = {o.step.slug for o in report.outcomes if o.result in (Result.UNCHANGED, Result.DONE)}
             self._check_secrets(bench, report)
         self._run(self.clock.sleep(70))
-        self._check_losses(before, codes)
+        self._check_deletions_have_backups(before, codes)
         assert used <= self.world.functions.keys()
         self._check_ids(done)
 
@@ -258,8 +255,8 @@ class Project(RuleBasedStateMachine):
         """The code of every backup."""
         return {json.loads(path.read_text())["code"] for path in (self.root / "state-0").glob("backups/*/*.json")}
 
-    def _check_losses(self, before: dict[str, Function], codes: dict[str, str]) -> None:
-        """Whatever a pass deleted was not in git, and a copy was saved."""
+    def _check_deletions_have_backups(self, before: dict[str, Function], codes: dict[str, str]) -> None:
+        """A deleted function was not in git, and a backup was saved."""
         after = {f.id for f in self.world.functions.values()}
         saved = self._saved()
         for gone in before.keys() - after:
@@ -267,7 +264,7 @@ class Project(RuleBasedStateMachine):
             assert gone in self.raced or codes[gone] in saved
 
     def _check_ids(self, done: set[str]) -> None:
-        """A function of git keeps its id, whatever it is called; no second one is made of it. ``done`` bear their slugs."""
+        """A function of git keeps its id whatever its slug is; it is not duplicated. ``done`` bear their slugs."""
         for slug in self.git:
             function = self._owned(slug)
             if function is not None and slug in self.ids.keys() | done:
@@ -278,7 +275,7 @@ class Project(RuleBasedStateMachine):
         self.ids = {slug: i for slug, i in self.ids.items() if slug not in left and i in alive}
 
     def _check_secrets(self, bench: Bench, report: Report) -> None:
-        """No secret is missing without a word; what is believed to be git's value is."""
+        """No secret is missing without a warning; a secret that is believed to be git's has git's value."""
         for outcome in report.outcomes:
             entry, function = self.git.get(outcome.step.slug), self._owned(outcome.step.slug)
             if entry is None or entry.value is None or function is None or function.id in self.stolen:
@@ -329,8 +326,8 @@ class Project(RuleBasedStateMachine):
         found = next((f for f in self.world.functions.values() if f.slug == slug), None)
         return found if found is not None and f"[kapso-sync:{OURS}#" in str(found.description) else None
 
-    def _at_home(self, slug: str) -> bool:
-        """Tell whether a function of git bears its slug on Kapso, and no move of it is under way."""
+    def _has_its_slug(self, slug: str) -> bool:
+        """Return whether a function of git bears its slug on Kapso, and no rename of it is in progress."""
         function = self._owned(slug)
         return slug in self.git and function is not None and self.ids.get(slug) == function.id
 

@@ -1,4 +1,4 @@
-"""Every kind of step, with the reason a colleague would read."""
+"""Every kind of plan step, with its reason."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def step_of(
     return step
 
 
-def test_three_way_comparison_tells_git_changes_from_drift() -> None:
-    """Git against Kapso against our last write gives the origin."""
+def test_three_way_comparison_separates_git_changes_from_drift() -> None:
+    """Git, Kapso and our last write together give the origin."""
     before = remote("a", name="Old")
     base = memory(owned(before, {**content(CODE_A), "name": "Old"}))
     cases: dict[Origin, tuple[DesiredFunction, RemoteFunction]] = {
@@ -81,15 +81,15 @@ def test_three_way_comparison_tells_git_changes_from_drift() -> None:
     )
 
 
-def test_without_a_base_every_difference_counts_as_a_conflict() -> None:
-    """The state is lost: who changed it is unknown, so a copy is kept for ever."""
+def test_without_state_every_difference_counts_as_a_conflict() -> None:
+    """Who changed it is unknown, so the backup is kept without limit."""
     step = step_of(want("a", CODE_B), remote("a"))
     assert step.origin is Origin.CONFLICT
     assert step.reasons == ("differs from git, and our last write is unknown: code",)
 
 
 def test_drift_is_reported_or_corrected_by_policy() -> None:
-    """The entry's own word goes first, and the command line may overrule both for one pass."""
+    """The entry's own policy overrides the default, and the command line overrides both for one pass."""
     base, there = memory(owned(remote("a"))), remote("a", CODE_B)
     reporting = replace(POLICY, drift=DriftPolicy.REPORT)
     held = step_of(want("a"), there, base, reporting)
@@ -101,8 +101,8 @@ def test_drift_is_reported_or_corrected_by_policy() -> None:
     assert step_of(want("a"), there, base, replace(reporting, overwrite=frozenset({"a"}))).action == "update"
 
 
-def test_git_goes_live_even_where_drift_is_only_reported() -> None:
-    """``report`` holds back corrections, never a change from git."""
+def test_git_changes_are_deployed_where_drift_is_only_reported() -> None:
+    """``report`` prevents corrections, never a change from git."""
     base = memory(owned(remote("a")))
     assert step_of(want("a", CODE_B, drift=DriftPolicy.REPORT), remote("a"), base).action == "update"
 
@@ -199,7 +199,7 @@ def test_a_removed_ownership_mark_is_restored() -> None:
     ],
 )
 def test_code_that_is_saved_but_not_live_is_deployed(record: RemoteFunction, reason: str) -> None:
-    """Equal content is not enough: in sync is only said of what is live."""
+    """Equal content is not enough: only live code can be in sync."""
     step = step_of(want("a"), record)
     assert isinstance(step, Deploy)
     assert step.reasons == (reason,)
@@ -207,12 +207,12 @@ def test_code_that_is_saved_but_not_live_is_deployed(record: RemoteFunction, rea
 
 
 def test_deploy_false_leaves_a_draft() -> None:
-    """``deploy: false`` stores the code and goes no further."""
+    """``deploy: false`` stores the code without a deployment."""
     assert isinstance(step_of(want("a", deploy=False), remote("a", status=DeploymentStatus.DRAFT, deployed=None)), NoChange)
 
 
 def test_a_confirmed_deployment_outweighs_the_server_timestamps() -> None:
-    """A touch after the deployment moves ``updated_at``; what we saw go live still runs."""
+    """A save without a change moves ``updated_at``; the code that we saw go live is still live."""
     known = memory(owned(remote("a")))
     assert isinstance(step_of(want("a"), remote("a", updated=100.0), known), NoChange)
     other = replace(owned(remote("a")), live=LiveContent(content(CODE_B), moment(10)))
@@ -221,7 +221,7 @@ def test_a_confirmed_deployment_outweighs_the_server_timestamps() -> None:
 
 
 def test_an_unconfirmed_deployment_is_repeated_once() -> None:
-    """Its end would look like that of the newer one, so what runs is not believed."""
+    """Its end would look like that of the newer one, so the live code is unknown."""
     older = Intent(IntentKind.DEPLOY, "a", "id-a", content(CODE_A), content(CODE_A), moment(3), id=7)
     there = remote("a", CODE_B, updated=9.0)
     step = step_of(want("a", CODE_B), there, memory(owned(there, live=False), intents=[older]))
@@ -248,8 +248,8 @@ def test_protection_stays_until_the_manifest_lifts_it() -> None:
         (remote("b", mark_slug="c"), PRUNING, "made for another slug"),
     ],
 )
-def test_a_function_that_left_git_is_kept_when_in_doubt(record: RemoteFunction, policy: Policy, reason: str) -> None:
-    """Each function that is kept is named in a warning, with the reason."""
+def test_a_leftover_function_is_kept_when_in_doubt(record: RemoteFunction, policy: Policy, reason: str) -> None:
+    """A warning names each function that is kept, with the reason."""
     plan = plan_of(desired(want("a")), [remote("a"), record], memory(owned(record)), policy)
     assert plan.steps[1].action == "none"
     assert reason in plan.steps[1].reasons[0]
@@ -343,7 +343,7 @@ def test_moved_from_renames_a_slug_and_keeps_the_id() -> None:
 
 
 def test_a_description_is_compared_without_its_mark() -> None:
-    """The mark is ours to write and nobody's change; null and empty text are the same."""
+    """A changed mark alone is not drift; null and empty text are equal."""
     assert isinstance(step_of(want("a", description="Text"), remote("a", text="Text")), NoChange)
     assert isinstance(step_of(want("a", description=""), remote("a")), NoChange)
     step = step_of(want("a", description="New"), remote("a", text="Text"), memory(owned(remote("a", text="Text"))))

@@ -1,4 +1,4 @@
-"""Pull and plan are inverse: what is written into the folder is what Kapso has, whatever that is."""
+"""Pull and plan are inverse: pull writes into the folder what Kapso has."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Folder:
         return function.id
 
     async def edit(self, which: str, **fields: Any) -> None:
-        """Change a function as a careful person in the dashboard would, a while later, and let it run: the mark stays."""
+        """Change a function as in the dashboard, a while later, and deploy it: the ownership mark stays."""
         await self.bench.clock.sleep(60)
         world = self.bench.api.world
         if "description" in fields:
@@ -195,10 +195,10 @@ PROJECT = st.lists(functions(), max_size=5, unique_by=lambda function: function[
     project=PROJECT, layout=st.sampled_from(FolderLayout), behaviour=worlds().filter(lambda world: world.script_code == "runs")
 )
 @example(project=[], layout=FolderLayout.MANIFEST, behaviour=Behaviour())
-def test_after_pull_and_sync_nothing_is_left_to_do(
+def test_after_a_pull_plan_only_adopts_and_after_a_sync_is_empty(
     project: list[dict[str, Any]], layout: FolderLayout, behaviour: Behaviour
 ) -> None:
-    """For any project in any world: the folder says what Kapso has; adopting writes the mark alone; a second pull nothing."""
+    """For any project and API behaviour: adopting writes only the mark, and a second pull writes nothing."""
     with tempfile.TemporaryDirectory() as state:
         asyncio.run(_round_trip(folder_at(Path(state), behaviour), project, layout))
 
@@ -269,8 +269,8 @@ def left_out(pulled: Pulled) -> list[str]:
         ({"code": CODE_A + "/" * CODE_LIMIT}, "skipped: its code has"),
     ],
 )
-async def test_pull_reports_functions_that_no_folder_can_hold(folder: Folder, change: dict[str, Any], said: str) -> None:
-    """The value is named and left as it is on Kapso, everything else is written, and the exit code will tell."""
+async def test_pull_reports_values_that_a_manifest_cannot_hold(folder: Folder, change: dict[str, Any], said: str) -> None:
+    """The value is named and kept on Kapso, everything else is written, and the exit code shows it."""
     folder.add("a", **change)
     folder.add("b")
     plan = await folder.pull()
@@ -281,8 +281,8 @@ async def test_pull_reports_functions_that_no_folder_can_hold(folder: Folder, ch
     assert set(steps.values()) == {"adopt"}
 
 
-async def test_a_deep_runtime_config_is_left_out(folder: Folder) -> None:
-    """Deeper than a manifest may be: said, and the rest of the function is written."""
+async def test_pull_omits_a_runtime_config_that_is_nested_too_deeply(folder: Folder) -> None:
+    """It is reported, and the rest of the function is written."""
     deep: dict[str, Any] = {}
     for _ in range(60):
         deep = {"a": deep}
@@ -292,8 +292,8 @@ async def test_a_deep_runtime_config_is_left_out(folder: Folder) -> None:
     assert "runtime_config" not in folder.text()
 
 
-async def test_pull_gives_functions_with_equal_names_different_files(folder: Folder) -> None:
-    """A manifest gives each name once: the second function keeps its name on Kapso, and is not managed by it."""
+async def test_pull_does_not_write_a_duplicate_name(folder: Folder) -> None:
+    """A manifest gives each name once: the second function keeps its name on Kapso, unmanaged."""
     folder.add("a", name="Same")
     folder.add("b", name="Same")
     plan = await folder.pull()
@@ -301,8 +301,8 @@ async def test_pull_gives_functions_with_equal_names_different_files(folder: Fol
     assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
 
 
-async def test_a_manifest_beyond_its_limit_is_not_written(folder: Folder) -> None:
-    """Nobody could read it: nothing is written, and folders are proposed."""
+async def test_pull_does_not_write_a_manifest_above_the_size_limit(folder: Folder) -> None:
+    """It could not be read back: nothing is written, and folders are proposed."""
     from kapso_sync.errors import KapsoSyncError
 
     for number in range(3):
@@ -337,8 +337,8 @@ functions:
 """
 
 
-async def test_a_manifest_keeps_every_byte_that_is_not_changed(folder: Folder) -> None:
-    """Comments, order, quotes, spaces and indentation stay; new entries come last, in the order of their slugs."""
+async def test_pull_keeps_comments_and_order_of_the_manifest(folder: Folder) -> None:
+    """Quotes, spaces and indentation too; new entries come last, in the order of their slugs."""
     folder.files = {"manifest.yaml": MANIFEST.encode(), "greet.js": CODE_A.encode(), "part.js": CODE_A.encode()}
     for slug in ("zed", "alpha"):
         folder.add(slug, public_endpoint=slug == "zed")
@@ -354,8 +354,8 @@ async def test_a_manifest_keeps_every_byte_that_is_not_changed(folder: Folder) -
     ]
 
 
-async def test_all_rewrites_what_git_lists_and_only_what_differs(folder: Folder) -> None:
-    """Keys are changed where they stand, comments in and around them stay, and what git did not say yet is added."""
+async def test_pull_all_rewrites_only_keys_that_differ(folder: Folder) -> None:
+    """Keys are changed in place, comments stay, and missing keys are added."""
     folder.files = {"manifest.yaml": MANIFEST.encode(), "greet.js": CODE_A.encode(), "part.js": CODE_A.encode()}
     await folder.bench.sync(await folder.desired())
     await folder.edit(
@@ -372,7 +372,7 @@ async def test_all_rewrites_what_git_lists_and_only_what_differs(folder: Folder)
 
 
 async def test_a_pull_for_one_environment_changes_no_other(folder: Folder) -> None:
-    """What is different there, and what is only there, is written where the environment's own keys stand."""
+    """Different keys and new functions are written below that environment."""
     folder.environment = "staging"
     folder.files = {"manifest.yaml": ENVIRONMENTS.encode(), "greet.js": CODE_A.encode(), "gone.js": CODE_A.encode()}
     folder.add("greet", name="Greeter", description="Greets, for testing.", secrets={"A": "1", "B": "2"})
@@ -406,8 +406,8 @@ environments:
     assert {entry.slug for entry in (await folder.desired()).functions} == {"greet", "gone"}
 
 
-async def test_secrets_that_an_environment_inherits_are_not_named_again(folder: Folder) -> None:
-    """Those of the defaults stand below an environment's own: only what neither names is written."""
+async def test_pull_does_not_repeat_secrets_that_an_environment_inherits(folder: Folder) -> None:
+    """Only secrets that neither the defaults nor the environment name are written."""
     folder.environment = "staging"
     staging = "environments:\n  staging:\n    functions:\n      a: {secrets: {ONE: {env: OTHER}}}\n"
     manifest = f"version: 1\ndefaults: {{secrets: {{TWO: {{env: SHARED}}}}}}\nfunctions:\n  a:\n{staging}"
@@ -436,8 +436,8 @@ environments:
 """
 
 
-async def test_pull_never_overwrites_local_changes_without_force(folder: Folder) -> None:
-    """A local edit since the last sync: skipped, said, and only --force takes Kapso's version."""
+async def test_pull_never_overwrites_a_local_change_without_force(folder: Folder) -> None:
+    """A file that was edited since the last sync is skipped and reported."""
     folder.add("a", CODE_A)
     await folder.pull()
     await folder.bench.sync(await folder.desired())
@@ -451,8 +451,8 @@ async def test_pull_never_overwrites_local_changes_without_force(folder: Folder)
     assert (folder.files["a.js"], plan.incomplete) == (CODE_B.encode(), False)
 
 
-async def test_without_memory_any_difference_is_a_local_change(folder: Folder) -> None:
-    """Nobody knows who changed what: the file stays."""
+async def test_without_state_pull_treats_any_difference_as_a_local_change(folder: Folder) -> None:
+    """Who changed it is unknown: the file stays."""
     folder.add("a", CODE_B)
     folder.files = {"manifest.yaml": b"version: 1\nfunctions:\n  a:\n", "a.js": CODE_A.encode()}
     plan = await folder.pull(everything=True)
@@ -460,8 +460,8 @@ async def test_without_memory_any_difference_is_a_local_change(folder: Folder) -
     assert folder.files["a.js"] == CODE_A.encode()
 
 
-async def test_a_file_that_no_entry_names_is_not_overwritten(folder: Folder) -> None:
-    """It may be somebody's work: skipped unless it is the same already."""
+async def test_pull_does_not_overwrite_an_unlisted_file(folder: Folder) -> None:
+    """It is skipped unless its content is the same already."""
     folder.add("a", CODE_A)
     folder.add("b", CODE_A)
     folder.files = {"a.js": CODE_B.encode(), "b.js": CODE_A.encode()}
@@ -472,8 +472,8 @@ async def test_a_file_that_no_entry_names_is_not_overwritten(folder: Folder) -> 
     assert folder.files["a.js"] == CODE_A.encode()
 
 
-async def test_names_that_some_file_systems_take_for_one_are_avoided(folder: Folder) -> None:
-    """Beside a helper `Greet.js`, and a file that another entry uses, new code gets a name of its own."""
+async def test_pull_avoids_file_names_that_differ_by_case_only(folder: Folder) -> None:
+    """Beside a helper `Greet.js`, and a file that another entry uses, new code gets another name."""
     folder.files = {
         "manifest.yaml": b"version: 1\nfunctions:\n  other: {file: part.js}\n",
         "Greet.js": b"export const x = 1\n",
@@ -486,8 +486,8 @@ async def test_names_that_some_file_systems_take_for_one_are_avoided(folder: Fol
     assert not (await folder.desired()).unusable
 
 
-async def test_pull_does_not_write_compiled_code(folder: Folder) -> None:
-    """Code that comes of a build is on Kapso in another form: its source is never overwritten with that, not even by force."""
+async def test_pull_never_overwrites_the_source_of_a_build(folder: Folder) -> None:
+    """The code on Kapso is esbuild's output: not even --force writes it over its source."""
     source = b"export default async function handler(): Promise<Response> { return new Response('a'); }\n"
     folder.files = {"manifest.yaml": b"version: 1\nfunctions:\n  a:\n", "a.ts": source}
     folder.add("a", CODE_A)
@@ -496,8 +496,8 @@ async def test_pull_does_not_write_compiled_code(folder: Folder) -> None:
     assert folder.files["a.ts"] == source
 
 
-async def test_a_function_renamed_on_kapso_is_not_listed_twice(folder: Folder) -> None:
-    """It is ours under its old slug: a person decides which slug it is to have."""
+async def test_pull_does_not_list_a_function_renamed_on_kapso_twice(folder: Folder) -> None:
+    """We own it under its old slug: a person decides which slug is right."""
     folder.add("old")
     await folder.pull()
     await folder.bench.sync(await folder.desired())
@@ -506,8 +506,8 @@ async def test_a_function_renamed_on_kapso_is_not_listed_twice(folder: Folder) -
     assert (the(plan, "new").taken, plan.incomplete, plan.changes) == (Taken.LEFT, True, ())
 
 
-async def test_defaults_are_written_against_where_kapso_differs(folder: Folder) -> None:
-    """What `defaults` would say wrongly is said in the entry, and what it says rightly is not repeated."""
+async def test_pull_overrides_manifest_defaults_only_where_kapso_differs(folder: Folder) -> None:
+    """An equal value is not repeated in the entry."""
     defaults = "defaults: {description: All, public_endpoint: true, runtime_config: {a: 1}}\n"
     folder.files = {"manifest.yaml": f"version: 1\n{defaults}functions: {{}}\n".encode()}
     folder.add("a", description="All", public_endpoint=True, runtime_config={"a": 1})
@@ -519,8 +519,8 @@ async def test_defaults_are_written_against_where_kapso_differs(folder: Folder) 
     assert (await folder.bench.plan(await folder.desired())).summary["adopt"] == 2
 
 
-async def test_pull_writes_names_of_secrets_never_values(folder: Folder) -> None:
-    """Each name gets a source of that name and a comment; what configures kapso-sync itself is asked for under another name."""
+async def test_pull_writes_secret_names_and_no_values(folder: Folder) -> None:
+    """Each name is written with ``keep: true``; a name that a manifest cannot hold is reported."""
     folder.add("a", secrets={"STRIPE_KEY": "sk_live_0", "KAPSO_API_KEY": "k", "_ODD": "o"})
     plan = await folder.pull()
     assert (
@@ -532,8 +532,8 @@ async def test_pull_writes_names_of_secrets_never_values(folder: Folder) -> None
     assert "sk_live_0" not in "".join(map(str, folder.files.values()))
 
 
-async def test_secrets_of_the_defaults_are_kept_beside_new_ones(folder: Folder) -> None:
-    """An entry's secrets take the place of the default's: all of them are written."""
+async def test_pull_repeats_default_secrets_beside_new_ones(folder: Folder) -> None:
+    """An entry's secrets replace those of the defaults, so all of them are written."""
     folder.files = {"manifest.yaml": b"version: 1\ndefaults:\n  secrets: {A: {env: OTHER}}\nfunctions: {}\n"}
     folder.add("a", secrets={"A": "1", "B": "2"})
     folder.add("b", secrets={"A": "1"})
@@ -577,7 +577,7 @@ slug: part
 }
 
 
-async def test_a_cli_repository_comes_back_as_it_was(folder: Folder) -> None:
+async def test_a_kapso_cli_repository_round_trips(folder: Folder) -> None:
     """Synced to an empty project, wiped, pulled as folders: identical files."""
     folder.files = dict(CLI)
     await folder.bench.sync(await folder.desired())
@@ -587,8 +587,8 @@ async def test_a_cli_repository_comes_back_as_it_was(folder: Folder) -> None:
     assert not plan.incomplete
 
 
-async def test_pull_uses_file_names_of_the_kapso_cli_map(folder: Folder) -> None:
-    """Folder and entrypoint of other names come back where remote-map.json knows code of this sha256."""
+async def test_pull_reads_folder_and_file_names_from_the_cli_map(folder: Folder) -> None:
+    """Where remote-map.json knows code of this sha256, its folder and entrypoint names are used."""
     import hashlib
     import json
 
@@ -606,8 +606,8 @@ async def test_pull_uses_file_names_of_the_kapso_cli_map(folder: Folder) -> None
     assert folder.files == moved
 
 
-async def test_a_cli_folder_is_updated_in_place_whatever_the_layout(folder: Folder) -> None:
-    """Its own keys and comments stay, only what differs changes, and no manifest appears."""
+async def test_pull_updates_a_cli_folder_in_place(folder: Folder) -> None:
+    """Its own keys and comments stay, only differences change, and no manifest is created."""
     own = CLI["part/function.yaml"].replace(
         b"runtime_config: {}", b"runtime: node   # ignored by Kapso\nruntime_config: {}  # none"
     )
@@ -620,8 +620,8 @@ async def test_a_cli_folder_is_updated_in_place_whatever_the_layout(folder: Fold
     assert (await folder.bench.plan(await folder.desired())).in_sync
 
 
-async def test_drafts_and_secrets_of_folders_go_into_a_manifest(folder: Folder) -> None:
-    """A function.yaml cannot say them: a manifest beside the folders adds to them."""
+async def test_pull_writes_drafts_and_secrets_of_cli_folders_into_a_manifest(folder: Folder) -> None:
+    """A function.yaml cannot hold them."""
     folder.add("a", deployed=False)
     folder.add("b", secrets={"KEY": "x"})
     await folder.pull(layout=FolderLayout.KAPSO)
@@ -631,7 +631,7 @@ async def test_drafts_and_secrets_of_folders_go_into_a_manifest(folder: Folder) 
     assert [(step.action, step.deploys) for step in steps] == [("adopt", False), ("adopt", False)]
 
 
-def test_the_hash_helper_matches_sha256() -> None:
-    """The example manifest is one that the editor leaves alone."""
+def test_writing_the_example_manifest_changes_nothing() -> None:
+    """The tests above compare with it byte by byte."""
     assert edited(MANIFEST, []) == MANIFEST
     assert code_hash(CODE_A) != code_hash(CODE_B)

@@ -1,4 +1,4 @@
-"""Slugs change, ids live: renames, chains and swaps, cut at any call, with and without a memory of them."""
+"""Renames: slugs change, ids stay. Chains and swaps, interrupted at any call, with and without the state folder."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ CUTS = (Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER
 
 
 def code(who: str, version: int = 0) -> str:
-    """Sound code of one person's function: a changed version is still like itself, and unlike everybody else's."""
+    """Valid code of one function: a changed version is similar to itself, and to no other function."""
     body = "".join(f"  const {who}{number} = '{who}{number}';\n" for number in range(12))
     return f"async function handler() {{\n{body}  return new Response('{who} {version}');\n}}\n"
 
 
 @dataclass
 class Team:
-    """Who is where: functions by a name that never changes, and what the manifest says of them."""
+    """Functions under constant names, and what the manifest says of them."""
 
     folder: Path
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -81,7 +81,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Commit:
-    """Where everybody goes, who is edited, and how the passes after it end before one of them goes well."""
+    """The slug of each function, who is edited, and how passes fail before one succeeds."""
 
     places: tuple[str, ...]
     edited: frozenset[str]
@@ -105,8 +105,8 @@ def _cut(position: int, fate: Fate) -> Callable[[int, str, str], Fate]:
 @pytest.mark.history
 @given(st.lists(commits, min_size=1, max_size=4))
 @settings(max_examples=150)
-def test_renames_keep_every_functions_id(history: Sequence[Commit]) -> None:
-    """Any renames, chains and circles, edits with them, deaths at any call, memory lost at any time: no id ever changes."""
+def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commit]) -> None:
+    """Chains, circles, edits, kills at any call, a state folder that is lost at any time."""
 
     async def scenario(folder: Path) -> None:
         team = Team(folder)
@@ -155,15 +155,15 @@ async def _begin(bench: Bench, *slugs: str) -> dict[str, str]:
     return _slugs(bench)
 
 
-async def test_a_chain_names_every_slug_that_was_missed(bench: Bench) -> None:
-    """Renamed twice between two passes: the list says both, the latest first, and whichever is there is meant."""
+async def test_moved_from_lists_every_former_slug_of_a_chain(bench: Bench) -> None:
+    """Renamed twice between two passes: the list has both, the latest first, and the one that exists is used."""
     ids = await _begin(bench, "a")
     report = await bench.sync(desired(want("c", code("a"), moved_from=("b", "a"))))
     assert (report.exit_code, report.count("rename"), _slugs(bench)) == (0, 1, {"c": ids["a"]})
 
 
 async def test_two_slugs_are_swapped_in_place(bench: Bench) -> None:
-    """Both ids stay, both codes run, and what is sent is two functions out of the way and two into their places."""
+    """Both ids and both codes stay; two functions move to parking slugs and then to their own."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
     assert {step.slug: step.reasons[0] for step in (await bench.plan(swapped)).steps} == {
@@ -181,8 +181,8 @@ async def test_two_slugs_are_swapped_in_place(bench: Bench) -> None:
     assert (await bench.plan(swapped)).in_sync
 
 
-async def test_an_old_moved_from_renames_nothing_again(bench: Bench) -> None:
-    """``moved_from`` stays in the manifest, the codes change, memory is lost: who stands at its place stays there."""
+async def test_a_moved_from_that_stays_in_the_manifest_does_not_swap_again(bench: Bench) -> None:
+    """The codes change, the state folder is lost: a function that has its slug keeps it."""
     await _begin(bench, "a", "b")
     await bench.sync(desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a")))
     ids = _slugs(bench)
@@ -194,8 +194,8 @@ async def test_an_old_moved_from_renames_nothing_again(bench: Bench) -> None:
     assert _slugs(bench) == ids
 
 
-async def test_an_old_slug_may_be_given_to_a_new_function(bench: Bench) -> None:
-    """Renamed, and its old slug used for something else, in one commit: the id goes along, the other one is created."""
+async def test_a_former_slug_can_be_used_by_a_new_function(bench: Bench) -> None:
+    """Renamed, and its old slug used again, in one commit: the id moves, the other function is created."""
     ids = await _begin(bench, "a")
     report = await bench.sync(desired(want("b", code("a"), moved_from="a"), want("a", code("x"))))
     assert (report.exit_code, report.count("rename"), report.count("create")) == (0, 1, 1)
@@ -203,16 +203,16 @@ async def test_an_old_slug_may_be_given_to_a_new_function(bench: Bench) -> None:
     assert bench.api.world.live_code() == {"a": code("x"), "b": code("a")}
 
 
-async def test_moved_from_of_a_copy_renames_nothing(bench: Bench) -> None:
-    """The old slug is still in git with its code: it keeps its function, and a warning says so."""
+async def test_moved_from_a_slug_that_is_still_in_git_is_ignored(bench: Bench) -> None:
+    """The old slug keeps its function, and a warning says so."""
     ids = await _begin(bench, "a")
     report = await bench.sync(desired(want("a", code("a")), want("b", code("a", 1), moved_from="a")))
     assert (report.exit_code, report.count("create"), _slugs(bench)["a"]) == (0, 1, ids["a"])
     assert [notice.code for notice in report.plan.notices] == ["moved-from"]
 
 
-async def test_a_late_moved_from_still_keeps_the_id(bench: Bench) -> None:
-    """Created under a new id by mistake: ``moved_from`` gives the slug to the old function, the new one is left over."""
+async def test_a_moved_from_that_is_added_late_still_moves_the_id(bench: Bench) -> None:
+    """The function was created under a new id by mistake: that one is a leftover, and the old one gets the slug."""
     ids = await _begin(bench, "a")
     await bench.sync(desired(want("b", code("a"))))
     created = _slugs(bench)["b"]
@@ -229,8 +229,8 @@ async def test_a_late_moved_from_still_keeps_the_id(bench: Bench) -> None:
     assert _slugs(bench) == {"b": ids["a"]}
 
 
-async def test_a_swap_waits_for_a_file_that_is_broken(bench: Bench) -> None:
-    """Where one half cannot be read, nobody knows what it says: the other half stays as it is, too."""
+async def test_a_swap_waits_while_one_file_is_broken(bench: Bench) -> None:
+    """The manifest entry of a broken file is unknown, so neither function changes."""
     ids = await _begin(bench, "a", "b")
     report = await bench.sync(desired(want("a", code("b"), moved_from="b"), unusable("b")))
     assert report.outcomes[0].error == "`moved_from: b` waits: `b` is in git as well, and cannot be used"
@@ -239,7 +239,7 @@ async def test_a_swap_waits_for_a_file_that_is_broken(bench: Bench) -> None:
     assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
 
 
-async def test_a_server_that_keeps_slugs_swaps_nothing(bench: Bench) -> None:
+async def test_a_swap_is_blocked_where_kapso_ignores_slug_changes(bench: Bench) -> None:
     """Neither is renamed, created or deleted; both keep their marks, and the next plan says why."""
     ids = await _begin(bench, "a", "b")
     marks = {f.id: f.description for f in bench.api.world.functions.values()}
@@ -253,7 +253,7 @@ async def test_a_server_that_keeps_slugs_swaps_nothing(bench: Bench) -> None:
     assert {step.action for step in (await bench.plan(swapped)).steps} == {"blocked"}
 
 
-async def test_one_half_of_a_slug_swap_renames_nothing(bench: Bench) -> None:
+async def test_only_one_half_of_a_swap_is_blocked(bench: Bench) -> None:
     """``--only`` one of the two is blocked, and names the other."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
@@ -264,8 +264,8 @@ async def test_one_half_of_a_slug_swap_renames_nothing(bench: Bench) -> None:
     assert _slugs(bench) == {"a": ids["b"], "b": ids["a"]}
 
 
-async def test_a_reverted_swap_restores_all_slugs(bench: Bench) -> None:
-    """Cut short between two slugs, and the commit reverted: the function goes back to where it was."""
+async def test_a_reverted_swap_returns_functions_from_parking_slugs(bench: Bench) -> None:
+    """Interrupted between two slugs, and the commit reverted: the function gets its former slug."""
     ids = await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
     bench.api.fate = lambda _number, method, _route: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
@@ -277,8 +277,8 @@ async def test_a_reverted_swap_restores_all_slugs(bench: Bench) -> None:
     assert _slugs(bench) == ids
 
 
-async def test_a_started_swap_is_finished_with_the_state_lost(bench: Bench) -> None:
-    """The memory is lost, the pass after that dies before its first write: the next one swaps, and overwrites nothing."""
+async def test_an_interrupted_swap_continues_after_a_lost_state_folder(bench: Bench) -> None:
+    """The state is lost, the next pass dies before its first write: the one after it swaps, and overwrites nothing."""
     ids = await _begin(bench, "a", "b")
     shutil.rmtree(bench.folder)
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
@@ -291,8 +291,8 @@ async def test_a_started_swap_is_finished_with_the_state_lost(bench: Bench) -> N
     assert bench.api.world.live_code() == {"a": code("b"), "b": code("a")}
 
 
-async def test_a_copy_of_a_parked_function_is_unowned(bench: Bench) -> None:
-    """The slug between two slugs is bound to the id: somebody's copy, description and all, is not taken for it."""
+async def test_a_copy_of_a_function_on_a_parking_slug_is_not_owned(bench: Bench) -> None:
+    """The parking slug is bound to the id: a copy with the same description is not taken for the function."""
     await _begin(bench, "a", "b")
     swapped = desired(want("a", code("b"), moved_from="b"), want("b", code("a"), moved_from="a"))
     bench.api.fate = lambda _number, method, _route: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
@@ -306,7 +306,7 @@ async def test_a_copy_of_a_parked_function_is_unowned(bench: Bench) -> None:
 
 
 def test_a_moved_file_with_the_same_slug_changes_nothing() -> None:
-    """Where the code lies is git's business: the plan does not know of it."""
+    """The path of the code is not a part of the plan."""
     function = want("a", code("a"))
     moved = replace(function, entry=replace(function.entry, file="deep/in/here.js"))
     plans = []

@@ -1,4 +1,4 @@
-"""Checks after a deployment, and the way back when code fails: the bad code is taken back once, and not tried again unasked."""
+"""Checks after a deployment, rollback and quarantine: bad code is rolled back once, and not retried unasked."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def only(report: Report) -> Result:
     return outcome.result
 
 
-async def test_a_passing_check_completes_the_deployment(bench: Bench) -> None:
-    """Asked once, some time after the deployment; then in sync is one list call again."""
+async def test_a_passing_check_is_made_once(bench: Bench) -> None:
+    """Some time after the deployment; then in sync is one list call again."""
     report = await bench.sync(desired(checked(CODE_A)))
     assert (only(report), bench.api.count("POST", "/functions/{id}/invoke")) == (Result.DONE, 1)
     assert "check.passed" in bench.names()
@@ -72,7 +72,7 @@ async def test_a_passing_check_completes_the_deployment(bench: Bench) -> None:
 
 
 async def test_a_failing_check_rolls_back_and_is_not_retried(bench: Bench) -> None:
-    """Within one deployment's time the old code and fields run again; the bad code waits for git; the fix goes live."""
+    """Within one deployment's time the old code and fields are live; the bad code waits for git; the fix goes live."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     before = bench.clock.monotonic()
     report = await bench.sync(desired(checked(CODE_B, description="second")))
@@ -104,8 +104,8 @@ async def test_a_failing_check_rolls_back_and_is_not_retried(bench: Bench) -> No
     assert bench.memory().owned[function.id].quarantine is None
 
 
-async def test_retry_lifts_the_quarantine(bench: Bench) -> None:
-    """--retry lifts the quarantine for one pass; code that fails again is back in it."""
+async def test_retry_lifts_the_quarantine_for_one_pass(bench: Bench) -> None:
+    """Code that fails again is in quarantine again."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
     report = await bench.sync(desired(checked(CODE_B)), PassRequest(retry=("a",)))
@@ -115,16 +115,16 @@ async def test_retry_lifts_the_quarantine(bench: Bench) -> None:
     assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
 
 
-async def test_changed_checks_lift_the_quarantine(bench: Bench) -> None:
-    """It may have been the check that was wrong."""
+async def test_changed_checks_end_the_quarantine(bench: Bench) -> None:
+    """The check may have been wrong."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
     report = await bench.sync(desired(checked(CODE_B, Check({}, status=500, text="boom"))))
     assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
 
 
-async def test_back_to_the_old_code_in_git_ends_the_quarantine(bench: Bench) -> None:
-    """What git says is what runs: in sync, and the same bad code pushed later is tried once more."""
+async def test_a_revert_in_git_ends_the_quarantine(bench: Bench) -> None:
+    """Git equals the live code: in sync, and the same bad code pushed later is tried once more."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
     assert (await bench.sync(desired(checked(CODE_A)))).plan.in_sync
@@ -132,8 +132,8 @@ async def test_back_to_the_old_code_in_git_ends_the_quarantine(bench: Bench) -> 
     assert bench.api.world.live_code() == {"a": CODE_A}
 
 
-async def test_a_failed_deployment_is_rolled_back(bench: Bench) -> None:
-    """A function in error is down: one retry, then what ran before, without any check in the manifest."""
+async def test_code_that_fails_to_deploy_is_rolled_back(bench: Bench) -> None:
+    """A function in error is down: one retry, then the former code, without any check in the manifest."""
     await bench.sync(desired(want("a")))
     bench.api.log.clear()
     report = await bench.sync(desired(want("a", BROKEN)))
@@ -146,8 +146,8 @@ async def test_a_failed_deployment_is_rolled_back(bench: Bench) -> None:
     assert only(await bench.sync(desired(want("a", CODE_C)))) is Result.DONE
 
 
-async def test_if_the_rollback_fails_too_nothing_is_quarantined(bench: Bench) -> None:
-    """No quarantine: git's code is tried again, and goes live once the platform is well."""
+async def test_no_quarantine_where_no_deployment_succeeds(bench: Bench) -> None:
+    """The platform is at fault: git's code is retried, and goes live once the platform is well."""
     await bench.sync(desired(want("a")))
     fails_to_deploy(bench, CODE_A, CODE_B)
     report = await bench.sync(desired(want("a", CODE_B)))
@@ -159,8 +159,8 @@ async def test_if_the_rollback_fails_too_nothing_is_quarantined(bench: Bench) ->
     assert bench.api.world.live_code() == {"a": CODE_B}
 
 
-async def test_unchanged_code_is_not_quarantined_for_a_failed_deployment(bench: Bench) -> None:
-    """Somebody's deployment of the very same code failed: deployed again, never taken back to something older."""
+async def test_code_that_ran_before_is_redeployed_and_not_rolled_back(bench: Bench) -> None:
+    """Somebody's deployment of the same code failed: it is deployed again, never replaced by older code."""
     await bench.sync(desired(want("a")))
     await bench.sync(desired(want("a", CODE_B)))
     world = bench.api.world
@@ -172,8 +172,8 @@ async def test_unchanged_code_is_not_quarantined_for_a_failed_deployment(bench: 
     assert world.function("a").code == CODE_B
 
 
-async def test_a_failing_new_function_has_no_rollback(bench: Bench) -> None:
-    """It stays as it is, and is tried again."""
+async def test_a_new_function_is_not_rolled_back(bench: Bench) -> None:
+    """It has no former code: it stays as it is, and is retried."""
     report = await bench.sync(desired(checked(CODE_B)))
     assert (only(report), report.outcomes[0].never_ran, report.outcomes[0].quarantine) == (Result.FAILED, True, None)
     assert bench.api.world.live_code() == {"a": CODE_B}
@@ -182,8 +182,8 @@ async def test_a_failing_new_function_has_no_rollback(bench: Bench) -> None:
     assert (await bench.sync(desired(checked(CODE_B)))).plan.in_sync
 
 
-async def test_checks_are_retried_while_the_edge_serves_old_code(bench: Bench) -> None:
-    """Half a minute after the deployment the edge still answers as before: the check waits, and passes."""
+async def test_a_check_waits_for_old_code_at_the_edge(bench: Bench) -> None:
+    """For half a minute after the deployment the edge still serves the old code: the check waits, and passes."""
     await bench.sync(desired(checked(CODE_A, Check({}, text="1"))))
     answers: Callable[[Function], Invocation] = lambda _: Invocation(200, "", "2" if bench.clock.monotonic() > turn else "1")  # noqa: E731
     bench.api.runtime = answers
@@ -193,8 +193,8 @@ async def test_checks_are_retried_while_the_edge_serves_old_code(bench: Bench) -
     assert bench.api.count("POST", "/functions/{id}/invoke") > 3
 
 
-async def test_an_api_that_is_down_is_not_the_codes_fault(bench: Bench) -> None:
-    """Nothing is taken back on the word of a proxy; once Kapso answers again, the checks are made up for."""
+async def test_no_rollback_while_the_api_is_down(bench: Bench) -> None:
+    """A proxy's response is not a failure of the code; once Kapso answers again, the checks are made."""
     await bench.sync(desired(checked(CODE_A)))
     down = False
 
@@ -213,8 +213,8 @@ async def test_an_api_that_is_down_is_not_the_codes_fault(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", [ApiUnavailable, ApiGarbled])
-async def test_no_usable_answer_is_a_failure_while_the_api_is_well(bench: Bench, kind: type[ApiError]) -> None:
-    """A function that hangs, and one that answers with megabytes or broken compression."""
+async def test_a_check_without_a_usable_response_fails_while_the_api_is_up(bench: Bench, kind: type[ApiError]) -> None:
+    """A function that hangs, or answers with megabytes or broken compression."""
     await bench.sync(desired(checked(CODE_A)))
 
     def answers(function: Function) -> Invocation:
@@ -228,16 +228,16 @@ async def test_no_usable_answer_is_a_failure_while_the_api_is_well(bench: Bench,
     assert report.outcomes[0].quarantine is not None
 
 
-async def test_a_gateway_error_counts_only_while_the_api_is_well(bench: Bench) -> None:
-    """A Worker that is killed answers 503 too: with a list that works it is the function's own."""
+async def test_a_gateway_error_fails_a_check_only_while_the_api_is_up(bench: Bench) -> None:
+    """A killed Worker answers 503 too: if the list works, it is the function's own failure."""
     await bench.sync(desired(checked(CODE_A)))
     bench.api.runtime = lambda f: Invocation(503, "", "") if f.live_code == CODE_B else Invocation(200, "", "")
     report = await bench.sync(desired(checked(CODE_B)))
     assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
 
 
-async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench) -> None:
-    """A newer revision ends the patience; the next pass brings it."""
+async def test_a_new_revision_interrupts_waiting_checks(bench: Bench) -> None:
+    """The next pass deploys the fix."""
     await bench.sync(desired(checked(CODE_A)))
     request = PassRequest()
 
@@ -252,8 +252,8 @@ async def test_a_fix_does_not_wait_for_the_checks_of_what_it_fixes(bench: Bench)
     assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
 
 
-async def test_checks_in_flight_do_not_hold_up_a_newer_revision(bench: Bench) -> None:
-    """A function may take two minutes to answer; a fix, or the end of the process, takes none."""
+async def test_a_new_revision_or_shutdown_interrupts_checks_in_flight(bench: Bench) -> None:
+    """A function may take two minutes to answer; neither a fix nor a shutdown waits for it."""
     await bench.sync(desired(checked(CODE_A)))
     request = PassRequest()
     asked, began = 0, 0.0
@@ -272,10 +272,8 @@ async def test_checks_in_flight_do_not_hold_up_a_newer_revision(bench: Bench) ->
 
 
 @pytest.mark.parametrize("dies", [("POST", Fate.KILLED_BEFORE), ("PATCH", Fate.KILLED_AFTER)])
-async def test_code_that_was_not_checked_yet_is_checked_whatever_is_written_meanwhile(
-    bench: Bench, dies: tuple[str, Fate]
-) -> None:
-    """Two deaths, one before the checks and one between the write of a mere description and its deployment."""
+async def test_unchecked_code_is_checked_after_interrupted_passes(bench: Bench, dies: tuple[str, Fate]) -> None:
+    """Killed once before the checks, and once between a new description and its deployment."""
     await bench.sync(desired(checked(CODE_A)))
     bench.api.fate = lambda _number, _method, route: Fate.KILLED_BEFORE if route.endswith("invoke") else Fate.FINE
     with contextlib.suppress(Killed, BaseExceptionGroup):
@@ -296,7 +294,7 @@ def with_secret(function: DesiredFunction, value: str) -> DesiredFunction:
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("before", [(GOOD,), ()])
 async def test_a_bad_secret_does_not_roll_back_good_code(bench: Bench, before: tuple[Check, ...], killed: bool) -> None:
-    """What ran well and fails with another secret is not replaced by what ran before it, and is not in quarantine."""
+    """Code that passed before and fails with another secret is neither replaced nor in quarantine."""
     first = replace(want("a"), entry=replace(want("a").entry, checks=before))
     await bench.sync(desired(want("a", CODE_C)))
     await bench.sync(desired(with_secret(first, "good")))
@@ -314,8 +312,8 @@ async def test_a_bad_secret_does_not_roll_back_good_code(bench: Bench, before: t
     assert only(await bench.sync(desired(with_secret(checked(CODE_A), "good")))) is Result.DONE
 
 
-async def test_the_rollback_restores_the_last_running_version(bench: Bench) -> None:
-    """Also where somebody saved something over it on Kapso and did not deploy that."""
+async def test_a_rollback_restores_the_code_that_was_live_last(bench: Bench) -> None:
+    """Even if somebody saved other code on Kapso without a deployment."""
     await bench.sync(desired(checked(CODE_C)))
     await bench.sync(desired(checked(CODE_A)))
     await bench.clock.sleep(60)
@@ -325,8 +323,8 @@ async def test_the_rollback_restores_the_last_running_version(bench: Bench) -> N
     assert world.live_code() == {"a": CODE_A}
 
 
-async def test_a_changed_description_does_not_lift_the_quarantine(bench: Bench) -> None:
-    """A description does not run: the quarantine outlives a change of it."""
+async def test_a_changed_description_does_not_end_the_quarantine(bench: Bench) -> None:
+    """A description does not run."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     await bench.sync(desired(checked(CODE_B, description="first")))
     bench.api.log.clear()
@@ -335,7 +333,7 @@ async def test_a_changed_description_does_not_lift_the_quarantine(bench: Bench) 
 
 
 async def test_a_description_edited_on_kapso_during_quarantine_stays(bench: Bench) -> None:
-    """What runs is what ran before: nothing is left to be taken back, so that nothing is written or deployed."""
+    """The former code is live: nothing is rolled back, written or deployed."""
     await bench.sync(desired(checked(CODE_A, description="first")))
     await bench.sync(desired(checked(CODE_B, description="first")))
     await bench.clock.sleep(60)
@@ -347,7 +345,7 @@ async def test_a_description_edited_on_kapso_during_quarantine_stays(bench: Benc
 
 
 async def test_an_edit_on_kapso_during_quarantine_stays(bench: Bench) -> None:
-    """Somebody helps himself while git's code is bad: it is neither overwritten nor taken for ours."""
+    """Somebody fixes the code there while git's is bad: it is neither overwritten nor taken for ours."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
     world = bench.api.world
@@ -361,7 +359,7 @@ async def test_an_edit_on_kapso_during_quarantine_stays(bench: Bench) -> None:
 @pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
 @pytest.mark.parametrize("fails", ["check", "deployment"])
-async def test_killed_at_any_step_of_a_rollback_ends_in_a_good_state(tmp_path: Path, fate: Fate, fails: str) -> None:
+async def test_a_rollback_killed_at_any_call_ends_with_the_old_code_live(tmp_path: Path, fate: Fate, fails: str) -> None:
     """Whatever call it dies at, the next passes end with the old code live and the bad code in quarantine."""
     bad = CODE_B if fails == "check" else BROKEN
     position = 0
@@ -394,8 +392,8 @@ async def test_killed_at_any_step_of_a_rollback_ends_in_a_good_state(tmp_path: P
     assert position > 8
 
 
-async def test_an_interrupted_rollback_is_planned_as_one(bench: Bench) -> None:
-    """The plan says what is taken back and why, and does not try the bad code first."""
+async def test_an_interrupted_rollback_is_planned_as_a_rollback(bench: Bench) -> None:
+    """The plan gives the reason, and does not try the bad code first."""
     await bench.sync(desired(checked(CODE_A)))
 
     def fate(_number: int, method: str, _route: str) -> Fate:
@@ -420,7 +418,7 @@ def cautious(policy: RolloutPolicy, *functions: DesiredFunction) -> Desired:
 
 
 async def test_a_failing_canary_stops_the_rollout(bench: Bench) -> None:
-    """In this pass and in every later one, until the canary is well."""
+    """In this pass and in every later one, until the canary succeeds."""
     policy = RolloutPolicy(canary="b")
     await bench.sync(cautious(policy, checked(CODE_A), checked(CODE_A, slug="b"), checked(CODE_A, slug="c")))
     bad = cautious(policy, checked(CODE_C), checked(CODE_B, slug="b"), checked(CODE_C, slug="c"))
@@ -437,7 +435,7 @@ async def test_a_failing_canary_stops_the_rollout(bench: Bench) -> None:
 
 
 async def test_max_failures_stops_the_rollout(bench: Bench) -> None:
-    """Counted with those of earlier passes that are still in quarantine."""
+    """Functions that are in quarantine since earlier passes count too."""
     slugs = [f"f{number}" for number in range(8)]
     policy = RolloutPolicy(max_failures=2)
     await bench.sync(cautious(policy, *(checked(CODE_A, slug=slug) for slug in slugs)))
@@ -450,8 +448,8 @@ async def test_max_failures_stops_the_rollout(bench: Bench) -> None:
     assert bench.api.world.live_code() == dict.fromkeys(slugs, CODE_A)
 
 
-async def test_earlier_failures_count_for_the_rollout(bench: Bench) -> None:
-    """Wherever in the alphabet they stand."""
+async def test_quarantined_functions_count_for_max_failures_before_the_first_step(bench: Bench) -> None:
+    """Wherever in the alphabet they are."""
     slugs = ("a", "b", "z")
     await bench.sync(desired(*(checked(CODE_A, slug=slug) for slug in slugs)))
     bad = checked(CODE_B, slug="z")
@@ -461,8 +459,8 @@ async def test_earlier_failures_count_for_the_rollout(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("policy", [RolloutPolicy(max_failures=1), RolloutPolicy(canary="b")])
-async def test_the_rollout_gate_never_stops_an_interrupted_rollback(bench: Bench, policy: RolloutPolicy) -> None:
-    """Another function is in quarantine, and is the canary even; what is bad and live is taken back all the same."""
+async def test_canary_and_max_failures_do_not_stop_an_interrupted_rollback(bench: Bench, policy: RolloutPolicy) -> None:
+    """Another function, even the canary, is in quarantine; live bad code is rolled back all the same."""
     await bench.sync(desired(checked(CODE_A), checked(CODE_A, slug="b")))
     await bench.sync(desired(checked(CODE_A), checked(CODE_B, slug="b")))
     bad = (checked(CODE_B), checked(CODE_B, slug="b"))
@@ -476,8 +474,8 @@ async def test_the_rollout_gate_never_stops_an_interrupted_rollback(bench: Bench
     assert bench.api.world.live_code() == {"a": CODE_A, "b": CODE_A}
 
 
-async def test_a_rollback_does_not_queue_behind_new_work(bench: Bench) -> None:
-    """Of forty functions the first is bad: it is well again one deployment after its check failed."""
+async def test_a_rollback_does_not_wait_for_pending_deployments(bench: Bench) -> None:
+    """Of forty functions the first is bad: it is rolled back one deployment after its check failed."""
     slugs = [f"f{number:02}" for number in range(40)]
     await bench.sync(desired(*(want(slug) for slug in slugs)))
     bench.settings = replace(bench.settings, concurrency=2)
@@ -501,8 +499,8 @@ class Stopwatch(list[Event]):
         self._times[event.name] = self._clock.monotonic()
 
 
-async def test_secrets_in_a_check_answer_are_redacted(bench: Bench) -> None:
-    """Whatever a function answers goes through the redaction first."""
+async def test_secrets_in_a_check_response_are_redacted(bench: Bench) -> None:
+    """Every response is redacted before it is reported."""
     bench.redact = lambda text: text.replace("s3cret", "[redacted]")
     await bench.sync(desired(checked(CODE_A)))
     bench.api.runtime = lambda f: Invocation(500, "", "my key is s3cret") if f.live_code == CODE_B else Invocation(200, "", "")
@@ -522,8 +520,8 @@ bad_days = st.tuples(
 @pytest.mark.history
 @given(days=st.lists(bad_days, min_size=1, max_size=5), last=st.integers(0, 3))
 @settings(max_examples=100)
-def test_proven_code_runs_again_after_any_history(days: list[tuple[int, int | None, Fate]], last: int) -> None:
-    """After any pushes, deaths and lost answers: git's code if it is good, else some that passed before, and then peace."""
+def test_after_any_history_good_code_is_live(days: list[tuple[int, int | None, Fate]], last: int) -> None:
+    """After any pushes, kills and lost responses: git's code if it is good, else some that passed before, and then no write."""
 
     async def scenario(folder: Path) -> None:
         clock = VirtualClock()
@@ -549,7 +547,7 @@ def test_proven_code_runs_again_after_any_history(days: list[tuple[int, int | No
 
 
 async def test_a_quarantined_function_can_be_renamed_and_swapped(bench: Bench) -> None:
-    """The slug moves, the bad code stays where it is, and nothing is taken back twice."""
+    """The slug moves, the bad code is not deployed, and nothing is rolled back twice."""
     await bench.sync(desired(checked(CODE_A), checked(CODE_C, slug="b")))
     ids = {slug: bench.api.world.function(slug).id for slug in "ab"}
     await bench.sync(desired(checked(CODE_B), checked(CODE_C, slug="b")))

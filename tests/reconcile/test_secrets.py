@@ -1,4 +1,4 @@
-"""Secrets of functions: set once, changed by a POST, there after every deployment, never lost unsaid, and never kept."""
+"""Secrets of functions: set once, changed by a POST, kept by every deployment, never lost unreported, never stored."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def only(report: Report) -> Result:
     return outcome.result
 
 
-async def test_secrets_follow_the_first_deployment_and_get_one_of_their_own(bench: Bench) -> None:
-    """Before a function runs it has none; all of them together are one more deployment, and then nothing is asked again."""
+async def test_secrets_are_set_after_the_first_deployment_and_deployed_once(bench: Bench) -> None:
+    """A draft cannot have secrets; all of them together need one more deployment, and then no call."""
     report = await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     assert (only(report), secrets_of(bench)) == (Result.DONE, {"ONE": "1", "TWO": "2"})
     assert (bench.api.count(*SET), bench.api.count(*DEPLOY), bench.api.count(*LIST)) == (2, 2, 1)
@@ -62,8 +62,8 @@ async def test_secrets_follow_the_first_deployment_and_get_one_of_their_own(benc
     assert bench.api.log == [("GET", "/functions", "")]
 
 
-async def test_fifty_functions_with_five_secrets_are_quiet(bench: Bench) -> None:
-    """Unchanged, they are one list call; rotating one secret is a POST and a deployment, with a look before and after it."""
+async def test_fifty_functions_with_unchanged_secrets_cost_one_list_call(bench: Bench) -> None:
+    """Rotating one secret is a POST and a deployment, with a read before and after it."""
     values: dict[str, Any] = {f"S{number}": "x" for number in range(5)}
     functions = [with_secrets(slug=f"f{number:02d}", **values) for number in range(50)]
     bench.api.world.behaviour = Behaviour(post_of_existing="overwrite")
@@ -79,16 +79,18 @@ async def test_fifty_functions_with_five_secrets_are_quiet(bench: Bench) -> None
 
 
 async def test_the_plan_names_secrets_and_never_values(bench: Bench) -> None:
-    """What is set, changed and removed, and nothing that tells a value."""
+    """It names secrets that are set, changed and removed; a sync afterwards sets the value that the plan does not show."""
     await bench.sync(desired(with_secrets(ONE="1", GONE="g")))
     plan = await bench.plan(desired(with_secrets(exact=True, ONE="s3cret-value", TWO="2")))
     (step,) = plan.steps
     assert (step.action, step.fields, step.deploys) == ("update", ("secrets",), True)
     assert step.reasons == ("sets secret TWO", "changes secret ONE", "removes secret GONE")
     assert "s3cret-value" not in repr(plan)
+    await bench.sync(desired(with_secrets(exact=True, ONE="s3cret-value", TWO="2")))
+    assert secrets_of(bench)["ONE"] == "s3cret-value"
 
 
-async def test_exact_removes_what_the_manifest_does_not_name(bench: Bench) -> None:
+async def test_exact_secrets_removes_secrets_that_the_manifest_does_not_name(bench: Bench) -> None:
     """By default they are left alone."""
     await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     assert (await bench.sync(desired(with_secrets(ONE="1")))).plan.in_sync
@@ -97,8 +99,8 @@ async def test_exact_removes_what_the_manifest_does_not_name(bench: Bench) -> No
     assert "secret.removed" in bench.names()
 
 
-async def test_a_change_to_the_exact_secrets_policy_applies_at_once(bench: Bench) -> None:
-    """What somebody added on Kapso goes in the next pass, not in the next day's; and then it is quiet again."""
+async def test_turning_exact_secrets_on_takes_effect_at_once(bench: Bench) -> None:
+    """A secret that somebody added on Kapso is removed in the next pass, not on the next day; then no call is made."""
     await bench.sync(desired(with_secrets(ONE="1")))
     bench.api.world.set_secret(bench.api.world.function("a"), "EXTRA", "e")
     assert (await bench.sync(desired(with_secrets(ONE="1")))).plan.in_sync
@@ -109,8 +111,8 @@ async def test_a_change_to_the_exact_secrets_policy_applies_at_once(bench: Bench
     assert bench.api.log == [("GET", "/functions", "")]
 
 
-async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(bench: Bench) -> None:
-    """With the state lost nobody knows their values: said as a warning, asked for once, and set with --reset-secrets."""
+async def test_existing_secrets_with_unknown_values_are_kept_until_reset(bench: Bench) -> None:
+    """The state is lost: a warning, one look-up, and --reset-secrets sets them."""
     git = desired(with_secrets(ONE="1", NEW="n"))
     await bench.sync(desired(with_secrets(ONE="old")))
     lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
@@ -130,8 +132,8 @@ async def test_secrets_that_were_there_before_us_are_left_alone_until_asked(benc
     assert (await lost.sync(git)).plan.notices == ()
 
 
-async def test_with_the_state_lost_a_rename_leaves_secrets_alone(bench: Bench) -> None:
-    """Kapso is asked for the names of the function that moves, not of who bears the slug before."""
+async def test_a_rename_after_lost_state_keeps_secrets(bench: Bench) -> None:
+    """The names are read from the function that moves, not from the one that has the slug before."""
     await bench.sync(desired(with_secrets(ONE="old"), with_secrets(CODE_B, "b", TWO="old")))
     lost = Bench(bench.folder.with_name("another"), bench.clock, bench.api)
     moved, other = with_secrets(slug="new", ONE="1"), with_secrets(CODE_B, "b", TWO="2", MORE="m")
@@ -144,8 +146,8 @@ async def test_with_the_state_lost_a_rename_leaves_secrets_alone(bench: Bench) -
     assert (secrets_of(bench, "new"), secrets_of(bench, "b")) == ({"ONE": "old"}, {"TWO": "old", "MORE": "m"})
 
 
-async def test_secret_names_are_listed_after_the_first_deployment(bench: Bench) -> None:
-    """A function that is down shows no names: what it had is left alone all the same."""
+async def test_secret_names_that_kapso_hides_before_a_deployment_are_read_after_it(bench: Bench) -> None:
+    """A function that is down shows no names: its secrets are left alone all the same."""
     await bench.sync(desired(with_secrets(ONE="old")))
     function = bench.api.world.function("a")
     bench.api.world.deploy(function, failure="out of luck")
@@ -158,8 +160,8 @@ async def test_secret_names_are_listed_after_the_first_deployment(bench: Bench) 
     assert [notice.code for notice in again.plan.notices] == ["unverified-secret"]
 
 
-async def test_digests_made_with_a_lost_key_are_ignored(bench: Bench) -> None:
-    """Nothing is rewritten because the key that could compare is gone."""
+async def test_secret_digests_of_a_lost_key_count_as_unknown(bench: Bench) -> None:
+    """A lost digest key causes no rewrite."""
     await bench.sync(desired(with_secrets(ONE="1")))
     other = keyed_digest(b"o" * 32)
     function = with_secrets(ONE="1")
@@ -169,7 +171,7 @@ async def test_digests_made_with_a_lost_key_are_ignored(bench: Bench) -> None:
     assert [notice.code for notice in plan.notices] == ["unverified-secret"]
 
 
-async def test_a_secret_taken_away_on_kapso_comes_back(bench: Bench) -> None:
+async def test_a_secret_deleted_on_kapso_is_set_again(bench: Bench) -> None:
     """Found when the function was changed there, and at the latest after a day."""
     git = desired(with_secrets(ONE="1"))
     await bench.sync(git)
@@ -183,8 +185,8 @@ async def test_a_secret_taken_away_on_kapso_comes_back(bench: Bench) -> None:
 
 @pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
-async def test_killed_at_any_step_no_secret_stays_missing(tmp_path: Path, fate: Fate) -> None:
-    """Whatever call it dies at, the next pass ends with the wanted values, deployed."""
+async def test_killed_at_any_call_no_secret_stays_missing(tmp_path: Path, fate: Fate) -> None:
+    """The next pass ends with the wanted values, deployed."""
     position = 0
     while True:
         position += 1
@@ -217,7 +219,7 @@ async def test_killed_at_any_step_no_secret_stays_missing(tmp_path: Path, fate: 
 
 
 async def test_a_secret_that_cannot_be_set_is_an_error_in_every_pass(bench: Bench) -> None:
-    """A refusal that does not call the name taken deletes nothing: the old value stays, and nobody believes otherwise."""
+    """A refusal that does not call the name taken deletes nothing: the old value stays, and is not recorded as the new one."""
     await bench.sync(desired(with_secrets(ONE="1")))
     refuse = bench.api.set_secret
 
@@ -234,17 +236,19 @@ async def test_a_secret_that_cannot_be_set_is_an_error_in_every_pass(bench: Benc
     assert only(await bench.sync(desired(with_secrets(ONE="s3cret-value")))) is Result.DONE
 
 
-async def test_secret_values_are_not_stored(bench: Bench) -> None:
-    """Not in the state, the journal, the backups, nor any event."""
+async def test_no_secret_value_is_in_state_journal_backups_or_events(bench: Bench) -> None:
+    """Digests are stored instead."""
     await bench.sync(desired(with_secrets(ONE="s3cret-value-1")))
     await bench.sync(desired(with_secrets(CODE_B, ONE="s3cret-value-2")))
     kept = b"".join(path.read_bytes() for path in bench.folder.rglob("*") if path.is_file())
+    assert secrets_of(bench) == {"ONE": "s3cret-value-2"}
+    assert b"ONE" in kept
     assert b"s3cret-value" not in kept
     assert "s3cret-value" not in repr(bench.events)
 
 
-async def test_checks_come_after_secrets(bench: Bench) -> None:
-    """A check that needs the secret passes; and a function that is taken back keeps its secrets."""
+async def test_checks_run_after_secrets_are_set(bench: Bench) -> None:
+    """A check that needs the secret passes; and a rollback keeps the secrets."""
 
     def needs(function: object) -> Invocation:
         world_function = bench.api.world.function("a")
@@ -261,8 +265,8 @@ async def test_checks_come_after_secrets(bench: Bench) -> None:
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "2"})
 
 
-async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
-    """A crash between away and back is healed, and a value that changed is set, while the code waits for a fix."""
+async def test_secrets_are_set_during_quarantine(bench: Bench) -> None:
+    """A kill between delete and set is repaired, and a changed value is set, while the code waits for a fix."""
 
     def checked(code: str, value: str) -> Desired:
         function = with_secrets(code, ONE=value)
@@ -291,8 +295,8 @@ async def test_quarantine_does_not_hold_secrets_up(bench: Bench) -> None:
     assert function.live_code == CODE_B
 
 
-async def test_a_base_without_secrets_blocks_and_says_so_once(bench: Bench) -> None:
-    """Nothing is written of a function that could not work; one warning for all."""
+async def test_a_base_without_secrets_blocks_functions_that_need_them_with_one_warning(bench: Bench) -> None:
+    """Nothing of such a function is written."""
     await bench.sync(desired(want("a"), want("b")))
 
     async def unknown(function_id: str) -> tuple[RemoteSecret, ...]:
@@ -308,8 +312,8 @@ async def test_a_base_without_secrets_blocks_and_says_so_once(bench: Bench) -> N
     assert "function.conflict" not in bench.names()
 
 
-async def test_both_shapes_of_a_record_are_understood(tmp_path: Path) -> None:
-    """Lists of names come in two wrappings; where the list of functions has no code it works the same."""
+async def test_secrets_work_with_both_list_shapes_and_without_code_in_lists(tmp_path: Path) -> None:
+    """Lists of names come in two envelopes."""
     clock = VirtualClock()
     bench = Bench(tmp_path / "state", clock, WorldApi(new_world(clock, Behaviour(list_code=False))))
     git = desired(with_secrets(ONE="1"))
@@ -330,7 +334,7 @@ def secret_events(bench: Bench) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("existing", ["refuse", "overwrite"])
 @pytest.mark.parametrize("change", ["first", "code", "rotate", "rename", "both"])
 async def test_secrets_are_there_after_every_kind_of_deployment(bench: Bench, kept: str, existing: str, change: str) -> None:
-    """Whether deployments keep or drop them, and whether a POST overwrites: in sync means that they are there."""
+    """Whether deployments keep or drop them, and whether a POST overwrites: a function in sync has its secrets."""
     world(bench, secrets_on_deploy=kept, post_of_existing=existing)
     await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     wanted = {
@@ -353,7 +357,7 @@ async def test_secrets_are_there_after_every_kind_of_deployment(bench: Bench, ke
 
 
 async def test_a_base_that_drops_secrets_is_deployed_once_for_new_ones(bench: Bench) -> None:
-    """What was seen is remembered: the next function's secrets need no deployment of their own."""
+    """The behaviour is remembered: the next function's secrets need no deployment of their own."""
     world(bench, secrets_on_deploy="drop")
     await bench.sync(desired(with_secrets(ONE="1")))
     assert bench.memory().facts.secrets_survive is False
@@ -365,7 +369,7 @@ async def test_a_base_that_drops_secrets_is_deployed_once_for_new_ones(bench: Be
 
 
 async def test_a_rollback_sets_dropped_secrets_again(bench: Bench) -> None:
-    """Code that fails its check is taken back by a deployment, and that drops secrets as any other."""
+    """A failing check causes a rollback, whose deployment drops secrets like any other."""
     world(bench, secrets_on_deploy="drop")
     bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
 
@@ -379,8 +383,8 @@ async def test_a_rollback_sets_dropped_secrets_again(bench: Bench) -> None:
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "1"})
 
 
-async def test_a_secret_that_only_kapso_has_is_warned_of_and_reported_when_it_is_lost(bench: Bench) -> None:
-    """Set in the dashboard; nothing is known of this base yet, so the deployment goes on."""
+async def test_a_dashboard_secret_is_warned_of_and_reported_when_a_deployment_loses_it(bench: Bench) -> None:
+    """The behaviour of this base is unknown yet, so the deployment goes on."""
     world(bench, secrets_on_deploy="drop")
     await bench.sync(desired(want("a")))
     bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
@@ -428,8 +432,8 @@ async def test_a_deployment_that_may_lose_secrets_is_blocked_by_policy(
         assert "KAPSO_SYNC_UNKNOWN_SECRETS" in str(report.outcomes[0].hint)
 
 
-async def test_functions_whose_secrets_are_known_show_first_whether_deployments_drop_them(bench: Bench) -> None:
-    """In one pass: the known one loses and regains its secret, and the other one is not deployed any more."""
+async def test_functions_with_known_secrets_are_deployed_first_to_learn_secret_loss(bench: Bench) -> None:
+    """In one pass: that function loses and regains its secret, and the other one is not deployed any more."""
     world(bench, secrets_on_deploy="keep")
     await bench.sync(desired(want("a"), with_secrets(slug="z", ONE="1")))
     bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
@@ -443,8 +447,8 @@ async def test_functions_whose_secrets_are_known_show_first_whether_deployments_
 
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER])
 @pytest.mark.parametrize("number", range(1, 14))
-async def test_secrets_survive_a_death_at_any_call_where_deployments_drop_them(bench: Bench, fate: Fate, number: int) -> None:
-    """The next pass looks after the deployment that nobody looked after."""
+async def test_secrets_survive_a_kill_at_any_call_where_deployments_drop_them(bench: Bench, fate: Fate, number: int) -> None:
+    """The next pass checks the secrets after an unfinished deployment."""
     world(bench, secrets_on_deploy="drop")
     await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     changed = desired(with_secrets(CODE_B, ONE="1", TWO="new"))
@@ -459,8 +463,8 @@ async def test_secrets_survive_a_death_at_any_call_where_deployments_drop_them(b
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_B}, {"ONE": "1", "TWO": "new"})
 
 
-async def test_a_lost_secret_after_a_kill_is_reported_by_the_next_pass(bench: Bench) -> None:
-    """The process died between the deployment and the look after it."""
+async def test_a_secret_loss_before_a_kill_is_reported_by_the_next_pass(bench: Bench) -> None:
+    """The process died between the deployment and the read after it."""
     await bench.sync(desired(want("a")))
     bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
     world(bench, secrets_on_deploy="drop")
@@ -481,8 +485,8 @@ async def test_a_lost_secret_after_a_kill_is_reported_by_the_next_pass(bench: Be
     assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
 
 
-async def test_inherited_secrets_are_the_project_s(bench: Bench) -> None:
-    """Never removed under ``exact``, never at risk, never lost; git may set one of its own by the same name."""
+async def test_inherited_project_secrets_are_never_removed(bench: Bench) -> None:
+    """Not even under ``exact``, nor lost by a deployment; git may set a secret of the same name."""
     world(bench, inherited_secrets=["SHARED", "OTHER"], secrets_on_deploy="drop")
     await bench.sync(desired(with_secrets(exact=True, ONE="1")))
     bench.api.log.clear()
@@ -499,8 +503,8 @@ def keeping(*names: str, code: str = CODE_A) -> DesiredFunction:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-async def test_a_kept_secret_is_left_alone_and_missed_when_it_is_gone(bench: Bench, exact: bool) -> None:
-    """No value is needed; gone, it is an error in every pass until it is back."""
+async def test_a_secret_with_source_kapso_is_kept_and_reported_when_missing(bench: Bench, exact: bool) -> None:
+    """No value is needed; a missing one is an error in every pass until it is back."""
     await bench.sync(desired(want("a")))
     bench.api.world.set_secret(bench.api.world.function("a"), "LEGACY", "t")
     function = keeping("LEGACY")
@@ -518,7 +522,7 @@ async def test_a_kept_secret_is_left_alone_and_missed_when_it_is_gone(bench: Ben
 
 
 async def test_json_secrets_are_set_as_json(bench: Bench) -> None:
-    """An object arrives as an object; the same one in another order is no change."""
+    """An object arrives as an object; the same one in another order is not a change."""
     function = with_secrets(CONFIG={"a": 1, "b": [True]}, TEXT='{"a": 1}')
     await bench.sync(desired(function))
     assert secrets_of(bench) == {"CONFIG": {"a": 1, "b": [True]}, "TEXT": '{"a": 1}'}
@@ -526,8 +530,8 @@ async def test_json_secrets_are_set_as_json(bench: Bench) -> None:
     assert not (await bench.plan(desired(with_secrets(CONFIG='{"a":1,"b":[true]}', TEXT='{"a": 1}')))).in_sync
 
 
-async def test_secret_routes_that_are_down_fail_their_functions_and_not_the_pass(bench: Bench) -> None:
-    """However many they are: a function without secrets goes on, and the others converge when the routes are back."""
+async def test_unavailable_secret_routes_fail_their_functions_and_not_the_pass(bench: Bench) -> None:
+    """A function without secrets goes on, and the others converge when the routes are back."""
     down = SecretRoutesUnavailable("answered 502", call=Call(*LIST), status=502)
     set_secret = bench.api.set_secret
 

@@ -1,4 +1,4 @@
-"""A server over a status that a test holds in its hands, without a daemon behind it."""
+"""The HTTP server over a status that the test sets, without a daemon."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SECRET = "the-webhook-secret"
 
 
 @dataclass
-class Front:
-    """What the server was asked, and what it may say."""
+class DaemonStub:
+    """The status that the server shows, and the requests that it got."""
 
     status: DaemonStatus = GOOD
     problem: str | None = None
@@ -60,69 +60,69 @@ class Front:
 
 @dataclass(frozen=True)
 class Control:
-    """The daemon that a server asks: what the front says, and notes of what was asked."""
+    """The daemon that a server asks: what the stub says, and notes of what was asked."""
 
-    front: Front
+    stub: DaemonStub
 
     def status(self) -> DaemonStatus:
-        return self.front.shown()
+        return self.stub.shown()
 
     def unhealthy(self) -> str | None:
-        return self.front.problem
+        return self.stub.problem
 
     def started(self) -> bool:
-        return self.front.ready
+        return self.stub.ready
 
     def metrics(self) -> tuple[bytes, str]:
         return b"kapso_sync_suspended 0\n", "text/plain"
 
     async def changed(self) -> None:
-        await self.front.change.wait()
-        self.front.change.clear()
+        await self.stub.change.wait()
+        self.stub.change.clear()
 
     async def passed(self) -> int:
-        await self.front.passed.wait()
+        await self.stub.passed.wait()
         return 0
 
     def watched(self) -> tuple[str, str | None]:
-        return self.front.watched
+        return self.stub.watched
 
     def webhook_secret(self) -> str | None:
-        return self.front.webhook_secret()
+        return self.stub.webhook_secret()
 
     def admin_token(self) -> str:
         return TOKEN
 
     def request_after_push(self) -> None:
-        self.front.triggers.append("webhook")
+        self.stub.triggers.append("webhook")
 
     def request_reconcile(self) -> None:
-        self.front.triggers.append("reconcile")
+        self.stub.triggers.append("reconcile")
 
     def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        self.front.lifted.extend(slugs)
+        self.stub.lifted.extend(slugs)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
-        self.front.suspend(reason, seconds)
+        self.stub.suspend(reason, seconds)
 
     def resume(self) -> None:
-        self.front.triggers.append("resume")
+        self.stub.triggers.append("resume")
 
 
 @contextlib.asynccontextmanager
-async def open_front(front: Front) -> AsyncIterator[httpx.AsyncClient]:
+async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
-    app = make_app(Control(front), front.clock, public=front.public, limits=front.limits)
-    async with serving(app, "127.0.0.1", 0, head_timeout=front.limits.head_timeout) as url:
-        front.url = url
+    app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
+    async with serving(app, "127.0.0.1", 0, head_timeout=stub.limits.head_timeout) as url:
+        stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
             yield client
 
 
 @contextlib.asynccontextmanager
-async def connected(front: Front) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(stub: DaemonStub) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A bare connection to it, for what no client would send."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(front.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(stub.url.rpartition(":")[2]))
     try:
         yield reader, writer
     finally:

@@ -1,4 +1,4 @@
-"""Statuses to show: a good day, a bad day, and nothing at all."""
+"""Statuses to show: healthy, with failures, and empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoints: what they answer, to whom, and under which headers."""
+"""The HTTP endpoints: responses, authentication and headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server.control import ServerLimits
-from tests.server.front import SECRET, TOKEN, Front, connected, open_front
+from tests.server.front import SECRET, TOKEN, DaemonStub, connected, open_server
 from tests.server.statuses import BAD, GOOD, NOW, SUSPENDED
 from tests.server.test_hooks import BODY, hexed
 
@@ -33,34 +33,34 @@ async def until(lines: AsyncIterator[str], start: str) -> str:
 
 
 @pytest.fixture
-def front() -> Front:
-    return Front()
+def stub() -> DaemonStub:
+    return DaemonStub()
 
 
 @pytest.fixture
-async def client(front: Front) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_front(front) as running:
+async def client(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_server(stub) as running:
         yield running
 
 
-async def test_healthz_ignores_remote_failures(front: Front, client: httpx.AsyncClient) -> None:
-    """200 while the loop lives, 503 with the reason when it does not; nothing remote counts."""
+async def test_healthz_shows_whether_the_loop_lives(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """200 while the loop lives, 503 with the reason when it does not; no remote counts."""
     assert (await client.get("/healthz")).status_code == 200
-    front.problem = "the loop has been silent for 61 s"
+    stub.problem = "the loop has been silent for 61 s"
     answer = await client.get("/healthz")
     assert (answer.status_code, answer.text) == (503, "the loop has been silent for 61 s\n")
 
 
-async def test_readyz_waits_for_the_first_read_of_the_source(front: Front, client: httpx.AsyncClient) -> None:
-    """Whatever it showed."""
+async def test_readyz_is_ok_after_the_first_look_at_the_source(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """Whatever its result is."""
     assert (await client.get("/readyz")).status_code == 200
-    front.ready = False
+    stub.ready = False
     assert (await client.get("/readyz")).status_code == 503
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/api/status", "/metrics", "/nowhere", "/static/page.css", "/hooks/git"])
-async def test_every_answer_has_security_headers(client: httpx.AsyncClient, path: str) -> None:
-    """No sniffing, no caching, no framing, nothing from elsewhere, and no word about the server."""
+async def test_every_response_has_security_headers(client: httpx.AsyncClient, path: str) -> None:
+    """No sniffing, no caching, no framing, no foreign content, and no name of the server."""
     answer = await client.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
@@ -77,10 +77,10 @@ async def test_errors_are_json(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/api/status", "/events"])
-async def test_off_loopback_reading_needs_the_token(path: str) -> None:
+async def test_reading_needs_the_token_when_not_on_loopback(path: str) -> None:
     """As bearer, or as the password of HTTP Basic; health, readiness and metrics stay open."""
     basic = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
-    async with open_front(Front(public=True)) as client:
+    async with open_server(DaemonStub(public=True)) as client:
         refused = await client.get(path)
         assert (refused.status_code, refused.headers["www-authenticate"][:5]) == (401, "Basic")
         for wrong in (
@@ -103,8 +103,8 @@ async def test_off_loopback_reading_needs_the_token(path: str) -> None:
     "host",
     ["evil.example", "evil.example:8321", "localhost.evil.example", "", "[::1", "evil.example/healthz?", "evil@localhost"],
 )
-async def test_dns_rebinding_is_refused(client: httpx.AsyncClient, host: str) -> None:
-    """A name of somebody else's that leads to loopback is not answered; health, metrics and the hook are."""
+async def test_dns_rebinding_is_refused_by_host_header(client: httpx.AsyncClient, host: str) -> None:
+    """A foreign host name that resolves to loopback gets no response; health, metrics and the hook do."""
     for path in ("/", "/api/status", "/api/status/", "/events", "/static/page.js", "/nowhere"):
         assert (await client.get(path, headers={"Host": host})).status_code == 403
     assert (await client.post("/api/resume", headers={"Host": host, **BEARER})).status_code == 403
@@ -114,47 +114,47 @@ async def test_dns_rebinding_is_refused(client: httpx.AsyncClient, host: str) ->
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8321", "[::1]", "[::1]:8321"])
-async def test_known_host_names_are_answered(client: httpx.AsyncClient, host: str) -> None:
-    """Whatever the port: it may be a forwarded one."""
+async def test_localhost_host_headers_are_accepted(client: httpx.AsyncClient, host: str) -> None:
+    """With any port: it may be a forwarded one."""
     assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
 
 
-async def test_the_host_header_makes_no_redirect() -> None:
-    """No redirect is built from it."""
-    async with open_front(Front(public=True)) as client:
+async def test_no_redirect_uses_the_host_header() -> None:
+    """No location is built from it."""
+    async with open_server(DaemonStub(public=True)) as client:
         answer = await client.get("/api/status/", headers={"Host": "evil.example", **BEARER})
         assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
-async def test_acting_needs_the_admin_token(front: Front, client: httpx.AsyncClient) -> None:
-    """Bearer only, even on loopback: a browser never sends one by itself."""
+async def test_writing_endpoints_need_a_bearer_token(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """Even on loopback; a browser never sends one by itself."""
     basic = base64.b64encode(f"x:{TOKEN}".encode()).decode()
     for path in ("/api/reconcile", "/api/suspend", "/api/resume"):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {basic}"}):
             assert (await client.post(path, headers=headers, json={"reason": "x"})).status_code == 401
-    assert front.triggers == []
+    assert stub.triggers == []
     assert (await client.post("/api/reconcile", headers=BEARER)).status_code == 202
     assert (await client.post("/api/resume", headers=BEARER)).status_code == 202
-    assert front.triggers == ["reconcile", "resume"]
+    assert stub.triggers == ["reconcile", "resume"]
 
 
-async def test_reconcile_can_be_waited_for(front: Front, client: httpx.AsyncClient) -> None:
-    """The answer comes with the end of the pass, and carries what came of it."""
+async def test_reconcile_with_wait_answers_after_the_pass(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """The response has the result of the pass."""
     asked = asyncio.create_task(client.post("/api/reconcile?wait=1", headers=BEARER))
     async with asyncio.timeout(5):
-        while not front.triggers:  # noqa: ASYNC110 - the server has no event for it
+        while not stub.triggers:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.001)
     assert not asked.done()
-    front.passed.set()
+    stub.passed.set()
     answer = (await asked).json()
     assert (answer["exit_code"], answer["status"]["in_sync"]) == (0, True)
 
 
-async def test_nobody_waits_for_a_pass_while_suspended(front: Front, client: httpx.AsyncClient) -> None:
-    """The ring counts once somebody resumes; who waits is told at once, with the reason."""
-    front.status = SUSPENDED
+async def test_reconcile_with_wait_answers_at_once_while_suspended(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """With the reason; the trigger takes effect after a resume."""
+    stub.status = SUSPENDED
     answer = await client.post("/api/reconcile?wait=1", headers=BEARER)
-    assert (answer.status_code, front.triggers) == (202, ["reconcile"])
+    assert (answer.status_code, stub.triggers) == (202, ["reconcile"])
     assert answer.json() == {"accepted": True, "suspended": "moving the project to another plan"}
 
 
@@ -162,10 +162,12 @@ async def test_nobody_waits_for_a_pass_while_suspended(front: Front, client: htt
     ("body", "suspension"),
     [({"reason": "moving"}, ("moving", None)), ({"reason": " a\n b ", "for_seconds": 60}, ("a b", 60))],
 )
-async def test_suspending_takes_a_reason(front: Front, client: httpx.AsyncClient, body: object, suspension: object) -> None:
-    """And, if wanted, an end."""
+async def test_suspend_takes_a_reason_and_an_end(
+    stub: DaemonStub, client: httpx.AsyncClient, body: object, suspension: object
+) -> None:
+    """The end is optional."""
     assert (await client.post("/api/suspend", headers=BEARER, json=body)).status_code == 202
-    assert front.suspensions == [suspension]
+    assert stub.suspensions == [suspension]
 
 
 @pytest.mark.parametrize(
@@ -176,98 +178,100 @@ async def test_suspending_takes_a_reason(front: Front, client: httpx.AsyncClient
         *(b'{"reason": "x", "for_seconds": 1e300}', b'{"reason": "x", "for_seconds": NaN}', b'{"reason": "\\ud800"}'),
     ],
 )
-async def test_an_invalid_suspension_is_400(front: Front, client: httpx.AsyncClient, body: bytes) -> None:
-    """Nobody shall be suspended by accident."""
+async def test_an_invalid_suspend_request_is_400(stub: DaemonStub, client: httpx.AsyncClient, body: bytes) -> None:
+    """Nothing is suspended."""
     assert (await client.post("/api/suspend", headers=BEARER, content=body)).status_code == 400
-    assert front.suspensions == []
+    assert stub.suspensions == []
 
 
-async def test_a_push_requests_a_pass_and_is_answered_at_once(front: Front, client: httpx.AsyncClient) -> None:
-    """202 with a delivery id; the same delivery again is taken, and rings no more."""
+async def test_a_webhook_triggers_a_pass_and_is_answered_at_once(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """202 with a delivery id; a repeated delivery is accepted, and triggers nothing."""
     headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
     first = await client.post("/hooks/git", content=BODY, headers=headers)
     assert (first.status_code, first.json()) == (202, {"delivery": "d-1"})
     again = await client.post("/hooks/git", content=BODY, headers=headers)
     assert (again.status_code, "ignored" in again.json()) == (202, True)
-    assert front.triggers == ["webhook"]
+    assert stub.triggers == ["webhook"]
 
 
-async def test_an_ignored_webhook_delivery_may_be_sent_again(front: Front, client: httpx.AsyncClient) -> None:
-    """A replay is one that was acted upon."""
+async def test_a_webhook_delivery_that_triggered_nothing_is_not_a_replay(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """Only a delivery that triggered a pass counts as one."""
     headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
-    front.watched = ("https://github.com/acme/other", None)
+    stub.watched = ("https://github.com/acme/other", None)
     await client.post("/hooks/git", content=BODY, headers=headers)
-    front.watched = ("https://github.com/acme/flows", None)
+    stub.watched = ("https://github.com/acme/flows", None)
     assert (await client.post("/hooks/git", content=BODY, headers=headers)).json() == {"delivery": "d-1"}
 
 
-async def test_a_ping_or_a_push_to_another_repository_requests_no_pass(front: Front, client: httpx.AsyncClient) -> None:
-    """Told why; and without a secret there is no hook at all."""
-    front.watched = ("https://github.com/acme/other", None)
+async def test_a_webhook_for_another_branch_or_a_ping_triggers_nothing(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """The response says why; and without a secret there is no hook endpoint."""
+    stub.watched = ("https://github.com/acme/other", None)
     answer = await client.post("/hooks/git", content=BODY, headers=SIGNED)
     assert (answer.status_code, answer.json()["ignored"]) == (202, "another repository")
     ping = {**SIGNED, "X-GitHub-Event": "ping"}
     assert (await client.post("/hooks/git", content=BODY, headers=ping)).status_code == 200
     assert (await client.post("/hooks/git", content=BODY, headers={"X-Signature": ""})).status_code == 401
-    front.secret = None
+    stub.secret = None
     assert (await client.post("/hooks/git", content=BODY, headers=SIGNED)).status_code == 404
-    assert front.triggers == []
+    assert stub.triggers == []
 
 
-async def test_without_a_usable_secret_there_is_no_hook(front: Front, client: httpx.AsyncClient) -> None:
-    """Nothing is not a secret: everybody could sign with it; and one that cannot be read is no crash."""
+async def test_without_a_usable_webhook_secret_the_hook_endpoint_is_closed(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """404 for an empty secret, with which anybody could sign; 503 without details for an unreadable one."""
     forged = {"X-Signature": f"sha256={hexed(BODY, key='')}"}
-    front.secret = ""
+    stub.secret = ""
     assert (await client.post("/hooks/git", content=BODY, headers=forged)).status_code == 404
-    front.failure = ConfigError("KAPSO_SYNC_WEBHOOK_SECRET_FILE cannot be read")
+    stub.failure = ConfigError("KAPSO_SYNC_WEBHOOK_SECRET_FILE cannot be read")
     answer = await client.post("/hooks/git", content=BODY, headers=forged)
     assert (answer.status_code, "_FILE" in answer.text) == (503, False)
-    assert front.triggers == []
+    assert stub.triggers == []
 
 
-async def test_secrets_beyond_ascii_are_compared_as_bytes(front: Front, client: httpx.AsyncClient) -> None:
-    """A header's bytes are what was sent, whatever a library makes of them."""
-    front.secret = "clé-ключ"
-    headers = [(b"X-Gitlab-Token", front.secret.encode()), (b"X-Gitlab-Event", b"Push Hook")]
+async def test_non_ascii_secrets_are_compared_as_bytes(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """The header's bytes count as they were sent, however a library decodes them."""
+    stub.secret = "clé-ключ"
+    headers = [(b"X-Gitlab-Token", stub.secret.encode()), (b"X-Gitlab-Event", b"Push Hook")]
     assert (await client.post("/hooks/git", content=BODY, headers=headers)).status_code == 202
-    assert front.triggers == ["webhook"]
+    assert stub.triggers == ["webhook"]
 
 
-async def test_a_failing_action_is_answered_with_its_error(front: Front, client: httpx.AsyncClient) -> None:
-    """What it could not do is said to who may ask; who may not hears nothing of it."""
-    front.failure = StateUnusable("state/suspended.json cannot be written: No space left on device")
+async def test_an_error_of_the_daemon_is_shown_to_authenticated_clients_only(
+    stub: DaemonStub, client: httpx.AsyncClient
+) -> None:
+    """A client without the token does not see it."""
+    stub.failure = StateUnusable("state/suspended.json cannot be written: No space left on device")
     answer = await client.post("/api/suspend", headers=BEARER, json={"reason": "x"})
     assert (answer.status_code, "No space left" in answer.text) == (503, True)
     assert (await client.post("/api/suspend", json={"reason": "x"})).status_code == 401
 
 
 @pytest.mark.filterwarnings("default")
-async def test_an_unexpected_exception_is_a_plain_500(front: Front, client: httpx.AsyncClient) -> None:
-    """500 as JSON, with every header, and nothing about the inside."""
-    front.defect = RuntimeError(SECRET)
+async def test_an_unexpected_exception_is_a_500_without_details(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """JSON, with every security header, and no internals."""
+    stub.defect = RuntimeError(SECRET)
     answer = await client.get("/api/status")
     assert (answer.status_code, list(answer.json()), SECRET in answer.text) == (500, ["error"], False)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-async def test_any_text_can_be_shown(front: Front, client: httpx.AsyncClient) -> None:
-    """Half a character in a reason breaks neither page nor JSON."""
-    front.status = replace(GOOD, suspension=Suspension("half \ud800", NOW))
+async def test_a_lone_surrogate_in_a_reason_breaks_neither_page_nor_json(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """It is replaced."""
+    stub.status = replace(GOOD, suspension=Suspension("half \ud800", NOW))
     assert "half ?" in (await client.get("/")).text
     assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
 
 
-async def test_remembered_webhook_deliveries_are_bounded(front: Front) -> None:
-    """The newest deliveries are remembered, and the oldest are forgotten first."""
-    front.limits = ServerLimits(deliveries=5)
-    async with open_front(front) as client:
+async def test_the_number_of_remembered_webhook_deliveries_is_bounded(stub: DaemonStub) -> None:
+    """The oldest are forgotten first."""
+    stub.limits = ServerLimits(deliveries=5)
+    async with open_server(stub) as client:
         for number in (*range(10), 9, 0):
             await client.post("/hooks/git", content=BODY, headers={**SIGNED, "X-GitHub-Delivery": f"d-{number}"})
-    assert len(front.triggers) == 11
+    assert len(stub.triggers) == 11
 
 
-async def test_bodies_beyond_the_limit_are_refused(client: httpx.AsyncClient) -> None:
-    """Announced or in chunks: 413, and whoever sent it gets to read that; a body at the limit is read."""
+async def test_request_bodies_above_the_limit_are_413(client: httpx.AsyncClient) -> None:
+    """With Content-Length or in chunks, and the client can read the response; a body at the limit is accepted."""
     large = b"x" * (2 * 1024 * 1024)
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -280,12 +284,12 @@ async def test_bodies_beyond_the_limit_are_refused(client: httpx.AsyncClient) ->
     assert (await client.post("/hooks/git", content=b"x" * 1024 * 1024, headers=SIGNED)).status_code == 401
 
 
-async def test_a_body_without_end_is_cut_off(front: Front, client: httpx.AsyncClient) -> None:
-    """What is announced as enormous is not even begun."""
-    async with connected(front) as (reader, writer):
+async def test_a_huge_content_length_closes_the_connection(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """The body is not read."""
+    async with connected(stub) as (reader, writer):
         writer.write(b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
         assert b" 413 " in (await reader.read()).splitlines()[0]
-    async with connected(front) as (reader, writer):
+    async with connected(stub) as (reader, writer):
         writer.write(b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\nExpect: 100-continue\r\n\r\n")
         assert b" 413 " in (await reader.read()).splitlines()[0]
 
@@ -297,11 +301,11 @@ async def test_a_body_without_end_is_cut_off(front: Front, client: httpx.AsyncCl
         b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZZ\r\n",
     ],
 )
-async def test_what_is_no_http_is_answered_like_everything_else(
-    front: Front, client: httpx.AsyncClient, sent: bytes, caplog: pytest.LogCaptureFixture
+async def test_a_request_that_is_not_http_is_a_400_with_security_headers(
+    stub: DaemonStub, client: httpx.AsyncClient, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """400 as JSON under the same headers, and no word of it in the log."""
-    async with connected(front) as (reader, writer):
+    """As JSON, and nothing of it is logged."""
+    async with connected(stub) as (reader, writer):
         writer.write(sent)
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     assert b" 400 " in head.splitlines()[0]
@@ -310,36 +314,36 @@ async def test_what_is_no_http_is_answered_like_everything_else(
     assert caplog.records == []
 
 
-async def test_a_head_without_end_is_cut_off(front: Front, client: httpx.AsyncClient) -> None:
+async def test_an_endless_request_head_closes_the_connection(stub: DaemonStub, client: httpx.AsyncClient) -> None:
     """Long before it fills the memory."""
-    async with connected(front) as (reader, writer):
+    async with connected(stub) as (reader, writer):
         with contextlib.suppress(ConnectionError):
             writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1_000_000)
             async with asyncio.timeout(5):
                 await reader.read()
 
 
-async def test_a_client_that_disconnects_leaves_no_traceback(
-    front: Front, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+async def test_a_client_that_disconnects_causes_no_traceback(
+    stub: DaemonStub, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a body, of the events, or while waiting for a pass."""
+    """During a body, the event stream, or a wait for a pass."""
     for sent in (
         b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\nx",
         b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"POST /api/reconcile?wait=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n",
     ):
-        async with connected(front) as (_, writer):
+        async with connected(stub) as (_, writer):
             writer.write(sent)
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.05)
     assert caplog.records == []
 
 
-async def test_an_idle_connection_is_closed(front: Front) -> None:
-    """A head or a body that trickles: the connection is closed in time, and others are served meanwhile."""
-    front.limits = ServerLimits(body_timeout=0.2, head_timeout=0.3)
-    async with open_front(front) as client:
-        port = int(front.url.rpartition(":")[2])
+async def test_a_slow_request_head_or_body_times_out(stub: DaemonStub) -> None:
+    """The connection is closed in time, and others are served meanwhile."""
+    stub.limits = ServerLimits(body_timeout=0.2, head_timeout=0.3)
+    async with open_server(stub) as client:
+        port = int(stub.url.rpartition(":")[2])
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for number, (_, writer) in enumerate(pairs):
             writer.write(
@@ -354,30 +358,30 @@ async def test_an_idle_connection_is_closed(front: Front) -> None:
             writer.close()
 
 
-async def test_events_are_streamed_as_they_happen(front: Front, client: httpx.AsyncClient) -> None:
-    """One event for each; what changes while one is told is told next."""
+async def test_the_event_stream_sends_each_change(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """A change that happens while one is sent comes next."""
     async with client.stream("GET", "/events") as answer, asyncio.timeout(5):
         lines = answer.aiter_lines()
         assert await anext(lines) == "retry: 3000"
         for _ in range(3):
-            front.change.set()
+            stub.change.set()
             assert await until(lines, "event:") == "event: changed"
 
 
-async def test_a_quiet_event_stream_sends_heartbeats(front: Front) -> None:
+async def test_the_event_stream_sends_keepalives(stub: DaemonStub) -> None:
     """And loses no change by it."""
-    front.limits = ServerLimits(heartbeat=0.02)
-    async with open_front(front) as client, client.stream("GET", "/events") as answer, asyncio.timeout(5):
+    stub.limits = ServerLimits(heartbeat=0.02)
+    async with open_server(stub) as client, client.stream("GET", "/events") as answer, asyncio.timeout(5):
         lines = answer.aiter_lines()
         assert await until(lines, ":") == ": still here"
-        front.change.set()
+        stub.change.set()
         assert await until(lines, "event:") == "event: changed"
 
 
-async def test_event_streams_are_limited(front: Front) -> None:
-    """And a place is free again when one has left; who only asks for the head takes none."""
-    front.limits = ServerLimits(streams=1)
-    async with open_front(front) as client, asyncio.timeout(5):
+async def test_the_number_of_event_streams_is_limited(stub: DaemonStub) -> None:
+    """A place is free again when a client disconnects; a HEAD request takes none."""
+    stub.limits = ServerLimits(streams=1)
+    async with open_server(stub) as client, asyncio.timeout(5):
         assert (await client.head("/events")).status_code == 200
         async with client.stream("GET", "/events") as first:
             await anext(first.aiter_lines())
@@ -386,31 +390,31 @@ async def test_event_streams_are_limited(front: Front) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_open_event_streams_do_not_delay_a_stop(front: Front, caplog: pytest.LogCaptureFixture) -> None:
-    """Event streams end at once, quietly; whoever waits for a pass gets the grace."""
+async def test_a_shutdown_ends_event_streams_at_once(stub: DaemonStub, caplog: pytest.LogCaptureFixture) -> None:
+    """Without an error; a client that waits for a pass gets the shutdown's grace period."""
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as kept:
-        async with open_front(front):
-            reader, writer = await kept.enter_async_context(connected(front))
+        async with open_server(stub):
+            reader, writer = await kept.enter_async_context(connected(stub))
             writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"retry")
             started = loop.time()
         assert loop.time() - started < 0.5
     async with contextlib.AsyncExitStack() as kept:
-        async with open_front(front):
-            reader, writer = await kept.enter_async_context(connected(front))
+        async with open_server(stub):
+            reader, writer = await kept.enter_async_context(connected(stub))
             writer.write(b"POST /api/reconcile?wait=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN.encode())
             writer.write(b"\r\n\r\n")
             async with asyncio.timeout(5):
-                while not front.triggers:  # noqa: ASYNC110 - the server has no event for it
+                while not stub.triggers:  # noqa: ASYNC110 - the server has no event for it
                     await asyncio.sleep(0.001)
-            loop.call_later(0.1, front.passed.set)
+            loop.call_later(0.1, stub.passed.set)
         assert b" 202 " in (await reader.read()).splitlines()[0]
     assert caplog.records == []
 
 
-async def test_answers_do_not_wait_for_acknowledgements(client: httpx.AsyncClient) -> None:
-    """Nagle's algorithm would hold each one back for 40 ms."""
+async def test_responses_are_not_delayed_by_nagles_algorithm(client: httpx.AsyncClient) -> None:
+    """It would delay each one by 40 ms."""
     loop = asyncio.get_running_loop()
     await client.get("/healthz")
     started = loop.time()
@@ -420,7 +424,7 @@ async def test_answers_do_not_wait_for_acknowledgements(client: httpx.AsyncClien
 
 
 async def test_status_is_json_with_the_documented_keys(client: httpx.AsyncClient) -> None:
-    """The same that the command line prints."""
+    """The command line prints the same."""
     document = (await client.get("/api/status")).json()
     page = json.dumps(document)
     assert document["functions"][0]["state"] == "Ready"
@@ -429,8 +433,8 @@ async def test_status_is_json_with_the_documented_keys(client: httpx.AsyncClient
     assert SECRET not in page
 
 
-def test_every_field_is_documented() -> None:
-    """The page names each one, in the table where it belongs."""
+def test_every_status_field_is_documented() -> None:
+    """The page lists each one, in the right table."""
     page = (Path(__file__).parents[2] / "docs" / "status.md").read_text(encoding="utf-8")
     text = page.split("## The document")[1].split("## Endpoints")[0]
     whole, of_a_function = text.split("Of each function:")

@@ -1,4 +1,4 @@
-"""Pushes of every provider: only what is signed with our secret is believed, and even that is only a hint."""
+"""Webhooks of every provider: only signed requests are accepted, and their payload is only a hint."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ PROVIDERS: dict[str, Callable[[bytes], Headers]] = {
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_every_provider_is_understood(provider: str) -> None:
-    """Its signature is accepted, and repository and ref are found."""
+def test_webhooks_of_every_provider_are_accepted(provider: str) -> None:
+    """The signature is valid, and repository and ref are found."""
     verdict = read_hook(PROVIDERS[provider](BODY), BODY, SECRET, NOW)
     assert isinstance(verdict, Push)
     assert (verdict.repositories, verdict.refs) == ((HTTPS,), ("refs/heads/main",))
@@ -60,8 +60,8 @@ def test_every_provider_is_understood(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("damage", ["", "sha256=", "v1,", "sha256=00", "wrong", "sha256=éé", "ключ", "sha1=" + "0" * 40])
-def test_a_wrong_signature_is_refused(provider: str, damage: str) -> None:
-    """Wrong, empty, or not even ASCII: 401, and never an exception."""
+def test_a_webhook_with_a_wrong_signature_is_401(provider: str, damage: str) -> None:
+    """Wrong, empty, or not even ASCII; there is never an exception."""
     headers = PROVIDERS[provider](BODY)
     names = [name for name in headers if "signature" in name or name == "x-gitlab-token"]
     verdict = read_hook({**headers, **dict.fromkeys(names, damage)}, BODY, SECRET, NOW)
@@ -70,13 +70,13 @@ def test_a_wrong_signature_is_refused(provider: str, damage: str) -> None:
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "gitlab"])
-def test_another_body_under_the_same_signature_is_refused(provider: str) -> None:
-    """The signature is over the raw body."""
+def test_a_webhook_signature_of_another_body_is_refused(provider: str) -> None:
+    """The signature covers the raw body."""
     assert isinstance(read_hook(PROVIDERS[provider](BODY), BODY + b" ", SECRET, NOW), Refused)
 
 
-def test_an_unsigned_webhook_is_refused() -> None:
-    """Neither is the old SHA-1 beside which some providers send an empty new one."""
+def test_a_webhook_without_a_signature_is_refused() -> None:
+    """The old SHA-1 beside an empty new one, as some providers send it, is refused too."""
     for headers in ({}, {"x-github-event": "ping"}, {"x-hub-signature": f"sha1={hexed(BODY, kind='sha1')}"}):
         assert read_hook(headers, BODY, SECRET, NOW) in (
             Refused(401, "no signature"),
@@ -84,8 +84,8 @@ def test_an_unsigned_webhook_is_refused() -> None:
         )
 
 
-def test_old_signed_timestamps_are_refused() -> None:
-    """Five minutes either way; a key in whsec_ form is decoded; one good signature among several is enough."""
+def test_a_webhook_timestamp_must_be_within_five_minutes() -> None:
+    """A key in whsec_ form is decoded; one valid signature among several is enough."""
     key = base64.b64encode(b"raw key bytes").decode()
     good = signed_by_gitlab(BODY, b"raw key bytes")
     assert isinstance(read_hook(good, BODY, f"whsec_{key}", NOW), Push)
@@ -97,15 +97,15 @@ def test_old_signed_timestamps_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("x-github-event", "ping"), ("x-event-key", "diagnostics:ping")])
-def test_webhook_pings_are_recognised(name: str, value: str) -> None:
-    """Signed like everything else."""
+def test_a_webhook_ping_is_recognised(name: str, value: str) -> None:
+    """It must be signed too."""
     headers = {"x-hub-signature-256": f"sha256={hexed(b'{}')}", name: value}
     assert isinstance(read_hook(headers, b"{}", SECRET, NOW), Ping)
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"a": NaN}', b"[" * 100_000, b'{"a": ' * 50_000, b"\xff", b"null"])
-def test_a_signed_malformed_payload_is_400(body: bytes) -> None:
-    """Deep, broken or no object: told, not crashed on."""
+def test_a_signed_webhook_with_an_invalid_body_is_400(body: bytes) -> None:
+    """Deeply nested, broken or not an object; there is no exception."""
     verdict = read_hook({"x-signature": f"sha256={hexed(body)}"}, body, SECRET, NOW)
     assert isinstance(verdict, Refused)
     assert verdict.status == 400
@@ -114,14 +114,14 @@ def test_a_signed_malformed_payload_is_400(body: bytes) -> None:
 @pytest.mark.parametrize(
     "headers", [{"x-github-event": "issues"}, {"x-gitlab-event": "Pipeline Hook"}, {"x-event-key": "pullrequest:created"}]
 )
-def test_other_webhook_events_are_ignored(headers: Headers) -> None:
-    """A hook that is subscribed to everything must not cause a look at everything."""
+def test_webhook_events_other_than_push_are_ignored(headers: Headers) -> None:
+    """A hook that is subscribed to every event must not trigger a pass for each."""
     verdict = read_hook({**PROVIDERS["github"](BODY), **headers, "x-github-event": "issues"}, BODY, SECRET, NOW)
     assert verdict == Ignored("d-1", "not a push")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("push", Push), ("repository_update", Push), ("project_create", Ignored)])
-def test_gitlabs_system_hooks_are_told_apart_by_their_payload(name: str, kind: type) -> None:
+def test_gitlab_system_hooks_are_distinguished_by_their_payload(name: str, kind: type) -> None:
     """They share one header."""
     body = json.dumps({"event_name": name, "changes": [{"ref": "refs/heads/main"}]}).encode()
     verdict = read_hook({"x-gitlab-token": SECRET, "x-gitlab-event": "System Hook"}, body, SECRET, NOW)
@@ -129,8 +129,8 @@ def test_gitlabs_system_hooks_are_told_apart_by_their_payload(name: str, kind: t
     assert not isinstance(verdict, Push) or verdict.refs == ("refs/heads/main",)
 
 
-def test_a_form_is_read_as_well() -> None:
-    """GitHub's default kind; signed as it was sent, and as strict."""
+def test_a_form_encoded_webhook_is_accepted() -> None:
+    """GitHub's default content type; the signature covers the form."""
     form = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
     body = urlencode({"payload": BODY.decode()}).encode()
     verdict = read_hook({"x-signature": f"sha256={hexed(body)}", **form}, body, SECRET, NOW)
@@ -140,8 +140,8 @@ def test_a_form_is_read_as_well() -> None:
         assert isinstance(read_hook({"x-signature": f"sha256={hexed(broken)}", **form}, broken, SECRET, NOW), Refused)
 
 
-def test_json_that_is_called_a_form_is_read_as_json() -> None:
-    """It is what curl sends unless told otherwise."""
+def test_a_json_webhook_with_a_form_content_type_is_accepted() -> None:
+    """As curl sends it by default."""
     headers = {"x-signature": f"sha256={hexed(BODY)}", "content-type": "application/x-www-form-urlencoded"}
     verdict = read_hook(headers, BODY, SECRET, NOW)
     assert isinstance(verdict, Push)
@@ -161,8 +161,8 @@ def push_of(payload: object) -> Push:
     return verdict
 
 
-def test_bitbuckets_changes_name_branches() -> None:
-    """Cloud and Data Center have shapes of their own; a deletion names the old branch."""
+def test_bitbucket_webhooks_name_their_branches() -> None:
+    """Cloud and Data Center have different payloads; a deletion names the old branch."""
     cloud = push_of({"push": {"changes": [{"new": {"type": "branch", "name": "main"}, "old": None}]}})
     gone = push_of({"push": {"changes": [{"new": None, "old": {"type": "branch", "name": "main"}}]}})
     centre = push_of({"changes": [{"refId": "refs/heads/main", "ref": {"id": "refs/heads/main"}}]})
@@ -171,8 +171,8 @@ def test_bitbuckets_changes_name_branches() -> None:
         assert concerns(push, HTTPS, "other") == "another ref"
 
 
-def test_a_push_to_another_branch_is_ignored() -> None:
-    """Another repository or ref is ignored; what the payload does not say cannot exclude it."""
+def test_a_webhook_for_another_repository_or_ref_is_ignored() -> None:
+    """A missing repository or ref in the payload is not a mismatch."""
     push = push_of({"ref": "refs/heads/dev", "repository": {"links": {"clone": [{"href": "https://x.com/a/b.git"}]}}})
     assert concerns(push, "https://x.com/a/b", None) is None
     assert concerns(push, "https://x.com/a/b", "main") == "another ref"
@@ -188,15 +188,15 @@ def test_a_push_to_another_branch_is_ignored() -> None:
         {"repository": {"mainbranch": {"name": "main"}}},
     ],
 )
-def test_where_the_default_branch_is_watched_the_provider_says_which_it_is(place: dict[str, object]) -> None:
-    """Unless a branch is configured."""
+def test_the_webhook_payload_names_the_default_branch(place: dict[str, object]) -> None:
+    """It is used unless a branch is configured."""
     assert concerns(push_of({"ref": "refs/heads/main", **place}), HTTPS, None) is None
     assert concerns(push_of({"ref": "refs/heads/dev", **place}), HTTPS, None) == "another ref"
     assert concerns(push_of({"ref": "refs/heads/dev", **place}), HTTPS, "dev") is None
 
 
-def test_a_deleted_watched_branch_requests_a_pass() -> None:
-    """Its absence is an error that people want to hear of at once."""
+def test_a_webhook_for_the_deletion_of_our_branch_triggers_a_pass() -> None:
+    """The missing branch is an error that people must see at once."""
     gone = push_of({"ref": "refs/heads/main", "after": "0" * 40, "deleted": True, "repository": {"clone_url": HTTPS}})
     assert concerns(gone, HTTPS, "main") is None
     assert concerns(gone, HTTPS, "other") == "another ref"
@@ -214,8 +214,8 @@ def test_a_deleted_watched_branch_requests_a_pass() -> None:
         "https://github.com/Acme/Flows/",
     ],
 )
-def test_one_repository_has_many_addresses(address: str) -> None:
-    """Transport, user, port, case and suffix make no difference; a bare repository's path has a URL as well."""
+def test_repository_urls_are_compared_without_transport_user_port_and_suffix(address: str) -> None:
+    """Nor case; a bare repository's path has a URL as well."""
     assert same_repository("/srv/git/flows.git", "file:///srv/git/flows")
     assert same_repository(address, HTTPS)
     assert not same_repository(address, "https://github.com/acme/other")
@@ -227,14 +227,14 @@ def test_one_repository_has_many_addresses(address: str) -> None:
     st.binary(max_size=50),
     st.text(max_size=20),
 )
-def test_no_request_makes_it_raise(headers: Headers, body: bytes, secret: str) -> None:
-    """Whatever is sent, there is a verdict; and without the secret it is a refusal."""
+def test_any_webhook_request_gets_a_verdict_without_an_exception(headers: Headers, body: bytes, secret: str) -> None:
+    """Without the secret it is a refusal."""
     verdict = read_hook(headers, body, f"prefix-{secret}", NOW)
     assert isinstance(verdict, Refused)
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_no_payload_makes_it_raise(value: object) -> None:
-    """Signed, and still anything may be in it."""
+def test_any_signed_webhook_payload_gets_a_verdict_without_an_exception(value: object) -> None:
+    """A valid signature does not restrict the payload."""
     for payload in ({"repository": value}, {"push": {"changes": value}}, {"changes": [value], "ref": value}):
         concerns(push_of(payload), HTTPS, "main")

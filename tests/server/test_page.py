@@ -1,4 +1,4 @@
-"""The page: complete without JavaScript, safe with any text, and good to use with it."""
+"""The status page: complete without JavaScript, safe against any text, accessible, and updated live."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
 from kapso_sync.server.page import render_page, span
-from tests.server.front import Front, open_front
+from tests.server.front import DaemonStub, open_server
 from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -63,8 +63,8 @@ def words(shown: DaemonStatus) -> str:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(name: str) -> None:
-    """Every tag is closed, nothing is inline that a strict policy would block, and no address leads out."""
+def test_the_page_is_well_formed_and_loads_no_foreign_content(name: str) -> None:
+    """Every tag is closed, nothing inline that a strict CSP would block, and no external URL."""
     page = render_page(ALL[name])
     assert outline(ALL[name]).tags.count("main") == 1
     assert re.findall(r'(?:src|href)="(?!/|data:,)', page) == []
@@ -81,13 +81,13 @@ def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(name: str) -> 
         (EMPTY, "Starting: the first pass is under way."),
     ],
 )
-def test_the_page_has_one_sentence_for_the_overall_status(shown: DaemonStatus, sentence: str) -> None:
-    """The first thing one reads."""
+def test_the_page_headline_summarises_the_state(shown: DaemonStatus, sentence: str) -> None:
+    """It is the first text on the page."""
     assert sentence in words(shown)
 
 
-def test_the_page_shows_every_kind_of_failure() -> None:
-    """State, reason, retry, diff, deployments, events, warnings and budget."""
+def test_the_page_shows_failures_diffs_deployments_events_and_budget() -> None:
+    """State, reason, retry, warnings as well."""
     text = words(BAD)
     for said in (
         "4f1c2ab8d0e1 Add greeting by Ada, 42 min ago",
@@ -108,8 +108,8 @@ def test_the_page_shows_every_kind_of_failure() -> None:
     assert "moving the project to another plan" in words(SUSPENDED)
 
 
-def test_the_page_omits_reasons_of_ready_functions() -> None:
-    """A function that is ready as expected needs no message; one that is ready for another reason does."""
+def test_the_page_omits_the_message_of_a_function_that_is_ready_as_expected() -> None:
+    """A function that is ready for another reason has one."""
     kept = function("old-one", message="not in git, kept")
     ready = tuple(replace(condition, reason="KeptOutsideGit") for condition in kept.conditions)
     assert "KeptOutsideGit not in git, kept" in words(status(replace(kept, conditions=ready)))
@@ -117,13 +117,13 @@ def test_the_page_omits_reasons_of_ready_functions() -> None:
     assert "of 1000" not in words(EMPTY)
 
 
-def test_only_the_last_events_are_shown() -> None:
-    """Twenty of them."""
+def test_the_page_shows_the_last_twenty_events() -> None:
+    """Older ones are not there."""
     assert outline(MANY).tags.count("li") == 60 + 20
 
 
-def test_the_page_draws_any_rate_limit() -> None:
-    """Nothing left, nothing known, more left than there is."""
+def test_the_page_draws_any_rate_limit_budget() -> None:
+    """Nothing left, unknown, more left than the limit."""
     for budget in (RateLimit(0, 0), RateLimit(1000, 0), RateLimit(10, 20), RateLimit(10, -1)):
         assert outline(status(budget=budget)).tags.count("meter") == 1
 
@@ -132,7 +132,7 @@ def test_the_page_draws_any_rate_limit() -> None:
     ("seconds", "said"),
     [(-5, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (86400, "1 day"), (400_000, "4 days")],
 )
-def test_durations_are_words(seconds: float, said: str) -> None:
+def test_durations_are_shown_in_words(seconds: float, said: str) -> None:
     """As people say them."""
     assert span(seconds) == said
 
@@ -162,8 +162,8 @@ def hostile(first: str, second: str, third: str) -> DaemonStatus:
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-def test_no_text_becomes_markup(first: str, second: str, third: str) -> None:
-    """Versions, slugs, messages, reasons, diffs, subjects, authors, events, levels, errors, hints: shown, never obeyed."""
+def test_text_from_outside_is_escaped_on_the_page(first: str, second: str, third: str) -> None:
+    """Versions, slugs, messages, reasons, diffs, subjects, authors, events, levels, errors, hints."""
     shown, plain = outline(hostile(first, second, third)), outline(hostile("x", "x", "x"))
     assert {*shown.tags} == {*plain.tags}
     assert (shown.tags.count("script"), shown.tags.count("img")) == (1, 0)
@@ -184,16 +184,16 @@ async def browser() -> AsyncIterator[Any]:
 @pytest.mark.e2e
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_the_page_is_accessible(browser: Any, theme: str) -> None:
-    """Axe finds nothing, in either theme, wide or narrow, on good days and bad; nothing scrolls sideways."""
+    """Axe finds nothing, in either theme, wide or narrow, in any state; nothing scrolls sideways."""
     if not AXE.exists():
         pytest.skip("axe-core is not installed: npm ci")
-    front = Front()
-    async with open_front(front):
+    stub = DaemonStub()
+    async with open_server(stub):
         for name, shown in ALL.items():
-            front.status = shown
+            stub.status = shown
             for width in (1280, 320):
                 page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme, bypass_csp=True)
-                await page.goto(front.url)
+                await page.goto(stub.url)
                 await page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
                 await page.add_script_tag(path=str(AXE))
                 found = await page.evaluate("axe.run().then(r => r.violations.map(v => v.id + ': ' + v.nodes[0].html))")
@@ -203,17 +203,17 @@ async def test_the_page_is_accessible(browser: Any, theme: str) -> None:
 
 
 @pytest.mark.e2e
-async def test_hostile_texts_run_no_script_in_a_browser(browser: Any) -> None:
-    """No script of theirs runs, and our own policy blocks nothing of ours; the same after a live update."""
-    front = Front()
+async def test_script_injection_has_no_effect_in_a_browser(browser: Any) -> None:
+    """No foreign script runs, and our own CSP blocks nothing of ours; the same after a live update."""
+    stub = DaemonStub()
     said: list[str] = []
-    async with open_front(front):
+    async with open_server(stub):
         page = await browser.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("dialog", lambda _: said.append("a dialog"))
-        await page.goto(front.url)
-        front.status = hostile("</pre><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title></style>'&lt;")
-        front.change.set()
+        await page.goto(stub.url)
+        stub.status = hostile("</pre><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title></style>'&lt;")
+        stub.change.set()
         await page.wait_for_selector("#verdict:has-text('Suspended')", timeout=5000)
         await page.reload()
         assert await page.locator("img").count() == 0
@@ -222,24 +222,24 @@ async def test_hostile_texts_run_no_script_in_a_browser(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_the_page_updates_itself_without_scrolling(browser: Any) -> None:
-    """A change shows without a reload; opened diffs, focus, scroll positions and selected text stay."""
+async def test_a_live_update_of_the_page_keeps_focus_scroll_and_selection(browser: Any) -> None:
+    """A change shows without a reload; opened diffs stay open."""
     long = "".join(f"+line {number}\n" for number in range(200))
     drifted = function("tuned-by-hand", "Drifted", "changed on Kapso", diff=long)
-    front = Front(status=status(drifted, function("fine")))
-    async with open_front(front):
+    stub = DaemonStub(status=status(drifted, function("fine")))
+    async with open_server(stub):
         page = await browser.new_page(viewport={"width": 800, "height": 500})
-        await page.goto(front.url)
+        await page.goto(stub.url)
         await page.evaluate("window.sameDocument = true")
         await page.locator("#diff-tuned-by-hand summary").click()
         await page.evaluate("document.querySelector('pre').scrollTop = 300; scrollTo(0, 250)")
         await page.evaluate("getSelection().selectAllChildren(document.querySelector('#function-tuned-by-hand h3'))")
         before = await page.evaluate("document.querySelector('#diff-tuned-by-hand').getBoundingClientRect().top")
         # Something new above it, something gone, something else first in the list.
-        front.status = status(
+        stub.status = status(
             function("broken", "Stalled", "no"), drifted, suspension=Suspension("why not", NOW), warnings=("something new",)
         )
-        front.change.set()
+        stub.change.set()
         await page.wait_for_selector("text=something new", timeout=5000)
         assert await page.evaluate("window.sameDocument")
         assert await page.evaluate("document.getElementById('diff-tuned-by-hand').open")
@@ -253,15 +253,15 @@ async def test_the_page_updates_itself_without_scrolling(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_a_live_update_equals_a_reload(browser: Any) -> None:
-    """Whatever came before: good days, bad days, nothing at all, and back."""
-    front = Front(status=EMPTY)
-    async with open_front(front):
+async def test_a_live_update_of_the_page_equals_a_reload(browser: Any) -> None:
+    """From any state to any other: healthy, failing, empty, and back."""
+    stub = DaemonStub(status=EMPTY)
+    async with open_server(stub):
         page = await browser.new_page()
-        await page.goto(front.url)
+        await page.goto(stub.url)
         for name in [*ALL, *reversed(ALL)]:
-            front.status = replace(ALL[name], version=f"after-{name}")
-            front.change.set()
+            stub.status = replace(ALL[name], version=f"after-{name}")
+            stub.change.set()
             await page.wait_for_selector(f"footer:has-text('after-{name},')", timeout=5000)
             shown = await page.evaluate("document.querySelector('main').innerHTML")
             fresh = "fetch('/').then(a => a.text()).then(t => new DOMParser().parseFromString(t, 'text/html'))"
@@ -270,28 +270,28 @@ async def test_a_live_update_equals_a_reload(browser: Any) -> None:
 
 
 @pytest.mark.e2e
-async def test_the_page_shows_when_the_daemon_does_not_answer(browser: Any) -> None:
-    """What is shown may then be out of date; and says no more once somebody answers again."""
-    front = Front()
-    async with open_front(front):
+async def test_the_page_shows_when_the_connection_is_lost(browser: Any) -> None:
+    """Its content may then be out of date; the note disappears once the server answers again."""
+    stub = DaemonStub()
+    async with open_server(stub):
         page = await browser.new_page()
-        await page.goto(front.url)
-        front.defect = RuntimeError("for a while")
-        front.change.set()
+        await page.goto(stub.url)
+        stub.defect = RuntimeError("for a while")
+        stub.change.set()
         await page.wait_for_selector("#offline:has-text('may be out of date')", timeout=5000)
-        front.defect = None
-        front.change.set()
+        stub.defect = None
+        stub.change.set()
         await page.wait_for_selector("#offline", state="hidden", timeout=5000)
         await page.close()
 
 
 @pytest.mark.e2e
-async def test_the_page_works_by_keyboard(browser: Any) -> None:
+async def test_the_page_can_be_used_by_keyboard(browser: Any) -> None:
     """Diffs are reached, opened and scrolled without a mouse."""
-    front = Front(status=BAD)
-    async with open_front(front):
+    stub = DaemonStub(status=BAD)
+    async with open_server(stub):
         page = await browser.new_page()
-        await page.goto(front.url)
+        await page.goto(stub.url)
         await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
         await page.keyboard.press("Enter")
@@ -302,12 +302,12 @@ async def test_the_page_works_by_keyboard(browser: Any) -> None:
 
 @pytest.mark.e2e
 async def test_the_page_is_complete_without_javascript(browser: Any) -> None:
-    """Everything is there, diffs open, and it reloads itself."""
-    front = Front(status=BAD)
-    async with open_front(front):
+    """All content is there, diffs open, and the page reloads itself."""
+    stub = DaemonStub(status=BAD)
+    async with open_server(stub):
         context = await browser.new_context(java_script_enabled=False)
         page = await context.new_page()
-        await page.goto(front.url)
+        await page.goto(stub.url)
         await page.locator("#diff-tuned-by-hand summary").click()
         assert await page.locator("#diff-tuned-by-hand pre").is_visible()
         assert await page.locator("meta[http-equiv=refresh]").count() == 1

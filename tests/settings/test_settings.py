@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they may be, and that wrong ones are told all at once."""
+"""Settings: sources, valid values, and errors that are all reported at once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load(**environment: str) -> Settings:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("300ms", 0.3), ("20s", 20), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("7d", 604800)]
 )
-def test_durations_are_parsed(text: str, seconds: float) -> None:
-    """A number and a unit, several of them if need be."""
+def test_durations_are_parsed_from_numbers_with_units(text: str, seconds: float) -> None:
+    """One unit, or several of them."""
     assert parse_duration(text) == seconds
 
 
@@ -33,16 +33,16 @@ def test_invalid_durations_are_refused(text: str) -> None:
         load(KAPSO_SYNC_DEPLOY_TIMEOUT=text)
 
 
-def test_an_empty_variable_is_not_set() -> None:
-    """As compose files and CI write them; an empty address to listen on means no server."""
+def test_an_empty_variable_counts_as_not_set() -> None:
+    """As compose files and CI write them; an empty listen address means no server."""
     empty = load(**dict.fromkeys(VARIABLES, ""))
     assert empty.model_dump(exclude={"listen"}) == load().model_dump(exclude={"listen"})
     assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
 
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
-def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path, bom: str) -> None:
-    """And may end with a line break: neither is part of the key."""
+def test_an_api_key_file_may_have_a_byte_order_mark_and_a_line_break(tmp_path: Path, bom: str) -> None:
+    """Neither is a part of the key."""
     (tmp_path / "key").write_text(f"{bom}the-key\r\n", encoding="utf-8")
     assert load(KAPSO_API_KEY_FILE=str(tmp_path / "key")).key() == "the-key"
 
@@ -56,7 +56,7 @@ def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path, bom: str) -
         ("the-s3cret\tkey", "character 11 is U+0009"),
     ],
 )
-def test_a_key_that_no_header_can_hold_is_a_configuration_error(tmp_path: Path, text: str, said: str) -> None:
+def test_an_api_key_that_is_invalid_in_a_header_is_a_configuration_error(tmp_path: Path, text: str, said: str) -> None:
     """With the file and the place, and never the value; from a variable as well as from a file."""
     file = tmp_path / "key"
     file.write_text(text, encoding="utf-8")
@@ -70,7 +70,7 @@ def test_a_key_that_no_header_can_hold_is_a_configuration_error(tmp_path: Path, 
 
 
 def test_settings_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
-    """Each layer overrules the next."""
+    """Each layer overrides the next."""
     (tmp_path / "env").write_text("KAPSO_SYNC_OWNER=file\nKAPSO_SYNC_BRANCH=file\nKAPSO_SYNC_REF='file'\n# comment\n")
     settings = load_settings(
         {"owner": "flag"}, env_file=tmp_path / "env", environment={"KAPSO_SYNC_OWNER": "env", "KAPSO_SYNC_BRANCH": "env"}
@@ -79,7 +79,7 @@ def test_settings_precedence_is_flag_environment_file_default(tmp_path: Path) ->
 
 
 def test_all_invalid_settings_are_reported_at_once() -> None:
-    """Nobody should have to start the program once for each."""
+    """Nobody has to start the program once for each."""
     with pytest.raises(ConfigError) as raised:
         load(KAPSO_SYNC_PRUNE="perhaps", KAPSO_SYNC_CONCURRENCY="many", KAPSO_SYNC_DRIFT="ignore", KAPSO_SYNC_RATE_SHARE="0%")
     for said in (
@@ -91,14 +91,14 @@ def test_all_invalid_settings_are_reported_at_once() -> None:
         assert said in raised.value.message
 
 
-def test_an_empty_variable_is_no_value() -> None:
+def test_an_empty_variable_takes_the_default() -> None:
     """Compose files and charts set empty ones for what is not configured."""
     settings = load(KAPSO_SYNC_OWNER="", KAPSO_SYNC_STATE_DIR=" ", KAPSO_API_KEY="")
     assert (settings.owner, settings.state_dir, settings.api_key) == (None, None, None)
 
 
-def test_the_api_key_file_is_read_at_each_use(tmp_path: Path) -> None:
-    """A mounted secret that changes is used at once; an empty or missing one is an error that names the file."""
+def test_the_api_key_file_is_read_again_for_each_use(tmp_path: Path) -> None:
+    """A changed mounted secret is used at once; an empty or missing file is an error that names it."""
     path = tmp_path / "key"
     path.write_text("first-key\n")
     settings = load(KAPSO_API_KEY_FILE=str(path))
@@ -116,29 +116,30 @@ def test_the_api_key_file_is_read_at_each_use(tmp_path: Path) -> None:
         settings.key()
 
 
-def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
-    """Which of the two holds would be a guess."""
+def test_a_secret_in_a_variable_and_in_a_file_is_refused(tmp_path: Path) -> None:
+    """Choosing one would be a guess."""
     (tmp_path / "key").write_text("a-key")
     with pytest.raises(ConfigError, match="both KAPSO_API_KEY and KAPSO_API_KEY_FILE are set"):
         load(KAPSO_API_KEY="b-key", KAPSO_API_KEY_FILE=str(tmp_path / "key")).key()
 
 
-def test_a_missing_api_key_has_a_hint() -> None:
-    """The first thing a new user meets."""
+def test_a_missing_api_key_error_has_a_hint() -> None:
+    """It is the first error that a new user meets."""
     with pytest.raises(ConfigError) as raised:
         load().key()
     assert "KAPSO_API_KEY" in str(raised.value.hint)
 
 
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip()))
-def test_a_secret_shows_in_no_repr_and_no_error(secret: str) -> None:
+def test_secrets_are_not_in_the_repr_of_settings_or_in_errors(secret: str) -> None:
     """Settings may be printed by mistake."""
     settings = load(KAPSO_API_KEY=f"key-{secret}", KAPSO_SYNC_GIT_TOKEN=f"key-{secret}")
+    assert "git_token" in repr(settings)
     assert f"key-{secret}" not in repr(settings) + str(settings)
 
 
-def test_misspelt_variables_are_a_warning() -> None:
-    """With the spelling that was probably meant; variables of the daemon and of others are none of our business here."""
+def test_misspelt_variables_are_a_warning_with_a_suggestion() -> None:
+    """Variables of the daemon and of other programs are ignored here."""
     settings = load(KAPSO_SYNC_PRUNNE="true", KAPSO_SYNC_ZZZ="1", KAPSO_SYNC_INTERVAL="5m", KAPSO_OTHER="x")
     assert [notice.message for notice in settings.notices] == [
         "KAPSO_SYNC_PRUNNE is not a setting; did you mean KAPSO_SYNC_PRUNE?",
@@ -151,7 +152,7 @@ def test_misspelt_variables_are_a_warning() -> None:
     [("5", MaxDelete(5)), ("0", MaxDelete(0)), ("25%", MaxDelete(25, percent=True)), ("100%", MaxDelete(100, percent=True))],
 )
 def test_limits_are_numbers_or_shares(text: str, expected: MaxDelete) -> None:
-    """And are spelled the same way when they are shown."""
+    """They are shown in the same spelling."""
     assert load(KAPSO_SYNC_MAX_DELETE=text).max_delete == expected
     assert str(expected) == text
 
@@ -162,14 +163,14 @@ def test_a_share_rounds_down_and_allows_one() -> None:
     assert [quarter.limit(owned) for owned in (0, 3, 7, 8)] == [1, 1, 1, 2]
 
 
-def test_every_setting_has_its_variable() -> None:
+def test_every_setting_has_an_environment_variable() -> None:
     """Kapso's own have Kapso's prefix, ours have ours."""
     assert variable("api_key_file") == "KAPSO_API_KEY_FILE"
     assert variable("state_dir") == "KAPSO_SYNC_STATE_DIR"
 
 
-def test_an_env_file_with_a_credential_is_one_of_ours(tmp_path: Path) -> None:
-    """Nobody who can push reads it as a file; one that holds only values for functions may be read."""
+def test_an_env_file_with_our_credential_is_no_secret_source_for_functions(tmp_path: Path) -> None:
+    """Code in git cannot name it as a secret file; a file that holds only values for functions may be read."""
     ours, plain = tmp_path / "ours.env", tmp_path / "plain.env"
     ours.write_text("KAPSO_API_KEY=k\nSTRIPE=s\n")
     plain.write_text("KAPSO_SYNC_PRUNE=true\nSTRIPE=s\n")

@@ -120,7 +120,7 @@ def command_lines() -> list[bytes]:
 
 
 def children() -> set[str]:
-    """The ids of the processes that this one started and that are still there, dead ones nobody waited for included."""
+    """The ids of child processes that this process started and that still exist, zombies included."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:

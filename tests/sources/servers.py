@@ -20,10 +20,7 @@ from tests.sources.repositories import command_lines
 
 @dataclass
 class GitServer:
-    """What a server serves, whom it lets in, and what it saw.
-
-    ``redirect`` sends every request elsewhere; ``status`` answers every request with an error that quotes what it was told.
-    """
+    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request."""
 
     root: Path
     password: str | None = None
@@ -112,8 +109,8 @@ def serving(seen: GitServer) -> Iterator[GitServer]:
 
 
 @contextmanager
-def silence() -> Iterator[tuple[str, int]]:
-    """Take connections on a loopback port, and never say a word."""
+def unresponsive_server() -> Iterator[tuple[str, int]]:
+    """Accept connections on a loopback port, and never send a byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         yield str(host), int(port)

@@ -1,4 +1,4 @@
-"""A folder is read as it is, whole, and only when it holds still."""
+"""A folder source: read completely, and only when it does not change meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_the_same_content_is_the_same_revision(folder: Path, tmp_path: Path, reader: Reader) -> None:
-    """Names and bytes decide, wherever they lie and whenever they were written."""
+    """Names and bytes decide, not the location and the time of writing."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for name, text in (("a.ts", CODE), ("manifest.yaml", MANIFEST)):
@@ -43,8 +43,8 @@ async def test_the_same_content_is_the_same_revision(folder: Path, tmp_path: Pat
     assert (await source.fetch()).revision != first.revision
 
 
-async def test_a_changed_folder_is_reported_once(folder: Path, reader: Reader) -> None:
-    """The first look and each change are events; a look that finds nothing new is another."""
+async def test_a_folder_change_is_reported_once(folder: Path, reader: Reader) -> None:
+    """The first read and each change are events; an unchanged folder is another event."""
     source = reader.open_folder(folder)
     first = await source.fetch()
     await source.fetch()
@@ -54,8 +54,8 @@ async def test_a_changed_folder_is_reported_once(folder: Path, reader: Reader) -
     assert reader.seen[2] == SourceChanged(revision=second.revision.id, previous=first.revision.id)
 
 
-async def test_hidden_files_and_foreign_folders_are_not_read(folder: Path, reader: Reader) -> None:
-    """Dot files, node_modules and what is neither code nor text make no difference to the revision."""
+async def test_hidden_files_and_node_modules_are_not_read(folder: Path, reader: Reader) -> None:
+    """Dot files, node_modules and other file types do not change the revision."""
     before = await reader.open_folder(folder).fetch()
     for name in (".env.json", ".git/config.json", ".hidden/a.ts", "node_modules/x/index.js", "__pycache__/a.js", "logo.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,8 @@ async def test_hidden_files_and_foreign_folders_are_not_read(folder: Path, reade
     assert (await reader.open_folder(folder).fetch()) == before
 
 
-async def test_odd_names_are_read_as_they_are(folder: Path, reader: Reader) -> None:
-    """Spaces, newlines, other scripts and bytes that are no text at all."""
+async def test_file_names_with_spaces_newlines_or_invalid_unicode_are_read(folder: Path, reader: Reader) -> None:
+    """They are neither changed nor refused."""
     names = ["a b.ts", "new\nline.ts", "größe/ñ.ts", os.fsdecode(b"\xff.ts")]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -73,8 +73,10 @@ async def test_odd_names_are_read_as_they_are(folder: Path, reader: Reader) -> N
     assert set(names) <= set(found)
 
 
-async def test_links_inside_are_followed_and_links_outside_are_not(folder: Path, tmp_path: Path, reader: Reader) -> None:
-    """A mounted ConfigMap is made of links; a link to somebody else's file is a problem of that file."""
+async def test_symlinks_inside_the_folder_are_followed_and_outside_are_not(
+    folder: Path, tmp_path: Path, reader: Reader
+) -> None:
+    """A mounted ConfigMap is made of symlinks; a symlink to another folder is a problem of that file."""
     (tmp_path / "secret.ts").write_text("secret")
     (folder / "..2026").mkdir()
     (folder / "..2026/map.ts").write_text(CODE)
@@ -94,8 +96,8 @@ async def test_links_inside_are_followed_and_links_outside_are_not(folder: Path,
     assert found["loop.ts"].startswith("cannot be read")
 
 
-async def test_a_flipped_link_is_a_new_revision(tmp_path: Path, reader: Reader) -> None:
-    """git-sync and ConfigMaps publish by moving one link; the folder behind it is read whole."""
+async def test_a_moved_symlink_is_a_new_revision(tmp_path: Path, reader: Reader) -> None:
+    """git-sync and ConfigMaps publish by moving one symlink; the new folder is read completely."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.ts").write_text(name)
@@ -108,8 +110,8 @@ async def test_a_flipped_link_is_a_new_revision(tmp_path: Path, reader: Reader) 
     assert contents(await source.fetch()) == {"a.ts": b"two"}
 
 
-async def test_a_fifo_or_socket_is_a_problem_and_never_blocks(folder: Path, reader: Reader) -> None:
-    """A pipe nobody writes to would hold a reader for ever."""
+async def test_a_pipe_or_device_is_a_problem_and_never_blocks(folder: Path, reader: Reader) -> None:
+    """Opening a pipe without a writer would block for ever."""
     os.mkfifo(folder / "pipe.ts")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket.ts"))
@@ -117,8 +119,8 @@ async def test_a_fifo_or_socket_is_a_problem_and_never_blocks(folder: Path, read
     assert found == {"pipe.ts": "is not a regular file", "socket.ts": "is not a regular file"}
 
 
-async def test_large_files_are_named_with_their_limit_and_not_read(folder: Path, reader: Reader) -> None:
-    """1 MiB of code and 256 KiB of manifest are taken, a byte more is not; a huge file costs nothing."""
+async def test_files_above_the_size_limit_are_reported_and_not_read(folder: Path, reader: Reader) -> None:
+    """1 MiB of code and 256 KiB of manifest are accepted, a byte more is not; a huge file costs no memory."""
     (folder / "fits.ts").write_bytes(b"x" * CODE_LIMIT)
     (folder / "more.ts").write_bytes(b"x" * (CODE_LIMIT + 1))
     (folder / "huge.js").touch()
@@ -136,8 +138,8 @@ async def test_large_files_are_named_with_their_limit_and_not_read(folder: Path,
     assert len(snapshot.files["fits.ts"].content or b"") == CODE_LIMIT
 
 
-async def test_too_many_files_are_an_error_that_says_what_to_do(folder: Path, reader: Reader) -> None:
-    """Ten thousand files are a mistake in --path, more often than not."""
+async def test_too_many_files_are_an_error_with_a_hint(folder: Path, reader: Reader) -> None:
+    """Ten thousand files are usually a mistake in --path."""
     for number in range(FILE_COUNT_LIMIT - 1):
         os.close(os.open(folder / f"{number}.json", os.O_CREAT | os.O_WRONLY))
     with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
@@ -156,8 +158,8 @@ async def test_the_functions_folder_of_a_work_tree_is_found(folder: Path, reader
     assert (await reader.open_folder(folder, "", work_tree=True).fetch()).path == ""
 
 
-async def test_the_description_of_a_work_tree_is_passed_on(folder: Path) -> None:
-    """What is checked out is told with the digest, and is no part of it."""
+async def test_the_git_description_of_a_work_tree_is_not_part_of_the_revision(folder: Path) -> None:
+    """The checked out commit is reported beside the digest."""
     source = FolderSource(folder, None, top=folder, emit=lambda _event: None, describe=lambda: "main@4f1c2ab")
     plain = FolderSource(folder, None, top=folder, emit=lambda _event: None)
     described, bare = (await source.fetch()).revision, (await plain.fetch()).revision
@@ -166,7 +168,7 @@ async def test_the_description_of_a_work_tree_is_passed_on(folder: Path) -> None
 
 
 async def test_a_missing_folder_or_path_is_an_error(folder: Path, tmp_path: Path, reader: Reader) -> None:
-    """Neither is taken for an empty folder; a path that leads out through a link is not there either."""
+    """Neither counts as an empty folder; a path that leaves it through a symlink is missing too."""
     (folder / "out").symlink_to(tmp_path)
     with pytest.raises(SourceMissing, match="is not a folder"):
         await reader.open_folder(tmp_path / "nowhere").fetch()
@@ -176,10 +178,10 @@ async def test_a_missing_folder_or_path_is_an_error(folder: Path, tmp_path: Path
     assert reader.seen == []
 
 
-async def test_a_folder_that_moved_while_it_was_read_is_read_again(
+async def test_a_folder_that_changes_while_it_is_read_is_read_again(
     folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No snapshot mixes two states: a save in the middle means another look."""
+    """No snapshot mixes two states."""
     opened = os.open
 
     def save_meanwhile(path: str, flags: int) -> int:
@@ -193,10 +195,8 @@ async def test_a_folder_that_moved_while_it_was_read_is_read_again(
     assert (found["a.ts"], found["b.ts"]) == (b"new", b"new")
 
 
-async def test_a_folder_that_never_holds_still_is_left_for_the_next_pass(
-    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A few tries, then an error that names the folder."""
+async def test_a_folder_that_keeps_changing_is_an_error(folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few tries; the error names the folder."""
     opened, count = os.open, 0
 
     def save_always(path: str, flags: int) -> int:
@@ -210,10 +210,10 @@ async def test_a_folder_that_never_holds_still_is_left_for_the_next_pass(
         await reader.open_folder(folder).fetch()
 
 
-async def test_a_file_that_vanishes_or_turns_into_a_link_is_not_followed(
+async def test_a_file_that_becomes_a_symlink_while_it_is_read_is_not_followed(
     folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between looking and reading nobody can swap a file for a link to another one."""
+    """Nor one that vanishes: there is no race between check and read."""
     (folder / "z.ts").write_text(CODE)
     opened = os.open
 
@@ -230,7 +230,7 @@ async def test_a_file_that_vanishes_or_turns_into_a_link_is_not_followed(
 
 @pytest.fixture
 def locked_folder() -> Iterator[Path]:
-    """A folder with a sub-folder that we may not list, not even when the tests are run by root."""
+    """A folder with a sub-folder that cannot be listed, not even when the tests are run by root."""
     user = os.geteuid()
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -245,16 +245,16 @@ def locked_folder() -> Iterator[Path]:
             (folder / "shut").chmod(0o755)
 
 
-async def test_a_sub_folder_that_may_not_be_read_is_an_error(locked_folder: Path, reader: Reader) -> None:
+async def test_an_unreadable_sub_folder_is_an_error(locked_folder: Path, reader: Reader) -> None:
     """Functions in it must not look deleted."""
     with pytest.raises(SourceUnavailable, match=r"shut cannot be read: Permission denied"):
         await reader.open_folder(locked_folder).fetch()
 
 
-async def test_a_sub_folder_that_goes_away_meanwhile_is_no_error(
+async def test_a_sub_folder_that_is_removed_meanwhile_is_not_an_error(
     folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second listing agrees with what was read, so the folder is whole without it."""
+    """The second listing equals what was read, so the snapshot is complete without it."""
     (folder / "sub").mkdir()
     listed = os.listdir
 

@@ -1,4 +1,4 @@
-"""A repository is read at the branch, tag or commit that was asked for, and at no other."""
+"""A git source: read at the requested branch, tag or commit, and at no other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kapso_sync.model.events import SourceChanged
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents
 
 
-async def test_the_default_branch_is_read_whole(upstream: Repository, reader: Reader) -> None:
-    """Without a branch the remote's HEAD counts; the revision says who, when and what."""
+async def test_the_default_branch_is_read_completely(upstream: Repository, reader: Reader) -> None:
+    """Without a branch the remote's HEAD counts; the revision has author, time and subject."""
     source = reader.open(upstream.url)
     snapshot = await source.fetch()
     assert contents(snapshot) == {"manifest.yaml": MANIFEST.encode(), "a.ts": CODE.encode()}
@@ -25,8 +25,10 @@ async def test_the_default_branch_is_read_whole(upstream: Repository, reader: Re
     assert await source.default_branch() == "main"
 
 
-async def test_every_local_spelling_reads_the_same(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
-    """file://, a bare repository's path and a work tree's path with a branch are one repository."""
+async def test_every_local_spelling_of_a_repository_reads_the_same(
+    upstream: Repository, reader: Reader, tmp_path: Path
+) -> None:
+    """file://, a bare repository's path and a work tree's path with a branch."""
     bare = tmp_path / "bare.git"
     upstream.git("clone", "--quiet", "--bare", ".", str(bare))
     found = [
@@ -37,14 +39,14 @@ async def test_every_local_spelling_reads_the_same(upstream: Repository, reader:
     assert found[0].files == found[1].files == found[2].files
 
 
-async def test_a_work_trees_uncommitted_changes_do_not_count(upstream: Repository, reader: Reader) -> None:
-    """With a branch named, what is committed is read."""
+async def test_uncommitted_changes_of_a_work_tree_are_not_read(upstream: Repository, reader: Reader) -> None:
+    """If a branch is named, only committed files are read."""
     upstream.write({"a.ts": "not yet", "b.ts": "not yet"})
     assert contents(await reader.open(upstream.folder, branch="main").fetch())["a.ts"] == CODE.encode()
 
 
-async def test_a_branch_is_followed_and_each_move_told(upstream: Repository, reader: Reader) -> None:
-    """A push is read by the next look; a look that finds the same commit fetches nothing."""
+async def test_a_branch_is_followed_and_each_push_is_reported(upstream: Repository, reader: Reader) -> None:
+    """A push is read by the next fetch; without a push nothing is fetched."""
     first = upstream.git("rev-parse", "HEAD")
     upstream.git("checkout", "--quiet", "-b", "release/1")
     source = reader.open(upstream.url, branch="release/1")
@@ -59,7 +61,7 @@ async def test_a_branch_is_followed_and_each_move_told(upstream: Repository, rea
 
 
 async def test_a_force_push_is_followed(upstream: Repository, reader: Reader) -> None:
-    """The tip counts, also when it is no descendant; the event names both commits."""
+    """The tip counts, also when it is not a descendant; the event names both commits."""
     source = reader.open(upstream.url, branch="main")
     old = upstream.commit({"a.ts": "old"})
     await source.fetch()
@@ -77,7 +79,7 @@ async def test_a_force_push_is_followed(upstream: Repository, reader: Reader) ->
 
 @pytest.mark.parametrize("options", [[], ["--annotate", "--message", "Release"]], ids=["light", "annotated"])
 async def test_a_tag_pins_its_commit(options: list[str], upstream: Repository, reader: Reader) -> None:
-    """Light or annotated, the commit is read; a later push makes no difference, a moved tag does."""
+    """Lightweight or annotated; a later push changes nothing, a moved tag does."""
     pinned = upstream.git("rev-parse", "HEAD")
     upstream.git("tag", *options, "v1")
     upstream.git("branch", "v1-else")
@@ -122,17 +124,17 @@ async def test_an_old_commit_is_found_from_a_shallow_mirror(upstream: Repository
         (None, "badcafe", "has no commit badcafe"),
     ],
 )
-async def test_a_missing_branch_or_tag_is_an_error(
+async def test_a_missing_branch_tag_or_commit_is_an_error(
     branch: str | None, ref: str | None, message: str, upstream: Repository, reader: Reader
 ) -> None:
-    """A branch, tag or commit that is not there is an error, and never another one's content."""
+    """The content of another one is never used."""
     with pytest.raises(SourceMissing, match=message):
         await reader.open(upstream.url, branch=branch, ref=ref).fetch()
     assert reader.seen == []
 
 
 async def test_a_deleted_branch_is_missing_until_it_is_back(upstream: Repository, reader: Reader) -> None:
-    """The error leaves the source usable."""
+    """The source stays usable after the error."""
     upstream.git("branch", "side")
     source = reader.open(upstream.url, branch="side")
     first = await source.fetch()
@@ -143,15 +145,15 @@ async def test_a_deleted_branch_is_missing_until_it_is_back(upstream: Repository
     assert await source.fetch() == first
 
 
-async def test_an_empty_repository_has_no_commit_yet(reader: Reader, tmp_path: Path) -> None:
-    """Nothing was pushed: that is not an empty set of functions."""
+async def test_an_empty_repository_is_an_error(reader: Reader, tmp_path: Path) -> None:
+    """It is not an empty set of functions."""
     source = reader.open(Repository(tmp_path / "empty.git", bare=True).folder)
     with pytest.raises(SourceMissing, match="has no commit yet"):
         await source.fetch()
 
 
 async def test_a_folder_that_is_not_a_repository_is_an_error(reader: Reader, tmp_path: Path) -> None:
-    """A file URL to a plain folder names no repository."""
+    """For a file URL to a plain folder."""
     (tmp_path / "plain").mkdir()
     with pytest.raises(SourceMissing, match="is not a repository that we can read"):
         await reader.open((tmp_path / "plain").as_uri()).fetch()
@@ -170,14 +172,14 @@ async def test_a_path_names_the_functions_folder(upstream: Repository, reader: R
 
 @pytest.mark.parametrize("path", ["absent", "a.ts", "apps/absent"])
 async def test_a_missing_path_in_a_repository_is_an_error(path: str, upstream: Repository, reader: Reader) -> None:
-    """A folder that is gone, or is a file, is no empty folder."""
+    """A path that was removed, or is a file, is not an empty folder."""
     upstream.commit({"apps/one/c.ts": "c"})
     with pytest.raises(SourceMissing, match=f"has no folder {path}"):
         await reader.open(upstream.url, path=path).fetch()
 
 
 async def test_a_commit_without_a_message_has_no_subject(upstream: Repository, reader: Reader) -> None:
-    """An empty message is no error, and a long subject is cut."""
+    """An empty message is not an error, and a long subject is truncated."""
     upstream.commit({"a.ts": "x"}, "")
     source = reader.open(upstream.url)
     assert (await source.fetch()).revision.subject is None

@@ -1,7 +1,8 @@
-"""Nothing that a repository, an environment or a machine configures makes git run a program or read elsewhere."""
+"""Hostile repositories: no configuration makes git run a program or read other files."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,17 +16,24 @@ from tests.sources.repositories import CODE, Reader, Repository, children, conte
 
 @pytest.fixture
 def trap(tmp_path: Path) -> Path:
-    """A program that leaves a mark when it is run."""
+    """A program that writes a file when it is run."""
     script = tmp_path / "trap"
-    script.write_text(f"#!/bin/sh\ntouch {tmp_path / 'sprung'}\n")
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path / 'trap_was_run'}\n")
     script.chmod(0o755)
     return script
 
 
 @pytest.fixture
-def sprung(tmp_path: Path) -> Callable[[], bool]:
-    """Tell whether the trap was sprung."""
-    return (tmp_path / "sprung").exists
+def trap_was_run(tmp_path: Path) -> Callable[[], bool]:
+    """Return whether the trap was run."""
+    return (tmp_path / "trap_was_run").exists
+
+
+def test_the_trap_records_that_it_was_run(trap: Path, trap_was_run: Callable[[], bool]) -> None:
+    """A control for the tests below: a run of the trap is noticed."""
+    assert not trap_was_run()
+    subprocess.run([str(trap)], check=True)
+    assert trap_was_run()
 
 
 def _lay(repository: Repository, trap: Path) -> None:
@@ -53,23 +61,23 @@ def _lay(repository: Repository, trap: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["work tree", "url"])
-async def test_a_repositorys_configuration_runs_nothing(
-    spelling: str, upstream: Repository, reader: Reader, trap: Path, sprung: Callable[[], bool]
+async def test_git_configuration_of_a_repository_runs_no_program(
+    spelling: str, upstream: Repository, reader: Reader, trap: Path, trap_was_run: Callable[[], bool]
 ) -> None:
-    """Hooks, filters, monitors and helpers of somebody else's repository stay asleep."""
+    """Hooks, filters, monitors and helpers of a repository are never run."""
     upstream.commit({".gitattributes": "* filter=evil diff=evil\n"})
     _lay(upstream, trap)
     text = upstream.folder if spelling == "work tree" else upstream.url
     assert contents(await reader.open(text, branch="main").fetch())["a.ts"] == CODE.encode()
     assert find_work_tree(upstream.folder) is not None
     await reader.open_folder(upstream.folder, work_tree=True).fetch()
-    assert not sprung()
+    assert not trap_was_run()
 
 
-async def test_hooks_and_configuration_in_the_mirror_run_nothing(
-    upstream: Repository, reader: Reader, trap: Path, sprung: Callable[[], bool]
+async def test_hooks_and_configuration_in_the_mirror_run_no_program(
+    upstream: Repository, reader: Reader, trap: Path, trap_was_run: Callable[[], bool]
 ) -> None:
-    """Whoever can write into the state folder gains no program from it."""
+    """Write access to the state folder does not run programs."""
     await reader.open(upstream.url).fetch()
     hook = reader.mirror / "hooks/reference-transaction"
     hook.parent.mkdir(exist_ok=True)
@@ -78,18 +86,18 @@ async def test_hooks_and_configuration_in_the_mirror_run_nothing(
         config.write(f"[core]\n\tfsmonitor = {trap}\n\thooksPath = {hook.parent}\n[credential]\n\thelper = {trap}\n")
     upstream.commit({"a.ts": "new"})
     assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
-    assert not sprung()
+    assert not trap_was_run()
 
 
-async def test_the_environment_is_not_inherited(
+async def test_git_does_not_inherit_environment_variables(
     upstream: Repository,
     reader: Reader,
     trap: Path,
     tmp_path: Path,
-    sprung: Callable[[], bool],
+    trap_was_run: Callable[[], bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """GIT_DIR and its kin, configuration from variables and files, and helpers mean nothing to us."""
+    """GIT_DIR and similar, configuration from variables and files, and helpers have no effect."""
     decoy = Repository(tmp_path / "decoy")
     decoy.commit({"a.ts": "decoy"})
     git_dir = str(decoy.folder / ".git")
@@ -123,12 +131,14 @@ async def test_the_environment_is_not_inherited(
     (tmp_path / "home-of-tests/.gitconfig").write_text((tmp_path / "evil").read_text())
     snapshot = await reader.open(upstream.url).fetch()
     assert (snapshot.revision.id, snapshot.files["a.ts"].content) == (commit, CODE.encode())
-    assert not sprung()
+    assert not trap_was_run()
     assert not (tmp_path / "trace").exists()
 
 
-def test_git_gets_a_minimal_environment(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets of the daemon are not in git's environment; a machine's certificates are, for the network alone."""
+def test_gits_environment_has_certificates_and_no_secrets(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine's certificates are passed for network access only."""
     monkeypatch.setenv("KAPSO_API_KEY", "key")
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ours.pem")
     monkeypatch.setenv("SSL_CERT_DIR", "/etc/ours")
@@ -150,8 +160,8 @@ async def test_git_may_use_the_sources_transport_only(upstream: Repository, read
         assert "not allowed" in caught.value.text
 
 
-async def test_reading_leaves_no_process_behind(upstream: Repository, reader: Reader) -> None:
-    """A daemon that reads for a year has no more children than on its first day."""
+async def test_reading_a_repository_leaves_no_process(upstream: Repository, reader: Reader) -> None:
+    """Neither running nor as a zombie."""
     source = reader.open(upstream.url)
     before = children()
     for number in range(3):
@@ -163,7 +173,7 @@ async def test_reading_leaves_no_process_behind(upstream: Repository, reader: Re
 async def test_without_git_the_error_says_what_to_install(
     upstream: Repository, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slim image without git is a configuration to correct, and no traceback."""
+    """For a slim image without git; there is no traceback."""
     source = reader.open(upstream.url)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="git is not installed") as caught:
@@ -171,23 +181,24 @@ async def test_without_git_the_error_says_what_to_install(
     assert "install git" in str(caught.value.hint)
 
 
-async def test_a_url_in_what_git_says_loses_its_credentials(reader: Reader, tmp_path: Path) -> None:
-    """Even where git repeats a URL with a password in it, nobody else does."""
+async def test_credentials_in_urls_of_git_output_are_redacted(reader: Reader, tmp_path: Path) -> None:
+    """Even where git repeats a URL with a password in it."""
     git = reader.git("https://example.com/a/b", "https")
     with pytest.raises(GitFailed) as caught:
         await git.run(["ls-remote", "https://user:hunter2@example.com/a/b"], network=True)
+    assert "example.com" in f"{caught.value!r}"
     assert "hunter2" not in f"{caught.value!r}"
 
 
-async def test_an_unwritable_state_folder_is_an_error(upstream: Repository, tmp_path: Path) -> None:
-    """A full or read-only disk is an error of ours, and no traceback."""
+async def test_an_unwritable_state_folder_is_an_error_with_a_hint(upstream: Repository, tmp_path: Path) -> None:
+    """For a full or read-only disk; there is no traceback."""
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(StateUnusable, match="taken cannot be written"):
         await Reader(tmp_path / "taken").open(upstream.url).fetch()
 
 
 async def test_a_mirror_that_cannot_be_created_is_an_error(upstream: Repository, reader: Reader) -> None:
-    """The error names the folder that is in the way, and nothing is removed that is not ours."""
+    """The error names the file that is in the way, and nothing that is not ours is removed."""
     reader.folder.mkdir()
     reader.mirror.write_text("a file where the mirror should be")
     with pytest.raises(StateUnusable, match="mirror cannot be used: File exists"):

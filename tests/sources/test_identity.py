@@ -1,4 +1,4 @@
-"""Who owns what comes from a source, and what is checked out in a work tree."""
+"""The owner that a source has, and what is checked out in a work tree."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.sources.repositories import Repository
         "deploy@Example.com:/acme/flows",
     ],
 )
-def test_one_remote_has_one_owner_however_it_is_written(location: str) -> None:
-    """Whoever changes from https to ssh keeps the functions."""
+def test_one_remote_has_one_owner_in_every_url_spelling(location: str) -> None:
+    """A change from https to ssh keeps the functions."""
     assert remote_identity(location, "") == "example.com/acme/flows"
     assert remote_identity(location, "apps/one") == "example.com/acme/flows//apps/one"
 
@@ -42,7 +42,7 @@ def test_a_local_repository_is_named_by_its_path(location: str, owner: str) -> N
     assert remote_identity(location, "") == owner
 
 
-def test_a_folder_without_remote_is_named_by_its_place() -> None:
+def test_a_folder_without_remote_is_owned_by_its_path() -> None:
     """Two folders of one name are two owners."""
     one, two = folder_identity(Path("/a/flows")), folder_identity(Path("/b/flows"))
     assert one != two
@@ -50,8 +50,8 @@ def test_a_folder_without_remote_is_named_by_its_place() -> None:
     assert folder_identity(Path("/")).startswith("folder/root-")
 
 
-def test_a_work_tree_is_found_from_below(upstream: Repository) -> None:
-    """Root, origin and what is checked out are known in every folder of it, without running git."""
+def test_a_work_tree_is_found_from_its_sub_folders(upstream: Repository) -> None:
+    """Root, origin and checked out commit are known in every folder of it, without running git."""
     (upstream.folder / "deep/er").mkdir(parents=True)
     upstream.git("remote", "add", "other", "https://example.com/not/this")
     upstream.git("remote", "add", "origin", "git@example.com:acme/flows.git")
@@ -79,7 +79,7 @@ def test_a_packed_branch_and_a_detached_head_are_described(upstream: Repository)
 
 
 def test_a_linked_work_tree_has_its_repositorys_origin(upstream: Repository, tmp_path: Path) -> None:
-    """A linked work tree is a folder that belongs to the same remote, on a branch of its own."""
+    """It belongs to the same remote, on a branch of its own."""
     upstream.git("remote", "add", "origin", "https://example.com/acme/flows")
     upstream.git("worktree", "add", "--quiet", "-b", "side", str(tmp_path / "linked"))
     found = find_work_tree(tmp_path / "linked")
@@ -90,14 +90,14 @@ def test_a_linked_work_tree_has_its_repositorys_origin(upstream: Repository, tmp
 
 
 def test_a_work_tree_before_its_first_commit_is_on_its_branch(tmp_path: Path) -> None:
-    """There is no commit to name yet."""
+    """There is no commit yet."""
     found = find_work_tree(Repository(tmp_path / "new").folder)
     assert found is not None
     assert found.head == "main"
 
 
-def test_a_damaged_git_folder_has_no_origin(tmp_path: Path) -> None:
-    """Files that are missing or no text make no error: the folder is readable all the same."""
+def test_a_damaged_git_folder_is_a_work_tree_without_commit_and_origin(tmp_path: Path) -> None:
+    """Missing or binary files cause no error: the folder is still readable."""
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/config").write_bytes(b"\xff\xfe")
     found = find_work_tree(tmp_path)
@@ -105,6 +105,6 @@ def test_a_damaged_git_folder_has_no_origin(tmp_path: Path) -> None:
     assert (found.origin, found.head) == (None, None)
 
 
-def test_a_folder_outside_of_git_is_no_work_tree() -> None:
+def test_a_folder_outside_of_git_is_not_a_work_tree() -> None:
     """The search ends at the root."""
     assert find_work_tree(Path("/")) is None

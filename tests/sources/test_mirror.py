@@ -1,4 +1,4 @@
-"""The mirror is a cache: kept small, used again, and made anew when anything is wrong with it."""
+"""The git mirror is a cache: kept small, reused, and replaced when it is damaged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _inode(path: Path) -> int:
     return path.stat().st_ino
 
 
-async def test_the_mirror_is_shallow_and_used_again(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
-    """One commit is fetched; after a restart the mirror alone serves a commit that is there."""
+async def test_the_mirror_is_shallow_and_reused(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
+    """One commit is fetched; after a restart the mirror alone provides a commit that it has."""
     old = upstream.git("rev-parse", "HEAD")
     upstream.commit({"a.ts": "new"})
     first = await reader.open(upstream.url).fetch()
@@ -40,7 +40,7 @@ async def test_every_push_adds_to_the_same_mirror(upstream: Repository, reader: 
     assert _inode(reader.mirror / "HEAD") == head
 
 
-async def test_a_mirror_with_many_packs_is_created_again(upstream: Repository, reader: Reader) -> None:
+async def test_a_mirror_of_many_packs_is_replaced(upstream: Repository, reader: Reader) -> None:
     """A daemon that runs for a year does not fill its disk."""
     source = reader.open(upstream.url)
     await source.fetch()
@@ -54,8 +54,8 @@ async def test_a_mirror_with_many_packs_is_created_again(upstream: Repository, r
 
 
 @pytest.mark.parametrize("lock", ["shallow.lock", "HEAD.lock", "config.lock", "refs/kapso-sync/head.lock", "packed-refs.lock"])
-async def test_locks_of_a_killed_git_are_cleared_away(lock: str, upstream: Repository, reader: Reader) -> None:
-    """A kill in the middle of a fetch does not stop all later ones."""
+async def test_lock_files_of_a_killed_git_are_removed(lock: str, upstream: Repository, reader: Reader) -> None:
+    """A kill during a fetch does not stop all later ones."""
     await reader.open(upstream.url).fetch()
     (reader.mirror / lock).touch()
     upstream.commit({"a.ts": "new"})
@@ -70,10 +70,10 @@ def _flip(path: Path, place: float) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "place"), [(".pack", 0.1), (".pack", 0.3), (".pack", 0.6), (".pack", 0.85), (".idx", 0.95)])
-async def test_a_flipped_byte_never_changes_what_is_read(
+async def test_a_corrupt_object_in_the_mirror_is_never_read(
     suffix: str, place: float, upstream: Repository, reader: Reader
 ) -> None:
-    """Every object is held against its id, so a bad disk costs a fetch and never deploys garbage."""
+    """Every object is compared with its id, so a bad disk costs a fetch and never deploys garbage."""
     good = await reader.open(upstream.url).fetch()
     _flip(next(reader.mirror.glob(f"objects/pack/*{suffix}")), place)
     assert await reader.open(upstream.url).fetch() == good
@@ -83,8 +83,8 @@ async def test_a_flipped_byte_never_changes_what_is_read(
     "damaged",
     ["objects/pack/*.pack", "objects/pack/*.idx", "HEAD", "config", "shallow"],
 )
-async def test_a_truncated_file_is_repaired(damaged: str, upstream: Repository, reader: Reader) -> None:
-    """A disk that was full leaves files of no length; the mirror is made anew from the remote."""
+async def test_a_truncated_file_in_the_mirror_is_repaired(damaged: str, upstream: Repository, reader: Reader) -> None:
+    """A full disk leaves empty files; the mirror is fetched again from the remote."""
     good = await reader.open(upstream.url).fetch()
     path = next(reader.mirror.glob(damaged))
     path.chmod(0o644)
@@ -94,8 +94,8 @@ async def test_a_truncated_file_is_repaired(damaged: str, upstream: Repository, 
     assert contents(await reader.open(upstream.url).fetch())["a.ts"] == b"new"
 
 
-async def test_a_damaged_mirror_is_emptied_in_place(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
-    """It may be a mount point, so the folder itself is kept; what links point to outside is not touched."""
+async def test_a_mirror_folder_of_other_files_is_emptied_and_kept(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
+    """It may be a mount point, so the folder itself stays; targets of symlinks are not touched."""
     reader.mirror.mkdir(parents=True)
     (reader.mirror / "HEAD").write_text("rubbish")
     (tmp_path / "outside").mkdir()
@@ -110,14 +110,14 @@ async def test_a_damaged_mirror_is_emptied_in_place(upstream: Repository, reader
 
 
 async def test_a_mirror_below_a_folder_with_a_dollar_is_found(upstream: Repository, tmp_path: Path) -> None:
-    """The state folder's name is taken as it is written: nothing in it is expanded."""
+    """The path is used literally: nothing in it is expanded."""
     reader = Reader(tmp_path / "$HOME" / "~")
     assert contents(await reader.open(upstream.url).fetch())["a.ts"] == CODE.encode()
     assert not list((tmp_path / "home-of-tests").iterdir())
 
 
 async def test_a_damaged_remote_is_reported(upstream: Repository, reader: Reader) -> None:
-    """What cannot be had anew is an error, and the last good snapshot was not replaced."""
+    """Its objects cannot be fetched; the last good snapshot stays in use."""
     source = reader.open(upstream.url)
     await source.fetch()
     commit = upstream.commit({"a.ts": "new"})

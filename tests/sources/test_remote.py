@@ -1,4 +1,4 @@
-"""A remote over the network: credentials stay secret, deadlines hold, and nothing is left behind."""
+"""A remote over the network: credentials stay secret, timeouts hold, and no process is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable
 from kapso_sync.sources import GitCredentials
 from tests.sources.repositories import CODE, SECRET, Reader, Repository, command_lines, contents
-from tests.sources.servers import GitServer, serving, silence
+from tests.sources.servers import GitServer, serving, unresponsive_server
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def _told(error: KapsoSyncError) -> bytes:
     return " ".join(chain).encode()
 
 
-async def test_the_token_reaches_the_server_and_nothing_else(server: GitServer, reader: Reader) -> None:
+async def test_the_git_token_is_sent_to_the_server_only(server: GitServer, reader: Reader) -> None:
     """It is in no command line of any process, in no file of the mirror, and in no snapshot."""
     source = _with_token(reader).open(f"{server.url}/upstream/.git")
     snapshot = await source.fetch()
@@ -55,10 +55,12 @@ async def test_the_token_reaches_the_server_and_nothing_else(server: GitServer, 
     shown = [*server.processes, *written, repr(snapshot).encode(), repr(source).encode(), repr(reader.seen).encode()]
     for secret in _spellings():
         assert not [text for text in shown if secret in text]
+    received = " ".join(value or "" for value in server.authorizations).encode()
+    assert [secret for secret in _spellings() if secret in received]
 
 
-async def test_a_changed_git_token_is_used_by_the_next_fetch(server: GitServer, reader: Reader) -> None:
-    """A mounted token that is rotated needs no restart; the wrong one is refused with a hint."""
+async def test_a_rotated_git_token_is_used_by_the_next_fetch(server: GitServer, reader: Reader) -> None:
+    """A mounted token needs no restart; a wrong one is refused with a hint."""
     current = ["old"]
     source = replace(reader, credentials=GitCredentials(lambda: current[0])).open(f"{server.url}/upstream/.git")
     with pytest.raises(SourceUnavailable, match="refuses us") as caught:
@@ -68,28 +70,28 @@ async def test_a_changed_git_token_is_used_by_the_next_fetch(server: GitServer, 
     assert contents(await source.fetch())["a.ts"] == CODE.encode()
 
 
-async def test_a_user_name_goes_with_the_token(server: GitServer, reader: Reader) -> None:
-    """Some servers want the name that belongs to the token."""
+async def test_a_configured_user_name_is_sent_with_the_git_token(server: GitServer, reader: Reader) -> None:
+    """Some servers need the name that belongs to the token."""
     server.username = "deploy"
     snapshot = await _with_token(reader, username="deploy").open(f"{server.url}/upstream/.git").fetch()
     assert contents(snapshot)["a.ts"] == CODE.encode()
 
 
-async def test_git_never_prompts_for_credentials(server: GitServer, reader: Reader) -> None:
-    """No prompt, no helper: a server that wants credentials refuses us at once."""
+async def test_without_a_git_token_there_is_no_prompt(server: GitServer, reader: Reader) -> None:
+    """And no credential helper: a server that wants credentials refuses the fetch at once."""
     with pytest.raises(SourceUnavailable, match="refuses us"):
         await reader.open(f"{server.url}/upstream/.git").fetch()
     assert set(server.authorizations) == {None}
 
 
-async def test_a_repository_that_is_not_there_is_missing(server: GitServer, reader: Reader) -> None:
-    """404 is no outage: the URL or the token's rights are wrong."""
-    with pytest.raises(SourceMissing, match="is not a repository that we can read"):
+async def test_a_404_of_a_git_server_is_a_missing_repository(server: GitServer, reader: Reader) -> None:
+    """It is not an outage: the URL or the token's rights are wrong."""
+    with pytest.raises(SourceMissing, match="is no repository we can see"):
         await _with_token(reader).open(f"{server.url}/absent.git").fetch()
 
 
-async def test_a_redirect_is_not_followed(server: GitServer, reader: Reader, tmp_path: Path) -> None:
-    """The token is for the host that was configured, and for no other."""
+async def test_a_redirect_of_a_git_server_is_not_followed(server: GitServer, reader: Reader, tmp_path: Path) -> None:
+    """The token is for the configured host only."""
     with serving(GitServer(tmp_path, redirect=server.url)) as other:
         with pytest.raises(SourceUnavailable):
             await _with_token(reader).open(f"{other.url}/upstream/.git").fetch()
@@ -97,8 +99,8 @@ async def test_a_redirect_is_not_followed(server: GitServer, reader: Reader, tmp
     assert server.authorizations == []
 
 
-async def test_an_error_that_quotes_the_token_is_redacted(server: GitServer, reader: Reader) -> None:
-    """Whatever a server or git says, the token is not repeated."""
+async def test_a_git_token_quoted_in_an_error_is_redacted(server: GitServer, reader: Reader) -> None:
+    """Whatever a server or git prints."""
     server.status = 500
     with pytest.raises(SourceUnavailable, match="cannot be fetched") as caught:
         await _with_token(reader).open(f"{server.url}/{SECRET}.git").fetch()
@@ -107,17 +109,17 @@ async def test_an_error_that_quotes_the_token_is_redacted(server: GitServer, rea
     assert not [secret for secret in _spellings() if secret in told]
 
 
-async def test_a_server_that_is_down_is_unavailable(reader: Reader) -> None:
-    """Nobody listens: the error names the remote."""
-    with silence() as (host, port):
+async def test_a_git_server_that_is_down_is_unavailable(reader: Reader) -> None:
+    """The error names the remote."""
+    with unresponsive_server() as (host, port):
         pass
     with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port}/flows cannot be fetched"):
         await reader.open(f"http://{host}:{port}/flows").fetch()
 
 
-async def test_a_silent_git_server_times_out(reader: Reader) -> None:
-    """Git and its helpers are gone when the error is raised."""
-    with silence() as (host, port):
+async def test_an_unresponsive_git_server_reaches_the_fetch_timeout(reader: Reader) -> None:
+    """Git and its helpers have ended when the error is raised."""
+    with unresponsive_server() as (host, port):
         start = time.monotonic()
         with pytest.raises(SourceUnavailable, match=r"did not end within 0\.3 s"):
             await replace(reader, deadline=0.3).open(f"http://{host}:{port}/flows").fetch()
@@ -127,7 +129,7 @@ async def test_a_silent_git_server_times_out(reader: Reader) -> None:
 
 async def test_a_cancelled_fetch_leaves_no_process(reader: Reader) -> None:
     """SIGTERM during a fetch ends git, too."""
-    with silence() as (host, port):
+    with unresponsive_server() as (host, port):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.open(f"http://{host}:{port}/flows").fetch(), 0.3)
         assert not [line for line in command_lines() if str(port).encode() in line]
@@ -139,8 +141,10 @@ def _program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-async def test_a_helper_that_outlives_git_is_ended(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A git that is gone while its helper hangs on is no end: the deadline takes the whole group."""
+async def test_a_git_helper_that_outlives_git_is_killed_at_the_timeout(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeout kills the whole process group."""
     mark = f"4711.{os.getpid()}"
     _program(tmp_path / "bin", "git", f"sleep {mark} &\nexit 0")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -150,10 +154,10 @@ async def test_a_helper_that_outlives_git_is_ended(reader: Reader, tmp_path: Pat
 
 
 @pytest.mark.parametrize("location", ["git@git.example.com:{path}", "ssh://git@git.example.com:2222{path}"])
-async def test_ssh_is_strict_and_uses_our_key_only(
+async def test_ssh_checks_the_host_key_and_uses_our_key_only(
     location: str, upstream: Repository, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No question, no unknown host, no configuration of the machine, no other key; both spellings read."""
+    """No prompt, no unknown host, no configuration of the machine, no other key; for both URL spellings."""
     log = tmp_path / "ssh.log"
     _program(tmp_path / "bin", "ssh", f'echo "$@" >> {log}\nfor last; do :; done\nunset GIT_CONFIG_COUNT\neval "$last"')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -167,8 +171,10 @@ async def test_ssh_is_strict_and_uses_our_key_only(
     assert f"UserKnownHostsFile={tmp_path / 'known_hosts'}" in said
 
 
-async def test_a_refused_ssh_key_is_an_error(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint names the settings; no token is offered to ssh."""
+async def test_a_refused_ssh_key_is_an_error_with_a_hint(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint names the settings; the token is not used with ssh."""
     _program(tmp_path / "bin", "ssh", 'echo "git@git.example.com: Permission denied (publickey)." >&2\nexit 255')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(SourceUnavailable, match="refuses us") as caught:

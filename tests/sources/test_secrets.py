@@ -1,4 +1,4 @@
-"""Values of secrets: whoever can push must not be able to read what is not theirs."""
+"""Secret values: a user who can push cannot read variables and files that are not allowed."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...]
         (PlainSecret("0.19"), "0.19"),
     ],
 )
-def test_secret_values_are_read_from_their_sources(folder: Path, source: GivenSecret, value: str) -> None:
-    """Nothing is expanded; a file's last line end is not part of its value; all but plain configuration is told."""
+def test_secret_values_are_read_from_variables_files_and_the_manifest(folder: Path, source: GivenSecret, value: str) -> None:
+    """Nothing is expanded; a file's last line end is not part of its value; all but plain values are redacted."""
     told: list[str] = []
     assert reader(folder, told).read(source) == value
     assert told == ([] if isinstance(source, PlainSecret) else [value])
@@ -80,16 +80,16 @@ def test_secret_values_are_read_from_their_sources(folder: Path, source: GivenSe
         (DotenvSecret(".env", "EMPTY"), "is empty"),
     ],
 )
-def test_a_missing_secret_value_is_an_error_with_a_hint(folder: Path, source: GivenSecret, said: str) -> None:
-    """And never what it found instead."""
+def test_an_unavailable_secret_value_is_an_error_with_a_reason(folder: Path, source: GivenSecret, said: str) -> None:
+    """The error never holds the content that was found instead."""
     with pytest.raises(SecretMissing) as missing:
         reader(folder).read(source)
     assert said in missing.value.message
     assert "our own key" not in f"{missing.value.message}{missing.value.hint}"
 
 
-def test_only_allowed_variables_are_read(folder: Path) -> None:
-    """Globs say which."""
+def test_only_allowed_environment_variables_are_secret_sources(folder: Path) -> None:
+    """Globs name them."""
     limited = reader(folder, allowed=("STRIPE", "FN_*"))
     assert limited.read(EnvSecret("STRIPE")) == "sk_1"
     with pytest.raises(SecretMissing, match="may not be the variable AWS_KEY"):
@@ -97,7 +97,7 @@ def test_only_allowed_variables_are_read(folder: Path) -> None:
 
 
 def test_a_rotated_mounted_secret_is_read_again(folder: Path) -> None:
-    """Kubernetes mounts through a link that it flips."""
+    """Kubernetes mounts it through a symlink that moves."""
     for version in ("one", "two"):
         (folder / f"..{version}").mkdir()
         (folder / f"..{version}" / "token").write_text(version)
@@ -110,8 +110,8 @@ def test_a_rotated_mounted_secret_is_read_again(folder: Path) -> None:
     assert reading.read(FileSecret("token")) == "two"
 
 
-def test_json_values_are_read_as_json_and_each_text_in_them_is_kept_out_of_logs(folder: Path) -> None:
-    """Only where the source says so; a byte order mark is not part of a value."""
+def test_json_secrets_are_parsed_and_every_text_in_them_is_redacted(folder: Path) -> None:
+    """Only if the source says so; a byte order mark is not part of a value."""
     (folder / "partners").write_text('\ufeff{"acme": {"token": "deep-s3cret"}, "n": [1]}\n', encoding="utf-8")
     told: list[str] = []
     assert reader(folder, told).read(FileSecret("partners", json=True)) == {"acme": {"token": "deep-s3cret"}, "n": [1]}
@@ -122,7 +122,7 @@ def test_json_values_are_read_as_json_and_each_text_in_them_is_kept_out_of_logs(
 @pytest.mark.parametrize(
     ("text", "said"), [("not json", "is not JSON"), ('"text"', "neither a JSON object nor a list"), ("5", "neither")]
 )
-def test_text_that_is_no_json_fails_where_json_is_asked_for(folder: Path, text: str, said: str) -> None:
+def test_a_json_secret_that_is_not_json_is_an_error(folder: Path, text: str, said: str) -> None:
     """Before anything of the function is written."""
     (folder / "partners").write_text(text)
     with pytest.raises(SecretMissing, match=said):

@@ -1,4 +1,4 @@
-"""What a SOURCE means, and what is never read."""
+"""What a SOURCE means, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tests.sources.repositories import SECRET, Repository
         ("http://[::1]:80/flows.git", "http"),
     ],
 )
-def test_remote_spellings_are_git_and_kept_as_written(text: str, protocol: str, tmp_path: Path) -> None:
-    """Every usual way to write a remote is taken, and git may use its one transport only."""
+def test_every_git_remote_spelling_is_a_git_source(text: str, protocol: str, tmp_path: Path) -> None:
+    """It is kept as written, and git may use only its transport."""
     spec = parse_source(text, branch="main", path="functions/", cwd=tmp_path)
     assert (spec.kind, spec.location, spec.protocol) == (SourceKind.GIT, text, protocol)
     assert (spec.branch, spec.ref, spec.path) == ("main", None, "functions")
 
 
-def test_a_local_path_is_a_folder_or_a_repository(tmp_path: Path) -> None:
-    """A bare repository is git; a work tree and any other folder are folders, relative paths included."""
+def test_a_local_path_is_a_folder_or_a_bare_repository(tmp_path: Path) -> None:
+    """A work tree is a folder too; relative paths are allowed."""
     bare = Repository(tmp_path / "bare.git", bare=True)
     tree = Repository(tmp_path / "tree")
     (tmp_path / "plain").mkdir()
@@ -44,23 +44,23 @@ def test_a_local_path_is_a_folder_or_a_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("branch", "ref"), [("main", None), (None, "v1.0")])
-def test_a_branch_or_ref_makes_a_work_tree_its_repository(branch: str | None, ref: str | None, tmp_path: Path) -> None:
-    """Whoever names a revision wants what is committed, not what lies about."""
+def test_a_branch_or_ref_reads_the_repository_of_a_work_tree(branch: str | None, ref: str | None, tmp_path: Path) -> None:
+    """A revision names committed files, not the files in the folder."""
     Repository(tmp_path / "tree")
     spec = parse_source("tree", branch=branch, ref=ref, cwd=tmp_path)
     assert (spec.kind, spec.branch, spec.ref) == (SourceKind.GIT, branch, ref)
 
 
 def test_a_file_url_names_an_existing_folder(tmp_path: Path) -> None:
-    """file:// is git, escapes and all; where nothing is, it says so."""
+    """file:// is git, percent-escapes included; a missing folder is an error."""
     repository = Repository(tmp_path / "with space")
     assert parse_source(repository.url, cwd=tmp_path).location == repository.url
     with pytest.raises(SourceMissing, match="is not a folder"):
         parse_source((tmp_path / "nowhere").as_uri(), cwd=tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_missing(tmp_path: Path) -> None:
-    """A misspelt folder is no empty folder."""
+def test_a_missing_source_folder_is_an_error(tmp_path: Path) -> None:
+    """It is not an empty folder."""
     with pytest.raises(SourceMissing, match="flowz is not a folder"):
         parse_source("flowz", cwd=tmp_path)
 
@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_there_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_unsafe_sources_are_refused(text: str, tmp_path: Path) -> None:
-    """Options, remote helpers, control characters and transports without protection never reach git."""
+    """Options, remote helpers, control characters and insecure transports never reach git."""
     with pytest.raises(SourceRefused):
         parse_source(text, cwd=tmp_path)
 
@@ -100,7 +100,7 @@ def test_unsafe_sources_are_refused(text: str, tmp_path: Path) -> None:
         f"https://example.com/acme/flows#{SECRET}",
     ],
 )
-def test_credentials_in_a_url_are_refused_unread(text: str, tmp_path: Path) -> None:
+def test_credentials_in_a_source_url_are_refused(text: str, tmp_path: Path) -> None:
     """The error names the setting to use, and does not repeat the secret."""
     with pytest.raises(SourceRefused) as caught:
         parse_source(text, cwd=tmp_path)
@@ -112,28 +112,28 @@ def test_credentials_in_a_url_are_refused_unread(text: str, tmp_path: Path) -> N
     "name",
     ["", "-d", "a..b", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a@{1}", "/a", "a/", "a.", "a.lock", "a//b", ".a"],
 )
-def test_names_that_git_would_not_take_are_refused(name: str, tmp_path: Path) -> None:
-    """A branch or ref can neither be an option nor a revision expression."""
+def test_invalid_branch_and_ref_names_are_refused(name: str, tmp_path: Path) -> None:
+    """They can be neither an option nor a revision expression."""
     with pytest.raises(SourceRefused, match="branch"):
         parse_source("https://example.com/a/b", branch=name, cwd=tmp_path)
     with pytest.raises(SourceRefused, match="ref"):
         parse_source("https://example.com/a/b", ref=name, cwd=tmp_path)
 
 
-def test_a_branch_and_a_ref_contradict_each_other(tmp_path: Path) -> None:
-    """One follows, the other pins: both together mean nothing."""
+def test_a_branch_and_a_ref_together_are_refused(tmp_path: Path) -> None:
+    """A branch is followed, a ref is fixed."""
     with pytest.raises(ConfigError, match="both a branch and a ref"):
         parse_source("https://example.com/a/b", branch="main", ref="v1", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("path", ["/etc", "../up", "a/../../b", "a\\b", "a\0b"])
 def test_a_path_that_leaves_the_source_is_refused(path: str, tmp_path: Path) -> None:
-    """--path lies inside."""
+    """--path must lie inside."""
     with pytest.raises(ConfigError, match="must lie inside"):
         parse_source(".", path=path, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("path", "meant"), [(None, None), (".", ""), ("./a/b/", "a/b")])
-def test_a_path_has_one_spelling(path: str | None, meant: str | None, tmp_path: Path) -> None:
-    """Dots and slashes that mean nothing make no difference."""
+def test_a_source_path_is_normalised(path: str | None, meant: str | None, tmp_path: Path) -> None:
+    """Redundant dots and slashes make no difference."""
     assert parse_source(".", path=path, cwd=tmp_path).path == meant

@@ -1,4 +1,4 @@
-"""What a commit's tree may hold, and the limits that are kept for it."""
+"""What a commit's tree may hold, and its limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
 
-async def test_links_and_submodules_are_named_and_not_followed(upstream: Repository, reader: Reader) -> None:
+async def test_symlinks_and_submodules_in_a_tree_are_reported_and_not_followed(upstream: Repository, reader: Reader) -> None:
     """Neither /etc/passwd nor another repository is read; the other files are."""
     (upstream.folder / "link.ts").symlink_to("/etc/passwd")
     (upstream.folder / "inner.ts").symlink_to("a.ts")
@@ -34,8 +34,8 @@ async def test_the_executable_bit_makes_no_difference(upstream: Repository, read
     assert contents(await reader.open(upstream.url).fetch()) == {"a.ts": b"x", "b.ts": b"x", "c.ts": b"x"}
 
 
-async def test_odd_names_are_read_as_they_are(upstream: Repository, reader: Reader) -> None:
-    """Spaces, newlines, other scripts and bytes that are no text at all."""
+async def test_file_names_with_spaces_newlines_or_invalid_unicode_are_read(upstream: Repository, reader: Reader) -> None:
+    """They are neither changed nor refused."""
     blob = upstream.blob(b"x")
     names = sorted([b"a b.ts", b"new\nline.ts", "ñ-größe.ts".encode(), b"\xff.ts", b"-rf.ts"])
     upstream.commit_tree(*(("100644", name, blob) for name in names))
@@ -44,14 +44,14 @@ async def test_odd_names_are_read_as_they_are(upstream: Repository, reader: Read
     assert not problems(found)
 
 
-async def test_hidden_files_and_foreign_folders_are_not_read(upstream: Repository, reader: Reader) -> None:
-    """The same files matter in a repository as in a folder."""
+async def test_hidden_files_and_node_modules_are_not_read(upstream: Repository, reader: Reader) -> None:
+    """As in a folder."""
     upstream.commit({".env.json": "x", ".github/a.yaml": "x", "node_modules/x/index.js": "x", "logo.png": "x", "lib/b.ts": "x"})
     assert set((await reader.open(upstream.url).fetch()).files) == {"manifest.yaml", "a.ts", "lib/b.ts"}
 
 
-async def test_large_files_are_named_with_their_limit_and_not_read(upstream: Repository, reader: Reader) -> None:
-    """1 MiB of code and 256 KiB of manifest are taken, a byte more is not."""
+async def test_files_above_the_size_limit_are_reported_and_not_read(upstream: Repository, reader: Reader) -> None:
+    """1 MiB of code and 256 KiB of manifest are accepted, a byte more is not."""
     upstream.commit(
         {
             "manifest.yaml": b"x" * MANIFEST_LIMIT,
@@ -70,8 +70,8 @@ async def test_large_files_are_named_with_their_limit_and_not_read(upstream: Rep
     assert len(snapshot.files["fits.ts"].content or b"") == CODE_LIMIT
 
 
-async def test_too_many_files_are_an_error_that_says_what_to_do(upstream: Repository, reader: Reader) -> None:
-    """The count is of the functions folder: --path makes a large repository readable."""
+async def test_too_many_files_are_an_error_with_a_hint(upstream: Repository, reader: Reader) -> None:
+    """Only the functions folder counts: --path makes a large repository readable."""
     blob = upstream.blob(b"x")
     lines = "".join(f"100644 blob {blob}\t{number}.json\n" for number in range(FILE_COUNT_LIMIT + 1))
     large = upstream.git("mktree", stdin=lines.encode())
@@ -84,23 +84,23 @@ async def test_too_many_files_are_an_error_that_says_what_to_do(upstream: Reposi
 
 
 @pytest.mark.parametrize("name", [b"..", b".git", b"a/b.ts"])
-async def test_a_tree_that_git_itself_would_not_make_is_refused(name: bytes, upstream: Repository, reader: Reader) -> None:
-    """A name that leads elsewhere never becomes a path."""
+async def test_a_tree_with_unsafe_names_is_refused(name: bytes, upstream: Repository, reader: Reader) -> None:
+    """Git itself would not create it; a name never becomes a path outside."""
     upstream.commit_tree(("100644", name, upstream.blob(b"x")))
     with pytest.raises(SourceUnavailable):
         await reader.open(upstream.url).fetch()
     assert reader.seen == []
 
 
-async def test_an_entry_of_no_known_kind_is_an_error(upstream: Repository, reader: Reader) -> None:
-    """A device in a tree is not read, and the error says what is wrong with the repository."""
+async def test_a_tree_entry_of_an_unknown_mode_is_an_error(upstream: Repository, reader: Reader) -> None:
+    """The error says what is wrong with the repository."""
     upstream.commit_tree(("20000", b"device.ts", upstream.blob(b"x")))
     with pytest.raises(SourceUnavailable, match="the repository cannot be read"):
         await reader.open(upstream.url).fetch()
 
 
-async def test_code_that_is_no_text_is_handed_on_unchanged(upstream: Repository, reader: Reader) -> None:
-    """Line endings and bytes stay: nothing is converted, whatever .gitattributes says."""
+async def test_file_bytes_are_not_converted(upstream: Repository, reader: Reader) -> None:
+    """Line endings and binary bytes stay, whatever .gitattributes says."""
     raw = b"a\r\nb\0\xff"
     blob = upstream.blob(raw)
     attributes = upstream.blob(b"*.ts text eol=lf ident working-tree-encoding=UTF-16\n")
@@ -111,7 +111,7 @@ async def test_code_that_is_no_text_is_handed_on_unchanged(upstream: Repository,
 
 
 async def test_a_folder_and_a_repository_of_the_same_files_agree(upstream: Repository, reader: Reader) -> None:
-    """What may be tried in a work tree is what a push will bring."""
+    """A user can try in a work tree what a push will deploy."""
     upstream.commit({"lib/b.ts": "b", "manifest.yaml": MANIFEST})
     committed = await reader.open(upstream.url).fetch()
     lying = await reader.open_folder(upstream.folder, work_tree=True).fetch()

@@ -1,4 +1,4 @@
-"""Writing into a functions folder: whole or not at all, and never anywhere else."""
+"""Writing into a functions folder: atomically, and never outside of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kapso_sync.model.pull import FileChange
 from kapso_sync.sources.writing import FileRefused, write_file
 
 
-def test_folders_are_made_and_permissions_kept(tmp_path: Path) -> None:
-    """A new file gets the usual permissions, an old one keeps its own, and nothing else is left behind."""
+def test_writing_creates_folders_and_keeps_permissions(tmp_path: Path) -> None:
+    """A new file gets the default permissions, an old one keeps its own, and no temporary file is left."""
     home = tmp_path / "new" / "functions"
     write_file(home, FileChange("a/index.js", None, b"1"))
     (home / "a" / "index.js").chmod(0o640)
@@ -23,8 +23,8 @@ def test_folders_are_made_and_permissions_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../a.js", "/etc/a.js", "a/../../b.js", "", "a\\b.js", "a\n.js"])
-def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
-    """A name from the other side is never trusted."""
+def test_writing_outside_of_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    """A name from Kapso is never trusted."""
     with pytest.raises(FileRefused):
         write_file(tmp_path / "home", FileChange(path, None, b"1"))
     assert not (tmp_path / "a.js").exists()
@@ -32,8 +32,8 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("link", ["a.js", "folder"])
-def test_nothing_is_written_through_a_link(tmp_path: Path, link: str) -> None:
-    """Neither to what a linked file stands for, nor into a linked folder; not even where the link leads nowhere."""
+def test_nothing_is_written_through_a_symlink(tmp_path: Path, link: str) -> None:
+    """Neither to a linked file, nor into a linked folder; not even through a dangling symlink."""
     home, outside = tmp_path / "home", tmp_path / "outside"
     home.mkdir()
     (home / link).symlink_to(outside)
@@ -42,8 +42,8 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, link: str) -> None:
     assert not outside.exists()
 
 
-def test_what_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    """Between the plan and the write somebody saved the file, or made it."""
+def test_a_file_that_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """Somebody saved or created it between the plan and the write."""
     (tmp_path / "a.js").write_bytes(b"saved meanwhile")
     for old in (b"as planned", None):
         with pytest.raises(SourceUnstable):
@@ -51,8 +51,8 @@ def test_what_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "a.js").read_bytes() == b"saved meanwhile"
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
-    """One line with the path, and nothing half-written."""
+def test_an_unwritable_folder_is_an_error_with_its_path(tmp_path: Path) -> None:
+    """In one line, and no file is half-written."""
     (tmp_path / "file").write_text("")
     with pytest.raises(FileRefused, match="cannot be written"):
         write_file(tmp_path, FileChange("file/a.js", None, b"1"))

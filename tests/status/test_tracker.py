@@ -1,4 +1,4 @@
-"""The status that everybody sees, and the metrics made of it."""
+"""The status tracker, and the metrics made of its status."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def true_conditions(function: FunctionStatus) -> set[ConditionType]:
 
 
 def test_conditions_follow_a_pass(board: StatusTracker) -> None:
-    """Reconciling while it runs; afterwards each function stands as its outcome says."""
+    """Reconciling while it runs; afterwards each function has the condition of its outcome."""
     board.began("webhook")
     board.planned(plan())
     assert true_conditions(of(board.status(), "drifted")) == {RECONCILING, DRIFTED}
@@ -87,8 +87,8 @@ def test_conditions_follow_a_pass(board: StatusTracker) -> None:
     assert (status.last_pass.trigger, status.last_pass.exit_code, status.last_pass.api_calls) == ("webhook", 1, 7)
 
 
-def test_conditions_keep_their_beginning(board: StatusTracker, clock: VirtualClock) -> None:
-    """``since`` moves only when the condition itself changes."""
+def test_a_condition_keeps_its_since_time(board: StatusTracker, clock: VirtualClock) -> None:
+    """``since`` changes only with the condition itself."""
     board.ended(report())
     first = of(board.status(), "fine").condition(READY).since
     clock._elapsed = 600.0
@@ -99,8 +99,8 @@ def test_conditions_keep_their_beginning(board: StatusTracker, clock: VirtualClo
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
 
 
-def test_repeated_failures_are_stalled(board: StatusTracker, clock: VirtualClock) -> None:
-    """With the time of the next try."""
+def test_a_function_that_fails_too_often_is_stalled(board: StatusTracker, clock: VirtualClock) -> None:
+    """With the time of the next retry."""
     board.ended(report())
     board.waiting(900.0, (Waiting("new", stalled=True, retry_at=clock.monotonic() + 900),))
     function = of(board.status(), "new")
@@ -110,14 +110,14 @@ def test_repeated_failures_are_stalled(board: StatusTracker, clock: VirtualClock
 
 
 def test_a_refused_field_is_stalled_at_once(board: StatusTracker) -> None:
-    """Another try cannot help; a person must change git or Kapso."""
+    """A retry cannot help; a person must change git or Kapso."""
     step = report().outcomes[2].step
     board.ended(report(fine=Outcome(step, Result.FAILED, error="Kapso kept it", applied=True, refused=("public_endpoint",))))
     assert true_conditions(of(board.status(), "fine")) == {STALLED}
 
 
-def test_a_failed_pass_keeps_the_functions_status(board: StatusTracker) -> None:
-    """Kapso is down: the functions stay as they were, and the error is told."""
+def test_a_failed_pass_keeps_the_status_of_functions(board: StatusTracker) -> None:
+    """Kapso is down: the functions stay as they were, and the error is shown."""
     board.ended(report())
     board.began("interval")
     board.failed(ApiUnavailable("no connection", call=Call("GET", "/functions"), hint="is it up?"))
@@ -128,14 +128,16 @@ def test_a_failed_pass_keeps_the_functions_status(board: StatusTracker) -> None:
 
 
 def test_secrets_are_redacted_in_the_status(board: StatusTracker) -> None:
-    """Messages and events are redacted before they are kept."""
+    """Messages and events are redacted before they are stored."""
     board(events.FunctionFailed(slug="new", error="said topsecret", error_type="X"))
     board.ended(report())
-    assert "topsecret" not in json.dumps(status_document(board.status()))
+    shown = json.dumps(status_document(board.status()))
+    assert "said " in shown
+    assert "topsecret" not in shown
 
 
 def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:
-    """Twenty, in words; debug and counts are not among them."""
+    """Twenty, as sentences; debug events and counts are not among them."""
     board(events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42))
     for number in range(30):
         board(events.DeploySucceeded(slug=f"f{number}", duration_ms=21_300))
@@ -145,8 +147,8 @@ def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:
     assert (status.budget.limit, status.budget.remaining) == (100, 42)
 
 
-def test_a_lasting_failure_is_one_recent_event(board: StatusTracker, clock: VirtualClock) -> None:
-    """Else an hour's outage would leave nothing else to read; what is good news may well be told twice."""
+def test_a_repeated_failure_is_one_of_the_last_events(board: StatusTracker, clock: VirtualClock) -> None:
+    """Otherwise an hour's outage would push out all others; successes may be listed twice."""
     for number in range(30):
         board(events.ApiRetry(method="GET", route="/functions", status=None, attempt=number, wait_s=0.1, error="no connection"))
         board(events.ReconcileFailed(error="no connection", error_type="ApiUnavailable"))
@@ -165,8 +167,8 @@ def test_running_deployments_show_since_when(board: StatusTracker) -> None:
     assert of(board.status(), "new").deploying_since is None
 
 
-async def test_changes_and_passes_can_be_waited_for(board: StatusTracker) -> None:
-    """By the page, and by who asked for a pass."""
+async def test_status_changes_and_finished_passes_can_be_awaited(board: StatusTracker) -> None:
+    """By the page, and by a client that requested a pass."""
     import asyncio
 
     changed, passed = asyncio.create_task(board.changed()), asyncio.create_task(board.passed())
@@ -204,19 +206,8 @@ def test_every_event_has_a_sentence(event: type[events.Event]) -> None:
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("event", EVENTS)
-def test_an_event_survives_its_record(event: type[events.Event]) -> None:
-    """The history keeps events as JSON; a record of another version, with more keys or fewer, raises nothing."""
-    there = sample(event)
-    record = {"at": "2026-01-01", **json.loads(json.dumps(dataclasses.asdict(there)))}
-    assert events.event_of(event.name, record) == there
-    assert events.event_of(f"{event.name}.x", record) is None
-    if any(field.default is dataclasses.MISSING and field.name != "name" for field in dataclasses.fields(event)):
-        assert events.event_of(event.name, {}) is None
-
-
-def test_metrics_have_the_documented_names_and_count(board: StatusTracker) -> None:
-    """Names are what dashboards and alerts are built on."""
+def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> None:
+    """Dashboards and alerts depend on the names."""
     metrics = Metrics("0.1.0", board.status)
     for event in (
         events.DriftDetected(slug="drifted", fields=("code", "name")),

@@ -1,4 +1,4 @@
-"""Backups: the last copy of what was not ours is never dropped, the rest is bounded."""
+"""Backups: the last copy of content that was not ours is never pruned, the number of others is limited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reasons(folder: Path) -> list[str]:
 
 
 def test_a_backup_holds_code_and_fields(tmp_path: Path) -> None:
-    """Everything needed to put the function back is in one file that only we can read."""
+    """One file, readable by us only, has everything that is needed to restore the function."""
     path = save(tmp_path, remote("a", text="What it does.", timeout=5), "drift", 0, keep=True)
     copy = json.loads(path.read_text())
     assert copy["code"] == CODE_A
@@ -29,8 +29,8 @@ def test_a_backup_holds_code_and_fields(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
-    """Saving again renews the date; what was to be kept stays so."""
+def test_the_same_content_is_backed_up_once(tmp_path: Path) -> None:
+    """Saving it again updates the date; its reason to be kept stays."""
     save(tmp_path, remote("a"), "conflict", 0, keep=True)
     path = save(tmp_path, remote("a"), "changed in git", 1)
     assert len(list(tmp_path.glob("*/*.json"))) == 1
@@ -38,16 +38,16 @@ def test_the_same_content_is_kept_once(tmp_path: Path) -> None:
     assert (copy["reason"], copy["keep"]) == ("conflict", True)
 
 
-def test_old_backups_are_dropped_beyond_the_limit(tmp_path: Path) -> None:
-    """Of content that is in git, the newest copies are kept."""
+def test_old_backups_are_pruned_by_number(tmp_path: Path) -> None:
+    """Of content that is in git, the newest backups are kept."""
     for number in range(MAX_COPIES + 5):
         save(tmp_path, remote("a", f"// {number}"), "changed in git", number)
     codes = {json.loads(path.read_text())["code"] for path in tmp_path.glob("*/*.json")}
     assert codes == {f"// {number}" for number in range(5, MAX_COPIES + 5)}
 
 
-def test_the_last_backup_of_foreign_content_is_never_dropped(tmp_path: Path) -> None:
-    """However many copies come after them: deleted, adopted and conflicting content, and the newest drift, stay."""
+def test_the_last_backup_of_foreign_content_is_never_pruned(tmp_path: Path) -> None:
+    """Deleted, adopted and conflicting content, and the newest drift, stay however many backups follow."""
     for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
         save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
     for number in range(MAX_COPIES * 2):
@@ -56,8 +56,8 @@ def test_the_last_backup_of_foreign_content_is_never_dropped(tmp_path: Path) -> 
     assert len(reasons(tmp_path)) == MAX_COPIES + 4
 
 
-def test_backups_are_dropped_by_age(tmp_path: Path) -> None:
-    """Half a year later, what is in git as well goes with the next copy; what was not ours stays, and the newest drift."""
+def test_old_backups_are_pruned_by_age(tmp_path: Path) -> None:
+    """After half a year content that is in git is pruned with the next backup; foreign content and the newest drift stay."""
     for number, reason in enumerate(("deleted", "adopted", "conflict", "drift")):
         save(tmp_path, remote("a", f"// {reason}"), reason, number, keep=True)
     save(tmp_path, remote("a", "// old"), "changed in git", 5)
@@ -66,7 +66,7 @@ def test_backups_are_dropped_by_age(tmp_path: Path) -> None:
 
 
 def test_backups_are_listed_newest_first(tmp_path: Path) -> None:
-    """With all that a person needs to choose; a file that is no copy is passed over."""
+    """With all that a person needs to choose; other files are ignored."""
     first = save(tmp_path, remote("a", "// one", text="Said.", runtime_config={"a": 1}), "drift", 0, keep=True)
     second = save(tmp_path, remote("a", "// two"), "deleted", 1, keep=True)
     save(tmp_path, remote("b"), "deleted", 2, keep=True)
@@ -78,23 +78,23 @@ def test_backups_are_listed_newest_first(tmp_path: Path) -> None:
     assert read_backups(tmp_path, "nobody") == ()
 
 
-def test_a_slug_from_the_server_cannot_leave_the_folder(tmp_path: Path) -> None:
-    """An answer is never trusted with a path."""
+def test_a_slug_with_a_path_cannot_leave_the_backup_folder(tmp_path: Path) -> None:
+    """A response is never trusted with a path."""
     path = save(tmp_path / "backups", remote("../../etc/x"), "deleted", 0, keep=True)
     assert path.resolve().is_relative_to(tmp_path / "backups")
     empty = save(tmp_path / "backups", remote(""), "deleted", 0, keep=True)
     assert empty.resolve().is_relative_to(tmp_path / "backups")
 
 
-def test_foreign_files_in_the_backups_folder_are_ignored(tmp_path: Path) -> None:
-    """Whatever people put into the folder stays and stops nothing."""
+def test_other_files_in_the_backup_folder_are_ignored(tmp_path: Path) -> None:
+    """They stay, and cause no error."""
     home = save(tmp_path, remote("a"), "drift", 0).parent
     (home / "note.json").write_text("not one of ours")
     save(tmp_path, remote("a", "// other"), "drift", 1)
     assert (home / "note.json").read_text() == "not one of ours"
 
 
-def test_code_that_is_no_unicode_is_saved_as_it_is(tmp_path: Path) -> None:
-    """A lone surrogate in an answer is kept, not lost in an exception."""
+def test_code_with_a_lone_surrogate_is_backed_up_unchanged(tmp_path: Path) -> None:
+    """It causes no exception."""
     path = save(tmp_path, remote("a", "// \ud800"), "deleted", 0, keep=True)
     assert json.loads(path.read_text())["code"] == "// \ud800"

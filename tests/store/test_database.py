@@ -1,4 +1,4 @@
-"""The state folder's database: durable, readable without a trace, and replaced when it cannot be trusted."""
+"""The state database: durable, read without writing, and replaced when it is damaged."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def intent(slug: str = "a", kind: IntentKind = IntentKind.UPDATE) -> Intent:
     return Intent(kind, slug, f"id-{slug}", content(), content(), moment(3), protected=True)
 
 
-def test_inventory_and_journal_survive_a_restart(tmp_path: Path) -> None:
-    """Inventory, open intents, quota, project and manifest survive the process."""
+def test_state_survives_a_restart(tmp_path: Path) -> None:
+    """Inventory, open intents, quota, project and manifest."""
     record = owned(remote("a"))
     quota = QuotaRefusal(7, "limit reached", "2026-01-01T12:00:00+00:00")
     with store_in(tmp_path) as store:
@@ -51,7 +51,7 @@ def test_inventory_and_journal_survive_a_restart(tmp_path: Path) -> None:
     assert (memory.quota, memory.manifest_present, memory.project_id) == (quota, True, "p-1")
 
 
-def test_remembering_a_write_closes_its_intent(tmp_path: Path) -> None:
+def test_recording_a_write_closes_its_intent(tmp_path: Path) -> None:
     """Both happen in one transaction: a crash leaves either the open intent or the new record."""
     with store_in(tmp_path) as store:
         first, second = store.begin(intent("a")), store.begin(intent("b"))
@@ -71,8 +71,8 @@ def test_a_slug_has_one_record(tmp_path: Path) -> None:
         assert store.load_state().owned == {}
 
 
-def test_two_records_can_swap_their_slugs(tmp_path: Path) -> None:
-    """Settled memory replaces the old one as a whole, so two functions may have swapped their slugs."""
+def test_slugs_can_be_swapped_in_the_inventory(tmp_path: Path) -> None:
+    """The inventory is replaced as a whole."""
     with store_in(tmp_path) as store:
         store.remember(owned(remote("a", function_id="1")), owned(remote("b", function_id="2")))
         swapped = [owned(remote("b", function_id="1")), owned(remote("a", function_id="2"))]
@@ -80,8 +80,8 @@ def test_two_records_can_swap_their_slugs(tmp_path: Path) -> None:
         assert {record.slug: record.function_id for record in store.load_state().owned.values()} == {"a": "2", "b": "1"}
 
 
-def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
-    """What no longer holds is dropped."""
+def test_quota_and_manifest_can_be_cleared(tmp_path: Path) -> None:
+    """When they are no longer true."""
     with store_in(tmp_path) as store:
         store.remember_quota(QuotaRefusal(1, "full", "now"))
         store.remember_manifest(present=True)
@@ -92,8 +92,8 @@ def test_quota_and_manifest_can_be_forgotten(tmp_path: Path) -> None:
     assert (memory.quota, memory.manifest_present, memory.project_id) == (None, False, "p-1")
 
 
-def test_reading_the_state_writes_nothing(tmp_path: Path) -> None:
-    """``plan`` and ``status`` change nothing in the folder, whether it is clean, held by a writer, or not there."""
+def test_reading_the_state_folder_changes_no_file(tmp_path: Path) -> None:
+    """``plan`` and ``status`` change nothing in the folder, whether it is unused, locked by a writer, or missing."""
     folder = tmp_path / "state"
     assert read_state(folder) == ReconcilerState()
     assert not folder.exists()
@@ -128,8 +128,8 @@ def test_the_last_pass_is_kept_for_status(tmp_path: Path) -> None:
     ],
     ids=["garbage", "truncated", "table-missing", "record-torn", "newer"],
 )
-def test_a_database_that_cannot_be_trusted_is_set_aside(tmp_path: Path, damage: object) -> None:
-    """It is kept under another name, a new one is begun, and readers see nothing rather than nonsense."""
+def test_a_damaged_database_is_renamed_and_replaced(tmp_path: Path, damage: object) -> None:
+    """It is kept under another name, a new one is created, and readers see an empty state."""
     with store_in(tmp_path) as store:
         store.remember(owned(remote("a")))
     assert callable(damage)
@@ -152,8 +152,8 @@ def _execute(path: Path, statement: str) -> None:
     db.close()
 
 
-def test_an_unwritable_state_folder_is_reported(tmp_path: Path) -> None:
-    """No journal, no writes: the error names the folder, explains, and exits with 78."""
+def test_an_unwritable_state_folder_exits_with_78(tmp_path: Path) -> None:
+    """Without a journal there are no writes: the error names the folder, and explains."""
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(StateUnusable) as raised:
         store_in(tmp_path / "state")
@@ -162,8 +162,8 @@ def test_an_unwritable_state_folder_is_reported(tmp_path: Path) -> None:
     assert raised.value.exit_code is ExitCode.CONFIG
 
 
-def test_a_database_that_is_busy_is_not_thrown_away(tmp_path: Path) -> None:
-    """Somebody else's lock is no damage: the folder is unusable for now, and nothing is set aside."""
+def test_a_locked_database_is_not_replaced(tmp_path: Path) -> None:
+    """Another process' lock is not damage: the folder is unusable for now."""
     with store_in(tmp_path):
         pass
     other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
@@ -177,16 +177,16 @@ def test_a_database_that_is_busy_is_not_thrown_away(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.set-aside-*"))
 
 
-def test_a_full_disk_in_the_middle_is_our_error(tmp_path: Path) -> None:
-    """SQLite's words reach nobody raw."""
+def test_a_full_disk_is_a_state_unusable_error(tmp_path: Path) -> None:
+    """SQLite's exception does not reach the caller."""
     store = store_in(tmp_path)
     store.__exit__()
     with pytest.raises(StateUnusable):
         store.begin(intent())
 
 
-def test_former_owners_of_a_state_folder_are_kept(tmp_path: Path) -> None:
-    """A folder that got a remote has another owner; the former one stays known, also to a reader."""
+def test_a_state_folder_belongs_to_one_owner(tmp_path: Path) -> None:
+    """Another owner is refused with both names; the same one is accepted again."""
     with store_in(tmp_path) as store:
         assert store.load_state().owners == set()
         for owner in ("a", "a", "b", "b", "c", "a"):
@@ -195,8 +195,8 @@ def test_former_owners_of_a_state_folder_are_kept(tmp_path: Path) -> None:
     assert read_state(tmp_path).owners == {"a", "b", "c"}
 
 
-def test_the_state_is_private(tmp_path: Path) -> None:
-    """Others on the machine can neither enter the folder nor read the database."""
+def test_the_state_folder_is_private(tmp_path: Path) -> None:
+    """Other users can neither enter the folder nor read the database."""
     with store_in(tmp_path / "state"):
         pass
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
@@ -226,12 +226,12 @@ moments = st.none() | st.datetimes(timezones=st.just(UTC))
         refused_slug=st.none() | st.text(),
     )
 )
-def test_a_record_reads_as_it_was_written(record: InventoryRecord) -> None:
-    """Nothing is lost or bent between memory and disk."""
+def test_an_inventory_record_round_trips(record: InventoryRecord) -> None:
+    """Every field is equal after reading."""
     assert codec.decode_record(codec.encode_record(record)) == record
 
 
 @given(st.builds(Intent, st.sampled_from(IntentKind), st.text(), st.none() | st.text(), contents, contents, moments))
-def test_an_intent_reads_as_it_was_written(record: Intent) -> None:
+def test_an_intent_round_trips(record: Intent) -> None:
     """The journal keeps every field of an intent."""
     assert codec.decode_intent(record.id, codec.encode_intent(record)) == record

@@ -1,4 +1,4 @@
-"""State files of released versions are read by today's code, and nothing in them is lost when they are written again."""
+"""State files of released versions are read by today's code, and lose nothing when they are written again."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_state_of_version_0_1_0_is_read(folder: Path) -> None:
     assert memory.missing["id-0005"].suspects == ("half-done", "over-quota")
 
 
-def test_state_of_version_0_1_0_survives_being_written_again(folder: Path) -> None:
-    """Old keys keep their names and values; a control shows that a lost key would be noticed."""
+def test_state_of_version_0_1_0_loses_nothing_when_written_again(folder: Path) -> None:
+    """Old keys keep their names and values; a control shows that a lost key is noticed."""
     before = rows(folder)
     with StateStore(folder, lambda: NOON) as store:
         assert store.set_aside is None
@@ -100,8 +100,8 @@ def test_history_of_version_0_1_0_is_read(folder: Path) -> None:
     assert "rollback.succeeded" in {entry["event"] for entry in entries}
 
 
-def test_told_messages_of_version_0_1_0_are_read(folder: Path) -> None:
-    """Nobody is told again what they were told before an upgrade."""
+def test_notification_records_of_version_0_1_0_are_read(folder: Path) -> None:
+    """After an upgrade nobody is notified again of the same issue."""
     kept = PrivateJsonFile(folder / "told.json").read()
     issues = decode(kept["standing"])
     assert [(key, str(issue.kind), issue.text) for key, issue in issues.items()] == [

@@ -1,4 +1,4 @@
-"""The history of a function: what was done, bounded, and never in anybody's way."""
+"""The history of a function: what was done, limited in size, and never a reason to fail."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def updated(slug: str = "a", function_id: str = "id-a", number: int = 0) -> even
     return events.FunctionUpdated(slug=slug, function_id=function_id, fields=(f"f{number}",), origin="git")
 
 
-def test_history_entries_have_their_revision(tmp_path: Path) -> None:
-    """When, what and by which commit; what is seen again at each pass is not kept."""
+def test_history_records_events_with_their_revision(tmp_path: Path) -> None:
+    """Time, action and commit; what each pass sees again is not recorded."""
     with History(tmp_path, lambda: DAWN) as book:
         book.listen(updated())
         book.at(Revision("c0ffee", subject="Mend it", author="Ada"))
@@ -46,7 +46,7 @@ def test_history_entries_have_their_revision(tmp_path: Path) -> None:
 
 
 def test_a_renamed_function_keeps_its_history(tmp_path: Path) -> None:
-    """By its id, what was done under its old slug is found under the new one."""
+    """Entries under its old slug are found by its id."""
     with History(tmp_path, lambda: DAWN) as book:
         book.listen(updated("old", "id-1"))
         book.listen(events.FunctionRenamed(slug="new", function_id="id-1", previous="old"))
@@ -55,7 +55,7 @@ def test_a_renamed_function_keeps_its_history(tmp_path: Path) -> None:
 
 
 def test_history_is_bounded(tmp_path: Path) -> None:
-    """The newest entries of each function stay, and of all functions together so many."""
+    """The newest entries of each function are kept, up to a limit for all functions together."""
     with History(tmp_path, lambda: moment(1), max_revisions=3, max_entries=10) as book:
         for number in range(20):
             book.listen(updated("a", "id-a", number))
@@ -66,16 +66,16 @@ def test_history_is_bounded(tmp_path: Path) -> None:
     assert read_history(tmp_path, "b0")
 
 
-def test_history_holds_no_secrets(tmp_path: Path) -> None:
-    """What an error quotes is redacted before it is written."""
+def test_secrets_are_redacted_in_the_history(tmp_path: Path) -> None:
+    """A secret in an error message is redacted before it is written."""
     with History(tmp_path, lambda: DAWN, lambda text: text.replace("hush", "[redacted]")) as book:
         book.listen(events.DeployFailed(slug="a", function_id="id-a", error="token hush is wrong"))
     assert read_history(tmp_path, "a")[0]["error"] == "token [redacted] is wrong"
     assert b"hush" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_an_unwritable_history_stops_nothing(tmp_path: Path) -> None:
-    """A torn file is begun anew; where nothing can be written, events are let go."""
+def test_a_damaged_or_unwritable_history_is_not_an_error(tmp_path: Path) -> None:
+    """A truncated file is replaced; where nothing can be written, events are dropped."""
     (tmp_path / "history.db").write_bytes(b"torn" * 1000)
     with History(tmp_path, lambda: DAWN) as book:
         book.listen(updated())

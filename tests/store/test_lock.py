@@ -1,4 +1,4 @@
-"""The lock: one process on a state folder, and the kernel frees it whatever becomes of that process."""
+"""The lock: one process per state folder; the kernel releases it however that process ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def test_a_second_process_learns_the_lock_holder(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_a_second_process_on_a_locked_state_folder_gets_the_holders_pid(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     """The error names pid and start, and exits with 75."""
     with pytest.raises(StateLocked) as raised, held(tmp_path, DAWN):
         pass
@@ -50,8 +50,8 @@ def test_a_second_process_learns_the_lock_holder(tmp_path: Path, other: subproce
         pass
 
 
-def test_a_killed_process_releases_the_state_lock(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    """After SIGKILL the folder is free at once, whatever note the dead one left."""
+def test_a_killed_process_releases_the_lock(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    """After SIGKILL the folder is free at once, whatever the lock file says."""
     other.send_signal(signal.SIGKILL)
     finish(other)
     assert str(other.pid) in holder(tmp_path)
@@ -60,15 +60,15 @@ def test_a_killed_process_releases_the_state_lock(tmp_path: Path, other: subproc
     assert not (tmp_path / HOLDER_NAME).exists()
 
 
-def test_a_lock_without_its_holder_file_is_reported(tmp_path: Path) -> None:
-    """Between lock and note there is a moment: then the holder is unknown, not a crash."""
+def test_a_lock_without_a_pid_has_an_unknown_holder(tmp_path: Path) -> None:
+    """A process writes its pid a moment after it takes the lock."""
     assert holder(tmp_path) == "pid unknown"
     (tmp_path / HOLDER_NAME).write_text("[]")
     assert holder(tmp_path) == "pid unknown"
 
 
-def test_a_state_folder_path_that_is_a_file_is_reported(tmp_path: Path) -> None:
-    """A file in the way, or a lock that is a folder: an error with a hint instead of a traceback."""
+def test_a_state_folder_path_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    """And so is a lock file that is a folder: a hint instead of a traceback."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StateUnusable, match="cannot be used"), held(tmp_path / "file" / "state", DAWN):
         pass

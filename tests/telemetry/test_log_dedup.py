@@ -1,4 +1,4 @@
-"""A daemon's log: nothing where nothing happens, a lasting failure when it begins, changes and ends."""
+"""Log deduplication: an unchanged pass logs nothing; a lasting failure is logged when it begins, changes and ends."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def failed(error: str) -> events.FunctionFailed:
     return events.FunctionFailed(slug="greet", error=error, error_type="ApiRejected")
 
 
-def test_a_pass_without_news_is_one_debug_line() -> None:
-    """In sync and unchanged: nothing at info, and nothing but the end at debug."""
+def test_an_unchanged_pass_is_one_debug_log_line() -> None:
+    """Nothing at info, and only the end at debug."""
     assert Reader().read(STARTED, SAME, PLANNED, finished(unchanged=5)) == [("reconcile.finished", str(Level.DEBUG))]
 
 
-def test_a_pass_with_changes_is_logged_in_full_and_in_order() -> None:
-    """What was held back comes first, once there is something to tell."""
+def test_a_pass_with_changes_is_logged_completely_and_in_order() -> None:
+    """Withheld lines come first, once there is something to log."""
     plan = events.PlanComputed(summary={"update": 1}, functions=({"slug": "greet", "action": "update"},))
     names = [name for name, _ in Reader().read(STARTED, SAME, plan, events.DeployStarted(slug="greet"), finished(updated=1))]
     assert names == ["reconcile.started", "source.unchanged", "plan.computed", "deploy.started", "reconcile.finished"]
 
 
 def test_a_lasting_failure_is_logged_when_it_begins_changes_and_ends() -> None:
-    """And counted in between."""
+    """Repetitions are counted in between."""
     reader = Reader()
     assert ("function.failed", "error") in reader.read(STARTED, PLANNED, failed("no"), finished(failed=1))
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_a_lasting_failure_is_logged_when_it_begins_changes_and_ends() -> None:
     assert (over.failure, over.slug, over.error, over.times) == ("function.failed", "greet", "otherwise", 1)
 
 
-def test_an_api_that_is_down_for_an_hour_makes_two_lines() -> None:
+def test_an_api_outage_of_an_hour_is_two_log_lines() -> None:
     """One when it begins and one when it is over."""
     reader = Reader()
     down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
@@ -72,8 +72,8 @@ def test_an_api_that_is_down_for_an_hour_makes_two_lines() -> None:
     assert [line for line in lines if line[1] != "debug"] == [("reconcile.failed", "error"), ("failure.ended", "info")]
 
 
-def test_a_pass_that_failed_as_a_whole_says_nothing_of_functions() -> None:
-    """Git is away for a pass: the function that is invalid in git still is, and neither end nor beginning is told."""
+def test_a_failed_pass_does_not_log_the_end_of_function_failures() -> None:
+    """Git is down for a pass: a function that is invalid in git still is."""
     reader = Reader()
     invalid = events.FunctionInvalid(slug="greet", error="syntax error", location="greet.js:1:1")
     reader.read(STARTED, PLANNED, invalid, finished(failed=1))
@@ -85,14 +85,14 @@ def test_a_pass_that_failed_as_a_whole_says_nothing_of_functions() -> None:
     ]
 
 
-def test_a_plan_that_is_only_blocked_or_invalid_is_no_news() -> None:
-    """Whatever is wrong with a function has a line of its own, once."""
+def test_a_plan_of_blocked_or_invalid_functions_only_is_not_logged_again() -> None:
+    """Each failure has a log line of its own, once."""
     plan = events.PlanComputed(summary={}, functions=({"slug": "a", "action": "invalid"}, {"slug": "b", "action": "blocked"}))
     assert Reader().read(STARTED, SAME, plan, finished(failed=1, blocked=1)) == [("reconcile.finished", "debug")]
 
 
 def test_retries_are_logged_until_a_pass_has_failed() -> None:
-    """A hiccup is worth a line; within an outage that was told, each retry would be one more of the same."""
+    """A single retry is logged; during a logged outage retries are repetitions."""
     reader = Reader()
     retry = events.ApiRetry(method="GET", route="/functions", status=None, attempt=1, wait_s=0.1, error="no connection")
     down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
@@ -103,8 +103,8 @@ def test_retries_are_logged_until_a_pass_has_failed() -> None:
     assert ("api.retry", "warning") in reader.read(STARTED, retry, PLANNED, finished())
 
 
-def test_one_failure_of_two_functions_is_logged_twice() -> None:
-    """One of them recovers: that one is over."""
+def test_the_same_failure_of_two_functions_is_logged_for_each() -> None:
+    """One of them recovers: only that failure is over."""
     reader = Reader()
     other = events.FunctionFailed(slug="other", error="no", error_type="ApiRejected")
     reader.read(STARTED, failed("no"), other, finished(failed=2))
@@ -112,7 +112,7 @@ def test_one_failure_of_two_functions_is_logged_twice() -> None:
 
 
 def test_plan_warnings_are_logged_when_they_change() -> None:
-    """The same stray file is not news in every pass, and nobody is told that a warning is over."""
+    """The same warning is not logged in every pass, and neither is its end."""
     reader = Reader()
     warning = events.PlanNotice(code="unlisted-file", message="1 code file is named by no entry: x.js")
     assert ("plan.warning", "warning") in reader.read(STARTED, PLANNED, warning, finished())
@@ -121,6 +121,6 @@ def test_plan_warnings_are_logged_when_they_change() -> None:
     assert ("plan.warning", "warning") in reader.read(STARTED, PLANNED, warning, finished())
 
 
-def test_events_between_passes_are_logged() -> None:
-    """Suspensions, signals, the daemon's own troubles."""
+def test_events_between_passes_are_always_logged() -> None:
+    """Suspensions, signals, the daemon's own failures."""
     assert Reader().read(events.Suspended(reason="x"), events.Resumed()) == [("suspended", "warning"), ("resumed", "info")]

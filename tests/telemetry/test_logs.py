@@ -1,4 +1,4 @@
-"""The log: one object a line, the same fields everywhere, secrets out last."""
+"""The log: one JSON object per line, common fields, and redaction as the last step."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ CHANGED = events.SourceChanged(revision="c0ffee", subject="Add greeting")
 CREATED = events.FunctionCreated(slug="greet", function_id="id-1")
 
 
-def test_a_line_has_time_level_event_and_its_fields() -> None:
-    """What is None is left out; the pass's id is on each line, the revision from where it is known."""
+def test_a_log_line_has_time_level_event_and_its_fields() -> None:
+    """None is omitted; the pass's id is on each line, the revision once it is known."""
     first, second = lines(logged(CHANGED, CREATED))
     assert list(first)[:3] == ["timestamp", "level", "event"]
     assert first["timestamp"] == "2026-01-01T00:00:00.000Z"
@@ -49,36 +49,37 @@ def test_a_line_has_time_level_event_and_its_fields() -> None:
     }
 
 
-def test_what_failed_names_the_commits_author() -> None:
-    """The one to ask; lines of what went well are shorter."""
+def test_log_lines_of_failures_name_the_commits_author() -> None:
+    """Lines of successes do not."""
     changed = events.SourceChanged(revision="c0ffee", author="Ada")
     _, failed, created = lines(logged(changed, events.DeployFailed(slug="greet", error="no"), CREATED))
     assert (failed["author"], failed["revision"]) == ("Ada", "c0ffee")
     assert "author" not in created
 
 
-def test_log_context_of_a_pass_does_not_leak_into_the_next() -> None:
-    """The context ends with the pass."""
+def test_the_log_context_ends_with_the_pass() -> None:
+    """The next pass has another id."""
     logged(CHANGED)
     (line,) = lines(logged(CREATED))
     assert "revision" not in line
 
 
-def test_the_level_is_kept() -> None:
-    """Debug lines are there for who asks for them."""
+def test_the_log_level_is_respected() -> None:
+    """Debug lines are shown at level debug only."""
     assert logged(events.SourceUnchanged(revision="c0ffee")) == ""
     assert lines(logged(events.SourceUnchanged(revision="c0ffee"), level="debug"))[0]["level"] == "debug"
     assert logged(CREATED, level="warning") == ""
 
 
-def test_a_secret_in_any_log_field_is_redacted() -> None:
-    """The redactor comes last, so that no processor can bring one back."""
+def test_secrets_are_redacted_in_every_log_field() -> None:
+    """The redactor is the last processor, so no other one can add a secret after it."""
     failed = events.FunctionFailed(slug="greet", error="said topsecret-1", error_type="ApiRejected", hint="topsecret-1?")
+    assert "topsecret-1" in logged(failed)
     assert "topsecret-1" not in logged(failed, secret="topsecret-1")
 
 
-def test_the_console_is_for_people() -> None:
-    """A name, its fields, no JSON; and no value can forge a line of its own."""
+def test_the_console_log_format_is_plain_text() -> None:
+    """A name and its fields, no JSON; and no value can forge a line of its own."""
     text = logged(events.FunctionFailed(slug="greet", error="one\ntwo \x1b[31m", error_type="X"), form="console")
     assert "function.failed" in text
     assert text.count("\n") == 1
@@ -98,7 +99,7 @@ def test_a_terminal_gets_the_console_and_a_pipe_gets_json() -> None:
 
 
 def test_a_closed_log_stream_does_not_stop_the_program() -> None:
-    """Whoever read our log may have left."""
+    """The reader of the log may have exited."""
     stream = io.StringIO()
     listener = LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))
     stream.close()
@@ -111,13 +112,13 @@ def _event_types() -> list[type[events.Event]]:
 
 
 @pytest.mark.parametrize("event", _event_types(), ids=lambda event: str(event.name))
-def test_no_field_collides_with_the_frame_of_a_line(event: type[events.Event]) -> None:
+def test_no_event_field_collides_with_standard_log_fields(event: type[events.Event]) -> None:
     """``event``, ``level`` and ``timestamp`` belong to the line itself."""
     assert not {field.name for field in dataclasses.fields(event)} & {"event", "level", "timestamp", "reconcile_id"}
 
 
-def test_a_secret_is_logged_by_name_only() -> None:
-    """The field is called `name`, and is not taken for a secret itself."""
+def test_a_secrets_name_is_logged_and_not_redacted() -> None:
+    """The field is called `name`, and the redactor does not take it for a secret."""
     stream = io.StringIO()
     LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(events.SecretSet(slug="a", secret="STRIPE_KEY"))
     line = json.loads(stream.getvalue())
