@@ -49,7 +49,7 @@ def test_version_shows_the_esbuild_version_and_path(tmp_path: Path) -> None:
 
 def test_a_configured_esbuild_needs_an_absolute_path(tmp_path: Path) -> None:
     """A relative path would depend on the current directory."""
-    with pytest.raises(ToolMissing, match="no full path"):
+    with pytest.raises(ToolMissing, match="not a full path"):
         list(ToolPlaces(Path("esbuild"), (), []).candidates())
 
 

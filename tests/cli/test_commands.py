@@ -259,3 +259,33 @@ def test_the_tested_commands_are_all_commands_of_the_cli() -> None:
     """The table of commands is complete, so the tests above cover all of them."""
     assert isinstance(app, click.Group)
     assert {"sync", "plan", "validate", "status", "invoke", "emulator", "dev", "demo", "schema", "version"} <= set(app.commands)
+
+
+@pytest.mark.parametrize("command", sorted(HABITS))
+def test_a_command_of_another_tool_is_answered_with_ours(command: str) -> None:
+    """Exit code 64, and each command in the hint exists."""
+    ran = kapso_sync(command, "./functions")
+    assert (ran.code, ran.out) == (64, "")
+    assert ran.err == f"error: there is no command `{command}`\nhint: {HABITS[command]}\n"
+    assert command not in app.commands
+    assert set(re.findall(r"`kapso-sync (\w+)", HABITS[command])) <= set(app.commands)
+
+
+def test_a_misspelt_command_gets_a_suggestion() -> None:
+    """Only where one is close."""
+    assert "did you mean `kapso-sync status`?" in kapso_sync("statos").err
+    assert "`kapso-sync help` lists the commands" in kapso_sync("frobnicate").err
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_an_option_too(flag: str) -> None:
+    """As git, kubectl and terraform have it."""
+    ran = kapso_sync(flag)
+    assert (ran.code, ran.out) == (0, f"kapso-sync {package.__version__}\n")
+
+
+def test_help_is_a_command_too() -> None:
+    """The same texts as ``--help``, in the order in which people need the commands."""
+    assert kapso_sync("help").out == kapso_sync("--help").out
+    assert kapso_sync("help", "plan").out == kapso_sync("plan", "--help").out
+    assert list(app.commands)[:3] == ["sync", "run", "reconcile"]

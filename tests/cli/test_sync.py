@@ -334,3 +334,24 @@ def test_sync_json_is_printed_even_if_a_function_fails(folder: Path, environment
     ran = kapso_sync("plan", str(folder), "--json", environment=environment)
     assert ran.code == 1
     assert json.loads(ran.out)["summary"]["invalid"] == 1
+
+
+def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: Path, environment: Environment) -> None:
+    """The first sync says that the owner is temporary; with `origin` added, plan, sync and deletions go on as before."""
+    first = kapso_sync("sync", str(folder), "--json", environment=environment)
+    assert [warning["code"] for warning in first.document["warnings"]] == ["temporary-owner"]
+    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "remote", "add", "origin", "https://github.com/acme/flows.git")
+    ids = set(kapso.world.functions)
+    planned = kapso_sync("plan", str(folder), "--json", environment=environment).document
+    assert (planned["in_sync"], [warning["code"] for warning in planned["warnings"]]) == (True, ["owner-changed"])
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    write_functions(folder, {"greet": answering("two")})
+    assert kapso_sync("plan", str(folder), "--delete", "part", environment=environment).code == 0
+    again = kapso_sync("sync", str(folder), "--delete", "part", environment=environment)
+    assert (again.code, again.event("reconcile.finished")["deleted"]) == (0, 1)
+    assert set(kapso.world.functions) < ids
+    (function,) = kapso.world.functions.values()
+    assert "[kapso-sync:github.com/acme/flows#" in str(function.description)

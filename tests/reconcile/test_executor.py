@@ -523,3 +523,64 @@ async def test_no_function_is_overwritten_without_a_backup_of_its_code(tmp_path:
     report = await bench.sync(desired(want("a", CODE_B)))
     assert "without a copy" in str(report.outcomes[0].error)
     assert bench.api.world.live_code() == {"a": CODE_A}
+
+
+def owned_by(bench: Bench, owner: str) -> None:
+    """Let the state folder have another owner from now on, as a folder that got a git remote."""
+    bench.policy = replace(bench.policy, owner=owner)
+    with StateStore(bench.folder, bench.clock.now) as store:
+        store.remember_owner(owner)
+
+
+async def test_functions_of_a_former_owner_stay_ours(bench: Bench) -> None:
+    """A change of owner writes nothing by itself; the next write of a function brings its new mark, and prune still works."""
+    owned_by(bench, "folder/flows-0123456789ab")
+    git = desired(want("a"), want("b"), want("c"))
+    await bench.sync(git)
+    writes = len(bench.api.writes)
+    owned_by(bench, OWNER)
+    assert (await bench.plan(git)).in_sync
+    assert (await bench.sync(git)).exit_code == 0
+    assert len(bench.api.writes) == writes
+    assert (await bench.sync(desired(want("a", CODE_B), want("b"), want("c")))).exit_code == 0
+    descriptions = {slug: bench.api.world.function(slug).description for slug in "abc"}
+    assert descriptions["a"] == str(mark_for(OWNER, "a"))
+    assert descriptions["b"] == str(mark_for("folder/flows-0123456789ab", "b"))
+    bench.policy = replace(bench.policy, prune=True)
+    assert (await bench.sync(desired(want("a", CODE_B), want("c")))).count("delete") == 1
+    report = await bench.sync(desired(want("a", CODE_B), want("d", moved_from="c")))
+    assert (report.exit_code, bench.api.world.function("d").description) == (0, str(mark_for(OWNER, "d")))
+
+
+OWNERS = st.sampled_from(["folder/x-1", OWNER, f"{OWNER}@env", "example.com/renamed"])
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(OWNERS, st.sampled_from("abc"), st.booleans()),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_history_of_owners_ends_in_sync_without_a_second_function(history: list[tuple[str, str, bool]]) -> None:
+    """Remotes are added, renamed and removed, in any order: nothing is blocked for good, and ids stay."""
+
+    async def live() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = VirtualClock()
+            bench = Bench(Path(folder) / "state", clock, WorldApi(new_world(clock)))
+            codes = dict.fromkeys("abc", CODE_A)
+            owned_by(bench, "folder/x-1")
+            await bench.sync(desired(*(want(slug) for slug in codes)))
+            ids = set(bench.api.world.functions)
+            for owner, slug, changes in history:
+                owned_by(bench, owner)
+                if changes:
+                    codes[slug] = CODE_B if codes[slug] == CODE_A else CODE_A
+                report = await bench.sync(desired(*(want(name, code) for name, code in codes.items())))
+                assert report.exit_code == 0
+            assert bench.api.world.live_code() == codes
+            assert set(bench.api.world.functions) == ids
+
+    asyncio.run(live())

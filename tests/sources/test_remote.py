@@ -86,7 +86,7 @@ async def test_without_a_git_token_there_is_no_prompt(server: GitServer, reader:
 
 async def test_a_404_of_a_git_server_is_a_missing_repository(server: GitServer, reader: Reader) -> None:
     """It is not an outage: the URL or the token's rights are wrong."""
-    with pytest.raises(SourceMissing, match="is no repository we can see"):
+    with pytest.raises(SourceMissing, match="is not a repository that we can read"):
         await _with_token(reader).open(f"{server.url}/absent.git").fetch()
 
 

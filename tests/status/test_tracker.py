@@ -238,3 +238,14 @@ def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> N
     assert samples["kapso_sync_triggers_total", "webhook"] == 1
     assert samples["kapso_sync_source_info", "c0ffee"] == 1
     assert samples["kapso_sync_reconcile_total", "error"] == 1
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_survives_its_record(event: type[events.Event]) -> None:
+    """The history keeps events as JSON; a record of another version, with more keys or fewer, raises nothing."""
+    there = sample(event)
+    record = {"at": "2026-01-01", **json.loads(json.dumps(dataclasses.asdict(there)))}
+    assert events.event_of(event.name, record) == there
+    assert events.event_of(f"{event.name}.x", record) is None
+    if any(field.default is dataclasses.MISSING and field.name != "name" for field in dataclasses.fields(event)):
+        assert events.event_of(event.name, {}) is None

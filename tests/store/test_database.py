@@ -235,3 +235,13 @@ def test_an_inventory_record_round_trips(record: InventoryRecord) -> None:
 def test_an_intent_round_trips(record: Intent) -> None:
     """The journal keeps every field of an intent."""
     assert codec.decode_intent(record.id, codec.encode_intent(record)) == record
+
+
+def test_former_owners_of_a_state_folder_are_kept(tmp_path: Path) -> None:
+    """A folder that got a remote has another owner; the former one stays known, also to a reader."""
+    with store_in(tmp_path) as store:
+        assert store.load_state().owners == set()
+        for owner in ("a", "a", "b", "b", "c", "a"):
+            store.remember_owner(owner)
+        assert store.load_state().owners == {"a", "b", "c"}
+    assert read_state(tmp_path).owners == {"a", "b", "c"}
