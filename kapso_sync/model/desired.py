@@ -132,7 +132,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A warning: the pass continues, a person should know. ``code`` is stable and kebab-case."""
+    """A warning: the pass continues, but a person should know about it. ``code`` is stable and kebab-case."""
 
     code: str
     message: str
@@ -221,7 +221,7 @@ class DesiredFunction:
 
 @dataclass(frozen=True, slots=True)
 class UnusableFunction:
-    """A function that git lists and that is unusable now. Its version on Kapso stays, and is never deleted for that.
+    """A function that git lists and that is unusable now. Its version on Kapso stays, and is never deleted for that reason.
 
     ``blocked`` distinguishes a build that is not available (True) from an invalid input (False). ``moved_from`` is as in
     `Entry`.

@@ -107,7 +107,7 @@ class Store(Protocol):
     """The state folder: one writer, every method durable when it returns; raises `StateUnusable`."""
 
     def load_state(self) -> ReconcilerState:
-        """Return everything remembered."""
+        """Return everything that the state folder holds."""
         ...
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:

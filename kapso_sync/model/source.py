@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 CODE_LIMIT = 1024 * 1024
-"""Largest code file, in bytes."""
+"""Maximum size of a code file, in bytes."""
 
 MANIFEST_LIMIT = 256 * 1024
-"""Largest manifest or ``function.yaml``, in bytes."""
+"""Maximum size of a manifest or a ``function.yaml``, in bytes."""
 
 FILE_COUNT_LIMIT = 10_000
-"""Most files below the functions folder."""
+"""Maximum number of files below the functions folder."""
 
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 FUNCTION_FILE = "function.yaml"
 REMOTE_MAP = ".kapso/remote-map.json"
 PROJECT_FILE = ".kapso/project.json"
-"""Where the Kapso CLI remembers which function is which, below the repository's root."""
+"""The Kapso CLI keeps both files below the repository's root: `REMOTE_MAP` has functions' ids, `PROJECT_FILE` the project."""
 
 CODE_SUFFIXES = (".js", ".ts", ".mjs", ".mts", ".cjs", ".cts", ".jsx", ".tsx")
 TEXT_SUFFIXES = (".json", ".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql", ".yaml", ".yml")

@@ -31,7 +31,7 @@ class FunctionUser:
 
 
 FunctionUsers = Mapping[str, tuple[FunctionUser, ...]]
-"""Users by function id. A function that was looked up and has no user has an empty tuple; one that is missing was not asked."""
+"""Users by function id. A function that was looked up and has no user has an empty tuple; a missing one was not looked up."""
 
 
 def is_named_in(function: RemoteFunction, folded: str) -> bool:

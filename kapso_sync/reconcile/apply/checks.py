@@ -103,7 +103,7 @@ class CheckRunner:
         try:
             answer = await self._api.invoke_function(record.id, check.request, timeout=check.timeout)
         except (ApiUnavailable, ApiGarbled) as error:
-            # A function that hangs or answers without end looks like this, and so does a Kapso that is down: its list tells.
+            # Either the function hangs or answers without end, or Kapso is down. If Kapso is down, this list call fails too.
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
         answer = await self._opened(record, answer)

@@ -127,7 +127,7 @@ class DeploymentPoller:
                     await self._look()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - whoever waits for a deployment must learn that nobody looks any more
+        except BaseException as error:  # noqa: BLE001 - every waiting task must learn that polling has stopped
             for deployment in self._waiting():
                 deployment.ended.set_exception(error)
 

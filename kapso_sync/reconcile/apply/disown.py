@@ -45,5 +45,5 @@ async def disown(
 
 
 async def _remove_mark(api: FunctionsApi, remote: RemoteFunction) -> None:
-    with contextlib.suppress(ApiNotFound):  # then it is gone, mark and all
+    with contextlib.suppress(ApiNotFound):  # then the function is gone, and its mark with it
         await update_unchanged(api, remote, {DESCRIPTION: remote.text or None})

@@ -133,7 +133,7 @@ class Executor:
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
             applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
-            # Where failures are counted, a function counts as under way until its checks have passed.
+            # If the rollout limits failures, a function keeps its slot until its checks have passed.
             lanes = (
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
             )
@@ -219,7 +219,7 @@ class _Pass:
         still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
         rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
-        # What cannot lose a secret for good goes first: it shows whether deployments drop secrets here.
+        # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
         safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
         risky = [step for step in rest if step not in safe]
         told = await self._all(still)
@@ -337,7 +337,7 @@ class _Pass:
                     applied = await self._applier.start(self._since_parked(step))
                 case _:
                     raise AssertionError(step)
-        # Where the other style was tried, the outcome is still that of the step that was asked for.
+        # If the other style was tried, the outcome still belongs to the original step.
         return replace(await self._applier.complete(applied), step=step)
 
     def _since_parked(self, step: Create | Modify) -> Create | Modify:

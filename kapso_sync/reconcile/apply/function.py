@@ -98,7 +98,7 @@ class FunctionApplier:
     async def _try_other_style(self, failed: Applied) -> Applied:
         """Deploy code that ended in ``error`` once more in the other style, before it counts as failed.
 
-        It is not documented which style an API base runs. The style that goes live is remembered for the base.
+        It is not documented which style an API base runs. The style that goes live is recorded for the base.
         """
         down = failed.failure.down if failed.failure is not None else None
         if down is None:

@@ -1,4 +1,4 @@
-"""Writes one function: backs it up, journals the intent, sends it, and remembers Kapso's answer."""
+"""Writes one function: backs it up, journals the intent, sends it, and records Kapso's answer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class FunctionWriter:
         number = self._store.begin(intent)
         record = await self._journaled(number, self._create(step))
         left = self._left_to_update(step, record)
-        # What is left to update is not wanted yet: a pass that dies before that must not take it for refused.
+        # Fields that still need an update are not recorded as wanted yet. If the pass dies before that update, the next pass
+        # must not treat them as refused.
         owned = InventoryRecord.new(step.slug, record.id).after_write(
             step.slug,
             wanted={name: value for name, value in step.desired.content.items() if name not in left},
@@ -88,7 +89,7 @@ class FunctionWriter:
         owned = replace(owned, refused_slug=step.slug if record.slug != step.slug else None)
         self._store.remember(owned, closes=(number,))
         if record.project_id is not None:
-            # In an empty project, this is the first that is seen of its id.
+            # In an empty project, this answer is the first that shows the project's id.
             self._store.remember_project(record.project_id)
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
         _require_slug(step, record, Call("POST", "/functions"))
@@ -167,7 +168,7 @@ class FunctionWriter:
             protected=step.protected,
         )
         number = self._store.begin(intent)
-        # What somebody saved since the plan was made is a conflict, and is planned again.
+        # If somebody saved the function since the plan was made, that is a conflict, and the function is planned again.
         record = await self._journaled(number, update_unchanged(self._api, step.remote, step.payload))
         planned = stored_content(step.remote, step.last_applied)
         answered = stored_content(record)
@@ -177,7 +178,8 @@ class FunctionWriter:
         owned = before.after_write(
             step.slug,
             wanted=step.desired.content,
-            # The answer counts for what was sent: another new value in it is somebody's edit, and must show as one.
+            # The answer counts only for the fields that were sent. Any other new value in it is somebody's edit, and must show
+            # as one.
             stored={**answered, **planned, **content, **{name: answered[name] for name in content if name in answered}},
             updated_at=None if raced else record.updated_at,
             protected=step.protected,

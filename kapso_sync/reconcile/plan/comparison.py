@@ -118,7 +118,7 @@ class Difference:
 
     @property
     def origin(self) -> Origin | None:
-        """The origin of the difference; without a base any difference counts as a conflict."""
+        """The origin of the difference; if there is no last applied content, any difference is a conflict."""
         if not self.fields:
             return None
         if not self.based or (self.by_git and self.on_kapso):
@@ -130,11 +130,11 @@ def compare(wanted: Content, stored: Content, last_applied: InventoryRecord | No
     """Return which managed fields must be written.
 
     Code or a text that neither side changed since our last write is in sync even where its value is not the one we sent:
-    Kapso stores some things in a spelling of its own. Any other field of that kind was refused.
+    Kapso stores some values in its own spelling. Any other field of that kind was refused.
 
-    >>> base.wanted["public_endpoint"], base.stored["public_endpoint"]   # sent, and kept as it was
+    >>> last_applied.wanted["public_endpoint"], last_applied.stored["public_endpoint"]   # sent, and kept as it was
     (True, False)
-    >>> compare({"public_endpoint": True}, {"public_endpoint": False}, base).refused
+    >>> compare({"public_endpoint": True}, {"public_endpoint": False}, last_applied).refused
     ('public_endpoint',)
     """
     ordered = [name for name in (CODE, *FIELDS) if name in wanted]

@@ -17,7 +17,7 @@ MAX_COMPARED_PAIRS = 2_000
 """Maximum number of pairs of unequal codes that one plan compares."""
 
 CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
-"""Largest difference of wall clock and monotonic clock between two passes; beyond it, the wall clock was set."""
+"""Maximum difference between the wall clock and the monotonic clock from pass to pass; beyond it, the wall clock was set."""
 
 
 @dataclass(frozen=True, slots=True)

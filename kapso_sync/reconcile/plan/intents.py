@@ -89,6 +89,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: InventoryRecord | No
     )
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
-        # The write was to be deployed, and what ran before it is not what we once saw go live: whatever it is, it is not this.
+        # The write needed a deployment, and the code that ran before it is not the code that we saw go live. So the running
+        # content is unknown, but it is not the stored content.
         return replace(written, live=LiveContent(NOT_STORED, intent.baseline))
     return written

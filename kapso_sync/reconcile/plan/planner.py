@@ -281,7 +281,7 @@ class _Planner:
             SLUG: want.slug,
             "name": want.slug,
             "function_type": str(want.entry.function_type),
-            # A create does not take it: where the record shows another one, an update follows.
+            # A create does not accept this field: if the record shows another value, an update follows.
             **{name: value for name, value in want.entry.fields.items() if name != "invoke_response_mode"},
             CODE: want.code,
         }

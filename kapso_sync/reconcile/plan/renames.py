@@ -141,7 +141,7 @@ class _RenameResolver:
         owned, remote = self._observed.state.owned.get(move.function_id), self._observed.by_id.get(move.function_id)
         if remote is None:
             return None
-        # A pass that found no memory journals the move, and may die before it remembers the function.
+        # A pass that found no state journals the rename, and may die before it records the function.
         source = owned.slug if owned is not None else remote.slug
         if source == want.slug or source not in (*move.sources, move.was):
             return None
@@ -200,7 +200,7 @@ class _RenameResolver:
         remote = self._named.get(slug)
         return remote.code if remote is not None else None
 
-    # What follows from them
+    # The results of these renames
 
     def _homecoming(self, sources: Mapping[str, RemoteFunction]) -> dict[str, RemoteFunction]:
         """Return the parked functions that get their new slug, or their former one if the new one was given to another."""

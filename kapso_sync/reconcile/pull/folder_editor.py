@@ -34,7 +34,7 @@ from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import stored_content
 
 MAX_FILE_STEM = 200
-"""Longest name of a new file or folder; file systems allow 255 bytes."""
+"""A longer name of a new file or folder is cut to this many characters, and a hash follows; file systems allow 255 bytes."""
 
 MAX_SLUG = 255
 SECRET_COMMENT = "its value is on Kapso alone: fill in {env: NAME} to set it from git"  # noqa: S105 - a comment
@@ -188,7 +188,7 @@ class FolderEditor:
         self._taken |= set(map(folded, draft.paths))
         return draft
 
-    # What the folder does not list
+    # Functions that the folder does not list
 
     def _add_entry(self, draft: FunctionEdit) -> None:
         path = self._free_file(draft.slug, _suffix(draft.remote))
@@ -232,7 +232,7 @@ class FolderEditor:
                 return stem
         raise AssertionError(folder)
 
-    # What the folder lists
+    # Functions that the folder lists
 
     def _changed_here(self, draft: FunctionEdit, local: DesiredFunction | None, last_applied: InventoryRecord | None) -> bool:
         if local is None:
@@ -314,7 +314,7 @@ class FolderEditor:
         missing = [name for name in sorted(names) if name not in known]
         place = (*self._layout.home, "functions", draft.slug, "secrets")
         if missing and not self._layout.home and not self._layout.entries.get(draft.slug, {}).get("secrets"):
-            # The entry's own mapping takes the place of the default's as a whole.
+            # The entry's own mapping replaces the whole mapping of the defaults.
             for name, source in known.items():
                 self._edit_manifest(draft, Edit((*place, name), source))
         for name in missing:

@@ -69,7 +69,7 @@ def plan_pull(sides: PullInputs, wish: PullOptions) -> PullPlan:
 def plan_restore(sides: PullInputs, remote: RemoteFunction, *, force: bool) -> PullPlan:
     """Return the files that restore ``remote``, an earlier version, in the folder.
 
-    For a listed function, only its managed fields.
+    For a listed function, only its managed fields are restored.
     """
     layout = read_layout(sides.snapshot.files, sides.environment)
     if remote.slug in sides.desired.slugs:
