@@ -31,7 +31,7 @@ NEVER_DROPPED = frozenset({"deleted", "adopted", "conflict"})
 class Backup:
     """A backup of a function: when and why it was made, and its content. ``keep``: its content was not in git.
 
-    ``id`` is the beginning of the content's hash; ``code`` is None if Kapso showed none.
+    ``deployed`` is False for a draft. ``id`` is the beginning of the content's hash; ``code`` is None if Kapso showed none.
     """
 
     path: Path
@@ -42,6 +42,7 @@ class Backup:
     keep: bool
     fields: Mapping[str, Json]
     code: str | None = field(repr=False)
+    deployed: bool = True
 
     @property
     def id(self) -> str:
@@ -117,6 +118,7 @@ def read_backup(path: Path) -> Backup | None:
             keep=bool(data["keep"]),
             fields=dict(data["fields"]),
             code=code if isinstance(code, str) else None,
+            deployed=data.get("last_deployed_at", "") is not None,
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -57,7 +57,8 @@ async def plan_a_restore(settings: Settings, backup: Backup, bus: EventBus, *, f
     deps = await _pull_deps(settings, target)
     records = deps.state.owned.values()
     known = next((record.function_id for record in records if record.slug == backup.slug), backup.function_id)
-    remote = RemoteFunction(known, backup.slug, DeploymentStatus.DEPLOYED, backup.code, backup.fields)
+    status = DeploymentStatus.DEPLOYED if backup.deployed else DeploymentStatus.DRAFT
+    remote = RemoteFunction(known, backup.slug, status, backup.code, backup.fields)
     return target, await procedure.restore(deps, remote, force=force)
 
 

@@ -137,6 +137,22 @@ def test_restore_brings_back_a_deleted_function(kapso: Served, environment: Envi
     assert kapso.world.live_code()["part"] == answering("bye")
 
 
+def test_restore_of_a_deleted_draft_keeps_it_a_draft(kapso: Served, environment: Environment, folder: Path) -> None:
+    """Its entry comes back with `deploy: false`, so the next sync does not deploy it."""
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    manifest = "version: 1\nfunctions:\n  greet:\n    file: greet.js\n"
+    part = "  part:\n    file: part.js\n    deploy: false\n"
+    (folder / "manifest.yaml").write_text(manifest + part)
+    kapso_sync("sync", str(folder), environment=environment)
+    (folder / "manifest.yaml").write_text(manifest)
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "part.js").unlink()
+    assert kapso_sync("restore", "part", str(folder), environment=environment).code == 0
+    assert (folder / "manifest.yaml").read_text() == manifest + part
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert kapso.world.live_code() == {"greet": answering("hello"), "part": None}
+
+
 def test_restore_never_overwrites_a_local_change_without_force(kapso: Served, environment: Environment, folder: Path) -> None:
     """A file that was edited since the last sync is kept, with exit code 1; --force overwrites it."""
     kapso_sync("sync", str(folder), environment=environment)
