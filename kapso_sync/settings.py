@@ -154,8 +154,8 @@ class Settings(BaseModel):
         default=2.0, description="First interval between polls of running deployments; grows fivefold."
     )
     log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
-    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
-        default=None, description="How much to log. Default: `info`; where a person watches, what the screen does not show."
+    log_level: Literal["debug", "info", "warning", "error", "off"] | None = Field(
+        default=None, description="How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`."
     )
     git_token: Secret = Field(default=None, description="Password or token for an https remote.")
     git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")

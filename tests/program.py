@@ -52,9 +52,19 @@ class Ran:
         return found
 
 
-def kapso_sync(*arguments: str, environment: Mapping[str, str] | None = None) -> Ran:
-    """Run a command line in this process, with nothing of ours in the environment but what is given."""
-    out, err = io.StringIO(), io.StringIO()
+class _Terminal(io.StringIO):
+    """A stream that a person watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def kapso_sync(*arguments: str, environment: Mapping[str, str] | None = None, terminal: bool = False) -> Ran:
+    """Run a command line in this process, with nothing of ours in the environment but what is given.
+
+    ``terminal``: both streams look like a terminal.
+    """
+    out, err = (_Terminal(), _Terminal()) if terminal else (io.StringIO(), io.StringIO())
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}
     with (
         mock.patch.dict(os.environ, {**clean, **(environment or {})}, clear=True),

@@ -38,7 +38,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "git_interval": ("--git-interval", "How often to ask the git remote for its head."),
     "debounce": ("--debounce", "Quiet time after a file event."),
     "listen": ("--listen", "HOST:PORT of health, metrics, status page and webhook; empty: none."),
-    "log_level": ("--log-level", "debug, info, warning or error."),
+    "log_level": ("--log-level", "debug, info, warning, error or off."),
     "log_format": ("--log-format", "auto, json or console."),
 }
 
@@ -63,10 +63,13 @@ class CommandContext:
         return load_settings(self.overrides, env_file=self.env_file)
 
     def event_bus(self, settings: Settings, *listeners: events.Listener, level: str = "error") -> EventBus:
-        """Return the event bus, which logs to stderr from ``level`` on if the settings set no level."""
+        """Return the event bus, which logs to stderr from ``level`` on if the settings set no level.
+
+        On a terminal the default is no log: the command's report says the same to the same person.
+        """
         from kapso_sync.wiring import make_event_bus
 
-        return make_event_bus(settings, sys.stderr, *listeners, level=level)
+        return make_event_bus(settings, sys.stderr, *listeners, level="off" if sys.stderr.isatty() else level)
 
 
 def with_flags(*names: str) -> Callable[[Command], Command]:

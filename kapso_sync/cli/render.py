@@ -156,17 +156,26 @@ def visible(text: str) -> str:
 
 def plan_summary(plan: Plan) -> str:
     """Return one line: ``2 to create, 1 to update; 3 in sync``."""
+    waiting = len(plan.deferred_deletions)
+    kept = sum(isinstance(step, NoChange) and step.desired_hash is None for step in plan.steps) - waiting
+    in_sync = plan.summary["none"] - waiting - kept
+    outside = "".join(
+        f" {_counted(count)} left git and {verb}."
+        for count, verb in ((waiting, "will be deleted"), (kept, "is kept" if kept == 1 else "are kept"))
+        if count
+    )
     if plan.in_sync:
-        count = plan.summary["none"]
-        waiting = len(plan.deferred_deletions)
-        later = f" {waiting} of them left git and will be deleted." if waiting else ""
-        return f"In sync: {count} function{'s' if count != 1 else ''}, nothing to do.{later}"
+        return f"In sync: {_counted(in_sync)}, nothing to do.{outside}"
     counts = [
         f"{count} {'to ' + _LOOKS[action].verb if action not in ('blocked', 'invalid') else action}"
         for action, count in plan.summary.items()
         if count and action != "none"
     ]
-    return f"{', '.join(counts)}; {plan.summary['none']} in sync."
+    return f"{', '.join(counts)}; {in_sync} in sync.{outside}"
+
+
+def _counted(count: int) -> str:
+    return f"{count} function{'s' if count != 1 else ''}"
 
 
 def _print_notices(console: Console, plan: Plan) -> None:

@@ -41,9 +41,7 @@ def sync(args: PassArgs) -> int:
 
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
-            # Where people watch, the bar and the report tell the story; elsewhere the log does.
-            level = "warning" if progress.visible else "info"
-            bus = args.context.event_bus(settings, progress.listen, level=level)
+            bus = args.context.event_bus(settings, progress.listen, level="info")
             async with open_session(settings, args.overrides, bus, writes=True) as session:
                 report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
         if args.json_output:

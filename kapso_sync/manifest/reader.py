@@ -216,10 +216,20 @@ class _Assembly:
             self._unusable_files |= {file, *self._twins.get(file, ())}
             return
         policy = self._defaults.secrets_policy if self._defaults else None
-        entry = replace(make_entry(slug, file, values, location), exact_secrets=policy == "exact")
+        entry = make_entry(slug, file, values, location)
+        entry = replace(entry, exact_secrets=policy == "exact", secret_locations=self._secret_locations(entry))
         self.notices += _text_notices(slug, values, location)
         self._entries.append(entry)
         self.notices += _notices(entry)
+
+    def _secret_locations(self, entry: Entry) -> dict[str, Location]:
+        """Return the positions of the secrets that the entry itself names; those of the defaults stand elsewhere."""
+        if self._document is None:
+            return {}
+        paths = {name: ("functions", entry.slug, "secrets", name) for name in entry.secrets}
+        return {
+            name: self._document.location(path, key=True) for name, path in paths.items() if path in self._document.key_places
+        }
 
     def manifest(self, *, present: bool) -> Manifest:
         """Return everything, sorted by slug."""

@@ -108,6 +108,7 @@ class Entry:
     ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: omitted ones are not managed.
     ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
     ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
+    ``secret_locations`` are the positions of the secrets that the entry names itself.
     """
 
     slug: str
@@ -120,6 +121,7 @@ class Entry:
     drift: DriftPolicy | None = None
     moved_from: tuple[str, ...] | None = None
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    secret_locations: Mapping[str, Location] = field(default_factory=dict)
     exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
     minify: bool = False

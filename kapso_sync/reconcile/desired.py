@@ -138,7 +138,7 @@ class SecretValues:
                 value = self.reader.read(source)
             except SecretMissing as missing:
                 text = f"functions.{entry.slug}.secrets.{name} {missing.message}"
-                problems.append(Problem("missing-secret", text, entry.location, missing.hint))
+                problems.append(Problem("missing-secret", text, entry.secret_locations.get(name, entry.location), missing.hint))
             else:
                 values[name] = SecretValue(value, self.digest(name, value))
         return values, tuple(problems)

@@ -97,7 +97,9 @@ class SecretReader:
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.allowed):
             raise SecretMissing(f"may not be the variable {name}", "KAPSO_SYNC_SECRET_ENV says which ones may be read")
         if name not in self.environment:
-            raise SecretMissing(f"needs the variable {name}, which is not set", "set it where kapso-sync runs")
+            raise SecretMissing(
+                f"needs the variable {name}, which is not set", "set it where kapso-sync runs, or in an --env-file"
+            )
         return self.environment[name]
 
     def _file(self, name: str) -> str:

@@ -20,7 +20,7 @@ from kapso_sync.telemetry.redact import Redactor
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """``form`` auto means console on a terminal and JSON elsewhere."""
+    """``level`` is that of `Level`, or ``off``. ``form`` auto means console on a terminal and JSON elsewhere."""
 
     level: str = "info"
     form: Literal["auto", "json", "console"] = "auto"
@@ -46,7 +46,10 @@ def make_logger(settings: LogSettings, stream: TextIO, clock: Clock, redactor: R
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _Stream(stream),
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
+        # No event is critical, so this level writes nothing.
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.CRITICAL if settings.level == "off" else getattr(logging, settings.level.upper())
+        ),
         cache_logger_on_first_use=False,
     )
     return logger

@@ -104,7 +104,7 @@ def test_markdown_plan_lists_deletions_first_in_their_own_section() -> None:
 
 test at c0ffee
 
-**1 to update, 1 to delete; 1 in sync.**
+**1 to update, 1 to delete; 0 in sync. 1 function left git and is kept.**
 
 ### Deletions
 

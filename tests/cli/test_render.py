@@ -213,7 +213,7 @@ Deletions, for ever and with all secrets:
     3 of 5 owned functions would be deleted, 1 are allowed in one pass
     if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)
 
-1 to update, 1 to delete, 1 blocked; 2 in sync.
+1 to update, 1 to delete, 1 blocked; 0 in sync. 1 function left git and will be deleted. 1 function left git and is kept.
 """)
     document: Any = plan_document(plan)
     reasons = {function["slug"]: function["reasons"][-1] for function in document["functions"]}

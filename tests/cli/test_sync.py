@@ -355,3 +355,13 @@ def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: 
     assert set(kapso.world.functions) < ids
     (function,) = kapso.world.functions.values()
     assert "[kapso-sync:github.com/acme/flows#" in str(function.description)
+
+
+def test_a_missing_secret_is_reported_at_its_own_line(folder: Path, environment: Environment) -> None:
+    """The line of the secret, not that of the function; the hint names the file that may hold values."""
+    secrets = "    secrets:\n      A: {value: plain}\n      TOKEN: {env: TOKEN}\n"
+    write_functions(folder, {"greet": answering("hello")}, extra=secrets)
+    ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_SYNC_SECRET_ENV": "*"})
+    invalid = ran.event("function.invalid")
+    assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:7")
+    assert "--env-file" in invalid["hint"]

@@ -69,6 +69,9 @@ def test_the_log_level_is_respected() -> None:
     assert logged(events.SourceUnchanged(revision="c0ffee")) == ""
     assert lines(logged(events.SourceUnchanged(revision="c0ffee"), level="debug"))[0]["level"] == "debug"
     assert logged(CREATED, level="warning") == ""
+    failed = events.FunctionFailed(slug="greet", error="no", error_type="ApiRejected")
+    assert lines(logged(failed, level="error"))[0]["level"] == "error"
+    assert logged(failed, level="off") == ""
 
 
 def test_secrets_are_redacted_in_every_log_field() -> None:
