@@ -8,10 +8,11 @@ from typing import Any
 
 import httpx
 
-from kapso_sync.errors import ConfigError
+from kapso_sync.errors import ConfigError, UsageError
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.wiring import find_state_folder
+from kapso_sync.wiring.source import state_root
 
 REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0
@@ -28,8 +29,8 @@ class DaemonClient:
 
     @classmethod
     def of(cls, settings: Settings) -> DaemonClient:
-        """Return the client of the daemon that runs with these settings."""
-        return cls(settings, find_state_folder(settings))
+        """Return the client of the daemon that runs with these settings. Raises like `find_daemon_folder`."""
+        return cls(settings, find_daemon_folder(settings))
 
     def status(self) -> dict[str, Any] | None:
         """Return the daemon's status document, or None if no daemon answers."""
@@ -89,6 +90,23 @@ class DaemonClient:
                 f"the admin token in {self._files.folder} cannot be read: {error.strerror}",
                 hint="run as the daemon's user, or set the token",
             ) from error
+
+
+def find_daemon_folder(settings: Settings) -> Path:
+    """Return the state folder of the settings' source; without a source, that of the only daemon of this user.
+
+    The current folder is the source if it was synced, or if no daemon runs. Raises `UsageError` if several run.
+    """
+    own = find_state_folder(settings)
+    if settings.source is not None or own.exists():
+        return own
+    root = state_root(settings)
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    running = [folder for folder in folders if DaemonFiles(folder).is_running()]
+    if len(running) > 1:
+        names = "; ".join(f"{folder.name} at {DaemonFiles(folder).address()}" for folder in running)
+        raise UsageError(f"several daemons run: {names}", hint="name the SOURCE of one, or set KAPSO_SYNC_SOURCE")
+    return running[0] if running else own
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -8,20 +8,19 @@ from typing import Any
 
 from kapso_sync import __version__
 from kapso_sync.cli.context import CommandContext
-from kapso_sync.cli.daemon_client import DaemonClient
+from kapso_sync.cli.daemon_client import DaemonClient, find_daemon_folder
 from kapso_sync.cli.json_documents import print_status
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.settings import Settings
 from kapso_sync.store.database import read_last_pass, read_state
-from kapso_sync.wiring import find_state_folder
 
 
 def status(context: CommandContext, *, json_output: bool) -> int:
     """Print the status of the running daemon, or else of the state folder; takes no lock, and makes no API call."""
     settings = context.load_settings()
-    folder = find_state_folder(settings)
+    folder = find_daemon_folder(settings)
     document = DaemonClient(settings, folder).status() or _of_folder(settings, folder)
     if json_output:
         print(json.dumps(document, indent=2))

@@ -43,6 +43,12 @@ class DaemonFiles:
         url = self._file(ADDRESS_NAME).read().get("url")
         return url if isinstance(url, str) else None
 
+    def is_running(self) -> bool:
+        """Return whether a daemon with a server runs on this folder; the process may have been killed without a trace here."""
+        kept = self._file(ADDRESS_NAME).read()
+        pid = kept.get("pid")
+        return isinstance(kept.get("url"), str) and isinstance(pid, int) and _is_alive(pid)
+
     def remember_address(self, url: str | None) -> None:
         """Store the URL of the daemon's server, for commands such as `reconcile`."""
         self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid()})
@@ -73,3 +79,13 @@ class DaemonFiles:
 
     def _file(self, name: str) -> PrivateJsonFile:
         return PrivateJsonFile(self.folder / name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -31,7 +31,7 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
     except Timeout:
         raise StateLocked(
             f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
-            hint="stop it first, or give this one its own KAPSO_SYNC_STATE_DIR",
+            hint="if it is a daemon, `kapso-sync reconcile` has it do this now; if not, wait until it has ended",
         ) from None
     except OSError as error:
         raise StateUnusable(
