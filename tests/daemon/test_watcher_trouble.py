@@ -162,7 +162,7 @@ async def test_a_failing_watch_library_is_retried_with_backoff(folder: Path, mon
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert 10 < attempts < 80
-    assert recorder.troubles == ["watching files failed: the library is broken; the watch is begun anew"]
+    assert recorder.troubles == ["watching files failed: the library is broken; the watch starts again"]
 
 
 @pytest.mark.parametrize("state", ["watching", "missing", "failing"])
