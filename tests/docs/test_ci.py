@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.docs.test_docs import blocks
+from tests.program import answering, git, write_functions
+from tests.served import served
 
 
 def workflow() -> dict[str, Any]:
@@ -28,12 +31,13 @@ def test_actions_are_pinned_to_commits() -> None:
 
 
 def test_the_ci_workflow_does_not_give_the_api_key_to_forks() -> None:
-    """One job has the key; it does not run for forks, and it alone may write, and only comments."""
+    """Of the jobs for pull requests one has the key; it does not run for forks, and it alone may write, and only comments."""
     document = workflow()
-    assert document["on"] == "pull_request"
+    assert document["on"] == {"pull_request": None, "push": {"branches": ["main"]}}
     assert document["permissions"] == {"contents": "read"}
     with_key = [name for name, job in document["jobs"].items() if "secrets." in json.dumps(job)]
-    assert with_key == ["plan"]
+    assert with_key == ["plan", "sync"]
+    assert document["jobs"]["sync"]["if"] == "github.event_name == 'push'"
     plan = document["jobs"]["plan"]
     assert plan["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
     assert plan["permissions"] == {"contents": "read", "pull-requests": "write"}
@@ -62,3 +66,66 @@ def test_the_ci_workflow_creates_one_comment_and_then_updates_it(tmp_path: Path,
     looked, wrote = (tmp_path / "calls").read_text().splitlines()
     assert looked.startswith("api --paginate repos/acme/flows/issues/7/comments --jq")
     assert wrote == call
+
+
+def github_scripts(job: str) -> list[str]:
+    """The scripts of a GitHub job that need neither a forge nor the network."""
+    scripts = [step["run"] for step in workflow()["jobs"][job]["steps"] if "run" in step]
+    return [script for script in scripts if "gh api" not in script and "pip install" not in script]
+
+
+def gitlab_scripts(job: str) -> list[str]:
+    document = YAML(typ="safe").load(blocks("docs/ci.md", "yaml")[1])
+    return [script for script in document[job]["script"] if "curl" not in script]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository on a runner, with a function that has a secret."""
+    root = tmp_path / "flows"
+    secrets = "    secrets:\n      PAYMENT_TOKEN: {env: PAYMENT_TOKEN}\n"
+    write_functions(root / "functions", {"greet": answering("hello")}, extra=secrets)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "remote", "add", "origin", "https://github.com/acme/flows.git")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "Begin")
+    return root
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("forge", ["github", "gitlab"])
+def test_the_ci_jobs_run_as_printed(checkout: Path, tmp_path: Path, forge: str) -> None:
+    """Validate needs no key, neither it nor the plan needs values of secrets, and the push deploys; no state is kept."""
+    scripts = github_scripts if forge == "github" else gitlab_scripts
+    with served() as kapso:
+        bare = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        key = {"KAPSO_API_KEY": kapso.emulator.key, "KAPSO_API_BASE_URL": kapso.emulator.base("/platform/v1")}
+        quick = {"KAPSO_SYNC_DEPLOY_POLL": "20ms"}
+
+        def job(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
+            state = {"KAPSO_SYNC_STATE_DIR": str(tmp_path / f"runner-{len(list(tmp_path.iterdir()))}")}
+            (tmp_path / f"marker-{len(list(tmp_path.iterdir()))}").touch()
+            return subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", "\n".join(lines)],
+                cwd=checkout,
+                env={**bare, **state, **variables, "GITHUB_OUTPUT": str(tmp_path / "output"), "CODE": "0"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+
+        if forge == "github":
+            assert job(*scripts("validate")).returncode == 0
+        planned = job(*scripts("plan"), **key)
+        assert planned.returncode == 0, planned.stderr
+        assert "1 to create" in (checkout / "plan.md").read_text(encoding="utf-8")
+        assert not kapso.world.functions
+        values = {"PAYMENT_TOKEN": "value-of-the-token", "KAPSO_SYNC_SECRET_ENV": "PAYMENT_TOKEN"}
+        ran = job(*scripts("sync"), **key, **values, **quick)
+        assert ran.returncode == 0, ran.stderr
+        assert set(kapso.world.live_code()) == {"greet"}
+        assert job(*scripts("plan"), **key).returncode == 0
