@@ -176,7 +176,10 @@ class Session:
         """Return the slugs of our functions that nothing uses. Raises `ApiError` if Kapso cannot be asked."""
         owned = self.load_state().owned
         functions = [remote for remote in await self._deps.api.list_functions() if remote.id in owned]
-        return unused_functions(owned.values(), await self._deps.api.find_users(functions))
+        found = await self._deps.api.find_users(functions)
+        if found.unknown is not None:
+            raise found.unknown
+        return unused_functions(owned.values(), found.users)
 
     def load_state(self) -> ReconcilerState:
         """Return what the state folder holds."""

@@ -78,12 +78,20 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _parse_name(value: object) -> object:
+    """Return a name that an ownership mark can hold, or None for no text; raises ValueError."""
+    if isinstance(value, str) and value.strip() and not re.fullmatch(r"[^\[\]\s]+", value.strip()):
+        raise ValueError("expected a name without white space and square brackets, such as acme/flows")
+    return value.strip() or None if isinstance(value, str) else value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Grace = Annotated[float | None, BeforeValidator(parse_grace)]
 Boolean = Annotated[bool, BeforeValidator(parse_boolean)]
 Share = Annotated[float, BeforeValidator(parse_share)]
 Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
+Name = Annotated[str | None, BeforeValidator(_parse_name)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
@@ -101,11 +109,11 @@ class Settings(BaseModel):
     path: Text = Field(default=None, description="The functions folder in a repository. Default: `functions`, else the root.")
     branch: Text = Field(default=None, description="The branch to follow. Default: the remote's own.")
     ref: Text = Field(default=None, description="A tag or a commit, in place of a branch.")
-    env: Text = Field(default=None, description="The manifest's environment that holds; part of the owner.")
+    env: Name = Field(default=None, description="The manifest's environment that holds; part of the owner.")
     state_dir: OptionalPath = Field(
         default=None, description="Where to remember; one sub-folder per API, source, path and env."
     )
-    owner: Text = Field(default=None, description="Who owns the functions. Default: from the git remote and path.")
+    owner: Name = Field(default=None, description="Who owns the functions. Default: from the git remote and path.")
     prune: Boolean = Field(default=False, description="Delete owned functions that left git.")
     max_delete: Deletions = Field(
         default=MaxDelete(25, percent=True), description="Most deletions, and recreations, in a pass."

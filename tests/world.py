@@ -18,7 +18,7 @@ from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, SecretType
-from kapso_sync.model.users import FunctionUsers, UserKind
+from kapso_sync.model.users import FoundUsers, UserKind
 from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
@@ -168,8 +168,8 @@ class WorldApi:
         act = lambda: self.world.delete_secret(self.world.by_id(function_id), name)  # noqa: E731
         self._call("DELETE", "/functions/{id}/secrets/{name}", f"{function_id} {name}", act)
 
-    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
-        def act() -> FunctionUsers:
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
+        def act() -> FoundUsers:
             if self.world.behaviour.workflows == "none" or not self.world.behaviour.whatsapp:
                 raise NoSuch
             documents = [
@@ -177,7 +177,7 @@ class WorldApi:
                 *(Reference(UserKind.FLOW, str(item["name"]), item) for item in self.world.flows.values()),
                 *(Reference(UserKind.WEBHOOK, str(item["url"]), item) for item in self.world.webhooks.values()),
             ]
-            return users_in(documents, functions)
+            return FoundUsers(users_in(documents, functions))
 
         return self._call("GET", "/workflows", "", act)  # type: ignore[return-value]
 

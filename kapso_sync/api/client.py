@@ -22,7 +22,7 @@ from kapso_sync.errors import (
     UsersUnknown,
 )
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
-from kapso_sync.model.users import FunctionUsers, UserKind
+from kapso_sync.model.users import FoundUsers, UserKind
 
 PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
@@ -125,7 +125,7 @@ class KapsoClient:
         try:
             return await self._update_by_verb(function_id, {**payload, "lock_version": lock_version})
         except ApiRejected as refused:
-            if refused.status not in (400, 422) or "lock_version" not in refused.message:
+            if refused.status not in (400, 422) or not _REFUSES_LOCK.search(refused.message):
                 raise
             self._takes_lock_version = False
             raise LockVersionRefused(refused.message, call=refused.call, status=refused.status) from None
@@ -196,39 +196,53 @@ class KapsoClient:
         value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/invocations", query=query))
         return wire.parse_invocations(value, call)
 
-    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
         """Return the users of each function: workflows of any status, WhatsApp Flows and webhooks.
 
         The Platform API is asked first, even if another base is set, because only the Platform API shows all of them. For
-        workflows the older route ``/flows`` is asked next. Raises `UsersUnknown` when one kind cannot be read completely:
-        401, 402, 403, 5xx, or 404 on every route and base.
+        workflows the older route ``/flows`` is asked next. The result says so when one kind cannot be read completely (401,
+        402, 403, 5xx, or 404 on every route and base), and still holds the users that were found.
         """
-        found = await asyncio.gather(
+        kinds = await asyncio.gather(
             self._workflows(),
             self._listed(UserKind.FLOW, "/whatsapp/flows"),
             self._listed(UserKind.WEBHOOK, "/whatsapp/webhooks"),
         )
-        return users_in([reference for references in found for reference in references], functions)
+        references = [reference for found, _ in kinds for reference in found]
+        unknown = next((error for _, error in kinds if error is not None), None)
+        return FoundUsers(users_in(references, functions), unknown)
 
-    async def _workflows(self) -> list[Reference]:
-        route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"))
-        ids = [item["id"] for item in records if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        if len(ids) < len(records):
-            raise _unknown(UserKind.WORKFLOW, ApiGarbled(f"GET {route}: one has no id", call=Call("GET", route)))
-        names = [str(item.get("name") or item["id"]) for item in records if isinstance(item, dict)]
-        contents = await asyncio.gather(*(self._definition(route, base, str(found)) for found in ids))
-        return [Reference(UserKind.WORKFLOW, name, content) for name, content in zip(names, contents, strict=True)]
+    async def _workflows(self) -> tuple[list[Reference], UsersUnknown | None]:
+        try:
+            route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"))
+        except UsersUnknown as error:
+            return [], error
+        known = [item for item in records if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        unknown = None
+        if len(known) < len(records):
+            unknown = _unknown(UserKind.WORKFLOW, ApiGarbled(f"GET {route}: one has no id", call=Call("GET", route)))
+        contents = await asyncio.gather(*(self._definition(route, base, str(item["id"])) for item in known))
+        references = []
+        for item, content in zip(known, contents, strict=True):
+            if isinstance(content, UsersUnknown):
+                unknown = unknown or content
+            else:
+                references.append(Reference(UserKind.WORKFLOW, str(item.get("name") or item["id"]), content))
+        return references, unknown
 
-    async def _definition(self, route: str, base: str, workflow_id: str) -> Json:
+    async def _definition(self, route: str, base: str, workflow_id: str) -> Json | UsersUnknown:
         path = f"{route}/{urllib.parse.quote(workflow_id, safe='')}/definition"
         try:
             return await self._transport.json(ApiRequest(Call("GET", f"{route}/{{id}}/definition"), path, base_url=base))
         except ApiError as error:
-            raise _unknown(UserKind.WORKFLOW, error) from error
+            return _unknown(UserKind.WORKFLOW, error)
 
-    async def _listed(self, kind: UserKind, route: str) -> list[Reference]:
-        _, _, records = await self._first_answer(kind, (route,))
-        return [Reference(kind, _title(record), record) for record in records]
+    async def _listed(self, kind: UserKind, route: str) -> tuple[list[Reference], UsersUnknown | None]:
+        try:
+            _, _, records = await self._first_answer(kind, (route,))
+        except UsersUnknown as error:
+            return [], error
+        return [Reference(kind, _title(record), record) for record in records], None
 
     async def _first_answer(self, kind: UserKind, routes: Sequence[str]) -> tuple[str, str, list[Json]]:
         """Return the first route that one of the bases knows, that base, and the complete list."""
@@ -256,6 +270,10 @@ def _title(record: Json) -> str:
     if not isinstance(record, dict):
         return "?"
     return next((str(record[name]) for name in ("name", "url", "id") if record.get(name)), "?")
+
+
+_REFUSES_LOCK = re.compile(r"lock_version(?!\w|\\*[\"']?\s*(?::|=))")
+"""The field's name in a refusal, but not as a key of a request that the refusal quotes."""
 
 
 class _PageMoved(Exception):

@@ -45,18 +45,26 @@ def mark_for(owner: str, slug: str, *, protected: bool = False) -> Mark:
     return Mark(owner, check_of(owner, slug), protected)
 
 
+def marks_in(description: str | None) -> tuple[Mark, ...]:
+    """Return all marks in a description, in order."""
+    found = _MARK.finditer(description or "")
+    return tuple(Mark(match["owner"], match["check"], match["protected"] is not None) for match in found)
+
+
 def split_description(description: str | None) -> tuple[str, Mark | None]:
     """Return a description's own text, without any mark, and its last mark if there is one; null is an empty text.
+
+    A mark that was doubled counts as protected if one of the two is.
 
     >>> split_description("Greets [kapso-sync:acme/flows#1a2b3c] and waves")
     ('Greets and waves', Mark(owner='acme/flows', check='1a2b3c', protected=False))
     """
-    text = description or ""
-    marks = list(_MARK.finditer(text))
+    text, marks = description or "", marks_in(description)
     if not marks:
         return text, None
     last = marks[-1]
-    return without_marks(text), Mark(last["owner"], last["check"], last["protected"] is not None)
+    protected = any(mark.protected for mark in marks if (mark.owner, mark.check) == (last.owner, last.check))
+    return without_marks(text), Mark(last.owner, last.check, protected)
 
 
 def without_marks(text: str) -> str:

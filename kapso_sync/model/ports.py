@@ -16,7 +16,7 @@ from kapso_sync.model.state import (
     ReconcilerState,
     RenameRecord,
 )
-from kapso_sync.model.users import FunctionUsers
+from kapso_sync.model.users import FoundUsers
 
 
 class Source(Protocol):
@@ -89,10 +89,10 @@ class FunctionsApi(Protocol):
         """Delete a secret of a deployed function."""
         ...
 
-    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
         """Return who uses each of the functions: workflows, WhatsApp Flows and webhooks, every list read to its end.
 
-        Raises `ApiError` when one kind of user cannot be read: then no function may be called unused.
+        If one kind of user cannot be read, the result says so: then no function may be called unused.
         """
         ...
 

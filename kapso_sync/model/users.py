@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kapso_sync.errors import UsersUnknown
 from kapso_sync.model.functions import RemoteFunction
 
 
@@ -34,6 +35,14 @@ FunctionUsers = Mapping[str, tuple[FunctionUser, ...]]
 """Users by function id. A function that was looked up and has no user has an empty tuple; a missing one was not looked up."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundUsers:
+    """The users that were found; ``unknown`` is the error because of which there may be more, or None."""
+
+    users: FunctionUsers
+    unknown: UsersUnknown | None = None
+
+
 def is_named_in(function: RemoteFunction, folded: str) -> bool:
     """Return whether a casefolded text (see `str.casefold`) contains a function's id or its worker's address.
 
@@ -41,4 +50,7 @@ def is_named_in(function: RemoteFunction, folded: str) -> bool:
     should have been blocked.
     """
     address = function.worker_address
-    return function.id.casefold() in folded or (address is not None and address.casefold() in folded)
+    if function.id.casefold() in folded or (address is not None and address.casefold() in folded):
+        return True
+    # The script's name, and with it the first part of the worker's host. Source: Kapso's documentation.
+    return function.project_id is not None and f"prj-{function.project_id}__{function.slug}.".casefold() in folded

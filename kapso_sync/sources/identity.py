@@ -122,7 +122,7 @@ def owner_of_repository(location: str, home: str, *, named: str | None, branch: 
     """Return the owner of a repository's functions; ``branch`` is given if it is not the default branch."""
     owner = named or remote_identity(location, home)
     if branch is not None and not named:
-        owner += f"#{branch}"
+        owner += f"#{quote(branch, safe=_SAFE)}"
     return with_environment(owner, env)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -27,10 +28,26 @@ BLOCK = 12
 MIN_BLOCKED_LENGTH = 16
 """A secret below this length is only searched for as a whole."""
 
-MIN_PIECE = 24
+MIN_PIECE = 16
 """A piece of a secret with at least this many characters, or with half of a shorter secret, is redacted."""
 
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
+
+
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
+
+
+def _base64_spellings(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
+    """Yield what base64 shows of a secret, whatever stands before and behind it, as in ``user:secret``.
+
+    Each byte moves the letters of those behind it. So there are three alignments, in which the first and the last letters also
+    depend on the neighbours, and are left out.
+    """
+    yield encode(raw).decode("ascii").rstrip("=")
+    for before, dropped in ((0, 0), (1, 2), (2, 3)):
+        whole = raw[: len(raw) - (len(raw) + before) % 3]
+        if len(whole) >= MIN_LENGTH:
+            yield encode(b"\0" * before + whole).decode("ascii")[dropped:]
 
 
 class Redactor:
@@ -55,13 +72,18 @@ class Redactor:
         raw = value.encode("utf-8", "surrogatepass")
         spellings = {
             value,
-            quote(value, safe="", errors="replace"),
             quote_plus(value, errors="replace"),
             json.dumps(value)[1:-1],
         }
         spellings |= {json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], raw.hex()}
+        for safe in ("", "!'()*", "/"):
+            escaped = quote(value, safe=safe, errors="replace")
+            spellings |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            spellings.add(encode(raw).decode("ascii").rstrip("="))
+            spellings |= set(_base64_spellings(raw, encode))
+        spellings.add(html.escape(value))
+        if len(value) >= MIN_BLOCKED_LENGTH:
+            spellings |= {value.upper(), value.lower()}
         self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= MIN_LENGTH)
         while len(self._known) > MAX_VALUES:
             self._known.pop(next(iter(self._known)))

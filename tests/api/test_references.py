@@ -13,7 +13,12 @@ from kapso_sync.model.users import FunctionUser, UserKind, is_named_in
 from kapso_sync.reconcile.plan.function_usage import functions_that_name, upcoming_users
 from tests.builders import remote
 
-USED = replace(remote("greet"), id="0b9f4c52-6f0e-4a35-9d53-1a0f1c1f2a11", worker_address="prj-1__greet.kapso.workers.dev")
+USED = replace(
+    remote("greet"),
+    id="0b9f4c52-6f0e-4a35-9d53-1a0f1c1f2a11",
+    project_id="p1",
+    worker_address="prj-1__greet.kapso.workers.dev",
+)
 OTHER = replace(remote("other"), id="77777777-6f0e-4a35-9d53-1a0f1c1f2a11", worker_address="prj-1__other.kapso.workers.dev")
 
 
@@ -28,6 +33,13 @@ OTHER = replace(remote("other"), id="77777777-6f0e-4a35-9d53-1a0f1c1f2a11", work
         {"text": json.dumps({"tool": {"function_slug": "greet"}})},
         {"text": json.dumps({"inner": json.dumps([{"function_name": "greet"}])})},
         [[f"call {USED.id}, then wait"]],
+        {"tools": {USED.id: {}}},
+        {"body": '{"function_slug": "greet", "n": {{vars.n}}}'},
+        {"prompt": 'Call this:\n{"function_slug": "greet"}'},
+        {"text": json.dumps(json.dumps({"function_slug": "greet"}))},
+        {"functionSlug": " Greet "},
+        {"function_slugs": ["other-one", "greet"]},
+        {"url": "https://prj-p1__greet.acme.workers.dev/"},
     ],
 )
 def test_a_reference_is_found_in_every_spelling(content: Json) -> None:
@@ -36,9 +48,9 @@ def test_a_reference_is_found_in_every_spelling(content: Json) -> None:
     assert users == {USED.id: (FunctionUser(UserKind.WORKFLOW, "Orders"),), OTHER.id: ()}
 
 
-@pytest.mark.parametrize("content", [{"name": "greet"}, {"function_slug": "gree"}, {"text": '{"function_slug": "greet"'}, None])
+@pytest.mark.parametrize("content", [{"name": "greet"}, {"function_slug": "gree"}, {"prompt": "function_slug: greet-2"}, None])
 def test_other_texts_are_not_references(content: Json) -> None:
-    """A text that is not whole JSON names nobody by slug."""
+    """Neither the slug of another function, nor the slug where nothing speaks of functions."""
     assert users_in([Reference(UserKind.WORKFLOW, "Orders", content)], [USED]) == {USED.id: ()}
 
 

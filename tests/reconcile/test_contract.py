@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kapso_sync.emulator.options import Behaviour
+from kapso_sync.errors import ApiRejected, Call
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
 from kapso_sync.model.events import FieldRefused, FunctionStalled
-from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
+from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.report import Report, Result
@@ -409,3 +410,57 @@ async def test_text_behind_the_mark_of_another_owner_leaves_it_theirs(bench: Ben
     report = await bench.sync(desired(want("a")))
     assert only(report) is Result.BLOCKED
     assert not bench.api.writes
+
+
+class _Terse(WorldApi):
+    """A base whose answer to a create has no project id, and whose refusals do not say why."""
+
+    async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
+        return replace(await super().create_function(payload), project_id=None)
+
+    async def update_function(
+        self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
+    ) -> RemoteFunction:
+        if "function_type" in payload:
+            raise ApiRejected("Validation failed", call=Call("PATCH", "/functions/{id}"), status=422)
+        return await super().update_function(function_id, payload, lock_version=lock_version)
+
+
+async def test_the_project_is_known_from_the_list_where_a_create_does_not_show_it(bench: Bench) -> None:
+    """The polls of the first deployment show it."""
+    bench.api = _Terse(bench.api.world)
+    await bench.sync(desired(want("a")))
+    assert bench.memory().project_id == bench.api.world.project_id
+
+
+async def test_an_update_refused_without_a_reason_is_sent_once_without_the_function_type(bench: Bench) -> None:
+    """It may have been the type; everything else of the change goes live, and nothing is sent again."""
+    bench.api = _Terse(bench.api.world)
+    await bench.sync(desired(want("a")))
+    changed = want("a", CODE_B, function_type="supabase_function")
+    report = await bench.sync(desired(changed))
+    assert report.outcomes[0].refused == ("function_type",)
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    writes = len(bench.api.writes)
+    await bench.sync(desired(changed))
+    assert len(bench.api.writes) == writes
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_function_with_the_valid_marks_of_two_owners_is_a_conflict(bench: Bench, first: bool) -> None:
+    """Whichever comes first; nothing is written, and the other owner is named."""
+    marks = (mark_for("other", "a"), mark_for(OWNER, "a"))
+    both = "".join(map(str, marks if first else marks[::-1]))
+    bench.api.world.create({"slug": "a", "name": "a", "code": CODE_A, "description": f"x{both}"})
+    report = await bench.sync(desired(want("a")))
+    assert "it is owned by other" in str(report.outcomes[0].error)
+    assert not bench.api.writes
+
+
+async def test_a_doubled_mark_stays_protected(bench: Bench) -> None:
+    """State lost, gone from git, and only one of its two marks says that it is protected."""
+    both = f"x{mark_for(OWNER, 'a', protected=True)}{mark_for(OWNER, 'a')}"
+    bench.api.world.create({"slug": "a", "name": "a", "code": CODE_A, "description": both})
+    bench.policy = replace(bench.policy, prune=True)
+    await bench.sync(desired(want("b")))
+    assert {function.slug for function in bench.api.world.functions.values()} == {"a", "b"}

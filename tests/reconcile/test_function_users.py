@@ -20,13 +20,13 @@ from kapso_sync.model.desired import Check, DesiredFunction
 from kapso_sync.model.events import PruneBlocked
 from kapso_sync.model.functions import Invocation, InvocationRecord, RemoteFunction
 from kapso_sync.model.plan import Blocked, Delete, MaxDelete
-from kapso_sync.model.users import FunctionUsers
+from kapso_sync.model.users import FoundUsers
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.guard import Limits
-from tests.builders import CODE_A, LIMITS, POLICY, desired, want
+from tests.builders import CODE_A, CODE_B, LIMITS, POLICY, desired, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
-from tests.world import WorldApi, new_world
+from tests.world import Fate, WorldApi, new_world
 
 DAY = 24 * 3600.0
 PRUNING = replace(POLICY, prune=True)
@@ -159,7 +159,7 @@ class _Failing(WorldApi):
     failure: ApiError
     what: str
 
-    async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
         if self.what == "users":
             raise self.failure
         return await super().find_users(functions)
@@ -298,7 +298,7 @@ async def test_a_user_that_appears_after_the_plan_is_seen(bench: Bench) -> None:
     class _Late(WorldApi):
         looks = 0
 
-        async def find_users(self, functions: Sequence[RemoteFunction]) -> FunctionUsers:
+        async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
             self.looks += 1
             if self.looks == 2:
                 self.world.add_workflow("Late", node(b))  # type: ignore[arg-type]
@@ -341,3 +341,43 @@ async def _live(folder: Path, history: list[tuple[str, str]]) -> None:
         assert used <= live
         assert live - slugs <= used
     assert not any(isinstance(step, Delete) for step in (await bench.plan(desired(want("z")))).steps if step.slug in used)
+
+
+class _HalfBlind(WorldApi):
+    """One kind of users cannot be read."""
+
+    async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
+        found = await super().find_users(functions)
+        return FoundUsers(found.users, UsersUnknown("Flows could not be read", call=Call("GET", "/whatsapp/flows"), status=402))
+
+
+async def test_delete_does_not_override_a_known_user_when_another_look_up_fails(bench: Bench) -> None:
+    """What is known still counts; where nothing is known, the person's word does."""
+    await bench.sync(desired(want("a"), want("b"), want("c")))
+    bench.api.world.add_workflow("Orders", node(bench.api.world.function("b")))  # type: ignore[arg-type]
+    bench.api = _HalfBlind(bench.api.world)
+    pruning(bench, delete=("b", "c"))
+    bench.limits = replace(bench.limits, max_delete=MaxDelete(100, percent=True))
+    await bench.sync(desired(want("a")))
+    assert {function.slug for function in bench.api.world.functions.values()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("list_code", [True, False])
+async def test_code_saved_while_others_are_deployed_keeps_what_it_uses(bench: Bench, list_code: bool) -> None:
+    """Users are read again right before a deletion, other functions' code as well."""
+    bench.api.world.behaviour = bench.api.world.behaviour.changed({"list_code": list_code})
+    await bench.sync(desired(want("a"), want("b"), want("k")))
+    pruning(bench)
+    world, used = bench.api.world, bench.api.world.function("a").id
+    pending = [lambda: world.update(world.function("k"), {"code": f"const url = '/functions/{used}/invoke';"})]
+
+    def fate(_number: int, method: str, route: str) -> Fate:
+        if pending and (method, route) == ("POST", "/functions/{id}/deploy"):
+            pending.pop()()
+        return Fate.FINE
+
+    bench.api.fate = fate
+    report = await bench.sync(desired(want("b", CODE_B), want("k")))
+    assert not pending
+    assert {function.slug for function in world.functions.values()} == {"a", "b", "k"}
+    assert report.exit_code == 1

@@ -176,3 +176,12 @@ def test_an_env_file_with_our_credential_is_no_secret_source_for_functions(tmp_p
     plain.write_text("KAPSO_SYNC_PRUNE=true\nSTRIPE=s\n")
     assert load_settings({}, env_file=ours, environment={}).credential_files == (ours,)
     assert load_settings({}, env_file=plain, environment={}).credential_files == ()
+
+
+@pytest.mark.parametrize("variable", ["KAPSO_SYNC_OWNER", "KAPSO_SYNC_ENV"])
+@pytest.mark.parametrize("value", ["my team", "a[b]", "a\tb"])
+def test_a_name_that_no_mark_can_hold_is_refused(variable: str, value: str) -> None:
+    """It would not be recognised again, and one more mark would be written in every pass."""
+    with pytest.raises(ConfigError, match=f"{variable} .*without white space"):
+        load_settings({}, environment={variable: value})
+    load_settings({}, environment={variable: "acme/flows"})

@@ -117,3 +117,25 @@ def test_ordinary_text_is_not_redacted() -> None:
 def test_short_secrets_are_not_redacted() -> None:
     """A secret of three letters would be found in every other word."""
     assert knowing("cat", "").text("concatenate") == "concatenate"
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("Tr0ub4dor&3<xyz", "Tr0ub4dor&amp;3&lt;xyz"),
+        ("pa(s s)wo'r d!77*Kx", "pa(s%20s)wo'r%20d!77*Kx"),
+        ("sk/live/abcdefgh+xyz", "sk%2flive%2fabcdefgh%2bxyz"),
+        ("abcdefgh-ijklmnop-qrst", "ABCDEFGH-IJKLMNOP-QRST"),
+    ],
+)
+def test_a_secret_is_redacted_as_web_pages_and_browsers_spell_it(secret: str, shown: str) -> None:
+    assert knowing(secret).text(f"<{shown}>") == f"<{MASK}>"
+
+
+@given(secrets, st.text(max_size=8), st.text(max_size=8))
+def test_base64_of_a_secret_with_neighbours_is_redacted(secret: str, before: str, after: str) -> None:
+    """As in the header of HTTP Basic authentication: at most a few letters at its ends stay."""
+    whole = base64.b64encode(f"{before}{secret}{after}".encode()).decode()
+    clean = knowing(secret).text(whole)
+    assert MASK in clean
+    assert len(clean.replace(MASK, "")) <= len(whole) - len(base64.b64encode(secret.encode()).decode().rstrip("=")) + 8

@@ -64,6 +64,7 @@ class Deployer:
         self._emit = emit
         self._fitting: set[str] = set()
         self._quota: QuotaRefusal | None = None
+        self._project_id: str | None = None
 
     def load(self, deployed: set[str], quota: QuotaRefusal | None) -> None:
         """Set the ids of the Workers that run already, and Kapso's last refusal for the quota."""
@@ -150,6 +151,10 @@ class Deployer:
 
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned
+        if record.project_id is not None and record.project_id != self._project_id:
+            # The answer to a create need not have it; in an empty project the list is then the first that shows it.
+            self._project_id = record.project_id
+            self._store.remember_project(record.project_id)
         if not agree(owned.stored, stored_content(record), RUNTIME_CONTENT):
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass tries again")
         live = LiveContent(runtime_content(owned.stored, record.slug), record.last_deployed_at)

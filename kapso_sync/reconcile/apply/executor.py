@@ -162,7 +162,10 @@ class Executor:
         ``later`` are deletions that follow; ``gone`` are the ids of functions that this pass has deleted.
         """
         idle = self._settings.prune_idle
-        left = replace(observed, functions=tuple(remote for remote in observed.functions if remote.id not in gone))
+        # Code that was saved since the plan was made counts: deployments may have taken minutes.
+        known = {remote.id: remote for remote in observed.functions}
+        fresh = (_newest(remote, known.get(remote.id)) for remote in await self._api.list_functions())
+        left = replace(observed, functions=tuple(remote for remote in fresh if remote.id not in gone))
         usages = await look_up_usage(self._api, left, deletions, idle, upcoming, later)
         now = self._clock.now()
         return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)
@@ -421,6 +424,12 @@ class _Pass:
             case _:
                 pass  # the guard logged why the deletion is held
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
+
+
+def _newest(remote: RemoteFunction, before: RemoteFunction | None) -> RemoteFunction:
+    """Return a listed record, with the code that it had before if the list has none and it was not saved since."""
+    unchanged = before is not None and remote.updated_at is not None and remote.updated_at == before.updated_at
+    return replace(remote, code=before.code) if before is not None and unchanged and remote.code is None else remote
 
 
 def _never_ran(step: Step) -> bool:

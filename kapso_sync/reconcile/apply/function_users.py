@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kapso_sync.errors import ApiError, ApiRateLimited, ApiUnauthorized
+from kapso_sync.errors import ApiError, ApiRateLimited, ApiUnauthorized, UsersUnknown
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.plan import Delete
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.model.users import FunctionUser
+from kapso_sync.model.users import FoundUsers
 from kapso_sync.reconcile.plan.function_usage import FunctionUsage, functions_that_name, last_invoked, upcoming_users
 from kapso_sync.reconcile.plan.observed import Observed
 
@@ -40,7 +40,8 @@ async def look_up_usage(
     found, coded = await asyncio.gather(_users(api, doomed), _with_code(api, staying))
     usages = {}
     for remote in doomed:
-        usage = found if isinstance(found, FunctionUsage) else FunctionUsage(users=found[remote.id])
+        unknown = None if found.unknown is None else found.unknown.message
+        usage = FunctionUsage(users=found.users.get(remote.id, ()), unknown=unknown)
         if isinstance(coded, FunctionUsage):
             usage = replace(usage, unknown=usage.unknown or coded.unknown)
         else:
@@ -53,13 +54,13 @@ async def look_up_usage(
     return usages
 
 
-async def _users(api: FunctionsApi, doomed: Sequence[RemoteFunction]) -> Mapping[str, tuple[FunctionUser, ...]] | FunctionUsage:
+async def _users(api: FunctionsApi, doomed: Sequence[RemoteFunction]) -> FoundUsers:
     try:
         return await api.find_users(doomed)
     except (ApiUnauthorized, ApiRateLimited):
         raise
     except ApiError as error:
-        return FunctionUsage(unknown=error.message)
+        return FoundUsers({}, UsersUnknown(error.message, call=error.call, status=error.status, hint=error.hint))
 
 
 async def deletion_rounds(api: FunctionsApi, deletions: Sequence[Delete]) -> Sequence[Sequence[Delete]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from kapso_sync.errors import ApiConflict, ApiRejected, Call, LockVersionRefused
@@ -17,14 +16,14 @@ async def update_unchanged(api: FunctionsApi, read: RemoteFunction, payload: Map
     """Update a function if it still is what was ``read``, and return Kapso's answer; raises `ApiConflict` if it is not.
 
     If records carry ``lock_version``, Kapso itself compares. On a base without it, or one that refuses it, the function is
-    read again right before the update; only an edit between these two calls can be lost. A refused function type holds nothing
-    else back: the answer is then that to all other attributes, and shows the type that Kapso kept.
+    read again right before the update; only an edit between these two calls can be lost. A refused update with a function type
+    is sent once more without it, since the refusal may not say why; the answer then shows the type that Kapso kept.
     """
     try:
         return await _update(api, read, payload)
     except ApiRejected as refused:
         rest = {name: value for name, value in payload.items() if name != FUNCTION_TYPE}
-        if len(rest) == len(payload) or not _NAMES_TYPE.search(refused.message):
+        if len(rest) == len(payload) or refused.status not in (400, 422):
             raise
     return await (_update(api, read, rest) if rest else api.get_function(read.id))
 
@@ -39,9 +38,6 @@ async def _update(api: FunctionsApi, read: RemoteFunction, payload: Mapping[str,
         call = Call("GET", "/functions/{id}")
         raise ApiConflict("somebody saved it since it was read", call=call, hint="the next pass tries again")
     return await api.update_function(read.id, payload)
-
-
-_NAMES_TYPE = re.compile(r"\bfunction[_ ]type\b", re.IGNORECASE)
 
 
 def _changed(before: RemoteFunction, now: RemoteFunction) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
+from kapso_sync.model.ownership import marks_in
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing
 
@@ -70,12 +71,23 @@ class Observed:
         """The functions that we own."""
         return tuple(remote for remote in self.functions if self.claim(remote) is Claim.OURS)
 
+    def other_owner(self, remote: RemoteFunction) -> str | None:
+        """Return the other owner that a function's marks name, or None.
+
+        Beside a mark of ours, another owner's counts only if it was made for the function's slug: then two owners claim it.
+        """
+        ours = {self.owner, *self.state.owners}
+        if remote.mark is not None and remote.mark.owner not in ours:
+            return remote.mark.owner
+        others = (mark for mark in marks_in(remote.description) if mark.owner not in ours and mark.valid_for(remote.slug))
+        return next((mark.owner for mark in others), None)
+
     def claim(self, remote: RemoteFunction) -> Claim:
         """Return who owns a function. One in our inventory stays ours if its mark was removed or its slug changed."""
         mark, remembered = remote.mark, remote.id in self.state.owned
         if mark is None:
             return Claim.OURS if remembered else Claim.FREE
-        if mark.owner != self.owner and mark.owner not in self.state.owners:
+        if self.other_owner(remote) is not None:
             return Claim.FOREIGN
         if mark.valid_for(remote.slug) or remembered or is_parked(remote):
             return Claim.OURS

@@ -17,7 +17,7 @@ from kapso_sync.model.functions import (
     content_hash,
     normal_code,
 )
-from kapso_sync.model.ownership import check_of, mark_for
+from kapso_sync.model.ownership import check_of, mark_for, marks_in
 from kapso_sync.model.plan import (
     AdoptPolicy,
     Blocked,
@@ -310,10 +310,11 @@ class _Planner:
 
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
         """Plan a function with another owner's mark, or with our mark that was made for another slug."""
-        mark = comparison.remote.mark
-        if mark is not None and mark.owner in self._policy.take_from and mark.valid_for(comparison.remote.slug):
-            return adopting(comparison, f"taken over from {mark.owner}", Origin.CONFLICT)
-        if claim is Claim.COPIED or mark is None:
+        remote, theirs = comparison.remote, self._observed.other_owner(comparison.remote)
+        valid = any(mark.owner == theirs and mark.valid_for(remote.slug) for mark in marks_in(remote.description))
+        if theirs in self._policy.take_from and valid:
+            return adopting(comparison, f"taken over from {theirs}", Origin.CONFLICT)
+        if claim is Claim.COPIED or theirs is None:
             return blocking(
                 comparison,
                 BlockedBy.OWNERSHIP,
@@ -323,8 +324,8 @@ class _Planner:
         return blocking(
             comparison,
             BlockedBy.OWNERSHIP,
-            f"it is owned by {mark.owner}, and we are {self._policy.owner}",
-            _other_owner_hint(mark.owner, self._policy.owner),
+            f"it is owned by {theirs}, and we are {self._policy.owner}",
+            _other_owner_hint(theirs, self._policy.owner),
         )
 
     def _free(self, comparison: FunctionComparison) -> Step:

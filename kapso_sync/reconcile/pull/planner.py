@@ -133,9 +133,9 @@ def _asked_for(sides: PullInputs, wish: PullOptions) -> list[RemoteFunction]:
 def _pull_result(remote: RemoteFunction, sides: PullInputs, wish: PullOptions) -> Pulled | None:
     """Return the result for a function that is not written at all, or None."""
     left = Pulled(remote.slug, remote.id, Taken.LEFT)
-    mark, claim = remote.mark, sides.observed.claim(remote)
-    if claim is Claim.FOREIGN and mark is not None:
-        return replace(left, remarks=(f"left out: it is owned by {mark.owner}",))
+    claim = sides.observed.claim(remote)
+    if claim is Claim.FOREIGN:
+        return replace(left, remarks=(f"left out: it is owned by {sides.observed.other_owner(remote)}",))
     if claim is Claim.COPIED:
         text = "left out: it carries our ownership mark, made for another slug; remove the mark on Kapso, then pull again"
         return replace(left, remarks=(text,), incomplete=True)
