@@ -1,10 +1,28 @@
-"""Decides the owner of a source's functions: one spelling for every way to write the same remote."""
+"""Decides who owns a source's functions, and which state folder is theirs; the project is what the API key opens.
+
+What happens when one of them changes:
+
+    change                                owner       state folder  then
+    a remote is added to a folder         the remote  same          former owners' functions stay ours, (1)
+    the remote is spelled otherwise       same        same (2)      nothing; without state, marks are recognised
+    the remote is renamed                 new         same (2)      as for an added one; without state, a conflict (3)
+    the default branch becomes another    new (4)     same          as for an added remote
+    the folder is moved                   same (5)    new           marks are recognised
+    another --path or --env               new         new           two sets of functions, a conflict names the other (3)
+    the API key is rotated                same        same          nothing
+    the key opens another project         same        same          refused (78) before any write
+    the key opens an emptied project      same        same          refused (78) before any write, or --allow-recreate
+    the state folder is lost              same        empty         marks are recognised
+
+    (1) and get the new mark with their next write   (2) new for a URL   (3) with a hint: --env, --take-from, KAPSO_SYNC_OWNER
+    (4) where --branch is given: with #branch, unless it is the default   (5) new without a remote: then a conflict (3)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -129,3 +147,10 @@ def owner_of_repository(location: str, home: str, *, named: str | None, branch: 
 def with_environment(owner: str, env: str | None) -> str:
     """Return the owner of one environment's functions."""
     return f"{owner}@{env}" if env else owner
+
+
+def state_folder_name(parts: Mapping[str, str | None]) -> str:
+    """Return the folder's name: a readable beginning from ``parts["source"]``, and a hash of all parts."""
+    digest = hashlib.sha256("\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode()).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", (parts["source"] or "").rpartition("/")[2]).strip("-.")[:40]
+    return f"{readable or 'source'}-{digest[:16]}"

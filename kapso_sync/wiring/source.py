@@ -29,9 +29,8 @@ from kapso_sync.sources import (
     find_work_tree,
     parse_source,
 )
-from kapso_sync.sources.identity import owner_of_folder, owner_of_repository
+from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, state_folder_name
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.location import state_folder_name
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder
 
