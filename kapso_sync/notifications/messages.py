@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message in plain text; it mentions nobody."""
+    """One message in plain text; no channel may turn a part of it into a mention of a person."""
 
     title: str
     body: str

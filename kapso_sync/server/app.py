@@ -313,7 +313,7 @@ async def read_body(request: Request, limit: float) -> bytes | Response:
     except TimeoutError:
         return _too_large() if size > MAX_BYTES else error(408, "the body did not arrive in time", Connection="close")
     except ClientDisconnect:
-        return error(400, "the connection was closed")  # nobody reads it, and nobody needs a traceback
+        return error(400, "the connection was closed")  # never delivered; it replaces a traceback in the log
     return _too_large() if size > MAX_BYTES else b"".join(parts)
 
 

@@ -31,7 +31,7 @@ def span(seconds: float) -> str:
         count, rest = divmod(rest, size)
         if count:
             parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
-    # Beside days nobody asks for minutes, nor for hours.
+    # A duration of a day or more is shown in whole days.
     return parts[0] if whole >= 86400 else " ".join(parts)
 
 

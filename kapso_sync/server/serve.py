@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
         late = await _ended(list(self.server_state.tasks), CLOSE_TIMEOUT)
         for connection in connections:
             connection.transport.abort()
-        # Who waits for something learns that nobody listens any more, and ends; cancelling is for who does not notice.
+        # Tasks that wait on the connection end when it is aborted. The others are cancelled.
         for task in await _ended(late, CLOSE_TIMEOUT):
             task.cancel()
 
