@@ -170,6 +170,16 @@ async def test_an_unconfirmed_deployment_is_remembered_until_a_later_one_is_conf
     assert told.world.live_code()["b"] == code(1)
 
 
+async def test_a_deployment_that_a_lost_state_forgot_is_not_taken_for_one_of_the_content_written_since(tmp_path: Path) -> None:
+    """Killed while one deployment ran, state lost, killed after the next write: the end of the first proves nothing."""
+    told = History(tmp_path / "state")
+    await told.play(Turn({"a": 1}, (), None, Fate.FINE))
+    await told.play(Turn({"a": 0, "b": 1, "c": 0}, (), 2, Fate.KILLED_BEFORE))
+    await told.play(Turn({"a": 0, "b": 0}, (), 5, Fate.KILLED_AFTER, forgets=True))
+    await told.quiet({"a": 0, "b": 0})
+    assert told.world.live_code()["b"] == code(0)
+
+
 @pytest.mark.history
 @given(
     position=st.integers(1, 12),

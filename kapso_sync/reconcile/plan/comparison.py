@@ -185,8 +185,8 @@ class Liveness:
 def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRecord | None) -> Liveness:
     """Return whether the stored content runs, and if not, why.
 
-    If a deployment was confirmed, it must be of the same content, with no deployment since. Otherwise the server's times
-    decide.
+    If a deployment was confirmed, it must be of the same content, with no deployment since. A deployment that we did not
+    request proves nothing of content that we saved after the confirmed one. Otherwise the server's times decide.
 
     Saved at 12:00:30, deployed at 12:00:00, and no deployment confirmed: 30 s is more than `LIVE_SLACK`, so older code may
     run. Saved at 12:00:03: one deployment moves both times within seconds, so the stored code runs.
@@ -205,6 +205,9 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
         return Liveness(None, confirmed)
     if remote.last_deployed_at is None:
         return Liveness("Kapso knows no deployment of it")
+    if confirmed is not None and last_applied is not None and not agree(confirmed.content, last_applied.stored, RUNTIME_CONTENT):
+        # We saved this and did not deploy it. The deployment since then may have run when we saved, with older content.
+        return Liveness("saved on Kapso, and not deployed by us since: what runs may be older")
     if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
         return Liveness("saved after the last deployment: what runs may be older")
     return Liveness(None, LiveContent(runtime, remote.last_deployed_at))
