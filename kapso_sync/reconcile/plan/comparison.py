@@ -205,12 +205,17 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
         return Liveness(None, confirmed)
     if remote.last_deployed_at is None:
         return Liveness("Kapso knows no deployment of it")
-    if confirmed is not None and last_applied is not None and not agree(confirmed.content, last_applied.stored, RUNTIME_CONTENT):
+    if last_applied is not None and _only_saved(last_applied):
         # We saved this and did not deploy it. The deployment since then may have run when we saved, with older content.
         return Liveness("saved on Kapso, and not deployed by us since: what runs may be older")
     if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
         return Liveness("saved after the last deployment: what runs may be older")
     return Liveness(None, LiveContent(runtime, remote.last_deployed_at))
+
+
+def _only_saved(last_applied: InventoryRecord) -> bool:
+    """Return whether our last write was not seen to go live."""
+    return last_applied.live is not None and not agree(last_applied.live.content, last_applied.stored, RUNTIME_CONTENT)
 
 
 def runtime_content(content: Content, slug: str) -> Content:
