@@ -133,7 +133,8 @@ def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
         "missing-manifest",
         f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}",
         None,
-        "is --path right? `kapso-sync schema` says what a manifest looks like",
+        "is --path right? The smallest manifest.yaml is `{version: 1, functions: {hello: {}}}`, with the code in hello.js or "
+        "hello.ts; `kapso-sync schema` lists every key",
     )
 
 

@@ -179,3 +179,15 @@ def test_an_empty_functions_key_means_no_functions() -> None:
     assert read("version: 1\nfunctions: {}\n").entries == ()
     assert read("version: 1\n").entries == ()
     assert problems_of("version: 1\nfunctions:\n")
+
+
+def test_the_hint_for_a_missing_manifest_holds_one_that_works() -> None:
+    """The text between the first backticks, saved as it stands, declares the function whose file the hint names."""
+    with pytest.raises(ManifestInvalid) as caught:
+        read_manifest(folder({"hello.js": CODE}))
+    (problem,) = caught.value.problems
+    assert problem.hint is not None
+    _, smallest, rest = problem.hint.split("`", 2)
+    assert "hello.js" in rest
+    manifest = read_manifest(folder({"manifest.yaml": smallest, "hello.js": CODE}))
+    assert [(entry.slug, entry.file) for entry in manifest.entries] == [("hello", "hello.js")]
