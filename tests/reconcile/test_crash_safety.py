@@ -170,7 +170,7 @@ async def test_an_unconfirmed_deployment_is_remembered_until_a_later_one_is_conf
     assert told.world.live_code()["b"] == code(1)
 
 
-async def test_a_deployment_that_a_lost_state_forgot_is_not_taken_for_one_of_the_content_written_since(tmp_path: Path) -> None:
+async def test_the_end_of_a_deployment_before_the_state_was_lost_proves_no_later_write(tmp_path: Path) -> None:
     """Killed while one deployment ran, state lost, killed after the next write: the end of the first proves nothing."""
     told = History(tmp_path / "state")
     await told.play(Turn({"a": 1}, (), None, Fate.FINE))

@@ -220,6 +220,16 @@ def test_a_confirmed_deployment_outweighs_the_server_timestamps() -> None:
     assert step.reasons == ("saved on Kapso, not live yet",)
 
 
+def test_a_deployment_that_we_did_not_request_proves_no_content_that_we_only_saved() -> None:
+    """It may have run already when we saved; content that was saved and deployed in the dashboard runs."""
+    there = remote("a", CODE_B, deployed=20.0, updated=20.0)
+    before = LiveContent(content(CODE_A), moment(10))
+    step = step_of(want("a", CODE_B), there, memory(replace(owned(there), live=before)))
+    assert isinstance(step, Deploy)
+    assert step.reasons == ("saved on Kapso, and not deployed by us since: what runs may be older",)
+    assert isinstance(step_of(want("a", CODE_B), there, memory(owned(remote("a")))), NoChange)
+
+
 def test_an_unconfirmed_deployment_is_repeated_once() -> None:
     """Its end would look like that of the newer one, so the live code is unknown."""
     older = Intent(IntentKind.DEPLOY, "a", "id-a", content(CODE_A), content(CODE_A), moment(3), id=7)

@@ -198,7 +198,7 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
         return Liveness("the last deployment failed: the function is down")
     confirmed = last_applied.live if last_applied is not None else None
     if confirmed is not None and confirmed.deployed_at == remote.last_deployed_at:
-        if not agree(confirmed.content, runtime, RUNTIME_CONTENT):
+        if not _same_runtime(confirmed.content, runtime):
             return Liveness("saved on Kapso, not live yet")
         if not agree(confirmed.content, runtime, (SLUG,)):
             return Liveness("its slug changed after the last deployment: the script that runs bears the former one")
@@ -206,7 +206,7 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
     if remote.last_deployed_at is None:
         return Liveness("Kapso knows no deployment of it")
     if last_applied is not None and _only_saved(last_applied):
-        # We saved this and did not deploy it. The deployment since then may have run when we saved, with older content.
+        # The deployment since then may have run already when we saved, with older content.
         return Liveness("saved on Kapso, and not deployed by us since: what runs may be older")
     if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
         return Liveness("saved after the last deployment: what runs may be older")
@@ -215,7 +215,7 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
 
 def _only_saved(last_applied: InventoryRecord) -> bool:
     """Return whether our last write was not seen to go live."""
-    return last_applied.live is not None and not agree(last_applied.live.content, last_applied.stored, RUNTIME_CONTENT)
+    return last_applied.live is not None and not _same_runtime(last_applied.live.content, last_applied.stored)
 
 
 def runtime_content(content: Content, slug: str) -> Content:
