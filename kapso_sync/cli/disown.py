@@ -8,6 +8,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
+from kapso_sync.plurals import counted
 from kapso_sync.wiring import PassOverrides, Session, open_session
 
 
@@ -37,7 +38,7 @@ async def _disown(session: Session, only: tuple[str, ...], *, yes: bool, json_ou
     else:
         for remote in chosen:
             print(f"! {remote.slug}  {failed[remote.slug]}" if remote.slug in failed else f"- {remote.slug}")
-        number = f"{len(chosen)} function{'' if len(chosen) == 1 else 's'} of {session.owner}"
+        number = f"{counted(len(chosen), 'function')} of {session.owner}"
         print(
             f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
             if yes

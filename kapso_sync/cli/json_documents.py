@@ -10,6 +10,7 @@ from typing import Any
 from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.plurals import counted
 from kapso_sync.store.backups import copy_name
 
 
@@ -105,7 +106,7 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None) -> Non
     if last is None:
         print("No pass was recorded here yet: `kapso-sync sync` makes the first.")
     else:
-        print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}, {last['api_calls']} API calls")
+        print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}, {counted(last['api_calls'], 'API call')}")
         for name in ("error", "hint"):
             if last[name]:
                 print(f"{name.capitalize():<13} {last[name]}")

@@ -14,6 +14,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken
+from kapso_sync.plurals import counted
 from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.sources.writing import write_file
@@ -95,7 +96,7 @@ def _summary(plan: PullPlan, *, dry: bool) -> str:
     counts = {taken: sum(1 for pulled in plan.functions if pulled.taken is taken) for taken in Taken}
     verb = "to write" if dry else "written"
     told = ", ".join(f"{count} {_WORDS[taken]}" for taken, count in counts.items() if count) or "nothing on Kapso"
-    return f"{told}. {len(plan.changes)} file{'s' if len(plan.changes) != 1 else ''} {verb}."
+    return f"{told}. {counted(len(plan.changes), 'file')} {verb}."
 
 
 def _document(plan: PullPlan) -> dict[str, Json]:

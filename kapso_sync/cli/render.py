@@ -12,6 +12,7 @@ from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
+from kapso_sync.plurals import counted
 from kapso_sync.store.backups import copy_name
 
 
@@ -134,7 +135,7 @@ def _size(step: Create | Delete | DeferredDelete) -> str:
 
 def _lines(code: str) -> str:
     count = code.count("\n") + (not code.endswith("\n") and bool(code))
-    return f"{count} line{'s' if count != 1 else ''} of code"
+    return f"{counted(count, 'line')} of code"
 
 
 def _diff_lines(diff: str) -> Iterator[Text]:
@@ -160,22 +161,18 @@ def plan_summary(plan: Plan) -> str:
     kept = sum(isinstance(step, NoChange) and step.desired_hash is None for step in plan.steps) - waiting
     in_sync = plan.summary["none"] - waiting - kept
     outside = "".join(
-        f" {_counted(count)} left git and {verb}."
+        f" {counted(count, 'function')} left git and {verb}."
         for count, verb in ((waiting, "will be deleted"), (kept, "is kept" if kept == 1 else "are kept"))
         if count
     )
     if plan.in_sync:
-        return f"In sync: {_counted(in_sync)}, nothing to do.{outside}"
+        return f"In sync: {counted(in_sync, 'function')}, nothing to do.{outside}"
     counts = [
         f"{count} {'to ' + _LOOKS[action].verb if action not in ('blocked', 'invalid') else action}"
         for action, count in plan.summary.items()
         if count and action != "none"
     ]
     return f"{', '.join(counts)}; {in_sync} in sync.{outside}"
-
-
-def _counted(count: int) -> str:
-    return f"{count} function{'s' if count != 1 else ''}"
 
 
 def _print_notices(console: Console, plan: Plan) -> None:
@@ -222,5 +219,4 @@ def report_summary(report: Report) -> str:
     done.append((len(report.results(Result.BLOCKED)), "blocked"))
     done.append((report.failed, "failed"))
     words = ", ".join(f"{count} {word}" for count, word in done if count) or "nothing to do"
-    calls = f"{report.api_calls} API call{'s' if report.api_calls != 1 else ''}"
-    return f"{words}. {calls}, {report.seconds:.1f} s."
+    return f"{words}. {counted(report.api_calls, 'API call')}, {report.seconds:.1f} s."

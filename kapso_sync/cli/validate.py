@@ -13,6 +13,7 @@ from kapso_sync.cli.runner import print_problem, run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json
+from kapso_sync.plurals import counted
 from kapso_sync.wiring import SourceReport, read_source
 
 
@@ -54,10 +55,9 @@ def _print(report: SourceReport, *, github: bool) -> None:
             sys.stderr.write(f"warning: {place}{notice.message}\n")
     count = len(report.problems)
     if count:
-        print(f"{count} problem{'s' if count != 1 else ''} found.")
+        print(f"{counted(count, 'problem')} found.")
     elif report.desired is not None:
-        count = len(report.desired.functions)
-        print(f"Valid: {count} function{'s' if count != 1 else ''}.")
+        print(f"Valid: {counted(len(report.desired.functions), 'function')}.")
 
 
 def _document(report: SourceReport) -> dict[str, Json]:

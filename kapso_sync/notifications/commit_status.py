@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReadyReason
+from kapso_sync.plurals import counted
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_NAMED = 5
@@ -52,14 +53,10 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
     total = len(status.functions)
     if failed:
         named = ", ".join(failed[:_MAX_NAMED]) + (", …" if len(failed) > _MAX_NAMED else "")
-        return CommitStatus(commit, CommitState.FAILURE, f"{len(failed)} of {_count(total)} not in sync: {named}")
-    return None if not_ready else CommitStatus(commit, CommitState.SUCCESS, f"{_count(total)} in sync")
+        return CommitStatus(commit, CommitState.FAILURE, f"{len(failed)} of {counted(total, 'function')} not in sync: {named}")
+    return None if not_ready else CommitStatus(commit, CommitState.SUCCESS, f"{counted(total, 'function')} in sync")
 
 
 def _commit(revision: Revision | None) -> str | None:
     """Return the commit's id; a folder has none, even in a work tree: its files may not be committed."""
     return revision.id if revision is not None and _COMMIT.fullmatch(revision.id) else None
-
-
-def _count(number: int) -> str:
-    return f"{number} function{'s' if number != 1 else ''}"

@@ -9,6 +9,7 @@ from html import escape
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, PassStatus, RateLimit, RecentEvent
+from kapso_sync.plurals import counted
 
 
 def time_tag(moment: datetime | None, now: datetime) -> str:
@@ -30,7 +31,7 @@ def span(seconds: float) -> str:
     for name, size in (("day", 86400), ("h", 3600), ("min", 60)):
         count, rest = divmod(rest, size)
         if count:
-            parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
+            parts.append(counted(count, name) if name == "day" else f"{count} {name}")
     # A duration of a day or more is shown in whole days.
     return parts[0] if whole >= 86400 else " ".join(parts)
 
@@ -38,11 +39,6 @@ def span(seconds: float) -> str:
 def took(seconds: float) -> str:
     """Return a duration, with tenths of a second if it is short."""
     return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 function`` or ``2 functions``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 SHAPES = {"Ready": "●", "Reconciling": "◐", "Drifted": "◆", "Stalled": "■", "NotReady": "▲"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event
+from kapso_sync.plurals import counted
 
 
 def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
@@ -48,7 +49,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.DeployTimedOut():
             return f"the deployment did not end within {event.timeout_s:.0f} s"
         case events.CheckPassed():
-            return f"{event.checks} check{'s' if event.checks != 1 else ''} passed after {event.duration_ms / 1000:.0f} s"
+            return f"{counted(event.checks, 'check')} passed after {event.duration_ms / 1000:.0f} s"
         case events.CheckFailed():
             return f"check failed: {event.error}"
         case events.RollbackStarted():

@@ -22,6 +22,8 @@ def test_sync_creates_and_deploys_the_functions_of_a_folder(kapso: Served, folde
     again = kapso_sync("sync", str(folder), environment=environment)
     assert again.out.startswith("2 in sync. 1 API call, ")
     assert kapso.calls() == ["GET /functions"]
+    status = kapso_sync("status", str(folder), environment=environment)
+    assert "exit code 0, 1 API call\n" in status.out
 
 
 def test_an_in_sync_pass_logs_only_its_start_and_end(folder: Path, environment: Environment) -> None:
