@@ -206,6 +206,11 @@ class Settings(BaseModel):
         return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
 
     @property
+    def has_key(self) -> bool:
+        """Return whether the settings name an API key, by value or by file."""
+        return self.api_key is not None or self.api_key_file is not None
+
+    @property
     def key_source(self) -> str:
         """Name of the setting that the key comes from, for error messages."""
         return "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"

@@ -259,6 +259,18 @@ def pull(
     return pull_command.pull(context, options, pull_command.OutputOptions(dry=diff, diff=diff, json_output=json_output))
 
 
+@app.command(epilog="Example: kapso-sync init ./functions --write")
+@source_argument
+@click.option("--write", is_flag=True, help="Write the manifest; without, it is only shown.")
+@json_flag
+@with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
+def init(*, write: bool, json_output: bool, context: CommandContext) -> int:
+    """Propose a manifest for a folder that has code and none; with a key, matched with the functions on Kapso."""
+    from kapso_sync.cli import init as init_command
+
+    return init_command.init(context, write=write, json_output=json_output)
+
+
 @app.command(epilog="Example: kapso-sync history process-webhook")
 @click.argument("slug")
 @source_argument

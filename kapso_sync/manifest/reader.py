@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
 from kapso_sync.model.ownership import without_marks
-from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
 """Maximum number of unlisted files that the warning names; it counts the rest."""
@@ -130,12 +131,22 @@ def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
             "missing-manifest", f"the manifest of the last revision is gone from {where}", None, "restore it from git"
         )
     return Problem(
-        "missing-manifest",
-        f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}",
-        None,
-        "is --path right? The smallest manifest.yaml is `{version: 1, functions: {hello: {}}}`, with the code in hello.js or "
-        "hello.ts; `kapso-sync schema` lists every key",
+        "missing-manifest", f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}", None, _how_to_begin(snapshot)
     )
+
+
+def _how_to_begin(snapshot: Snapshot) -> str:
+    if not any(looks_like_a_function(path) for path in snapshot.files):
+        smallest = "{version: 1, functions: {hello: {}}}"
+        return (
+            f"is --path right? The smallest manifest.yaml is `{smallest}`, with the code in hello.js or hello.ts; "
+            "`kapso-sync schema` lists every key"
+        )
+    if not snapshot.revision.of_folder:
+        return "is --path right? In a clone, `kapso-sync init` proposes a manifest for the code that is there"
+    words = ["kapso-sync", "init", snapshot.source]
+    words += ["--path", snapshot.path] if snapshot.path not in ("", DEFAULT_FOLDER) else []
+    return f"is --path right? `{shlex.join(words)}` proposes a manifest for the code that is there"
 
 
 def _check_code_once(document: Document, entries: Mapping[str, EntryModel | None], folders: list[CliFolder]) -> None:
@@ -283,7 +294,7 @@ def unlisted_files(snapshot: Snapshot, used: frozenset[str]) -> tuple[Notice, ..
     unused = [
         path
         for path in sorted(snapshot.files)
-        if path not in used and path.partition("/")[0] not in cli_folders and _looks_like_a_function(path)
+        if path not in used and path.partition("/")[0] not in cli_folders and looks_like_a_function(path)
     ]
     if not unused:
         return ()
@@ -292,6 +303,7 @@ def unlisted_files(snapshot: Snapshot, used: frozenset[str]) -> tuple[Notice, ..
     return (Notice("unlisted-file", f"{len(unused)} code {plural} named by no entry: {', '.join(unused[:NAMED])}{more}"),)
 
 
-def _looks_like_a_function(path: str) -> bool:
+def looks_like_a_function(path: str) -> bool:
+    """Return whether a path is a code file that is not a declaration of types, a test, or a tool's settings."""
     name = PurePosixPath(path).name
     return name.endswith(CODE_SUFFIXES) and not re.search(r"\.(?:d|test|spec|config)\.[cm]?[jt]sx?$", name)

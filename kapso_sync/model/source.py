@@ -16,6 +16,9 @@ MANIFEST_LIMIT = 256 * 1024
 FILE_COUNT_LIMIT = 10_000
 """Maximum number of files below the functions folder."""
 
+DEFAULT_FOLDER = "functions"
+"""The functions folder of a repository, where there is one."""
+
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 FUNCTION_FILE = "function.yaml"
 REMOTE_MAP = ".kapso/remote-map.json"
@@ -39,6 +42,11 @@ class Revision:
     subject: str | None = None
     author: str | None = None
     committed_at: datetime | None = None
+
+    @property
+    def of_folder(self) -> bool:
+        """Return whether it is the revision of a folder, which may be written to, and not a commit."""
+        return self.id.startswith("folder:")
 
     @property
     def short(self) -> str:

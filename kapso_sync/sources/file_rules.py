@@ -16,8 +16,6 @@ from kapso_sync.model.source import (
 )
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
-DEFAULT_FOLDER = "functions"
-"""The functions folder of a repository, if it has one of this name."""
 
 
 def is_read(name: str) -> bool:

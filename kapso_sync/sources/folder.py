@@ -11,8 +11,17 @@ from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model import events
-from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile, folder_digest
-from kapso_sync.sources.file_rules import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+from kapso_sync.model.source import (
+    CODE_LIMIT,
+    DEFAULT_FOLDER,
+    PROJECT_FILE,
+    REMOTE_MAP,
+    Revision,
+    Snapshot,
+    SourceFile,
+    folder_digest,
+)
+from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 
 ATTEMPTS = 5
 """Maximum number of times that a folder is read again because it changed meanwhile."""

@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING
 
 from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
-from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP, Revision, Snapshot, SourceFile
+from kapso_sync.model.source import (
+    CODE_LIMIT,
+    DEFAULT_FOLDER,
+    PROJECT_FILE,
+    REMOTE_MAP,
+    Revision,
+    Snapshot,
+    SourceFile,
+)
 from kapso_sync.sources.command import Git, GitFailed
-from kapso_sync.sources.file_rules import DEFAULT_FOLDER, check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Builds a pull or a restore from settings: the functions folder, which need not exist yet, its state, and the API."""
+"""Builds a pull, a restore or a proposal from settings: the functions folder, its state, and the API."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kapso_sync.errors import SourceMissing, UsageError
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.pull import PullPlan
-from kapso_sync.model.source import Revision, Snapshot, folder_digest
+from kapso_sync.model.source import DEFAULT_FOLDER, Revision, Snapshot, folder_digest
 from kapso_sync.reconcile.pull import procedure
 from kapso_sync.reconcile.pull.planner import PullOptions
+from kapso_sync.reconcile.pull.proposal import Proposal
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
-from kapso_sync.sources.file_rules import DEFAULT_FOLDER
 from kapso_sync.sources.identity import owner_of_folder
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
@@ -51,6 +51,19 @@ async def plan_a_pull(settings: Settings, options: PullOptions, bus: EventBus) -
     return target, replace(plan, notices=(*settings.notices, *plan.notices))
 
 
+async def plan_an_init(settings: Settings, bus: EventBus) -> tuple[FolderTarget, Proposal]:
+    """Return the folder and a manifest for its code, matched with Kapso's functions if there is an API key; writes nothing.
+
+    Raises `UsageError` for a source that is not a folder, and what `procedure.propose` raises.
+    """
+    target = await open_folder_target(settings, bus, may_be_missing=False)
+    deps = await _pull_deps(settings, target)
+    if not settings.has_key:
+        return target, await procedure.propose(deps, None)
+    async with open_api(settings, bus) as api:
+        return target, await procedure.propose(deps, api)
+
+
 async def plan_a_restore(settings: Settings, backup: Backup, bus: EventBus, *, force: bool) -> tuple[FolderTarget, PullPlan]:
     """Return the folder and the plan that restores a backup; writes nothing, makes no API call, raises like `plan_a_pull`."""
     target = await open_folder_target(settings, bus)
@@ -75,8 +88,12 @@ async def _pull_deps(settings: Settings, target: FolderTarget) -> procedure.Pull
     )
 
 
-async def open_folder_target(settings: Settings, bus: EventBus) -> FolderTarget:
-    """Return the functions folder of the settings' source, read; raises `UsageError` for a repository."""
+async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missing: bool = True) -> FolderTarget:
+    """Return the functions folder of the settings' source, read; raises `UsageError` for a repository.
+
+    ``may_be_missing``: a folder that does not exist is one that is yet to be made, and so is the functions folder of a
+    repository that has none; otherwise `SourceMissing` is raised, and the repository's root is read.
+    """
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = _folder_spec(settings)
     root = Path(spec.location)
@@ -86,11 +103,12 @@ async def open_folder_target(settings: Settings, bus: EventBus) -> FolderTarget:
         path = source.home()
         snapshot = await source.fetch()
     except SourceMissing:
-        if not _yet_to_be_made(root, spec.path or ""):
+        if not may_be_missing or not _yet_to_be_made(root, spec.path or ""):
             raise
         path, snapshot = _nothing(spec)
     else:
-        if not path and spec.path is None and tree is not None and tree.root == root and read_layout(snapshot.files).empty:
+        whole_tree = not path and spec.path is None and tree is not None and tree.root == root
+        if may_be_missing and whole_tree and read_layout(snapshot.files).empty:
             path, snapshot = _nothing(replace(spec, path=DEFAULT_FOLDER))
     owner, _ = owner_of_folder(root, tree, lambda: path, named=settings.owner, env=settings.env)
     return FolderTarget(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
@@ -120,5 +138,7 @@ def _folder_spec(settings: Settings) -> SourceSpec:
         # A folder that is yet to be made.
         spec = SourceSpec(SourceKind.FOLDER, str(Path(Path.cwd(), text).absolute()), path=settings.path)
     if spec.kind is SourceKind.GIT:
-        raise UsageError(f"a pull writes into a folder, and {text} is a git repository", hint="clone it, and name the clone")
+        raise UsageError(
+            f"{text} is a git repository, and files are written into a folder", hint="clone it, and name the clone"
+        )
     return spec

@@ -184,7 +184,7 @@ def test_an_empty_functions_key_means_no_functions() -> None:
 def test_the_hint_for_a_missing_manifest_holds_one_that_works() -> None:
     """The text between the first backticks, saved as it stands, declares the function whose file the hint names."""
     with pytest.raises(ManifestInvalid) as caught:
-        read_manifest(folder({"hello.js": CODE}))
+        read_manifest(folder({"hello.txt": "no code"}))
     (problem,) = caught.value.problems
     assert problem.hint is not None
     _, smallest, rest = problem.hint.split("`", 2)

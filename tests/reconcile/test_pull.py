@@ -70,7 +70,7 @@ class Folder:
         observed = await with_code(api, observed, (remote.id for remote in functions))
         secrets = {remote.id: await api.list_secrets(remote.id) for remote in functions}
         plan = plan_pull(replace(sides, observed=observed, secrets=secrets), asked)
-        proof = await self.desire()(with_changes(self.snapshot(), plan), ReconcilerState()) if plan.changes else desired
+        proof = await self.desire()(with_changes(self.snapshot(), plan.changes), ReconcilerState()) if plan.changes else desired
         plan = verify(plan, proof, observed)
         if write:
             self.files |= {change.path: change.new for change in plan.changes}

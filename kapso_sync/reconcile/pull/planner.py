@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Contract, Desired
 from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, SecretType
-from kapso_sync.model.pull import FolderLayout, Pulled, PullPlan, Taken
+from kapso_sync.model.pull import FileChange, FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import Snapshot, SourceFile
 from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import Claim, Observed
@@ -80,9 +80,9 @@ def plan_restore(sides: PullInputs, remote: RemoteFunction, *, force: bool) -> P
     return PullPlan(register.changes(), (pulled,))
 
 
-def with_changes(snapshot: Snapshot, plan: PullPlan) -> Snapshot:
+def with_changes(snapshot: Snapshot, changes: Iterable[FileChange]) -> Snapshot:
     """Return the folder with the files written."""
-    written = {change.path: SourceFile(change.path, change.new) for change in plan.changes}
+    written = {change.path: SourceFile(change.path, change.new) for change in changes}
     return replace(snapshot, files={**snapshot.files, **written})
 
 

@@ -1,6 +1,7 @@
-"""One pull or restore: read the folder, observe Kapso, plan the files, and check that the folder will read back as planned.
+"""One pull, restore or proposal: read the folder, observe Kapso, plan the files, and check that they will read back as planned.
 
-It writes nothing: `cli.pull` writes the files of the plan that it returns. `planner` beside it decides, `folder_editor` edits.
+It writes nothing: `cli.pull` and `cli.init` write the files of the plans that it returns. `planner` and `proposal` beside it
+decide, `folder_editor` edits.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from kapso_sync.errors import ApiNotFound, ApiUnsupported, InvalidSource, KapsoSyncError, UsageError
+from kapso_sync.build.contract import inspect
+from kapso_sync.build.graph import Graph, Shapes
+from kapso_sync.build.syntax import Grammar
+from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, UsageError
 from kapso_sync.manifest.layout import read_layout
+from kapso_sync.manifest.reader import looks_like_a_function
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Desired, Notice
+from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.pull import PullPlan
-from kapso_sync.model.source import Snapshot
+from kapso_sync.model.source import FUNCTION_FILE, Snapshot
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.reconcile.observe import observe, with_code
-from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.observe import observe, require_same_project, with_code
+from kapso_sync.reconcile.plan.comparison import compare
+from kapso_sync.reconcile.plan.observed import Claim, Observed
 from kapso_sync.reconcile.pull.planner import (
     PullInputs,
     PullOptions,
@@ -30,6 +36,8 @@ from kapso_sync.reconcile.pull.planner import (
     verify,
     with_changes,
 )
+from kapso_sync.reconcile.pull.proposal import CodeFile, Proposal
+from kapso_sync.reconcile.pull.proposal import propose as propose_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,83 @@ async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> Pul
     return verify(plan, await _desired_after(deps, plan), observed)
 
 
+async def propose(deps: PullDeps, api: FunctionsApi | None) -> Proposal:
+    """Return a manifest for a folder that has code and none; ``api`` None matches it with nothing.
+
+    Raises `UsageError` if there is a manifest, `EmptySource` if there is no code, and `ApiError`.
+    """
+    layout = read_layout(deps.snapshot.files)
+    if layout.manifest is not None:
+        raise UsageError(f"{layout.manifest} is there already", hint="a proposal never changes a manifest that exists")
+    code = await _read_code(deps.snapshot)
+    functions = tuple(remote for remote in await api.list_functions() if remote.readable) if api is not None else ()
+    proposal = propose_manifest(code, frozenset(layout.folders), functions)
+    if proposal.change is None and not layout.folders:
+        raise _no_function(deps.snapshot, proposal)
+    desired = await _desired(deps, with_changes(deps.snapshot, () if proposal.change is None else (proposal.change,)))
+    faults = {function.slug: f"kapso-sync will not deploy this code: {function.problems[0]}" for function in desired.unusable}
+    compared: Mapping[str, str] = {}
+    if api is not None:
+        require_same_project(functions, deps.state, desired.project_id)
+        named = [remote.id for remote in functions if remote.slug in desired.slugs]
+        observed = await with_code(api, Observed(functions, deps.owner, deps.state, {}), named)
+        compared = _compare_with_kapso(desired, observed)
+        proposal = replace(proposal, elsewhere=tuple(sorted(observed.by_slug.keys() - desired.slugs)))
+    found = {function.slug: function for function in proposal.functions}
+    return replace(
+        proposal,
+        functions=tuple(
+            replace(function, remarks=tuple(said[slug] for said in (compared, faults) if slug in said))
+            for slug, function in found.items()
+        ),
+    )
+
+
+def _compare_with_kapso(desired: Desired, observed: Observed) -> Mapping[str, str]:
+    """Return, by slug, what there is on Kapso for each usable function, and what a sync makes of it."""
+
+    def told(function: DesiredFunction) -> str:
+        remote = observed.by_slug.get(function.slug)
+        if remote is None:
+            return "not on Kapso: a sync creates it"
+        if observed.claim(remote) is Claim.FOREIGN:
+            return f"on Kapso, and owned by {observed.other_owner(remote)}"
+        differing = compare(function.content, observed.content(remote), None).fields
+        if differing:
+            return f"on Kapso, with other {' and '.join(differing)}: a plan shows the difference, and a sync waits for you"
+        return "on Kapso, the same: a sync adopts it"
+
+    return {function.slug: told(function) for function in desired.functions}
+
+
+def _no_function(snapshot: Snapshot, proposal: Proposal) -> EmptySource:
+    where, files = snapshot.path or snapshot.source, list(proposal.left_out.items())
+    if not files:
+        return EmptySource(f"{where} has no code", hint="name a folder with `.js` or `.ts` files")
+    more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+    return EmptySource(
+        f"{where} has no function: {files[0][0]} is left out: {files[0][1]}{more}",
+        hint="a function declares `async function handler(request, env)`, or exports it as default; --path names its folder",
+    )
+
+
+async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
+    """Return every code file outside folders of the Kapso CLI, with the files that import it."""
+    cli_folders = {path.partition("/")[0] for path in snapshot.files if path.partition("/")[2] == FUNCTION_FILE}
+    graph = Graph(snapshot.files, Shapes(), None)
+    contents: dict[str, bytes] = {}
+    importers: dict[str, list[str]] = {}
+    for path, file in sorted(snapshot.files.items()):
+        if looks_like_a_function(path) and file.content is not None:
+            for target in (await graph.links(path)).files:
+                importers.setdefault(target, []).append(path)
+            if path.partition("/")[0] not in cli_folders:
+                contents[path] = file.content
+    return tuple(
+        CodeFile(path, inspect(content, Grammar.of(path)), tuple(importers.get(path, ()))) for path, content in contents.items()
+    )
+
+
 async def _desired(deps: PullDeps, snapshot: Snapshot) -> Desired:
     """Return the desired state of a folder; an empty folder is allowed here."""
     if read_layout(snapshot.files).empty:
@@ -86,7 +171,7 @@ async def _desired(deps: PullDeps, snapshot: Snapshot) -> Desired:
 async def _desired_after(deps: PullDeps, plan: PullPlan) -> Desired:
     """Return the desired state of the folder after the pull; a folder that could not be read again is never written."""
     try:
-        return await _desired(deps, with_changes(deps.snapshot, plan))
+        return await _desired(deps, with_changes(deps.snapshot, plan.changes))
     except InvalidSource as error:
         raise KapsoSyncError(
             f"nothing is written: the folder could not be read afterwards: {error.message}",

@@ -1,0 +1,88 @@
+"""``init``: proposes a manifest for a folder that has code and none."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.render import print_diff
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.errors import ExitCode
+from kapso_sync.model.functions import Json
+from kapso_sync.plurals import counted
+from kapso_sync.reconcile.plan.comparison import file_diff
+from kapso_sync.reconcile.pull.proposal import Proposal
+from kapso_sync.settings import Settings
+from kapso_sync.sources.writing import write_file
+from kapso_sync.wiring.pull import plan_an_init
+
+NAMED = 10
+"""Maximum number of functions that a line names; it counts the rest."""
+
+
+def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
+    """Print a manifest for the folder's code, and ``write`` it; a file that exists is never overwritten."""
+    settings = context.load_settings()
+
+    async def work() -> int:
+        target, proposal = await plan_an_init(settings, context.event_bus(settings))
+        if write and proposal.change is not None:
+            write_file(target.home, proposal.change)
+        if json_output:
+            print(json.dumps(_document(proposal, written=write), indent=2))
+        else:
+            _print(proposal, target.home, settings, written=write)
+        return int(ExitCode.OK)
+
+    return run_to_end(work)
+
+
+def _print(proposal: Proposal, home: Path, settings: Settings, *, written: bool) -> None:
+    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+    source = _spelled(settings)
+    for function in proposal.functions:
+        console.print(Text.assemble((f"+ {function.slug}", "green"), f"  {function.file}"))
+        for remark in function.remarks:
+            console.print(Text(f"    {remark}"))
+    for path, reason in proposal.left_out.items():
+        console.print(Text.assemble((f"- {path}", "dim"), f"  left out: {reason}"))
+    if proposal.elsewhere:
+        named = ", ".join(proposal.elsewhere[:NAMED])
+        more = f" and {len(proposal.elsewhere) - NAMED} more" if len(proposal.elsewhere) > NAMED else ""
+        console.print(Text(f"On Kapso and not here: {named}{more}. Afterwards `kapso-sync pull{source}` brings them."))
+    if proposal.change is None:
+        console.print(Text("Nothing to write: no file here needs a manifest.", style="bold"))
+        return
+    number = counted(len(proposal.functions), "function")
+    if written:
+        told = f"{number} in {home / proposal.change.path}. Next: `kapso-sync plan{source}` shows what a sync would do."
+    else:
+        print_diff(console, file_diff(proposal.change.path, None, proposal.change.new.decode()))
+        told = f"{number}. Nothing is written yet: `kapso-sync init{source} --write` writes {proposal.change.path}."
+    console.print(Text(told, style="bold"))
+
+
+def _spelled(settings: Settings) -> str:
+    """Return the source as the user named it, for the end of a command."""
+    words = [settings.source] if settings.source else []
+    words += ["--path", settings.path] if settings.path else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def _document(proposal: Proposal, *, written: bool) -> dict[str, Json]:
+    change = proposal.change
+    return {
+        "file": None if change is None else change.path,
+        "written": written and change is not None,
+        "manifest": None if change is None else change.new.decode(),
+        "functions": [
+            {"slug": function.slug, "file": function.file, "remarks": list(function.remarks)} for function in proposal.functions
+        ],
+        "left_out": dict(proposal.left_out),
+        "only_on_kapso": None if proposal.elsewhere is None else list(proposal.elsewhere),
+    }
