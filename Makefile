@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-# Coverage has a target of its own: tracing makes the suite a third slower.
 .PHONY: demo test coverage unit check bench clean lock format help
 .DEFAULT_GOAL := help
 
@@ -37,6 +36,7 @@ demo: $(DEMO_STAMP) $(NODE_STAMP)   ## show the main job: git in, running functi
 test: $(STAMP) $(NODE_STAMP)   ## run every test
 	$(BIN)/python -m pytest -n auto
 
+# Coverage has a target of its own: tracing makes the suite a third slower.
 coverage: $(STAMP) $(NODE_STAMP) ## run every test, and print what they do not reach
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 

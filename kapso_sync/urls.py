@@ -6,6 +6,16 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+_HOST_ALIASES = {
+    "ssh.github.com": "github.com",
+    "altssh.gitlab.com": "gitlab.com",
+    "altssh.bitbucket.org": "bitbucket.org",
+}
+"""The hosts that answer SSH on port 443. Source: the forges' own pages on SSH over the HTTPS port."""
+
+_CASELESS_HOSTS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"})
+"""Hosts that take a repository's path in any case for the same repository; other servers may not."""
+
 
 def is_loopback(host: str) -> bool:
     """Return whether a host name or an address, with or without brackets, means this machine."""
@@ -21,6 +31,8 @@ def is_loopback(host: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class RemoteAddress:
     """Where a repository is: ``host`` is in lower case, ``path`` has no slash at its ends and no ``.git``.
+
+    For the SSH hosts of the big forges, ``host`` is the one of their web pages.
 
     On this machine ``host`` is empty. ``scheme`` is ``ssh`` for ``git@host:path``, and ``file`` for a path on this machine.
     """
@@ -39,12 +51,22 @@ def parse_remote(address: str) -> RemoteAddress:
     """
     if "://" in address:
         parts = urlsplit(address)
-        return RemoteAddress(parts.scheme, (parts.hostname or "").lower(), parts.port, _repository(unquote(parts.path)))
+        return _remote(parts.scheme, parts.hostname or "", parts.port, unquote(parts.path))
     if ":" in address.partition("/")[0]:
         host, _, path = address.partition(":")
         host = host.rpartition("@")[2]
-        return RemoteAddress("ssh", host.lower(), None, _repository(path))
+        return _remote("ssh", host, None, path)
     return RemoteAddress("file", "", None, _repository(address))
+
+
+def comparable_path(host: str, path: str) -> str:
+    """Return a repository's path in the case in which it is compared on this host."""
+    return path.lower() if host in _CASELESS_HOSTS else path
+
+
+def _remote(scheme: str, host: str, port: int | None, path: str) -> RemoteAddress:
+    name = _HOST_ALIASES.get(host.lower(), host.lower())
+    return RemoteAddress(scheme, name, port, _repository(path))
 
 
 def _repository(path: str) -> str:

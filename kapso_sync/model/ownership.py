@@ -11,6 +11,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from kapso_sync.urls import comparable_path
+
 _MARK = re.compile(
     r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})"
     r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\](?:\s+\Z)?"
@@ -21,6 +23,18 @@ _MARK = re.compile(
 def check_of(owner: str, slug: str) -> str:
     """Return the first six hex digits of sha256(owner, newline, slug)."""
     return hashlib.sha256(f"{owner}\n{slug}".encode()).hexdigest()[:6]
+
+
+def comparable_owner(owner: str) -> str:
+    """Return an owner in the spelling in which owners are compared: some forges take a repository's path in any case.
+
+    >>> comparable_owner("github.com/Acme/flows//Functions@test")
+    'github.com/acme/flows//Functions@test'
+    """
+    host, slash, rest = owner.partition("/")
+    repository = re.match(r"[^#@]*?(?=//|[#@]|$)", rest)
+    path = repository.group() if repository is not None else ""
+    return f"{host}{slash}{comparable_path(host, path)}{rest[len(path) :]}"
 
 
 @dataclass(frozen=True, slots=True)

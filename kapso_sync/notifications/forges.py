@@ -84,9 +84,9 @@ def _guess(host: str) -> Forge | None:
 def _api(forge: Forge, base: str, host: str) -> str:
     match forge:
         case Forge.GITHUB:
-            return "https://api.github.com" if host in ("github.com", "ssh.github.com") else f"{base}/api/v3"
+            return "https://api.github.com" if host == "github.com" else f"{base}/api/v3"
         case Forge.GITLAB:
-            return "https://gitlab.com/api/v4" if host == "altssh.gitlab.com" else f"{base}/api/v4"
+            return f"{base}/api/v4"
         case Forge.GITEA:
             return f"{base}/api/v1"
 

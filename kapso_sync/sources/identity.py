@@ -13,6 +13,7 @@ What happens when one of them changes:
     the key opens another project         same        same          refused (78) before any write
     the key opens an emptied project      same        same          refused (78) before any write, or --allow-recreate
     the state folder is lost              same        empty         marks are recognised
+    another machine's state folder        same        its own       marks are recognised; both take turns
 
     (1) and get the new mark with their next write   (2) new for a URL   (3) with a hint: --env, --take-from, KAPSO_SYNC_OWNER
     (4) where --branch is given: with #branch, unless it is the default   (5) new without a remote: then a conflict (3)
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from kapso_sync.urls import parse_remote
+from kapso_sync.urls import comparable_path, parse_remote
 
 _SAFE = "/._-~+@"
 _ORIGIN = re.compile(r'^\s*\[remote\s+"origin"\]\s*$')
@@ -38,10 +39,11 @@ _URL = re.compile(r"^\s*url\s*=\s*(?P<url>\S.*?)\s*$")
 def remote_identity(location: str, path: str) -> str:
     """Return ``host/org/repo//path``: scheme, user, port, ``.git`` and the host's case make no difference.
 
-    A repository on this machine is named by its path. White space and brackets are percent-encoded.
+    Neither does the case of the repository's path, on hosts that are known to ignore it. A repository on this machine is named
+    by its path. White space and brackets are percent-encoded.
     """
     remote = parse_remote(location)
-    whole = f"{remote.host}/{remote.path}" if remote.host else f"file/{remote.path}"
+    whole = f"{remote.host}/{comparable_path(remote.host, remote.path)}" if remote.host else f"file/{remote.path}"
     return quote(f"{whole}//{path}" if path else whole, safe=_SAFE)
 
 

@@ -18,6 +18,7 @@ from kapso_sync.errors import ConfigError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Notice
+from kapso_sync.model.ownership import comparable_owner
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace
@@ -210,7 +211,7 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
 
 def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Notice, ...]:
     """Return a warning about an owner that is new to the state folder, or that is made of a path before the first sync."""
-    if state.owners and source.owner not in state.owners:
+    if state.owners and comparable_owner(source.owner) not in map(comparable_owner, state.owners):
         former = ", ".join(sorted(state.owners))
         return (Notice("owner-changed", OWNER_CHANGED.format(former=former, owner=source.owner)),)
     if source.owner_is_stable or state.owned:

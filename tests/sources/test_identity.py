@@ -29,6 +29,21 @@ def test_one_remote_has_one_owner_in_every_url_spelling(location: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "location",
+    [
+        "https://github.com/Acme/Flows",
+        "git@github.com:acme/flows.git",
+        "ssh://git@ssh.github.com:443/ACME/flows",
+        "https://ada@GITHUB.com/acme/flows/",
+    ],
+)
+def test_the_big_forges_take_any_case_and_their_ssh_host_on_port_443(location: str) -> None:
+    """The folder inside the repository keeps its case: git tells one from the other."""
+    assert remote_identity(location, "Apps") == "github.com/acme/flows//Apps"
+    assert remote_identity("https://git.acme.example/Acme/flows", "") == "git.acme.example/Acme/flows"
+
+
+@pytest.mark.parametrize(
     ("location", "owner"),
     [
         ("/srv/git/flows.git", "file/srv/git/flows"),

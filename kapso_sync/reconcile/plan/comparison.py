@@ -25,7 +25,7 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ownership import Mark, is_marked, mark_for
+from kapso_sync.model.ownership import Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
@@ -274,9 +274,14 @@ class FunctionComparison:
 
     @property
     def former_mark(self) -> bool:
-        """Return whether the function has the mark of a former owner of ours; its next write brings the new one."""
+        """Return whether the function has the mark of a former owner of ours, or of ours in another spelling.
+
+        Its next write brings the new one.
+        """
         mark = self.remote.mark
-        if mark is None or mark.owner == self.owner or mark.owner not in self.former_owners:
+        if mark is None or mark.owner == self.owner:
+            return False
+        if mark.owner not in self.former_owners and comparable_owner(mark.owner) != comparable_owner(self.owner):
             return False
         expected = mark_for(mark.owner, self.desired.slug, protected=self.mark.protected)
         return is_marked(self.remote.description, expected)

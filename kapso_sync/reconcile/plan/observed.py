@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
-from kapso_sync.model.ownership import marks_in
+from kapso_sync.model.ownership import comparable_owner, marks_in
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing
 
@@ -76,10 +76,11 @@ class Observed:
 
         Beside a mark of ours, another owner's counts only if it was made for the function's slug: then two owners claim it.
         """
-        ours = {self.owner, *self.state.owners}
-        if remote.mark is not None and remote.mark.owner not in ours:
+        ours = {comparable_owner(owner) for owner in (self.owner, *self.state.owners)}
+        if remote.mark is not None and comparable_owner(remote.mark.owner) not in ours:
             return remote.mark.owner
-        others = (mark for mark in marks_in(remote.description) if mark.owner not in ours and mark.valid_for(remote.slug))
+        marks = (mark for mark in marks_in(remote.description) if mark.valid_for(remote.slug))
+        others = (mark for mark in marks if comparable_owner(mark.owner) not in ours)
         return next((mark.owner for mark in others), None)
 
     def claim(self, remote: RemoteFunction) -> Claim:
