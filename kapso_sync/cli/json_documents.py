@@ -110,6 +110,9 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None) -> Non
         for name in ("error", "hint"):
             if last[name]:
                 print(f"{name.capitalize():<13} {last[name]}")
+        broken = last.get("broken_by")
+        if broken and broken["subject"]:
+            print(f"Broken by     {broken['id'][:12]} “{broken['subject']}” by {broken['author']}")
     for function in document["functions"]:
         ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
         print(f"  {function['state']:<11} {function['slug']}  {ready['message']}")

@@ -103,8 +103,9 @@ class RecentEvent:
 class PassStatus:
     """The last pass that ended. ``error`` says why nothing could be planned, or what halted it; ``error_type`` is its class.
 
-    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none. ``issue`` is
-    the kind of issue that the error opens; an error without one leaves earlier issues open.
+    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none. ``broken_by`` is
+    the first revision since the last good one from which no plan could be made, while that lasts. ``issue`` is the kind of
+    issue that the error opens; an error without one leaves earlier issues open.
     """
 
     finished_at: datetime
@@ -118,6 +119,7 @@ class PassStatus:
     error_type: str | None = None
     revision: Revision | None = None
     issue: IssueKind | None = None
+    broken_by: Revision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,9 @@ def _pass(last: PassStatus) -> Json:
         "hint": last.hint,
         "error_type": last.error_type,
         "revision": None if last.revision is None else last.revision.id,
+        "broken_by": None
+        if last.broken_by is None
+        else {"id": last.broken_by.id, "subject": last.broken_by.subject, "author": last.broken_by.author},
     }
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from html import escape
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, PassStatus, RateLimit, RecentEvent
+from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, RateLimit, RecentEvent
 from kapso_sync.plurals import counted
 
 
@@ -177,8 +177,8 @@ def render_page(status: DaemonStatus) -> str:
 {_suspended(status)}
 <section id="standing" class="card verdict {tone}" aria-labelledby="verdict">
 {_sentence(tone, sentence)}
-{_trouble(status.last_pass)}
-{_revision(status.revision, status)}
+{_trouble(status)}
+{_in_effect(status)}
 </section>
 {_warnings(status)}
 {_facts(status)}
@@ -231,24 +231,32 @@ def _suspended(status: DaemonStatus) -> str:
     )
 
 
-def _trouble(last: PassStatus | None) -> str:
+def _trouble(status: DaemonStatus) -> str:
+    last = status.last_pass
     if last is None or last.error is None:
         return ""
     hint = f'<p class="hint"><span aria-hidden="true">→</span> {escape(last.hint)}</p>' if last.hint else ""
-    return f'<div class="trouble"><p class="error">{escape(last.error)}</p>{hint}</div>'
+    named = last.broken_by is not None and last.broken_by.subject is not None
+    broken = _revision(last.broken_by, None, status.now, "Broken by") if named else ""
+    return f'<div class="trouble"><p class="error">{escape(last.error)}</p>{broken}{hint}</div>'
 
 
-def _revision(revision: Revision | None, status: DaemonStatus) -> str:
+def _in_effect(status: DaemonStatus) -> str:
+    broken = status.last_pass is not None and status.last_pass.broken_by is not None
+    label = "Still in effect" if broken else ""
+    return _revision(status.revision, status.revision_since, status.now, label)
+
+
+def _revision(revision: Revision | None, since: datetime | None, now: datetime, label: str = "") -> str:
     if revision is None:
         return ""
     described = f" ({escape(revision.described)})" if revision.described else ""
-    author = f"by {escape(revision.author)}, " if revision.author else ""
-    when = revision.committed_at or status.revision_since
+    when = revision.committed_at or since
+    quiet = [f"by {escape(revision.author)}"] if revision.author else []
+    quiet += [time_tag(when, now)] if when is not None else []
     subject = f'<span class="subject">{escape(revision.subject)}</span>' if revision.subject else ""
-    return (
-        f'<p class="revision"><code title="{escape(revision.id, quote=True)}">{escape(revision.short)}</code>{described} '
-        f'{subject} <span class="quiet">{author}{time_tag(when, status.now)}</span></p>'
-    )
+    named = f'{label + " " if label else ""}<code title="{escape(revision.id, quote=True)}">{escape(revision.short)}</code>'
+    return f'<p class="revision">{named}{described} {subject} <span class="quiet">{", ".join(quiet)}</span></p>'
 
 
 def _warnings(status: DaemonStatus) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import InvalidSource, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
@@ -75,6 +75,7 @@ class StatusTracker:
     _deploying: dict[str, datetime] = field(default_factory=dict)
     _revision: tuple[Revision, datetime] | None = None
     _read: Revision | None = None
+    _broken_by: Revision | None = None
     _running: _Pass | None = None
     _last: PassStatus | None = None
     _next_check: datetime | None = None
@@ -135,6 +136,7 @@ class StatusTracker:
     def planned(self, plan: Plan) -> None:
         """Record the plan of the pass: its functions are reconciling."""
         now = self.clock.now()
+        self._broken_by = None
         if self._revision is None or self._revision[0].id != plan.revision.id:
             self._revision = (plan.revision, now)
         self.owner = plan.owner
@@ -166,6 +168,8 @@ class StatusTracker:
         running = self._running
         seconds = self.clock.monotonic() - running.started if running else 0.0
         known = KapsoSyncError(str(error)) if not isinstance(error, KapsoSyncError) else error
+        if isinstance(error, InvalidSource) and self._broken_by is None and running is not None:
+            self._broken_by = running.revision
         self._pass_over(self.clock.now(), code, {}, known, api_calls=0, seconds=seconds)
         self._last = replace(self._last, error_type=type(error).__name__) if self._last else None
 
@@ -246,7 +250,10 @@ class StatusTracker:
         kind = type(error).__name__ if error is not None else None
         revision = self._running.revision if self._running else None
         issue = error.issue if error is not None else None
-        self._last = PassStatus(now, trigger, code, seconds, api_calls, dict(summary), message, hint, kind, revision, issue)
+        broken = self._broken_by
+        self._last = PassStatus(
+            now, trigger, code, seconds, api_calls, dict(summary), message, hint, kind, revision, issue, broken
+        )
         self._running = None
         self._deploying.clear()
         self._passed.set()

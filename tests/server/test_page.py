@@ -108,6 +108,19 @@ def test_the_page_shows_failures_diffs_deployments_events_and_budget() -> None:
     assert "moving the project to another plan" in words(SUSPENDED)
 
 
+def test_the_page_names_the_commit_that_broke_the_manifest_and_the_one_in_effect() -> None:
+    """Who reads the error wants to know whom to ask, and what runs meanwhile."""
+    broken = Revision("bad0bad0bad0" + "0" * 28, subject="Tidy <up>", author="Bob")
+    last = PassStatus(
+        NOW, "webhook", 65, 0.1, 0, {}, "manifest.yaml:3:5: no such key", "did you mean `file`?", broken_by=broken
+    )
+    text = words(status(function("greet"), last_pass=last))
+    assert "manifest.yaml:3:5: no such key" in text
+    assert "Broken by bad0bad0bad0 Tidy <up> by Bob" in text
+    assert "Still in effect 4f1c2ab8d0e1 Add greeting by Ada, 42 min ago" in text
+    assert "Still in effect" not in words(GOOD)
+
+
 def test_the_page_omits_the_message_of_a_function_that_is_ready_as_expected() -> None:
     """A function that is ready for another reason has one."""
     kept = function("old-one", message="not in git, kept")

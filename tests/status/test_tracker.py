@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kapso_sync.errors import ApiUnavailable, Call
+from kapso_sync.errors import ApiUnavailable, Call, Location, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -125,6 +125,38 @@ def test_a_failed_pass_keeps_the_status_of_functions(board: StatusTracker) -> No
     assert len(status.functions) == 4
     assert status.last_pass is not None
     assert (status.last_pass.error, status.last_pass.hint, status.last_pass.exit_code) == ("no connection", "is it up?", 69)
+
+
+def test_the_commit_that_broke_the_manifest_is_named_until_it_is_mended(board: StatusTracker) -> None:
+    """The first of them, however many follow; an outage of Kapso meanwhile neither clears nor sets it."""
+
+    def fetched(revision: str, author: str) -> None:
+        board.began("webhook")
+        board(events.SourceChanged(revision=revision, previous=None, subject=f"Change {revision}", author=author))
+
+    def broken_by() -> tuple[str, str | None, str | None] | None:
+        last = board.status().last_pass
+        return (
+            None
+            if last is None or last.broken_by is None
+            else (last.broken_by.id, last.broken_by.subject, last.broken_by.author)
+        )
+
+    fetched("good", "Ada")
+    board.planned(plan())
+    board.ended(report())
+    assert broken_by() is None
+    for revision, author in (("bad", "Bob"), ("worse", "Cy")):
+        fetched(revision, author)
+        board.failed(ManifestInvalid([Problem("unknown-key", "no such key", Location("manifest.yaml", 3, 5))]))
+        assert broken_by() == ("bad", "Change bad", "Bob")
+    board.began("interval")
+    board.failed(ApiUnavailable("no connection", call=Call("GET", "/functions")))
+    assert broken_by() == ("bad", "Change bad", "Bob")
+    fetched("fixed", "Ada")
+    board.planned(plan())
+    board.ended(report())
+    assert broken_by() is None
 
 
 def test_secrets_are_redacted_in_the_status(board: StatusTracker) -> None:
