@@ -17,6 +17,7 @@ from kapso_sync.settings import Settings, parse_duration
 
 def run(context: CommandContext) -> int:
     """Run the daemon until a signal; raises `KapsoSyncError` for errors that stop it at once."""
+    from kapso_sync.cli.workerd import start_locally
     from kapso_sync.wiring.daemon import make_daemon
     from kapso_sync.wiring.notifications import check_notification_settings
 
@@ -27,7 +28,7 @@ def run(context: CommandContext) -> int:
         return settings
 
     async def work() -> int:
-        return await make_daemon(load, sys.stderr).run()
+        return await make_daemon(load, sys.stderr, start_locally).run()
 
     return asyncio.run(work())
 

@@ -19,7 +19,7 @@ from rich.text import Text
 import kapso_sync
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.cli.workerd import find_workerd, start_locally
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode
@@ -167,7 +167,8 @@ class _Show:
             },
             environment={},
         )
-        return open_session(settings, PassOverrides(), make_event_bus(settings, io.StringIO(), level="error"), writes=writes)
+        bus = make_event_bus(settings, io.StringIO(), level="error")
+        return open_session(settings, PassOverrides(), bus, writes=writes, start_locally=start_locally)
 
     def _make_repository(self) -> None:
         shutil.copytree(example_folder(), self._functions())

@@ -16,6 +16,7 @@ from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import console, print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.workerd import start_locally
 from kapso_sync.errors import ExitCode
 from kapso_sync.model import events
 from kapso_sync.model.plan import Origin, Plan
@@ -42,7 +43,7 @@ def sync(args: PassArgs) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info")
-            async with open_session(settings, args.overrides, bus, writes=True) as session:
+            async with open_session(settings, args.overrides, bus, writes=True, start_locally=start_locally) as session:
                 report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))

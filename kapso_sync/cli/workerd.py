@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import kapso_sync
 from kapso_sync.errors import ConfigError
+from kapso_sync.model.ports import LocalStart
 
 PACKAGE = "workerd@1.20261117.1"
 """The version that our tests run on; `package.json` pins it."""
@@ -40,6 +42,18 @@ def find_workerd(wanted: str = "auto") -> Workerd | None:
     if found is None:
         raise ConfigError(f"{wanted} is not a workerd that starts here", hint=f"get one with: {HOW_TO_GET_IT}")
     return found
+
+
+async def start_locally(slug: str, code: str) -> LocalStart | None:
+    """Start a function's code once, without network; return the runtime's error, or None where there is no workerd."""
+    from kapso_sync.emulator.clock import SystemClock
+    from kapso_sync.emulator.workerd.runtime import workerd_runtime
+
+    found = await asyncio.to_thread(find_workerd)
+    if found is None:
+        return None
+    async with workerd_runtime(found.path, clock=SystemClock()) as runtime:
+        return LocalStart(await runtime.check(slug, code))
 
 
 def _places() -> Iterator[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
@@ -17,6 +18,17 @@ from kapso_sync.model.state import (
     RenameRecord,
 )
 from kapso_sync.model.users import FoundUsers
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStart:
+    """The result of starting code on this machine; ``error`` is the runtime's text, with positions in the code, or None."""
+
+    error: str | None
+
+
+StartLocally = Callable[[str, str], Awaitable[LocalStart | None]]
+"""Starts a function's code, by slug, on this machine's runtime; it returns None where there is no runtime."""
 
 
 class Source(Protocol):

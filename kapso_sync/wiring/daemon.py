@@ -16,6 +16,7 @@ from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.ports import StartLocally
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.serve import serving
@@ -28,8 +29,11 @@ from kapso_sync.wiring.notifications import NotificationDeps, run_notifications
 from kapso_sync.wiring.source import find_state_folder
 
 
-def make_daemon(load: Callable[[], Settings], stream: TextIO) -> DaemonService:
-    """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`."""
+def make_daemon(load: Callable[[], Settings], stream: TextIO, start_locally: StartLocally | None = None) -> DaemonService:
+    """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`.
+
+    ``start_locally`` is as in `ExecutorSettings`.
+    """
     clock = SystemClock()
     initial = load()
     bus = make_event_bus(initial, stream, quiet=True)
@@ -45,7 +49,9 @@ def make_daemon(load: Callable[[], Settings], stream: TextIO) -> DaemonService:
             tracker=tracker,
             settings=settings,
             systemd=SystemdNotifier(),
-            open_session=lambda current: open_session(current, PassOverrides(), bus, writes=True, tracker=tracker),
+            open_session=lambda current: open_session(
+                current, PassOverrides(), bus, writes=True, tracker=tracker, start_locally=start_locally
+            ),
             open_server=lambda: open_server(settings.current.listen, control, clock),
             open_notifications=lambda folder: run_notifications(notifications, folder),
             version=__version__,

@@ -20,6 +20,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.ownership import comparable_owner
 from kapso_sync.model.plan import Policy
+from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
@@ -78,11 +79,18 @@ def log_settings(settings: Settings, level: str = "info") -> LogSettings:
 
 @contextlib.asynccontextmanager
 async def open_session(
-    settings: Settings, overrides: PassOverrides, bus: EventBus, *, writes: bool, tracker: StatusTracker | None = None
+    settings: Settings,
+    overrides: PassOverrides,
+    bus: EventBus,
+    *,
+    writes: bool,
+    tracker: StatusTracker | None = None,
+    start_locally: StartLocally | None = None,
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
 
-    ``tracker`` follows the passes; without one, only the state folder remembers them.
+    ``tracker`` follows the passes; without one, only the state folder remembers them. ``start_locally`` is as in
+    `ExecutorSettings`.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
     """
@@ -133,7 +141,7 @@ async def open_session(
             return
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
         emit = _fan_out(bus.emit, history.listen)
-        executor = Executor(api, store, clock, emit, _executor_settings(settings), bus.redactor.text)
+        executor = Executor(api, store, clock, emit, _executor_settings(settings, start_locally), bus.redactor.text)
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
@@ -150,7 +158,7 @@ def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, fac
         yield store
 
 
-def _executor_settings(settings: Settings) -> ExecutorSettings:
+def _executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploy_timeout=settings.deploy_timeout,
@@ -158,6 +166,7 @@ def _executor_settings(settings: Settings) -> ExecutorSettings:
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,
+        start_locally=start_locally,
     )
 
 

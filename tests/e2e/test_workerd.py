@@ -78,6 +78,9 @@ def test_code_that_does_not_start_does_not_stop_other_functions(tmp_path: Path) 
         assert kapso_sync("validate", str(tmp_path / "functions"), environment=environment).code == 0
         ran = kapso_sync("sync", str(tmp_path / "functions"), environment=environment)
         assert ran.code == 1
+        words = "the deployment ended in `error`, 2 times; on this machine: Uncaught TypeError: Cannot read properties of null"
+        assert words in ran.out, "Kapso gives no reason, and the runtime of this machine does"
+        assert "bad.js:1:6" in ran.out
         assert (ran.event("deploy.failed")["slug"], ran.event("deploy.succeeded")["slug"]) == ("bad", "good")
         assert kapso.world.function("bad").failure == (
             "Uncaught TypeError: Cannot read properties of null (reading 'x')\n  at bad.js:1:6"

@@ -19,6 +19,7 @@ from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, Stat
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Create, Delete, MaxDelete
+from kapso_sync.model.ports import LocalStart
 from kapso_sync.model.report import Result
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.guard import Limits
@@ -159,6 +160,36 @@ async def test_a_deployment_that_fails_is_retried_once_and_then_reported(bench: 
     assert bench.names().count("deploy.failed") == 1
     assert report.results(Result.FAILED)[0].error == "the deployment ended in `error`, 2 times"
     assert bench.api.world.live_code() == {"a": None, "b": CODE_B.replace("'b'", "'a'")}
+
+
+@pytest.mark.parametrize(
+    ("tried", "error", "hint"),
+    [
+        (None, "ended in `error`, 2 times", "`kapso-sync dev a` starts it on your machine and shows the line"),
+        (LocalStart(None), "ended in `error`, 2 times", "the code starts on this machine's runtime: look at the dashboard"),
+        (
+            LocalStart("Uncaught TypeError: x\n  at a.js:1:6"),
+            "2 times; on this machine: Uncaught TypeError: x at a.js:1:6",
+            "fix the code; `kapso-sync dev a`",
+        ),
+    ],
+)
+async def test_the_words_of_a_local_runtime_explain_a_deployment_that_failed(
+    bench: Bench, tried: LocalStart | None, error: str, hint: str
+) -> None:
+    """It is given the code that failed, once; code that goes live is never started here."""
+    started: list[tuple[str, str]] = []
+
+    async def start_locally(slug: str, code: str) -> LocalStart | None:
+        started.append((slug, code))
+        return tried
+
+    bench.settings = replace(bench.settings, start_locally=start_locally)
+    report = await bench.sync(desired(want("a", BROKEN), want("b")))
+    (failed,) = report.results(Result.FAILED)
+    assert (failed.error or "").endswith(error)
+    assert hint in (failed.hint or "")
+    assert started == [("a", BROKEN)]
 
 
 async def test_a_former_deployment_error_is_not_taken_for_the_new_result(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
 from kapso_sync.model.plan import Write
-from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.ports import FunctionsApi, StartLocally, Store
 from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, LiveContent, QuotaRefusal
 from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, DeploymentState, EndedDeployment
 from kapso_sync.reconcile.apply.writer import Written, certainly_not_done
@@ -54,14 +54,26 @@ class Superseded(KapsoSyncError):
 
 
 class Deployer:
-    """Deploys functions of one pass, and counts how many fit into the project's plan."""
+    """Deploys functions of one pass, and counts how many fit into the project's plan.
 
-    def __init__(self, api: FunctionsApi, store: Store, watch: DeploymentPoller, clock: Clock, emit: events.Listener) -> None:
+    Code whose deployment ends in ``error`` is given to ``start_locally``, whose words are put beside Kapso's silence.
+    """
+
+    def __init__(
+        self,
+        api: FunctionsApi,
+        store: Store,
+        watch: DeploymentPoller,
+        clock: Clock,
+        emit: events.Listener,
+        start_locally: StartLocally | None = None,
+    ) -> None:
         self._api = api
         self._store = store
         self._watch = watch
         self._clock = clock
         self._emit = emit
+        self._start_locally = start_locally
         self._fitting: set[str] = set()
         self._quota: QuotaRefusal | None = None
         self._project_id: str | None = None
@@ -90,7 +102,7 @@ class Deployer:
         if ended.verdict is DeploymentState.SUPERSEDED:
             raise Superseded("a newer revision came while it was deployed", hint="the next pass resumes here")
         if ended.verdict is not DeploymentState.LIVE or ended.record is None:
-            raise self._failed(step.slug, record.id, ended, number)
+            raise await self._failed(step.slug, written, ended, number)
         return self._confirm(step, written, await self._with_code(written, ended.record), closes, ended.seconds)
 
     async def _with_code(self, written: Written, record: RemoteFunction) -> RemoteFunction:
@@ -128,8 +140,9 @@ class Deployer:
             self._store.remember_quota(self._quota)
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
 
-    def _failed(self, slug: str, function_id: str, ended: EndedDeployment, number: int) -> DeploymentFailed:
+    async def _failed(self, slug: str, written: Written, ended: EndedDeployment, number: int) -> DeploymentFailed:
         """Report a deployment that did not go live, and return the error to raise."""
+        function_id = written.record.id
         self._fitting.discard(function_id)
         call = Call("POST", "/functions/{id}/deploy")
         if ended.verdict is DeploymentState.TIMED_OUT:
@@ -141,13 +154,26 @@ class Deployer:
         if ended.verdict is DeploymentState.GONE:
             message, hint = "the function vanished from Kapso while it was deployed", "the next pass tries again"
         else:
-            message = f"the deployment ended in `error`, {1 + RETRIES} times"
-            hint = "Kapso gives no reason in its API: look at the code, at the dashboard, and at the project's Worker quota"
+            message, hint = await self._why(slug, written, ended)
             first = ended.record is not None and ended.record.last_deployed_at is None
             if first and ended.seconds <= IMMEDIATE_FAILURE_S:
                 hint += "; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
         return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is DeploymentState.FAILED else None)
+
+    async def _why(self, slug: str, written: Written, ended: EndedDeployment) -> tuple[str, str]:
+        """Return message and hint for a deployment that ended in ``error``, with the local runtime's words if it has any."""
+        message = f"the deployment ended in `error`, {1 + RETRIES} times"
+        code = written.record.code or (ended.record.code if ended.record is not None else None)
+        tried = await self._start_locally(slug, code) if self._start_locally is not None and code is not None else None
+        elsewhere = "look at the dashboard, and at the project's Worker quota"
+        if tried is None:
+            advice = f"`kapso-sync dev {slug}` starts it on your machine and shows the line; else {elsewhere}"
+            return message, f"Kapso gives no reason in its API: {advice}"
+        if tried.error is None:
+            return message, f"the code starts on this machine's runtime: {elsewhere}"
+        words = " ".join(tried.error.split())
+        return f"{message}; on this machine: {words}", f"fix the code; `kapso-sync dev {slug}` starts it at each save"
 
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned

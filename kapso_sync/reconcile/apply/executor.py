@@ -37,7 +37,7 @@ from kapso_sync.model.plan import (
     Write,
     block,
 )
-from kapso_sync.model.ports import FunctionsApi, Store
+from kapso_sync.model.ports import FunctionsApi, StartLocally, Store
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
@@ -73,7 +73,10 @@ _NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
-    """``concurrency`` is the number of functions written or deployed at the same time; times are in seconds."""
+    """``concurrency`` is the number of functions written or deployed at the same time; times are in seconds.
+
+    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none.
+    """
 
     concurrency: int = 8
     deploy_timeout: float = 180.0
@@ -81,6 +84,7 @@ class ExecutorSettings:
     checks: CheckPace = field(default_factory=CheckPace)
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
     prune_idle: float = 0.0
+    start_locally: StartLocally | None = None
 
 
 class Executor:
@@ -126,7 +130,7 @@ class Executor:
             self._store.remember(*learned)
         timeout, intervals = self._settings.deploy_timeout, self._settings.poll_intervals
         async with DeploymentPoller(self._api, self._clock, timeout, intervals, superseded) as watch:
-            rollout = Deployer(self._api, self._store, watch, self._clock, self._emit)
+            rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, self._settings.start_locally)
             rollout.load(_deployed_workers(observed), observed.state.quota)
             checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
             writer = FunctionWriter(self._api, self._store, self._emit)
