@@ -60,6 +60,11 @@ class Git:
         self._credentials = credentials
         self._deadline = deadline
 
+    @property
+    def home(self) -> Path:
+        """The home folder, which holds the mirror too."""
+        return self._home
+
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 

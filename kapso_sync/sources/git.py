@@ -47,6 +47,7 @@ _REFUSED = re.compile(
 _MISSING = re.compile(
     r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
 )
+_DISK = re.compile(r"no space left on device|disk quota exceeded|read-only file system", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +219,14 @@ class GitSource:
         except GitFailed as error:
             raise self._explain(error) from error
 
-    def _explain(self, error: GitFailed) -> SourceUnavailable | SourceMissing:
+    def _explain(self, error: GitFailed) -> SourceUnavailable | SourceMissing | StateUnusable:
         where = self._spec.location
+        # What the server says about its own disk comes as `remote: …`.
+        if _DISK.search(error.text) and "remote:" not in error.text:
+            return StateUnusable(
+                f"{self._mirror} cannot be written: {error.text}",
+                hint=f"free space for the mirror of the source: `df -h {self._git.home}` shows its disk",
+            )
         if _REFUSED.search(error.text):
             return SourceUnavailable(
                 f"{where} refuses us: {error.text}",

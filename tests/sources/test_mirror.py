@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from kapso_sync.errors import SourceUnavailable
+from kapso_sync.errors import SourceUnavailable, StateUnusable
 from kapso_sync.sources.git import MAX_PACKS
 from tests.sources.repositories import CODE, Reader, Repository, contents
 
@@ -114,6 +115,30 @@ async def test_a_mirror_below_a_folder_with_a_dollar_is_found(upstream: Reposito
     reader = Reader(tmp_path / "$HOME" / "~")
     assert contents(await reader.open(upstream.url).fetch())["a.ts"] == CODE.encode()
     assert not list((tmp_path / "home-of-tests").iterdir())
+
+
+async def test_a_full_disk_is_reported_as_such_and_not_as_a_silent_remote(
+    upstream: Repository, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words of a real git whose disk is full; when there is space again, the next fetch works."""
+    real = shutil.which("git")
+    player = tmp_path / "bin" / "git"
+    player.parent.mkdir()
+    words = "fatal: write error: No space left on device"
+    player.write_text(f'#!/bin/sh\ncase "$*" in *fetch*) echo "{words}" >&2; exit 128 ;; esac\nexec {real} "$@"\n')
+    player.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{player.parent}:{path}")
+    source = reader.open(upstream.url)
+    with pytest.raises(StateUnusable, match="mirror cannot be written.*No space left on device") as caught:
+        await source.fetch()
+    assert caught.value.exit_code == 78
+    assert "df -h" in str(caught.value.hint)
+    player.write_text(player.read_text().replace("fatal: write", "remote: write"))
+    with pytest.raises(SourceUnavailable):
+        await source.fetch()
+    monkeypatch.setenv("PATH", path)
+    assert contents(await source.fetch())["a.ts"] == CODE.encode()
 
 
 async def test_a_damaged_remote_is_reported(upstream: Repository, reader: Reader) -> None:
