@@ -130,7 +130,7 @@ async def test_a_full_disk_is_reported_as_such_and_not_as_a_silent_remote(
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", f"{player.parent}:{path}")
     source = reader.open(upstream.url)
-    with pytest.raises(StateUnusable, match="mirror cannot be written.*No space left on device") as caught:
+    with pytest.raises(StateUnusable, match=r"mirror cannot be written.*No space left on device") as caught:
         await source.fetch()
     assert caught.value.exit_code == 78
     assert "df -h" in str(caught.value.hint)
