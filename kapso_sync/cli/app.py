@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 
 from kapso_sync import __version__
+from kapso_sync.advice import Advice
 from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
@@ -76,8 +78,19 @@ class _Group(click.Group):
         if name not in self.commands and not name.startswith("-"):
             close = difflib.get_close_matches(name, self.commands, n=1, cutoff=0.75)
             known = f"did you mean `kapso-sync {close[0]}`?" if close else "`kapso-sync help` lists the commands"
-            raise UsageError(f"there is no command `{name}`", hint=HABITS.get(name, known))
+            raise UsageError(f"there is no command `{name}`", hint=_with_first_word(HABITS.get(name, known), args[1:]))
         return super().resolve_command(ctx, args)
+
+
+def _with_first_word(hint: str, words: Sequence[str]) -> str:
+    """Return the hint with the slug or the source that was given, in its commands as well."""
+    if not words or words[0].startswith("-"):
+        return hint
+    word = shlex.quote(words[0])
+    if "SLUG" in hint:
+        return hint.replace("SLUG", word)
+    takes_source = [name for name, command in app.commands.items() if any(p.name == "source" for p in command.params)]
+    return Advice({name: f"--source {word}" if name == "dev" else word for name in takes_source})(hint)
 
 
 def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:

@@ -34,6 +34,12 @@ class PassArgs:
     expect: str | None
     json_output: bool
 
+    def advise_exactly(self, text: str) -> str:
+        """Return the text with commands that make the same plan again: with the options of this one as well."""
+        chosen = [("--only", slug) for slug in self.only] + [("--delete", slug) for slug in sorted(self.overrides.delete)]
+        options = "".join(f" {flag} {slug}" for flag, slug in chosen)
+        return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
+
 
 def sync(args: PassArgs) -> int:
     """Make Kapso match the source, and print the report."""
@@ -44,6 +50,7 @@ def sync(args: PassArgs) -> int:
             bus = args.context.event_bus(settings, progress.listen, level="info")
             async with open_session(settings, args.overrides, bus, writes=True) as session:
                 report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
+        report = report.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
@@ -61,10 +68,11 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
         bus = args.context.event_bus(settings)
         async with open_session(settings, args.overrides, bus, writes=False) as session:
             plan = await session.plan(PassRequest("plan", args.only, args.retry, args.expect))
+        plan = plan.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(plan_document(plan), indent=2))
         elif markdown:
-            print(plan_markdown(plan), end="")
+            print(plan_markdown(plan, args.advise_exactly), end="")
         else:
             print_plan(console(), plan)
         return int(plan_exit_code(plan, detailed=detailed))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
+from kapso_sync.advice import Advise
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash, content_hash
@@ -397,6 +398,12 @@ class Plan:
         """How many steps there are of each action, in a fixed order."""
         counts = Counter(step.action for step in self.steps)
         return {action: counts[action] for action in ACTIONS}
+
+    def advised(self, advise: Advise) -> Plan:
+        """Return the plan with the commands in its hints and warnings completed; its digest stays."""
+        steps = (replace(step, hint=advise(step.hint)) if step.hint else step for step in self.steps)
+        notices = (replace(notice, message=advise(notice.message)) for notice in self.notices)
+        return replace(self, steps=tuple(steps), notices=tuple(notices))
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kapso_sync import __version__
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, KapsoSyncError
@@ -63,9 +64,10 @@ def make_event_bus(
     *others: events.Listener,
     level: str = "info",
     quiet: bool = False,
+    advise: Advise = as_it_is,
 ) -> EventBus:
     """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
-    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet)
+    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet, advise=advise)
     bus.add(*others)
     return bus
 
