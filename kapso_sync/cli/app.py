@@ -9,13 +9,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kapso_sync import __version__
 from kapso_sync.advice import Advice
-from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
+from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags, with_overrides
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
+
+if TYPE_CHECKING:
+    from kapso_sync.model.plan import PassOverrides
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -115,35 +119,23 @@ def app() -> None:
 @source_argument
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
 @repeated("--only", "SLUG", "Touch only this function")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
-@repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
-@repeated("--take-from", "OWNER", "Take over functions of this owner")
-@repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt")
-@click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
-@click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us.")
+@with_overrides
 @json_flag
 @with_flags()
 def sync(
     *,
     dry_run: bool,
     only: tuple[str, ...],
-    retry: tuple[str, ...],
     expect: str | None,
-    overwrite: tuple[str, ...],
-    take_from: tuple[str, ...],
-    delete: tuple[str, ...],
-    allow_recreate: bool,
-    reset_secrets: bool,
+    overrides: PassOverrides,
     json_output: bool,
     context: CommandContext,
 ) -> int:
     """Make Kapso match the source, once, and wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
-    from kapso_sync.wiring import PassOverrides
 
-    overrides = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
-    args = sync_command.PassArgs(context, overrides, only, retry, expect, json_output)
+    args = sync_command.PassArgs(context, overrides, only, expect, json_output)
     return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
 
 
@@ -160,14 +152,14 @@ def run(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync reconcile --wait")
 @source_argument
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
+@with_overrides
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
+def reconcile(*, wait: bool, overrides: PassOverrides, json_output: bool, context: CommandContext) -> int:
     """Have the running daemon reconcile now, and retry everything that failed before."""
     from kapso_sync.cli import daemon
 
-    return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
+    return daemon.reconcile(context, overrides, wait=wait, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")
@@ -218,13 +210,12 @@ def plan(
 ) -> int:
     """Show what `sync` would do, and why; write nothing."""
     from kapso_sync.cli import sync as sync_command
-    from kapso_sync.wiring import PassOverrides
+    from kapso_sync.model.plan import PassOverrides
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    args = sync_command.PassArgs(
-        context, PassOverrides(delete=frozenset(delete)), only, (), None, json_output or form == "json"
-    )
+    overrides = PassOverrides(delete=frozenset(delete))
+    args = sync_command.PassArgs(context, overrides, only, None, json_output or form == "json")
     return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown")
 
 

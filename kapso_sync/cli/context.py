@@ -164,3 +164,28 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
 def repeated(flag: str, metavar: str, text: str) -> Callable[[Command], Command]:
     """Return an option that may be given several times."""
     return click.option(flag, multiple=True, metavar=metavar, help=f"{text} (repeatable).")
+
+
+def with_overrides(command: Command) -> Command:
+    """Give a command the options that allow something for one pass only; they reach it as its argument ``overrides``."""
+
+    @functools.wraps(command)
+    def wrapper(*, allow_recreate: bool, reset_secrets: bool, **given: Any) -> int:
+        from kapso_sync.model.plan import PassOverrides
+
+        named = {name: frozenset(given.pop(name)) for name in ("retry", "overwrite", "take_from", "delete")}
+        overrides = PassOverrides(**named, allow_recreate=allow_recreate, reset_secrets=reset_secrets)
+        return command(**given, overrides=overrides)
+
+    options = (
+        repeated("--retry", "SLUG", "Try again what failed and is in quarantine"),
+        repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says"),
+        repeated("--take-from", "OWNER", "Take over functions of this owner"),
+        repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt"),
+        click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit."),
+        click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us."),
+    )
+    decorated: Command = wrapper
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated

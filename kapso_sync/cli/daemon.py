@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kapso_sync.advice import Advise
@@ -13,6 +13,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.json_documents import print_status
 from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings, parse_duration
 
 
@@ -28,14 +29,14 @@ def run(context: CommandContext) -> int:
         return settings
 
     async def work() -> int:
-        return await make_daemon(load, sys.stderr).run()
+        return await make_daemon(load, sys.stderr, context.advise_for_daemon).run()
 
     return asyncio.run(work())
 
 
-def reconcile(context: CommandContext, retry: Sequence[str], *, wait: bool, json_output: bool) -> int:
-    """Request a pass that lifts the quarantine of ``retry``; with ``wait`` print its result, and return its exit code."""
-    answer = DaemonClient.of(context.load_settings()).reconcile(retry, wait=wait)
+def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, json_output: bool) -> int:
+    """Request a pass with ``overrides``; with ``wait`` print its result, and return its exit code."""
+    answer = DaemonClient.of(context.load_settings()).reconcile(overrides, wait=wait)
     if "suspended" in answer:
         return _not_now(answer, context.advise, wait=wait, json_output=json_output)
     if json_output:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from kapso_sync.errors import ConfigError, UsageError
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.wiring import find_state_folder
@@ -18,6 +19,9 @@ REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0
 PASS_TIMEOUT = 2 * 3600.0
 """Seconds to wait for a daemon's answer, for its status, and for the end of a pass."""
+
+_HINTS = {401: "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?", 404: "`kapso-sync status` lists its functions"}
+"""What to do about an answer, by its HTTP status."""
 
 
 class DaemonClient:
@@ -45,9 +49,12 @@ class DaemonClient:
             return None
         return document
 
-    def reconcile(self, retry: Sequence[str], *, wait: bool) -> dict[str, Any]:
-        """Request a pass that lifts the quarantine of ``retry``; with ``wait`` return after it. Raises `ConfigError`."""
-        parameters = httpx.QueryParams([*(("retry", slug) for slug in retry), *([("wait", "1")] if wait else [])])
+    def reconcile(self, overrides: PassOverrides, *, wait: bool) -> dict[str, Any]:
+        """Request a pass with ``overrides``; with ``wait`` return after it. Raises `ConfigError`."""
+        given: dict[str, object] = dataclasses.asdict(overrides)
+        named = [(name, value) for name, values in given.items() if isinstance(values, frozenset) for value in sorted(values)]
+        flags = [(name, "1") for name, value in {**given, "wait": wait}.items() if value is True]
+        parameters = httpx.QueryParams([*named, *flags])
         return self._post(f"/api/reconcile?{parameters}", None, PASS_TIMEOUT if wait else REQUEST_TIMEOUT)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
@@ -74,7 +81,7 @@ class DaemonClient:
             text = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"the daemon at {url} does not answer: {text}", hint="is it running?") from error
         if answer.status_code != 202:
-            hint = "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?" if answer.status_code == 401 else "its log may say more"
+            hint = _HINTS.get(answer.status_code, "its log may say more")
             raise ConfigError(f"the daemon refuses: {_reason(answer)}", hint=hint)
         document: dict[str, Any] = answer.json()
         return document

@@ -10,7 +10,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
-from kapso_sync.wiring import PassOverrides, Session, open_session
+from kapso_sync.wiring import Session, open_session
 
 
 def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:
@@ -19,7 +19,7 @@ def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_ou
 
     async def work() -> int:
         bus = context.event_bus(settings)
-        async with open_session(settings, PassOverrides(), bus, writes=yes) as session:
+        async with open_session(settings, bus, writes=yes) as session:
             return await _disown(session, only, context.advise, yes=yes, json_output=json_output)
 
     return run_to_end(work)

@@ -18,9 +18,9 @@ from kapso_sync.cli.render import console, print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
 from kapso_sync.model import events
-from kapso_sync.model.plan import Origin, Plan
+from kapso_sync.model.plan import Origin, PassOverrides, Plan
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.wiring import PassOverrides, open_session
+from kapso_sync.wiring import open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,6 @@ class PassArgs:
     context: CommandContext
     overrides: PassOverrides
     only: tuple[str, ...]
-    retry: tuple[str, ...]
     expect: str | None
     json_output: bool
 
@@ -48,8 +47,8 @@ def sync(args: PassArgs) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info")
-            async with open_session(settings, args.overrides, bus, writes=True) as session:
-                report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
+            async with open_session(settings, bus, writes=True) as session:
+                report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
         report = report.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
@@ -66,8 +65,8 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
 
     async def work() -> int:
         bus = args.context.event_bus(settings)
-        async with open_session(settings, args.overrides, bus, writes=False) as session:
-            plan = await session.plan(PassRequest("plan", args.only, args.retry, args.expect))
+        async with open_session(settings, bus, writes=False) as session:
+            plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(plan_document(plan), indent=2))

@@ -47,6 +47,34 @@ class UnknownSecrets(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PassOverrides:
+    """What a person allows for one pass only: slugs, or owners in ``take_from``."""
+
+    retry: frozenset[str] = frozenset()
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+    delete: frozenset[str] = frozenset()
+    allow_recreate: bool = False
+    reset_secrets: bool = False
+
+    @property
+    def slugs(self) -> frozenset[str]:
+        """The functions that are named."""
+        return self.retry | self.overwrite | self.delete
+
+    def __or__(self, other: PassOverrides) -> PassOverrides:
+        """Return what either of them allows."""
+        return PassOverrides(
+            self.retry | other.retry,
+            self.overwrite | other.overwrite,
+            self.take_from | other.take_from,
+            self.delete | other.delete,
+            self.allow_recreate or other.allow_recreate,
+            self.reset_secrets or other.reset_secrets,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The policies of the settings and the command line. The sets name slugs or owners, for this pass only."""
 
@@ -60,6 +88,17 @@ class Policy:
     reset_secrets: bool = False
     retry: frozenset[str] = frozenset()
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
+
+    def overridden(self, by: PassOverrides) -> Policy:
+        """Return the policy of a pass for which a person allows more."""
+        return replace(
+            self,
+            retry=self.retry | by.retry,
+            overwrite=self.overwrite | by.overwrite,
+            take_from=self.take_from | by.take_from,
+            delete=self.delete | by.delete,
+            reset_secrets=self.reset_secrets or by.reset_secrets,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
