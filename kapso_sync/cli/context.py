@@ -6,7 +6,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,12 @@ class CommandContext:
     overrides: Mapping[str, object] = field(default_factory=dict)
     env_file: Path | None = None
     commands: Mapping[str, click.Command] = field(default_factory=dict, repr=False)
+
+    def of_source(self, source: str | None) -> CommandContext:
+        """Return the context with this source, if the command line names none and it is not the current folder."""
+        if source is None or "source" in self.overrides or source == str(Path.cwd()):
+            return self
+        return replace(self, overrides={**self.overrides, "source": source})
 
     def advise(self, text: str) -> str:
         """Return the text with this command line's SOURCE and flags in the commands that it names."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import httpx
 
-from kapso_sync.errors import ConfigError, UsageError
+from kapso_sync.cli.state_folders import find_daemon_folder, source_of, state_folders
+from kapso_sync.errors import ConfigError
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.wiring import find_state_folder
-from kapso_sync.wiring.source import state_root
 
 REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0
@@ -70,7 +69,7 @@ class DaemonClient:
         if url is None:
             raise ConfigError(
                 f"no daemon runs on the state folder {self._files.folder}",
-                hint="name the same source, --path and --env as `kapso-sync run`; without KAPSO_SYNC_LISTEN it takes no orders",
+                hint=self._how_to_reach_one(),
             )
         headers = {"Authorization": f"Bearer {self._token()}"}
         timeout = httpx.Timeout(REQUEST_TIMEOUT, read=read_timeout)
@@ -86,6 +85,13 @@ class DaemonClient:
         document: dict[str, Any] = answer.json()
         return document
 
+    def _how_to_reach_one(self) -> str:
+        running = [folder for folder in state_folders(self._settings) if DaemonFiles(folder).is_running()]
+        names = "; ".join(source_of(folder) or folder.name for folder in running)
+        if names:
+            return f"name the SOURCE, --path and --env of one that runs: {names}"
+        return "`kapso-sync run` starts one; one that runs without KAPSO_SYNC_LISTEN takes no orders"
+
     def _token(self) -> str:
         token = self._settings.admin_key()
         if token:
@@ -97,23 +103,6 @@ class DaemonClient:
                 f"the admin token in {self._files.folder} cannot be read: {error.strerror}",
                 hint="run as the daemon's user, or set the token",
             ) from error
-
-
-def find_daemon_folder(settings: Settings) -> Path:
-    """Return the state folder of the settings' source; without a source, that of the only daemon of this user.
-
-    The current folder is the source if it was synced, or if no daemon runs. Raises `UsageError` if several run.
-    """
-    own = find_state_folder(settings)
-    if settings.source is not None or own.exists():
-        return own
-    root = state_root(settings)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    running = [folder for folder in folders if DaemonFiles(folder).is_running()]
-    if len(running) > 1:
-        names = "; ".join(f"{folder.name} at {DaemonFiles(folder).address()}" for folder in running)
-        raise UsageError(f"several daemons run: {names}", hint="name the SOURCE of one, or set KAPSO_SYNC_SOURCE")
-    return running[0] if running else own
 
 
 def _reason(answer: httpx.Response) -> str:
