@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,11 +19,11 @@ from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import console, print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.errors import ExitCode
+from kapso_sync.errors import ExitCode, StateLocked
 from kapso_sync.model import events
 from kapso_sync.model.plan import Origin, PassOverrides, Plan
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.wiring import open_session
+from kapso_sync.wiring import Session, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def sync(args: PassArgs) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info")
-            async with open_session(settings, bus, writes=True) as session:
+            async with _session_or_daemon(args, open_session(settings, bus, writes=True)) as session:
                 report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
         report = report.advised(args.context.advise)
         if args.json_output:
@@ -57,6 +60,21 @@ def sync(args: PassArgs) -> int:
         return int(report.exit_code)
 
     return run_to_end(work)
+
+
+@contextlib.asynccontextmanager
+async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManager[Session]) -> AsyncIterator[Session]:
+    """Open the session; if another process holds the state folder, say how a daemon does what was asked."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            session = await stack.enter_async_context(opening)
+        except StateLocked as error:
+            error.hint = (
+                f"if it is a daemon, `kapso-sync reconcile --wait{args.overrides.options}` has it do this now; "
+                "if not, wait until it has ended"
+            )
+            raise
+        yield session
 
 
 def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:

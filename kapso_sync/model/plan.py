@@ -62,6 +62,14 @@ class PassOverrides:
         """The functions that are named."""
         return self.retry | self.overwrite | self.delete
 
+    @property
+    def options(self) -> str:
+        """The same as options of a command line, each after a space."""
+        named = {"--retry": self.retry, "--overwrite": self.overwrite, "--take-from": self.take_from, "--delete": self.delete}
+        flags = {"--allow-recreate": self.allow_recreate, "--reset-secrets": self.reset_secrets}
+        words = [f" {flag} {value}" for flag, values in named.items() for value in sorted(values)]
+        return "".join([*words, *(f" {flag}" for flag, given in flags.items() if given)])
+
     def __or__(self, other: PassOverrides) -> PassOverrides:
         """Return what either of them allows."""
         return PassOverrides(
