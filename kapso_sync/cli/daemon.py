@@ -54,7 +54,7 @@ def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_outp
     print(
         json.dumps(answer, indent=2)
         if json_output
-        else f"Suspended: {reason}. The daemon reconciles once {advise('`kapso-sync resume`')} ends it."
+        else f"Suspended: {reason}. {advise('The daemon reconciles once `kapso-sync resume` ends it.')}"
     )
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 

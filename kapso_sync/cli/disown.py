@@ -40,11 +40,11 @@ async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, ye
         for remote in chosen:
             print(f"! {remote.slug}  {failed[remote.slug]}" if remote.slug in failed else f"- {remote.slug}")
         number = f"{counted(len(chosen), 'function')} of {session.owner}"
-        command = advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}`")
+        doing_it = advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}` does it.")
         print(
             f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
             if yes
-            else f"{number} would lose the mark in the description, and nothing else; {command} does it."
+            else f"{number} would lose the mark in the description, and nothing else; {doing_it}"
         )
     return int(ExitCode.FUNCTION_FAILED if failed else ExitCode.OK)
 
