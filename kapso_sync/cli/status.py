@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync import __version__
+from kapso_sync.advice import as_it_is
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.json_documents import print_status
@@ -22,11 +23,13 @@ def status(context: CommandContext, *, json_output: bool) -> int:
     """Print the status of the running daemon, or else of the state folder; takes no lock, and makes no API call."""
     settings = context.load_settings()
     folder = find_known_folder(settings, lambda known: read_last_pass(known) is not None)
-    document = DaemonClient(settings, folder).status() or _of_folder(settings, folder)
+    running = DaemonClient(settings, folder).status()
+    document = running or _of_folder(settings, folder)
     if json_output:
         print(json.dumps(document, indent=2))
     else:
-        print_status(document, folder, context.of_source(source_of(folder)).advise)
+        # A daemon has completed its own commands.
+        print_status(document, folder, as_it_is if running else context.of_source(source_of(folder)).advise)
     return int(ExitCode.OK)
 
 

@@ -44,6 +44,9 @@ class Bench:
     def write(self, extra: str = "", **functions: str) -> None:
         write_functions(self.folder, functions, extra)
 
+    def write_in_repository(self) -> None:
+        write_functions(self.home / "repo" / "fun ctions", {"greet": HELLO})
+
     def run(self, command: str, *arguments: str) -> Ran:
         return kapso_sync(command, *arguments, environment=self.environment)
 
@@ -408,3 +411,121 @@ def test_every_command_that_a_wrong_one_suggests_works(typed: str, bench: Bench)
         asked = ["--help"] if command in UNTIL_A_SIGNAL else []
         ran = bench.run(command, *arguments, *source, *asked)
         assert ran.code == 0, (command, arguments, ran.out, ran.err)
+
+
+def test_a_command_repeats_the_source_and_the_flags_that_the_reader_gave(bench: Bench) -> None:
+    """Quoted for a shell; flags that the command does not take, and those of the log, are left out."""
+    bench.write_in_repository()
+    env_file = bench.home / "settings of mine"
+    env_file.write_text("KAPSO_SYNC_REQUEST_TIMEOUT=20s\n", encoding="utf-8")
+    flags = ["--path", "fun ctions", "--owner", "acme/flows", "--env-file", str(env_file), "--log-level", "error", "--no-prune"]
+    shown = bench.run("sync", "repo", *flags, "--only", "nobody")
+    (command,) = commands(shown, "lists the slugs it knows")
+    assert command[1:] == [
+        "plan",
+        "repo",
+        "--path",
+        "fun ctions",
+        "--owner",
+        "acme/flows",
+        "--no-prune",
+        "--env-file",
+        str(env_file),
+    ]
+    (asked,) = commands(bench.run("suspend", "repo", *flags[:2], "--reason", "x"), "starts one; one that runs")
+    assert asked[1:] == ["run", "repo", "--path", "fun ctions"]
+
+
+def test_a_daemons_hint_asks_the_daemon_and_works_from_any_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its log and its status; `sync` beside it would only meet the locked state folder."""
+    running = bench.daemon(drift="report")
+    bench.kapso.edit("greet", code=answering("by hand"), deploy=True)
+    assert bench.here("reconcile", "--wait").code == 1
+    (bench.home / "elsewhere").mkdir()
+    monkeypatch.chdir(bench.home / "elsewhere")
+    del bench.environment["KAPSO_SYNC_STATE_DIR"]
+    functions = running.status()["functions"]
+    (text,) = [condition["message"] for condition in functions[0]["conditions"] if condition["type"] == "Stalled"]
+    (command,) = map(shlex.split, COMMAND.findall(text))
+    assert command[1:5] == ["reconcile", "--overwrite", "greet", str(bench.folder)]
+    assert bench.run(*command[1:], "--wait").code == 0
+    assert bench.live("greet") == HELLO
+
+
+def test_what_a_daemon_was_allowed_once_is_not_allowed_again(bench: Bench) -> None:
+    """And what cannot be done fails alone: the next pass is as if nobody had asked."""
+    bench.daemon(drift="report", owner="acme/flows")
+    bench.kapso.edit("greet", code=answering("by hand"), deploy=True)
+    assert bench.here("reconcile", "--wait", "--overwrite", "greet").code == 0
+    bench.kapso.edit("greet", code=answering("by hand again"), deploy=True)
+    assert bench.here("reconcile", "--wait").code == 1
+    assert bench.live("greet") == answering("by hand again")
+    assert bench.here("reconcile", "--wait", "--delete", "part").code == 64, "git lists it"
+    assert bench.here("reconcile", "--wait").code == 1
+
+
+@pytest.mark.parametrize("place", ["variable", "file", "env file"])
+def test_a_rejected_key_is_looked_for_where_it_was_set(bench: Bench, place: str) -> None:
+    """The variable, the file that holds it, or the `--env-file`; corrected there, it works."""
+    key, file = bench.environment.pop("KAPSO_API_KEY"), bench.home / "key or settings"
+    match place:
+        case "variable":
+            bench.environment["KAPSO_API_KEY"] = "wrong"
+            named = "look at KAPSO_API_KEY: "
+        case "file":
+            file.write_text("wrong", encoding="utf-8")
+            bench.environment["KAPSO_API_KEY_FILE"] = str(file)
+            named = f"look at KAPSO_API_KEY_FILE ({file}): "
+        case _:
+            file.write_text("KAPSO_API_KEY=wrong\n", encoding="utf-8")
+            named = f"look at KAPSO_API_KEY in {file}: "
+    flags = ["--env-file", str(file)] if place == "env file" else []
+    rejected = bench.here("plan", *flags)
+    assert (rejected.code, named in rejected.err) == (77, True), rejected.err
+    if place == "variable":
+        bench.environment["KAPSO_API_KEY"] = key
+    else:
+        file.write_text(file.read_text(encoding="utf-8").replace("wrong", key), encoding="utf-8")
+    assert bench.here("plan", *flags).code == 0
+
+
+def adoption(bench: Bench) -> Ran:
+    bench.kapso.control("POST", "/functions", {"function": {"name": "greet", "slug": "greet", "code": BYE}})
+    return bench.here("sync")
+
+
+def too_many_deletions(bench: Bench) -> Ran:
+    bench.set(owner="acme/flows", prune="true")
+    bench.synced(a=HELLO, b=HELLO, c=HELLO)
+    bench.write(c=HELLO)
+    return bench.here("sync")
+
+
+def no_function_at_all(bench: Bench) -> Ran:
+    (bench.folder / "manifest.yaml").write_text("version: 1\nfunctions: {}\n", encoding="utf-8")
+    return bench.here("sync")
+
+
+def deletions_without_an_owner(bench: Bench) -> Ran:
+    bench.set(prune="true")
+    return bench.here("sync")
+
+
+@pytest.mark.parametrize(
+    ("situation", "setting"),
+    [
+        (adoption, "KAPSO_SYNC_ADOPT=always"),
+        (too_many_deletions, "KAPSO_SYNC_MAX_DELETE=2"),
+        (no_function_at_all, "KAPSO_SYNC_ALLOW_EMPTY=true"),
+        (deletions_without_an_owner, "KAPSO_SYNC_OWNER"),
+    ],
+)
+def test_the_setting_that_a_hint_names_ends_the_trouble(situation: Callable[[Bench], Ran], setting: str, bench: Bench) -> None:
+    """As it is printed; where only its name is, with the example beside it."""
+    shown = situation(bench)
+    text = shown.out + shown.err
+    assert (shown.code != 0, setting in text) == (True, True), text
+    name, _, value = setting.partition("=")
+    bench.environment[name] = value or re.findall(r"such as (\S+)", text)[0]
+    ran = bench.here("sync")
+    assert ran.code == 0, ran.out + ran.err
