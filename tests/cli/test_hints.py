@@ -328,7 +328,11 @@ def errors(ran: Ran) -> set[str]:
     return {line for line in ran.err.splitlines() if line.startswith("error: ")}
 
 
-@pytest.mark.parametrize("part", SITUATIONS)
+SLOW = {"tries now"}
+"""Situations that take seconds: a back-off is real time."""
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.e2e) if part in SLOW else part for part in SITUATIONS])
 def test_the_command_of_a_hint_works_where_it_is_printed(part: str, bench: Bench) -> None:
     """It is no usage error, meets not the same error again, and does what the hint promises."""
     situation = SITUATIONS[part](bench)
