@@ -2,6 +2,11 @@
 
     KapsoSyncError
     ├── PassCutOff                  1  a pass was cancelled before it ended
+    ├── NotLeading                  1  this replica does not hold the Lease, so it makes no call to Kapso
+    ├── LeaseError                 69  the Lease cannot be read or written
+    │   ├── LeaseConflict              409: somebody wrote it since it was read
+    │   ├── LeaseMissing               404: there is none
+    │   └── LeaseForbidden             401 or 403: the Role does not allow it
     ├── UsageError                 64  the command line asks for something that does not exist
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
@@ -119,6 +124,31 @@ class PassCutOff(KapsoSyncError):
     """A pass was cancelled before it ended; the next one resumes it."""
 
     issue = None
+
+
+class NotLeading(KapsoSyncError):
+    """This replica does not hold the Lease, so it makes no call to Kapso; it is no failure, since the leader does the work."""
+
+    issue = None
+
+
+class LeaseError(KapsoSyncError):
+    """The API server of Kubernetes does not answer, or refuses to read or write the Lease."""
+
+    exit_code = ExitCode.UNAVAILABLE
+    issue = None
+
+
+class LeaseConflict(LeaseError):
+    """409: somebody wrote the Lease since it was read."""
+
+
+class LeaseMissing(LeaseError):
+    """404: there is no such Lease."""
+
+
+class LeaseForbidden(LeaseError):
+    """401 or 403: the token is not accepted, or the Role does not allow the request."""
 
 
 class UsageError(KapsoSyncError):

@@ -25,6 +25,7 @@ MAX_DURATION = 7 * 24 * 3600.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
@@ -85,6 +86,13 @@ def _parse_name(value: object) -> object:
     return value.strip() or None if isinstance(value, str) else value
 
 
+def _parse_lease_name(value: object) -> object:
+    """Return a name that a Kubernetes object can have, or None for no text; raises ValueError."""
+    if isinstance(value, str) and value.strip() and not re.fullmatch(_OBJECT_NAME, value.strip()):
+        raise ValueError("expected a name of lower-case letters, digits, - and ., such as kapso-sync")
+    return value.strip() or None if isinstance(value, str) else value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Grace = Annotated[float | None, BeforeValidator(parse_grace)]
 Boolean = Annotated[bool, BeforeValidator(parse_boolean)]
@@ -92,6 +100,7 @@ Share = Annotated[float, BeforeValidator(parse_share)]
 Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
 Name = Annotated[str | None, BeforeValidator(_parse_name)]
+LeaseName = Annotated[str | None, BeforeValidator(_parse_lease_name)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
@@ -133,6 +142,15 @@ class Settings(BaseModel):
     webhook_secret_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each push.")
     admin_token: Secret = Field(default=None, description="Token for people. Default: made, in the state folder.")
     admin_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each request.")
+    lease: LeaseName = Field(default=None, description="A Kubernetes Lease: of any number of replicas, its holder writes.")
+    lease_namespace: LeaseName = Field(default=None, description="The Lease's namespace. Default: the Pod's own.")
+    kube_api: Text = Field(default=None, description="The API server of Kubernetes. Default: the one of the Pod's cluster.")
+    kube_token_file: OptionalPath = Field(
+        default=None, description="A file with a token for it; read again at every call. Default: the service account's."
+    )
+    kube_ca_file: OptionalPath = Field(
+        default=None, description="A file with its authority's certificate. Default: the service account's, else the system's."
+    )
     contract: Contract = Field(
         default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
     )

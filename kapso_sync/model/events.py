@@ -455,6 +455,34 @@ class WatchDegraded(Event, name="watch.degraded", level=Level.WARNING):
     reason: str
 
 
+class LeaseAcquired(Event, name="lease.acquired"):
+    """This replica leads: it holds the Lease, and a pass begins at once."""
+
+    lease: str
+    leader: str
+    previous: str | None = None
+
+
+class LeaseLost(Event, name="lease.lost", level=Level.WARNING):
+    """This replica leads no more: it makes no call to Kapso, and its pass ends. ``leader`` is the new holder, if one is known."""
+
+    lease: str
+    reason: str
+    leader: str | None = None
+
+
+class LeaseReleased(Event, name="lease.released"):
+    """The daemon stops and gave the Lease up, so that another replica takes over at once."""
+
+    lease: str
+
+
+class LeaseFailed(Failure, name="lease.failed"):
+    """The Lease cannot be read or written; logged when that begins and changes, and `failure.ended` when it is over."""
+
+    lease: str
+
+
 class SettingsReloaded(Event, name="settings.reloaded"):
     """The settings were read again, on SIGHUP."""
 
