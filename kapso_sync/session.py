@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from kapso_sync.errors import ConfigError, PassCutOff, StateUnusable
+from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
+from kapso_sync.model import events
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.plan import Plan
@@ -169,6 +170,14 @@ class Session:
     async def moved(self, *, keep: bool = True) -> bool:
         """Return whether the source shows another revision than the last one read. Raises `KapsoSyncError`."""
         return await self._deps.source.moved(keep=keep)
+
+    async def read_source(self) -> None:
+        """Read the source if it has moved, without any call to Kapso; a failure is reported, not raised."""
+        try:
+            if await self._deps.source.moved():
+                await self._deps.source.fetch()
+        except KapsoSyncError as error:
+            self._deps.emit(events.SourceFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
 
     async def owned_functions(self) -> tuple[RemoteFunction, ...]:
         """Return the functions on Kapso that we own. Raises `ApiError` and `StateForeign`."""

@@ -30,6 +30,7 @@ from kapso_sync.errors import (
     ApiUnavailable,
     ApiUnsupported,
     Call,
+    NotLeading,
     SecretNameTaken,
     SecretRoutesUnavailable,
 )
@@ -46,6 +47,9 @@ MAX_ERROR_BYTES = 64 * 1024
 DEFAULT_RETRY_AFTER = 60.0
 """Seconds to wait after a 429 without a usable ``Retry-After``, as Kapso documents it."""
 
+
+_BEFORE_BYTES = ("http11.send_request_headers.started", "http11.send_request_body.started")
+"""The steps of a request at which bytes are about to leave. Source: https://www.encode.io/httpcore/extensions/#trace"""
 
 RETRY_BACKOFF = Backoff(initial=0.5, maximum=20.0)
 
@@ -105,6 +109,8 @@ class Transport:
 
     ``key`` is called before each request and returns the API key, so a mounted key file may change. ``calls`` counts the
     requests that were sent. ``scrub`` removes secrets from the API's error texts before they are shortened or shown.
+
+    ``may_call`` is asked as late as possible before each request, after every wait; it raises `NotLeading` to hold it back.
     """
 
     def __init__(  # noqa: PLR0913 - the seams of the program meet here; each is a parameter so that tests need no patches
@@ -118,6 +124,7 @@ class Transport:
         pacer: RateLimiter,
         settings: TransportSettings,
         scrub: Callable[[str], str] = str,
+        may_call: Callable[[], None] | None = None,
     ) -> None:
         self.base_url = base_url
         self.calls = 0
@@ -128,6 +135,7 @@ class Transport:
         self._pacer = pacer
         self._settings = settings
         self._scrub = scrub
+        self._may_call = may_call
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._patient_slots = asyncio.Semaphore(settings.concurrency)
         self._client = self._new_client()
@@ -196,6 +204,12 @@ class Transport:
     async def _attempt(self, request: ApiRequest, slots: asyncio.Semaphore) -> ApiResponse:
         async with slots:
             ticket = await self._pacer.ticket()
+            if self._may_call is not None:
+                try:
+                    self._may_call()
+                except NotLeading:
+                    await self._pacer.lost(ticket)
+                    raise
             answer = None
             started = self._clock.monotonic()
             try:
@@ -217,7 +231,12 @@ class Transport:
             async with (
                 asyncio.timeout(deadline),
                 self._client.stream(
-                    request.call.method, url, params=request.query, content=content, headers=headers
+                    request.call.method,
+                    url,
+                    params=request.query,
+                    content=content,
+                    headers=headers,
+                    extensions={} if self._may_call is None else {"trace": self._before_bytes},
                 ) as response,
             ):
                 return ApiResponse(response.status_code, response.headers, await self._read(request, response))
@@ -236,6 +255,14 @@ class Transport:
             raise ApiGarbled(f"{request.call} answered with broken compression", call=request.call) from error
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
+
+    async def _before_bytes(self, step: str, _: Mapping[str, object]) -> None:
+        """Ask once more when the connection is there, which may have taken long, and between the head and the body.
+
+        Without its body a write is incomplete, and the server drops it. httpcore calls this at each step of a request.
+        """
+        if self._may_call is not None and step in _BEFORE_BYTES:
+            self._may_call()
 
     async def _read(self, request: ApiRequest, response: httpx.Response) -> bytes:
         parts, size = [], 0

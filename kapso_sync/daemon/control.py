@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from kapso_sync.advice import Advise, as_it_is
+from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
@@ -69,23 +70,18 @@ class DaemonController:
         """Return the admin token that commands must send. Raises `ConfigError` and `StateUnusable`."""
         return self._service.admin_token()
 
-    def request_after_push(self) -> None:
-        """Request a pass because of a push."""
-        self._service.triggers.request(Trigger.WEBHOOK)
+    async def request_after_push(self) -> None:
+        """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""
+        await self._service.request(ReplicaRequest(Trigger.WEBHOOK))
 
-    def request_reconcile(self) -> None:
-        """Request a pass because a person asked."""
-        self._service.triggers.request(Trigger.PERSON)
+    async def request_reconcile(self, overrides: PassOverrides) -> None:
+        """Request a pass that does what a person allows, here or at the leader. Raises `LeaseError`."""
+        await self._service.request(ReplicaRequest(Trigger.PERSON, overrides))
 
-    def override_next_pass(self, overrides: PassOverrides) -> None:
-        """Let the next pass do what a person allows; this requests no pass."""
-        if self._service.loop is not None:
-            self._service.loop.override_next_pass(overrides)
+    async def suspend(self, reason: str, seconds: float | None) -> None:
+        """Stop writing until `resume`, or for ``seconds``. Raises `StateUnusable` and `LeaseError`."""
+        await self._service.suspend(reason, seconds)
 
-    def suspend(self, reason: str, seconds: float | None) -> None:
-        """Stop writing until `resume`, or for ``seconds``. Raises `StateUnusable`."""
-        self._service.suspensions.suspend(reason, seconds, self._service.loop)
-
-    def resume(self) -> None:
-        """Start writing again. Raises `StateUnusable`."""
-        self._service.suspensions.resume(self._service.loop)
+    async def resume(self) -> None:
+        """Start writing again. Raises `StateUnusable` and `LeaseError`."""
+        await self._service.resume()

@@ -144,6 +144,10 @@ class LeaseApi(Protocol):
         """Set annotations, or remove those that are None, and return the Lease. Raises `LeaseMissing`."""
         ...
 
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -266,11 +270,6 @@ class Elector:
             return None
         return seen.lease.holder if self._clock.monotonic() < seen.since + self._timing.duration else None
 
-    async def run(self) -> None:
-        """Take part in the election until cancelled."""
-        while True:
-            await self._clock.sleep(await self.step())
-
     async def step(self) -> float:
         """Look at the Lease once, and claim or renew it where that is due. Return the seconds until the next step."""
         started = self._clock.monotonic()
@@ -309,7 +308,7 @@ class Elector:
             return await self._api.annotate(annotations, self._timing.request)
 
     async def release(self) -> None:
-        """Lead no more, and give the Lease up if it is ours; `run` must have ended. Whatever fails, the Lease then expires."""
+        """Lead no more, and give the Lease up if it is ours; no step may run. Whatever fails, the Lease then expires."""
         self._leadership.end()
         deadline = self._clock.monotonic() + self._timing.release
         lease = self._seen.lease if self._seen is not None else None

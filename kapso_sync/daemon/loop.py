@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
+from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
-from kapso_sync.errors import ConfigError, KapsoSyncError, UsageError
+from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides, Plan
@@ -47,6 +48,10 @@ class PassRunner(Protocol):
         """Return whether the source shows another revision than the last one read. Raises `KapsoSyncError`."""
         ...
 
+    async def read_source(self) -> None:
+        """Read the source if it has moved, without any call to Kapso; a failure is reported, not raised."""
+        ...
+
 
 OnWait = Callable[[float | None, tuple[FailingFunction, ...]], None]
 """Called when the loop starts to wait: seconds until the next retry, if any, and the functions that are failing."""
@@ -66,9 +71,13 @@ class Timing:
 
 
 class Loop:
-    """Runs passes for triggers until it is cancelled or stopped."""
+    """Runs passes for triggers until it is cancelled or stopped.
 
-    def __init__(
+    Without ``leadership`` the daemon is alone. A standby runs no pass: it reads the source for each trigger, so that it can
+    take over at once.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the seams of the loop; each is a parameter so that tests need no patches
         self,
         passes: PassRunner,
         triggers: TriggerQueue,
@@ -76,6 +85,7 @@ class Loop:
         timing: Timing,
         emit: events.Listener,
         on_wait: OnWait,
+        leadership: Leadership | None = None,
     ) -> None:
         self._passes = passes
         self._triggers = triggers
@@ -84,6 +94,7 @@ class Loop:
         self._clock = timing.clock
         self._emit = emit
         self._on_wait = on_wait
+        self._leadership = leadership
         self._pass_backoff = Backoff(INITIAL_RETRY_DELAY, timing.max_retry_delay)
         self._failures = 0
         self._retry_at = 0.0
@@ -102,7 +113,7 @@ class Loop:
             self._beat = self._clock.monotonic()
             triggers = await self._next()
             if triggers and not self._stopping:
-                await self._answer(triggers)
+                await (self._read_source() if self._is_standby else self._answer(triggers))
 
     def silent_for(self) -> float:
         """Return how many seconds ago the loop last showed that it is alive; 0 during a pass, which has its own timeout."""
@@ -116,7 +127,7 @@ class Loop:
 
     async def _next(self) -> tuple[Trigger, ...]:
         """Wait for a trigger, or until a retry is due."""
-        retry = self._retry_in() if self.suspension is None else None
+        retry = None if self._is_standby or self.suspension is not None else self._retry_in()
         self._on_wait(retry, self._backoff.failing)
         suspended_for = self._suspended_for()
         pauses = [seconds for seconds in (retry, suspended_for, HEARTBEAT) if seconds is not None]
@@ -126,7 +137,7 @@ class Loop:
         triggers = self._triggers.drain()
         if triggers:
             return triggers
-        due = self._retry_in()
+        due = None if self._is_standby else self._retry_in()
         return (Trigger.RETRY,) if due is not None and due <= 0 else ()
 
     def _retry_in(self) -> float | None:
@@ -166,11 +177,39 @@ class Loop:
             self._emit(events.Resumed())
         self._triggers.request(Trigger.RESUME)
 
+    @property
+    def _is_standby(self) -> bool:
+        return self._leadership is not None and not self._leadership.leading
+
+    def lead(self) -> None:
+        """Run passes from now on; the first one starts at once, and retries everything."""
+        self._failures = 0
+        self._backoff.reset()
+        self._triggers.request(Trigger.LEASE)
+
+    def stand_by(self) -> None:
+        """Run no more passes until `lead`; a running pass ends early."""
+        self._failures = 0
+        self._overrides = PassOverrides()
+        self._superseded.set()
+        self._triggers.wake()
+
+    async def _read_source(self) -> None:
+        self._busy = True
+        try:
+            await self._passes.read_source()
+        except Exception as error:  # noqa: BLE001 - as in a pass
+            self._emit(_bug(error))
+        finally:
+            self._busy = False
+
     async def _answer(self, triggers: tuple[Trigger, ...]) -> None:
         for trigger in triggers:
             self._emit(events.TriggerReceived(trigger=trigger))
         self._superseded = asyncio.Event()
         self._busy = True
+        if self._leadership is not None:
+            self._leadership.begin_pass()
         try:
             if await self._needs_pass(triggers) and not self._stopping:
                 await self._run_pass(triggers)
@@ -198,6 +237,8 @@ class Loop:
         try:
             async with deadline:
                 report = await self._pass(triggers[0])
+        except NotLeading:
+            self._overrides = PassOverrides()  # The leader does not know them; it would be a surprise if they counted later.
         except KapsoSyncError:
             self._retry_later()
         except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,19 +20,21 @@ from typing import Protocol
 from kapso_sync.aio import Interrupted, first_of, interrupted_by
 from kapso_sync.daemon import process_memory
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
+from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.loop import Loop, PassRunner, Timing
+from kapso_sync.daemon.replica import Replica, ReplicaCallbacks, ReplicaDeps
 from kapso_sync.daemon.schedule import Interval, Schedule
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.supervisor import Supervisor
-from kapso_sync.daemon.suspension import Suspensions
+from kapso_sync.daemon.suspension import KeptOnLease, Suspensions, suspension_from
 from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.daemon.watcher import FileWatcher
-from kapso_sync.errors import ExitCode, KapsoSyncError, SourceMissing, SourceUnavailable
+from kapso_sync.errors import ExitCode, KapsoSyncError, LeaseError, NotLeading, SourceMissing, SourceUnavailable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.status import ConditionType, DaemonStatus, Suspension
+from kapso_sync.model.status import ConditionType, DaemonStatus, ReplicaStatus, Role, Suspension
 from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
@@ -52,6 +54,9 @@ PRUNE_GRACE = 600.0
 
 STOP_TIMEOUT = 6.0
 """Seconds that a pass may take to end when the daemon stops; then it is cancelled, and the journal shows its open calls."""
+
+STOP_TIMEOUT_OF_REPLICA = 2.0
+"""The same in seconds where another replica waits: it looks at the Lease every 2 s, and takes over within 5 s in all."""
 
 TRIM_DELAY = 1.0
 """Seconds between the end of a pass and the return of free memory to the kernel: by then the pass has released its objects."""
@@ -81,7 +86,7 @@ class PassSession(PassRunner, Protocol):
         ...
 
     async def unused(self) -> tuple[str, ...] | None:
-        """Return the slugs of our functions that nothing uses."""
+        """Return the slugs of our functions that nothing uses. Raises `ApiError` and `NotLeading`."""
         ...
 
 
@@ -90,6 +95,14 @@ class Tracker(Protocol):
 
     def opened(self, source: str, owner: str) -> None:
         """Record that a session was opened for this source."""
+        ...
+
+    def replicated(self, replica: Callable[[], ReplicaStatus]) -> None:
+        """Show this replica's role from now on."""
+        ...
+
+    def role_changed(self) -> None:
+        """Record that the role or the leader has changed."""
         ...
 
     def failed(self, error: BaseException) -> None:
@@ -125,7 +138,8 @@ class Tracker(Protocol):
 class ServiceDeps:
     """The objects that the service gets from other packages.
 
-    ``open_server`` yields the server's URL, or None if there is no server. ``random`` returns a number from 0 to 1.
+    ``open_server`` yields the server's URL, or None if there is no server. ``random`` returns a number from 0 to 1. ``replica``
+    is None if the daemon runs alone, without a Lease.
     """
 
     clock: Clock
@@ -138,6 +152,7 @@ class ServiceDeps:
     open_server: Callable[[], AbstractAsyncContextManager[str | None]]
     open_notifications: Callable[[Path], AbstractAsyncContextManager[None]]
     version: str
+    replica: ReplicaDeps | None = None
 
 
 class DaemonService:
@@ -147,7 +162,13 @@ class DaemonService:
         self.loop: Loop | None = None
         self.triggers = TriggerQueue()
         self.files = DaemonFiles(state_folder)
-        self.suspensions = Suspensions(deps.clock, lambda: self.files, deps.tracker.suspended)
+        self._replica = None if deps.replica is None else self._make_replica(deps, deps.replica)
+        self._leadership = None if deps.replica is None else deps.replica.leadership
+        self._election: Supervisor | None = None
+        on_lease = KeptOnLease()
+        self.suspensions = Suspensions(
+            deps.clock, lambda: self.files if self._replica is None else on_lease, deps.tracker.suspended
+        )
         self._deps = deps
         self._clock = deps.clock
         self._emit = deps.emit
@@ -183,7 +204,7 @@ class DaemonService:
     def listen(self, event: events.Event) -> None:
         """Handle the events of a pass that the service needs."""
         match event:
-            case events.SourceChanged() | events.SourceUnchanged() | events.ReconcileFailed():
+            case events.SourceChanged() | events.SourceUnchanged() | events.SourceFailed() | events.ReconcileFailed():
                 self._started = True
             case events.Resumed():
                 self.suspensions.expired()
@@ -191,6 +212,83 @@ class DaemonService:
                 asyncio.get_running_loop().call_later(TRIM_DELAY, process_memory.trim_malloc)
             case _:
                 pass
+
+    async def request(self, request: ReplicaRequest) -> None:
+        """Do what reached this daemon, or have it done by the replica that leads. Raises `LeaseError`."""
+        if self._replica is None:
+            self._do(request)
+        else:
+            await self._replica.request(request)
+            if self._replica.role is Role.STANDBY:
+                self.triggers.request(request.trigger)  # It reads the source, so that it could take over.
+
+    async def suspend(self, reason: str, seconds: float | None) -> None:
+        """Stop writing until `resume`, or for ``seconds``, on all replicas. Raises `StateUnusable` and `LeaseError`."""
+        if self._replica is None:
+            self.suspensions.suspend(reason, seconds, self.loop)
+        else:
+            await self._replica.suspend(suspension_from(self._clock.now(), reason, seconds))
+
+    async def resume(self) -> None:
+        """Start writing again, beginning with a pass, on all replicas. Raises `StateUnusable` and `LeaseError`."""
+        if self._replica is None:
+            self.suspensions.resume(self.loop)
+        else:
+            await self._replica.resume()
+
+    # What the Lease says
+
+    def _make_replica(self, deps: ServiceDeps, replica: ReplicaDeps) -> Replica:
+        def lead() -> None:
+            if self.loop is not None:
+                self.loop.lead()
+
+        def stand_by() -> None:
+            if self.loop is not None:
+                self.loop.stand_by()
+
+        made = Replica(
+            replica,
+            deps.clock,
+            deps.emit,
+            ReplicaCallbacks(
+                on_lead=lead,
+                on_stand_by=stand_by,
+                on_request=self._do,
+                on_suspension=lambda suspension: self.suspensions.adopt(suspension, self.loop),
+                on_change=deps.tracker.role_changed,
+            ),
+        )
+        deps.tracker.replicated(lambda: ReplicaStatus(made.role, made.lease, made.leader))
+        return made
+
+    def _do(self, request: ReplicaRequest) -> None:
+        if self.loop is not None:
+            self.loop.override_next_pass(request.overrides)
+        self.triggers.request(request.trigger)
+
+    @contextlib.asynccontextmanager
+    async def _taking_part(self) -> AsyncIterator[None]:
+        """Take part in the election, once a session is open, until the block ends; then give the Lease up."""
+        if self._replica is None:
+            yield
+            return
+        try:
+            async with Supervisor(self._clock, self._emit) as self._election:
+                yield
+        finally:
+            await self._replica.leave()
+
+    async def _join_election(self) -> None:
+        """Take part in the election, if this process does not yet; a suspension from before there was a Lease moves there."""
+        if self._replica is None or self._election is None or self._election.alive:
+            return
+        before = self.files.suspension()
+        if before is not None:
+            with contextlib.suppress(LeaseError):
+                await self._replica.suspend(before)
+                self.files.forget_suspension()
+        self._election.start("lease", self._replica.run)
 
     # Running
 
@@ -216,9 +314,10 @@ class DaemonService:
                 late = asyncio.get_running_loop().call_later(STARTUP_TIMEOUT, self._count_as_started)
                 stack.callback(late.cancel)
                 await stack.enter_async_context(self._deps.open_notifications(self.files.folder))
-                while not self._stopped.is_set():
-                    self._reloaded.clear()
-                    await self._serve(url)
+                async with self._taking_part():
+                    while not self._stopped.is_set():
+                        self._reloaded.clear()
+                        await self._serve(url)
         self._deps.systemd.close()
         self._emit(events.DaemonStopped())
         return int(ExitCode.OK)
@@ -238,7 +337,10 @@ class DaemonService:
             self._emit(events.DaemonStarted(version=self._deps.version, source=session.location, url=url))
             backoff = FunctionBackoff(self._clock, self._deps.random)
             timing = Timing(self._clock, self._deps.random, settings.interval)
-            self.loop = loop = Loop(session, self.triggers, backoff, timing, self._emit, self._deps.tracker.waiting)
+            self.loop = loop = Loop(
+                session, self.triggers, backoff, timing, self._emit, self._deps.tracker.waiting, self._leadership
+            )
+            await self._join_election()
             if self.suspensions.restore(loop):
                 self._count_as_started()
             supervisor = await stack.enter_async_context(Supervisor(self._clock, self._emit))
@@ -250,16 +352,23 @@ class DaemonService:
             if settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
             show = self._deps.tracker.show_unused
-            supervisor.start("unused", lambda: track_unused_functions(session.unused, show, self._clock))
+            supervisor.start("unused", lambda: track_unused_functions(lambda: self._unused(session), show, self._clock))
             self.triggers.request(Trigger.START)
             supervisor.start("loop", loop.run)
             self._deps.systemd.ready()
             await first_of(self._stopped.wait(), self._reloaded.wait())
             await self._end(loop, supervisor)
 
+    async def _unused(self, session: PassSession) -> tuple[str, ...] | None:
+        """Return the slugs of unused functions; None at a standby, which does not know and must not ask."""
+        try:
+            return await session.unused()
+        except NotLeading:
+            return None
+
     async def _end(self, loop: Loop, supervisor: Supervisor) -> None:
         loop.stop()
-        deadline = self._clock.monotonic() + STOP_TIMEOUT
+        deadline = self._clock.monotonic() + (STOP_TIMEOUT if self._replica is None else STOP_TIMEOUT_OF_REPLICA)
         while supervisor.alive.get("loop") and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
         self.loop = self._schedule = None
@@ -361,6 +470,9 @@ def one_line(status: DaemonStatus) -> str:
     """Return the status in one line, as systemd and SIGUSR1 show it."""
     if status.suspension is not None:
         return f"suspended: {status.suspension.reason}"
+    if status.role is Role.STANDBY:
+        leader = status.replica.leader if status.replica is not None else None
+        return f"standby: {leader} leads" if leader else "standby: no replica leads"
     last = status.last_pass
     if last is None:
         return "starting"

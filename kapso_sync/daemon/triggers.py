@@ -22,6 +22,7 @@ class Trigger(enum.StrEnum):
     START = "start"
     PERSON = "reconcile"
     RESUME = "resume"
+    LEASE = "lease"
 
 
 ONLY_IF_SOURCE_MOVED = frozenset({Trigger.FILES, Trigger.POLL, Trigger.RESCAN})

@@ -19,7 +19,7 @@ class Entry:
 
     ``status`` is that of the answer that was meant to be sent; None while there is none, and for requests that never get one.
     ``size`` is the body's size in bytes, and ``body`` its JSON, or None. ``console`` is the output of an invoked function:
-    levels and texts.
+    levels and texts. ``user_agent`` is the header of that name.
     """
 
     seq: int
@@ -35,6 +35,7 @@ class Entry:
     status: int | None = None
     fault: str | None = None
     console: list[Json] = field(default_factory=list)
+    user_agent: str | None = None
 
     def to_json(self) -> JsonObject:
         """Return the entry as the control API shows it."""

@@ -464,7 +464,7 @@ class LeaseAcquired(Event, name="lease.acquired"):
 
 
 class LeaseLost(Event, name="lease.lost", level=Level.WARNING):
-    """This replica leads no more: it makes no call to Kapso, and its pass ends. ``leader`` is the new holder, if one is known."""
+    """This replica leads no more: it makes no call to Kapso, and its pass ends. ``leader`` is the new holder, if known."""
 
     lease: str
     reason: str

@@ -123,6 +123,22 @@ class PassStatus:
     broken_by: Revision | None = None
 
 
+class Role(enum.StrEnum):
+    """The role of a replica: the leader writes, and a standby makes no call to Kapso."""
+
+    LEADER = "leader"
+    STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A replica's role, the Lease as ``namespace/name``, and its holder; None: none is known to hold it."""
+
+    role: Role
+    lease: str
+    leader: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """A suspension: the daemon does not write. ``until`` None: until somebody resumes it."""
@@ -146,7 +162,7 @@ class DaemonStatus:
 
     ``reading`` is the one that the running pass has read, as soon as it has.
     ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``. ``unused`` are functions of ours that
-    no workflow uses; None where that is not known.
+    no workflow uses; None where that is not known. ``replica`` is None where there is no Lease: a daemon alone leads.
     """
 
     version: str
@@ -167,6 +183,12 @@ class DaemonStatus:
     warnings: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
     unused: tuple[str, ...] | None = None
+    replica: ReplicaStatus | None = None
+
+    @property
+    def role(self) -> Role:
+        """The role of this daemon."""
+        return self.replica.role if self.replica is not None else Role.LEADER
 
     def advised(self, advise: Advise) -> DaemonStatus:
         """Return the status with the commands in its texts completed."""
@@ -201,6 +223,8 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "source": status.source,
         "owner": status.owner,
         "revision": None if status.revision is None else _revision(status.revision, status.revision_since),
+        "role": str(status.role),
+        "leader": None if status.replica is None else status.replica.leader,
         "in_sync": status.in_sync,
         "reconciling": status.reconciling,
         "suspended": None

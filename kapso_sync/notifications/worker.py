@@ -27,8 +27,18 @@ class Worker(Protocol):
         ...
 
 
-async def run_worker(worker: Worker, changed: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Update the worker until cancelled, then close it; ``changed`` waits for the next change of the status."""
+def always() -> bool:
+    """Return True."""
+    return True
+
+
+async def run_worker(
+    worker: Worker, changed: Callable[[], Awaitable[None]], clock: Clock, active: Callable[[], bool] = always
+) -> None:
+    """Update the worker until cancelled, then close it; ``changed`` waits for the next change of the status.
+
+    While it is not ``active``, the worker rests: of several replicas, only the leader tells people.
+    """
 
     async def wake_on_change() -> None:
         while True:
@@ -39,7 +49,7 @@ async def run_worker(worker: Worker, changed: Callable[[], Awaitable[None]], clo
     try:
         while True:
             worker.woken.clear()
-            seconds = worker.update()
+            seconds = worker.update() if active() else None
             await first_of(worker.woken.wait(), *([] if seconds is None else [clock.sleep(seconds)]))
             await clock.sleep(SETTLE_DELAY)
     finally:

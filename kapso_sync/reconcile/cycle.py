@@ -14,6 +14,7 @@ from kapso_sync.errors import (
     ApiUnauthorized,
     KapsoSyncError,
     ManifestInvalid,
+    NotLeading,
     PlanChanged,
     SourceMissing,
     SourceRefused,
@@ -92,13 +93,15 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
     """Bring Kapso to the state that git describes, and return a report.
 
     Raises `KapsoSyncError` when nothing could be planned; then nothing was written. Success and failure are both reported as
-    events.
+    events, but not `NotLeading`.
     """
     deps.emit(events.ReconcileStarted(trigger=request.trigger))
     started, calls = deps.clock.monotonic(), deps.api.calls
     try:
         planned = await plan_pass(deps, request)
         report = await executor.execute(planned.guarded.plan, planned.observed, request.superseded, planned.replan)
+    except NotLeading:
+        raise  # no failure: the leader continues
     except KapsoSyncError as error:
         emit_failure(deps.emit, error)
         raise

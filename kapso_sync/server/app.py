@@ -22,7 +22,7 @@ from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import status_document
+from kapso_sync.model.status import Role, status_document
 from kapso_sync.server.access import HEADERS, HostCheck, Json, SafeHeaders, can_act, can_read, error
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
@@ -150,7 +150,7 @@ class _Server:
         ignored = self._ignored(verdict)
         if ignored is not None:
             return Json({"delivery": delivery, "ignored": ignored}, 202)
-        self.control.request_after_push()
+        await self.control.request_after_push()
         return Json({"delivery": delivery}, 202)
 
     def _ignored(self, verdict: Ignored | Push) -> str | None:
@@ -173,31 +173,33 @@ class _Server:
     async def reconcile(self, request: Request) -> Response:
         """Request a pass; ``?retry=SLUG`` and its like are `PassOverrides`, and ``?wait=1`` answers when the pass has ended.
 
-        While suspended there is nothing to wait for.
+        While suspended there is nothing to wait for, and a standby hands the request to the leader.
         """
         if (closed := self._admin(request)) is not None:
             return closed
         overrides = _overrides(request.query_params)
-        unknown = overrides.slugs - {function.slug for function in self.control.status().functions}
-        if unknown:
+        status = self.control.status()
+        unknown = overrides.slugs - {function.slug for function in status.functions}
+        if unknown and status.role is Role.LEADER:
             return error(404, f"no function {', '.join(sorted(unknown))}")
-        self.control.override_next_pass(overrides)
-        suspension = self.control.status().suspension
-        if suspension is not None:
-            self.control.request_reconcile()
-            return Json({"accepted": True, "suspended": suspension.reason}, 202)
+        if status.suspension is not None:
+            await self.control.request_reconcile(overrides)
+            return Json({"accepted": True, "suspended": status.suspension.reason}, 202)
+        if status.role is Role.STANDBY:
+            await self.control.request_reconcile(overrides)
+            return Json({"accepted": True, "leader": status.replica.leader if status.replica is not None else None}, 202)
         if request.query_params.get("wait") not in _YES:
-            self.control.request_reconcile()
+            await self.control.request_reconcile(overrides)
             return Json({"accepted": True}, 202)
-        code = await _while_connected(request, self._pass_from_now())
+        code = await _while_connected(request, self._pass_from_now(overrides))
         return Json({"exit_code": code, "status": status_document(self.control.status())}, 202)
 
-    async def _pass_from_now(self) -> int:
+    async def _pass_from_now(self, overrides: PassOverrides) -> int:
         """Request a pass and wait for its end; a pass that runs already may have read the source before, and does not count."""
         running = self.control.status().reconciling
         passed = asyncio.ensure_future(self.control.passed())
         try:
-            self.control.request_reconcile()
+            await self.control.request_reconcile(overrides)
             code = await passed
         finally:
             passed.cancel()
@@ -220,14 +222,14 @@ class _Server:
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if seconds is not None and not (number and 0 < seconds <= MAX_SUSPENSION):
             return error(400, "for_seconds: expected a number above 0, at most a year, or null for until somebody resumes")
-        self.control.suspend(" ".join(reason.split()), seconds)
+        await self.control.suspend(" ".join(reason.split()), seconds)
         return Json({"suspended": True}, 202)
 
     async def resume(self, request: Request) -> Response:
         """Write again."""
         if (closed := self._admin(request)) is not None:
             return closed
-        self.control.resume()
+        await self.control.resume()
         return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:

@@ -48,24 +48,20 @@ class DaemonControl(Protocol):
         """Return the token that commands need. Raises `ConfigError` and `StateUnusable`."""
         ...
 
-    def request_after_push(self) -> None:
-        """Request a pass because of a push."""
+    async def request_after_push(self) -> None:
+        """Request a pass because of a push. Raises `LeaseError` if the leader cannot be told."""
         ...
 
-    def request_reconcile(self) -> None:
-        """Request a pass because a person asked."""
+    async def request_reconcile(self, overrides: PassOverrides) -> None:
+        """Request a pass that does what a person allows. Raises `LeaseError` if the leader cannot be told."""
         ...
 
-    def override_next_pass(self, overrides: PassOverrides) -> None:
-        """Let the next pass do what a person allows."""
+    async def suspend(self, reason: str, seconds: float | None) -> None:
+        """Write nothing until `resume`, or for this many seconds. Raises `StateUnusable` and `LeaseError`."""
         ...
 
-    def suspend(self, reason: str, seconds: float | None) -> None:
-        """Write nothing until `resume`, or for this many seconds. Raises `StateUnusable`."""
-        ...
-
-    def resume(self) -> None:
-        """Write again. Raises `StateUnusable`."""
+    async def resume(self) -> None:
+        """Write again. Raises `StateUnusable` and `LeaseError`."""
         ...
 
 

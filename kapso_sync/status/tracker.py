@@ -23,6 +23,8 @@ from kapso_sync.model.status import (
     PassStatus,
     RateLimit,
     RecentEvent,
+    ReplicaStatus,
+    Role,
     Suspension,
 )
 from kapso_sync.status.conditions import concluded, reconciling, stalled
@@ -87,6 +89,7 @@ class StatusTracker:
     _passed: asyncio.Event = field(default_factory=asyncio.Event)
     suspension: Suspension | None = None
     unused: tuple[str, ...] | None = None
+    replica: Callable[[], ReplicaStatus] | None = None
 
     def __post_init__(self) -> None:
         self._started_at = self.clock.now()
@@ -123,6 +126,21 @@ class StatusTracker:
     def opened(self, source: str, owner: str) -> None:
         """Record that a session was opened for this source."""
         self.source, self.owner = source, owner
+
+    def replicated(self, replica: Callable[[], ReplicaStatus]) -> None:
+        """Show this replica's role from now on."""
+        self.replica = replica
+
+    def role_changed(self) -> None:
+        """Record that the role or the leader has changed."""
+        self._forget_if_standby()
+        self._tell()
+
+    def _forget_if_standby(self) -> None:
+        """Forget what was known of Kapso, which grows old while another replica writes."""
+        if self.replica is not None and self.replica().role is Role.STANDBY and self._running is None:
+            self._functions, self._last, self._warnings, self._retries = {}, None, (), {}
+            self._next_retry, self._budget, self.unused = None, None, None
 
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Record the functions that nothing uses; None: unknown."""
@@ -194,6 +212,9 @@ class StatusTracker:
 
     def status(self) -> DaemonStatus:
         """Return the status now."""
+        replica = self.replica() if self.replica is not None else None
+        standby = replica is not None and replica.role is Role.STANDBY
+        revision = self._revision[0] if self._revision else None
         moments = [moment for moment in (self._next_check, self._next_retry) if moment is not None]
         return DaemonStatus(
             version=self.version,
@@ -201,8 +222,8 @@ class StatusTracker:
             started_at=self._started_at,
             source=self.source,
             owner=self.owner,
-            revision=self._revision[0] if self._revision else None,
-            revision_since=self._revision[1] if self._revision else None,
+            revision=self._read or revision if standby else revision,
+            revision_since=self._revision[1] if self._revision and not standby else None,
             functions=tuple(self._live(self._functions[slug]) for slug in sorted(self._functions)),
             events=tuple(self._events),
             last_pass=self._last,
@@ -213,6 +234,7 @@ class StatusTracker:
             suspension=self.suspension,
             warnings=self._warnings,
             unused=self.unused,
+            replica=replica,
         )
 
     async def changed(self) -> None:
@@ -256,6 +278,7 @@ class StatusTracker:
         )
         self._running = None
         self._deploying.clear()
+        self._forget_if_standby()
         self._passed.set()
         self._passed = asyncio.Event()
         self._tell()

@@ -59,7 +59,9 @@ class DeduplicatingLog:
             self._held = []
             for lasting in self._lasting.values():
                 lasting.seen = False
-        if isinstance(event, _REPEATED_WHILE_TRUE) and self._known(event):
+        if isinstance(event, events.LeaseLost | events.LeaseReleased):
+            self._held = None  # The pass ends without a word.
+        if isinstance(event, _REPEATED_WHILE_TRUE) and not isinstance(event, events.LeaseFailed) and self._known(event):
             return
         if isinstance(event, events.ApiRetry) and self._outage():
             self._log(event, Level.DEBUG)

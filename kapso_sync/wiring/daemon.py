@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import secrets
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TextIO
@@ -11,6 +13,9 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.control import DaemonController
+from kapso_sync.daemon.lease import Leadership
+from kapso_sync.daemon.lease_api import KubeLeaseApi, find_access
+from kapso_sync.daemon.replica import ReplicaDeps
 from kapso_sync.daemon.service import DaemonService, ServiceDeps
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.systemd import SystemdNotifier
@@ -50,7 +55,9 @@ def make_daemon(
     settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new)), bus.emit)
     source = initial.source or str(Path.cwd())
     tracker = StatusTracker(clock, __version__, source, redact=bus.redactor.text)
+    replica = make_replica(initial, clock)
     notifications = NotificationDeps(lambda: settings.current, tracker, bus.redactor, clock, bus.emit, complete)
+    may_call = None if replica is None else replica.leadership.check
     service = DaemonService(
         ServiceDeps(
             clock=clock,
@@ -59,10 +66,13 @@ def make_daemon(
             tracker=tracker,
             settings=settings,
             systemd=SystemdNotifier(),
-            open_session=lambda current: open_session(current, bus, writes=True, tracker=tracker, start_locally=start_locally),
+            open_session=lambda current: open_session(
+                current, bus, writes=True, tracker=tracker, start_locally=start_locally, may_call=may_call
+            ),
             open_server=lambda: open_server(settings.current.listen, control, clock),
             open_notifications=lambda folder: run_notifications(notifications, folder),
             version=__version__,
+            replica=replica,
         ),
         find_state_folder(initial),
     )
@@ -72,6 +82,17 @@ def make_daemon(
     )
     bus.add(tracker, metrics, service.listen)
     return service
+
+
+def make_replica(settings: Settings, clock: Clock) -> ReplicaDeps | None:
+    """Return what this process needs to be one of several replicas; None: the settings name no Lease. Raises `ConfigError`."""
+    access = find_access(settings)
+    if access is None:
+        return None
+    api = KubeLeaseApi(access, settings.user_agent or f"kapso-sync/{__version__}")
+    # Two processes of one name, such as a Pod's container before and after a restart, must not take each other for themselves.
+    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    return ReplicaDeps(api, identity, Leadership(clock), lambda: secrets.token_hex(6))
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import contextlib
 import random
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -40,6 +40,9 @@ from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values
 from kapso_sync.wiring.source import resolve_source
+
+MayCall = Callable[[], None]
+"""Raises `NotLeading` if no request may be sent to Kapso now."""
 
 OWNER_CHANGED = "the owner was {former} and is {owner} now; functions marked by the former one stay ours"
 
@@ -76,11 +79,12 @@ async def open_session(
     writes: bool,
     tracker: StatusTracker | None = None,
     start_locally: StartLocally | None = None,
+    may_call: MayCall | None = None,
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
 
     ``tracker`` follows the passes; without one, only the state folder remembers them. ``start_locally`` is as in
-    `ExecutorSettings`.
+    `ExecutorSettings`. ``may_call`` is as in `Transport`.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
     """
@@ -101,7 +105,7 @@ async def open_session(
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
-        transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus))
+        transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus, may_call))
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
         deps = PassDeps(
@@ -172,8 +176,10 @@ def _new_id() -> str:
     return f"{random.getrandbits(48):012x}"
 
 
-def make_transport(settings: Settings, base_url: str, clock: Clock, bus: EventBus) -> Transport:
-    """Return the connection to Kapso; the key is read again for each request."""
+def make_transport(
+    settings: Settings, base_url: str, clock: Clock, bus: EventBus, may_call: MayCall | None = None
+) -> Transport:
+    """Return the connection to Kapso; the key is read again for each request. ``may_call`` is as in `Transport`."""
 
     def key() -> str:
         value = settings.key()
@@ -197,6 +203,7 @@ def make_transport(settings: Settings, base_url: str, clock: Clock, bus: EventBu
             key_source=settings.key_source,
         ),
         scrub=bus.redactor.text,
+        may_call=may_call,
     )
 
 

@@ -14,7 +14,7 @@ from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, Role
 from kapso_sync.notifications.commit_status import CommitStatus, commit_status_for
 from kapso_sync.notifications.commit_status_client import CommitStatusClient, PostResult
 from kapso_sync.notifications.commit_status_reporter import CommitStatusReporter
@@ -81,9 +81,13 @@ async def run_notifications(deps: NotificationDeps, folder: Path) -> AsyncIterat
         deps.clock,
     )
     reporter = CommitStatusReporter(commit_status, post, PrivateJsonFile(folder / COMMITS_NAME), deps.clock, deps.emit)
+
+    def active() -> bool:
+        return deps.tracker.status().role is Role.LEADER
+
     async with Supervisor(deps.clock, deps.emit) as supervisor:
-        supervisor.start("messages", lambda: run_worker(notifier, deps.tracker.changed, deps.clock))
-        supervisor.start("commits", lambda: run_worker(reporter, deps.tracker.changed, deps.clock))
+        supervisor.start("messages", lambda: run_worker(notifier, deps.tracker.changed, deps.clock, active))
+        supervisor.start("commits", lambda: run_worker(reporter, deps.tracker.changed, deps.clock, active))
         yield
 
 

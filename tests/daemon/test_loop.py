@@ -58,6 +58,7 @@ class ScriptedPasses:
     running: int = 0
     most: int = 0
     superseded: int = 0
+    reads: int = 0
     held: list[Plan] = field(default_factory=list)
 
     async def sync(self, request: PassRequest) -> Report:
@@ -86,6 +87,9 @@ class ScriptedPasses:
         if isinstance(self.is_moved, KapsoSyncError):
             raise self.is_moved
         return self.is_moved
+
+    async def read_source(self) -> None:
+        self.reads += 1
 
 
 @dataclass

@@ -94,19 +94,17 @@ class Control:
     def admin_token(self) -> str:
         return TOKEN
 
-    def request_after_push(self) -> None:
+    async def request_after_push(self) -> None:
         self.stub.triggers.append("webhook")
 
-    def request_reconcile(self) -> None:
+    async def request_reconcile(self, overrides: PassOverrides) -> None:
+        self.stub.overrides |= overrides
         self.stub.triggers.append("reconcile")
 
-    def override_next_pass(self, overrides: PassOverrides) -> None:
-        self.stub.overrides |= overrides
-
-    def suspend(self, reason: str, seconds: float | None) -> None:
+    async def suspend(self, reason: str, seconds: float | None) -> None:
         self.stub.suspend(reason, seconds)
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         self.stub.triggers.append("resume")
 
 

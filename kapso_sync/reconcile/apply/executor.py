@@ -15,6 +15,7 @@ from kapso_sync.errors import (
     ApiUnauthorized,
     ApiUnavailable,
     KapsoSyncError,
+    NotLeading,
     SecretRoutesUnavailable,
     StateUnusable,
 )
@@ -365,6 +366,9 @@ class _Pass:
         return None if isinstance(step, Rollback) else self._gate.reason
 
     def _failed(self, step: Step, error: KapsoSyncError) -> Outcome:
+        if isinstance(error, NotLeading):
+            self._superseded.set()
+            return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
         if isinstance(error, ApiUnauthorized | StateUnusable):
             self.halted = error
         elif isinstance(error, _UNANSWERED) and not isinstance(error, SecretRoutesUnavailable):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import KapsoSyncError, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import CodeStyle
@@ -237,7 +237,7 @@ class FunctionApplier:
         try:
             written = await self._deps.writer.overwrite(step)
             written = await self._make_live(step, written)
-        except Superseded:
+        except (Superseded, NotLeading):
             raise
         except KapsoSyncError as error:
             if written is not None and isinstance(error, DeploymentFailed) and error.down is not None:

@@ -1,0 +1,151 @@
+"""This process as one of several replicas: it takes part in the election, and hands on what reaches a standby.
+
+`lease` decides who leads, `lease_notes` says how requests and suspensions are written on the Lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kapso_sync.daemon.lease import Elector, ElectorCallbacks, Leadership, Lease, LeaseApi, LeaseTiming
+from kapso_sync.daemon.lease_notes import (
+    SUSPENDED,
+    ReplicaRequest,
+    kept_notes,
+    request_notes,
+    requests_in,
+    suspension_in,
+    suspension_note,
+)
+from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
+from kapso_sync.model.status import Role, Suspension
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDeps:
+    """The Lease, and who takes part. ``identity`` is of this process alone; ``new_id`` returns random text."""
+
+    api: LeaseApi
+    identity: str
+    leadership: Leadership
+    new_id: Callable[[], str]
+    timing: LeaseTiming | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCallbacks:
+    """What changes at this replica; none may block or raise.
+
+    ``on_lead`` and ``on_stand_by``: it leads now, or no more. ``on_request``: as the leader it got a request.
+    ``on_suspension``: all replicas are suspended now, or no more. ``on_change``: the role or the leader has changed.
+    """
+
+    on_lead: Callable[[], None]
+    on_stand_by: Callable[[], None]
+    on_request: Callable[[ReplicaRequest], None]
+    on_suspension: Callable[[Suspension | None], None]
+    on_change: Callable[[], None]
+
+
+class Replica:
+    """Runs the election for this process, and reads and writes the notes on the Lease."""
+
+    def __init__(self, deps: ReplicaDeps, clock: Clock, emit: events.Listener, callbacks: ReplicaCallbacks) -> None:
+        self._api = deps.api
+        self._leadership = deps.leadership
+        self._new_id = deps.new_id
+        self._clock = clock
+        self._callbacks = callbacks
+        self._handled: dict[str, str] = {}
+        self._suspension_note: str | None = None
+        self._shown: tuple[Role, str | None] | None = None
+        self._elector = Elector(
+            deps.api,
+            deps.identity,
+            deps.leadership,
+            clock=clock,
+            emit=emit,
+            callbacks=ElectorCallbacks(self._see, self._lead, self._stand_by, self._kept),
+            timing=deps.timing,
+        )
+
+    @property
+    def lease(self) -> str:
+        """``namespace/name`` of the Lease."""
+        return self._api.name
+
+    @property
+    def role(self) -> Role:
+        """The role of this replica now."""
+        return Role.LEADER if self._leadership.leading else Role.STANDBY
+
+    @property
+    def leader(self) -> str | None:
+        """The identity of the replica that leads, or None if none is known to lead."""
+        return self._elector.holder
+
+    async def run(self) -> None:
+        """Take part in the election until cancelled."""
+        while True:
+            pause = await self._elector.step()
+            self._show()
+            await self._clock.sleep(pause)
+
+    async def leave(self) -> None:
+        """Give the Lease up, if this replica holds it; `run` must have ended."""
+        await self._elector.release()
+        await self._api.close()
+
+    async def request(self, request: ReplicaRequest) -> None:
+        """Do what is requested, at the leader, wherever that is. Raises `LeaseError`."""
+        if self._leadership.leading:
+            self._callbacks.on_request(request)
+        else:
+            await self._elector.annotate(request_notes(request, self._new_id()))
+
+    async def suspend(self, suspension: Suspension) -> None:
+        """Suspend all replicas. Raises `LeaseError`; then nothing is suspended."""
+        await self._elector.annotate(suspension_note(suspension))
+
+    async def resume(self) -> None:
+        """End a suspension, and request a pass. Raises `LeaseError`."""
+        asked = request_notes(ReplicaRequest(Trigger.RESUME), self._new_id())
+        await self._elector.annotate({**suspension_note(None), **asked})
+
+    def _see(self, lease: Lease) -> None:
+        text = lease.annotations.get(SUSPENDED)
+        if text != self._suspension_note:
+            self._suspension_note = text
+            self._callbacks.on_suspension(suspension_in(lease.annotations, self._clock.now()))
+        self._handled = {key: text for key, text in self._handled.items() if lease.annotations.get(key) == text}
+        if self._leadership.leading:
+            self._handle(lease)
+        self._show()
+
+    def _handle(self, lease: Lease) -> None:
+        for key, request in requests_in(lease.annotations).items():
+            text = lease.annotations[key]
+            if self._handled.get(key) != text:
+                self._handled[key] = text
+                self._callbacks.on_request(request)
+
+    def _kept(self, annotations: Mapping[str, str]) -> Mapping[str, str]:
+        return kept_notes(annotations, self._handled.items(), self._clock.now())
+
+    def _lead(self, lease: Lease) -> None:
+        self._callbacks.on_lead()
+        self._handle(lease)
+        self._show()
+
+    def _stand_by(self) -> None:
+        self._callbacks.on_stand_by()
+        self._show()
+
+    def _show(self) -> None:
+        """Report the role and the leader, if either has changed."""
+        if (self.role, self.leader) != self._shown:
+            self._shown = (self.role, self.leader)
+            self._callbacks.on_change()
