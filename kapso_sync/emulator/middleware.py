@@ -107,6 +107,7 @@ class ApiMiddleware:
             key_ok=asking.key_ok,
             size=len(asking.body),
             body=asking.json,
+            user_agent=asking.headers.get("user-agent"),
         )
         self._log.add(entry)
         return entry
