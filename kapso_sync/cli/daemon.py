@@ -40,6 +40,8 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     answer = DaemonClient.of(context.load_settings()).reconcile(overrides, wait=wait)
     if "suspended" in answer:
         return _not_now(answer, context.advise, wait=wait, json_output=json_output)
+    if "leader" in answer:
+        return _at_leader(answer, wait=wait, json_output=json_output)
     if json_output:
         print(json.dumps(answer, indent=2))
     elif wait:
@@ -57,6 +59,14 @@ def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_outp
         if json_output
         else f"Suspended: {reason}. {advise('The daemon reconciles once `kapso-sync resume` ends it.')}"
     )
+    return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
+
+
+def _at_leader(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> int:
+    """Report that this daemon is a standby, which cannot wait for the leader's pass."""
+    leader = answer["leader"] or "the next one, as soon as a replica leads"
+    text = f"This replica is a standby. The leader reconciles: {leader}."
+    print(json.dumps(answer, indent=2) if json_output else text)
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 

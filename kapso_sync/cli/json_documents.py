@@ -98,13 +98,17 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None, advise
         print(f"Owner         {document['owner']}")
     if folder is not None:
         print(f"State folder  {folder}")
+    if document.get("role") == "standby" or document.get("leader"):
+        print(f"Role          {document['role']}; the leader is {document['leader'] or 'not known'}")
     if suspended:
         until = f" until {suspended['until']}" if suspended["until"] else ""
         print(f"Suspended     since {suspended['since']}{until}: {suspended['reason']}")
     if revision:
         subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
         print(f"Revision      {revision['id'][:19]}{subject}")
-    if last is None:
+    if last is None and document.get("role") == "standby":
+        print("Last pass     at the leader: a standby runs none")
+    elif last is None:
         print(advise("No pass was recorded here yet: `kapso-sync sync` makes the first."))
     else:
         print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}, {counted(last['api_calls'], 'API call')}")

@@ -37,5 +37,6 @@ def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
     now = SystemClock().now()
     empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
     document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
+    document["role"] = document["leader"] = None
     document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_state(folder).intents]
     return document

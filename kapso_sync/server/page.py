@@ -8,7 +8,7 @@ from datetime import datetime
 from html import escape
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, RateLimit, RecentEvent
+from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, RateLimit, RecentEvent, Role
 from kapso_sync.plurals import counted
 
 
@@ -199,6 +199,9 @@ def _verdict(status: DaemonStatus) -> tuple[str, str]:
     unready = sum(not function.condition(ConditionType.READY).status for function in status.functions)
     if status.suspension is not None:
         return "paused", "Suspended: nothing is written to Kapso."
+    if status.role is Role.STANDBY:
+        known = status.replica is not None and status.replica.leader is not None
+        return "paused", "Standby: another replica writes to Kapso." if known else "Standby: no replica leads."
     if status.last_pass is None:
         return "busy", "Starting: the first pass is under way."
     if status.last_pass.error is not None:
@@ -276,6 +279,9 @@ def _facts(status: DaemonStatus) -> str:
         facts.append(_fact("Next pass", time_tag(status.next_check_at, status.now), "or as soon as something changes"))
     if status.budget is not None:
         facts.append(_fact("API calls left", _budget(status.budget), f"of {status.budget.limit} in this window"))
+    if status.replica is not None:
+        leader = f"<code>{escape(status.replica.leader)}</code>" if status.replica.leader else "none is known"
+        facts.append(_fact("Leader", leader, f"{status.role}, by the Lease {escape(status.replica.lease)}"))
     if status.owner:
         facts.append(_fact("Owner", f"<code>{escape(status.owner)}</code>"))
     items = "\n".join(facts)

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event
-from kapso_sync.model.status import ConditionType, DaemonStatus
+from kapso_sync.model.status import ConditionType, DaemonStatus, Role
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
@@ -57,6 +57,12 @@ class Metrics:
         self._source = Gauge("kapso_sync_source_info", "The revision that was read last", ["revision"], registry=registry)
         self._triggers = Counter("kapso_sync_triggers_total", "Triggers", ["trigger"], registry=registry)
         self._suspended = Gauge("kapso_sync_suspended", "1 while suspended", registry=registry)
+        self._leader = Gauge(
+            "kapso_sync_leader",
+            "1 at the replica that holds the Lease, and at a daemon without one; 0 at a standby",
+            registry=registry,
+        )
+        self._lease = Gauge("kapso_sync_lease_info", "The Lease of this replica", ["lease"], registry=registry)
         Gauge("kapso_sync_build_info", "The version that runs", ["version"], registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
 
@@ -109,6 +115,9 @@ class Metrics:
         if status.in_sync and status.last_pass is not None:
             self._last_success.set(status.last_pass.finished_at.timestamp())
         self._suspended.set(status.suspension is not None)
+        self._leader.set(status.role is Role.LEADER)
+        if status.replica is not None:
+            self._lease.labels(status.replica.lease).set(1)
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     @property

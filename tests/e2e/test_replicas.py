@@ -1,0 +1,291 @@
+"""Three daemons, one Lease: one writes at any time, whatever happens to it, and another is soon there when it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.test_daemon import SECRET, Running, commit, daemon, live, until
+from tests.lease_server import LeaseServer, lease_server
+from tests.program import answering, git, write_functions
+from tests.served import Served, served
+
+pytestmark = pytest.mark.e2e
+TOKEN = "admin-token-of-all-replicas"
+
+
+@dataclass
+class Cluster:
+    """Replicas by their names, which are their User-Agents, beside the Kapso and the Kubernetes that they talk to."""
+
+    kapso: Served
+    kube: LeaseServer
+    folder: Path
+    source: str
+    stack: contextlib.ExitStack
+    settings: dict[str, str] = field(default_factory=dict)
+    replicas: dict[str, Running] = field(default_factory=dict)
+
+    def start(self, *names: str) -> None:
+        """Start replicas, and wait until each has read the source."""
+        token = self.folder / "kube-token"
+        token.write_text(self.kube.token)
+        for name in names:
+            environment = {
+                **self.kapso.environment(self.folder / f"state-{name}"),
+                "KAPSO_SYNC_OWNER": "acme/flows",
+                "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+                "KAPSO_SYNC_WEBHOOK_SECRET": SECRET,
+                "KAPSO_SYNC_ADMIN_TOKEN": TOKEN,
+                "KAPSO_SYNC_DEPLOY_TIMEOUT": "60s",
+                "KAPSO_SYNC_USER_AGENT": name,
+                "KAPSO_SYNC_LEASE": "kapso-sync",
+                "KAPSO_SYNC_LEASE_NAMESPACE": "apps",
+                "KAPSO_SYNC_KUBE_API": self.kube.url,
+                "KAPSO_SYNC_KUBE_TOKEN_FILE": str(token),
+                **self.settings,
+            }
+            self.replicas[name] = self.stack.enter_context(daemon(self.source, environment))
+        for name in names:
+            self.replicas[name].event("source.changed")
+
+    @property
+    def leader(self) -> str:
+        """The name of the replica that has acquired the Lease last."""
+        until(lambda: self.kube.holder)
+        found = [name for name in self.replicas if self.status(name)["role"] == "leader"]
+        assert len(found) == 1, found
+        return found[0]
+
+    def status(self, name: str) -> dict[str, Any]:
+        return self.replicas[name].status()
+
+    def writers(self) -> list[str]:
+        """Who wrote to Kapso, in order; a name for each turn."""
+        writes = [request["user_agent"] for request in self.kapso.requests() if request["method"] != "GET"]
+        return [name for name, _ in groupby(writes)]
+
+    def callers(self) -> set[str]:
+        """Who called Kapso at all."""
+        return {request["user_agent"] for request in self.kapso.requests()}
+
+    def post(self, name: str, path: str, body: object = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.post(f"{self.replicas[name].url}{path}", json=body, headers=headers, timeout=10, trust_env=False)
+
+    def get(self, name: str, path: str) -> httpx.Response:
+        return httpx.get(f"{self.replicas[name].url}{path}", timeout=5, trust_env=False)
+
+    def push_hook(self, name: str) -> httpx.Response:
+        body = json.dumps({"ref": "refs/heads/main"}).encode()
+        signature = f"sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}"
+        url, headers = f"{self.replicas[name].url}/hooks/git", {"X-Signature": signature}
+        return httpx.post(url, content=body, headers=headers, timeout=5, trust_env=False)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, *, repository: bool = False, **settings: str) -> Iterator[Cluster]:
+    """A cluster without replicas yet; its source is a folder, or a git repository."""
+    with contextlib.ExitStack() as stack:
+        kapso, kube = stack.enter_context(served()), stack.enter_context(lease_server())
+        source = folder / "source"
+        if repository:
+            source.mkdir(parents=True)
+            git(source, "init", "--quiet", "--initial-branch=main")
+            commit(source, {"greet": answering("one")})
+        else:
+            write_functions(source, {"greet": answering("one")})
+        where = source.as_uri() if repository else str(source)
+        yield Cluster(kapso, kube, folder, where, stack, settings)
+
+
+def seconds_until(condition: Callable[[], object], limit: float) -> float:
+    began = time.monotonic()
+    until(condition, limit)
+    return time.monotonic() - began
+
+
+def leads(running: Running, after: int = 0) -> Callable[[], bool]:
+    return lambda: len(running.named("lease.acquired")) > after
+
+
+def test_one_of_three_writes_and_what_reaches_a_standby_goes_to_it(tmp_path: Path) -> None:
+    """Pushes, reconciles and suspensions; standbys are ready, say who leads, and make no call to Kapso."""
+    with cluster(tmp_path, repository=True, KAPSO_SYNC_GIT_INTERVAL="10m") as running:
+        running.start("a", "b", "c")
+        until(live(running.kapso, greet="one"))
+        leader = running.leader
+        standby, other = sorted({"a", "b", "c"} - {leader})
+        holder = running.kube.holder
+        for name in (standby, other):
+            until(lambda name=name: running.status(name)["leader"] == holder)
+            status = running.status(name)
+            assert (status["role"], status["leader"], status["last_pass"]) == ("standby", holder, None)
+            assert [running.get(name, path).status_code for path in ("/readyz", "/healthz")] == [200, 200]
+            assert "kapso_sync_leader 0.0" in running.get(name, "/metrics").text
+            assert f"<code>{holder}</code>" in running.get(name, "/").text
+        assert "kapso_sync_leader 1.0" in running.get(leader, "/metrics").text
+        revision = commit(tmp_path / "source", {"greet": answering("two")})
+        assert running.push_hook(standby).status_code == 202
+        until(live(running.kapso, greet="two"), 10)
+        until(lambda: running.status(standby)["revision"]["id"] == revision)
+
+        running.replicas[leader].event("reconcile.finished", 2)
+        running.kapso.edit("greet", code=answering("by hand"), deploy=True)
+        assert running.post(standby, "/api/reconcile?wait=1").json() == {"accepted": True, "leader": holder}
+        until(live(running.kapso, greet="two"), 10)
+
+        assert running.post(standby, "/api/suspend", {"reason": "a freeze"}).status_code == 202
+        until(lambda: running.status(leader)["suspended"], 5)
+        assert running.status(other)["suspended"]["reason"] == "a freeze"
+        commit(tmp_path / "source", {"greet": answering("three")})
+        running.push_hook(leader)
+        assert running.callers() == {leader}
+
+        # A rolling restart of every Pod: each hands over at once, and the suspension outlives them all.
+        for name in (leader, standby, other):
+            assert running.replicas.pop(name).stop() == 0
+        assert running.kube.holder == ""
+        running.start("d")
+        running.replicas["d"].event("suspended")
+        running.replicas["d"].event("lease.acquired", seconds=5)
+        assert running.status("d")["suspended"]["reason"] == "a freeze"
+        assert live(running.kapso, greet="two")()
+        assert running.post("d", "/api/resume").status_code == 202
+        until(live(running.kapso, greet="three"), 10)
+        assert running.writers() == [leader, "d"]
+        assert not [key for key in running.kube.annotations if key == "kapso-sync/suspended"]
+
+
+def test_sigterm_hands_over_within_five_seconds_in_the_middle_of_a_pass(tmp_path: Path) -> None:
+    """While a deployment runs: the next leader finishes it, under the same id."""
+    with cluster(tmp_path) as running:
+        running.kapso.faults({"what": "deploy_hangs", "nth": 1})
+        running.start("a")
+        running.replicas["a"].event("deploy.started")
+        running.start("b", "c")
+        (function,) = running.kapso.world.functions.values()
+        began = time.monotonic()
+        running.replicas["a"].process.send_signal(signal.SIGTERM)
+        until(lambda: leads(running.replicas["b"])() or leads(running.replicas["c"])(), 8)
+        taken_over = time.monotonic() - began
+        assert running.replicas["a"].process.wait(10) == 0
+        until(live(running.kapso, greet="one"), 10)
+        assert taken_over <= 5.0
+        assert [found.id for found in running.kapso.world.functions.values()] == [function.id]
+        assert len(running.writers()) == 2
+        assert [line["event"] for line in running.replicas["a"].lines][-3:] == [
+            *("daemon.stopping", "lease.released", "daemon.stopped"),
+        ]
+        print(f"SIGTERM: {taken_over:.1f} s")
+
+
+def kill_while_deploying(running: Cluster) -> None:
+    """SIGKILL in the middle of a deployment."""
+    running.kapso.faults({"what": "deploy_hangs", "nth": 1})
+    running.start("a")
+    running.replicas["a"].event("deploy.started")
+    running.start("b")
+    running.replicas["a"].stop(signal.SIGKILL)
+
+
+def stop_while_deploying(running: Cluster) -> None:
+    """SIGSTOP in the middle of a deployment."""
+    running.kapso.faults({"what": "deploy_hangs", "nth": 1})
+    running.start("a")
+    running.replicas["a"].event("deploy.started")
+    running.start("b")
+    running.replicas["a"].process.send_signal(signal.SIGSTOP)
+
+
+def stop_before_the_first_write(running: Cluster) -> None:
+    """SIGSTOP while the list is read: the plan is made, and everything written, after the process wakes."""
+    running.kapso.faults({"what": "hang_before", "route": "/functions", "method": "GET", "nth": 1})
+    running.start("a")
+    until(lambda: running.kapso.requests())
+    running.start("b")
+    running.replicas["a"].process.send_signal(signal.SIGSTOP)
+    running.kapso.faults()
+    running.kapso.control("POST", "/release")
+
+
+def cut_off(running: Cluster) -> None:
+    """The leader alone reaches the API server of Kubernetes no more, and still reaches Kapso."""
+    running.kapso.faults({"what": "deploy_hangs", "nth": 1})
+    running.start("a")
+    running.replicas["a"].event("deploy.started")
+    running.start("b")
+    running.kube.fault = lambda _, client: 0 if client == "a" else None
+
+
+def follow(scenario: Callable[[Cluster], None], folder: Path) -> str:
+    """Let something happen to the leader `a`, and see `b` take over; then let `a` wake."""
+    with cluster(folder, KAPSO_SYNC_REQUEST_TIMEOUT="40s", KAPSO_SYNC_INTERVAL="5s") as running:
+        scenario(running)
+        taken_over = seconds_until(leads(running.replicas["b"]), 25)
+        if scenario is cut_off:
+            running.replicas["a"].event("lease.lost")
+        until(live(running.kapso, greet="one"), 10)
+        before = len([request for request in running.kapso.requests() if request["user_agent"] == "a"])
+        if running.replicas["a"].process.poll() is None:
+            running.replicas["a"].process.send_signal(signal.SIGCONT)
+            running.replicas["a"].event("lease.lost", seconds=10)
+            # A save and a pass of `b` give `a` every reason to write.
+            write_functions(folder / "source", {"greet": answering("two")})
+            until(live(running.kapso, greet="two"), 10)
+            if scenario is not cut_off:
+                until(lambda: running.status("a")["leader"] == running.kube.holder, 5)
+            assert running.status("a")["role"] == "standby"
+            after = len([request for request in running.kapso.requests() if request["user_agent"] == "a"])
+            assert after == before, "it called Kapso when it woke"
+        assert running.writers() in (["a", "b"], ["b"])
+        assert taken_over <= 20.0
+        assert len(running.kapso.world.functions) == 1
+    return f"{scenario.__name__}: {taken_over:.1f} s"
+
+
+def test_a_leader_that_dies_sleeps_or_is_cut_off_is_followed_by_one_writer(tmp_path: Path) -> None:
+    """Within 20 s, in the middle of a pass; one that wakes or comes back writes nothing. All at once, since they mostly wait."""
+    scenarios = (kill_while_deploying, stop_while_deploying, stop_before_the_first_write, cut_off)
+    with ThreadPoolExecutor(len(scenarios)) as pool:
+        cases = [pool.submit(follow, scenario, tmp_path / scenario.__name__) for scenario in scenarios]
+    print(*(case.result() for case in cases), sep="\n")
+
+
+def test_without_the_lease_api_nobody_calls_kapso(tmp_path: Path) -> None:
+    """Not even for a read, and nor where the Role forbids it; they try on, and one leads when it is back."""
+    with cluster(tmp_path, KAPSO_SYNC_INTERVAL="500ms") as running:
+        running.kube.fault = lambda method, _: 403 if method == "POST" else None
+        running.start("a", "b")
+        failed = running.replicas["a"].event("lease.failed")
+        assert (failed["error_type"], "`create` of `leases`" in failed["hint"]) == ("LeaseForbidden", True)
+        assert running.get("a", "/readyz").status_code == 200
+        assert running.callers() == set()
+        running.kube.fault = lambda *_: None
+        until(live(running.kapso, greet="one"), 10)
+        leader = running.leader
+        running.kube.fault = lambda *_: 500
+        lost = running.replicas[leader].event("lease.lost", seconds=15)
+        assert lost["reason"] == "it was not renewed for 10 s"
+        running.kapso.forget_requests()
+        running.post(leader, "/api/reconcile")
+        asked = len(running.kube.requests)
+        until(lambda: len(running.kube.requests) >= asked + 4, 10)
+        assert running.callers() == set()
+        assert {running.status(name)["role"] for name in ("a", "b")} == {"standby"}
+        running.kube.fault = lambda *_: None
+        until(lambda: running.callers(), 10)
+        assert len(running.callers()) == 1
