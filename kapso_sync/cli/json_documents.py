@@ -92,7 +92,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
 
 def print_status(document: Mapping[str, Any], folder: Path | None = None, advise: Advise = as_it_is) -> None:
     """Print a status document for people; ``advise`` completes the commands that its texts name."""
-    last, revision, suspended = document["last_pass"], document["revision"], document["suspended"]
+    revision, suspended = document["revision"], document["suspended"]
     print(f"Source        {document['source']}")
     if document["owner"]:
         print(f"Owner         {document['owner']}")
@@ -106,6 +106,18 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None, advise
     if revision:
         subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
         print(f"Revision      {revision['id'][:19]}{subject}")
+    _print_last_pass(document, advise)
+    for function in document["functions"]:
+        ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
+        print(f"  {function['state']:<11} {function['slug']}  {advise(ready['message'])}")
+    if document.get("unused"):
+        print(f"Unused        by any workflow: {', '.join(document['unused'])}")
+    if document["unfinished"]:
+        print(f"Unfinished    {', '.join(document['unfinished'])}")
+
+
+def _print_last_pass(document: Mapping[str, Any], advise: Advise) -> None:
+    last = document["last_pass"]
     if last is None and document.get("role") == "standby":
         print("Last pass     at the leader: a standby runs none")
     elif last is None:
@@ -118,10 +130,3 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None, advise
         broken = last.get("broken_by")
         if broken and broken["subject"]:
             print(f"Broken by     {broken['id'][:12]} “{broken['subject']}” by {broken['author']}")
-    for function in document["functions"]:
-        ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
-        print(f"  {function['state']:<11} {function['slug']}  {advise(ready['message'])}")
-    if document.get("unused"):
-        print(f"Unused        by any workflow: {', '.join(document['unused'])}")
-    if document["unfinished"]:
-        print(f"Unfinished    {', '.join(document['unfinished'])}")
