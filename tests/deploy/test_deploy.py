@@ -160,13 +160,29 @@ def test_every_alert_links_to_its_runbook() -> None:
         assert rule["annotations"]["runbook"].partition("#")[2] in anchors, rule["alert"]
 
 
-SERIES = '{instance="a:8321", job="kapso-sync"'
 HOUR = 60
 """Prometheus looks once a minute in these tests, and begins at the epoch."""
 
 
-def series(values: dict[str, str]) -> list[dict[str, str]]:
+LEASE = 'kapso_sync_lease_info, lease="apps/kapso-sync"}'
+STANDBY = {"kapso_sync_leader}": f"0x{HOUR * 3}", LEASE: f"1x{HOUR * 3}"}
+LEADER = {"kapso_sync_leader}": f"1x{HOUR * 3}", LEASE: f"1x{HOUR * 3}"}
+NEVER_IN_SYNC = {"kapso_sync_last_success_timestamp_seconds}": f"0x{HOUR * 3}"}
+NO_PASSES = {'kapso_sync_reconcile_total, result="success"}': f"0x{HOUR * 3}"}
+TROUBLE = {
+    **NEVER_IN_SYNC,
+    **NO_PASSES,
+    'kapso_sync_deploy_total, result="failed"}': f"0x{HOUR + 40} 1 2 3 4x{HOUR}",
+    'kapso_sync_drift_total, slug="greet", field="code"}': f"0x{HOUR} 1 2 3 4x{HOUR}",
+    'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 2 - 5} 1x{HOUR}",
+    "kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}",
+}
+"""What would raise every alert at a leader."""
+
+
+def series(values: dict[str, str], instance: str = "a:8321") -> list[dict[str, str]]:
     """Return what a healthy daemon that started an hour ago shows, with other values laid over it."""
+    shared = f'{{instance="{instance}", job="kapso-sync"'
     healthy = {
         "process_start_time_seconds}": f"0x{HOUR * 3}",
         "kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR * 3}",
@@ -179,12 +195,13 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
         'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 3}",
         "kapso_sync_api_rate_limit}": f"100x{HOUR * 3}",
         "kapso_sync_api_rate_limit_remaining}": f"90x{HOUR * 3}",
+        "kapso_sync_leader}": f"1x{HOUR * 3}",
     }
-    assert values.keys() <= healthy.keys()
+    assert values.keys() <= {*healthy, LEASE}
     found = []
     for name, value in (healthy | values).items():
         metric, comma, labels = name.removesuffix("}").partition(",")
-        found.append({"series": f"{metric}{SERIES}{comma}{labels}}}", "values": value})
+        found.append({"series": f"{metric}{shared}{comma}{labels}}}", "values": value})
     return found
 
 
@@ -192,6 +209,11 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
     ("values", "alert"),
     [
         ({}, None),
+        (LEADER, None),
+        ({**TROUBLE, **STANDBY}, "KapsoSyncNoLeader"),
+        ({**LEADER, "kapso_sync_leader}": f"1x{HOUR * 2 - 4} 0x{HOUR}"}, "KapsoSyncNoLeader"),
+        ({**LEADER, "kapso_sync_leader}": f"1x{HOUR * 2 - 1} 0x{HOUR}"}, None),
+        ({**NEVER_IN_SYNC, **LEADER, "kapso_sync_leader}": f"0x{HOUR * 2 - 5} 1x{HOUR}"}, None),
         ({"kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR} {HOUR * 60}x{HOUR * 2}"}, "KapsoSyncNotInSync"),
         ({"kapso_sync_last_success_timestamp_seconds}": f"0x{HOUR * 3}"}, "KapsoSyncNotInSync"),
         ({'kapso_sync_deploy_total, result="failed"}': f"0x{HOUR + 40} 1 2 3 4x{HOUR}"}, "KapsoSyncDeploymentsFail"),
@@ -204,6 +226,27 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
 )
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: dict[str, str], alert: str | None) -> None:
     """Two hours after the start, as evaluated by Prometheus' own tool."""
+    check_alerts(tmp_path, series(values), {alert})
+
+
+@pytest.mark.parametrize(
+    ("other", "alerts"),
+    [
+        ({**TROUBLE, **STANDBY}, set()),
+        (LEADER, {"KapsoSyncTwoLeaders"}),
+        ({**LEADER, "kapso_sync_leader}": f"0x{HOUR * 2 - 3} 1x{HOUR}"}, {"KapsoSyncTwoLeaders"}),
+        ({**LEADER, "kapso_sync_leader}": f"1x{HOUR * 2 - 1} 0x{HOUR}"}, set()),
+        ({**LEADER, "kapso_sync_leader}": f"0x{HOUR * 2 - 1} 1x{HOUR}"}, set()),
+    ],
+    ids=["standby", "two leaders", "a second leader since three minutes", "one hands over", "one takes over"],
+)
+def test_a_standby_raises_no_alert_and_two_leaders_do(tmp_path: Path, other: dict[str, str], alerts: set[str | None]) -> None:
+    """Beside a healthy leader; a hand-over that two scrapes see as two leaders is none."""
+    check_alerts(tmp_path, [*series(LEADER), *series(other, "b:8321")], alerts)
+
+
+def check_alerts(folder: Path, given: list[dict[str, str]], alerts: set[str | None]) -> None:
+    """Exactly these alerts fire two hours after the epoch."""
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not installed")
@@ -214,19 +257,19 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: 
         "tests": [
             {
                 "interval": "1m",
-                "input_series": series(values),
+                "input_series": given,
                 "promql_expr_test": [
                     {
                         "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
                         "eval_time": "2h",
-                        "exp_samples": [{"labels": "{}", "value": int(name == alert)}],
+                        "exp_samples": [{"labels": "{}", "value": int(name in alerts)}],
                     }
                     for name in names
                 ],
             }
         ],
     }
-    path = tmp_path / "case.yaml"
+    path = folder / "case.yaml"
     path.write_text(json.dumps(case), encoding="utf-8")
     ran = subprocess.run([tool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
