@@ -6,6 +6,9 @@ restarts background tasks. `settings_reload` reads the settings again at SIGHUP,
 daemon. `control` is what the HTTP server calls. `systemd` is the sd_notify client, `unused_functions` looks for functions that
 nothing uses, and `process_memory` measures and trims resident memory.
 
+Where several replicas share a Kubernetes Lease, `lease` elects the one that writes, `lease_api` talks to the API server,
+`lease_notes` is what replicas write for each other, and `replica` is this process's part in it.
+
 The package uses `model` and `retry`, `store` for files of the state folder, and `reconcile` for the request of a pass. The
 package `wiring` passes in everything else.
 """
