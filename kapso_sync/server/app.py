@@ -150,7 +150,11 @@ class _Server:
         ignored = self._ignored(verdict)
         if ignored is not None:
             return Json({"delivery": delivery, "ignored": ignored}, 202)
-        await self.control.request_after_push()
+        try:
+            await self.control.request_after_push()
+        except KapsoSyncError:
+            self.seen.pop(verdict.delivery or "", None)  # The leader was not told: the same delivery, sent again, is no replay.
+            raise
         return Json({"delivery": delivery}, 202)
 
     def _ignored(self, verdict: Ignored | Push) -> str | None:

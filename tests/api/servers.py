@@ -97,7 +97,10 @@ class ClientHarness:
 
 @contextlib.asynccontextmanager
 async def connected_client(
-    *replies: Reply, settings: TransportSettings | None = None, scrub: Callable[[str], str] = str
+    *replies: Reply,
+    settings: TransportSettings | None = None,
+    scrub: Callable[[str], str] = str,
+    may_call: Callable[[], None] | None = None,
 ) -> AsyncIterator[ClientHarness]:
     """A client and a server that answers it with ``replies``, in order."""
     scripted = ScriptedServer(replies)
@@ -114,6 +117,7 @@ async def connected_client(
         pacer=pacer,
         settings=settings or TransportSettings(deadline=2.0),
         scrub=scrub,
+        may_call=may_call,
     )
     async with server, transport:
         try:

@@ -26,6 +26,7 @@ from kapso_sync.errors import (
     ApiUnsupported,
     Call,
     ExitCode,
+    NotLeading,
     SecretNameTaken,
     SecretRoutesUnavailable,
 )
@@ -404,3 +405,43 @@ async def test_retry_after_overrides_the_rate_limit_window(retry_after: str, wai
         before = line.clock.monotonic()
         await line.api.list_functions()
         assert line.clock.monotonic() - before == pytest.approx(waited, abs=0.01)
+
+
+class Permission:
+    """What a replica's leadership answers: yes for so many times, and then no."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise NotLeading("this replica does not lead")
+
+
+async def test_nothing_is_sent_without_permission() -> None:
+    """It is asked before the request, and no call is counted."""
+    async with connected_client(listing("a"), may_call=Permission(0).check) as harness:
+        with pytest.raises(NotLeading):
+            await harness.api.list_functions()
+        assert (harness.server.requests, harness.transport.calls, harness.names()) == ([], 0, [])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_permission_that_ends_while_connecting_sends_no_whole_write(times: int) -> None:
+    """Before the head nothing leaves, and between head and body the request stays incomplete: the server takes neither."""
+    async with connected_client(CREATED, may_call=Permission(times).check) as harness:
+        with pytest.raises(NotLeading):
+            await harness.api.create_function(NEW)
+        assert harness.server.requests == []
+
+
+async def test_a_repeat_needs_permission_again() -> None:
+    """The wait before it may have been long; a control: with permission the repeat is sent."""
+    busy = answer(503, {"error": "busy"})
+    async with connected_client(busy, listing("a"), may_call=Permission(3).check) as harness:
+        with pytest.raises(NotLeading):
+            await harness.api.list_functions()
+        assert harness.server.lines == ["GET /functions"]
+    async with connected_client(busy, listing("a"), may_call=Permission(6).check) as harness:
+        assert len(await harness.api.list_functions()) == 1

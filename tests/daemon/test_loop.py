@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
+from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, Timing
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
-from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, SourceUnavailable
+from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable
 from kapso_sync.model import events
-from kapso_sync.model.plan import Blocked, BlockedBy, Plan
+from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Suspension
@@ -119,19 +120,61 @@ class RunningLoop:
 
 
 @contextlib.asynccontextmanager
-async def running_loop(slowest: float = 300.0, *, pass_timeout: float = PASS_TIMEOUT) -> AsyncIterator[RunningLoop]:
+async def running_loop(
+    slowest: float = 300.0, *, pass_timeout: float = PASS_TIMEOUT, leadership: Leadership | None = None
+) -> AsyncIterator[RunningLoop]:
     clock = VirtualClock()
     place, triggers, told = ScriptedPasses(clock), TriggerQueue(), list[events.Event]()
     backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = list[float | None]()
     timing = Timing(clock, lambda: 1.0, slowest, pass_timeout)
-    loop = Loop(place, triggers, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in))
+    loop = Loop(place, triggers, backoff, timing, told.append, lambda retry_in, _: waits.append(retry_in), leadership)
     task = asyncio.create_task(loop.run())
     try:
         yield RunningLoop(place, triggers, loop, clock, backoff, told, waits)
     finally:
         loop.stop()
         await asyncio.wait_for(task, 5)
+
+
+async def test_a_standby_reads_its_source_and_runs_no_pass() -> None:
+    """Whatever triggers it; once it leads, a pass begins at once, and ends early when it leads no more."""
+    leadership = Leadership(VirtualClock())
+    async with running_loop(leadership=leadership) as running:
+        for trigger in (Trigger.START, Trigger.WEBHOOK, Trigger.PERSON):
+            running.triggers.request(trigger)
+            await running.settle()
+        assert (running.place.passes, running.place.reads) == ([], 3)
+        running.place.gate = asyncio.Event()
+        leadership.renew(10.0)
+        running.loop.lead()
+        await running.settle()
+        assert running.place.passes == [Trigger.LEASE]
+        leadership.check()
+        leadership.end()
+        running.loop.stand_by()
+        await running.settle()
+        assert (running.place.superseded, running.place.running) == (1, 0)
+        running.triggers.request(Trigger.FILES)
+        await running.settle()
+        assert (len(running.place.passes), running.place.reads) == (1, 4)
+
+
+async def test_a_pass_that_loses_the_lease_is_not_retried_and_forgets_what_was_allowed() -> None:
+    """The leader continues; when this replica leads again much later, nobody expects a deletion that was asked for before."""
+    leadership = Leadership(VirtualClock())
+    leadership.renew(10.0)
+    async with running_loop(leadership=leadership) as running:
+        running.place.results = [NotLeading("this replica does not lead")]
+        running.loop.override_next_pass(PassOverrides(delete=frozenset({"old"})))
+        running.triggers.request(Trigger.PERSON)
+        await running.settle()
+        leadership.end()
+        running.loop.stand_by()
+        await running.clock.sleep(600.0)
+        assert running.place.passes == [Trigger.PERSON]
+        assert "reconcile.failed" not in running.names()
+        assert running.loop._overrides == PassOverrides()
 
 
 async def test_simultaneous_triggers_start_one_pass() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
-from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, PlanChanged, StateForeign, UsageError
+from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, NotLeading, PlanChanged, StateForeign, UsageError
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Create, Delete, MaxDelete
@@ -30,6 +30,11 @@ from tests.reconcile.passes import Bench
 from tests.world import DEPLOY_SECONDS, Fate, WorldApi, new_world
 
 PRUNE = replace(POLICY, prune=True)
+OTHER_CODE = """async function handler(request) {
+  const total = [1, 2, 3].reduce((sum, n) => sum + n);
+  return Response.json({ total });
+}
+"""
 BROKEN = "async function handler( {"
 
 
@@ -249,6 +254,38 @@ async def test_an_api_that_goes_down_halts_the_pass(bench: Bench) -> None:
     report = await bench.sync(desired(*(want(f"f{number}") for number in range(8))))
     assert report.exit_code is ExitCode.UNAVAILABLE
     assert len(report.results(Result.SKIPPED)) == 5
+
+
+@pytest.mark.parametrize("call", range(1, 16))
+async def test_a_lost_lease_halts_the_pass_without_a_failure(bench: Bench, call: int) -> None:
+    """Whichever call meets it: nothing counts as failed, and the next pass does what is left, without a duplicate."""
+    await bench.sync(desired(want("a"), want("gone", OTHER_CODE)))
+    bench.policy, bench.limits = PRUNE, replace(bench.limits, max_delete=MaxDelete(100, percent=True))
+    bench.api.log.clear()
+    bench.events.clear()
+    refused: list[str] = []
+
+    def fate(number: int, method: str, route: str) -> Fate:
+        if number >= call:
+            refused.append(f"{method} {route}")
+            raise NotLeading("this replica does not lead")
+        return Fate.FINE
+
+    bench.api.fate = fate
+    git = desired(want("a", CODE_B), want("b"), want("c"))
+    try:
+        report = await bench.sync(git)
+    except NotLeading:
+        assert len(refused) == 1, "the list cannot be read: nothing is planned"
+    else:
+        assert refused, "the control: the pass makes more calls than these"
+        assert (report.result, report.failed, report.halted) == ("superseded", 0, None)
+    assert not {"function.failed", "reconcile.failed", "rollback.failed", "deploy.failed"} & set(bench.names())
+    bench.api.fate = lambda *_: Fate.FINE
+    again = await bench.sync(git)
+    assert again.exit_code is ExitCode.OK
+    assert bench.api.world.live_code() == {"a": CODE_B, "b": CODE_A, "c": CODE_A}
+    assert len(bench.api.world.functions) == 3
 
 
 async def test_functions_that_left_git_are_deleted_only_with_prune_and_a_backup(bench: Bench) -> None:

@@ -37,6 +37,7 @@ class DaemonStub:
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
     failure: KapsoSyncError | None = None
     defect: Exception | None = None
+    unreachable: KapsoSyncError | None = None
     change: asyncio.Event = field(default_factory=asyncio.Event)
     passed: asyncio.Event = field(default_factory=asyncio.Event)
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -95,6 +96,8 @@ class Control:
         return TOKEN
 
     async def request_after_push(self) -> None:
+        if self.stub.unreachable is not None:
+            raise self.stub.unreachable
         self.stub.triggers.append("webhook")
 
     async def request_reconcile(self, overrides: PassOverrides) -> None:

@@ -14,6 +14,8 @@ from kapso_sync.model.status import (
     PassStatus,
     RateLimit,
     RecentEvent,
+    ReplicaStatus,
+    Role,
     Suspension,
 )
 
@@ -99,6 +101,16 @@ DOWN = replace(
 
 SUSPENDED = replace(GOOD, suspension=Suspension("moving the project to another plan", ago(minutes=5), NOW + timedelta(hours=2)))
 
+STANDBY = DaemonStatus(
+    version="0.1.0",
+    now=NOW,
+    started_at=ago(days=1),
+    source="https://github.com/acme/flows",
+    owner="github.com/acme/flows//functions",
+    revision=Revision("4f1c2ab8d0e1" + "0" * 28, subject="Add greeting", author="Ada", committed_at=ago(minutes=42)),
+    replica=ReplicaStatus(Role.STANDBY, "apps/kapso-sync", "flows-7d4b9c-x2x4q_1f2e3d4c"),
+)
+
 EMPTY = DaemonStatus(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
 
-ALL = {"many": MANY, "good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "empty": EMPTY}
+ALL = {"many": MANY, "good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "standby": STANDBY, "empty": EMPTY}

@@ -14,11 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kapso_sync.errors import ConfigError, StateUnusable
+from kapso_sync.errors import ConfigError, LeaseError, StateUnusable
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server.control import ServerLimits
 from tests.server.front import SECRET, TOKEN, DaemonStub, connected, open_server
-from tests.server.statuses import BAD, GOOD, NOW, SUSPENDED
+from tests.server.statuses import BAD, GOOD, NOW, STANDBY, SUSPENDED
 from tests.server.test_hooks import BODY, hexed
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -156,6 +157,29 @@ async def test_reconcile_with_wait_answers_at_once_while_suspended(stub: DaemonS
     answer = await client.post("/api/reconcile?wait=1", headers=BEARER)
     assert (answer.status_code, stub.triggers) == (202, ["reconcile"])
     assert answer.json() == {"accepted": True, "suspended": "moving the project to another plan"}
+
+
+async def test_a_standby_hands_a_reconcile_to_the_leader_and_does_not_wait(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """With everything that the person allows, also for functions that a standby does not know."""
+    stub.status = STANDBY
+    answer = await client.post("/api/reconcile?wait=1&retry=greet&reset_secrets=1", headers=BEARER)
+    assert answer.json() == {"accepted": True, "leader": "flows-7d4b9c-x2x4q_1f2e3d4c"}
+    assert stub.overrides == PassOverrides(retry=frozenset({"greet"}), reset_secrets=True)
+    stub.status = GOOD
+    assert (await client.post("/api/reconcile?retry=unknown", headers=BEARER)).status_code == 404
+
+
+async def test_a_push_that_cannot_reach_the_leader_is_503_and_may_be_sent_again(
+    stub: DaemonStub, client: httpx.AsyncClient
+) -> None:
+    """The git host sends the same delivery again, which is then no replay."""
+    headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
+    stub.unreachable = LeaseError("patch of the Lease apps/kapso-sync: no answer within 3.0 s")
+    assert (await client.post("/hooks/git", content=BODY, headers=headers)).status_code == 503
+    stub.unreachable = None
+    again = await client.post("/hooks/git", content=BODY, headers=headers)
+    assert (again.status_code, again.json()) == (202, {"delivery": "d-1"})
+    assert stub.triggers == ["webhook"]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
+from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, ReplicaStatus, Role, Suspension
 from kapso_sync.server.page import render_page, span
 from tests.server.front import DaemonStub, open_server
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
+from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -78,6 +78,8 @@ def test_the_page_is_well_formed_and_loads_no_foreign_content(name: str) -> None
         (BAD, "Working: Kapso is being made what git says."),
         (DOWN, "The last pass failed. What runs on Kapso is unchanged."),
         (SUSPENDED, "Suspended: nothing is written to Kapso."),
+        (STANDBY, "Standby: another replica writes to Kapso."),
+        (replace(STANDBY, replica=ReplicaStatus(Role.STANDBY, "apps/kapso-sync", None)), "Standby: no replica leads."),
         (EMPTY, "Starting: the first pass is under way."),
     ],
 )
