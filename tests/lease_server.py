@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -158,19 +159,21 @@ def _handler(server: LeaseServer) -> type[BaseHTTPRequestHandler]:
             pass
 
         def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 super().handle()
 
     return Handler
 
 
 @contextlib.contextmanager
-def lease_server() -> Iterator[LeaseServer]:
+def lease_server(tls: ssl.SSLContext | None = None) -> Iterator[LeaseServer]:
     """Serve it on a free port of loopback until the block ends."""
     server = LeaseServer()
     http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
     http.daemon_threads = True
-    server.url = f"http://127.0.0.1:{http.server_address[1]}"
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+    server.url = f"http{'s' if tls is not None else ''}://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=http.serve_forever, args=(0.05,), name="lease-api", daemon=True)
     thread.start()
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -168,3 +171,31 @@ def test_access_that_cannot_work_is_a_config_error(tmp_path: Path, values: dict[
     with pytest.raises(ConfigError, match=message) as caught:
         find_access(load_settings({}, environment={"KAPSO_SYNC_LEASE": "flows", **values}), tmp_path)
     assert "secret" not in caught.value.message
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A key, and a certificate for loopback that is its own authority, as `kubeadm` may make it: without a key identifier."""
+    key, pem = folder / f"{name}.key", folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "subjectKeyIdentifier=none"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(pem)], check=True, capture_output=True)
+    return key, pem
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+async def test_the_clusters_authority_is_checked_and_read_again(tmp_path: Path) -> None:
+    """Another authority is refused, the token is not sent to it, and a replaced file holds with the next call."""
+    (key, pem), (_, other) = certificate(tmp_path, "cluster"), certificate(tmp_path, "other")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem, key)
+    mounted, token = tmp_path / "ca.crt", tmp_path / "token"
+    mounted.write_bytes(other.read_bytes())
+    token.write_text(TOKEN)
+    with lease_server(tls) as running:
+        api = KubeLeaseApi(KubeAccess(running.url, "apps", "kapso-sync", token, mounted), "replica")
+        with pytest.raises(LeaseError, match="certificate"):
+            await api.read(5)
+        assert running.requests == []
+        mounted.write_bytes(pem.read_bytes())
+        assert await api.read(5) is None
+        await api.close()

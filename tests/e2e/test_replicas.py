@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.test_daemon import SECRET, Running, commit, daemon, live, until
 from tests.lease_server import LeaseServer, lease_server
-from tests.program import answering, git, write_functions
+from tests.program import Ran, answering, git, kapso_sync, write_functions
 from tests.served import Served, served
 
 pytestmark = pytest.mark.e2e
@@ -38,6 +38,7 @@ class Cluster:
     stack: contextlib.ExitStack
     settings: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, Running] = field(default_factory=dict)
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def start(self, *names: str) -> None:
         """Start replicas, and wait until each has read the source."""
@@ -58,6 +59,7 @@ class Cluster:
                 "KAPSO_SYNC_KUBE_TOKEN_FILE": str(token),
                 **self.settings,
             }
+            self.environments[name] = environment
             self.replicas[name] = self.stack.enter_context(daemon(self.source, environment))
         for name in names:
             self.replicas[name].event("source.changed")
@@ -72,6 +74,10 @@ class Cluster:
 
     def status(self, name: str) -> dict[str, Any]:
         return self.replicas[name].status()
+
+    def run(self, name: str, *arguments: str) -> Ran:
+        """Run a command as the user of this replica."""
+        return kapso_sync(*arguments, environment=self.environments[name])
 
     def knows(self, name: str, holder: str) -> dict[str, Any]:
         """Wait until a replica knows who leads, and return its status."""
@@ -141,6 +147,10 @@ def test_one_of_three_writes_and_what_reaches_a_standby_goes_to_it(tmp_path: Pat
             assert [running.get(name, path).status_code for path in ("/readyz", "/healthz")] == [200, 200]
             assert "kapso_sync_leader 0.0" in running.get(name, "/metrics").text
             assert f"<code>{holder}</code>" in running.get(name, "/").text
+        shown = running.run(standby, "status", running.source).out
+        assert f"Role          standby; the leader is {holder}\n" in shown
+        assert "a standby runs none" in shown
+        assert f"Role          leader; the leader is {holder}\n" in running.run(leader, "status", running.source).out
         assert "kapso_sync_leader 1.0" in running.get(leader, "/metrics").text
         revision = commit(tmp_path / "source", {"greet": answering("two")})
         assert running.push_hook(standby).status_code == 202
@@ -149,7 +159,8 @@ def test_one_of_three_writes_and_what_reaches_a_standby_goes_to_it(tmp_path: Pat
 
         running.replicas[leader].event("reconcile.finished", 2)
         running.kapso.edit("greet", code=answering("by hand"), deploy=True)
-        assert running.post(standby, "/api/reconcile?wait=1").json() == {"accepted": True, "leader": holder}
+        asked = running.run(standby, "reconcile", "--wait", running.source)
+        assert (asked.code, asked.out) == (1, f"This replica is a standby. The leader reconciles: {holder}.\n")
         until(live(running.kapso, greet="two"), 10)
 
         assert running.post(standby, "/api/suspend", {"reason": "a freeze"}).status_code == 202

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kapso_sync.errors import ApiUnavailable, Call, Location, ManifestInvalid, Problem
+from kapso_sync.errors import ApiUnavailable, Call, Location, ManifestInvalid, NotLeading, Problem
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
-from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, status_document
+from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReplicaStatus, Role, status_document
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.status.event_text import event_text
@@ -157,6 +157,41 @@ def test_the_commit_that_broke_the_manifest_is_named_until_it_is_mended(board: S
     board.planned(plan())
     board.ended(report())
     assert broken_by() is None
+
+
+def test_a_replica_that_leads_no_more_forgets_what_it_knew_of_kapso(board: StatusTracker) -> None:
+    """Another writes now. What a standby shows is its role, the leader, and the revision that it has read."""
+    replica = [ReplicaStatus(Role.LEADER, "apps/kapso-sync", "a")]
+    board.replicated(lambda: replica[0])
+    board.began("lease")
+    board.planned(plan())
+    board.ended(report())
+    assert (board.status().role, len(board.status().functions)) == (Role.LEADER, 4)
+    board.began("interval")
+    replica[0] = ReplicaStatus(Role.STANDBY, "apps/kapso-sync", "b")
+    board.role_changed()
+    board.failed(NotLeading("this replica does not lead"))
+    board(events.SourceChanged(revision="later", subject="Later", author="Ada"))
+    status = board.status()
+    assert (status.role, status.functions, status.last_pass, status.reconciling) == (Role.STANDBY, (), None, False)
+    assert status.revision is not None
+    assert (status.revision.id, status.revision.subject) == ("later", "Later")
+    document = status_document(status)
+    assert (document["role"], document["leader"]) == ("standby", "b")
+
+
+def test_metrics_say_who_leads(board: StatusTracker) -> None:
+    """A daemon without a Lease is its own leader, and belongs to none."""
+    metrics = Metrics("0.1.0", board.status)
+
+    def shown() -> dict[str, float]:
+        text = metrics.exposition()[0].decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {f"{sample.name} {sample.labels}": sample.value for sample in samples if "lea" in sample.name}
+
+    assert shown() == {"kapso_sync_leader {}": 1.0}
+    board.replicated(lambda: ReplicaStatus(Role.STANDBY, "apps/kapso-sync", None))
+    assert shown() == {"kapso_sync_leader {}": 0.0, "kapso_sync_lease_info {'lease': 'apps/kapso-sync'}": 1.0}
 
 
 def test_secrets_are_redacted_in_the_status(board: StatusTracker) -> None:

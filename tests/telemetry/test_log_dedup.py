@@ -124,3 +124,15 @@ def test_plan_warnings_are_logged_when_they_change() -> None:
 def test_events_between_passes_are_always_logged() -> None:
     """Suspensions, signals, the daemon's own failures."""
     assert Reader().read(events.Suspended(reason="x"), events.Resumed()) == [("suspended", "warning"), ("resumed", "info")]
+
+
+def test_a_lost_lease_ends_a_pass_without_a_word_and_lease_failures_are_not_the_passes_own() -> None:
+    """A standby keeps no debug lines for a pass that never ends, and the elector itself says when a failure is over."""
+    reader = Reader()
+    lost = events.LeaseLost(lease="apps/kapso-sync", reason="it was not renewed for 10 s")
+    refused = events.LeaseFailed(lease="apps/kapso-sync", error="answered 403", error_type="LeaseForbidden")
+    assert reader.read(STARTED, SAME, lost) == [("lease.lost", "warning")]
+    assert reader.read(SAME) == [("source.unchanged", "debug")]
+    assert reader.read(refused) == [("lease.failed", "error")]
+    assert reader.read(STARTED, PLANNED, finished()) == [("reconcile.finished", "debug")]
+    assert reader.read(refused) == [("lease.failed", "error")]
