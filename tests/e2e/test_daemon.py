@@ -399,6 +399,7 @@ def test_sighup_reloads_settings_and_sigusr1_logs_the_status(
         ((), {"KAPSO_SYNC_INTERVAL": "0s"}, 78),
         ((), {"KAPSO_API_KEY": ""}, 78),
         ((), {"KAPSO_SYNC_LISTEN": "nowhere"}, 78),
+        ((), {"KAPSO_SYNC_LEASE": "kapso-sync"}, 78),
         (("--interval", "-5m"), {}, 78),
     ],
 )
