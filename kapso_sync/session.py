@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from kapso_sync.errors import PassCutOff, StateUnusable
+from kapso_sync.errors import ConfigError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.plan import Plan
@@ -68,6 +68,14 @@ class ResolvedSource:
     folder: Path
     owner_is_stable: bool = True
 
+    def require_stable_owner(self) -> None:
+        """Raise `ConfigError` if the owner may change: then functions of another folder would count as ours."""
+        if not self.owner_is_stable:
+            raise ConfigError(
+                "deletions need a known owner, and this folder has no git remote",
+                hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
@@ -110,6 +118,7 @@ class Session:
 
     async def plan(self, request: PassRequest) -> Plan:
         """Return what a sync would do. Raises `KapsoSyncError`."""
+        self._check_owner(request)
         return (await plan_pass(self._deps, request)).guarded.plan
 
     async def sync(self, request: PassRequest) -> Report:
@@ -126,6 +135,7 @@ class Session:
 
         observer.began(request.trigger)
         try:
+            self._check_owner(request)
             with context.log_context():
                 self._check_writable(store)
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
@@ -143,6 +153,10 @@ class Session:
             # Only people read it. If the folder cannot be written, the next pass reports that when it begins.
             with contextlib.suppress(StateUnusable):
                 store.record_pass(status_document(observer.status()))
+
+    def _check_owner(self, request: PassRequest) -> None:
+        if request.overrides.delete:
+            self.source.require_stable_owner()
 
     def _check_writable(self, store: StateStore) -> None:
         """Raise `StateUnusable`, and log it, before any call to Kapso."""

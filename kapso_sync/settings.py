@@ -188,12 +188,14 @@ class Settings(BaseModel):
     _notices: tuple[Notice, ...] = PrivateAttr(default=())
     _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _env_file: Path | None = PrivateAttr(default=None)
+    _key_env_file: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep the variables that were loaded, and the warnings about them."""
         loaded = context or {}
         self._variables = loaded.get("variables", {})
         self._env_file = loaded.get("env_file")
+        self._key_env_file = loaded.get("key_env_file")
         self._notices = _unknown_variables(self._variables)
 
     @property
@@ -212,8 +214,9 @@ class Settings(BaseModel):
 
     @property
     def key_source(self) -> str:
-        """Name of the setting that the key comes from, for error messages."""
-        return "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"
+        """The setting that the key comes from, with the file that sets or holds it, for error messages."""
+        setting = "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"
+        return setting if self._key_env_file is None else f"{setting} in {self._key_env_file}"
 
     def webhook_key(self) -> str | None:
         """Return the webhook's secret, read again at every call, or None."""
@@ -273,8 +276,12 @@ def load_settings(
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES and _is_set(name, value)}
     merged |= overrides
     kept = env_file if _CREDENTIALS & file.keys() else None
+    keys = ("KAPSO_API_KEY", "KAPSO_API_KEY_FILE")
+    outside = any(_is_set(name, environment.get(name, "")) for name in keys) or "api_key" in overrides
+    key_file = None if outside or not any(name in file for name in keys) else env_file
+    context = {"variables": {**file, **environment}, "env_file": kept, "key_env_file": key_file}
     try:
-        return Settings.model_validate(merged, context={"variables": {**file, **environment}, "env_file": kept})
+        return Settings.model_validate(merged, context=context)
     except ValidationError as error:
         raise _explain(error) from None
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kapso_sync import __version__
-from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
+from kapso_sync.advice import Advice
+from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags, with_overrides
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
+
+if TYPE_CHECKING:
+    from kapso_sync.model.plan import PassOverrides
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -76,8 +82,19 @@ class _Group(click.Group):
         if name not in self.commands and not name.startswith("-"):
             close = difflib.get_close_matches(name, self.commands, n=1, cutoff=0.75)
             known = f"did you mean `kapso-sync {close[0]}`?" if close else "`kapso-sync help` lists the commands"
-            raise UsageError(f"there is no command `{name}`", hint=HABITS.get(name, known))
+            raise UsageError(f"there is no command `{name}`", hint=_with_first_word(HABITS.get(name, known), args[1:]))
         return super().resolve_command(ctx, args)
+
+
+def _with_first_word(hint: str, words: Sequence[str]) -> str:
+    """Return the hint with the slug or the source that was given, in its commands as well."""
+    if not words or words[0].startswith("-"):
+        return hint
+    word = shlex.quote(words[0])
+    if "SLUG" in hint:
+        return hint.replace("SLUG", word)
+    takes_source = [name for name, command in app.commands.items() if any(p.name == "source" for p in command.params)]
+    return Advice({name: f"--source {word}" if name == "dev" else word for name in takes_source})(hint)
 
 
 def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
@@ -102,35 +119,23 @@ def app() -> None:
 @source_argument
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
 @repeated("--only", "SLUG", "Touch only this function")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
-@repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
-@repeated("--take-from", "OWNER", "Take over functions of this owner")
-@repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt")
-@click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
-@click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us.")
+@with_overrides
 @json_flag
 @with_flags()
 def sync(
     *,
     dry_run: bool,
     only: tuple[str, ...],
-    retry: tuple[str, ...],
     expect: str | None,
-    overwrite: tuple[str, ...],
-    take_from: tuple[str, ...],
-    delete: tuple[str, ...],
-    allow_recreate: bool,
-    reset_secrets: bool,
+    overrides: PassOverrides,
     json_output: bool,
     context: CommandContext,
 ) -> int:
     """Make Kapso match the source, once, and wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
-    from kapso_sync.wiring import PassOverrides
 
-    overrides = PassOverrides(frozenset(overwrite), frozenset(take_from), frozenset(delete), allow_recreate, reset_secrets)
-    args = sync_command.PassArgs(context, overrides, only, retry, expect, json_output)
+    args = sync_command.PassArgs(context, overrides, only, expect, json_output)
     return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
 
 
@@ -147,14 +152,14 @@ def run(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync reconcile --wait")
 @source_argument
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
+@with_overrides
 @json_flag
 @with_flags("path", "branch", "ref", "env", "state_dir")
-def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
+def reconcile(*, wait: bool, overrides: PassOverrides, json_output: bool, context: CommandContext) -> int:
     """Have the running daemon reconcile now, and retry everything that failed before."""
     from kapso_sync.cli import daemon
 
-    return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
+    return daemon.reconcile(context, overrides, wait=wait, json_output=json_output)
 
 
 @app.command(epilog="""Example: kapso-sync suspend --reason "migrating the project" --for 2h""")
@@ -205,13 +210,12 @@ def plan(
 ) -> int:
     """Show what `sync` would do, and why; write nothing."""
     from kapso_sync.cli import sync as sync_command
-    from kapso_sync.wiring import PassOverrides
+    from kapso_sync.model.plan import PassOverrides
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
-    args = sync_command.PassArgs(
-        context, PassOverrides(delete=frozenset(delete)), only, (), None, json_output or form == "json"
-    )
+    overrides = PassOverrides(delete=frozenset(delete))
+    args = sync_command.PassArgs(context, overrides, only, None, json_output or form == "json")
     return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown")
 
 

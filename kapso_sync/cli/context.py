@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from kapso_sync.advice import Advice
+from kapso_sync.errors import KapsoSyncError, ManifestInvalid, Problem
 
 if TYPE_CHECKING:
     from kapso_sync.model import events
@@ -48,13 +52,61 @@ DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
 
 ALL_FLAGS = tuple(_FLAGS)
 
+_NOT_REPEATED = frozenset({"log_level", "log_format"})
+"""Flags that no command in a hint needs."""
+
+DAEMON_KNOWN_BY = ("source", "path", "branch", "ref", "env", "state_dir")
+"""Settings by which a command finds a running daemon."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The command line's settings by name, its SOURCE included, and the file that ``--env-file`` names."""
+    """The command line's settings by name, its SOURCE included, and the file that ``--env-file`` names.
+
+    ``commands`` are all commands, by name: a hint repeats what its command takes.
+    """
 
     overrides: Mapping[str, object] = field(default_factory=dict)
     env_file: Path | None = None
+    commands: Mapping[str, click.Command] = field(default_factory=dict, repr=False)
+
+    def of_source(self, source: str | None) -> CommandContext:
+        """Return the context with this source, if the command line names none and it is not the current folder."""
+        if source is None or "source" in self.overrides or source == str(Path.cwd()):
+            return self
+        return replace(self, overrides={**self.overrides, "source": source})
+
+    def advise(self, text: str) -> str:
+        """Return the text with this command line's SOURCE and flags in the commands that it names."""
+        return self._advice(self.overrides, self.env_file)(text)
+
+    def advised(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        """Return the problems with the commands in their hints completed."""
+        return tuple(replace(problem, hint=self.advise(problem.hint) if problem.hint else None) for problem in problems)
+
+    def advise_for_daemon(self, settings: Settings, text: str) -> str:
+        """Return the text with commands that work in another process beside the daemon of these settings.
+
+        The daemon holds the state folder, so it is asked to do what a `sync` would do.
+        """
+        from kapso_sync.wiring.source import source_spec
+
+        values = {name: value for name in DAEMON_KNOWN_BY if (value := getattr(settings, name)) is not None}
+        try:
+            values["source"] = source_spec(settings).location
+        except KapsoSyncError:
+            values["source"] = settings.source or "."
+        values |= {"state_dir": settings.state_dir.absolute()} if settings.state_dir else {}
+        env_file = self.env_file.absolute() if self.env_file else None
+        return self._advice(values, env_file, instead={"sync": "reconcile"})(text)
+
+    def _advice(
+        self, values: Mapping[str, object], env_file: Path | None, *, instead: Mapping[str, str] | None = None
+    ) -> Advice:
+        given = {**({"source": values["source"]} if "source" in values else {}), **values}
+        given |= {"env_file": env_file} if env_file else {}
+        arguments = {name: _command_arguments(command.params, given) for name, command in self.commands.items()}
+        return Advice(arguments, instead or {})
 
     def load_settings(self) -> Settings:
         """Return the settings: the command line's, the file's, the environment's, and defaults. Raises `ConfigError`."""
@@ -69,7 +121,25 @@ class CommandContext:
         """
         from kapso_sync.wiring import make_event_bus
 
-        return make_event_bus(settings, sys.stderr, *listeners, level="off" if sys.stderr.isatty() else level)
+        quiet = "off" if sys.stderr.isatty() else level
+        return make_event_bus(settings, sys.stderr, *listeners, level=quiet, advise=self.advise)
+
+
+def _command_arguments(parameters: Sequence[click.Parameter], given: Mapping[str, object]) -> str:
+    """Return what of the given settings a command with these parameters takes, as words of a shell."""
+    known = {parameter.name: parameter for parameter in parameters}
+    words: list[str] = []
+    for name, value in given.items():
+        parameter = known.get(name)
+        if parameter is None or name in _NOT_REPEATED:
+            continue
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            words += [parameter.opts[0], str(value)]
+    return shlex.join(words)
 
 
 def with_flags(*names: str) -> Callable[[Command], Command]:
@@ -81,7 +151,16 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
         def wrapper(*, env_file: Path | None, **given: Any) -> int:
             values = {name: given.pop(name) for name in (*chosen, "source") if name in given}
             overrides = {name: value for name, value in values.items() if value is not None}
-            return command(**given, context=CommandContext(overrides, env_file))
+            group = click.get_current_context().find_root().command
+            commands = group.commands if isinstance(group, click.Group) else {}
+            context = CommandContext(overrides, env_file, commands)
+            try:
+                return command(**given, context=context)
+            except KapsoSyncError as error:
+                error.hint = context.advise(error.hint) if error.hint else None
+                if isinstance(error, ManifestInvalid):
+                    error.problems = context.advised(error.problems)
+                raise
 
         decorated = click.option("--env-file", type=click.Path(path_type=Path), help="Read settings from this file as well.")(
             wrapper
@@ -97,3 +176,28 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
 def repeated(flag: str, metavar: str, text: str) -> Callable[[Command], Command]:
     """Return an option that may be given several times."""
     return click.option(flag, multiple=True, metavar=metavar, help=f"{text} (repeatable).")
+
+
+def with_overrides(command: Command) -> Command:
+    """Give a command the options that allow something for one pass only; they reach it as its argument ``overrides``."""
+
+    @functools.wraps(command)
+    def wrapper(*, allow_recreate: bool, reset_secrets: bool, **given: Any) -> int:
+        from kapso_sync.model.plan import PassOverrides
+
+        named = {name: frozenset(given.pop(name)) for name in ("retry", "overwrite", "take_from", "delete")}
+        overrides = PassOverrides(**named, allow_recreate=allow_recreate, reset_secrets=reset_secrets)
+        return command(**given, overrides=overrides)
+
+    options = (
+        repeated("--retry", "SLUG", "Try again what failed and is in quarantine"),
+        repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says"),
+        repeated("--take-from", "OWNER", "Take over functions of this owner"),
+        repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt"),
+        click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit."),
+        click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us."),
+    )
+    decorated: Command = wrapper
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated

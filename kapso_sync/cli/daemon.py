@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from kapso_sync.advice import Advise
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.json_documents import print_status
 from kapso_sync.errors import ExitCode, UsageError
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings, parse_duration
 
 
@@ -28,16 +30,16 @@ def run(context: CommandContext) -> int:
         return settings
 
     async def work() -> int:
-        return await make_daemon(load, sys.stderr, start_locally).run()
+        return await make_daemon(load, sys.stderr, context.advise_for_daemon, start_locally).run()
 
     return asyncio.run(work())
 
 
-def reconcile(context: CommandContext, retry: Sequence[str], *, wait: bool, json_output: bool) -> int:
-    """Request a pass that lifts the quarantine of ``retry``; with ``wait`` print its result, and return its exit code."""
-    answer = DaemonClient.of(context.load_settings()).reconcile(retry, wait=wait)
+def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, json_output: bool) -> int:
+    """Request a pass with ``overrides``; with ``wait`` print its result, and return its exit code."""
+    answer = DaemonClient.of(context.load_settings()).reconcile(overrides, wait=wait)
     if "suspended" in answer:
-        return _not_now(answer, wait=wait, json_output=json_output)
+        return _not_now(answer, context.advise, wait=wait, json_output=json_output)
     if json_output:
         print(json.dumps(answer, indent=2))
     elif wait:
@@ -47,13 +49,13 @@ def reconcile(context: CommandContext, retry: Sequence[str], *, wait: bool, json
     return int(answer.get("exit_code", ExitCode.OK))
 
 
-def _not_now(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> int:
+def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_output: bool) -> int:
     """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
     print(
         json.dumps(answer, indent=2)
         if json_output
-        else f"Suspended: {reason}. The daemon reconciles once `kapso-sync resume` ends it."
+        else f"Suspended: {reason}. {advise('The daemon reconciles once `kapso-sync resume` ends it.')}"
     )
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
@@ -65,7 +67,8 @@ def suspend(context: CommandContext, reason: str, duration: str | None) -> int:
     except ValueError as error:
         raise UsageError(f"--for {duration}: {error}", hint="an example: --for 2h") from error
     DaemonClient.of(context.load_settings()).suspend(reason, seconds)
-    print(f"Suspended: {reason}. `kapso-sync resume` ends it" + (f", or {duration} from now." if duration else "."))
+    ends = context.advise("`kapso-sync resume` ends it")
+    print(f"Suspended: {reason}. {ends}" + (f", or {duration} from now." if duration else "."))
     return int(ExitCode.OK)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from kapso_sync.errors import ConfigError, UsageError
+from kapso_sync.cli.state_folders import find_daemon_folder, source_of, state_folders
+from kapso_sync.errors import ConfigError
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.wiring import find_state_folder
-from kapso_sync.wiring.source import state_root
 
 REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0
 PASS_TIMEOUT = 2 * 3600.0
 """Seconds to wait for a daemon's answer, for its status, and for the end of a pass."""
+
+_HINTS = {401: "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?", 404: "`kapso-sync status` lists its functions"}
+"""What to do about an answer, by its HTTP status."""
 
 
 class DaemonClient:
@@ -45,9 +48,12 @@ class DaemonClient:
             return None
         return document
 
-    def reconcile(self, retry: Sequence[str], *, wait: bool) -> dict[str, Any]:
-        """Request a pass that lifts the quarantine of ``retry``; with ``wait`` return after it. Raises `ConfigError`."""
-        parameters = httpx.QueryParams([*(("retry", slug) for slug in retry), *([("wait", "1")] if wait else [])])
+    def reconcile(self, overrides: PassOverrides, *, wait: bool) -> dict[str, Any]:
+        """Request a pass with ``overrides``; with ``wait`` return after it. Raises `ConfigError`."""
+        given: dict[str, object] = dataclasses.asdict(overrides)
+        named = [(name, value) for name, values in given.items() if isinstance(values, frozenset) for value in sorted(values)]
+        flags = [(name, "1") for name, value in {**given, "wait": wait}.items() if value is True]
+        parameters = httpx.QueryParams([*named, *flags])
         return self._post(f"/api/reconcile?{parameters}", None, PASS_TIMEOUT if wait else REQUEST_TIMEOUT)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
@@ -63,7 +69,7 @@ class DaemonClient:
         if url is None:
             raise ConfigError(
                 f"no daemon runs on the state folder {self._files.folder}",
-                hint="name the same source, --path and --env as `kapso-sync run`; without KAPSO_SYNC_LISTEN it takes no orders",
+                hint=self._how_to_reach_one(),
             )
         headers = {"Authorization": f"Bearer {self._token()}"}
         timeout = httpx.Timeout(REQUEST_TIMEOUT, read=read_timeout)
@@ -74,10 +80,17 @@ class DaemonClient:
             text = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"the daemon at {url} does not answer: {text}", hint="is it running?") from error
         if answer.status_code != 202:
-            hint = "is KAPSO_SYNC_ADMIN_TOKEN the daemon's?" if answer.status_code == 401 else "its log may say more"
+            hint = _HINTS.get(answer.status_code, "its log may say more")
             raise ConfigError(f"the daemon refuses: {_reason(answer)}", hint=hint)
         document: dict[str, Any] = answer.json()
         return document
+
+    def _how_to_reach_one(self) -> str:
+        running = [folder for folder in state_folders(self._settings) if DaemonFiles(folder).is_running()]
+        names = "; ".join(source_of(folder) or folder.name for folder in running)
+        if names:
+            return f"name the SOURCE, --path and --env of one that runs: {names}"
+        return "`kapso-sync run` starts one; one that runs without KAPSO_SYNC_LISTEN takes no orders"
 
     def _token(self) -> str:
         token = self._settings.admin_key()
@@ -90,23 +103,6 @@ class DaemonClient:
                 f"the admin token in {self._files.folder} cannot be read: {error.strerror}",
                 hint="run as the daemon's user, or set the token",
             ) from error
-
-
-def find_daemon_folder(settings: Settings) -> Path:
-    """Return the state folder of the settings' source; without a source, that of the only daemon of this user.
-
-    The current folder is the source if it was synced, or if no daemon runs. Raises `UsageError` if several run.
-    """
-    own = find_state_folder(settings)
-    if settings.source is not None or own.exists():
-        return own
-    root = state_root(settings)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    running = [folder for folder in folders if DaemonFiles(folder).is_running()]
-    if len(running) > 1:
-        names = "; ".join(f"{folder.name} at {DaemonFiles(folder).address()}" for folder in running)
-        raise UsageError(f"several daemons run: {names}", hint="name the SOURCE of one, or set KAPSO_SYNC_SOURCE")
-    return running[0] if running else own
 
 
 def _reason(answer: httpx.Response) -> str:

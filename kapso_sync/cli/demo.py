@@ -26,7 +26,7 @@ from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring import PassOverrides, Session, make_event_bus, open_session
+from kapso_sync.wiring import Session, make_event_bus, open_session
 
 DEPLOY_DELAY = (0.4, 1.2)
 """Seconds that a deployment takes here; on Kapso it is 10 to 60."""
@@ -168,7 +168,7 @@ class _Show:
             environment={},
         )
         bus = make_event_bus(settings, io.StringIO(), level="error")
-        return open_session(settings, PassOverrides(), bus, writes=writes, start_locally=start_locally)
+        return open_session(settings, bus, writes=writes, start_locally=start_locally)
 
     def _make_repository(self) -> None:
         shutil.copytree(example_folder(), self._functions())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from kapso_sync.advice import Advise
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
-from kapso_sync.wiring import PassOverrides, Session, open_session
+from kapso_sync.wiring import Session, open_session
 
 
 def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:
@@ -18,13 +19,13 @@ def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_ou
 
     async def work() -> int:
         bus = context.event_bus(settings)
-        async with open_session(settings, PassOverrides(), bus, writes=yes) as session:
-            return await _disown(session, only, yes=yes, json_output=json_output)
+        async with open_session(settings, bus, writes=yes) as session:
+            return await _disown(session, only, context.advise, yes=yes, json_output=json_output)
 
     return run_to_end(work)
 
 
-async def _disown(session: Session, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:
+async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, yes: bool, json_output: bool) -> int:
     owned = await session.owned_functions()
     unknown = set(only) - {remote.slug for remote in owned}
     if unknown:
@@ -39,10 +40,11 @@ async def _disown(session: Session, only: tuple[str, ...], *, yes: bool, json_ou
         for remote in chosen:
             print(f"! {remote.slug}  {failed[remote.slug]}" if remote.slug in failed else f"- {remote.slug}")
         number = f"{counted(len(chosen), 'function')} of {session.owner}"
+        doing_it = advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}` does it.")
         print(
             f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
             if yes
-            else f"{number} would lose the mark in the description, and nothing else; `kapso-sync disown --yes` does it."
+            else f"{number} would lose the mark in the description, and nothing else; {doing_it}"
         )
     return int(ExitCode.FUNCTION_FAILED if failed else ExitCode.OK)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.state_folders import find_known_folder, source_of, state_folders
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.events import event_of
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
+from kapso_sync.settings import Settings
 from kapso_sync.status.event_text import event_text
 from kapso_sync.store.backups import Backup, read_backup, read_backups
 from kapso_sync.store.database import BACKUPS_NAME
@@ -26,10 +29,15 @@ from kapso_sync.wiring.pull import plan_a_restore
 
 def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
     """Print the history of a function, and its backups; makes no API call."""
-    folder = find_state_folder(context.load_settings())
+    settings = context.load_settings()
+    folder = find_known_folder(settings, lambda known: _knows(known, slug))
     entries, backups = read_history(folder, slug), read_backups(folder / BACKUPS_NAME, slug)
     if not entries and not backups:
-        raise UsageError(f"nothing is known of `{slug}` in {folder}", hint="is the source the one that was synced?")
+        others = [shlex.quote(source_of(other) or other.name) for other in state_folders(settings) if _knows(other, slug)]
+        hint = (
+            f"name the SOURCE that was synced: {', '.join(others)}" if others else "`kapso-sync status` lists what was synced"
+        )
+        raise UsageError(f"nothing is known of `{slug}` in {folder}", hint=hint)
     if json_output:
         document: dict[str, Json] = {
             "slug": slug,
@@ -45,7 +53,7 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
 def restore(slug: str, which: str | None, context: CommandContext, output: OutputOptions) -> int:
     """Write a backup back into the folder, and show the difference; nothing is written to Kapso."""
     settings = context.load_settings()
-    backup = _chosen(slug, which, find_state_folder(settings) / BACKUPS_NAME)
+    backup = _chosen(slug, which, settings)
 
     async def work() -> int:
         bus = context.event_bus(settings)
@@ -55,19 +63,42 @@ def restore(slug: str, which: str | None, context: CommandContext, output: Outpu
     return run_to_end(work)
 
 
-def _chosen(slug: str, which: str | None, folder: Path) -> Backup:
-    """Return the backup of this id, or in this file (which may be of a slug that it had before), else the newest."""
+def _knows(folder: Path, slug: str) -> bool:
+    return bool(read_history(folder, slug) or read_backups(folder / BACKUPS_NAME, slug))
+
+
+def _chosen(slug: str, which: str | None, settings: Settings) -> Backup:
+    """Return the backup of this id, or in this file (which may be of a slug that it had before), else the newest.
+
+    Where the source's own state has none that fits, those of all sources of this user count: a daemon that follows a repository
+    saves what its work tree wants back.
+    """
     file = read_backup(Path(which)) if which is not None and Path(which).is_file() else None
     if file is not None:
         return dataclasses.replace(file, slug=slug)
-    backups = read_backups(folder, slug)
-    found = [backup for backup in backups if which is None or backup.id.startswith(which)]
-    if not found or (which is not None and len(found) > 1):
-        known = ", ".join(backup.id for backup in backups[:10])
-        what = f"no backup {which}" if which is not None else "no backup"
-        hint = f"`kapso-sync history {slug}` lists them: {known}" if known else f"they are kept in {folder}"
-        raise UsageError(f"there is {what} of `{slug}`" if not found else f"{which} fits several backups", hint=hint)
-    return found[0]
+    own = find_state_folder(settings)
+    others = [folder for folder in state_folders(settings) if folder != own]
+    known: list[Backup] = []
+    for folders in ([own], others):
+        kept = {folder: read_backups(folder / BACKUPS_NAME, slug) for folder in folders}
+        found = {
+            folder: [backup for backup in kept[folder] if which is None or backup.id.startswith(which)] for folder in folders
+        }
+        found = {folder: backups for folder, backups in found.items() if backups}
+        known += [backup for backups in kept.values() for backup in backups]
+        fits = [backups[0] for backups in found.values()] if which is None else list(itertools.chain(*found.values()))
+        if len({backup.id for backup in fits}) == 1:
+            return fits[0]
+        if fits:
+            what = "several sources have backups" if which is None else f"{which} fits several backups"
+            raise UsageError(f"{what} of `{slug}`", hint=f"choose one with --from ID: {_listed(fits)}")
+    what = f"no backup {which}" if which is not None else "no backup"
+    hint = f"choose one with --from ID: {_listed(known)}" if known else f"they are kept in {own / BACKUPS_NAME}"
+    raise UsageError(f"there is {what} of `{slug}`", hint=hint)
+
+
+def _listed(backups: Sequence[Backup]) -> str:
+    return ", ".join(f"{backup.id} of {source_of(backup.path.parents[2]) or backup.path.parent}" for backup in backups[:10])
 
 
 def _backup_document(backup: Backup) -> dict[str, Json]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from kapso_sync.advice import Advise
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
@@ -17,7 +17,6 @@ from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.proposal import Proposal
-from kapso_sync.settings import Settings
 from kapso_sync.sources.writing import write_file
 from kapso_sync.wiring.pull import plan_an_init
 
@@ -36,15 +35,14 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
         if json_output:
             print(json.dumps(_document(proposal, written=write), indent=2))
         else:
-            _print(proposal, target.home, settings, written=write)
+            _print(proposal, target.home, context.advise, written=write)
         return int(ExitCode.OK)
 
     return run_to_end(work)
 
 
-def _print(proposal: Proposal, home: Path, settings: Settings, *, written: bool) -> None:
+def _print(proposal: Proposal, home: Path, advise: Advise, *, written: bool) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-    source = _spelled(settings)
     for function in proposal.functions:
         console.print(Text.assemble((f"+ {function.slug}", "green"), f"  {function.file}"))
         for remark in function.remarks:
@@ -54,24 +52,18 @@ def _print(proposal: Proposal, home: Path, settings: Settings, *, written: bool)
     if proposal.elsewhere:
         named = ", ".join(proposal.elsewhere[:NAMED])
         more = f" and {len(proposal.elsewhere) - NAMED} more" if len(proposal.elsewhere) > NAMED else ""
-        console.print(Text(f"On Kapso and not here: {named}{more}. Afterwards `kapso-sync pull{source}` brings them."))
+        told = f"On Kapso and not here: {named}{more}. Afterwards `kapso-sync pull` brings them."
+        console.print(Text(advise(told)))
     if proposal.change is None:
         console.print(Text("Nothing to write: no file here needs a manifest.", style="bold"))
         return
     number = counted(len(proposal.functions), "function")
     if written:
-        told = f"{number} in {home / proposal.change.path}. Next: `kapso-sync plan{source}` shows what a sync would do."
+        told = f"{number} in {home / proposal.change.path}. Next: `kapso-sync plan` shows what a sync would do."
     else:
         print_diff(console, file_diff(proposal.change.path, None, proposal.change.new.decode()))
-        told = f"{number}. Nothing is written yet: `kapso-sync init{source} --write` writes {proposal.change.path}."
-    console.print(Text(told, style="bold"))
-
-
-def _spelled(settings: Settings) -> str:
-    """Return the source as the user named it, for the end of a command."""
-    words = [settings.source] if settings.source else []
-    words += ["--path", settings.path] if settings.path else []
-    return "".join(f" {shlex.quote(word)}" for word in words)
+        told = f"{number}. Nothing is written yet: `kapso-sync init --write` writes {proposal.change.path}."
+    console.print(Text(advise(told), style="bold"))
 
 
 def _document(proposal: Proposal, *, written: bool) -> dict[str, Json]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
@@ -89,8 +90,8 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
     }
 
 
-def print_status(document: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Print a status document for people."""
+def print_status(document: Mapping[str, Any], folder: Path | None = None, advise: Advise = as_it_is) -> None:
+    """Print a status document for people; ``advise`` completes the commands that its texts name."""
     last, revision, suspended = document["last_pass"], document["revision"], document["suspended"]
     print(f"Source        {document['source']}")
     if document["owner"]:
@@ -104,18 +105,18 @@ def print_status(document: Mapping[str, Any], folder: Path | None = None) -> Non
         subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
         print(f"Revision      {revision['id'][:19]}{subject}")
     if last is None:
-        print("No pass was recorded here yet: `kapso-sync sync` makes the first.")
+        print(advise("No pass was recorded here yet: `kapso-sync sync` makes the first."))
     else:
         print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}, {counted(last['api_calls'], 'API call')}")
         for name in ("error", "hint"):
             if last[name]:
-                print(f"{name.capitalize():<13} {last[name]}")
+                print(f"{name.capitalize():<13} {advise(last[name])}")
         broken = last.get("broken_by")
         if broken and broken["subject"]:
             print(f"Broken by     {broken['id'][:12]} “{broken['subject']}” by {broken['author']}")
     for function in document["functions"]:
         ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
-        print(f"  {function['state']:<11} {function['slug']}  {ready['message']}")
+        print(f"  {function['state']:<11} {function['slug']}  {advise(ready['message'])}")
     if document.get("unused"):
         print(f"Unused        by any workflow: {', '.join(document['unused'])}")
     if document["unfinished"]:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.render import plan_summary, revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
 
@@ -26,19 +27,23 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 _DELETIONS = ("| function | id | why |", "|---|---|---|")
 
 
-def plan_markdown(plan: Plan) -> str:
-    """Return a plan as Markdown of at most `LONGEST` characters; a note says what was left out."""
+def plan_markdown(plan: Plan, advise: Advise = as_it_is) -> str:
+    """Return a plan as Markdown of at most `MAX_LENGTH` characters; a note says what was left out.
+
+    ``advise`` completes the commands that make this plan again.
+    """
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not (_deletes(step) or isinstance(step, NoChange))]
-    tail = _tail(plan)
-    page = _Page(MAX_LENGTH - len(tail) - _NOTE_ROOM)
+    tail = _tail(plan, advise)
+    shown = advise("`kapso-sync plan` shows everything")
+    page = _Page(MAX_LENGTH - len(tail) - len(shown) - _NOTE_ROOM)
     page.add(_head(plan))
     page.table(_DELETIONS_TITLE, _DELETIONS, deletions)
     page.table("### Changes", _TABLE, others)
     for step in others:
         if _diff(step):
             page.add(_folded(step))
-    return page.text + page.note + tail
+    return page.text + page.note(shown) + tail
 
 
 _NOTE_ROOM = 300
@@ -68,13 +73,12 @@ class _Page:
             self.add(_row(step))
         self.add("")
 
-    @property
-    def note(self) -> str:
-        """What was left out, if anything."""
+    def note(self, shown: str) -> str:
+        """Return what was left out, if anything; ``shown`` says where it is."""
         if not self._left_out:
             return ""
         parts = "part does" if self._left_out == 1 else "parts do"
-        return f"> **Cut.** {self._left_out} {parts} not fit into a comment; `kapso-sync plan` shows everything.\n\n"
+        return f"> **Cut.** {self._left_out} {parts} not fit into a comment; {shown}.\n\n"
 
 
 def _head(plan: Plan) -> str:
@@ -85,7 +89,7 @@ def _head(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _tail(plan: Plan) -> str:
+def _tail(plan: Plan, advise: Advise) -> str:
     lines: list[str] = []
     if plan.notices:
         shown, more = plan.notices[:20], len(plan.notices) - 20
@@ -94,7 +98,7 @@ def _tail(plan: Plan) -> str:
         lines += [f"- and {more} more"] if more > 0 else []
         lines.append("")
     if plan.changes:
-        lines += [f"Apply exactly this plan: `kapso-sync sync --expect {plan.digest}`", ""]
+        lines += [advise(f"Apply exactly this plan: `kapso-sync sync --expect {plan.digest}`"), ""]
     return "\n".join(lines)
 
 

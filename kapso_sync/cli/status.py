@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync import __version__
+from kapso_sync.advice import as_it_is
 from kapso_sync.cli.context import CommandContext
-from kapso_sync.cli.daemon_client import DaemonClient, find_daemon_folder
+from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.json_documents import print_status
+from kapso_sync.cli.state_folders import find_known_folder, source_of
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.status import DaemonStatus, status_document
@@ -20,12 +22,14 @@ from kapso_sync.store.database import read_last_pass, read_state
 def status(context: CommandContext, *, json_output: bool) -> int:
     """Print the status of the running daemon, or else of the state folder; takes no lock, and makes no API call."""
     settings = context.load_settings()
-    folder = find_daemon_folder(settings)
-    document = DaemonClient(settings, folder).status() or _of_folder(settings, folder)
+    folder = find_known_folder(settings, lambda known: read_last_pass(known) is not None)
+    running = DaemonClient(settings, folder).status()
+    document = running or _of_folder(settings, folder)
     if json_output:
         print(json.dumps(document, indent=2))
     else:
-        print_status(document, folder)
+        # A daemon has completed its own commands.
+        print_status(document, folder, as_it_is if running else context.of_source(source_of(folder)).advise)
     return int(ExitCode.OK)
 
 

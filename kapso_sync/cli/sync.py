@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,11 +20,11 @@ from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import console, print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import start_locally
-from kapso_sync.errors import ExitCode
+from kapso_sync.errors import ExitCode, StateLocked
 from kapso_sync.model import events
-from kapso_sync.model.plan import Origin, Plan
+from kapso_sync.model.plan import Origin, PassOverrides, Plan
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.wiring import PassOverrides, open_session
+from kapso_sync.wiring import Session, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,14 @@ class PassArgs:
     context: CommandContext
     overrides: PassOverrides
     only: tuple[str, ...]
-    retry: tuple[str, ...]
     expect: str | None
     json_output: bool
+
+    def advise_exactly(self, text: str) -> str:
+        """Return the text with commands that make the same plan again: with the options of this one as well."""
+        chosen = [("--only", slug) for slug in self.only] + [("--delete", slug) for slug in sorted(self.overrides.delete)]
+        options = "".join(f" {flag} {slug}" for flag, slug in chosen)
+        return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
 
 
 def sync(args: PassArgs) -> int:
@@ -43,8 +51,10 @@ def sync(args: PassArgs) -> int:
     async def work() -> int:
         with Progress(Console(stderr=True)) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info")
-            async with open_session(settings, args.overrides, bus, writes=True, start_locally=start_locally) as session:
-                report = await session.sync(PassRequest("sync", args.only, args.retry, args.expect))
+            opened = open_session(settings, bus, writes=True, start_locally=start_locally)
+            async with _session_or_daemon(args, opened) as session:
+                report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
+        report = report.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
@@ -54,18 +64,34 @@ def sync(args: PassArgs) -> int:
     return run_to_end(work)
 
 
+@contextlib.asynccontextmanager
+async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManager[Session]) -> AsyncIterator[Session]:
+    """Open the session; if another process holds the state folder, say how a daemon does what was asked."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            session = await stack.enter_async_context(opening)
+        except StateLocked as error:
+            error.hint = (
+                f"if it is a daemon, `kapso-sync reconcile --wait{args.overrides.options}` has it do this now; "
+                "if not, wait until it has ended"
+            )
+            raise
+        yield session
+
+
 def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
     """Print what a sync would do; write nothing."""
     settings = args.context.load_settings()
 
     async def work() -> int:
         bus = args.context.event_bus(settings)
-        async with open_session(settings, args.overrides, bus, writes=False) as session:
-            plan = await session.plan(PassRequest("plan", args.only, args.retry, args.expect))
+        async with open_session(settings, bus, writes=False) as session:
+            plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
+        plan = plan.advised(args.context.advise)
         if args.json_output:
             print(json.dumps(plan_document(plan), indent=2))
         elif markdown:
-            print(plan_markdown(plan), end="")
+            print(plan_markdown(plan, args.advise_exactly), end="")
         else:
             print_plan(console(), plan)
         return int(plan_exit_code(plan, detailed=detailed))

@@ -6,7 +6,7 @@ import json
 import posixpath
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import print_problem, run_to_end
@@ -34,6 +34,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 
     async def work() -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
+        report = replace(report, problems=context.advised(report.problems))
         if args.json:
             print(json.dumps(_document(report), indent=2))
         else:

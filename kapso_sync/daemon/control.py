@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import DaemonStatus
 
 
@@ -14,7 +16,7 @@ class DaemonController:
     """Implements what the server calls.
 
     ``metrics`` returns the metrics text and its content type. ``changed`` waits for the next change of the status, and
-    ``passed`` for the end of the next pass.
+    ``passed`` for the end of the next pass. ``advise`` completes the commands in the status.
     """
 
     def __init__(
@@ -25,16 +27,18 @@ class DaemonController:
         metrics: Callable[[], tuple[bytes, str]],
         changed: Callable[[], Awaitable[None]],
         passed: Callable[[], Awaitable[int]],
+        advise: Advise = as_it_is,
     ) -> None:
         self._service = service
         self._settings = settings
         self.metrics = metrics
         self._changed = changed
         self._passed = passed
+        self._advise = advise
 
     def status(self) -> DaemonStatus:
         """Return the status now."""
-        return self._service.status()
+        return self._service.status().advised(self._advise)
 
     def unhealthy(self) -> str | None:
         """Return what is wrong with the daemon itself, or None if it is healthy."""
@@ -73,10 +77,10 @@ class DaemonController:
         """Request a pass because a person asked."""
         self._service.triggers.request(Trigger.PERSON)
 
-    def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        """Lift the quarantine of these functions in the next pass; this requests no pass."""
+    def override_next_pass(self, overrides: PassOverrides) -> None:
+        """Let the next pass do what a person allows; this requests no pass."""
         if self._service.loop is not None:
-            self._service.loop.retry_quarantined(slugs)
+            self._service.loop.override_next_pass(overrides)
 
     def suspend(self, reason: str, seconds: float | None) -> None:
         """Stop writing until `resume`, or for ``seconds``. Raises `StateUnusable`."""

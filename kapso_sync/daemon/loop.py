@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import ConfigError, KapsoSyncError, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import Plan
+from kapso_sync.model.plan import PassOverrides, Plan
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import PassRequest
@@ -90,7 +90,7 @@ class Loop:
         self._superseded_in_a_row = 0
         self._busy = False
         self._superseded = asyncio.Event()
-        self._retry: set[str] = set()
+        self._overrides = PassOverrides()
         self._stopping = False
         self.suspension: Suspension | None = None
         self.passes = 0
@@ -148,9 +148,9 @@ class Loop:
             self.resume()
         return self.suspension is not None
 
-    def retry_quarantined(self, slugs: Iterable[str]) -> None:
-        """Lift the quarantine of these functions in the next pass that reaches a plan; the caller must request that pass."""
-        self._retry.update(slugs)
+    def override_next_pass(self, overrides: PassOverrides) -> None:
+        """Let the next pass that reaches a plan do what a person allows; the caller must request that pass."""
+        self._overrides |= overrides
 
     def suspend(self, suspension: Suspension) -> None:
         """Run no pass until `resume`, or until the suspension ends; a running pass ends early."""
@@ -208,24 +208,28 @@ class Loop:
 
     async def _pass(self, trigger: Trigger) -> Report:
         planned = asyncio.Event()
-        retry = tuple(sorted(self._retry))
+        overrides, self._overrides = self._overrides, PassOverrides()
 
         def on_planned(_: Plan) -> None:
             planned.set()
-            self._retry.difference_update(retry)
 
         before = self._superseded_in_a_row
         watcher = asyncio.create_task(self._watch_for_new_revision(planned), name="new-revision")
         request = PassRequest(
             trigger,
-            retry=retry,
+            overrides=overrides,
             filter_plan=self._backoff.filter_plan,
             on_planned=on_planned,
             superseded=self._superseded,
         )
         try:
             report = await self._passes.sync(request)
+        except (UsageError, ConfigError):
+            overrides = PassOverrides()  # What cannot be done would only fail again, and all other functions with it.
+            raise
         finally:
+            if not planned.is_set():
+                self._overrides |= overrides
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
             if self._superseded_in_a_row == before:

@@ -234,7 +234,7 @@ class DaemonService:
                 self.files.forget_address()
                 self.files = DaemonFiles(session.state_folder)
                 self.admin_token()
-            self.files.remember_address(url)
+            self.files.remember_address(url, session.location, settings.path, settings.env)
             self._emit(events.DaemonStarted(version=self._deps.version, source=session.location, url=url))
             backoff = FunctionBackoff(self._clock, self._deps.random)
             timing = Timing(self._clock, self._deps.random, settings.interval)

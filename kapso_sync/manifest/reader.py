@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
 from kapso_sync.model.ownership import without_marks
-from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
 """Maximum number of unlisted files that the warning names; it counts the rest."""
@@ -143,10 +142,8 @@ def _how_to_begin(snapshot: Snapshot) -> str:
             "`kapso-sync schema` lists every key"
         )
     if not snapshot.revision.of_folder:
-        return "is --path right? In a clone, `kapso-sync init` proposes a manifest for the code that is there"
-    words = ["kapso-sync", "init", snapshot.source]
-    words += ["--path", snapshot.path] if snapshot.path not in ("", DEFAULT_FOLDER) else []
-    return f"is --path right? `{shlex.join(words)}` proposes a manifest for the code that is there"
+        return "is --path right? In a clone of it, the command `init` proposes a manifest for the code that is there"
+    return "is --path right? `kapso-sync init` proposes a manifest for the code that is there"
 
 
 def _check_code_once(document: Document, entries: Mapping[str, EntryModel | None], folders: list[CliFolder]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
+from kapso_sync.advice import Advise
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
@@ -47,6 +48,42 @@ class UnknownSecrets(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PassOverrides:
+    """What a person allows for one pass only: slugs, or owners in ``take_from``."""
+
+    retry: frozenset[str] = frozenset()
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+    delete: frozenset[str] = frozenset()
+    allow_recreate: bool = False
+    reset_secrets: bool = False
+
+    @property
+    def slugs(self) -> frozenset[str]:
+        """The functions that are named."""
+        return self.retry | self.overwrite | self.delete
+
+    @property
+    def options(self) -> str:
+        """The same as options of a command line, each after a space."""
+        named = {"--retry": self.retry, "--overwrite": self.overwrite, "--take-from": self.take_from, "--delete": self.delete}
+        flags = {"--allow-recreate": self.allow_recreate, "--reset-secrets": self.reset_secrets}
+        words = [f" {flag} {value}" for flag, values in named.items() for value in sorted(values)]
+        return "".join([*words, *(f" {flag}" for flag, given in flags.items() if given)])
+
+    def __or__(self, other: PassOverrides) -> PassOverrides:
+        """Return what either of them allows."""
+        return PassOverrides(
+            self.retry | other.retry,
+            self.overwrite | other.overwrite,
+            self.take_from | other.take_from,
+            self.delete | other.delete,
+            self.allow_recreate or other.allow_recreate,
+            self.reset_secrets or other.reset_secrets,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The policies of the settings and the command line. The sets name slugs or owners, for this pass only."""
 
@@ -60,6 +97,17 @@ class Policy:
     reset_secrets: bool = False
     retry: frozenset[str] = frozenset()
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
+
+    def overridden(self, by: PassOverrides) -> Policy:
+        """Return the policy of a pass for which a person allows more."""
+        return replace(
+            self,
+            retry=self.retry | by.retry,
+            overwrite=self.overwrite | by.overwrite,
+            take_from=self.take_from | by.take_from,
+            delete=self.delete | by.delete,
+            reset_secrets=self.reset_secrets or by.reset_secrets,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,6 +449,12 @@ class Plan:
         """How many steps there are of each action, in a fixed order."""
         counts = Counter(step.action for step in self.steps)
         return {action: counts[action] for action in ACTIONS}
+
+    def advised(self, advise: Advise) -> Plan:
+        """Return the plan with the commands in its hints and warnings completed; its digest stays."""
+        steps = (replace(step, hint=advise(step.hint)) if step.hint else step for step in self.steps)
+        notices = (replace(notice, message=advise(notice.message)) for notice in self.notices)
+        return replace(self, steps=tuple(steps), notices=tuple(notices))
 
     @property
     def digest(self) -> str:

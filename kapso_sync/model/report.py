@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kapso_sync.advice import Advise
 from kapso_sync.errors import ExitCode, KapsoSyncError
 from kapso_sync.model.plan import Plan, Step
 from kapso_sync.model.state import Quarantine
@@ -60,6 +61,11 @@ class Report:
     seconds: float = 0.0
     halted: KapsoSyncError | None = None
     superseded: bool = False
+
+    def advised(self, advise: Advise) -> Report:
+        """Return the report with the commands in its hints and warnings completed."""
+        outcomes = (replace(outcome, hint=advise(outcome.hint)) if outcome.hint else outcome for outcome in self.outcomes)
+        return replace(self, plan=self.plan.advised(advise), outcomes=tuple(outcomes))
 
     def count(self, action: str) -> int:
         """Return how many steps of this action were done."""

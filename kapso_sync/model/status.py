@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from kapso_sync.advice import Advise
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
@@ -166,6 +167,23 @@ class DaemonStatus:
     warnings: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
     unused: tuple[str, ...] | None = None
+
+    def advised(self, advise: Advise) -> DaemonStatus:
+        """Return the status with the commands in its texts completed."""
+        last = self.last_pass
+        return replace(
+            self,
+            functions=tuple(
+                replace(
+                    function,
+                    conditions=tuple(replace(known, message=advise(known.message)) for known in function.conditions),
+                )
+                for function in self.functions
+            ),
+            events=tuple(replace(event, text=advise(event.text)) for event in self.events),
+            last_pass=replace(last, hint=advise(last.hint)) if last is not None and last.hint else last,
+            warnings=tuple(advise(warning) for warning in self.warnings),
+        )
 
     @property
     def in_sync(self) -> bool:

@@ -23,7 +23,7 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.plan import Delete, NoChange, Plan, Policy
+from kapso_sync.model.plan import Delete, NoChange, PassOverrides, Plan, Policy
 from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
@@ -45,16 +45,16 @@ Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
 class PassRequest:
     """Options of one pass.
 
-    ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``retry`` lifts
-    the quarantine of these slugs. ``expect`` is the digest that the plan must have. ``filter_plan`` is a pure function that may
-    block steps. ``on_planned`` is called once, with the plan that will be carried out. Set ``superseded`` when a newer revision
-    is known: then the pass starts nothing new and does not wait for deployments.
+    ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``expect`` is the
+    digest that the plan must have. ``overrides`` is what a person allows for this pass. ``filter_plan`` is a pure function that
+    may block steps. ``on_planned`` is called once, with the plan that will be carried out. Set ``superseded`` when a newer
+    revision is known: then the pass starts nothing new and does not wait for deployments.
     """
 
     trigger: str = "sync"
     only: tuple[str, ...] = ()
-    retry: tuple[str, ...] = ()
     expect: str | None = None
+    overrides: PassOverrides = field(default_factory=PassOverrides)
     filter_plan: Callable[[Plan], Plan] = lambda plan: plan
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,30 +109,29 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
 
 async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     """Return the plan of a pass, guarded and narrowed to the request; writes nothing."""
-    _check_only(request, deps.policy)
+    policy = deps.policy.overridden(request.overrides)
+    limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
+    _check_only(request, policy)
     snapshot = await deps.source.fetch()
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
-    observed = await observe(
-        deps.api, state, desired, deps.policy.owner, deps.clock.now(), allow_recreate=deps.limits.allow_recreate
-    )
-    policy = replace(deps.policy, retry=frozenset(request.retry))
+    observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
     plan = make_plan(desired, observed, policy)
     known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:
         observed, plan = known, make_plan(desired, known, policy)
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed)))
     plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
-    guarded = guard(plan, deps.limits)
+    guarded = guard(plan, limits)
     upcoming = {function.slug: function.code for function in desired.functions}
     deletions: tuple[Delete, ...] = ()
     while guarded.plan.deletions != deletions:
         # A function whose deletion is blocked stays, so what its code uses stays as well: repeated until nothing changes.
         deletions = guarded.plan.deletions
-        usages = await look_up_usage(deps.api, observed, deletions, deps.limits.idle, upcoming)
-        guarded = block_used_deletions(guarded, usages, deps.clock.now(), deps.limits.idle)
+        usages = await look_up_usage(deps.api, observed, deletions, limits.idle, upcoming)
+        guarded = block_used_deletions(guarded, usages, deps.clock.now(), limits.idle)
     narrowed = Guarded(_narrow(request.filter_plan(guarded.plan), request), guarded.held)
-    _check_named_deletions(guarded.plan, deps.policy)
+    _check_named_deletions(guarded.plan, policy)
     emit_plan(deps.emit, narrowed)
     request.on_planned(narrowed.plan)
     return PlannedPass(narrowed, observed, functools.partial(replan, desired, observed, policy))
@@ -140,7 +139,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
 
 def _check_only(request: PassRequest, policy: Policy) -> None:
     """Raise `UsageError` if a person named a function in an option but ``--only`` leaves it out."""
-    named = {*request.retry, *policy.delete, *policy.overwrite}
+    named = {*policy.retry, *policy.delete, *policy.overwrite}
     for slug in sorted(named - set(request.only) if request.only else ()):
         raise UsageError(f"`{slug}` is named, and --only leaves it out", hint=f"add --only {slug}, or leave --only out")
 
@@ -158,7 +157,7 @@ def _check_named_deletions(plan: Plan, policy: Policy) -> None:
 
 def _narrow(plan: Plan, request: PassRequest) -> Plan:
     known = {step.slug for step in plan.steps}
-    unknown = [slug for slug in (*request.only, *request.retry) if slug not in known]
+    unknown = [slug for slug in (*request.only, *sorted(request.overrides.retry)) if slug not in known]
     if unknown:
         raise UsageError(f"unknown slug: {', '.join(unknown)}", hint="`kapso-sync plan` lists the slugs it knows")
     plan = select(plan, request.only)

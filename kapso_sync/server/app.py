@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import status_document
 from kapso_sync.server.access import HEADERS, HostCheck, Json, SafeHeaders, can_act, can_read, error
 from kapso_sync.server.control import DaemonControl, ServerLimits
@@ -27,6 +29,7 @@ from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read
 from kapso_sync.server.page import render_page
 
 MAX_SUSPENSION = 365 * 86400
+_YES = ("1", "true")
 
 STATIC = Path(__file__).with_name("static")
 
@@ -168,22 +171,22 @@ class _Server:
         return known
 
     async def reconcile(self, request: Request) -> Response:
-        """Request a pass; ``?retry=SLUG`` lifts a quarantine, and ``?wait=1`` answers when the pass has ended.
+        """Request a pass; ``?retry=SLUG`` and its like are `PassOverrides`, and ``?wait=1`` answers when the pass has ended.
 
         While suspended there is nothing to wait for.
         """
         if (closed := self._admin(request)) is not None:
             return closed
-        retry = request.query_params.getlist("retry")
-        unknown = set(retry) - {function.slug for function in self.control.status().functions}
+        overrides = _overrides(request.query_params)
+        unknown = overrides.slugs - {function.slug for function in self.control.status().functions}
         if unknown:
             return error(404, f"no function {', '.join(sorted(unknown))}")
-        self.control.retry_quarantined(retry)
+        self.control.override_next_pass(overrides)
         suspension = self.control.status().suspension
         if suspension is not None:
             self.control.request_reconcile()
             return Json({"accepted": True, "suspended": suspension.reason}, 202)
-        if request.query_params.get("wait") not in ("1", "true"):
+        if request.query_params.get("wait") not in _YES:
             self.control.request_reconcile()
             return Json({"accepted": True}, 202)
         code = await _while_connected(request, self._pass_from_now())
@@ -243,6 +246,17 @@ class _Server:
         except KapsoSyncError:
             return error(503, "the admin token cannot be read at the moment")
         return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
+
+
+def _overrides(query: QueryParams) -> PassOverrides:
+    return PassOverrides(
+        retry=frozenset(query.getlist("retry")),
+        overwrite=frozenset(query.getlist("overwrite")),
+        take_from=frozenset(query.getlist("take_from")),
+        delete=frozenset(query.getlist("delete")),
+        allow_recreate=query.get("allow_recreate") in _YES,
+        reset_secrets=query.get("reset_secrets") in _YES,
+    )
 
 
 async def _while_connected(request: Request, work: Awaitable[int]) -> int | None:

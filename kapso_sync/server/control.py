@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import DaemonStatus
 
 
@@ -56,8 +56,8 @@ class DaemonControl(Protocol):
         """Request a pass because a person asked."""
         ...
 
-    def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        """Lift the quarantine of these functions in the next pass."""
+    def override_next_pass(self, overrides: PassOverrides) -> None:
+        """Let the next pass do what a person allows."""
         ...
 
     def suspend(self, reason: str, seconds: float | None) -> None:

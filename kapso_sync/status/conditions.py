@@ -64,6 +64,8 @@ def concluded(
     step = outcome.step
     good = outcome.result in (Result.DONE, Result.UNCHANGED)
     message = outcome.error or "; ".join(step.explanation) or step.action
+    if outcome.result is Result.BLOCKED and outcome.error and outcome.hint:
+        message = f"{outcome.error}; {outcome.hint}"
     if outcome.result is Result.DONE:
         message = "created" if step.action == "create" else f"{_DONE.get(step.action, step.action)}: {message}"
     backing_off = isinstance(step, Blocked) and step.by is BlockedBy.BACK_OFF
@@ -73,7 +75,7 @@ def concluded(
     drifted = step.drifted and not good
     quarantine = _quarantine(outcome)
     if quarantine is not None:
-        stalled, message = True, _quarantine_text(quarantine)
+        stalled, message = True, "; ".join(filter(None, (_quarantine_text(quarantine), outcome.hint)))
     reason = ready_reason(outcome)
     found: _Found = {
         ConditionType.READY: (good, reason, message),

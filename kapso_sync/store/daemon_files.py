@@ -49,9 +49,14 @@ class DaemonFiles:
         pid = kept.get("pid")
         return isinstance(kept.get("url"), str) and isinstance(pid, int) and _is_alive(pid)
 
-    def remember_address(self, url: str | None) -> None:
-        """Store the URL of the daemon's server, for commands such as `reconcile`."""
-        self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid()})
+    def remember_address(self, url: str | None, source: str, path: str | None, env: str | None) -> None:
+        """Store the URL of the daemon's server, and what it serves, for commands such as `reconcile`."""
+        self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid(), "source": source, "path": path, "env": env})
+
+    def serves(self, source: str, path: str | None, env: str | None) -> bool:
+        """Return whether the daemon that uses this folder was started for this source."""
+        kept = self._file(ADDRESS_NAME).read()
+        return (kept.get("source"), kept.get("path"), kept.get("env")) == (source, path, env)
 
     def forget_address(self) -> None:
         """Remove the URL: the server has stopped."""

@@ -31,7 +31,7 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
     except Timeout:
         raise StateLocked(
             f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
-            hint="if it is a daemon, `kapso-sync reconcile` has it do this now; if not, wait until it has ended",
+            hint="wait until it has ended, or stop it",
         ) from None
     except OSError as error:
         raise StateUnusable(

@@ -6,12 +6,11 @@ what a pass needs, and `daemon` and `notifications` build what runs around the p
 
 from kapso_sync.session import Session
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.engine import PassOverrides, make_event_bus, open_api, open_session
+from kapso_sync.wiring.engine import make_event_bus, open_api, open_session
 from kapso_sync.wiring.source import SourceReport, find_state_folder, read_source
 
 __all__ = [
     "EventBus",
-    "PassOverrides",
     "Session",
     "SourceReport",
     "find_state_folder",

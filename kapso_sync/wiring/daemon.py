@@ -24,23 +24,33 @@ from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.urls import is_loopback
-from kapso_sync.wiring.engine import PassOverrides, log_settings, make_event_bus, open_session
+from kapso_sync.wiring.engine import log_settings, make_event_bus, open_session
 from kapso_sync.wiring.notifications import NotificationDeps, run_notifications
 from kapso_sync.wiring.source import find_state_folder
 
 
-def make_daemon(load: Callable[[], Settings], stream: TextIO, start_locally: StartLocally | None = None) -> DaemonService:
+def make_daemon(
+    load: Callable[[], Settings],
+    stream: TextIO,
+    advise: Callable[[Settings, str], str] = lambda _, text: text,
+    start_locally: StartLocally | None = None,
+) -> DaemonService:
     """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`.
 
-    ``start_locally`` is as in `ExecutorSettings`.
+    ``advise`` completes the commands in a text, so that they reach the daemon of these settings. ``start_locally`` is as in
+    `ExecutorSettings`.
     """
     clock = SystemClock()
     initial = load()
-    bus = make_event_bus(initial, stream, quiet=True)
+
+    def complete(text: str) -> str:
+        return advise(settings.current, text)
+
+    bus = make_event_bus(initial, stream, quiet=True, advise=complete)
     settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new)), bus.emit)
     source = initial.source or str(Path.cwd())
     tracker = StatusTracker(clock, __version__, source, redact=bus.redactor.text)
-    notifications = NotificationDeps(lambda: settings.current, tracker, bus.redactor, clock, bus.emit)
+    notifications = NotificationDeps(lambda: settings.current, tracker, bus.redactor, clock, bus.emit, complete)
     service = DaemonService(
         ServiceDeps(
             clock=clock,
@@ -49,9 +59,7 @@ def make_daemon(load: Callable[[], Settings], stream: TextIO, start_locally: Sta
             tracker=tracker,
             settings=settings,
             systemd=SystemdNotifier(),
-            open_session=lambda current: open_session(
-                current, PassOverrides(), bus, writes=True, tracker=tracker, start_locally=start_locally
-            ),
+            open_session=lambda current: open_session(current, bus, writes=True, tracker=tracker, start_locally=start_locally),
             open_server=lambda: open_server(settings.current.listen, control, clock),
             open_notifications=lambda folder: run_notifications(notifications, folder),
             version=__version__,
@@ -59,7 +67,9 @@ def make_daemon(load: Callable[[], Settings], stream: TextIO, start_locally: Sta
         find_state_folder(initial),
     )
     metrics = Metrics(__version__, service.status)
-    control = DaemonController(service, settings, metrics=metrics.exposition, changed=tracker.changed, passed=tracker.passed)
+    control = DaemonController(
+        service, settings, metrics=metrics.exposition, changed=tracker.changed, passed=tracker.passed, advise=complete
+    )
     bus.add(tracker, metrics, service.listen)
     return service
 

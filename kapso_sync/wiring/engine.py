@@ -7,14 +7,15 @@ import random
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from kapso_sync import __version__
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ConfigError, KapsoSyncError
+from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Notice
@@ -48,26 +49,16 @@ TEMPORARY_OWNER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PassOverrides:
-    """The options of the command line for one pass only."""
-
-    overwrite: frozenset[str] = frozenset()
-    take_from: frozenset[str] = frozenset()
-    delete: frozenset[str] = frozenset()
-    allow_recreate: bool = False
-    reset_secrets: bool = False
-
-
 def make_event_bus(
     settings: Settings,
     stream: TextIO,
     *others: events.Listener,
     level: str = "info",
     quiet: bool = False,
+    advise: Advise = as_it_is,
 ) -> EventBus:
     """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
-    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet)
+    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet, advise=advise)
     bus.add(*others)
     return bus
 
@@ -80,7 +71,6 @@ def log_settings(settings: Settings, level: str = "info") -> LogSettings:
 @contextlib.asynccontextmanager
 async def open_session(
     settings: Settings,
-    overrides: PassOverrides,
     bus: EventBus,
     *,
     writes: bool,
@@ -107,7 +97,8 @@ async def open_session(
             emit_failure(bus.emit, error)
             raise
         notices = _owner_notices(source, read_state(source.folder))
-        _check_prune(source, prune=settings.prune or bool(overrides.delete))
+        if settings.prune:
+            source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus))
@@ -124,13 +115,12 @@ async def open_session(
             ),
             api=api,
             load_state=store.load_state if store else lambda: read_state(source.folder, facts),
-            policy=_policy(settings, overrides, source.owner),
+            policy=_policy(settings, source.owner),
             limits=Limits(
                 settings.max_delete,
                 settings.allow_empty,
-                overrides.allow_recreate,
-                settings.prune_grace or 0.0,
-                settings.prune_idle or 0.0,
+                grace=settings.prune_grace or 0.0,
+                idle=settings.prune_idle or 0.0,
             ),
             clock=clock,
             emit=bus.emit,
@@ -228,23 +218,11 @@ def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Noti
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
 
 
-def _check_prune(source: ResolvedSource, *, prune: bool) -> None:
-    if prune and not source.owner_is_stable:
-        raise ConfigError(
-            "deletions need a known owner, and this folder has no git remote",
-            hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
-        )
-
-
-def _policy(settings: Settings, overrides: PassOverrides, owner: str) -> Policy:
+def _policy(settings: Settings, owner: str) -> Policy:
     return Policy(
         owner=owner,
         adopt=settings.adopt,
         drift=settings.drift,
         prune=settings.prune,
-        delete=overrides.delete,
-        overwrite=overrides.overwrite,
-        take_from=overrides.take_from,
-        reset_secrets=overrides.reset_secrets,
         unknown_secrets=settings.unknown_secrets,
     )

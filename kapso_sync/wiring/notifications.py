@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.daemon.supervisor import Supervisor
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
@@ -35,19 +36,26 @@ COMMITS_NAME = "commits.json"
 
 @dataclass(frozen=True, slots=True)
 class NotificationDeps:
-    """The inputs of notifications; ``settings`` returns those in effect, so a reload needs no restart."""
+    """The inputs of notifications; ``settings`` returns those in effect, so a reload needs no restart.
+
+    ``advise`` completes the commands in texts.
+    """
 
     settings: Callable[[], Settings]
     tracker: StatusTracker
     redactor: Redactor
     clock: Clock
     emit: events.Listener
+    advise: Advise = as_it_is
 
 
 @contextlib.asynccontextmanager
 async def run_notifications(deps: NotificationDeps, folder: Path) -> AsyncIterator[None]:
     """Send messages and commit statuses while the block runs; ``folder`` stores what was sent."""
-    settings, status = deps.settings, deps.tracker.status
+    settings = deps.settings
+
+    def status() -> DaemonStatus:
+        return deps.tracker.status().advised(deps.advise)
 
     def destinations() -> tuple[Destination, ...]:
         file = settings().notify_urls_file

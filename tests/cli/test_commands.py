@@ -264,7 +264,7 @@ def test_the_tested_commands_are_all_commands_of_the_cli() -> None:
 @pytest.mark.parametrize("command", sorted(HABITS))
 def test_a_command_of_another_tool_is_answered_with_ours(command: str) -> None:
     """Exit code 64, and each command in the hint exists."""
-    ran = kapso_sync(command, "./functions")
+    ran = kapso_sync(command)
     assert (ran.code, ran.out) == (64, "")
     assert ran.err == f"error: there is no command `{command}`\nhint: {HABITS[command]}\n"
     assert command not in app.commands

@@ -22,7 +22,7 @@ def test_disown_only_lists_without_yes(kapso: Served, folder: Path, environment:
     ran = kapso_sync("disown", str(folder), environment=environment)
     assert ran.code == 0
     assert ran.out.startswith("- greet\n- part\n2 functions of folder/")
-    assert "`kapso-sync disown --yes` does it" in ran.out
+    assert f"`kapso-sync disown --yes {folder}` does it" in ran.out
     assert described(kapso) == before
 
 

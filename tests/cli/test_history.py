@@ -175,6 +175,51 @@ def test_restore_takes_a_backup_id_or_a_file(kapso: Served, environment: Environ
     ran = kapso_sync("restore", "greet", str(flows), "--from", backups[1]["file"], "--force", environment=environment)
     assert ran.code == 0, ran.err
     assert (flows / "functions" / "greet.js").read_text() == answering("first")
-    for unknown in ("ffff", backups[0]["id"]):
-        ran = kapso_sync("restore", "greet", str(flows), "--from", unknown, environment=environment)
-        assert (ran.code, "there is no backup" in ran.err) == (64, True), "a clone's own state knows no backup"
+    unknown = kapso_sync("restore", "greet", str(flows), "--from", "ffff", environment=environment)
+    assert (unknown.code, "there is no backup ffff" in unknown.err) == (64, True)
+    assert f"{backups[0]['id']} of {flows.as_uri()}" in unknown.err
+    ran = kapso_sync("restore", "greet", str(flows), "--from", backups[0]["id"], "--force", environment=environment)
+    assert (ran.code, (flows / "functions" / "greet.js").read_text()) == (0, answering("second"))
+
+
+def test_restore_in_a_work_tree_finds_the_backups_of_the_daemons_repository(
+    kapso: Served, environment: Environment, flows: Path, tmp_path: Path
+) -> None:
+    """The newest one; two sources with the same slug are a question that --from answers."""
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    kapso.edit("greet", code=answering("by hand"))
+    kapso_sync("sync", flows.as_uri(), environment=environment)
+    ran = kapso_sync("restore", "greet", str(flows), "--force", environment=environment)
+    assert ran.code == 0, ran.err
+    assert (flows / "functions" / "greet.js").read_text() == answering("by hand")
+    other = tmp_path / "other"
+    write_functions(other, {"greet": answering("one")})
+    elsewhere = {**environment, "KAPSO_SYNC_OWNER": "acme/other", "KAPSO_SYNC_ADOPT": "always"}
+    kapso.control("POST", "/reset")
+    kapso.control("POST", "/functions", {"function": {"name": "greet", "slug": "greet", "code": answering("unowned")}})
+    assert kapso_sync("sync", str(other), environment=elsewhere).code == 0
+    several = kapso_sync("restore", "greet", str(flows), environment=environment)
+    assert (several.code, "several sources have backups of `greet`" in several.err) == (64, True)
+    chosen = re.search(rf"([0-9a-f]{{16}}) of {re.escape(str(other))}", several.err)
+    assert chosen is not None, several.err
+    assert kapso_sync("restore", "greet", str(flows), "--force", "--from", chosen[1], environment=environment).code == 0
+    assert (flows / "functions" / "greet.js").read_text() == answering("unowned")
+
+
+def test_without_a_source_history_and_status_mean_the_only_one_that_was_synced(
+    kapso: Served, environment: Environment, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder; of several, the error names them, and a slug that only one of them knows is no question."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    kapso_sync("sync", str(folder), environment=environment)
+    assert kapso_sync("status", environment=environment).out.startswith(f"Source        {folder}\n")
+    assert "created" in kapso_sync("history", "greet", environment=environment).out
+    other = tmp_path / "other"
+    write_functions(other, {"other": answering("one")})
+    kapso_sync("sync", str(other), environment=environment)
+    several = kapso_sync("status", environment=environment)
+    assert (several.code, f"several sources were synced: {folder}; {other}" in several.err) == (64, True)
+    assert "created" in kapso_sync("history", "greet", environment=environment).out
+    wrong = kapso_sync("history", "greet", str(other), environment=environment)
+    assert (wrong.code, f"name the SOURCE that was synced: {folder}" in wrong.err) == (64, True)

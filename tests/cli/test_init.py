@@ -67,7 +67,7 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
     +    file: send_message.ts
     +  verify-token:
     +    file: verifyToken.js
-4 functions. Nothing is written yet: `kapso-sync init CODE --write` writes manifest.yaml.
+4 functions. Nothing is written yet: `kapso-sync init --write CODE` writes manifest.yaml.
 """)
     assert {path: path.stat().st_mtime_ns for path in code.rglob("*")} == before
 
@@ -177,7 +177,7 @@ def test_the_hint_for_a_missing_manifest_is_an_init_that_works(code: Path) -> No
     git(code, "init", "--quiet", "--initial-branch=main")
     git(code, "add", "--all")
     git(code, "commit", "--quiet", "--message", "Begin")
-    assert "In a clone, `kapso-sync init` proposes a manifest" in kapso_sync("validate", code.as_uri()).err
+    assert "In a clone of it, the command `init` proposes a manifest" in kapso_sync("validate", code.as_uri()).err
 
 
 names = st.text(st.sampled_from("abAB12_-. é"), min_size=1, max_size=8)

@@ -114,7 +114,7 @@ def test_sync_only_touches_the_named_function(kapso: Served, folder: Path, envir
     unknown = kapso_sync("sync", str(folder), "--only", "nope", environment=environment)
     assert (unknown.code, unknown.err.splitlines()[-2:]) == (
         64,
-        ["error: unknown slug: nope", "hint: `kapso-sync plan` lists the slugs it knows"],
+        ["error: unknown slug: nope", f"hint: `kapso-sync plan {folder}` lists the slugs it knows"],
     )
 
 

@@ -165,7 +165,7 @@ async def test_a_deployment_that_fails_is_retried_once_and_then_reported(bench: 
 @pytest.mark.parametrize(
     ("tried", "error", "hint"),
     [
-        (None, "ended in `error`, 2 times", "`kapso-sync dev a` starts it on your machine and shows the line"),
+        (None, "ended in `error`, 2 times", "Kapso gives no reason in its API: `kapso-sync dev a` starts it on this machine"),
         (LocalStart(None), "ended in `error`, 2 times", "the code starts on this machine's runtime: look at the dashboard"),
         (
             LocalStart("Uncaught TypeError: x\n  at a.js:1:6"),

@@ -18,7 +18,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoS
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, Json, code_hash
-from kapso_sync.model.plan import Blocked, NoChange, Rollback
+from kapso_sync.model.plan import Blocked, NoChange, PassOverrides, Rollback
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import QuarantineReason
 from kapso_sync.reconcile.cycle import PassRequest
@@ -108,10 +108,10 @@ async def test_retry_lifts_the_quarantine_for_one_pass(bench: Bench) -> None:
     """Code that fails again is in quarantine again."""
     await bench.sync(desired(checked(CODE_A)))
     await bench.sync(desired(checked(CODE_B)))
-    report = await bench.sync(desired(checked(CODE_B)), PassRequest(retry=("a",)))
+    report = await bench.sync(desired(checked(CODE_B)), PassRequest(overrides=PassOverrides(retry=frozenset("a"))))
     assert (only(report), bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
     bench.api.runtime = lambda _: Invocation(200, "", "")
-    report = await bench.sync(desired(checked(CODE_B)), PassRequest(retry=("a",)))
+    report = await bench.sync(desired(checked(CODE_B)), PassRequest(overrides=PassOverrides(retry=frozenset("a"))))
     assert (only(report), bench.api.world.live_code()) == (Result.DONE, {"a": CODE_B})
 
 

@@ -15,7 +15,7 @@ from kapso_sync.errors import ApiRejected, Call, KapsoSyncError, SecretRoutesUna
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
 from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, Json, RemoteSecret
-from kapso_sync.model.plan import Blocked, NoChange, UnknownSecrets
+from kapso_sync.model.plan import Blocked, NoChange, PassOverrides, UnknownSecrets
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.cycle import PassRequest
@@ -291,7 +291,9 @@ async def test_secrets_are_set_during_quarantine(bench: Bench) -> None:
     assert bench.memory().owned[function.id].secrets.undeployed is False
     bench.api.deploy = deploy
     bench.api.runtime = lambda _function: Invocation(200, "", "")
-    assert only(await bench.sync(checked(CODE_B, "3"), PassRequest(retry=("a",)))) is Result.DONE
+    assert (
+        only(await bench.sync(checked(CODE_B, "3"), PassRequest(overrides=PassOverrides(retry=frozenset("a"))))) is Result.DONE
+    )
     assert function.live_code == CODE_B
 
 

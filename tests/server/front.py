@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import DaemonStatus
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import ServerLimits
@@ -32,7 +33,7 @@ class DaemonStub:
     watched: tuple[str, str | None] = ("https://github.com/acme/flows", None)
     public: bool = False
     triggers: list[str] = field(default_factory=list)
-    lifted: list[str] = field(default_factory=list)
+    overrides: PassOverrides = field(default_factory=PassOverrides)
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
     failure: KapsoSyncError | None = None
     defect: Exception | None = None
@@ -99,8 +100,8 @@ class Control:
     def request_reconcile(self) -> None:
         self.stub.triggers.append("reconcile")
 
-    def retry_quarantined(self, slugs: Sequence[str]) -> None:
-        self.stub.lifted.extend(slugs)
+    def override_next_pass(self, overrides: PassOverrides) -> None:
+        self.stub.overrides |= overrides
 
     def suspend(self, reason: str, seconds: float | None) -> None:
         self.stub.suspend(reason, seconds)

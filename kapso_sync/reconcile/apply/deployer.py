@@ -167,13 +167,13 @@ class Deployer:
         code = written.record.code or (ended.record.code if ended.record is not None else None)
         tried = await self._start_locally(slug, code) if self._start_locally is not None and code is not None else None
         elsewhere = "look at the dashboard, and at the project's Worker quota"
+        dev = f"`kapso-sync dev {slug}` starts it on this machine at each save, and shows the line"
         if tried is None:
-            advice = f"`kapso-sync dev {slug}` starts it on your machine and shows the line; else {elsewhere}"
-            return message, f"Kapso gives no reason in its API: {advice}"
+            return message, f"Kapso gives no reason in its API: {dev}; else {elsewhere}"
         if tried.error is None:
             return message, f"the code starts on this machine's runtime: {elsewhere}"
         words = " ".join(tried.error.split())
-        return f"{message}; on this machine: {words}", f"fix the code; `kapso-sync dev {slug}` starts it at each save"
+        return f"{message}; on this machine: {words}", f"fix the code; {dev}"
 
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned
