@@ -19,6 +19,7 @@ import pytest
 import kapso_sync as package
 from kapso_sync.cli.app import HABITS
 from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.model.ownership import without_digests
 from tests.e2e.test_daemon import Running, daemon, until
 from tests.program import Ran, answering, kapso_sync, started, write_functions
 from tests.served import Served
@@ -334,6 +335,17 @@ def drift_that_is_only_reported(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.kapso.edit("greet", code=answering("by hand"), deploy=True)
     ran = yield bench.here("sync", "--drift", "report")
     assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint("writes git's version at once")
+def a_difference_of_which_nothing_is_known(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.synced()
+    for function in bench.kapso.world.functions.values():
+        function.description = without_digests(function.description or "")
+    bench.set(state_dir=str(bench.home / "new state"))
+    bench.write(greet=answering("new"), part=BYE)
+    ran = yield bench.here("sync", "--drift", "report")
+    assert (ran.code, bench.live("greet")) == (0, answering("new"))
 
 
 @hint("find the other writer, then")

@@ -122,7 +122,7 @@ Deletions, for ever and with all secrets:
     fix `broken` in git first
 
 1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
-Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54
+Digest: sha256:d8fcdfa55b6c518957e56800d9b30b631a4260903aba088d1b1cca2d6dc243c4
 """)
 
 

@@ -397,7 +397,7 @@ async def test_text_behind_our_mark_is_kept_and_the_mark_is_not_doubled(bench: B
     edit(bench, description=f"{marked} and waves")()
     assert (await bench.sync(wanted)).exit_code == 0
     mark = mark_for(OWNER, "a")
-    written = without_digests(bench.api.world.function("a").description)
+    written = without_digests(str(bench.api.world.function("a").description))
     assert written == (f"Greets{mark}" if managed else f" and waves{mark}")
     writes = len(bench.api.writes)
     assert (await bench.plan(wanted)).in_sync
