@@ -28,6 +28,7 @@ from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure
 from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.retry import Backoff
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
 from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
@@ -148,11 +149,16 @@ def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, fac
         yield store
 
 
+def poll_intervals(settings: Settings) -> Backoff:
+    """Return the pauses between looks at running deployments."""
+    return replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5)
+
+
 def _executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploy_timeout=settings.deploy_timeout,
-        poll_intervals=replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5),
+        poll_intervals=poll_intervals(settings),
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,
