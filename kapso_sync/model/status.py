@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
@@ -61,7 +62,8 @@ class FunctionStatus:
     """The status of one function. ``diff`` is unified, from Kapso to git, if they differ.
 
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
-    during a back-off, and ``delete_at`` during the grace period of a deletion.
+    during a back-off, and ``delete_at`` during the grace period of a deletion. ``in_git`` is False for a function of ours that
+    left git.
     """
 
     slug: str
@@ -74,6 +76,7 @@ class FunctionStatus:
     deploying_since: datetime | None = None
     retry_at: datetime | None = None
     delete_at: datetime | None = None
+    in_git: bool = True
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -121,6 +124,14 @@ class PassStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningPass:
+    """The pass that runs now."""
+
+    trigger: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Suspension:
     """A suspension: the daemon does not write. ``until`` None: until somebody resumes it."""
 
@@ -156,7 +167,7 @@ class DaemonStatus:
     functions: tuple[FunctionStatus, ...] = ()
     events: tuple[RecentEvent, ...] = ()
     last_pass: PassStatus | None = None
-    reconciling: bool = False
+    running: RunningPass | None = None
     reading: Revision | None = None
     next_check_at: datetime | None = None
     budget: RateLimit | None = None
@@ -164,6 +175,21 @@ class DaemonStatus:
     warnings: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
     unused: tuple[str, ...] | None = None
+
+    @property
+    def reconciling(self) -> bool:
+        """Return whether a pass runs now."""
+        return self.running is not None
+
+    @property
+    def listed(self) -> tuple[FunctionStatus, ...]:
+        """Return the functions that git lists."""
+        return tuple(function for function in self.functions if function.in_git)
+
+    @property
+    def left_git(self) -> tuple[FunctionStatus, ...]:
+        """Return the functions of ours that git does not list any more."""
+        return tuple(function for function in self.functions if not function.in_git)
 
     @property
     def in_sync(self) -> bool:
@@ -183,6 +209,7 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "revision": None if status.revision is None else _revision(status.revision, status.revision_since),
         "in_sync": status.in_sync,
         "reconciling": status.reconciling,
+        "running": None if status.running is None else running_document(status.running),
         "suspended": None
         if status.suspension is None
         else {
@@ -202,6 +229,45 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "unfinished": [*status.unfinished],
         "unused": None if status.unused is None else [*status.unused],
     }
+
+
+def running_document(running: RunningPass) -> dict[str, Json]:
+    """Return the JSON of the pass that runs now."""
+    return {"trigger": running.trigger, "since": _time(running.since)}
+
+
+def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStatus]:
+    """Return the functions of a status document by slug: since when they are ready, and what was changed last.
+
+    Empty for a document that another version wrote, which costs the times and nothing else.
+    """
+    try:
+        return {function["slug"]: _recorded(function) for function in document["functions"]}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
+    conditions = {
+        ConditionType(condition["type"]): Condition(
+            ConditionType(condition["type"]),
+            bool(condition["status"]),
+            condition["reason"],
+            condition["message"],
+            datetime.fromisoformat(condition["since"]),
+            condition["revision"],
+        )
+        for condition in function["conditions"]
+    }
+    return FunctionStatus(
+        slug=function["slug"],
+        function_id=function["id"],
+        conditions=tuple(conditions[kind] for kind in ConditionType),
+        action=function["action"],
+        changed_at=datetime.fromisoformat(function["changed_at"]) if function["changed_at"] else None,
+        change=function["change"],
+        in_git=function.get("in_git", True),
+    )
 
 
 def _revision(revision: Revision, since: datetime | None) -> Json:
@@ -253,6 +319,7 @@ def _function(function: FunctionStatus) -> Json:
         "deploying_since": _time(function.deploying_since),
         "retry_at": _time(function.retry_at),
         "delete_at": _time(function.delete_at),
+        "in_git": function.in_git,
     }
 
 

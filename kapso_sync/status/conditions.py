@@ -133,7 +133,7 @@ def _with(
         since = old.since if old is not None and old.status == status else now
         conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
     base = before or FunctionStatus(step.slug, step.function_id, ())
-    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff))
+    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff), in_git=step.in_git)
 
 
 def _quarantine(outcome: Outcome) -> Quarantine | None:

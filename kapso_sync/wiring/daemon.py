@@ -28,12 +28,12 @@ from kapso_sync.wiring.notifications import NotificationDeps, run_notifications
 from kapso_sync.wiring.source import find_state_folder
 
 
-def make_daemon(load: Callable[[], Settings], stream: TextIO) -> DaemonService:
+def make_daemon(load: Callable[[], Settings], stream: TextIO, *, colour: bool = False) -> DaemonService:
     """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`."""
     clock = SystemClock()
     initial = load()
-    bus = make_event_bus(initial, stream, quiet=True)
-    settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new)), bus.emit)
+    bus = make_event_bus(initial, stream, quiet=True, colour=colour)
+    settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new, colour=colour)), bus.emit)
     source = initial.source or str(Path.cwd())
     tracker = StatusTracker(clock, __version__, source, redact=bus.redactor.text)
     notifications = NotificationDeps(lambda: settings.current, tracker, bus.redactor, clock, bus.emit)

@@ -30,7 +30,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, read_state
+from kapso_sync.store.database import StateStore, read_last_pass, read_state
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
@@ -63,16 +63,17 @@ def make_event_bus(
     *others: events.Listener,
     level: str = "info",
     quiet: bool = False,
+    colour: bool = False,
 ) -> EventBus:
     """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
-    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet)
+    bus = EventBus(log_settings(settings, level, colour=colour), stream, SystemClock(), Redactor(), quiet=quiet)
     bus.add(*others)
     return bus
 
 
-def log_settings(settings: Settings, level: str = "info") -> LogSettings:
+def log_settings(settings: Settings, level: str = "info", *, colour: bool = False) -> LogSettings:
     """Return the log settings; ``level`` is the default level."""
-    return LogSettings(settings.log_level or level, settings.log_format)
+    return LogSettings(settings.log_level or level, settings.log_format, colour)
 
 
 @contextlib.asynccontextmanager
@@ -136,6 +137,7 @@ async def open_session(
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
+        observer.recall(read_last_pass(source.folder) or {})
         yield Session(source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id())))
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
-from kapso_sync.server.page import render_page, span
+from kapso_sync.plurals import span
+from kapso_sync.server.page import render_page
 from tests.server.front import DaemonStub, open_server
 from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
 
@@ -74,11 +75,11 @@ def test_the_page_is_well_formed_and_loads_no_foreign_content(name: str) -> None
     ("shown", "sentence"),
     [
         (GOOD, "In sync: 6 functions run what git says."),
-        (replace(BAD, reconciling=False), "5 of 9 functions not ready."),
-        (BAD, "Working: Kapso is being made what git says."),
+        (replace(BAD, running=None), "5 of 9 functions not ready."),
+        (BAD, "A pass is running."),
         (DOWN, "The last pass failed. What runs on Kapso is unchanged."),
         (SUSPENDED, "Suspended: nothing is written to Kapso."),
-        (EMPTY, "Starting: the first pass is under way."),
+        (EMPTY, "Starting: the first pass is running."),
     ],
 )
 def test_the_page_headline_summarises_the_state(shown: DaemonStatus, sentence: str) -> None:
