@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from kapso_sync import __version__
-from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
+from kapso_sync.cli.context import ALL_FLAGS, STATE_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 
@@ -28,13 +28,19 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.Abort:
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        error.show()
-        return int(ExitCode.USAGE)
+        from kapso_sync.cli.runner import print_error
+
+        return int(print_error(UsageError(error.format_message(), hint=_usage_hint(error))))
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     return int(code or 0)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path if context is not None else 'kapso-sync'} --help` shows the options, and an example"
 
 
 HABITS = {
@@ -149,7 +155,7 @@ def run(*, context: CommandContext) -> int:
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
 @repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
     """Have the running daemon reconcile now, and retry everything that failed before."""
     from kapso_sync.cli import daemon
@@ -161,7 +167,7 @@ def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context:
 @source_argument
 @click.option("--reason", required=True, help="Why; it is shown to everyone.")
 @click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def suspend(*, reason: str, duration: str | None, context: CommandContext) -> int:
     """Have the running daemon write nothing until it is resumed."""
     from kapso_sync.cli import daemon
@@ -171,7 +177,7 @@ def suspend(*, reason: str, duration: str | None, context: CommandContext) -> in
 
 @app.command(epilog="Example: kapso-sync resume")
 @source_argument
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def resume(*, context: CommandContext) -> int:
     """Have the running daemon write again."""
     from kapso_sync.cli import daemon
@@ -220,7 +226,7 @@ def plan(
 @click.option("--github", is_flag=True, help="Print annotations for GitHub's pull requests.")
 @click.option("--types", is_flag=True, help="Run the repository's own TypeScript compiler as well.")
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
+@with_flags(*STATE_FLAGS, "allow_empty")
 def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:
     """Check manifest and code offline: no API key, no call to Kapso."""
     from kapso_sync.cli import validate as validate_command
@@ -263,7 +269,7 @@ def pull(
 @click.argument("slug")
 @source_argument
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
     """Show the history of a function, with commits and backups; makes no API call."""
     from kapso_sync.cli import history as history_command
@@ -304,7 +310,7 @@ def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: Comm
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def status(*, json_output: bool, context: CommandContext) -> int:
     """Show the state: revision, each function's condition, running deployments."""
     from kapso_sync.cli import status as status_command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from kapso_sync.cli.console import Console
     from kapso_sync.model import events
     from kapso_sync.settings import Settings
     from kapso_sync.telemetry import EventBus
@@ -48,6 +49,20 @@ DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
 
 ALL_FLAGS = tuple(_FLAGS)
 
+PASS_FLAGS = tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
+"""Flags of a command that runs one pass."""
+
+STATE_FLAGS = ("path", "branch", "ref", "env", "state_dir")
+"""Flags that find the state folder of a source."""
+
+COMMAND_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "sync": PASS_FLAGS,
+    "plan": PASS_FLAGS,
+    "validate": (*STATE_FLAGS, "allow_empty"),
+    "status": STATE_FLAGS,
+}
+"""The flags of the commands that others advise."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
@@ -62,19 +77,39 @@ class CommandContext:
 
         return load_settings(self.overrides, env_file=self.env_file)
 
-    def event_bus(self, settings: Settings, *listeners: events.Listener, level: str = "error") -> EventBus:
+    def command(self, name: str, *options: str) -> str:
+        """Return a command line that works as it is printed: this command's source and flags, where the other one has them."""
+        words = ["kapso-sync", name]
+        source = self.overrides.get("source")
+        if source is not None:
+            words.append(str(source))
+        for flag, value in self.overrides.items():
+            if flag in _FLAGS and flag in COMMAND_FLAGS.get(name, ()):
+                yes, _, no = _FLAGS[flag][0].partition("/")
+                words += [(yes if value else no)] if isinstance(value, bool) else [yes, str(value)]
+        if self.env_file is not None:
+            words += ["--env-file", str(self.env_file)]
+        return shlex.join([*words, *options])
+
+    def event_bus(
+        self, settings: Settings, *listeners: events.Listener, level: str = "error", console: Console | None = None
+    ) -> EventBus:
         """Return the event bus, which logs to stderr from ``level`` on if the settings set no level.
 
-        On a terminal the default is no log: the command's report says the same to the same person.
+        On a terminal the default is no log: the command's report says the same to the same person. ``console`` is the one on
+        stderr, if the command prints there too.
         """
+        from kapso_sync.cli.console import stderr_console
         from kapso_sync.wiring import make_event_bus
 
-        return make_event_bus(settings, sys.stderr, *listeners, level="off" if sys.stderr.isatty() else level)
+        errors = console or stderr_console()
+        default = "off" if errors.terminal else level
+        return make_event_bus(settings, errors.log_stream(), *listeners, level=default, colour=errors.colour)
 
 
 def with_flags(*names: str) -> Callable[[Command], Command]:
     """Give a command these flags, or those of a single pass; with SOURCE they reach it as its argument ``context``."""
-    chosen = names or tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
+    chosen = names or PASS_FLAGS
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

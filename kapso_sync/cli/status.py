@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kapso_sync import __version__
+from kapso_sync.cli.console import Console, Part, stdout_console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient, find_daemon_folder
-from kapso_sync.cli.json_documents import print_status
+from kapso_sync.cli.grouping import group_by
+from kapso_sync.cli.next_step import CommandText, plain_command
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode
+from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, status_document
+from kapso_sync.plurals import counted, span
 from kapso_sync.settings import Settings
-from kapso_sync.store.database import read_last_pass, read_state
+from kapso_sync.store.database import read_last_pass, read_running_pass, read_state
 
 
 def status(context: CommandContext, *, json_output: bool) -> int:
@@ -25,7 +31,7 @@ def status(context: CommandContext, *, json_output: bool) -> int:
     if json_output:
         print(json.dumps(document, indent=2))
     else:
-        print_status(document, folder)
+        print_status(stdout_console(), document, folder, context.command)
     return int(ExitCode.OK)
 
 
@@ -33,5 +39,103 @@ def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
     now = SystemClock().now()
     empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
     document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
+    document["running"] = read_running_pass(folder)
+    document["reconciling"] = document["running"] is not None
     document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_state(folder).intents]
     return document
+
+
+def print_status(
+    console: Console, document: Mapping[str, Any], folder: Path | None = None, command: CommandText = plain_command
+) -> None:
+    """Print a status document for people: the source, the passes, the functions that need somebody, then the others."""
+    now = SystemClock().now()
+    _field(console, "Source", whole(document["source"]))
+    if document["owner"]:
+        _field(console, "Owner", whole(document["owner"]))
+    if folder is not None:
+        _field(console, "State folder", whole(str(folder)))
+    suspended = document["suspended"]
+    if suspended:
+        until = f" until {_time(suspended['until'])}" if suspended["until"] else ""
+        _field(console, "Suspended", f"since {_time(suspended['since'])}{until}: {suspended['reason']}")
+    _print_passes(console, document, command)
+    listed, left = ([each for each in document["functions"] if each.get("in_git", True) is in_git] for in_git in (True, False))
+    if document["functions"]:
+        console.blank()
+        console.line(_tally(listed, left), style="bold")
+    for group in group_by(sorted(listed, key=lambda each: bool(each["state"] == "Ready")), _same):
+        _print_functions(console, group, now)
+    for group in group_by(left, _message):
+        _print_group(console, "Left git", [each["slug"] for each in group], _message(group[0]))
+    if document.get("unused"):
+        _field(console, "Unused", f"by any workflow: {console.names(document['unused'])}")
+    if document["unfinished"]:
+        _field(console, "Unfinished", console.names(document["unfinished"]))
+    if any(each["state"] != "Ready" for each in listed) and document.get("running") is None:
+        console.line(("next: ", "bold"), f"`{command('plan')}` shows what differs, and why")
+
+
+def _print_passes(console: Console, document: Mapping[str, Any], command: CommandText) -> None:
+    last, revision, running = document["last_pass"], document["revision"], document.get("running")
+    if revision:
+        subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
+        _field(console, "Revision", f"{Revision(revision['id']).short}{subject}")
+    if running:
+        _field(console, "Running", f"a pass is running since {_time(running['since'])}; its trigger: {running['trigger']}")
+    if last is not None:
+        calls = counted(last["api_calls"], "API call")
+        _field(console, "Last pass", f"{_time(last['finished_at'])}, exit code {last['exit_code']}, {calls}")
+        for name in ("error", "hint"):
+            if last[name]:
+                _field(console, name.capitalize(), last[name])
+    elif not running:
+        console.line(f"No pass was recorded here yet: `{command('sync')}` makes the first.")
+
+
+def _field(console: Console, name: str, *parts: Part) -> None:
+    console.line(f"{name:<14}", *parts, hang=14)
+
+
+def _tally(listed: Sequence[Mapping[str, Any]], left: Sequence[Mapping[str, Any]]) -> str:
+    ready = sum(each["state"] == "Ready" for each in listed)
+    outside = f" {counted(len(left), 'more function')} left git." if left else ""
+    return f"{ready} of {counted(len(listed), 'function')} in git {'is' if ready == 1 else 'are'} ready.{outside}"
+
+
+def _same(function: Mapping[str, Any]) -> object:
+    """Return what functions must have in common to be printed together."""
+    return function["state"], "" if function["state"] == "Ready" else _message(function)
+
+
+def _message(function: Mapping[str, Any]) -> str:
+    return str(_ready(function)["message"])
+
+
+def _ready(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
+    return found
+
+
+def _print_functions(console: Console, group: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    first = group[0]
+    names = [each["slug"] for each in group]
+    if first["state"] != "Ready":
+        _print_group(console, first["state"], names, _message(first))
+        return
+    ages = [(now - datetime.fromisoformat(_ready(each)["since"])).total_seconds() for each in group]
+    if len(group) == 1:
+        _print_group(console, "Ready", names, f"for {span(ages[0])}")
+    else:
+        _print_group(console, "Ready", names, f"for {span(min(ages))} or longer")
+
+
+def _print_group(console: Console, state: str, names: Sequence[str], message: str) -> None:
+    colour = {"Ready": "green", "Left git": "dim", "Drifted": "yellow", "Reconciling": "cyan"}.get(state, "red")
+    text = f"{names[0]}  {message}" if len(names) == 1 else f"{len(names)} functions, {message}: {console.names(names)}"
+    console.line((f"{state:<12}", colour), text, indent=2, hang=12)
+
+
+def _time(text: str) -> str:
+    """Return a time of the document as people read it."""
+    return f"{text[:19].replace('T', ' ')} UTC"

@@ -1,0 +1,69 @@
+"""Decides what a person does next after a plan or a report: one sentence, with a command that works as it is printed. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+
+from kapso_sync.model.plan import Blocked, Invalid, Plan
+from kapso_sync.model.report import Report, Result
+
+
+class CommandText(Protocol):
+    """Returns a command line with the source and the flags of the command that runs now."""
+
+    def __call__(self, name: str, *options: str) -> str:
+        """Return the command line of this command, with more options."""
+        ...
+
+
+def plain_command(name: str, *options: str) -> str:
+    """Return a command line without a source."""
+    return shlex.join(["kapso-sync", name, *options])
+
+
+def after_plan(plan: Plan, command: CommandText) -> str | None:
+    """Return what to do after a plan; None if nothing differs."""
+    invalid = [step.slug for step in plan.steps if isinstance(step, Invalid)]
+    blocked = [step.slug for step in plan.steps if isinstance(step, Blocked)]
+    if invalid:
+        return f"fix {_named(invalid)} in git; `{command('validate')}` checks it offline"
+    if blocked:
+        return f"decide about {_named(blocked)} as the hint says" + (
+            f"; `{command('sync')}` does the rest" if plan.changes else ""
+        )
+    return f"`{command('sync')}` does this" if plan.changes else None
+
+
+def after_sync(report: Report, command: CommandText) -> str | None:
+    """Return what to do after a pass that did not do everything; None after one that did."""
+    if report.halted is not None:
+        return f"`{command('sync')}` continues where this pass stopped"
+    invalid, blocked = (_slugs(report, result) for result in (Result.INVALID, Result.BLOCKED))
+    failed = [outcome for outcome in report.results(Result.FAILED) if not outcome.blameless]
+    held = [outcome.step.slug for outcome in failed if outcome.quarantine is not None]
+    if invalid:
+        return f"fix {_named(invalid)} in git, then run `{command('sync')}`"
+    if held and len(held) == len(failed):
+        retry = command("sync", *(word for slug in held for word in ("--retry", slug)))
+        return f"fix {_named(held)} in git, or try the same code again with `{retry}`"
+    if failed:
+        return f"fix {_named([outcome.step.slug for outcome in failed])} in git or on Kapso, then run `{command('sync')}`"
+    if report.results(Result.FAILED, Result.SKIPPED):
+        return f"`{command('sync')}` tries again"
+    if blocked:
+        return f"decide about {_named(blocked)} as the hint says, then run `{command('sync')}`"
+    return None
+
+
+def _slugs(report: Report, result: Result) -> list[str]:
+    return [outcome.step.slug for outcome in report.results(result)]
+
+
+def _named(slugs: Sequence[str]) -> str:
+    """Return up to three names in backquotes, or the number of functions."""
+    if len(slugs) > 3:
+        return f"the {len(slugs)} functions"
+    names = [f"`{slug}`" for slug in slugs]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
