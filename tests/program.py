@@ -35,6 +35,8 @@ class Ran:
     code: int
     out: str
     err: str
+    screen: str = ""
+    """Both streams in the order of time, as a terminal shows them."""
 
     @property
     def document(self) -> Any:
@@ -53,7 +55,16 @@ class Ran:
 
 
 class Terminal(io.StringIO):
-    """A stream that a person watches."""
+    """A stream that a person watches, on a screen that may show another stream as well."""
+
+    def __init__(self, screen: io.StringIO | None = None) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def write(self, text: str) -> int:
+        if self._screen is not None:
+            self._screen.write(text)
+        return super().write(text)
 
     def isatty(self) -> bool:
         return True
@@ -70,7 +81,8 @@ def kapso_sync(
 
     ``terminal``: both streams look like a terminal, of ``width`` columns.
     """
-    out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
+    screen = io.StringIO()
+    out, err = (Terminal(screen), Terminal(screen)) if terminal else (io.StringIO(), io.StringIO())
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_") and name not in OF_TERMINALS}
     columns = {} if width is None else {"COLUMNS": str(width)}
     with (
@@ -79,7 +91,7 @@ def kapso_sync(
         contextlib.redirect_stderr(err),
     ):
         code = run_command_line(arguments)
-    return Ran(code, out.getvalue(), err.getvalue())
+    return Ran(code, out.getvalue(), err.getvalue(), screen.getvalue())
 
 
 @contextlib.contextmanager
