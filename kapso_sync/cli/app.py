@@ -30,12 +30,17 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         from kapso_sync.cli.runner import print_error
 
-        return int(print_error(UsageError(error.format_message(), hint=_usage_hint(error))))
+        return int(print_error(UsageError(_lower_first(error.format_message()), hint=_usage_hint(error))))
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     return int(code or 0)
+
+
+def _lower_first(text: str) -> str:
+    """Return a sentence of click's as ours: no capital, and no full stop."""
+    return (text[:1].lower() + text[1:]).removesuffix(".")
 
 
 def _usage_hint(error: click.ClickException) -> str:
@@ -66,16 +71,30 @@ HABITS = {
 """Commands of git, kubectl, Terraform and wrangler, and the way to do the same here."""
 
 
+SECTIONS = {
+    "To begin": ("init", "demo", "doctor", "pull"),
+    "Every day": ("plan", "sync", "status", "validate", "dev", "invoke"),
+    "To look back": ("history", "restore"),
+    "The daemon": ("run", "reconcile", "suspend", "resume"),
+    "More": ("emulator", "schema", "disown", "version", "help"),
+}
+"""The commands in the order in which people need them."""
+
+
 class _Group(click.Group):
-    """The commands in the order of this file, with their whole texts; an unknown one is answered with ours."""
+    """The commands by section, with their whole texts; an unknown one is answered with ours."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
+        listed = [name for names in SECTIONS.values() for name in names if name in self.commands]
+        return [*listed, *(name for name in self.commands if name not in listed)]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        rows = [(name, str(command.help).partition("\n")[0]) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        order = self.list_commands(ctx)
+        for title, names in SECTIONS.items():
+            last = title == list(SECTIONS)[-1]
+            shown = [name for name in order if name in names or (last and not any(name in all_ for all_ in SECTIONS.values()))]
+            with formatter.section(title):
+                formatter.write_dl([(name, str(self.commands[name].help).partition("\n")[0]) for name in shown], col_max=12)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
@@ -109,12 +128,12 @@ def app() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
 @repeated("--only", "SLUG", "Touch only this function")
 @repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
-@click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
+@click.option("--expect", metavar="DIGEST", help="Apply the plan only if it still has this digest.")
 @repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
 @repeated("--take-from", "OWNER", "Take over functions of this owner")
-@repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt")
+@repeated("--delete", "SLUG", "Delete this function of ours, which left git, now")
 @click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
-@click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us.")
+@click.option("--reset-secrets", is_flag=True, help="Also set secrets that were on Kapso before us.")
 @json_flag
 @with_flags()
 def sync(
@@ -144,7 +163,7 @@ def sync(
 @source_argument
 @with_flags(*ALL_FLAGS)
 def run(*, context: CommandContext) -> int:
-    """Run the daemon: reconcile after each push, saved file, interval or request; end at SIGTERM or SIGINT."""
+    """Run the daemon: reconcile after each push, saved file, interval or request."""
     from kapso_sync.cli import daemon
 
     return daemon.run(context)
@@ -157,7 +176,7 @@ def run(*, context: CommandContext) -> int:
 @json_flag
 @with_flags(*STATE_FLAGS)
 def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Have the running daemon reconcile now, and retry everything that failed before."""
+    """Tell the running daemon to reconcile now, and to retry everything that failed."""
     from kapso_sync.cli import daemon
 
     return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
@@ -169,7 +188,7 @@ def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context:
 @click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
 @with_flags(*STATE_FLAGS)
 def suspend(*, reason: str, duration: str | None, context: CommandContext) -> int:
-    """Have the running daemon write nothing until it is resumed."""
+    """Tell the running daemon to write nothing until `resume`."""
     from kapso_sync.cli import daemon
 
     return daemon.suspend(context, reason, duration)
@@ -179,7 +198,7 @@ def suspend(*, reason: str, duration: str | None, context: CommandContext) -> in
 @source_argument
 @with_flags(*STATE_FLAGS)
 def resume(*, context: CommandContext) -> int:
-    """Have the running daemon write again."""
+    """Tell the running daemon to write again."""
     from kapso_sync.cli import daemon
 
     return daemon.resume(context)
@@ -188,7 +207,7 @@ def resume(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
 @source_argument
 @repeated("--only", "SLUG", "Show only this function")
-@repeated("--delete", "SLUG", "Show the deletion of this function, which left git and is ours, like `sync --delete`")
+@repeated("--delete", "SLUG", "Show the deletion of this function, like `sync --delete`")
 @click.option(
     "--format",
     "form",
@@ -228,7 +247,7 @@ def plan(
 @json_flag
 @with_flags(*STATE_FLAGS, "allow_empty")
 def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:
-    """Check manifest and code offline: no API key, no call to Kapso."""
+    """Check manifest and code offline: no key, no API call."""
     from kapso_sync.cli import validate as validate_command
 
     args = validate_command.ValidateArgs(json=json_output, github=github, types=types)
@@ -256,7 +275,7 @@ def pull(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
+    """Write functions that are on Kapso and not in git into the folder; changes nothing on Kapso."""
     from kapso_sync.cli import pull as pull_command
     from kapso_sync.model.pull import FolderLayout
     from kapso_sync.reconcile.pull.planner import PullOptions
@@ -271,7 +290,7 @@ def pull(
 @json_flag
 @with_flags(*STATE_FLAGS)
 def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
-    """Show the history of a function, with commits and backups; makes no API call."""
+    """Show what was done to a function, by which commit, and its backups; makes no API call."""
     from kapso_sync.cli import history as history_command
 
     return history_command.history(slug, context, json_output=json_output)
@@ -286,7 +305,7 @@ def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
 @json_flag
 @with_flags("path", "env", "owner", "state_dir")
 def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_output: bool, context: CommandContext) -> int:
-    """Write a backup back into the folder, to be committed; nothing is written to Kapso."""
+    """Write a backup into the folder, for you to commit; changes nothing on Kapso."""
     from kapso_sync.cli import history as history_command
     from kapso_sync.cli.pull import OutputOptions
 
@@ -296,12 +315,12 @@ def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_outpu
 
 @app.command(epilog="Example: kapso-sync disown ./functions --yes")
 @source_argument
-@click.option("--yes", is_flag=True, help="Do it; without, the functions are only listed.")
+@click.option("--yes", is_flag=True, help="Do it; otherwise the functions are only listed.")
 @repeated("--only", "SLUG", "Disown only this function")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "owner", "state_dir", "log_level", "log_format")
 def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Take our marks off the functions' descriptions, and change nothing else; for those who leave."""
+    """Remove our marks from the functions' descriptions, and change nothing else."""
     from kapso_sync.cli import disown as disown_command
 
     return disown_command.disown(context, only, yes=yes, json_output=json_output)
@@ -312,7 +331,7 @@ def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: Comm
 @json_flag
 @with_flags(*STATE_FLAGS)
 def status(*, json_output: bool, context: CommandContext) -> int:
-    """Show the state: revision, each function's condition, running deployments."""
+    """Show the last pass, and whether each function is ready; makes no API call."""
     from kapso_sync.cli import status as status_command
 
     return status_command.status(context, json_output=json_output)
@@ -361,7 +380,7 @@ def emulator(
     runtime: str,
     world: tuple[str, ...],
 ) -> int:
-    """Serve a local Kapso Functions API on loopback, to try kapso-sync and to test against."""
+    """Serve a local Kapso, to try kapso-sync and to test against."""
     from kapso_sync.cli import emulator as emulator_command
 
     return emulator_command.serve(
@@ -369,7 +388,7 @@ def emulator(
     )
 
 
-@app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")
+@app.command(epilog="""Example: kapso-sync dev process-webhook --data '{"ping": true}'""")
 @click.argument("slug", required=False, metavar="[SLUG]")
 @click.option("--source", metavar="FOLDER", help="The functions. Default: KAPSO_SYNC_SOURCE, else the current folder.")
 @click.option("--data", default="{}", help="The request's JSON, or @file, which is read at each run.")
@@ -382,7 +401,7 @@ def emulator(
 )
 @with_flags("path", "debounce")
 def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -> int:
-    """Run functions locally, on workerd, and show their answer after every save; no Kapso, no key."""
+    """Run functions on this computer, and show their answer after every save; no key."""
     from kapso_sync.cli import dev as dev_command
 
     args = dev_command.DevArgs(slug, data, context, runtime)
@@ -391,7 +410,7 @@ def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -
 
 @app.command(epilog="Example: kapso-sync demo")
 def demo() -> int:
-    """Show the whole loop in under a minute, on an emulator and a throw-away git repository."""
+    """Show everything in under a minute, on an emulator and a throw-away repository."""
     from kapso_sync.cli import demo as demo_command
 
     return demo_command.demo()
@@ -407,11 +426,11 @@ def schema() -> int:
 
 
 @app.command(epilog="Example: kapso-sync doctor --yes")
-@click.option("--yes", is_flag=True, help="Ask the API without asking you: one throw-away function is created and deleted.")
+@click.option("--yes", is_flag=True, help="Ask the API without a question to you; it creates and deletes one function.")
 @json_flag
 @with_flags("state_dir", "log_level", "log_format")
 def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
-    """Check the local set-up and, with a key, ask the API what its documentation leaves open."""
+    """Check this computer, and with a key how this Kapso behaves."""
     from kapso_sync.cli import doctor as doctor_command
 
     return doctor_command.doctor(context, yes=yes, json_output=json_output)
@@ -420,7 +439,7 @@ def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync version --json")
 @json_flag
 def version(*, json_output: bool) -> int:
-    """Print the version, and the versions of what matters to a bug report."""
+    """Print the version, and all versions that a bug report needs."""
     from kapso_sync.cli import version as version_command
 
     return version_command.show(json_output=json_output)

@@ -29,7 +29,7 @@ MIN_WIDTH = 20
 MAX_NAMES = 24
 """How many names of a group a terminal shows; a pipe shows all of them."""
 
-_COMMAND = re.compile(r"\S*`[^`]*`\S*")
+_COMMAND = re.compile(r"[^\s`]*`[^`]*`[^\s`]*")
 """Text in backquotes, with what touches it."""
 
 

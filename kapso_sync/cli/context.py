@@ -26,9 +26,9 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "path": ("--path", "The functions folder inside the source."),
     "branch": ("--branch", "The branch to follow. Default: the remote's own."),
     "ref": ("--ref", "A tag or a commit, in place of a branch."),
-    "env": ("--env", "Which of the manifest's environments holds; it becomes part of the owner."),
+    "env": ("--env", "The manifest's environment; it becomes part of the owner."),
     "owner": ("--owner", "Who owns the functions. Default: the normalised git remote and path."),
-    "state_dir": ("--state-dir", "Where to remember. Default: a per-user state folder."),
+    "state_dir": ("--state-dir", "The folder of the state. Default: one for each user."),
     "adopt": ("--adopt", "Unowned functions: identical, always or never."),
     "drift": ("--drift", "Changes made on Kapso: correct or report."),
     "prune": ("--prune/--no-prune", "Delete owned functions that left git."),
@@ -43,6 +43,26 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "log_format": ("--log-format", "auto, json or console."),
 }
 
+
+_VALUES: Mapping[str, str] = {
+    "path": "FOLDER",
+    "branch": "NAME",
+    "ref": "NAME",
+    "env": "NAME",
+    "owner": "NAME",
+    "state_dir": "FOLDER",
+    "adopt": "POLICY",
+    "drift": "POLICY",
+    "max_delete": "NUMBER",
+    "prune_grace": "DURATION",
+    "interval": "DURATION",
+    "git_interval": "DURATION",
+    "debounce": "DURATION",
+    "listen": "ADDRESS",
+    "log_level": "LEVEL",
+    "log_format": "FORMAT",
+}
+"""What the help calls the value of a flag."""
 
 DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
 """Flags that only the daemon uses."""
@@ -123,7 +143,7 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
         )
         for name in reversed(chosen):
             flag, text = _FLAGS[name]
-            decorated = click.option(flag, name, default=None, help=text)(decorated)
+            decorated = click.option(flag, name, default=None, help=text, metavar=_VALUES.get(name))(decorated)
         return decorated
 
     return decorate

@@ -26,13 +26,12 @@ def plain_command(name: str, *options: str) -> str:
 def after_plan(plan: Plan, command: CommandText) -> str | None:
     """Return what to do after a plan; None if nothing differs."""
     invalid = [step.slug for step in plan.steps if isinstance(step, Invalid)]
-    blocked = [step.slug for step in plan.steps if isinstance(step, Blocked)]
+    blocked = [step for step in plan.steps if isinstance(step, Blocked)]
     if invalid:
         return f"fix {_named(invalid)} in git; `{command('validate')}` checks it offline"
     if blocked:
-        return f"decide about {_named(blocked)} as the hint says" + (
-            f"; `{command('sync')}` does the rest" if plan.changes else ""
-        )
+        advice = _advice([step.slug for step in blocked], hints=any(step.hint for step in blocked))
+        return f"{advice}; `{command('sync')}` does the rest" if plan.changes else advice
     return f"`{command('sync')}` does this" if plan.changes else None
 
 
@@ -40,7 +39,8 @@ def after_sync(report: Report, command: CommandText) -> str | None:
     """Return what to do after a pass that did not do everything; None after one that did."""
     if report.halted is not None:
         return f"`{command('sync')}` continues where this pass stopped"
-    invalid, blocked = (_slugs(report, result) for result in (Result.INVALID, Result.BLOCKED))
+    invalid = [outcome.step.slug for outcome in report.results(Result.INVALID)]
+    blocked = report.results(Result.BLOCKED)
     failed = [outcome for outcome in report.results(Result.FAILED) if not outcome.blameless]
     held = [outcome.step.slug for outcome in failed if outcome.quarantine is not None]
     if invalid:
@@ -53,12 +53,14 @@ def after_sync(report: Report, command: CommandText) -> str | None:
     if report.results(Result.FAILED, Result.SKIPPED):
         return f"`{command('sync')}` tries again"
     if blocked:
-        return f"decide about {_named(blocked)} as the hint says, then run `{command('sync')}`"
+        advice = _advice([outcome.step.slug for outcome in blocked], hints=any(outcome.hint for outcome in blocked))
+        return f"{advice}, then run `{command('sync')}`"
     return None
 
 
-def _slugs(report: Report, result: Result) -> list[str]:
-    return [outcome.step.slug for outcome in report.results(result)]
+def _advice(slugs: Sequence[str], *, hints: bool) -> str:
+    """Return what to do about blocked functions."""
+    return f"follow the hint for {_named(slugs)}" if hints else f"decide about {_named(slugs)}"
 
 
 def _named(slugs: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kapso_sync.cli.console import Console, whole
-from kapso_sync.cli.grouping import group_by, shared_hints
+from kapso_sync.cli.grouping import common_text, group_by, shared_hints, split_place, without_slug
 from kapso_sync.cli.next_step import CommandText, after_plan, after_sync, plain_command
 from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step
@@ -55,12 +55,12 @@ def print_plan(console: Console, plan: Plan, command: CommandText = plain_comman
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not isinstance(step, NoChange) and not _deletes(step)]
     groups, last = group_by(others, _same_in_plan), group_by(deletions, _same_in_plan)
-    shared = shared_hints([*groups, *last], lambda group: group[0].hint)
+    shared = shared_hints([*groups, *last], _hint_of_steps)
     for group in groups:
         _print_steps(console, group, shared)
     if last:
         console.blank()
-        console.line("Deletions, for ever and with all secrets:", style="bold")
+        console.line("Deletions, which are final and take the secrets along:", style="bold")
     for group in last:
         _print_steps(console, group, shared)
     console.blank()
@@ -80,7 +80,12 @@ def _same_in_plan(step: Step) -> object:
     """Return what steps must have in common to be printed together; a difference that will be written stands alone."""
     if isinstance(step, Invalid) or (_shown_diff(step) and not isinstance(step, Blocked)):
         return step.slug
-    return type(step), step.deploys, step.reasons, step.hint, step.wanted if isinstance(step, Blocked) else ""
+    texts = tuple(without_slug(text, step.slug) for text in (*step.reasons, step.hint))
+    return type(step), step.deploys, texts, step.wanted if isinstance(step, Blocked) else ""
+
+
+def _hint_of_steps(steps: Sequence[Step]) -> str:
+    return common_text([step.hint for step in steps], steps[0].slug)
 
 
 def _print_heading(console: Console, plan: Plan) -> None:
@@ -115,10 +120,11 @@ def _print_steps(console: Console, steps: Sequence[Step], shared: Sequence[str])
         console.line((f"{look.symbol} {step.slug}", f"bold {look.style}"), words, *number)
     else:
         console.line((f"{look.symbol} {counted(len(steps), 'function')}", f"bold {look.style}"), words)
-    for reason in step.reasons:
-        console.line(reason, indent=4)
-    if step.hint and step.hint not in shared:
-        console.hint(step.hint, indent=4)
+    for reasons in zip(*(each.reasons for each in steps), strict=True):
+        console.line(common_text(reasons, step.slug), indent=4)
+    hint = _hint_of_steps(steps)
+    if hint and hint not in shared:
+        console.hint(hint, indent=4)
     for each in steps:
         _print_details(console, each, alone=len(steps) == 1)
 
@@ -219,7 +225,7 @@ def print_report(console: Console, report: Report, command: CommandText = plain_
     """
     outcomes = [outcome for outcome in report.outcomes if outcome.result is not Result.UNCHANGED]
     groups = group_by(sorted(outcomes, key=lambda outcome: outcome.result is not Result.DONE), _same_in_report)
-    shared = shared_hints(groups, lambda group: group[0].hint)
+    shared = shared_hints(groups, _hint_of_outcomes)
     for group in groups:
         if group[0].result is Result.DONE:
             _print_done(console, group)
@@ -238,7 +244,12 @@ def _same_in_report(outcome: Outcome) -> object:
     step = outcome.step
     if outcome.result is Result.DONE:
         return step.action, outcome.deployed, () if isinstance(step, Create) else step.reasons
-    return outcome.result, outcome.error, outcome.hint
+    _, message = split_place(outcome.error or "")
+    return outcome.result, without_slug(message, step.slug), without_slug(outcome.hint, step.slug)
+
+
+def _hint_of_outcomes(outcomes: Sequence[Outcome]) -> str:
+    return common_text([outcome.hint for outcome in outcomes], outcomes[0].step.slug)
 
 
 def _print_done(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -261,10 +272,21 @@ def _print_failed(console: Console, outcomes: Sequence[Outcome], shared: Sequenc
     words = "not tried" if outcome.result is Result.SKIPPED else str(outcome.result)
     names = [each.step.slug for each in outcomes]
     _print_functions(console, "! " if blocked else "x ", "magenta" if blocked else "red", names, words)
-    if outcome.error:
-        console.line(outcome.error.removeprefix("not tried: "), indent=4)
-    if outcome.hint and outcome.hint not in shared:
-        console.hint(outcome.hint, indent=4)
+    if len(outcomes) == 1:
+        error, places = outcome.error or "", list[str]()
+    else:
+        found = [split_place(each.error or "") for each in outcomes]
+        error, places = (
+            common_text([message for _, message in found], outcome.step.slug),
+            [place for place, _ in found if place],
+        )
+    if error:
+        console.line(error.removeprefix("not tried: "), indent=4)
+    if places:
+        console.line(f"at {console.names(places)}", indent=4)
+    hint = _hint_of_outcomes(outcomes)
+    if hint and hint not in shared:
+        console.hint(hint, indent=4)
 
 
 def _print_functions(console: Console, symbol: str, style: str, names: Sequence[str], words: str) -> None:

@@ -66,7 +66,7 @@ def print_problems(console: Console, problems: Sequence[Problem]) -> None:
             console.error(str(first))
         else:
             places = [str(problem.location) for problem in group if problem.location]
-            console.error(f"{len(group)} times: {first.message}: {console.names(places)}")
+            console.error(f"{first.message}, in {len(group)} places: {console.names(places)}")
         for line in (first.frame or "").splitlines():
             console.verbatim(line, indent=2)
         if first.hint and first.hint not in shared:

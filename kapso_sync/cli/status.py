@@ -12,7 +12,7 @@ from kapso_sync import __version__
 from kapso_sync.cli.console import Console, Part, stdout_console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient, find_daemon_folder
-from kapso_sync.cli.grouping import group_by
+from kapso_sync.cli.grouping import common_text, group_by, split_place, without_slug
 from kapso_sync.cli.next_step import CommandText, plain_command
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode
@@ -66,13 +66,13 @@ def print_status(
         console.line(_tally(listed, left), style="bold")
     for group in group_by(sorted(listed, key=lambda each: bool(each["state"] == "Ready")), _same):
         _print_functions(console, group, now)
-    for group in group_by(left, _message):
-        _print_group(console, "Left git", [each["slug"] for each in group], _message(group[0]))
+    for group in group_by(left, _general_message):
+        _print_group(console, "Left git", group)
     if document.get("unused"):
         _field(console, "Unused", f"by any workflow: {console.names(document['unused'])}")
     if document["unfinished"]:
         _field(console, "Unfinished", console.names(document["unfinished"]))
-    if any(each["state"] != "Ready" for each in listed) and document.get("running") is None:
+    if any(each["state"] != "Ready" for each in document["functions"]) and document.get("running") is None:
         console.line(("next: ", "bold"), f"`{command('plan')}` shows what differs, and why")
 
 
@@ -105,11 +105,12 @@ def _tally(listed: Sequence[Mapping[str, Any]], left: Sequence[Mapping[str, Any]
 
 def _same(function: Mapping[str, Any]) -> object:
     """Return what functions must have in common to be printed together."""
-    return function["state"], "" if function["state"] == "Ready" else _message(function)
+    return function["state"], "" if function["state"] == "Ready" else _general_message(function)
 
 
-def _message(function: Mapping[str, Any]) -> str:
-    return str(_ready(function)["message"])
+def _general_message(function: Mapping[str, Any]) -> str:
+    """Return why the function is ready or not, in words that others may share."""
+    return without_slug(split_place(_ready(function)["message"])[1], function["slug"])
 
 
 def _ready(function: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,21 +119,29 @@ def _ready(function: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _print_functions(console: Console, group: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    first = group[0]
-    names = [each["slug"] for each in group]
-    if first["state"] != "Ready":
-        _print_group(console, first["state"], names, _message(first))
+    if group[0]["state"] != "Ready":
+        _print_group(console, group[0]["state"], group)
         return
     ages = [(now - datetime.fromisoformat(_ready(each)["since"])).total_seconds() for each in group]
+    names = [each["slug"] for each in group]
+    text = f"{names[0]}  for {span(ages[0])}"
+    if len(group) > 1:
+        text = f"{len(group)} functions for {span(min(ages))} or longer: {console.names(names)}"
+    _state(console, "Ready", text)
+
+
+def _print_group(console: Console, state: str, group: Sequence[Mapping[str, Any]]) -> None:
+    """Print functions and the message that they share."""
     if len(group) == 1:
-        _print_group(console, "Ready", names, f"for {span(ages[0])}")
-    else:
-        _print_group(console, "Ready", names, f"for {span(min(ages))} or longer")
+        _state(console, state, f"{group[0]['slug']}  {_ready(group[0])['message']}")
+        return
+    _state(console, state, f"{len(group)} functions: {console.names([each['slug'] for each in group])}")
+    messages = [split_place(_ready(each)["message"])[1] for each in group]
+    console.line(common_text(messages, group[0]["slug"]), indent=14)
 
 
-def _print_group(console: Console, state: str, names: Sequence[str], message: str) -> None:
+def _state(console: Console, state: str, text: str) -> None:
     colour = {"Ready": "green", "Left git": "dim", "Drifted": "yellow", "Reconciling": "cyan"}.get(state, "red")
-    text = f"{names[0]}  {message}" if len(names) == 1 else f"{len(names)} functions, {message}: {console.names(names)}"
     console.line((f"{state:<12}", colour), text, indent=2, hang=12)
 
 

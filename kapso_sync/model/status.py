@@ -247,6 +247,23 @@ def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStat
         return {}
 
 
+def recorded_revision(document: Mapping[str, Any]) -> tuple[Revision, datetime] | None:
+    """Return the revision of a status document that was planned last, and when it was first seen; None if there is none."""
+    try:
+        revision = document["revision"]
+        committed = datetime.fromisoformat(revision["committed_at"]) if revision["committed_at"] else None
+        found = Revision(
+            revision["id"],
+            described=revision["described"],
+            subject=revision["subject"],
+            author=revision["author"],
+            committed_at=committed,
+        )
+        return found, datetime.fromisoformat(revision["since"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
     conditions = {
         ConditionType(condition["type"]): Condition(

@@ -309,7 +309,7 @@ def _events(status: DaemonStatus) -> str:
     if not status.events:
         return ""
     items = "\n".join(_event(event, status) for event in status.events[:20])
-    return f"""<section id="lately" aria-labelledby="events">
+    return f"""<section id="recent" aria-labelledby="events">
 <h2 id="events">Recent events</h2>
 <ol class="card events">
 {items}

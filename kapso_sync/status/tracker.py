@@ -26,6 +26,7 @@ from kapso_sync.model.status import (
     RunningPass,
     Suspension,
     recorded_functions,
+    recorded_revision,
 )
 from kapso_sync.status.conditions import concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
@@ -130,10 +131,11 @@ class StatusTracker:
     def recall(self, document: Mapping[str, Any]) -> None:
         """Continue a status document that was recorded before this process.
 
-        Functions are shown after the first pass only, since they may have changed meanwhile; but since when they are ready, and
-        what was changed last, goes on.
+        Functions are shown after the first pass only, even if it fails; but since when they are ready, and what was changed
+        last, goes on.
         """
         self._recorded = recorded_functions(document)
+        self._revision = self._revision or recorded_revision(document)
 
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Record the functions that nothing uses; None: unknown."""
@@ -176,6 +178,7 @@ class StatusTracker:
         code = int(error.exit_code) if isinstance(error, KapsoSyncError) else 1
         running = self._running
         seconds = self.clock.monotonic() - running.started if running else 0.0
+        self._functions = self._functions or dict(self._recorded)
         known = KapsoSyncError(str(error)) if not isinstance(error, KapsoSyncError) else error
         self._pass_over(self.clock.now(), code, {}, known, api_calls=0, seconds=seconds)
         self._last = replace(self._last, error_type=type(error).__name__) if self._last else None
