@@ -150,7 +150,7 @@ def sync(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Make Kapso match the source, once, and wait until the new code runs."""
+    """Make Kapso match the source, once; wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
     from kapso_sync.wiring import PassOverrides
 
@@ -163,7 +163,10 @@ def sync(
 @source_argument
 @with_flags(*ALL_FLAGS)
 def run(*, context: CommandContext) -> int:
-    """Run the daemon: reconcile after each push, saved file, interval or request."""
+    """Run the daemon, which reconciles after each change.
+
+    It reconciles after a push, a saved file, an interval or a request, until SIGTERM or SIGINT.
+    """
     from kapso_sync.cli import daemon
 
     return daemon.run(context)
@@ -176,7 +179,10 @@ def run(*, context: CommandContext) -> int:
 @json_flag
 @with_flags(*STATE_FLAGS)
 def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Tell the running daemon to reconcile now, and to retry everything that failed."""
+    """Tell the running daemon to reconcile now.
+
+    It also retries everything that failed before.
+    """
     from kapso_sync.cli import daemon
 
     return daemon.reconcile(context, retry, wait=wait, json_output=json_output)
@@ -275,7 +281,10 @@ def pull(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Write functions that are on Kapso and not in git into the folder; changes nothing on Kapso."""
+    """Write functions that only Kapso has into the folder.
+
+    It changes files and the manifest, and nothing on Kapso.
+    """
     from kapso_sync.cli import pull as pull_command
     from kapso_sync.model.pull import FolderLayout
     from kapso_sync.reconcile.pull.planner import PullOptions
@@ -290,7 +299,10 @@ def pull(
 @json_flag
 @with_flags(*STATE_FLAGS)
 def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
-    """Show what was done to a function, by which commit, and its backups; makes no API call."""
+    """Show what was done to a function, and its backups.
+
+    It names the commits, and makes no API call.
+    """
     from kapso_sync.cli import history as history_command
 
     return history_command.history(slug, context, json_output=json_output)
@@ -305,7 +317,10 @@ def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
 @json_flag
 @with_flags("path", "env", "owner", "state_dir")
 def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_output: bool, context: CommandContext) -> int:
-    """Write a backup into the folder, for you to commit; changes nothing on Kapso."""
+    """Write a backup of a function into the folder.
+
+    It changes nothing on Kapso: commit the file, and the next pass deploys it.
+    """
     from kapso_sync.cli import history as history_command
     from kapso_sync.cli.pull import OutputOptions
 
@@ -320,7 +335,10 @@ def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_outpu
 @json_flag
 @with_flags("path", "branch", "ref", "env", "owner", "state_dir", "log_level", "log_format")
 def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Remove our marks from the functions' descriptions, and change nothing else."""
+    """Remove our marks from the functions; for those who leave.
+
+    It changes their descriptions, and nothing else.
+    """
     from kapso_sync.cli import disown as disown_command
 
     return disown_command.disown(context, only, yes=yes, json_output=json_output)
@@ -331,7 +349,10 @@ def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: Comm
 @json_flag
 @with_flags(*STATE_FLAGS)
 def status(*, json_output: bool, context: CommandContext) -> int:
-    """Show the last pass, and whether each function is ready; makes no API call."""
+    """Show the last pass, and whether each function is ready.
+
+    It makes no API call.
+    """
     from kapso_sync.cli import status as status_command
 
     return status_command.status(context, json_output=json_output)
@@ -401,7 +422,10 @@ def emulator(
 )
 @with_flags("path", "debounce")
 def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -> int:
-    """Run functions on this computer, and show their answer after every save; no key."""
+    """Run functions on this computer, and show their answers.
+
+    It runs them again after every save, and needs no key.
+    """
     from kapso_sync.cli import dev as dev_command
 
     args = dev_command.DevArgs(slug, data, context, runtime)
@@ -410,7 +434,10 @@ def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -
 
 @app.command(epilog="Example: kapso-sync demo")
 def demo() -> int:
-    """Show everything in under a minute, on an emulator and a throw-away repository."""
+    """Show what kapso-sync does, in under a minute.
+
+    It uses a local emulator and a throw-away repository; nothing leaves this computer.
+    """
     from kapso_sync.cli import demo as demo_command
 
     return demo_command.demo()

@@ -82,7 +82,7 @@ def _print_passes(console: Console, document: Mapping[str, Any], command: Comman
         subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
         _field(console, "Revision", f"{Revision(revision['id']).short}{subject}")
     if running:
-        _field(console, "Running", f"a pass is running since {_time(running['since'])}; its trigger: {running['trigger']}")
+        _field(console, "Now", f"a pass is running since {_time(running['since'])}, trigger: {running['trigger']}")
     if last is not None:
         calls = counted(last["api_calls"], "API call")
         _field(console, "Last pass", f"{_time(last['finished_at'])}, exit code {last['exit_code']}, {calls}")

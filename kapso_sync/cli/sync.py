@@ -28,6 +28,11 @@ class PassArgs:
     expect: str | None
     json_output: bool
 
+    def command(self, name: str, *options: str) -> str:
+        """Return a command line for the same source and the same functions."""
+        only = () if name == "validate" else tuple(word for slug in self.only for word in ("--only", slug))
+        return self.context.command(name, *only, *options)
+
 
 def sync(args: PassArgs) -> int:
     """Make Kapso match the source, and print the report."""
@@ -42,7 +47,7 @@ def sync(args: PassArgs) -> int:
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
-            print_report(stdout_console(), report, args.context.command)
+            print_report(stdout_console(), report, args.command)
         return int(report.exit_code)
 
     return run_to_end(work)
@@ -61,7 +66,7 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
         elif markdown:
             print(plan_markdown(plan), end="")
         else:
-            print_plan(stdout_console(), plan, args.context.command)
+            print_plan(stdout_console(), plan, args.command)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)

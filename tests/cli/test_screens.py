@@ -214,9 +214,9 @@ def wrong_key(stage: Stage) -> None:
 
 
 def kapso_down(stage: Stage) -> None:
-    """Nothing answers at Kapso's address."""
+    """Kapso answers nothing but 503."""
     in_sync(stage)
-    stage.environment["KAPSO_API_BASE_URL"] = "http://127.0.0.1:9/api/v1"
+    stage.kapso.faults({"what": "status", "status": 503})
 
 
 def state_held(stage: Stage) -> None:
