@@ -257,9 +257,8 @@ def _warnings(status: DaemonStatus) -> str:
 def _facts(status: DaemonStatus) -> str:
     facts = []
     if status.running is not None:
-        facts.append(
-            _fact("A pass is running", f"since {time_tag(status.running.since, status.now)}", escape(status.running.trigger))
-        )
+        began = time_tag(status.running.since, status.now)
+        facts.append(_fact("Running pass", f"began {began}", escape(status.running.trigger)))
     if status.last_pass is not None:
         last = status.last_pass
         detail = f"{escape(last.trigger)}, {took(last.seconds)}, {counted(last.api_calls, 'API call')}"

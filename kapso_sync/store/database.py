@@ -145,10 +145,14 @@ class StateStore:
         running = RunningPass(trigger, self._now())
         self._set_meta("pass_running", json.dumps(running_document(running)))
 
+    def forget_running_pass(self) -> None:
+        """Forget the pass of a process that was killed: the caller holds the lock now, and runs none yet."""
+        self._set_meta("pass_running", None)
+
     def record_pass(self, document: Mapping[str, Json]) -> None:
         """Store the status after the last pass, for people."""
         self._set_meta("last_pass", json.dumps(dict(document)))
-        self._set_meta("pass_running", None)
+        self.forget_running_pass()
 
     def keep_version(self, remote: RemoteFunction) -> None:
         """Store the running version, in place of the one stored before."""

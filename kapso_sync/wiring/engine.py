@@ -145,6 +145,7 @@ async def open_session(
 def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
     """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
+        store.forget_running_pass()
         store.remember_owner(source.owner)
         if store.set_aside is not None:
             emit(events.StateSetAside(path=str(store.set_aside)))

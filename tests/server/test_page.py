@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, Suspension
+from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, RunningPass, Suspension
 from kapso_sync.plurals import span
 from kapso_sync.server.page import render_page
 from tests.server.front import DaemonStub, open_server
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, function, status
+from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, SUSPENDED, ago, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -107,6 +107,25 @@ def test_the_page_shows_failures_diffs_deployments_events_and_budget() -> None:
     assert "no connection to app.kapso.ai" in words(DOWN)
     assert "the next pass tries again; is Kapso up?" in words(DOWN)
     assert "moving the project to another plan" in words(SUSPENDED)
+
+
+def test_the_page_counts_the_functions_of_git_and_names_the_others_apart() -> None:
+    """In sync are those that git lists; a blocked deletion of another one asks for a decision."""
+    left = function("old-one", in_git=False)
+    shown = words(status(function("a"), function("b"), left))
+    assert "In sync: 2 functions run what git says. 1 more function left git." in shown
+    assert "Functions 2" in shown
+    assert shown.index("Left git 1") < shown.index("old-one")
+    held = function("old-one", "Stalled", "too many deletions", in_git=False)
+    assert "1 more function left git and needs a decision." in words(status(function("a"), held))
+
+
+def test_the_page_says_since_when_a_pass_runs_and_why() -> None:
+    """Beside the error of the last one, which stays until it is known to be over."""
+    shown = words(replace(DOWN, running=RunningPass("webhook", ago(seconds=20))))
+    assert "A pass is running." in shown
+    assert "began 20 s ago webhook" in shown
+    assert "no connection to app.kapso.ai" in shown
 
 
 def test_the_page_omits_the_message_of_a_function_that_is_ready_as_expected() -> None:
