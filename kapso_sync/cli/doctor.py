@@ -114,7 +114,8 @@ def _print(checks: tuple[SetupCheck, ...], report: DoctorReport | None, *, asked
         console.blank()
         console.line("The answers are kept for this API base, and are used from now on.")
     elif key and not asked:
-        console.line(f"The API was not asked. With --yes it is: {WHAT_IT_DOES}")
+        console.line("The API was not asked: `kapso-sync doctor --yes` asks it.")
+        console.line(WHAT_IT_DOES)
     elif not key:
         console.line("There is no API key, so the API was not asked. Set KAPSO_API_KEY, or KAPSO_API_KEY_FILE.")
 

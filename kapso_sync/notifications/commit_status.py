@@ -40,7 +40,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
     """
     if status.reconciling:
         commit = _commit(status.reading)
-        return None if commit is None else CommitStatus(commit, CommitState.PENDING, "at work")
+        return None if commit is None else CommitStatus(commit, CommitState.PENDING, "a pass is running")
     last = status.last_pass
     commit = _commit(last.revision) if last is not None else None
     if last is None or commit is None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
 from kapso_sync.cli.app import app
@@ -84,6 +85,10 @@ class Stage:
     def blurred(self, text: str) -> str:
         """Take out what no two runs share."""
         text = text.replace(str(self.home), "/home/ada/orders")
+        if text.startswith("$ kapso-sync doctor"):
+            text = re.sub(r"^[✓!✗] ([\w ]+): .*(?:\n +.*)*", r"✓ \1: …", text, flags=re.MULTILINE)
+        if text.startswith("$ kapso-sync version"):
+            text = re.sub(r"^(kapso-sync| +[\w.-]+ +).*", r"\1…", text, flags=re.MULTILINE)
         for pattern, constant in SAME_LENGTH:
             text = re.sub(pattern, constant, text)
         return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
@@ -256,7 +261,15 @@ SITUATIONS: Mapping[Callable[[Stage], None], tuple[str, ...]] = {
     first_sync: ("validate flows", "plan flows", "status flows", "sync flows", "status flows after", "history greet flows"),
     in_sync: (
         *("plan flows", "sync flows", "status flows", "pull flows --diff", "history greet flows", "restore greet flows"),
-        *("invoke greet", "invoke gret", "disown flows", "reconcile flows", "suspend flows --reason moving", "resume flows"),
+        *(
+            "invoke greet",
+            "invoke gret",
+            "doctor",
+            "disown flows",
+            "reconcile flows",
+            "suspend flows --reason moving",
+            "resume flows",
+        ),
     ),
     one_of_nine_broken: ("plan flows", "sync flows", "status flows", "validate flows"),
     one_of_nine_refused: ("sync flows", "status flows", "plan flows"),
@@ -273,7 +286,10 @@ SITUATIONS: Mapping[Callable[[Stage], None], tuple[str, ...]] = {
     left_git: ("plan flows", "sync flows", "status flows", "disown flows"),
     deletions_wait: ("plan flows", "sync flows", "status flows"),
     deletions_too_many: ("plan flows", "sync flows", "status flows"),
-    no_key: ("plan flows", "sync flows", "validate flows", "status flows", "invoke greet", "pull flows --diff"),
+    no_key: (
+        *("plan flows", "sync flows", "run flows", "validate flows", "status flows", "invoke greet", "pull flows --diff"),
+        "doctor",
+    ),
     wrong_key: ("plan flows", "sync flows", "status flows", "invoke greet"),
     kapso_down: ("sync flows", "status flows"),
     state_held: ("sync flows", "plan flows", "status flows"),
@@ -281,7 +297,7 @@ SITUATIONS: Mapping[Callable[[Stage], None], tuple[str, ...]] = {
     renamed: ("plan flows", "sync flows", "status flows"),
     renamed_and_forgotten: ("plan flows", "sync flows", "status flows"),
     at_home: (
-        *("--help", "help nonsense", "nonsense", "sync --prunne", "plan one two", "invoke", "history greet nowhere"),
+        *("--help", "version", "help nonsense", "nonsense", "sync --prunne", "plan one two", "invoke", "history greet nowhere"),
         *("sync nowhere", "sync flows --only nonsense --env tow"),
         *(f"help {command}" for command in app.commands),
     ),
@@ -319,6 +335,15 @@ def test_every_screen_is_as_it_was_read(stage: Stage, situation: Callable[[Stage
         for name, text in shown.items():
             (SCREENS / name).write_text(text, encoding="utf-8")
     assert shown == {name: (SCREENS / name).read_text(encoding="utf-8") for name in shown}
+
+
+def test_no_line_of_help_is_longer_than_the_terminal_is_wide() -> None:
+    """And the list of commands has one line for each."""
+    for path in SCREENS.glob("at-home.help*.txt"):
+        assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 80, path.name
+    listed = (SCREENS / "at-home.help.txt").read_text(encoding="utf-8").partition("To begin:")[2]
+    assert re.findall(r"^  ([a-z]+) +[A-Z].*[.]$", listed, flags=re.MULTILINE) == app.list_commands(click.Context(app))
+    assert not re.search(r"^ {3}", listed, flags=re.MULTILINE)
 
 
 def test_every_file_of_a_screen_is_shown_somewhere() -> None:
