@@ -125,15 +125,15 @@ def app() -> None:
 
 @app.command(epilog="Example: kapso-sync sync https://github.com/acme/flows --path functions")
 @source_argument
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, like `plan`; write nothing.")
 @repeated("--only", "SLUG", "Touch only this function")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
-@click.option("--expect", metavar="DIGEST", help="Apply the plan only if it still has this digest.")
-@repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says")
-@repeated("--take-from", "OWNER", "Take over functions of this owner")
-@repeated("--delete", "SLUG", "Delete this function of ours, which left git, now")
-@click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit.")
-@click.option("--reset-secrets", is_flag=True, help="Also set secrets that were on Kapso before us.")
+@repeated("--retry", "SLUG", "Try quarantined code again")
+@click.option("--expect", metavar="DIGEST", help="Apply the plan only with this digest.")
+@repeated("--overwrite", "SLUG", "Write git over drift once")
+@repeated("--take-from", "OWNER", "Take this owner's functions")
+@repeated("--delete", "SLUG", "Delete this one, not in git")
+@click.option("--allow-recreate", is_flag=True, help="Create any number of vanished ones again.")
+@click.option("--reset-secrets", is_flag=True, help="Also set secrets that Kapso had before us.")
 @json_flag
 @with_flags()
 def sync(
@@ -175,7 +175,7 @@ def run(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync reconcile --wait")
 @source_argument
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
-@repeated("--retry", "SLUG", "Try again what failed and is in quarantine")
+@repeated("--retry", "SLUG", "Try quarantined code again")
 @json_flag
 @with_flags(*STATE_FLAGS)
 def reconcile(*, wait: bool, retry: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
@@ -213,16 +213,14 @@ def resume(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
 @source_argument
 @repeated("--only", "SLUG", "Show only this function")
-@repeated("--delete", "SLUG", "Show the deletion of this function, like `sync --delete`")
+@repeated("--delete", "SLUG", "Show this deletion, as for `sync`")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "markdown"]),
-    help="How to print it; markdown fits a pull request's comment. Default: text.",
+    help="Default: text; markdown fits a comment.",
 )
-@click.option(
-    "--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead of Kapso, 3 when Kapso has only drifted."
-)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead, 3 for drift.")
 @json_flag
 @with_flags()
 def plan(
@@ -248,8 +246,8 @@ def plan(
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")
 @source_argument
-@click.option("--github", is_flag=True, help="Print annotations for GitHub's pull requests.")
-@click.option("--types", is_flag=True, help="Run the repository's own TypeScript compiler as well.")
+@click.option("--github", is_flag=True, help="Print annotations for GitHub.")
+@click.option("--types", is_flag=True, help="Run the repository's own tsc as well.")
 @json_flag
 @with_flags(*STATE_FLAGS, "allow_empty")
 def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:

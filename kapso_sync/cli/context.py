@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 source_argument = click.argument("source", required=False, metavar="[SOURCE]")
-json_flag = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout, nothing else there.")
+json_flag = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout.")
 
 _FLAGS: Mapping[str, tuple[str, str]] = {
     "path": ("--path", "The functions folder inside the source."),
-    "branch": ("--branch", "The branch to follow. Default: the remote's own."),
+    "branch": ("--branch", "The branch. Default: the remote's own."),
     "ref": ("--ref", "A tag or a commit, in place of a branch."),
-    "env": ("--env", "The manifest's environment; it becomes part of the owner."),
-    "owner": ("--owner", "Who owns the functions. Default: the normalised git remote and path."),
-    "state_dir": ("--state-dir", "The folder of the state. Default: one for each user."),
-    "adopt": ("--adopt", "Unowned functions: identical, always or never."),
+    "env": ("--env", "The manifest's environment to use."),
+    "owner": ("--owner", "The owner. Default: git remote and path."),
+    "state_dir": ("--state-dir", "The state folder. Default: one per user."),
+    "adopt": ("--adopt", "Unowned ones: identical, always or never."),
     "drift": ("--drift", "Changes made on Kapso: correct or report."),
     "prune": ("--prune/--no-prune", "Delete owned functions that left git."),
-    "max_delete": ("--max-delete", "Most deletions in one pass: a number, or a share of the owned functions."),
-    "prune_grace": ("--prune-grace", "How long a function must be absent from git before it is deleted: 0, or such as 10m."),
+    "max_delete": ("--max-delete", "Most deletions in a pass, such as 3 or 25%."),
+    "prune_grace": ("--prune-grace", "Wait before a deletion, such as 10m."),
     "allow_empty": ("--allow-empty/--no-allow-empty", "Accept a source that lists no function."),
-    "interval": ("--interval", "How often to reconcile to find drift, such as 5m."),
-    "git_interval": ("--git-interval", "How often to ask the git remote for its head."),
+    "interval": ("--interval", "How often to reconcile, such as 5m."),
+    "git_interval": ("--git-interval", "How often to ask git for a new revision."),
     "debounce": ("--debounce", "Quiet time after a file event."),
-    "listen": ("--listen", "HOST:PORT of health, metrics, status page and webhook; empty: none."),
+    "listen": ("--listen", "HOST:PORT of the server; empty: none."),
     "log_level": ("--log-level", "debug, info, warning, error or off."),
     "log_format": ("--log-format", "auto, json or console."),
 }

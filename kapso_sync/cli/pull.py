@@ -97,7 +97,7 @@ def _print_functions(console: Console, group: Sequence[Pulled]) -> None:
         names = console.names([each.slug for each in group])
         console.line((f"{symbol} {len(group)} {_WORDS[pulled.taken]}", style), f": {names}", hang=4)
     for remark in pulled.remarks:
-        console.line(remark if len(group) == 1 else remark.removeprefix("skipped: "), indent=4)
+        console.line(remark if len(group) == 1 else remark.removeprefix("skipped: ").removeprefix("left out: "), indent=4)
 
 
 def _summary(plan: PullPlan, *, dry: bool) -> str:

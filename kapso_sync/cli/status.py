@@ -55,7 +55,7 @@ def print_status(
         _field(console, "Owner", whole(document["owner"]))
     if folder is not None:
         _field(console, "State folder", whole(str(folder)))
-    suspended = document["suspended"]
+    suspended, running = document["suspended"], document.get("running")
     if suspended:
         until = f" until {_time(suspended['until'])}" if suspended["until"] else ""
         _field(console, "Suspended", f"since {_time(suspended['since'])}{until}: {suspended['reason']}")
@@ -64,6 +64,8 @@ def print_status(
     if document["functions"]:
         console.blank()
         console.line(_tally(listed, left), style="bold")
+    if not running:
+        listed = [_at_rest(each) for each in listed]
     for group in group_by(sorted(listed, key=lambda each: bool(each["state"] == "Ready")), _same):
         _print_functions(console, group, now)
     for group in group_by(left, _general_message):
@@ -72,7 +74,7 @@ def print_status(
         _field(console, "Unused", f"by any workflow: {console.names(document['unused'])}")
     if document["unfinished"]:
         _field(console, "Unfinished", console.names(document["unfinished"]))
-    if any(each["state"] != "Ready" for each in document["functions"]) and document.get("running") is None:
+    if any(each["state"] != "Ready" for each in document["functions"]) and not running:
         console.line(("next: ", "bold"), f"`{command('plan')}` shows what differs, and why")
 
 
@@ -101,6 +103,12 @@ def _tally(listed: Sequence[Mapping[str, Any]], left: Sequence[Mapping[str, Any]
     ready = sum(each["state"] == "Ready" for each in listed)
     outside = f" {counted(len(left), 'more function')} left git." if left else ""
     return f"{ready} of {counted(len(listed), 'function')} in git {'is' if ready == 1 else 'are'} ready.{outside}"
+
+
+def _at_rest(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the function as it is while no pass runs: one that no daemon tries again is not reconciling."""
+    waits = function["state"] == "Reconciling" and function["retry_at"] is None
+    return {**function, "state": "NotReady"} if waits else function
 
 
 def _same(function: Mapping[str, Any]) -> object:

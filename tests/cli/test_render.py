@@ -108,7 +108,7 @@ x broken  invalid
     it is owned by example.com/other, and we are example.com/acme/flows
     hint: `kapso-sync sync --take-from example.com/other` takes it over
 
-Deletions, for ever and with all secrets:
+Deletions, which are final and take the secrets along:
 
 ! gone  blocked (delete)  id-gone
     deletions wait while `broken` cannot be used: it may be the same function under a new name
@@ -194,18 +194,18 @@ def test_a_text_plan_lists_deletions_last_with_their_backups() -> None:
     assert shown(plan).split("+async", 1)[1].split("Digest")[0] == snapshot("""\
  function handler() { return new Response('b'); }
 
-Deletions, for ever and with all secrets:
+Deletions, which are final and take the secrets along:
 
 - b  delete  id-b
     it is ours and left git; a backup is saved first
     1 line of code, saved first as backups/b/ab82451743e93f34.json
 
 - c  delete later  id-c
-    it is ours and left git: deleted at the first pass after 2026-01-01T00:10:00Z, unless it comes back
+    it is ours and left git: the first pass after 2026-01-01T00:10:00Z deletes it, unless it comes back
     1 line of code, saved first as backups/c/199ebdddd2838c9f.json
 
 ! d  blocked (delete)  id-d
-    3 of 5 owned functions would be deleted, 1 are allowed in one pass
+    3 of 5 owned functions would be deleted, and one pass may delete 1
     hint: if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)
 
 1 to update, 1 to delete, 1 blocked; 0 in sync. 1 function left git and will be deleted. 1 function left git and is kept.

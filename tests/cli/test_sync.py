@@ -322,7 +322,7 @@ def test_status_shows_the_last_pass(folder: Path, environment: Environment) -> N
     kapso_sync("sync", str(folder), environment=environment)
     offline = {**environment, "KAPSO_API_KEY": ""}
     shown = kapso_sync("status", str(folder), environment=offline)
-    assert re.search(r"^  Ready       2 functions, for \d+ s or longer: greet, part$", shown.out, flags=re.MULTILINE)
+    assert re.search(r"^  Ready       2 functions for \d+ s or longer: greet, part$", shown.out, flags=re.MULTILINE)
     document = kapso_sync("status", str(folder), "--json", environment=offline).document
     assert [(function["slug"], function["state"]) for function in document["functions"]] == [
         ("greet", "Ready"),
