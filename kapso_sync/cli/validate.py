@@ -14,6 +14,7 @@ from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
+from kapso_sync.visible import visible
 from kapso_sync.wiring import SourceReport, read_source
 
 
@@ -120,7 +121,7 @@ def _annotation_place(location: Location | None, inside: str) -> dict[str, str]:
 
 def _data(text: str) -> str:
     """Escape a message. Source: the toolkit of GitHub's actions, `packages/core/src/command.ts`."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return "%0A".join(visible(line).replace("%", "%25") for line in text.splitlines())
 
 
 def _property(text: str) -> str:

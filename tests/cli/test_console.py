@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+import kapso_sync as package
 from kapso_sync.cli.console import Console, Progress, shows_progress, uses_colour, whole
 from kapso_sync.model import events
 from tests.program import Terminal, answering, git, kapso_sync, write_functions
@@ -141,6 +143,16 @@ def test_the_log_is_written_as_it_is_into_a_pipe() -> None:
     line = '{"event": "' + "x" * 500 + '"}\n'
     Console(stream, {}).log_stream().write(line)
     assert stream.getvalue() == line
+
+
+def test_only_the_console_decides_how_something_is_printed() -> None:
+    """No other module uses rich, writes to a standard stream, or asks whether there is a terminal; JSON is printed as it is."""
+    others = [path for path in (Path(package.__file__).parent / "cli").glob("*.py") if path.name != "console.py"]
+    assert len(others) > 15
+    for path in others:
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"from rich|import rich|sys\.(stdout|stderr)\.(write|isatty)", code), path.name
+    assert "from rich" in (Path(package.__file__).parent / "cli" / "console.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("width", [None, 40])
