@@ -146,6 +146,11 @@ class Step:
         return {}
 
     @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function."""
+        return True
+
+    @property
     def drifted(self) -> bool:
         """Return whether Kapso shows other content than our last write."""
         return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
@@ -272,6 +277,11 @@ class Delete(Step):
     remote: RemoteFunction = field(repr=False)
     confirmed: bool = False
 
+    @property
+    def in_git(self) -> bool:
+        """Return False: it left git."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoChange(Step):
@@ -283,6 +293,11 @@ class NoChange(Step):
     action: ClassVar[str] = "none"
     record: InventoryRecord | None = field(default=None, repr=False)
     lost_secrets: tuple[str, ...] = ()
+
+    @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function; one that left git and is kept has no desired content."""
+        return self.desired_hash is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +359,11 @@ class Blocked(Step):
     lost_secrets: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
     record: InventoryRecord | None = field(default=None, repr=False)
+
+    @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function."""
+        return self.wanted != "delete"
 
 
 def block(step: Step, by: BlockedBy, reason: str, hint: str | None) -> Blocked:

@@ -78,7 +78,7 @@ def test_after_a_pull_plan_only_adopts_and_after_a_sync_has_no_changes(
     assert {(step["action"], step["deploy"]) for step in plan["functions"]} == {("adopt", False)}
     assert kapso_sync("sync", str(tmp_path / "f"), environment=environment).code == 0
     assert kapso_sync("plan", str(tmp_path / "f"), "--json", environment=environment).document["in_sync"]
-    assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 as they were. 0 files written.\n"
+    assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 unchanged. 0 files written.\n"
 
 
 def test_after_an_adoption_a_plan_without_the_state_folder_has_no_changes(
@@ -140,7 +140,7 @@ def test_pull_skips_a_local_change_with_exit_code_1(kapso: Served, folder: Path,
             """\
 ! greet
     skipped: it was changed here, or never synced from here; --force overwrites it
-1 as they were, 1 skipped. 0 files written.
+1 unchanged, 1 skipped. 0 files written.
 """,
         )
     )
