@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kapso_sync.cli.console import Progress, stderr_console, stdout_console
@@ -29,9 +30,20 @@ class PassArgs:
     json_output: bool
 
     def command(self, name: str, *options: str) -> str:
-        """Return a command line for the same source and the same functions."""
-        only = () if name == "validate" else tuple(word for slug in self.only for word in ("--only", slug))
-        return self.context.command(name, *only, *options)
+        """Return a command line for the same source and functions; that of ``sync`` has the same options for one pass."""
+        given = self.overrides
+        words: list[str] = []
+        if name in ("plan", "sync"):
+            words += _repeated("--only", self.only) + _repeated("--delete", sorted(given.delete))
+        if name == "sync":
+            words += _repeated("--overwrite", sorted(given.overwrite)) + _repeated("--take-from", sorted(given.take_from))
+            words += ["--allow-recreate"] if given.allow_recreate else []
+            words += ["--reset-secrets"] if given.reset_secrets else []
+        return self.context.command(name, *words, *options)
+
+
+def _repeated(flag: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (flag, value)]
 
 
 def sync(args: PassArgs) -> int:
