@@ -33,8 +33,7 @@ class PassArgs:
 
     def advise_exactly(self, text: str) -> str:
         """Return the text with commands that make the same plan again: with the options of this one as well."""
-        chosen = [("--only", slug) for slug in self.only] + [("--delete", slug) for slug in sorted(self.overrides.delete)]
-        options = "".join(f" {flag} {slug}" for flag, slug in chosen)
+        options = "".join(f" --only {slug}" for slug in self.only) + self.overrides.options
         return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
 
 

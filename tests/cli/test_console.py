@@ -240,6 +240,17 @@ def test_the_next_command_has_the_flags_of_this_one(kapso: Served, folder: Path,
     assert kapso_sync(*shlex.split(command)[1:], environment=environment).out.startswith("+ greet  created, live\n")
 
 
+def test_the_command_after_a_plan_does_what_the_plan_shows(kapso: Served, folder: Path, environment: Environment) -> None:
+    """With the options for one pass, such as the deletions that a person named."""
+    owned = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
+    kapso_sync("sync", str(folder), environment=owned)
+    write_functions(folder, {"greet": answering("hello")})
+    planned = kapso_sync("plan", str(folder), "--delete", "part", environment=owned).out.splitlines()[-1]
+    command = f"kapso-sync sync --delete part {folder}"
+    assert planned == f"next: `{command}` does this"
+    assert kapso_sync(*shlex.split(command)[1:], environment=owned).out.startswith("- part  deleted\n")
+
+
 @pytest.mark.parametrize("width", [40, 200])
 def test_screens_of_any_width_show_the_same_words(folder: Path, environment: Environment, width: int) -> None:
     """Only their lines break elsewhere."""
