@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from kapso_sync.reconcile.plan.last_applied import applied_by, code_digest, fiel
 from tests.builders import CODE_A, CODE_B, OWNER, desired, remote, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
-from tests.world import Fate, WorldApi, new_world
+from tests.world import Fate, Killed, WorldApi, new_world
 
 CODE_C = "async function handler() { return new Response('c'); }\n"
 
@@ -393,3 +394,32 @@ async def test_processes_with_lost_and_stale_memories_take_turns_with_true_origi
             assert ids in ({}, now)
             ids = now
             await replicas.later()
+
+
+@pytest.mark.history
+@settings(max_examples=100, deadline=None)
+@given(
+    cut=st.integers(1, 14),
+    fate=st.sampled_from([Fate.KILLED_BEFORE, Fate.KILLED_AFTER]),
+    pushed=st.lists(st.integers(1, 3), min_size=2, max_size=3),
+    pause=st.sampled_from([1.0, 8.0, 60.0]),
+)
+async def test_pods_without_a_disk_that_are_replaced_at_any_call_deploy_every_push_under_report(
+    cut: int, fate: Fate, pushed: list[int], pause: float
+) -> None:
+    """A Pod dies within a pass, another one starts without memory, and drift is only reported: nothing stays blocked."""
+    with tempfile.TemporaryDirectory() as name:
+        replicas = Replicas(Path(name))
+        await applied(replicas, want("a", _code(0), name="A"), want("b", _code(0)))
+        replicas.drift = DriftPolicy.REPORT
+        for version in pushed:
+            wanted = desired(want("a", _code(version), name=f"Version {version}"), want("b", _code(version)))
+            dying = replicas.newcomer()
+            dying.api.fate = lambda number, *_: fate if number == cut else Fate.FINE
+            with contextlib.suppress(BaseExceptionGroup, Killed):
+                await dying.sync(wanted)
+            await replicas.later(pause)
+            assert (await replicas.newcomer().sync(wanted)).exit_code == 0
+            await replicas.later()
+            assert replicas.world.live_code() == {"a": _code(version), "b": _code(version)}
+            assert (await replicas.newcomer().plan(wanted)).in_sync
