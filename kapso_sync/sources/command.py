@@ -80,7 +80,7 @@ class Git:
         except TimeoutError:
             raise SourceUnavailable(
                 f"git {arguments[0]} did not end within {self._deadline:g} s",
-                hint="is the git server up? the next pass tries again",
+                hint="is the git server up? Try again; a daemon does so by itself",
             ) from None
         if ended.status:
             raise GitFailed(ended.status, self._clean(ended.errors))

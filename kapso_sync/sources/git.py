@@ -236,7 +236,7 @@ class GitSource:
             return SourceMissing(
                 f"{where} is not a repository that we can read: {error.text}", hint="is the URL right, and the token allowed?"
             )
-        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="the next pass tries again")
+        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="try again; a daemon does so by itself")
 
     def _snapshot(self, commit_id: str) -> Snapshot:
         # GitPython takes a tenth of a second to import, and only a git source needs it.
