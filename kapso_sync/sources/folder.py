@@ -110,7 +110,9 @@ class FolderSource:
                 self._read_before = {path: self._read_before[path] for path in files}
                 revision = Revision(folder_digest(files), described=self._describe())
                 return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
-        raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself")
+        raise SourceUnstable(
+            f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
+        )
 
     def _file(self, seen: _Seen) -> SourceFile:
         """Return a file's content; a file that did not change in two listings is not read a third time.
@@ -169,7 +171,9 @@ def _listing(home: Path) -> Iterator[_Seen]:
             if folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                 continue  # it was moved: the second listing will tell
             where = home / folder
-            raise SourceUnavailable(f"{where} cannot be read: {error.strerror}", hint="make it readable; a daemon tries again by itself") from error
+            raise SourceUnavailable(
+                f"{where} cannot be read: {error.strerror}", hint="make it readable; a daemon tries again by itself"
+            ) from error
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = f"{home}{os.sep}{path}"
