@@ -103,7 +103,7 @@ def stage(kapso: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     (home / "flows").mkdir()
     git(home / "flows", "init", "--quiet", "--initial-branch=main")
     git(home / "flows", "remote", "add", "origin", "https://github.com/acme/flows.git")
-    environment = {**kapso.environment(home / "state"), "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
+    environment = {**kapso.environment(home / "state"), "KAPSO_SYNC_REQUEST_TIMEOUT": "2s"}
     del environment["KAPSO_SYNC_LOG_FORMAT"]
     yield Stage(kapso, home, environment)
     shutil.rmtree(home)

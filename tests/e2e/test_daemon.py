@@ -392,6 +392,7 @@ def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, envir
             "DELETE /functions/{id}/secrets/{name}",
             "POST /functions/{id}/secrets",
             "POST /functions/{id}/deploy",
+            "PATCH /functions/{id}",  # the mark says which secrets were applied
         ]
         page = httpx.get(running.url, timeout=5, trust_env=False).text
         status = json.dumps(running.status())
