@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,9 +81,12 @@ def _blank_is_none(value: object) -> object:
 
 def _parse_name(value: object) -> object:
     """Return a name that an ownership mark can hold, or None for no text; raises ValueError."""
-    if isinstance(value, str) and value.strip() and not re.fullmatch(r"[^\[\]\s]+", value.strip()):
-        raise ValueError("expected a name without white space and square brackets, such as acme/flows")
-    return value.strip() or None if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    name = value.strip()
+    if not name.isprintable() or re.search(r"[\[\]\s]", name):
+        raise ValueError("expected a name such as acme/flows, without white space, control characters and square brackets")
+    return name or None
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -328,6 +332,8 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     place = f"{variable(name)}_FILE {file}"
     try:
         text = file.read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise ConfigError(f"{place} cannot be read: {_permissions(file)}", hint=_permission_hint(file)) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{place} cannot be read: {reason}", hint="mount the secret there") from error
@@ -335,6 +341,23 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found
+
+
+def _permissions(file: Path) -> str:
+    """Return whose file it is, and which user of ours may not read it."""
+    try:
+        found = file.stat()
+    except OSError:
+        return f"uid {os.geteuid()} may not enter its folder"
+    return (
+        f"it belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}, and this process is uid {os.geteuid()}"
+    )
+
+
+def _permission_hint(file: Path) -> str:
+    return (
+        f"`chown {os.geteuid()} {file.name}` where the file comes from (a bind mount keeps owner and mode), or run as its owner"
+    )
 
 
 def _header_value(place: str, text: str) -> str:

@@ -13,7 +13,7 @@ import platformdirs
 from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ManifestInvalid, Problem
+from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice
 from kapso_sync.model.state import ReconcilerState
@@ -56,8 +56,16 @@ def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
 
 
 def state_root(settings: Settings) -> Path:
-    """Return the folder that holds the state folders."""
-    return settings.state_dir or platformdirs.user_state_path("kapso-sync")
+    """Return the folder that holds the state folders; raises `ConfigError` where the user has no home folder."""
+    if settings.state_dir is not None:
+        return settings.state_dir
+    try:
+        return platformdirs.user_state_path("kapso-sync")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the user {os.getuid()} has no home folder, so there is no place for the state",
+            hint="set KAPSO_SYNC_STATE_DIR to a folder that this user may write, or HOME",
+        ) from error
 
 
 async def resolve_source(settings: Settings, base_url: str, emit: events.Listener, git_home: Path | None) -> ResolvedSource:
