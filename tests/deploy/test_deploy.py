@@ -188,6 +188,17 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
     return found
 
 
+STARTED = 105
+QUIET_START = {
+    "process_start_time_seconds}": f"_x{STARTED} {STARTED * 60}x15",
+    "kapso_sync_last_success_timestamp_seconds}": f"_x{STARTED} {STARTED * 60}+60x15",
+    "kapso_sync_suspended}": f"_x{STARTED} 0x15",
+    "kapso_sync_build_info}": f"_x{STARTED} 1x15",
+    'kapso_sync_reconcile_total, result="success"}': f"_x{STARTED} 1x15",
+}
+"""A daemon that started a quarter of an hour before two o'clock, and has had one pass since."""
+
+
 @pytest.mark.parametrize(
     ("values", "alert"),
     [
@@ -200,33 +211,52 @@ def series(values: dict[str, str]) -> list[dict[str, str]]:
         ({"kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}"}, "KapsoSyncRateLimitExhausted"),
         ({'kapso_sync_reconcile_total, result="success"}': f"0+1x{HOUR} {HOUR}x{HOUR * 2}"}, "KapsoSyncSilent"),
         ({"up}": f"1x{HOUR} 0x{HOUR * 2}"}, "KapsoSyncGone"),
+        (QUIET_START, None),
     ],
 )
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: dict[str, str], alert: str | None) -> None:
     """Two hours after the start, as evaluated by Prometheus' own tool."""
+    rules = DEPLOY / "prometheus" / "alerts.yaml"
+    names = [rule["alert"] for group in load(rules)["groups"] for rule in group["rules"]]
+    expected = [
+        {
+            "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
+            "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", "value": int(name == alert)}],
+        }
+        for name in names
+    ]
+    promtool(tmp_path, {"input_series": series(values), "promql_expr_test": expected})
+
+
+def test_the_alert_for_a_daemon_that_is_gone_names_it(tmp_path: Path) -> None:
+    """As long as Prometheus knows which one that was; where it never heard of any, it says that."""
+    (rule,) = [
+        rule
+        for group in load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "KapsoSyncGone"
+    ]
+    for values, labels, summary in (
+        (
+            series({"up}": f"1x{HOUR} 0x{HOUR * 2}"}),
+            {"instance": "a:8321", "job": "kapso-sync"},
+            "kapso-sync a:8321 does not answer Prometheus",
+        ),
+        ([], {}, "Prometheus knows no kapso-sync"),
+    ):
+        alert = {"exp_labels": rule["labels"] | labels, "exp_annotations": rule["annotations"] | {"summary": summary}}
+        test = {"eval_time": "2h", "alertname": "KapsoSyncGone", "exp_alerts": [alert]}
+        promtool(tmp_path, {"input_series": values, "alert_rule_test": [test]})
+
+
+def promtool(folder: Path, test: dict[str, Any]) -> None:
+    """Let Prometheus' own tool evaluate the alert rules."""
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not installed")
-    rules = DEPLOY / "prometheus" / "alerts.yaml"
-    names = [rule["alert"] for group in load(rules)["groups"] for rule in group["rules"]]
-    case = {
-        "rule_files": [str(rules)],
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": series(values),
-                "promql_expr_test": [
-                    {
-                        "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
-                        "eval_time": "2h",
-                        "exp_samples": [{"labels": "{}", "value": int(name == alert)}],
-                    }
-                    for name in names
-                ],
-            }
-        ],
-    }
-    path = tmp_path / "case.yaml"
+    case = {"rule_files": [str(DEPLOY / "prometheus" / "alerts.yaml")], "tests": [{"interval": "1m", **test}]}
+    path = folder / "case.yaml"
     path.write_text(json.dumps(case), encoding="utf-8")
     ran = subprocess.run([tool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
