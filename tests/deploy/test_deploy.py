@@ -1,16 +1,13 @@
-"""Deployment files: images, manifests, units and dashboards agree with the program."""
+"""Deployment files: image, compose, unit, dashboard and alerts agree with the program."""
 
 from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,104 +18,13 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.settings import VARIABLES
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
+from tests.deploy.manifests import DEPLOY
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
-KUSTOMIZATIONS = ("base", "overlays/sidecar-git", "overlays/sidecar-git-sync")
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
 
 
 def load(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-
-
-def go_tool(module: str, name: str) -> Path:
-    """Return a tool of Go's, installed once into the user's cache."""
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed")
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kapso-sync-tests" / module.replace("/", "-")
-    if not (folder / name).exists():
-        environment = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
-        ran = subprocess.run(
-            ["go", "install", module], env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
-        if ran.returncode:
-            pytest.skip(f"{module} cannot be installed: {ran.stderr.strip()[-200:]}")
-    return folder / name
-
-
-@pytest.fixture(scope="module")
-def rendered() -> dict[str, list[Any]]:
-    tool = go_tool(KUSTOMIZE, "kustomize")
-    found = {}
-    for name in KUSTOMIZATIONS:
-        ran = subprocess.run(
-            [str(tool), "build", str(DEPLOY / "kubernetes" / name)], capture_output=True, text=True, check=True
-        )
-        found[name] = [item for item in YAML(typ="safe", pure=True).load_all(ran.stdout) if item]
-    return found
-
-
-def pods(documents: list[Any]) -> Iterator[Any]:
-    for document in documents:
-        if document["kind"] == "Deployment":
-            yield document["spec"]["template"]["spec"]
-
-
-@pytest.mark.e2e
-def test_kubernetes_manifests_are_valid(rendered: dict[str, list[Any]]) -> None:
-    """Strictly, as the real kustomize renders them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import kubernetes_validate  # type: ignore[import-untyped]
-    for documents in rendered.values():
-        for document in documents:
-            if document["kind"] != "PodMonitor":
-                kubernetes_validate.validate(document, "1.33", strict=True)
-    kinds = {document["kind"] for document in rendered["base"]}
-    assert kinds == {
-        *("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor", "Service", "ServiceAccount")
-    }
-
-
-@pytest.mark.e2e
-def test_pods_meet_the_restricted_pod_security_standard(rendered: dict[str, list[Any]]) -> None:
-    """Field by field, for every container, with a read-only root file system besides."""
-    for documents in rendered.values():
-        for pod in pods(documents):
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert pod["securityContext"]["runAsUser"] > 0
-            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            assert pod["automountServiceAccountToken"] is False
-            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-            for container in (*pod["containers"], *pod.get("initContainers", ())):
-                context = container["securityContext"]
-                assert context["allowPrivilegeEscalation"] is False
-                assert context["capabilities"] == {"drop": ["ALL"]}
-                assert context["readOnlyRootFilesystem"] is True
-                assert "privileged" not in context
-                assert {"requests", "limits"} <= set(container["resources"])
-            for volume in pod["volumes"]:
-                assert set(volume) - {"name"} <= {"emptyDir", "secret", "persistentVolumeClaim"}
-                assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
-
-
-@pytest.mark.e2e
-def test_kubernetes_runs_one_replica_and_prunes_only_with_persistent_state(rendered: dict[str, list[Any]]) -> None:
-    """Never two replicas at once; where the state is lost with the Pod, drift is only reported and nothing is deleted."""
-    for name, documents in rendered.items():
-        (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
-        assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
-        (pod,) = pods(documents)
-        containers = [*pod["containers"], *pod.get("initContainers", ())]
-        (daemon,) = [container for container in containers if container["name"] == "kapso-sync"]
-        probes = {probe: daemon[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
-        assert probes == {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-        if name != "base":
-            assert daemon["restartPolicy"] == "Always", "a native sidecar"
-            values = {variable["name"]: variable["value"] for variable in daemon["env"]}
-            assert (values["KAPSO_SYNC_DRIFT"], values["KAPSO_SYNC_PRUNE"]) == ("report", "false")
-        assert all("subPath" not in mount for mount in daemon["volumeMounts"])
 
 
 def test_every_setting_in_deployment_files_and_docs_exists() -> None:
