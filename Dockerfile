@@ -13,7 +13,7 @@ COPY kapso_sync kapso_sync
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
  && /venv/bin/pip uninstall --yes pip \
- && find /venv -name '__pycache__' -prune -exec rm -rf {} +
+ && find /venv -type d '(' -name __pycache__ -o -name test -o -name tests ')' -prune -exec rm -rf {} +
 
 FROM node:24-trixie-slim AS esbuild
 WORKDIR /esbuild

@@ -44,6 +44,8 @@ _REFUSED = re.compile(
     r"|host key verification failed|terminal prompts disabled",
     re.IGNORECASE,
 )
+_NAMELESS = "No user exists for uid"
+"""What ssh says, and ends, when its user has no line in /etc/passwd."""
 _MISSING = re.compile(
     r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
 )
@@ -226,6 +228,11 @@ class GitSource:
             return StateUnusable(
                 f"{self._mirror} cannot be written: {error.text}",
                 hint=f"free space for the mirror of the source: `df -h {self._git.home}` shows its disk",
+            )
+        if _NAMELESS in error.text:
+            return SourceUnavailable(
+                f"{where} cannot be fetched, since ssh wants a name for the user: {error.text}",
+                hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
             )
         if _REFUSED.search(error.text):
             return SourceUnavailable(
