@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
+from kapso_sync.permissions import describe_owner, hint_for_owner
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -333,7 +333,7 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     try:
         text = file.read_text(encoding="utf-8")
     except PermissionError as error:
-        raise ConfigError(f"{place} cannot be read: {_permissions(file)}", hint=_permission_hint(file)) from error
+        raise ConfigError(f"{place} cannot be read: {describe_owner(file)}", hint=hint_for_owner(file)) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{place} cannot be read: {reason}", hint="mount the secret there") from error
@@ -341,23 +341,6 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found
-
-
-def _permissions(file: Path) -> str:
-    """Return whose file it is, and which user of ours may not read it."""
-    try:
-        found = file.stat()
-    except OSError:
-        return f"uid {os.geteuid()} may not enter its folder"
-    return (
-        f"it belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}, and this process is uid {os.geteuid()}"
-    )
-
-
-def _permission_hint(file: Path) -> str:
-    return (
-        f"`chown {os.geteuid()} {file.name}` where the file comes from (a bind mount keeps owner and mode), or run as its owner"
-    )
 
 
 def _header_value(place: str, text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from kapso_sync.model.source import (
     Snapshot,
     SourceFile,
 )
+from kapso_sync.permissions import describe_owner, hint_for_owner
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
@@ -233,6 +235,12 @@ class GitSource:
             return SourceUnavailable(
                 f"{where} cannot be fetched, since ssh wants a name for the user: {error.text}",
                 hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
+            )
+        key = self._git.ssh_key_file
+        if key is not None and "Load key" in error.text and not os.access(key, os.R_OK):
+            return SourceUnavailable(
+                f"{where} cannot be fetched, since KAPSO_SYNC_GIT_SSH_KEY_FILE {key} cannot be read: {describe_owner(key)}",
+                hint=hint_for_owner(key),
             )
         if _REFUSED.search(error.text):
             return SourceUnavailable(
