@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
 import urllib.error
@@ -25,7 +26,7 @@ def main() -> int:
     except urllib.error.HTTPError as error:
         print(error.read(1000).decode("utf-8", "replace"))
         return 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         print(f"no answer at KAPSO_SYNC_LISTEN {listen}: {error}")
         return 1
     return 0

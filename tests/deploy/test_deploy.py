@@ -177,6 +177,11 @@ def test_the_dockerfile_passes_hadolint_and_runs_as_non_root() -> None:
     assert "USER 10001:10001" in final
     assert 'ENTRYPOINT ["/usr/bin/tini", "--", "kapso-sync"]' in final
     assert not re.search(r"\b(gcc|build-essential|make)\b", final)
+    assert "kapso-sync:x:10001:10001:" in final, "ssh refuses to run for a user without a line in passwd"
+    (installed,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\\n", final)
+    assert "git" not in installed.split(), "Debian's git brings perl; its two programs are copied from a stage of their own"
+    assert "healthcheck.py" in final[final.index("HEALTHCHECK") :]
+    assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines().count("!deploy/healthcheck.py") == 1
 
 
 @pytest.mark.e2e

@@ -46,6 +46,22 @@ def test_without_a_home_the_error_names_the_setting(tmp_path: Path, command: str
     assert [path.name for path in tmp_path.iterdir()] == ["functions"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+@pytest.mark.parametrize("command", ["plan", "sync", "status"])
+def test_a_state_folder_of_another_user_is_an_error_that_names_both_users(tmp_path: Path, command: str) -> None:
+    """As the image's own is for a foreign user: exit code 78, with owner, mode and the setting."""
+    write_functions(tmp_path / "functions", {"greet": answering("hi")})
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, 4321, 4321)
+    environment = {"KAPSO_API_KEY": "k", "KAPSO_SYNC_STATE_DIR": str(state)}
+    ran = run_as_nobody_known(command, "functions", environment=environment, folder=tmp_path)
+    assert ran.returncode == 78, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert f"with mode 0700, and this process is uid {UID}" in ran.stderr
+    assert "KAPSO_SYNC_STATE_DIR" in ran.stderr
+
+
 def test_with_a_state_folder_it_needs_no_home(tmp_path: Path) -> None:
     """The setting is enough: the function goes up."""
     write_functions(tmp_path / "functions", {"greet": answering("hi")})
