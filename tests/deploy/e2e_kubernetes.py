@@ -11,7 +11,19 @@ import httpx
 import pytest
 
 from tests.deploy.kubernetes import Cluster, address, cluster
-from tests.deploy.manifests import BASE, KUSTOMIZATIONS, SIDECARS, daemon_of, deployment_of, render, variables_of
+from tests.deploy.manifests import (
+    BASE,
+    KUSTOMIZATIONS,
+    SIDECARS,
+    daemon_of,
+    deployment_of,
+    pod_of,
+    render,
+    variables_of,
+)
+from tests.e2e.test_daemon import daemon, live, until
+from tests.program import answering, write_functions
+from tests.served import served
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
@@ -79,17 +91,58 @@ def test_the_restricted_level_refuses_a_pod_that_breaks_it(admin: httpx.Client) 
     assert "PodSecurity" in answer.text
 
 
+def service_account_token(admin: httpx.Client, namespace: str, account: str) -> str:
+    """Return a token as the projected volume of a Pod would hold it."""
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", json=body)
+    token: str = answer.json()["status"]["token"]
+    return token
+
+
+def test_two_daemons_with_the_role_of_the_manifests_take_turns(
+    kubernetes: Cluster, admin: httpx.Client, tmp_path: Path
+) -> None:
+    """One writes; when it ends, the other one takes the Lease over, and writes what is saved from then on."""
+    documents = render(BASE)
+    namespace = new_namespace(admin, "replicas")
+    apply(admin, documents, namespace)
+    (tmp_path / "token").write_text(service_account_token(admin, namespace, pod_of(documents)["serviceAccountName"]))
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": answering("one")})
+    with served() as kapso:
+        environment = {
+            "KAPSO_SYNC_OWNER": "acme/flows",
+            "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+            "KAPSO_SYNC_LEASE": variables_of(daemon_of(pod_of(documents)))["KAPSO_SYNC_LEASE"],
+            "KAPSO_SYNC_LEASE_NAMESPACE": namespace,
+            "KAPSO_SYNC_KUBE_API": kubernetes.url,
+            "KAPSO_SYNC_KUBE_TOKEN_FILE": str(tmp_path / "token"),
+            "KAPSO_SYNC_KUBE_CA_FILE": str(kubernetes.ca_file),
+        }
+        with (
+            daemon(str(folder), {**kapso.environment(tmp_path / "one"), **environment}) as first,
+            daemon(str(folder), {**kapso.environment(tmp_path / "two"), **environment}) as second,
+        ):
+            until(lambda: [one for one in (first, second) if one.named("lease.acquired")])
+            leader, standby = (first, second) if first.named("lease.acquired") else (second, first)
+            until(live(kapso, greet="one"))
+            assert standby.named("lease.acquired") == []
+            leader.process.terminate()
+            assert leader.process.wait(20) == 0
+            until(lambda: standby.named("lease.acquired"))
+            write_functions(folder, {"greet": answering("two")})
+            until(live(kapso, greet="two"))
+
+
 @pytest.mark.parametrize("name", [BASE, *SIDECARS])
 def test_the_role_allows_the_one_lease_and_nothing_else(kubernetes: Cluster, admin: httpx.Client, name: str) -> None:
     """With a token of the Pod's own service account: get, create, update and patch of its Lease; no other object, no list."""
     documents = render(name)
     namespace = new_namespace(admin, f"lease-{name.rpartition('/')[2]}")
     apply(admin, documents, namespace)
-    pod = deployment_of(documents)["spec"]["template"]["spec"]
+    pod = pod_of(documents)
     lease_name = variables_of(daemon_of(pod))["KAPSO_SYNC_LEASE"]
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/{pod['serviceAccountName']}/token"
-    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
-    token = admin.post(account, json=body).json()["status"]["token"]
+    token = service_account_token(admin, namespace, pod["serviceAccountName"])
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": lease_name}}
     leases, own = address(lease, namespace, collection=True), address(lease, namespace)
     patch = {"Content-Type": "application/merge-patch+json"}
