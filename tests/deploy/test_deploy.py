@@ -18,6 +18,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.settings import VARIABLES
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
+from kapso_sync.tools import VERSION
 from tests.deploy.manifests import DEPLOY
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,13 @@ def test_every_setting_in_deployment_files_and_docs_exists() -> None:
             named = set(re.findall(r"\bKAPSO_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
             unknown = named - set(VARIABLES) - {"KAPSO_SYNC", "KAPSO_SYNC_COMPLETE"}
             assert not unknown, path
+
+
+def test_every_page_names_the_esbuild_that_is_used() -> None:
+    """Another version is refused: a command that installs one would not help."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {version for path in pages for version in re.findall(r"esbuild@([\d.]+\d)", path.read_text(encoding="utf-8"))}
+    assert named == {VERSION}
 
 
 def metric_names() -> frozenset[str]:
