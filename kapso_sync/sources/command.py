@@ -65,6 +65,11 @@ class Git:
         """The home folder, which holds the mirror too."""
         return self._home
 
+    @property
+    def ssh_key_file(self) -> Path | None:
+        """The private key for an ssh remote, or None."""
+        return self._credentials.ssh_key_file
+
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 

@@ -217,15 +217,15 @@ def read_running_pass(folder: Path) -> Mapping[str, Json] | None:
 
 def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
     path = folder / DATABASE_NAME
-    if not path.exists():
-        return None
-    # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
-    mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
+        if not path.exists():
+            return None
+        # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
+        mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             _check_version(db)
             return query(db)
-    except (sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
+    except (OSError, sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
         return None
 
 
