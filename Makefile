@@ -4,11 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit check bench clean lock format help
+.PHONY: demo test coverage unit check bench image-test e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
 
 $(STAMP): pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,14 @@ check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the te
 
 bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table
 	$(BIN)/python benchmarks/run.py
+
+# Neither is a part of `check`: one needs docker, podman or buildah, the other builds a kube-apiserver, which takes minutes once.
+# Where that is missing, pytest says so and skips.
+image-test: $(STAMP)     ## build the image and run it: read-only, foreign user, ssh, TypeScript, health, SIGTERM, 256 MB
+	$(BIN)/python -m pytest -v tests/deploy/e2e_image.py
+
+e2e-kubernetes: $(STAMP) ## apply every manifest to a real kube-apiserver, with Go to build it
+	$(BIN)/python -m pytest -v tests/deploy/e2e_kubernetes.py
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.events import Event
-from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import Source
 from kapso_sync.model.report import Report
@@ -34,6 +34,10 @@ from kapso_sync.store.history import History
 
 class PassObserver(Protocol):
     """Follows the passes, for the status that people see."""
+
+    def recall(self, document: Mapping[str, Json]) -> None:
+        """Continue the status that another process recorded."""
+        ...
 
     def began(self, trigger: str) -> None:
         """Record that a pass begins."""
@@ -138,7 +142,7 @@ class Session:
         try:
             self._check_owner(request)
             with context.log_context():
-                self._check_writable(store)
+                self._check_writable(store, request.trigger)
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
             store.remember_manifest(present=report.plan.manifest_present)
         except asyncio.CancelledError:
@@ -159,10 +163,10 @@ class Session:
         if request.overrides.delete:
             self.source.require_stable_owner()
 
-    def _check_writable(self, store: StateStore) -> None:
+    def _check_writable(self, store: StateStore, trigger: str) -> None:
         """Raise `StateUnusable`, and log it, before any call to Kapso."""
         try:
-            store.remember_pass()
+            store.remember_pass(trigger)
         except StateUnusable as error:
             emit_failure(self._deps.emit, error)
             raise

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
+from kapso_sync.permissions import describe_owner, hint_for_owner
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -81,9 +82,12 @@ def _blank_is_none(value: object) -> object:
 
 def _parse_name(value: object) -> object:
     """Return a name that an ownership mark can hold, or None for no text; raises ValueError."""
-    if isinstance(value, str) and value.strip() and not re.fullmatch(r"[^\[\]\s]+", value.strip()):
-        raise ValueError("expected a name without white space and square brackets, such as acme/flows")
-    return value.strip() or None if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    name = value.strip()
+    if not name.isprintable() or re.search(r"[\[\]\s]", name):
+        raise ValueError("expected a name such as acme/flows, without white space, control characters and square brackets")
+    return name or None
 
 
 def _parse_lease_name(value: object) -> object:
@@ -346,6 +350,8 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     place = f"{variable(name)}_FILE {file}"
     try:
         text = file.read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise ConfigError(f"{place} cannot be read: {describe_owner(file)}", hint=hint_for_owner(file)) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{place} cannot be read: {reason}", hint="mount the secret there") from error

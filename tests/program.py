@@ -35,6 +35,8 @@ class Ran:
     code: int
     out: str
     err: str
+    screen: str = ""
+    """Both streams in the order of time, as a terminal shows them."""
 
     @property
     def document(self) -> Any:
@@ -52,27 +54,44 @@ class Ran:
         return found
 
 
-class _Terminal(io.StringIO):
-    """A stream that a person watches."""
+class Terminal(io.StringIO):
+    """A stream that a person watches, on a screen that may show another stream as well."""
+
+    def __init__(self, screen: io.StringIO | None = None) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def write(self, text: str) -> int:
+        if self._screen is not None:
+            self._screen.write(text)
+        return super().write(text)
 
     def isatty(self) -> bool:
         return True
 
 
-def kapso_sync(*arguments: str, environment: Mapping[str, str] | None = None, terminal: bool = False) -> Ran:
+OF_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "CI")
+"""Variables that decide how the output looks."""
+
+
+def kapso_sync(
+    *arguments: str, environment: Mapping[str, str] | None = None, terminal: bool = False, width: int | None = None
+) -> Ran:
     """Run a command line in this process, with nothing of ours in the environment but what is given.
 
-    ``terminal``: both streams look like a terminal.
+    ``terminal``: both streams look like a terminal, of ``width`` columns.
     """
-    out, err = (_Terminal(), _Terminal()) if terminal else (io.StringIO(), io.StringIO())
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}
+    screen = io.StringIO()
+    out, err = (Terminal(screen), Terminal(screen)) if terminal else (io.StringIO(), io.StringIO())
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_") and name not in OF_TERMINALS}
+    columns = {} if width is None else {"COLUMNS": str(width)}
     with (
-        mock.patch.dict(os.environ, {**clean, **(environment or {})}, clear=True),
+        mock.patch.dict(os.environ, {**clean, **columns, **(environment or {})}, clear=True),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         code = run_command_line(arguments)
-    return Ran(code, out.getvalue(), err.getvalue())
+    return Ran(code, out.getvalue(), err.getvalue(), screen.getvalue())
 
 
 @contextlib.contextmanager

@@ -369,7 +369,7 @@ class Transport:
 _REFUSED_STATUSES = (
     "a proxy or Kapso's firewall turned the client away: look at proxies in between, and try another KAPSO_SYNC_USER_AGENT"
 )
-_LOOK = "the next pass tries again; is Kapso up, and KAPSO_API_BASE_URL right?"
+_LOOK = "is Kapso up, and KAPSO_API_BASE_URL right? Try again; a daemon does so by itself"
 
 
 def _retry_event(request: ApiRequest, error: ApiError, attempt: int, wait: float) -> events.ApiRetry:

@@ -15,7 +15,16 @@ import click
 
 from kapso_sync import __version__
 from kapso_sync.advice import Advice
-from kapso_sync.cli.context import ALL_FLAGS, CommandContext, json_flag, repeated, source_argument, with_flags, with_overrides
+from kapso_sync.cli.context import (
+    ALL_FLAGS,
+    STATE_FLAGS,
+    CommandContext,
+    json_flag,
+    repeated,
+    source_argument,
+    with_flags,
+    with_overrides,
+)
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 if TYPE_CHECKING:
@@ -34,13 +43,24 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.Abort:
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        error.show()
-        return int(ExitCode.USAGE)
+        from kapso_sync.cli.runner import print_error
+
+        return int(print_error(UsageError(_lower_first(error.format_message()), hint=_usage_hint(error))))
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     return int(code or 0)
+
+
+def _lower_first(text: str) -> str:
+    """Return a sentence of click's as ours: no capital, and no full stop."""
+    return (text[:1].lower() + text[1:]).removesuffix(".")
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path if context is not None else 'kapso-sync'} --help` shows the options, and an example"
 
 
 HABITS = {
@@ -66,16 +86,30 @@ HABITS = {
 """Commands of git, kubectl, Terraform and wrangler, and the way to do the same here."""
 
 
+SECTIONS = {
+    "To begin": ("init", "demo", "doctor", "pull"),
+    "Every day": ("plan", "sync", "status", "validate", "dev", "invoke"),
+    "To look back": ("history", "restore"),
+    "The daemon": ("run", "reconcile", "suspend", "resume"),
+    "More": ("emulator", "schema", "disown", "version", "help"),
+}
+"""The commands in the order in which people need them."""
+
+
 class _Group(click.Group):
-    """The commands in the order of this file, with their whole texts; an unknown one is answered with ours."""
+    """The commands by section, with their whole texts; an unknown one is answered with ours."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
+        listed = [name for names in SECTIONS.values() for name in names if name in self.commands]
+        return [*listed, *(name for name in self.commands if name not in listed)]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        rows = [(name, str(command.help).partition("\n")[0]) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        order = self.list_commands(ctx)
+        for title, names in SECTIONS.items():
+            last = title == list(SECTIONS)[-1]
+            shown = [name for name in order if name in names or (last and not any(name in all_ for all_ in SECTIONS.values()))]
+            with formatter.section(title):
+                formatter.write_dl([(name, str(self.commands[name].help).partition("\n")[0]) for name in shown], col_max=12)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
@@ -117,9 +151,9 @@ def app() -> None:
 
 @app.command(epilog="Example: kapso-sync sync https://github.com/acme/flows --path functions")
 @source_argument
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, like `plan`.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, like `plan`; write nothing.")
 @repeated("--only", "SLUG", "Touch only this function")
-@click.option("--expect", metavar="DIGEST", help="Apply only the plan that was read.")
+@click.option("--expect", metavar="DIGEST", help="Apply the plan only with this digest.")
 @with_overrides
 @json_flag
 @with_flags()
@@ -132,7 +166,7 @@ def sync(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Make Kapso match the source, once, and wait until the new code runs."""
+    """Make Kapso match the source, once; wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
 
     args = sync_command.PassArgs(context, overrides, only, expect, json_output)
@@ -143,7 +177,10 @@ def sync(
 @source_argument
 @with_flags(*ALL_FLAGS)
 def run(*, context: CommandContext) -> int:
-    """Run the daemon: reconcile after each push, saved file, interval or request; end at SIGTERM or SIGINT."""
+    """Run the daemon, which reconciles after each change.
+
+    It reconciles after a push, a saved file, an interval or a request, until SIGTERM or SIGINT.
+    """
     from kapso_sync.cli import daemon
 
     return daemon.run(context)
@@ -154,9 +191,12 @@ def run(*, context: CommandContext) -> int:
 @click.option("--wait", is_flag=True, help="Wait until the pass has ended, and exit with its code.")
 @with_overrides
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def reconcile(*, wait: bool, overrides: PassOverrides, json_output: bool, context: CommandContext) -> int:
-    """Have the running daemon reconcile now, and retry everything that failed before."""
+    """Tell the running daemon to reconcile now.
+
+    It also retries everything that failed before.
+    """
     from kapso_sync.cli import daemon
 
     return daemon.reconcile(context, overrides, wait=wait, json_output=json_output)
@@ -166,9 +206,9 @@ def reconcile(*, wait: bool, overrides: PassOverrides, json_output: bool, contex
 @source_argument
 @click.option("--reason", required=True, help="Why; it is shown to everyone.")
 @click.option("--for", "duration", metavar="DURATION", help="Resume by itself after this long, such as 2h.")
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def suspend(*, reason: str, duration: str | None, context: CommandContext) -> int:
-    """Have the running daemon write nothing until it is resumed."""
+    """Tell the running daemon to write nothing until `resume`."""
     from kapso_sync.cli import daemon
 
     return daemon.suspend(context, reason, duration)
@@ -176,9 +216,9 @@ def suspend(*, reason: str, duration: str | None, context: CommandContext) -> in
 
 @app.command(epilog="Example: kapso-sync resume")
 @source_argument
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def resume(*, context: CommandContext) -> int:
-    """Have the running daemon write again."""
+    """Tell the running daemon to write again."""
     from kapso_sync.cli import daemon
 
     return daemon.resume(context)
@@ -187,16 +227,14 @@ def resume(*, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync plan ./functions --detailed-exitcode")
 @source_argument
 @repeated("--only", "SLUG", "Show only this function")
-@repeated("--delete", "SLUG", "Show the deletion of this function, which left git and is ours, like `sync --delete`")
+@repeated("--delete", "SLUG", "Show this deletion, as for `sync`")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "markdown"]),
-    help="How to print it; markdown fits a pull request's comment. Default: text.",
+    help="Default: text; markdown fits a comment.",
 )
-@click.option(
-    "--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead of Kapso, 3 when Kapso has only drifted."
-)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead, 3 for drift.")
 @json_flag
 @with_flags()
 def plan(
@@ -221,12 +259,12 @@ def plan(
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")
 @source_argument
-@click.option("--github", is_flag=True, help="Print annotations for GitHub's pull requests.")
-@click.option("--types", is_flag=True, help="Run the repository's own TypeScript compiler as well.")
+@click.option("--github", is_flag=True, help="Print annotations for GitHub.")
+@click.option("--types", is_flag=True, help="Run the repository's own tsc as well.")
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir", "allow_empty")
+@with_flags(*STATE_FLAGS, "allow_empty")
 def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:
-    """Check manifest and code offline: no API key, no call to Kapso."""
+    """Check manifest and code offline: no key, no API call."""
     from kapso_sync.cli import validate as validate_command
 
     args = validate_command.ValidateArgs(json=json_output, github=github, types=types)
@@ -254,7 +292,10 @@ def pull(
     json_output: bool,
     context: CommandContext,
 ) -> int:
-    """Write functions that git does not list into the folder and its manifest; nothing is written to Kapso."""
+    """Write functions that only Kapso has into the folder.
+
+    It changes files and the manifest, and nothing on Kapso.
+    """
     from kapso_sync.cli import pull as pull_command
     from kapso_sync.model.pull import FolderLayout
     from kapso_sync.reconcile.pull.planner import PullOptions
@@ -269,7 +310,10 @@ def pull(
 @json_flag
 @with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
 def init(*, write: bool, json_output: bool, context: CommandContext) -> int:
-    """Propose a manifest for a folder that has code and none; with a key, matched with the functions on Kapso."""
+    """Propose a manifest for a folder of code that has none.
+
+    With a key, it takes the slugs of the functions on Kapso.
+    """
     from kapso_sync.cli import init as init_command
 
     return init_command.init(context, write=write, json_output=json_output)
@@ -279,9 +323,12 @@ def init(*, write: bool, json_output: bool, context: CommandContext) -> int:
 @click.argument("slug")
 @source_argument
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
-    """Show the history of a function, with commits and backups; makes no API call."""
+    """Show what was done to a function, and its backups.
+
+    It names the commits, and makes no API call.
+    """
     from kapso_sync.cli import history as history_command
 
     return history_command.history(slug, context, json_output=json_output)
@@ -296,7 +343,10 @@ def history(*, slug: str, json_output: bool, context: CommandContext) -> int:
 @json_flag
 @with_flags("path", "env", "owner", "state_dir")
 def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_output: bool, context: CommandContext) -> int:
-    """Write a backup back into the folder, to be committed; nothing is written to Kapso."""
+    """Write a backup of a function into the folder.
+
+    It changes nothing on Kapso: commit the file, and the next pass deploys it.
+    """
     from kapso_sync.cli import history as history_command
     from kapso_sync.cli.pull import OutputOptions
 
@@ -306,12 +356,15 @@ def restore(*, slug: str, which: str | None, force: bool, diff: bool, json_outpu
 
 @app.command(epilog="Example: kapso-sync disown ./functions --yes")
 @source_argument
-@click.option("--yes", is_flag=True, help="Do it; without, the functions are only listed.")
+@click.option("--yes", is_flag=True, help="Do it; otherwise the functions are only listed.")
 @repeated("--only", "SLUG", "Disown only this function")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "owner", "state_dir", "log_level", "log_format")
 def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: CommandContext) -> int:
-    """Take our marks off the functions' descriptions, and change nothing else; for those who leave."""
+    """Remove our marks from the functions; for those who leave.
+
+    It changes their descriptions, and nothing else.
+    """
     from kapso_sync.cli import disown as disown_command
 
     return disown_command.disown(context, only, yes=yes, json_output=json_output)
@@ -320,9 +373,12 @@ def disown(*, yes: bool, only: tuple[str, ...], json_output: bool, context: Comm
 @app.command(epilog="Example: kapso-sync status --json")
 @source_argument
 @json_flag
-@with_flags("path", "branch", "ref", "env", "state_dir")
+@with_flags(*STATE_FLAGS)
 def status(*, json_output: bool, context: CommandContext) -> int:
-    """Show the state: revision, each function's condition, running deployments."""
+    """Show the last pass, and whether each function is ready.
+
+    It makes no API call.
+    """
     from kapso_sync.cli import status as status_command
 
     return status_command.status(context, json_output=json_output)
@@ -371,7 +427,7 @@ def emulator(
     runtime: str,
     world: tuple[str, ...],
 ) -> int:
-    """Serve a local Kapso Functions API on loopback, to try kapso-sync and to test against."""
+    """Serve a local Kapso, to try kapso-sync and to test against."""
     from kapso_sync.cli import emulator as emulator_command
 
     return emulator_command.serve(
@@ -379,7 +435,7 @@ def emulator(
     )
 
 
-@app.command(epilog="""Example: kapso-sync dev process-webhook --source ./functions --data '{"ping": true}'""")
+@app.command(epilog="""Example: kapso-sync dev process-webhook --data '{"ping": true}'""")
 @click.argument("slug", required=False, metavar="[SLUG]")
 @click.option("--source", metavar="FOLDER", help="The functions. Default: KAPSO_SYNC_SOURCE, else the current folder.")
 @click.option("--data", default="{}", help="The request's JSON, or @file, which is read at each run.")
@@ -392,7 +448,10 @@ def emulator(
 )
 @with_flags("path", "debounce")
 def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -> int:
-    """Run functions locally, on workerd, and show their answer after every save; no Kapso, no key."""
+    """Run functions on this computer, and show their answers.
+
+    It runs them again after every save, and needs no key.
+    """
     from kapso_sync.cli import dev as dev_command
 
     args = dev_command.DevArgs(slug, data, context, runtime)
@@ -401,7 +460,10 @@ def dev(*, slug: str | None, data: str, runtime: str, context: CommandContext) -
 
 @app.command(epilog="Example: kapso-sync demo")
 def demo() -> int:
-    """Show the whole loop in under a minute, on an emulator and a throw-away git repository."""
+    """Show what kapso-sync does, in under a minute.
+
+    It uses a local emulator and a throw-away repository; nothing leaves this computer.
+    """
     from kapso_sync.cli import demo as demo_command
 
     return demo_command.demo()
@@ -417,11 +479,11 @@ def schema() -> int:
 
 
 @app.command(epilog="Example: kapso-sync doctor --yes")
-@click.option("--yes", is_flag=True, help="Ask the API without asking you: one throw-away function is created and deleted.")
+@click.option("--yes", is_flag=True, help="Ask the API without a question to you; it creates and deletes one function.")
 @json_flag
 @with_flags("state_dir", "log_level", "log_format")
 def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
-    """Check the local set-up and, with a key, ask the API what its documentation leaves open."""
+    """Check this computer, and with a key how this Kapso behaves."""
     from kapso_sync.cli import doctor as doctor_command
 
     return doctor_command.doctor(context, yes=yes, json_output=json_output)
@@ -430,7 +492,7 @@ def doctor(*, yes: bool, json_output: bool, context: CommandContext) -> int:
 @app.command(epilog="Example: kapso-sync version --json")
 @json_flag
 def version(*, json_output: bool) -> int:
-    """Print the version, and the versions of what matters to a bug report."""
+    """Print the version, and all versions that a bug report needs."""
     from kapso_sync.cli import version as version_command
 
     return version_command.show(json_output=json_output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from kapso_sync.advice import Advice
 from kapso_sync.errors import KapsoSyncError, ManifestInvalid, Problem
 
 if TYPE_CHECKING:
+    from kapso_sync.cli.console import Console
     from kapso_sync.model import events
     from kapso_sync.settings import Settings
     from kapso_sync.telemetry import EventBus
@@ -23,29 +23,49 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 source_argument = click.argument("source", required=False, metavar="[SOURCE]")
-json_flag = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout, nothing else there.")
+json_flag = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout.")
 
 _FLAGS: Mapping[str, tuple[str, str]] = {
     "path": ("--path", "The functions folder inside the source."),
-    "branch": ("--branch", "The branch to follow. Default: the remote's own."),
+    "branch": ("--branch", "The branch. Default: the remote's own."),
     "ref": ("--ref", "A tag or a commit, in place of a branch."),
-    "env": ("--env", "Which of the manifest's environments holds; it becomes part of the owner."),
-    "owner": ("--owner", "Who owns the functions. Default: the normalised git remote and path."),
-    "state_dir": ("--state-dir", "Where to remember. Default: a per-user state folder."),
-    "adopt": ("--adopt", "Unowned functions: identical, always or never."),
+    "env": ("--env", "The manifest's environment to use."),
+    "owner": ("--owner", "The owner. Default: git remote and path."),
+    "state_dir": ("--state-dir", "The state folder. Default: one per user."),
+    "adopt": ("--adopt", "Unowned ones: identical, always or never."),
     "drift": ("--drift", "Changes made on Kapso: correct or report."),
     "prune": ("--prune/--no-prune", "Delete owned functions that left git."),
-    "max_delete": ("--max-delete", "Most deletions in one pass: a number, or a share of the owned functions."),
-    "prune_grace": ("--prune-grace", "How long a function must be absent from git before it is deleted: 0, or such as 10m."),
+    "max_delete": ("--max-delete", "Most deletions in a pass, such as 3 or 25%."),
+    "prune_grace": ("--prune-grace", "Wait before a deletion, such as 10m."),
     "allow_empty": ("--allow-empty/--no-allow-empty", "Accept a source that lists no function."),
-    "interval": ("--interval", "How often to reconcile to find drift, such as 5m."),
-    "git_interval": ("--git-interval", "How often to ask the git remote for its head."),
+    "interval": ("--interval", "How often to reconcile, such as 5m."),
+    "git_interval": ("--git-interval", "How often to ask git for a new revision."),
     "debounce": ("--debounce", "Quiet time after a file event."),
-    "listen": ("--listen", "HOST:PORT of health, metrics, status page and webhook; empty: none."),
+    "listen": ("--listen", "HOST:PORT of the server; empty: none."),
     "log_level": ("--log-level", "debug, info, warning, error or off."),
     "log_format": ("--log-format", "auto, json or console."),
 }
 
+
+_VALUES: Mapping[str, str] = {
+    "path": "FOLDER",
+    "branch": "NAME",
+    "ref": "NAME",
+    "env": "NAME",
+    "owner": "NAME",
+    "state_dir": "FOLDER",
+    "adopt": "POLICY",
+    "drift": "POLICY",
+    "max_delete": "NUMBER",
+    "prune_grace": "DURATION",
+    "interval": "DURATION",
+    "git_interval": "DURATION",
+    "debounce": "DURATION",
+    "listen": "ADDRESS",
+    "log_level": "LEVEL",
+    "log_format": "FORMAT",
+}
+"""What the help calls the value of a flag."""
 
 DAEMON_FLAGS = ("interval", "git_interval", "debounce", "listen")
 """Flags that only the daemon uses."""
@@ -55,7 +75,13 @@ ALL_FLAGS = tuple(_FLAGS)
 _NOT_REPEATED = frozenset({"log_level", "log_format"})
 """Flags that no command in a hint needs."""
 
-DAEMON_KNOWN_BY = ("source", "path", "branch", "ref", "env", "state_dir")
+PASS_FLAGS = tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
+"""Flags of a command that runs one pass."""
+
+STATE_FLAGS = ("path", "branch", "ref", "env", "state_dir")
+"""Flags that find the state folder of a source."""
+
+DAEMON_KNOWN_BY = ("source", *STATE_FLAGS)
 """Settings by which a command finds a running daemon."""
 
 
@@ -114,15 +140,26 @@ class CommandContext:
 
         return load_settings(self.overrides, env_file=self.env_file)
 
-    def event_bus(self, settings: Settings, *listeners: events.Listener, level: str = "error") -> EventBus:
+    def event_bus(
+        self, settings: Settings, *listeners: events.Listener, level: str = "error", console: Console | None = None
+    ) -> EventBus:
         """Return the event bus, which logs to stderr from ``level`` on if the settings set no level.
 
-        On a terminal the default is no log: the command's report says the same to the same person.
+        On a terminal the default is no log: the command's report says the same to the same person. ``console`` is the one on
+        stderr, if the command prints there too.
         """
+        from kapso_sync.cli.console import stderr_console
         from kapso_sync.wiring import make_event_bus
 
-        quiet = "off" if sys.stderr.isatty() else level
-        return make_event_bus(settings, sys.stderr, *listeners, level=quiet, advise=self.advise)
+        errors = console or stderr_console()
+        return make_event_bus(
+            settings,
+            errors.log_stream(),
+            *listeners,
+            level="off" if errors.terminal else level,
+            advise=self.advise,
+            colour=errors.colour,
+        )
 
 
 def _command_arguments(parameters: Sequence[click.Parameter], given: Mapping[str, object]) -> str:
@@ -144,7 +181,7 @@ def _command_arguments(parameters: Sequence[click.Parameter], given: Mapping[str
 
 def with_flags(*names: str) -> Callable[[Command], Command]:
     """Give a command these flags, or those of a single pass; with SOURCE they reach it as its argument ``context``."""
-    chosen = names or tuple(name for name in _FLAGS if name not in DAEMON_FLAGS)
+    chosen = names or PASS_FLAGS
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -167,7 +204,7 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
         )
         for name in reversed(chosen):
             flag, text = _FLAGS[name]
-            decorated = click.option(flag, name, default=None, help=text)(decorated)
+            decorated = click.option(flag, name, default=None, help=text, metavar=_VALUES.get(name))(decorated)
         return decorated
 
     return decorate
@@ -190,12 +227,12 @@ def with_overrides(command: Command) -> Command:
         return command(**given, overrides=overrides)
 
     options = (
-        repeated("--retry", "SLUG", "Try again what failed and is in quarantine"),
-        repeated("--overwrite", "SLUG", "Write git's version once, whatever `drift` says"),
-        repeated("--take-from", "OWNER", "Take over functions of this owner"),
-        repeated("--delete", "SLUG", "Delete this function, which left git and is ours, without prune, grace or doubt"),
-        click.option("--allow-recreate", is_flag=True, help="Create vanished functions again, beyond the limit."),
-        click.option("--reset-secrets", is_flag=True, help="Set those secrets as well that were there before us."),
+        repeated("--retry", "SLUG", "Try quarantined code again"),
+        repeated("--overwrite", "SLUG", "Write git over drift once"),
+        repeated("--take-from", "OWNER", "Take this owner's functions"),
+        repeated("--delete", "SLUG", "Delete this one, not in git"),
+        click.option("--allow-recreate", is_flag=True, help="Create any number of vanished ones again."),
+        click.option("--reset-secrets", is_flag=True, help="Also set secrets that Kapso had before us."),
     )
     decorated: Command = wrapper
     for option in reversed(options):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from kapso_sync.advice import Advise
+from kapso_sync.cli.console import stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
-from kapso_sync.cli.json_documents import print_status
+from kapso_sync.cli.status import print_status
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings, parse_duration
@@ -30,7 +30,10 @@ def run(context: CommandContext) -> int:
         return settings
 
     async def work() -> int:
-        return await make_daemon(load, sys.stderr, context.advise_for_daemon, start_locally).run()
+        console = stderr_console()
+        return await make_daemon(
+            load, console.log_stream(), context.advise_for_daemon, start_locally, colour=console.colour
+        ).run()
 
     return asyncio.run(work())
 
@@ -45,20 +48,20 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     if json_output:
         print(json.dumps(answer, indent=2))
     elif wait:
-        print_status(answer["status"])
+        print_status(stdout_console(), answer["status"])
     else:
-        print("The daemon reconciles now.")
+        stdout_console().line("The daemon reconciles now.")
     return int(answer.get("exit_code", ExitCode.OK))
 
 
 def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_output: bool) -> int:
     """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
-    print(
-        json.dumps(answer, indent=2)
-        if json_output
-        else f"Suspended: {reason}. {advise('The daemon reconciles once `kapso-sync resume` ends it.')}"
-    )
+    if json_output:
+        print(json.dumps(answer, indent=2))
+    else:
+        ending = advise("The daemon reconciles once `kapso-sync resume` ends it.")
+        stdout_console().line(f"Suspended: {reason}. {ending}")
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 
@@ -66,7 +69,10 @@ def _at_leader(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> i
     """Report that this daemon is a standby, which cannot wait for the leader's pass."""
     leader = answer["leader"] or "the next one, as soon as a replica leads"
     text = f"This replica is a standby. The leader reconciles: {leader}."
-    print(json.dumps(answer, indent=2) if json_output else text)
+    if json_output:
+        print(json.dumps(answer, indent=2))
+    else:
+        stdout_console().line(text)
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 
@@ -77,13 +83,14 @@ def suspend(context: CommandContext, reason: str, duration: str | None) -> int:
     except ValueError as error:
         raise UsageError(f"--for {duration}: {error}", hint="an example: --for 2h") from error
     DaemonClient.of(context.load_settings()).suspend(reason, seconds)
+    until = f", or {duration} from now." if duration else "."
     ends = context.advise("`kapso-sync resume` ends it")
-    print(f"Suspended: {reason}. {ends}" + (f", or {duration} from now." if duration else "."))
+    stdout_console().line(f"Suspended: {reason}. {ends}{until}")
     return int(ExitCode.OK)
 
 
 def resume(context: CommandContext) -> int:
     """Ask the daemon to write again."""
     DaemonClient.of(context.load_settings()).resume()
-    print("Resumed; the daemon reconciles now.")
+    stdout_console().line("Resumed; the daemon reconciles now.")
     return int(ExitCode.OK)

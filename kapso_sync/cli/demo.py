@@ -12,11 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
-from rich.console import Console
-from rich.rule import Rule
-from rich.text import Text
 
 import kapso_sync
+from kapso_sync.advice import Advice
+from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd, start_locally
@@ -64,7 +63,7 @@ class _Show:
         self._repository = folder / "flows"
         self._state = folder / "state"
         self._kapso = kapso
-        self._console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+        self._console = stdout_console()
 
     async def run(self, *, runs_code: bool) -> int:
         """Play all scenes; return 1 if one did not end as announced. Without a runtime, no check can fail."""
@@ -147,12 +146,12 @@ class _Show:
     async def _sync(self) -> Report:
         async with self._session(writes=True) as session:
             report = await session.sync(PassRequest("demo"))
-        print_report(self._console, report)
+        print_report(self._console, report, _advise)
         return report
 
     async def _plan(self) -> None:
         async with self._session(writes=False) as session:
-            print_plan(self._console, await session.plan(PassRequest("demo")))
+            print_plan(self._console, await session.plan(PassRequest("demo")), _advise)
 
     def _session(self, *, writes: bool) -> AbstractAsyncContextManager[Session]:
         settings = load_settings(
@@ -204,16 +203,16 @@ class _Show:
         return answer.stdout
 
     def _scene(self, title: str) -> None:
-        self._console.print()
-        self._console.print(Rule(Text(title, style="bold"), align="left"))
+        self._console.blank()
+        self._console.title(title)
 
     def _command(self, line: str, output: str = "") -> None:
-        self._console.print(Text(f"$ {line}", style="bold cyan"))
-        if output:
-            self._console.print(Text(output.rstrip()))
+        self._console.verbatim(f"$ {line}", "bold cyan")
+        for each in output.splitlines():
+            self._console.verbatim(each)
 
     def _say(self, text: str) -> None:
-        self._console.print(Text(text, style="italic"))
+        self._console.line(text, style="italic")
 
 
 def example_folder() -> Path:
@@ -223,6 +222,10 @@ def example_folder() -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError("the example functions are missing from this installation", hint="install kapso-sync again")
+
+
+_advise = Advice(dict.fromkeys(("sync", "plan", "validate"), "flows/"))
+"""Completes commands as the demo shows them."""
 
 
 def _git_environment() -> Mapping[str, str]:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.text import Text
 
+from kapso_sync.cli.console import Console, stdout_console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import request_body
-from kapso_sync.cli.render import visible
+from kapso_sync.cli.runner import print_problems
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
@@ -28,6 +27,7 @@ from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
 from kapso_sync.sources import SecretMissing
+from kapso_sync.visible import visible, visible_lines
 from kapso_sync.wiring.local import open_local_folder
 
 INVOKE_TIMEOUT = 660.0
@@ -62,9 +62,15 @@ def dev(args: DevArgs) -> int:
 
 
 async def _work(local: LocalFolder, workerd: Workerd, args: DevArgs) -> None:
-    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+    console = stdout_console()
     async with _bench(workerd, args, console, local) as bench:
-        console.print(f"Functions of {local.where} on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.")
+        console.line(
+            *(
+                "Functions of ",
+                whole(str(local.where)),
+                f" on workerd {workerd.version}. Save a file to run them again; Ctrl-C ends.",
+            )
+        )
         saved = asyncio.Event()
         watching = asyncio.create_task(local.watch(saved.set))
         try:
@@ -101,7 +107,7 @@ class _Bench:
         self._console = console
         self._local = local
         self._ran: dict[str, object] = {}
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     async def look(self) -> None:
         """Read the folder and run changed functions, or the one that was requested; show all problems."""
@@ -112,7 +118,8 @@ class _Bench:
             for problem in error.problems:
                 show_problem(self._console, problem)
         except KapsoSyncError as error:
-            self._console.print(f"\nerror: {error.message}", style="red")
+            self._console.blank()
+            self._console.error(error.message, error.hint)
         else:
             await self._run(desired, data)
 
@@ -127,7 +134,8 @@ class _Bench:
                 await self._try(function, data)
         slugs = {item.slug for item in desired.functions} | {item.slug for item in desired.unusable}
         if chosen is not None and chosen not in slugs:
-            self._console.print(f"\nerror: there is no function `{chosen}` in the source", style="red")
+            self._console.blank()
+            self._console.error(f"there is no function `{chosen}` in the source")
 
     async def _try(self, wanted: DesiredFunction, data: str) -> None:
         secrets = dict(self._secrets(wanted))
@@ -169,17 +177,18 @@ class _Bench:
     def _secrets(self, wanted: DesiredFunction) -> Iterator[tuple[str, Json]]:
         for name, source in wanted.entry.secrets.items():
             if isinstance(source, KeepSecret):
-                self._say_once(f"warning: env.{name} is not set: its value is on Kapso alone")
+                self._warn_once(f"env.{name} is not set: its value is on Kapso alone")
                 continue
             try:
                 yield name, self._local.secrets.read(source)
             except SecretMissing as missing:
-                self._say_once(f"warning: env.{name} is not set: it {missing.message}")
+                self._warn_once(f"env.{name} is not set: it {missing.message}")
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._console.print(f"\n{visible(text)}", style="yellow")
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._console.blank()
+            self._console.warning(text)
 
     def _news(self, slug: str, what: object) -> bool:
         """Return whether this differs from the last report of the function."""
@@ -245,45 +254,38 @@ class DidNotStart:
 def show_answer(console: Console, answered: InvocationResult) -> None:
     """Print status, type and time, the console's lines, and the body; for an exception the place in the code."""
     good = answered.status < 400
-    head = Text.assemble(("\n" + answered.slug, "bold"), "  ", (str(answered.status), "green" if good else "bold red"))
     kind = answered.content_type.partition(";")[0]
-    head.append(f"  {kind + '  ' if kind else ''}{answered.seconds * 1000:.0f} ms", style="dim")
-    console.print(head)
+    time = (f"  {kind + '  ' if kind else ''}{answered.seconds * 1000:.0f} ms", "dim")
+    console.blank()
+    console.line((answered.slug, "bold"), "  ", (str(answered.status), "green" if good else "bold red"), time)
     for level, text in answered.lines:
-        first, *rest = visible_block(text)
+        first, *rest = visible_lines(text)
         for label, line in ((level, first), *(("", line) for line in rest)):
-            console.print(Text(f"  {label:<5} {line}", style=_LEVELS.get(level, "")))
+            console.verbatim(f"{label:<5} {line}", _LEVELS.get(level, ""), indent=2)
     thrown = next((text for level, text in reversed(answered.lines) if level == "error"), "") if answered.status == 500 else ""
     _show_frame(console, answered.slug, thrown, answered.code)
     for line in _body(answered):
-        console.print(Text(f"  {line}"))
+        console.verbatim(line, indent=2)
 
 
 def show_failure(console: Console, failed: DidNotStart) -> None:
     """Print why code did not start, and the place in it."""
-    console.print(Text.assemble(("\n" + failed.slug, "bold"), "  ", ("does not start", "bold red")))
-    for line in visible_block(failed.failure):
-        console.print(Text(f"  {line}"))
+    console.blank()
+    console.line((failed.slug, "bold"), "  ", ("does not start", "bold red"))
+    for line in visible_lines(failed.failure):
+        console.verbatim(line, indent=2)
     _show_frame(console, failed.slug, failed.failure, failed.code)
 
 
 def show_problem(console: Console, problem: Problem) -> None:
     """Print a problem of a file, its line, and the hint."""
-    console.print(Text.assemble("\n", ("error: ", "bold red"), visible(str(problem))))
-    for line in (problem.frame or "").splitlines():
-        console.print(Text(f"  {visible(line)}"))
-    if problem.hint:
-        console.print(Text(f"hint: {problem.hint}", style="dim"))
-
-
-def visible_block(text: str) -> list[str]:
-    """Return the lines of a foreign text, with control characters spelled out; at least one line."""
-    return [visible(line) for line in text.splitlines()] or [""]
+    console.blank()
+    print_problems(console, [problem])
 
 
 def _show_frame(console: Console, slug: str, words: str, code: str) -> None:
     for line in _frame(slug, words, code):
-        console.print(Text(f"  {line}", style="dim"))
+        console.verbatim(line, "dim", indent=2)
 
 
 def _frame(slug: str, words: str, code: str) -> Iterator[str]:
@@ -308,5 +310,5 @@ def _body(answered: InvocationResult) -> list[str]:
     if kind.endswith("json"):
         with contextlib.suppress(ValueError, RecursionError):
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    lines = visible_block(text[:MAX_BODY]) if text else ["(empty)"]
+    lines = visible_lines(text[:MAX_BODY]) if text else ["(empty)"]
     return [*lines, f"… and {len(text) - MAX_BODY} characters more"] if len(text) > MAX_BODY else lines

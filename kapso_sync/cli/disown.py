@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from kapso_sync.advice import Advise
+from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
@@ -37,14 +38,19 @@ async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, ye
         functions = [_document(remote.slug, remote.id, failed.get(remote.slug), yes=yes) for remote in chosen]
         print(json.dumps({"owner": session.owner, "functions": functions}, indent=2))
     else:
-        for remote in chosen:
-            print(f"! {remote.slug}  {failed[remote.slug]}" if remote.slug in failed else f"- {remote.slug}")
+        console = stdout_console()
+        done = [remote.slug for remote in chosen if remote.slug not in failed]
+        if done:
+            console.line(f"- {console.names(done)}")
+        for slug, error in failed.items():
+            console.line((f"! {slug}", "magenta"), f"  {error}")
         number = f"{counted(len(chosen), 'function')} of {session.owner}"
         doing_it = advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}` does it.")
-        print(
+        console.line(
             f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
             if yes
-            else f"{number} would lose the mark in the description, and nothing else; {doing_it}"
+            else f"{number} would lose the mark in the description, and nothing else; {doing_it}",
+            style="bold",
         )
     return int(ExitCode.FUNCTION_FAILED if failed else ExitCode.OK)
 

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from kapso_sync.cli.console import Console, stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
-from kapso_sync.cli.render import visible
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.doctor.api_questions import SLUG_PREFIX, DoctorReport, Finding
@@ -68,7 +67,7 @@ def _may_ask(*, yes: bool, json_output: bool) -> bool:
         return True
     if json_output or not sys.stdin.isatty():
         return False
-    click.echo(WHAT_IT_DOES, err=True)
+    stderr_console().line(WHAT_IT_DOES)
     return click.confirm("Ask this project's API?", err=True)
 
 
@@ -102,27 +101,26 @@ def _document(report: DoctorReport) -> dict[str, object]:
 
 
 def _print(checks: tuple[SetupCheck, ...], report: DoctorReport | None, *, asked: bool, key: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    symbols = {Level.OK: "[green]✓[/]", Level.WARNING: "[yellow]![/]", Level.ERROR: "[red]✗[/]"}
+    console = stdout_console()
+    symbols = {Level.OK: ("✓ ", "green"), Level.WARNING: ("! ", "yellow"), Level.ERROR: ("✗ ", "red")}
     for check in checks:
-        console.print(f"{symbols[check.level]} {check.name}: ", end="")
-        console.print(visible(check.found), markup=False)
+        console.line(symbols[check.level], f"{check.name}: {check.found}")
         if check.hint is not None:
-            console.print(f"    {visible(check.hint)}", markup=False)
+            console.hint(check.hint, indent=4)
+    console.blank()
     if report is not None:
-        console.print()
         for finding in report.findings:
             _print_finding(console, finding)
-        console.print("\nThe answers are kept for this API base, and are used from now on.")
+        console.blank()
+        console.line("The answers are kept for this API base, and are used from now on.")
     elif key and not asked:
-        console.print(f"\nThe API was not asked. With --yes it is: {WHAT_IT_DOES}")
+        console.line("The API was not asked: `kapso-sync doctor --yes` asks it.")
+        console.line(WHAT_IT_DOES)
     elif not key:
-        console.print("\nThere is no API key, so the API was not asked. Set KAPSO_API_KEY, or KAPSO_API_KEY_FILE.")
+        console.line("There is no API key, so the API was not asked. Set KAPSO_API_KEY, or KAPSO_API_KEY_FILE.")
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
     answer = "no answer" if finding.answer is None else finding.answer
-    console.print(f"{visible(finding.question)}: {visible(answer)}", markup=False)
-    console.print(
-        f"    {visible(finding.evidence)}" + (f"; {finding.consequence}" if finding.consequence else ""), markup=False
-    )
+    console.line(f"{finding.question}: {answer}")
+    console.line(finding.evidence + (f"; {finding.consequence}" if finding.consequence else ""), indent=4)

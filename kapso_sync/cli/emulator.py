@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kapso_sync.cli.console import stdout_console, whole
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.options import DEFAULT_KEY, Behaviour, EmulatorError, EmulatorOptions
 from kapso_sync.emulator.server import serve as serve_emulator
@@ -80,8 +81,12 @@ def _runs(wanted: str, workerd: Workerd | None) -> str:
 
 
 def _announce(runs: str, url: str) -> None:
-    print(f"The Kapso emulator listens on {url}. In another terminal:", flush=True)
-    print(f"  export KAPSO_API_BASE_URL={url}/api/v1 KAPSO_API_KEY={DEFAULT_KEY}")
-    print("  kapso-sync sync ./functions")
-    print(f"Requests it saw: {url}/_emulator/requests   Everything it holds: {url}/_emulator/state")
-    print(runs, flush=True)
+    console = stdout_console()
+    console.line(f"The Kapso emulator listens on {url}. In another terminal:")
+    console.verbatim(f"export KAPSO_API_BASE_URL={url}/api/v1 KAPSO_API_KEY={DEFAULT_KEY}", indent=2)
+    console.verbatim("kapso-sync sync ./functions", indent=2)
+    console.line(
+        whole(f"Requests it saw: {url}/_emulator/requests"), "   ", whole(f"Everything it holds: {url}/_emulator/state"), hang=0
+    )
+    console.line(runs)
+    console.flush()

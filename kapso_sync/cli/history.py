@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kapso_sync.cli.console import Console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
@@ -46,7 +47,7 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
         }
         print(json.dumps(document, indent=2))
     else:
-        _print(entries, backups)
+        _print(stdout_console(), entries, backups)
     return int(ExitCode.OK)
 
 
@@ -106,16 +107,16 @@ def _backup_document(backup: Backup) -> dict[str, Json]:
     return {"id": backup.id, "saved_at": at, "reason": backup.reason, "kept": backup.keep, "file": str(backup.path)}
 
 
-def _print(entries: Sequence[Mapping[str, Any]], backups: Sequence[Backup]) -> None:
+def _print(console: Console, entries: Sequence[Mapping[str, Any]], backups: Sequence[Backup]) -> None:
     for revision, group in itertools.groupby(entries, key=lambda entry: entry.get("revision")):
         applied = list(group)
-        print(_revision_line(revision, applied[0]))
+        console.line(_revision_line(revision, applied[0]), style="bold")
         for entry in applied:
-            print(f"  {str(entry['at'])[:19].replace('T', ' ')}  {_entry_text(entry)}")
+            console.line(f"{str(entry['at'])[:19].replace('T', ' ')}  {_entry_text(entry)}", indent=2, hang=21)
     if backups:
-        print("Backups")
+        console.line("Backups", style="bold")
     for backup in backups:
-        print(f"  {backup.saved_at:%Y-%m-%d %H:%M:%S}  {backup.id}  {backup.reason}")
+        console.line(f"{backup.saved_at:%Y-%m-%d %H:%M:%S}  {backup.id}  {backup.reason}", indent=2, hang=21)
 
 
 def _revision_line(revision: str | None, entry: Mapping[str, Any]) -> str:

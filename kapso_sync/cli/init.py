@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from kapso_sync.advice import Advise
+from kapso_sync.cli.console import Console, stdout_console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
@@ -19,9 +17,6 @@ from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.proposal import Proposal
 from kapso_sync.sources.writing import write_file
 from kapso_sync.wiring.pull import plan_an_init
-
-NAMED = 10
-"""Maximum number of functions that a line names; it counts the rest."""
 
 
 def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
@@ -35,35 +30,33 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
         if json_output:
             print(json.dumps(_document(proposal, written=write), indent=2))
         else:
-            _print(proposal, target.home, context.advise, written=write)
+            _print(stdout_console(), proposal, target.home, context.advise, written=write)
         return int(ExitCode.OK)
 
     return run_to_end(work)
 
 
-def _print(proposal: Proposal, home: Path, advise: Advise, *, written: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+def _print(console: Console, proposal: Proposal, home: Path, advise: Advise, *, written: bool) -> None:
     for function in proposal.functions:
-        console.print(Text.assemble((f"+ {function.slug}", "green"), f"  {function.file}"))
+        console.line((f"+ {function.slug}", "green"), "  ", whole(function.file))
         for remark in function.remarks:
-            console.print(Text(f"    {remark}"))
+            console.line(remark, indent=4)
     for path, reason in proposal.left_out.items():
-        console.print(Text.assemble((f"- {path}", "dim"), f"  left out: {reason}"))
+        console.line(("- ", "dim"), whole(path, "dim"), f"  left out: {reason}")
     if proposal.elsewhere:
-        named = ", ".join(proposal.elsewhere[:NAMED])
-        more = f" and {len(proposal.elsewhere) - NAMED} more" if len(proposal.elsewhere) > NAMED else ""
-        told = f"On Kapso and not here: {named}{more}. Afterwards `kapso-sync pull` brings them."
-        console.print(Text(advise(told)))
+        names = console.names(proposal.elsewhere)
+        console.line(advise(f"On Kapso and not here: {names}. Afterwards `kapso-sync pull` brings them."))
     if proposal.change is None:
-        console.print(Text("Nothing to write: no file here needs a manifest.", style="bold"))
+        console.line("Nothing to write: no file here needs a manifest.", style="bold")
         return
     number = counted(len(proposal.functions), "function")
     if written:
-        told = f"{number} in {home / proposal.change.path}. Next: `kapso-sync plan` shows what a sync would do."
+        console.line(f"{number} in ", whole(str(home / proposal.change.path)), ".", style="bold")
+        console.line(("next: ", "bold"), advise("`kapso-sync plan` shows what a sync would do"))
     else:
         print_diff(console, file_diff(proposal.change.path, None, proposal.change.new.decode()))
-        told = f"{number}. Nothing is written yet: `kapso-sync init --write` writes {proposal.change.path}."
-    console.print(Text(advise(told), style="bold"))
+        console.line(f"{number}. Nothing is written yet.", style="bold")
+        console.line(("next: ", "bold"), advise(f"`kapso-sync init --write` writes {proposal.change.path}"))
 
 
 def _document(proposal: Proposal, *, written: bool) -> dict[str, Json]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
+from kapso_sync.cli.console import stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
+from kapso_sync.visible import visible_lines
 from kapso_sync.wiring import open_api
 
 FAILED_STATUS = 400
@@ -39,11 +40,21 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
             }
             print(json.dumps(document, indent=2))
         else:
-            sys.stderr.write(f"{answer.status} {answer.content_type}\n")
-            print(text)
+            stderr_console().line(f"{answer.status} {answer.content_type}")
+            _print_body(text)
         return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
 
     return run_to_end(work)
+
+
+def _print_body(text: str) -> None:
+    """Print an answer: as it came into a pipe, and without control characters on a terminal."""
+    console = stdout_console()
+    if not console.terminal:
+        print(text)
+        return
+    for line in visible_lines(text):
+        console.verbatim(line)
 
 
 def request_body(data: str) -> Json:

@@ -1,17 +1,13 @@
-"""Writes a plan, a report and a status as JSON documents for programs, and a status in words."""
+"""Writes a plan and a report as JSON documents for programs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
-from kapso_sync.plurals import counted
 from kapso_sync.store.backups import copy_name
 
 
@@ -88,45 +84,3 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
         "backup": outcome.backup,
         "quarantine": None if outcome.quarantine is None else dataclasses.asdict(outcome.quarantine),
     }
-
-
-def print_status(document: Mapping[str, Any], folder: Path | None = None, advise: Advise = as_it_is) -> None:
-    """Print a status document for people; ``advise`` completes the commands that its texts name."""
-    revision, suspended = document["revision"], document["suspended"]
-    print(f"Source        {document['source']}")
-    if document["owner"]:
-        print(f"Owner         {document['owner']}")
-    if folder is not None:
-        print(f"State folder  {folder}")
-    if document.get("role") == "standby" or document.get("leader"):
-        print(f"Role          {document['role']}; the leader is {document['leader'] or 'not known'}")
-    if suspended:
-        until = f" until {suspended['until']}" if suspended["until"] else ""
-        print(f"Suspended     since {suspended['since']}{until}: {suspended['reason']}")
-    if revision:
-        subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
-        print(f"Revision      {revision['id'][:19]}{subject}")
-    _print_last_pass(document, advise)
-    for function in document["functions"]:
-        ready = next(condition for condition in function["conditions"] if condition["type"] == "Ready")
-        print(f"  {function['state']:<11} {function['slug']}  {advise(ready['message'])}")
-    if document.get("unused"):
-        print(f"Unused        by any workflow: {', '.join(document['unused'])}")
-    if document["unfinished"]:
-        print(f"Unfinished    {', '.join(document['unfinished'])}")
-
-
-def _print_last_pass(document: Mapping[str, Any], advise: Advise) -> None:
-    last = document["last_pass"]
-    if last is None and document.get("role") == "standby":
-        print("Last pass     at the leader: a standby runs none")
-    elif last is None:
-        print(advise("No pass was recorded here yet: `kapso-sync sync` makes the first."))
-    else:
-        print(f"Last pass     {last['finished_at']}, exit code {last['exit_code']}, {counted(last['api_calls'], 'API call')}")
-        for name in ("error", "hint"):
-            if last[name]:
-                print(f"{name.capitalize():<13} {advise(last[name])}")
-        broken = last.get("broken_by")
-        if broken and broken["subject"]:
-            print(f"Broken by     {broken['id'][:12]} “{broken['subject']}” by {broken['author']}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.render import plan_summary, revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
+from kapso_sync.visible import visible
 
 MAX_LENGTH = 65_000
 """Maximum number of characters; GitHub takes 65,536, and the program that posts the text may add a line."""
@@ -131,11 +131,11 @@ def _diff(step: Step) -> str:
 
 
 def _folded(step: Step) -> str:
-    lines = [_plain(line) for line in _diff(step).split("\n")[:-1]]
+    lines = [visible(line) for line in _diff(step).split("\n")[:-1]]
     body = "\n".join(lines)
     longest = max((len(run) for run in _RUN.findall(body)), default=0)
     fence = "`" * max(3, longest + 1)
-    summary = f"<summary>{html.escape(_plain(step.slug))}: {html.escape(step.action)}</summary>"
+    summary = f"<summary>{html.escape(visible(step.slug))}: {html.escape(step.action)}</summary>"
     return f"<details>{summary}\n\n{fence}diff\n{body}\n{fence}\n\n</details>\n"
 
 
@@ -145,16 +145,8 @@ def _cut(text: str) -> str:
 
 def _inline(text: str) -> str:
     """Return text that is only text in a paragraph or a table's cell: no markup, no HTML, no mention, no second line."""
-    escaped = _SPECIAL.sub(r"\\\1", html.escape(_plain(" ".join(text.split())), quote=False))
+    escaped = _SPECIAL.sub(r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
     return escaped.replace("@", "@\u200b")
-
-
-def _plain(text: str) -> str:
-    """Spell out control characters, and invisible or direction-changing ones, so that a diff hides nothing."""
-    return "".join(
-        repr(char)[1:-1] if char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs") else char
-        for char in text
-    )
 
 
 def _marked(text: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
+from kapso_sync.cli.console import Console, stdout_console, whole
 from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.grouping import group_by
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
@@ -31,7 +31,7 @@ _LOOKS = {
 _WORDS = {
     Taken.NEW: "new",
     Taken.CHANGED: "changed",
-    Taken.SAME: "as they were",
+    Taken.SAME: "unchanged",
     Taken.LEFT: "left out",
     Taken.SKIPPED: "skipped",
 }
@@ -66,30 +66,38 @@ def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions) -> int:
     if output.json_output:
         print(json.dumps(_document(plan), indent=2))
     else:
-        _print(Console(highlight=False, soft_wrap=True, emoji=False, markup=False), plan, output)
+        _print(stdout_console(), plan, output)
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
 
 
 def _print(console: Console, plan: PullPlan, output: OutputOptions) -> None:
-    for pulled in plan.functions:
-        if pulled.taken is not Taken.SAME or pulled.remarks:
-            _print_function(console, pulled)
+    shown = [pulled for pulled in plan.functions if pulled.taken is not Taken.SAME or pulled.remarks]
+    for group in group_by(shown, _same):
+        _print_functions(console, group)
     if output.diff:
         for change in plan.changes:
             print_diff(console, file_diff(change.path, _text(change.old), change.new.decode("utf-8", "replace")))
-    console.print(Text(_summary(plan, dry=output.dry), style="bold"))
+    console.line(_summary(plan, dry=output.dry), style="bold")
     for notice in plan.notices:
-        console.print(Text.assemble(("warning: ", "yellow"), notice.message))
+        console.warning(notice.message)
 
 
-def _print_function(console: Console, pulled: Pulled) -> None:
+def _same(pulled: Pulled) -> object:
+    """Return what functions must have in common to be printed together; one with files or alone in its result stands alone."""
+    return (pulled.taken, pulled.remarks) if pulled.remarks and not pulled.files else pulled.slug
+
+
+def _print_functions(console: Console, group: Sequence[Pulled]) -> None:
+    pulled = group[0]
     symbol, style = _LOOKS[pulled.taken]
-    line = Text.assemble((f"{symbol} {pulled.slug}", style))
-    if pulled.files:
-        line.append(f"  {', '.join(pulled.files)}")
-    console.print(line)
+    if len(group) == 1:
+        files = [part for name in pulled.files for part in (", ", whole(name))][1:]
+        console.line((f"{symbol} {pulled.slug}", style), *(["  ", *files] if files else []))
+    else:
+        names = console.names([each.slug for each in group])
+        console.line((f"{symbol} {len(group)} {_WORDS[pulled.taken]}", style), f": {names}", hang=4)
     for remark in pulled.remarks:
-        console.print(Text(f"    {remark}"))
+        console.line(remark if len(group) == 1 else remark.removeprefix("skipped: ").removeprefix("left out: "), indent=4)
 
 
 def _summary(plan: PullPlan, *, dry: bool) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from kapso_sync.cli.console import Console, stderr_console
+from kapso_sync.cli.grouping import group_by, shared_hints
 from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
 
 
@@ -38,7 +39,7 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     except asyncio.CancelledError:
         if not received:
             raise
-        sys.stderr.write("interrupted: writes in progress are journaled; the next sync resumes them\n")
+        stderr_console().line("interrupted: writes in progress are journaled; the next sync resumes them")
         return 128 + received[0]
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -47,20 +48,28 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 def print_error(error: KapsoSyncError) -> ExitCode:
     """Print an error and its hint to stderr; return the exit code."""
+    console = stderr_console()
     if isinstance(error, ManifestInvalid):
-        for problem in error.problems:
-            print_problem(problem)
+        print_problems(console, error.problems)
     else:
-        sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        console.error(error.message, error.hint)
     return error.exit_code
 
 
-def print_problem(problem: Problem) -> None:
-    """Print a problem of the source to stderr, with its line and its hint."""
-    sys.stderr.write(f"error: {problem}\n")
-    for line in (problem.frame or "").splitlines():
-        sys.stderr.write(f"  {line}\n")
-    if problem.hint:
-        sys.stderr.write(f"hint: {problem.hint}\n")
+def print_problems(console: Console, problems: Sequence[Problem]) -> None:
+    """Print problems of the source, with their lines of code; what is the same for several of them is printed once."""
+    groups = group_by(problems, lambda problem: (problem.message, problem.hint))
+    shared = shared_hints(groups, lambda group: group[0].hint)
+    for group in groups:
+        first = group[0]
+        if len(group) == 1:
+            console.error(str(first))
+        else:
+            places = [str(problem.location) for problem in group if problem.location]
+            console.error(f"{first.message}, in {len(group)} places: {console.names(places)}")
+        for line in (first.frame or "").splitlines():
+            console.verbatim(line, indent=2)
+        if first.hint and first.hint not in shared:
+            console.hint(first.hint)
+    for hint in shared:
+        console.hint(hint)

@@ -7,21 +7,15 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-
+from kapso_sync.cli.console import Progress, stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
-from kapso_sync.cli.render import console, print_plan, print_report
+from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import start_locally
 from kapso_sync.errors import ExitCode, StateLocked
-from kapso_sync.model import events
 from kapso_sync.model.plan import Origin, PassOverrides, Plan
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.wiring import Session, open_session
@@ -39,8 +33,7 @@ class PassArgs:
 
     def advise_exactly(self, text: str) -> str:
         """Return the text with commands that make the same plan again: with the options of this one as well."""
-        chosen = [("--only", slug) for slug in self.only] + [("--delete", slug) for slug in sorted(self.overrides.delete)]
-        options = "".join(f" {flag} {slug}" for flag, slug in chosen)
+        options = "".join(f" --only {slug}" for slug in self.only) + self.overrides.options
         return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
 
 
@@ -49,8 +42,9 @@ def sync(args: PassArgs) -> int:
     settings = args.context.load_settings()
 
     async def work() -> int:
-        with Progress(Console(stderr=True)) as progress:
-            bus = args.context.event_bus(settings, progress.listen, level="info")
+        errors = stderr_console()
+        with Progress(errors) as progress:
+            bus = args.context.event_bus(settings, progress.listen, level="info", console=errors)
             opened = open_session(settings, bus, writes=True, start_locally=start_locally)
             async with _session_or_daemon(args, opened) as session:
                 report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
@@ -58,7 +52,7 @@ def sync(args: PassArgs) -> int:
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
-            print_report(console(), report)
+            print_report(stdout_console(), report, args.advise_exactly)
         return int(report.exit_code)
 
     return run_to_end(work)
@@ -93,7 +87,7 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
         elif markdown:
             print(plan_markdown(plan, args.advise_exactly), end="")
         else:
-            print_plan(console(), plan)
+            print_plan(stdout_console(), plan, args.advise_exactly)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)
@@ -107,41 +101,3 @@ def plan_exit_code(plan: Plan, *, detailed: bool) -> ExitCode:
         return ExitCode.OK
     only_drifted = all(step.origin is Origin.DRIFT for step in plan.changes)
     return ExitCode.DRIFTED if only_drifted else ExitCode.GIT_AHEAD
-
-
-class Progress:
-    """A listener that counts deployments; the bar appears with the first one and vanishes at the end."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Bars(*columns, console=console, transient=True) if console.is_terminal else None
-        self._started: set[str] = set()
-        self._ended: set[str] = set()
-
-    @property
-    def visible(self) -> bool:
-        """Return whether the bar is visible."""
-        return self._bars is not None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def listen(self, event: events.Event) -> None:
-        """Count deployments."""
-        if self._bars is None:
-            return
-        if isinstance(event, events.DeployStarted):
-            self._started.add(event.slug)
-        elif isinstance(event, events.DeploySucceeded | events.DeployFailed | events.DeployTimedOut):
-            self._started.add(event.slug)
-            self._ended.add(event.slug)
-        else:
-            return
-        if not self._bars.tasks:
-            self._bars.add_task("deploying", total=None)
-            self._bars.start()
-        self._bars.update(self._bars.tasks[0].id, completed=len(self._ended), total=len(self._started))

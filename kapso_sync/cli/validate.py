@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import posixpath
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from kapso_sync.cli.console import stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
-from kapso_sync.cli.runner import print_problem, run_to_end
+from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
+from kapso_sync.visible import visible
 from kapso_sync.wiring import SourceReport, read_source
 
 
@@ -49,16 +50,16 @@ def _print(report: SourceReport, *, github: bool) -> None:
         for line in _annotations(report):
             print(line)
     else:
-        for problem in report.problems:
-            print_problem(problem)
+        errors = stderr_console()
+        print_problems(errors, report.problems)
         for notice in report.notices:
             place = f"{notice.location}: " if notice.location else ""
-            sys.stderr.write(f"warning: {place}{notice.message}\n")
+            errors.warning(f"{place}{notice.message}")
     count = len(report.problems)
     if count:
-        print(f"{counted(count, 'problem')} found.")
+        stdout_console().line(f"{counted(count, 'problem')} found.", style="bold")
     elif report.desired is not None:
-        print(f"Valid: {counted(len(report.desired.functions), 'function')}.")
+        stdout_console().line(f"Valid: {counted(len(report.desired.functions), 'function')}.", style="bold")
 
 
 def _document(report: SourceReport) -> dict[str, Json]:
@@ -121,7 +122,7 @@ def _annotation_place(location: Location | None, inside: str) -> dict[str, str]:
 
 def _data(text: str) -> str:
     """Escape a message. Source: the toolkit of GitHub's actions, `packages/core/src/command.ts`."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return "%0A".join(visible(line).replace("%", "%25") for line in text.splitlines())
 
 
 def _property(text: str) -> str:

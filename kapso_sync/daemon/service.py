@@ -448,7 +448,7 @@ class DaemonService:
             events.DaemonState(
                 state=one_line(status),
                 revision=status.revision.id if status.revision else None,
-                functions=len(status.functions),
+                functions=len(status.listed),
                 ready=_ready(status),
                 passes=self.loop.passes if self.loop else 0,
                 memory_mb=process_memory.resident_mb(),
@@ -479,11 +479,11 @@ def one_line(status: DaemonStatus) -> str:
     if last.error is not None:
         return f"failing: {last.error}"
     revision = status.revision.short if status.revision else "unknown"
-    return f"{_ready(status)} of {len(status.functions)} functions ready at {revision}"
+    return f"{_ready(status)} of {len(status.listed)} functions ready at {revision}"
 
 
 def _ready(status: DaemonStatus) -> int:
-    return sum(function.condition(ConditionType.READY).status for function in status.functions)
+    return sum(function.condition(ConditionType.READY).status for function in status.listed)
 
 
 @contextlib.contextmanager

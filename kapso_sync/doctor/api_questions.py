@@ -16,6 +16,7 @@ from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentState, deployment_state
+from kapso_sync.retry import Backoff
 
 SLUG_PREFIX = "kapso-sync-doctor-"
 MARKER = "Throw-away function of kapso-sync doctor: it may be deleted."
@@ -77,6 +78,7 @@ class ApiDoctor:
         agents: tuple[str, ...],
         timeout: float = QUESTION_TIMEOUT,
         edge_timeout: float = EDGE_TIMEOUT,
+        poll_intervals: Backoff = POLL_INTERVALS,
     ) -> None:
         self._api = api
         self._connect = connect
@@ -86,6 +88,7 @@ class ApiDoctor:
         self._agents = agents
         self._timeout = timeout
         self._edge_timeout = edge_timeout
+        self._poll_intervals = poll_intervals
 
     async def delete_leftovers(self) -> int:
         """Delete temporary functions that an earlier run left behind because it died; return their number. Raises `ApiError`.
@@ -161,7 +164,7 @@ class ApiDoctor:
         baseline, started = await self._api.get_function(probe.record.id), self._clock.monotonic()
         await self._api.deploy_function(baseline.id)
         for poll in itertools.count(1):
-            await self._clock.sleep(POLL_INTERVALS.delay(poll))
+            await self._clock.sleep(self._poll_intervals.delay(poll))
             probe.record = await self._api.get_function(baseline.id)
             verdict = deployment_state(baseline, probe.record, self._clock.monotonic() - started, self._timeout)
             if verdict is not None:
@@ -257,7 +260,7 @@ class ApiDoctor:
             late = self._clock.monotonic() - started >= self._edge_timeout
             if answer.status != 200 or late:
                 break
-            await self._clock.sleep(2.0)
+            await self._clock.sleep(self._poll_intervals.initial)
         wrapped = failed_invocation_id(answer) is not None
         said = f"{answer.status}, in Kapso's envelope" if wrapped else str(answer.status)
         return Finding("", said, "it was invoked", "checks look into the envelope")

@@ -182,7 +182,8 @@ class DesiredFunction:
     """A usable function: its entry, the code to upload, and the values of its secrets.
 
     ``style`` is the style of the code if it may be uploaded in the other one as well; None if the manifest asks for one.
-    ``compiled``: the code was built, and is not the file byte for byte.
+    ``compiled``: the code was built, and is not the file byte for byte. ``secrets_digest`` is the digest of all values together
+    for the ownership mark; None if there is no secret, or a value is missing.
     """
 
     entry: Entry
@@ -190,6 +191,7 @@ class DesiredFunction:
     secrets: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
     style: CodeStyle | None = None
     compiled: bool = False
+    secrets_digest: str | None = None
 
     def in_style(self, style: CodeStyle) -> DesiredFunction:
         """Return the function with its code in a style; unchanged if only one style is possible."""

@@ -1,23 +1,49 @@
 """Defines the ownership mark: a suffix of a function's description that says who owns it.
 
-`` [kapso-sync:<owner>#<check>]`` or `` [kapso-sync:<owner>#<check> protected]``. The check binds the mark to the slug, so that
-a function which somebody duplicated in the dashboard, description and all, is unowned. A mark is written as a suffix and read
-anywhere: people write behind it in the dashboard, and Kapso's own tools copy it into files.
+`` [kapso-sync:<owner>#<check> <applied>]`` or `` [kapso-sync:<owner>#<check> <applied> protected]``. The check binds the mark
+to the slug, so that a function which somebody duplicated in the dashboard, description and all, is unowned. ``applied`` are
+digests of what was last written; older marks have none. A mark is written as a suffix and read anywhere: people write behind
+it in the dashboard, and Kapso's own tools copy it into files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.urls import comparable_path
 
 _MARK = re.compile(
     r" ?\[kapso-sync:(?P<owner>[^\[\]\s]+)#(?P<check>[0-9a-f]{6})"
-    r"(?: [0-9a-f-]{1,10}\.[0-9a-f-]{1,8}\.[0-9a-f-]{1,8}=?)?(?P<protected> protected)?\](?:\s+\Z)?"
+    r"(?: (?P<code>-|[0-9a-f]{10})\.(?P<fields>-|[0-9a-f]{8})\.(?P<secrets>-|[0-9a-f]{8})(?P<running>=)?)?"
+    r"(?P<protected> protected)?\](?:\s+\Z)?"
 )
-"""A digest of the last applied content may follow the check: a newer version writes it, and this one skips it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Digests of what was last written to a function: its code, its managed fields, and its secrets; None: there is none.
+
+    ``running``: that content was known to run when the mark was written. Its text is ``<code>.<fields>.<secrets>``, with ``-``
+    for None, and ``=`` behind it if it was running.
+    """
+
+    code: str | None
+    fields: str | None
+    secrets: str | None = None
+    running: bool = False
+
+    def __str__(self) -> str:
+        """The digests as a mark has them."""
+        parts = (part if part is not None else "-" for part in (self.code, self.fields, self.secrets))
+        return f"{'.'.join(parts)}{'=' if self.running else ''}"
+
+    @staticmethod
+    def secrets_of(text: str | None) -> str | None:
+        """Return the digest of the secrets in such a text."""
+        digest = (text or "").rstrip("=").rpartition(".")[2]
+        return digest if digest not in ("", "-") else None
 
 
 def check_of(owner: str, slug: str) -> str:
@@ -39,11 +65,15 @@ def comparable_owner(owner: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark in a description; it is valid only for the slug that its check was made for."""
+    """A mark in a description; it is valid only for the slug that its check was made for.
+
+    Marks with other ``applied`` digests say the same about the owner.
+    """
 
     owner: str
     check: str
     protected: bool = False
+    applied: Applied | None = None
 
     def valid_for(self, slug: str) -> bool:
         """Return whether the mark was made for this slug."""
@@ -51,18 +81,26 @@ class Mark:
 
     def __str__(self) -> str:
         """The suffix as it is written."""
-        return f" [kapso-sync:{self.owner}#{self.check}{' protected' if self.protected else ''}]"
+        applied = f" {self.applied}" if self.applied is not None else ""
+        return f" [kapso-sync:{self.owner}#{self.check}{applied}{' protected' if self.protected else ''}]"
 
 
-def mark_for(owner: str, slug: str, *, protected: bool = False) -> Mark:
+def mark_for(owner: str, slug: str, *, protected: bool = False, applied: Applied | None = None) -> Mark:
     """Return the mark that ``owner`` writes on the function ``slug``."""
-    return Mark(owner, check_of(owner, slug), protected)
+    return Mark(owner, check_of(owner, slug), protected, applied)
 
 
 def marks_in(description: str | None) -> tuple[Mark, ...]:
     """Return all marks in a description, in order."""
-    found = _MARK.finditer(description or "")
-    return tuple(Mark(match["owner"], match["check"], match["protected"] is not None) for match in found)
+    return tuple(map(_mark, _MARK.finditer(description or "")))
+
+
+def _mark(match: re.Match[str]) -> Mark:
+    applied = None
+    if match["code"] is not None:
+        code, fields, secrets = (None if match[part] == "-" else match[part] for part in ("code", "fields", "secrets"))
+        applied = Applied(code, fields, secrets, match["running"] is not None)
+    return Mark(match["owner"], match["check"], match["protected"] is not None, applied)
 
 
 def split_description(description: str | None) -> tuple[str, Mark | None]:
@@ -71,14 +109,14 @@ def split_description(description: str | None) -> tuple[str, Mark | None]:
     A mark that was doubled counts as protected if one of the two is.
 
     >>> split_description("Greets [kapso-sync:acme/flows#1a2b3c] and waves")
-    ('Greets and waves', Mark(owner='acme/flows', check='1a2b3c', protected=False))
+    ('Greets and waves', Mark(owner='acme/flows', check='1a2b3c', protected=False, applied=None))
     """
     text, marks = description or "", marks_in(description)
     if not marks:
         return text, None
     last = marks[-1]
     protected = any(mark.protected for mark in marks if (mark.owner, mark.check) == (last.owner, last.check))
-    return without_marks(text), Mark(last.owner, last.check, protected)
+    return without_marks(text), replace(last, protected=protected)
 
 
 def without_marks(text: str) -> str:
@@ -88,8 +126,16 @@ def without_marks(text: str) -> str:
     return text
 
 
+def without_digests(description: str) -> str:
+    """Return a description whose mark says nothing of what was applied."""
+    text, mark = split_description(description)
+    return text if mark is None else f"{text}{replace(mark, applied=None)}"
+
+
 def is_marked(description: str | None, mark: Mark) -> bool:
-    """Return whether a description ends with this mark and holds no other one."""
+    """Return whether a description ends with this mark, whatever was applied, and holds no other one."""
     text = description or ""
     marks = list(_MARK.finditer(text))
-    return len(marks) == 1 and marks[0].end() == len(text) and split_description(text)[1] == mark
+    if len(marks) != 1 or marks[0].end() != len(text):
+        return False
+    return replace(_mark(marks[0]), applied=None) == replace(mark, applied=None)

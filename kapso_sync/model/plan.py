@@ -12,7 +12,8 @@ from typing import ClassVar
 from kapso_sync.advice import Advise
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
-from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash, content_hash
+from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
+from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, MissingFunction, Quarantine, RenameRecord
 
@@ -145,6 +146,11 @@ class Step:
         return {}
 
     @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function."""
+        return True
+
+    @property
     def drifted(self) -> bool:
         """Return whether Kapso shows other content than our last write."""
         return self.origin in (Origin.DRIFT, Origin.CONFLICT) and bool(self.fields)
@@ -271,6 +277,11 @@ class Delete(Step):
     remote: RemoteFunction = field(repr=False)
     confirmed: bool = False
 
+    @property
+    def in_git(self) -> bool:
+        """Return False: it left git."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoChange(Step):
@@ -282,6 +293,11 @@ class NoChange(Step):
     action: ClassVar[str] = "none"
     record: InventoryRecord | None = field(default=None, repr=False)
     lost_secrets: tuple[str, ...] = ()
+
+    @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function; one that left git and is kept has no desired content."""
+        return self.desired_hash is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +318,8 @@ class BlockedBy(enum.Enum):
     """The function is unowned, and the adopt policy does not adopt it."""
     DRIFT_POLICY = enum.auto()
     """It was changed on Kapso, and drift is only reported."""
+    UNKNOWN_BASE = enum.auto()
+    """It differs from git, nothing is known of our last write, and drift is only reported."""
     OSCILLATION = enum.auto()
     """Every correction so far was undone on Kapso."""
     BACK_OFF = enum.auto()
@@ -331,7 +349,7 @@ class Blocked(Step):
     """A change that a rule forbids; ``hint`` says what would allow it. ``wanted`` is the action in question.
 
     ``quarantine`` is the failed attempt. ``refused`` are the fields that Kapso refused. ``lost_secrets`` are the names of
-    secrets that are gone from Kapso.
+    secrets that are gone from Kapso. ``record`` is the new inventory record, if the observation changed it.
     """
 
     action: ClassVar[str] = "blocked"
@@ -340,6 +358,12 @@ class Blocked(Step):
     refused: tuple[str, ...] = ()
     lost_secrets: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
+    record: InventoryRecord | None = field(default=None, repr=False)
+
+    @property
+    def in_git(self) -> bool:
+        """Return whether git lists the function."""
+        return self.wanted != "delete"
 
 
 def block(step: Step, by: BlockedBy, reason: str, hint: str | None) -> Blocked:
@@ -462,7 +486,11 @@ def _fingerprint(step: Step) -> Json:
     names: list[Json] = []
     if isinstance(step, Write) and step.secrets:
         names = [[*group] for group in (step.secrets.sets, step.secrets.rewrites, step.secrets.removes)]
-    return [step.slug, step.action, step.function_id, step.deploys, content_hash(step.writes), step.remote_hash, *names]
+    writes = dict(step.writes)
+    if isinstance(text := writes.get(DESCRIPTION), str):
+        # What the mark says of the last write depends on what this process remembers of it; the rest does not.
+        writes[DESCRIPTION] = without_digests(text)
+    return [step.slug, step.action, step.function_id, step.deploys, content_hash(writes), step.remote_hash, *names]
 
 
 @dataclass(frozen=True, slots=True)

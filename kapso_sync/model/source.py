@@ -33,8 +33,9 @@ TEXT_SUFFIXES = (".json", ".txt", ".md", ".html", ".css", ".svg", ".sql", ".grap
 class Revision:
     """The revision of the source that was read.
 
-    ``id`` is a commit id for git, and ``folder:`` plus a digest of what was read for a folder. ``described`` is
-    the output of ``git describe`` for a work tree's folder. The rest is known for commits only.
+    ``id`` is a commit id for git and for a folder that git-sync published, and ``folder:`` plus a digest of what was read for
+    any other folder. ``described`` is the output of ``git describe`` for a work tree's folder. The rest is known only if the
+    source is git.
     """
 
     id: str

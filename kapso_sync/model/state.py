@@ -73,6 +73,8 @@ class InventoryRecord:
     ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
     style and was tried in the other.
     ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
+    ``applied`` is the text of the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
+    write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
     """
 
     slug: str
@@ -89,6 +91,8 @@ class InventoryRecord:
     secrets: KnownSecrets = KnownSecrets()
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
+    applied: str | None = None
+    undecided: str | None = None
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:
@@ -99,7 +103,8 @@ class InventoryRecord:
         self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
     ) -> InventoryRecord:
         """Return the record after a write: what git wanted, and what Kapso stored of it. Everything else stays."""
-        return replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
+        written = replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
+        return replace(written, undecided=None)
 
     def observed(
         self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
@@ -122,7 +127,8 @@ class Intent:
     """A write in progress. It stays open until its result is confirmed; a pass starts by resolving open intents.
 
     ``wanted`` is git's content. ``content`` is the content that was sent (for a deployment: that Kapso had stored then).
-    ``baseline`` is, for a deployment, the server's ``last_deployed_at`` before it.
+    ``baseline`` is, for a deployment, the server's ``last_deployed_at`` before it. ``applied`` are the digests in the mark that
+    was sent.
     """
 
     kind: IntentKind
@@ -132,6 +138,7 @@ class Intent:
     content: Content
     baseline: datetime | None = None
     protected: bool = False
+    applied: str | None = None
     id: int = 0
 
 

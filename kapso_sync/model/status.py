@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import IssueKind
@@ -62,7 +63,8 @@ class FunctionStatus:
     """The status of one function. ``diff`` is unified, from Kapso to git, if they differ.
 
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
-    during a back-off, and ``delete_at`` during the grace period of a deletion.
+    during a back-off, and ``delete_at`` during the grace period of a deletion. ``in_git`` is False for a function of ours that
+    left git.
     """
 
     slug: str
@@ -75,6 +77,7 @@ class FunctionStatus:
     deploying_since: datetime | None = None
     retry_at: datetime | None = None
     delete_at: datetime | None = None
+    in_git: bool = True
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -140,6 +143,14 @@ class ReplicaStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningPass:
+    """The pass that runs now."""
+
+    trigger: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Suspension:
     """A suspension: the daemon does not write. ``until`` None: until somebody resumes it."""
 
@@ -175,7 +186,7 @@ class DaemonStatus:
     functions: tuple[FunctionStatus, ...] = ()
     events: tuple[RecentEvent, ...] = ()
     last_pass: PassStatus | None = None
-    reconciling: bool = False
+    running: RunningPass | None = None
     reading: Revision | None = None
     next_check_at: datetime | None = None
     budget: RateLimit | None = None
@@ -208,6 +219,21 @@ class DaemonStatus:
         )
 
     @property
+    def reconciling(self) -> bool:
+        """Return whether a pass runs now."""
+        return self.running is not None
+
+    @property
+    def listed(self) -> tuple[FunctionStatus, ...]:
+        """Return the functions that git lists."""
+        return tuple(function for function in self.functions if function.in_git)
+
+    @property
+    def left_git(self) -> tuple[FunctionStatus, ...]:
+        """Return the functions of ours that git does not list any more."""
+        return tuple(function for function in self.functions if not function.in_git)
+
+    @property
     def in_sync(self) -> bool:
         """Return whether the last pass succeeded and every function is ready."""
         good = self.last_pass is not None and self.last_pass.error is None
@@ -227,6 +253,7 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "leader": None if status.replica is None else status.replica.leader,
         "in_sync": status.in_sync,
         "reconciling": status.reconciling,
+        "running": None if status.running is None else running_document(status.running),
         "suspended": None
         if status.suspension is None
         else {
@@ -246,6 +273,62 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "unfinished": [*status.unfinished],
         "unused": None if status.unused is None else [*status.unused],
     }
+
+
+def running_document(running: RunningPass) -> dict[str, Json]:
+    """Return the JSON of the pass that runs now."""
+    return {"trigger": running.trigger, "since": _time(running.since)}
+
+
+def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStatus]:
+    """Return the functions of a status document by slug: since when they are ready, and what was changed last.
+
+    Empty for a document that another version wrote, which costs the times and nothing else.
+    """
+    try:
+        return {function["slug"]: _recorded(function) for function in document["functions"]}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def recorded_revision(document: Mapping[str, Any]) -> tuple[Revision, datetime] | None:
+    """Return the revision of a status document that was planned last, and when it was first seen; None if there is none."""
+    try:
+        revision = document["revision"]
+        committed = datetime.fromisoformat(revision["committed_at"]) if revision["committed_at"] else None
+        found = Revision(
+            revision["id"],
+            described=revision["described"],
+            subject=revision["subject"],
+            author=revision["author"],
+            committed_at=committed,
+        )
+        return found, datetime.fromisoformat(revision["since"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
+    conditions = {
+        ConditionType(condition["type"]): Condition(
+            ConditionType(condition["type"]),
+            bool(condition["status"]),
+            condition["reason"],
+            condition["message"],
+            datetime.fromisoformat(condition["since"]),
+            condition["revision"],
+        )
+        for condition in function["conditions"]
+    }
+    return FunctionStatus(
+        slug=function["slug"],
+        function_id=function["id"],
+        conditions=tuple(conditions[kind] for kind in ConditionType),
+        action=function["action"],
+        changed_at=datetime.fromisoformat(function["changed_at"]) if function["changed_at"] else None,
+        change=function["change"],
+        in_git=function.get("in_git", True),
+    )
 
 
 def _revision(revision: Revision, since: datetime | None) -> Json:
@@ -300,6 +383,7 @@ def _function(function: FunctionStatus) -> Json:
         "deploying_since": _time(function.deploying_since),
         "retry_at": _time(function.retry_at),
         "delete_at": _time(function.delete_at),
+        "in_git": function.in_git,
     }
 
 

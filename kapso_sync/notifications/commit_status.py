@@ -40,7 +40,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
     """
     if status.reconciling:
         commit = _commit(status.reading)
-        return None if commit is None else CommitStatus(commit, CommitState.PENDING, "at work")
+        return None if commit is None else CommitStatus(commit, CommitState.PENDING, "a pass is running")
     last = status.last_pass
     commit = _commit(last.revision) if last is not None else None
     if last is None or commit is None:
@@ -50,7 +50,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
         return CommitStatus(commit, CommitState.FAILURE, " ".join(last.error.split())) if fault_of_git else None
     not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
     failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != ReadyReason.NOT_TRIED]
-    total = len(status.functions)
+    total = len(status.listed)
     if failed:
         named = ", ".join(failed[:_MAX_NAMED]) + (", …" if len(failed) > _MAX_NAMED else "")
         return CommitStatus(commit, CommitState.FAILURE, f"{len(failed)} of {counted(total, 'function')} not in sync: {named}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.notifications.messages import Message
+from kapso_sync.permissions import describe_owner, hint_for_owner
 
 MAX_FILE_BYTES = 64 * 1024
 """Maximum size of the file with addresses, in bytes."""
@@ -42,6 +43,10 @@ def read_destinations(path: Path) -> tuple[Destination, ...]:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
+    except PermissionError as error:
+        raise ConfigError(
+            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.source import Revision
 from kapso_sync.notifications.issues import Change, Issue
+from kapso_sync.visible import visible
 
 MAX_LINES = 15
 """Maximum number of changes that a message lists; it counts the rest."""
@@ -136,5 +137,5 @@ def _revision(revision: Revision) -> str:
 
 def _without_mentions(text: str) -> str:
     """Return text in which ``@everyone``, ``<!channel>`` and control characters have no effect."""
-    visible = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
-    return visible.replace("@", "@\u200b").replace("<!", "<\u200b!")
+    safe = "\n".join(map(visible, text.split("\n")))
+    return safe.replace("@", "@\u200b").replace("<!", "<\u200b!")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -73,6 +73,23 @@ class DesiredBuilder:
         )
 
 
+SecretsDigest = Callable[[Mapping[str, Json]], str]
+"""A function from all values of a function, by name, to their digest in its mark."""
+
+
+def secrets_digest(api_key: Callable[[], str]) -> SecretsDigest:
+    """Return the digest of secrets in marks: eight hex digits of an HMAC whose key is derived from the API key.
+
+    Whoever has the API key can deploy code that reads the secrets anyway.
+    """
+
+    def digest(values: Mapping[str, Json]) -> str:
+        key = hashlib.sha256(b"kapso-sync: secrets in ownership marks\0" + api_key().encode()).digest()
+        return hmac.new(key, canonical_json(dict(values)).encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:8]
+
+    return digest
+
+
 Digest = Callable[[str, Json], str]
 """A function from a secret's name and value to a digest that needs the key to compute."""
 
@@ -103,7 +120,7 @@ def keyed_digest(key: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class SecretValues:
-    """Reads secret values and computes their digests.
+    """Reads secret values and computes their digests; ``together`` is the one of all values of a function.
 
     If ``required`` is True, a function without one of its values fails. If it is False, as in a plan, the missing value is
     noted and the function is planned without it.
@@ -112,6 +129,7 @@ class SecretValues:
     reader: Reader
     digest: Digest = field(repr=False)
     required: bool = True
+    together: SecretsDigest | None = field(default=None, repr=False)
 
     def give(self, functions: Iterable[DesiredFunction]) -> GivenSecrets:
         """Return the functions with their values, the functions that lack a value, and notices."""
@@ -125,7 +143,9 @@ class SecretValues:
             notices += [
                 Notice("missing-secret", f"{problem.message}; `sync` will need it", problem.location) for problem in problems
             ]
-            good.append(replace(function, secrets=values))
+            plain = {name: secret.value for name, secret in values.items()}
+            digest = self.together(plain) if plain and not problems and self.together is not None else None
+            good.append(replace(function, secrets=values, secrets_digest=digest))
         return GivenSecrets(tuple(good), tuple(bad), tuple(notices))
 
     def _values(self, function: DesiredFunction) -> tuple[dict[str, SecretValue], tuple[Problem, ...]]:

@@ -9,7 +9,7 @@ from html import escape
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, RateLimit, RecentEvent, Role
-from kapso_sync.plurals import counted
+from kapso_sync.plurals import counted, span
 
 
 def time_tag(moment: datetime | None, now: datetime) -> str:
@@ -20,20 +20,6 @@ def time_tag(moment: datetime | None, now: datetime) -> str:
     words = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
     exact = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return f'<time datetime="{exact}" title="{exact}">{words}</time>'
-
-
-def span(seconds: float) -> str:
-    """Return a duration in one or two units: ``45 s``, ``3 min``, ``2 h 5 min``, ``4 days``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    parts, rest = list[str](), whole
-    for name, size in (("day", 86400), ("h", 3600), ("min", 60)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(counted(count, name) if name == "day" else f"{count} {name}")
-    # A duration of a day or more is shown in whole days.
-    return parts[0] if whole >= 86400 else " ".join(parts)
 
 
 def took(seconds: float) -> str:
@@ -81,14 +67,18 @@ def functions_section(functions: Sequence[FunctionStatus], now: datetime) -> str
             '<p class="card empty">None yet.</p></section>'
         )
     rows = sorted(functions, key=lambda function: (_ORDER.index(function.state), function.slug))
-    items = "\n".join(_function(function, now) for function in rows)
+    listed, left = ([function for function in rows if function.in_git is in_git] for in_git in (True, False))
+    apart = f'<h3 id="left-git">Left git <span class="count">{len(left)}</span></h3>\n{_cards(left, now)}\n' if left else ""
     return f"""<section id="listing" aria-labelledby="functions">
-<h2 id="functions">Functions <span class="count">{len(rows)}</span></h2>
-{tally(rows)}
-<ul class="card functions">
-{items}
-</ul>
-</section>"""
+<h2 id="functions">Functions <span class="count">{len(listed)}</span></h2>
+{tally(listed)}
+{_cards(listed, now)}
+{apart}</section>"""
+
+
+def _cards(functions: Sequence[FunctionStatus], now: datetime) -> str:
+    items = "\n".join(_function(function, now) for function in functions)
+    return f'<ul class="card functions">\n{items}\n</ul>'
 
 
 def _function(function: FunctionStatus, now: datetime) -> str:
@@ -195,26 +185,32 @@ def render_page(status: DaemonStatus) -> str:
 
 def _verdict(status: DaemonStatus) -> tuple[str, str]:
     """Return the colour and the sentence of the overall status."""
-    count = len(status.functions)
-    unready = sum(not function.condition(ConditionType.READY).status for function in status.functions)
+    count = len(status.listed)
+    unready = sum(not function.condition(ConditionType.READY).status for function in status.listed)
     if status.suspension is not None:
         return "paused", "Suspended: nothing is written to Kapso."
     if status.role is Role.STANDBY:
         known = status.replica is not None and status.replica.leader is not None
         return "paused", "Standby: another replica writes to Kapso." if known else "Standby: no replica leads."
     if status.last_pass is None:
-        return "busy", "Starting: the first pass is under way."
+        return "busy", "Starting: the first pass is running."
+    if status.reconciling:
+        return "busy", "A pass is running."
     if status.last_pass.error is not None:
         return "bad", "The last pass failed. What runs on Kapso is unchanged."
-    if status.reconciling:
-        return "busy", "Working: Kapso is being made what git says."
     if status.in_sync:
         runs = "runs" if count == 1 else "run"
-        return (
-            "good",
-            f"In sync: {counted(count, 'function')} {runs} what git says." if count else "In sync: git lists no function.",
+        sentence = (
+            f"In sync: {counted(count, 'function')} {runs} what git says." if count else "In sync: git lists no function."
         )
+        return "good", f"{sentence} {_left_git(status)}." if status.left_git else sentence
+    if not unready:
+        return "bad", f"{_left_git(status)} and needs a decision."
     return "bad", f"{unready} of {counted(count, 'function')} not ready."
+
+
+def _left_git(status: DaemonStatus) -> str:
+    return f"{counted(len(status.left_git), 'more function')} left git"
 
 
 def _sentence(tone: str, sentence: str) -> str:
@@ -271,6 +267,9 @@ def _warnings(status: DaemonStatus) -> str:
 
 def _facts(status: DaemonStatus) -> str:
     facts = []
+    if status.running is not None:
+        began = time_tag(status.running.since, status.now)
+        facts.append(_fact("Running pass", f"began {began}", escape(status.running.trigger)))
     if status.last_pass is not None:
         last = status.last_pass
         detail = f"{escape(last.trigger)}, {took(last.seconds)}, {counted(last.api_calls, 'API call')}"
@@ -323,7 +322,7 @@ def _events(status: DaemonStatus) -> str:
     if not status.events:
         return ""
     items = "\n".join(_event(event, status) for event in status.events[:20])
-    return f"""<section id="lately" aria-labelledby="events">
+    return f"""<section id="recent" aria-labelledby="events">
 <h2 id="events">Recent events</h2>
 <ol class="card events">
 {items}

@@ -65,6 +65,11 @@ class Git:
         """The home folder, which holds the mirror too."""
         return self._home
 
+    @property
+    def ssh_key_file(self) -> Path | None:
+        """The private key for an ssh remote, or None."""
+        return self._credentials.ssh_key_file
+
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 
@@ -80,7 +85,7 @@ class Git:
         except TimeoutError:
             raise SourceUnavailable(
                 f"git {arguments[0]} did not end within {self._deadline:g} s",
-                hint="is the git server up? the next pass tries again",
+                hint="is the git server up? Try again; a daemon does so by itself",
             ) from None
         if ended.status:
             raise GitFailed(ended.status, self._clean(ended.errors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from kapso_sync.model.source import (
     folder_digest,
 )
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 ATTEMPTS = 5
 """Maximum number of times that a folder is read again because it changed meanwhile."""
@@ -67,6 +70,7 @@ class FolderSource:
         self._emit = emit
         self._describe = describe
         self._last: str | None = None
+        self._published: tuple[str, str] | None = None
         self._found: Snapshot | None = None
         self._read_before: dict[str, _Read] = {}
 
@@ -108,9 +112,19 @@ class FolderSource:
             files = {seen.path: self._file(seen) for seen in before}
             if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
                 self._read_before = {path: self._read_before[path] for path in files}
-                revision = Revision(folder_digest(files), described=self._describe())
+                revision = self._revision(root.name, folder_digest(files))
                 return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
-        raise SourceUnstable(f"{self._root} keeps changing while it is read", hint="the next pass reads it again")
+        raise SourceUnstable(
+            f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
+        )
+
+    def _revision(self, name: str, digest: str) -> Revision:
+        """Return the commit that git-sync names a published folder by, as long as nobody edits the folder; else the digest."""
+        if not _COMMIT.fullmatch(name):
+            return Revision(digest, described=self._describe())
+        if self._published is None or self._published[0] != name:
+            self._published = (name, digest)
+        return Revision(name if self._published[1] == digest else digest)
 
     def _file(self, seen: _Seen) -> SourceFile:
         """Return a file's content; a file that did not change in two listings is not read a third time.
@@ -169,7 +183,9 @@ def _listing(home: Path) -> Iterator[_Seen]:
             if folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                 continue  # it was moved: the second listing will tell
             where = home / folder
-            raise SourceUnavailable(f"{where} cannot be read: {error.strerror}", hint="the next pass tries again") from error
+            raise SourceUnavailable(
+                f"{where} cannot be read: {error.strerror}", hint="make it readable; a daemon tries again by itself"
+            ) from error
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = f"{home}{os.sep}{path}"

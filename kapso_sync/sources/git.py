@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from kapso_sync.model.source import (
     Snapshot,
     SourceFile,
 )
+from kapso_sync.permissions import describe_owner, hint_for_owner
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 from kapso_sync.sources.spec import SourceSpec
@@ -44,6 +46,8 @@ _REFUSED = re.compile(
     r"|host key verification failed|terminal prompts disabled",
     re.IGNORECASE,
 )
+_NAMELESS = "No user exists for uid"
+"""What ssh says, and ends, when its user has no line in /etc/passwd."""
 _MISSING = re.compile(
     r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
 )
@@ -227,6 +231,17 @@ class GitSource:
                 f"{self._mirror} cannot be written: {error.text}",
                 hint=f"free space for the mirror of the source: `df -h {self._git.home}` shows its disk",
             )
+        if _NAMELESS in error.text:
+            return SourceUnavailable(
+                f"{where} cannot be fetched, since ssh wants a name for the user: {error.text}",
+                hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
+            )
+        key = self._git.ssh_key_file
+        if key is not None and "Load key" in error.text and not os.access(key, os.R_OK):
+            return SourceUnavailable(
+                f"{where} cannot be fetched, since KAPSO_SYNC_GIT_SSH_KEY_FILE {key} cannot be read: {describe_owner(key)}",
+                hint=hint_for_owner(key),
+            )
         if _REFUSED.search(error.text):
             return SourceUnavailable(
                 f"{where} refuses us: {error.text}",
@@ -236,7 +251,7 @@ class GitSource:
             return SourceMissing(
                 f"{where} is not a repository that we can read: {error.text}", hint="is the URL right, and the token allowed?"
             )
-        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="the next pass tries again")
+        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="try again; a daemon does so by itself")
 
     def _snapshot(self, commit_id: str) -> Snapshot:
         # GitPython takes a tenth of a second to import, and only a git source needs it.

@@ -135,7 +135,7 @@ def _with(
         since = old.since if old is not None and old.status == status else now
         conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
     base = before or FunctionStatus(step.slug, step.function_id, ())
-    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff))
+    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff), in_git=step.in_git)
 
 
 def _quarantine(outcome: Outcome) -> Quarantine | None:
@@ -144,5 +144,4 @@ def _quarantine(outcome: Outcome) -> Quarantine | None:
 
 
 def _quarantine_text(quarantine: Quarantine) -> str:
-    failed, restored = (code.removeprefix("sha256:")[:12] for code in (quarantine.code, quarantine.restored))
-    return f"{quarantine.error}; code {failed} is in quarantine, {restored} was restored"
+    return f"{quarantine.error}; code {quarantine.code.removeprefix('sha256:')[:12]} is in quarantine"

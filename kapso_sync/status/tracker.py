@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from kapso_sync.errors import InvalidSource, KapsoSyncError
 from kapso_sync.model import events
@@ -25,7 +25,10 @@ from kapso_sync.model.status import (
     RecentEvent,
     ReplicaStatus,
     Role,
+    RunningPass,
     Suspension,
+    recorded_functions,
+    recorded_revision,
 )
 from kapso_sync.status.conditions import concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
@@ -58,6 +61,7 @@ class _Pass:
     """The pass that runs now; ``revision`` is what it has read."""
 
     trigger: str
+    since: datetime
     started: float
     revision: Revision | None = None
 
@@ -73,6 +77,7 @@ class StatusTracker:
     redact: Callable[[str], str] = str
     _started_at: datetime = field(init=False)
     _functions: dict[str, FunctionStatus] = field(default_factory=dict)
+    _recorded: Mapping[str, FunctionStatus] = field(default_factory=dict)
     _events: deque[RecentEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
     _deploying: dict[str, datetime] = field(default_factory=dict)
     _revision: tuple[Revision, datetime] | None = None
@@ -142,13 +147,22 @@ class StatusTracker:
             self._functions, self._last, self._warnings, self._retries = {}, None, (), {}
             self._next_retry, self._budget, self.unused = None, None, None
 
+    def recall(self, document: Mapping[str, Any]) -> None:
+        """Continue a status document that was recorded before this process.
+
+        Functions are shown after the first pass only, even if it fails; but since when they are ready, and what was changed
+        last, goes on.
+        """
+        self._recorded = recorded_functions(document)
+        self._revision = self._revision or recorded_revision(document)
+
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Record the functions that nothing uses; None: unknown."""
         self.unused = slugs
 
     def began(self, trigger: str) -> None:
         """Record that a pass begins."""
-        self._running = _Pass(trigger, self.clock.monotonic())
+        self._running = _Pass(trigger, self.clock.now(), self.clock.monotonic())
         self._tell()
 
     def planned(self, plan: Plan) -> None:
@@ -162,9 +176,7 @@ class StatusTracker:
         touched = {step.slug for step in plan.changes}
         for step in plan.steps:
             if step.slug in touched:
-                self._functions[step.slug] = reconciling(
-                    self._functions.get(step.slug), step, plan.revision.id, now, self.redact
-                )
+                self._functions[step.slug] = reconciling(self._before(step.slug), step, plan.revision.id, now, self.redact)
         self._tell()
 
     def ended(self, report: Report) -> None:
@@ -175,6 +187,7 @@ class StatusTracker:
             for outcome in report.outcomes
             if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
         }
+        self._recorded = {}
         halted = report.halted
         self._pass_over(
             now, int(report.exit_code), report.plan.summary, halted, api_calls=report.api_calls, seconds=report.seconds
@@ -185,6 +198,7 @@ class StatusTracker:
         code = int(error.exit_code) if isinstance(error, KapsoSyncError) else 1
         running = self._running
         seconds = self.clock.monotonic() - running.started if running else 0.0
+        self._functions = self._functions or dict(self._recorded)
         known = KapsoSyncError(str(error)) if not isinstance(error, KapsoSyncError) else error
         if isinstance(error, InvalidSource) and self._broken_by is None and running is not None:
             self._broken_by = running.revision
@@ -227,7 +241,7 @@ class StatusTracker:
             functions=tuple(self._live(self._functions[slug]) for slug in sorted(self._functions)),
             events=tuple(self._events),
             last_pass=self._last,
-            reconciling=self._running is not None,
+            running=RunningPass(self._running.trigger, self._running.since) if self._running else None,
             reading=self._running.revision if self._running else None,
             next_check_at=min(moments) if moments and self.suspension is None else None,
             budget=self._budget,
@@ -283,6 +297,10 @@ class StatusTracker:
         self._passed = asyncio.Event()
         self._tell()
 
+    def _before(self, slug: str) -> FunctionStatus | None:
+        """Return the function's status before the pass, from another process if there is none of this one."""
+        return self._functions.get(slug) or self._recorded.get(slug)
+
     def _live(self, function: FunctionStatus) -> FunctionStatus:
         retry = self._retries.get(function.slug)
         wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
@@ -293,4 +311,4 @@ class StatusTracker:
         slug = outcome.step.slug
         retry = self._retries.get(slug)
         failing_too_often = retry is not None and retry.stalled
-        return concluded(self._functions.get(slug), outcome, revision, now, self.redact, failing_too_often=failing_too_often)
+        return concluded(self._before(slug), outcome, revision, now, self.redact, failing_too_often=failing_too_often)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kapso_sync.model.status import Suspension
 from kapso_sync.store.json_file import PrivateJsonFile, write_private
+from kapso_sync.store.lock import is_alive
 
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
@@ -47,7 +48,7 @@ class DaemonFiles:
         """Return whether a daemon with a server runs on this folder; the process may have been killed without a trace here."""
         kept = self._file(ADDRESS_NAME).read()
         pid = kept.get("pid")
-        return isinstance(kept.get("url"), str) and isinstance(pid, int) and _is_alive(pid)
+        return isinstance(kept.get("url"), str) and isinstance(pid, int) and is_alive(pid)
 
     def remember_address(self, url: str | None, source: str, path: str | None, env: str | None) -> None:
         """Store the URL of the daemon's server, and what it serves, for commands such as `reconcile`."""
@@ -84,13 +85,3 @@ class DaemonFiles:
 
     def _file(self, name: str) -> PrivateJsonFile:
         return PrivateJsonFile(self.folder / name)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

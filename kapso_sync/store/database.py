@@ -22,8 +22,10 @@ from kapso_sync.model.state import (
     ReconcilerState,
     RenameRecord,
 )
+from kapso_sync.model.status import RunningPass, running_document
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.store.lock import is_held
 
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
@@ -138,13 +140,19 @@ class StateStore:
         """Store the project that the API key opens."""
         self._set_meta("project_id", project_id)
 
-    def remember_pass(self) -> None:
-        """Store when a pass began; raises `StateUnusable` if nothing can be written."""
-        self._set_meta("pass_began_at", self._now().isoformat(timespec="seconds"))
+    def remember_pass(self, trigger: str) -> None:
+        """Store that a pass begins, and why; raises `StateUnusable` if nothing can be written."""
+        running = RunningPass(trigger, self._now())
+        self._set_meta("pass_running", json.dumps(running_document(running)))
+
+    def forget_running_pass(self) -> None:
+        """Forget the pass of a process that was killed: the caller holds the lock now, and runs none yet."""
+        self._set_meta("pass_running", None)
 
     def record_pass(self, document: Mapping[str, Json]) -> None:
         """Store the status after the last pass, for people."""
         self._set_meta("last_pass", json.dumps(dict(document)))
+        self.forget_running_pass()
 
     def keep_version(self, remote: RemoteFunction) -> None:
         """Store the running version, in place of the one stored before."""
@@ -201,17 +209,23 @@ def read_last_pass(folder: Path) -> Mapping[str, Json] | None:
     return None if text is None else json.loads(text)
 
 
+def read_running_pass(folder: Path) -> Mapping[str, Json] | None:
+    """Return the trigger of the pass that runs, and since when, or None; a process that was killed runs none."""
+    text = _read_only(folder, lambda db: _get_meta(db, "pass_running"))
+    return None if text is None or not is_held(folder) else json.loads(text)
+
+
 def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
     path = folder / DATABASE_NAME
-    if not path.exists():
-        return None
-    # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
-    mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
+        if not path.exists():
+            return None
+        # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
+        mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             _check_version(db)
             return query(db)
-    except (sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
+    except (OSError, sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
         return None
 
 

@@ -114,17 +114,17 @@ class History:
 def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
     """Return the history of a function, under all slugs that it had, the oldest entry first; reads without lock."""
     path = folder / HISTORY_NAME
-    if not path.exists():
-        return ()
     query = """
         SELECT at, slug, function_id, entry FROM history
         WHERE slug = :slug OR function_id IN (SELECT function_id FROM history WHERE slug = :slug) ORDER BY id
     """
-    mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
     try:
+        if not path.exists():
+            return ()
+        mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             return tuple(_entries(db.execute(query, {"slug": slug})))
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return ()
 
 

@@ -49,6 +49,26 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process that is alive holds the state folder; one on another host counts as alive."""
+    try:
+        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        return note["host"] != socket.gethostname() or is_alive(note["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this host is alive."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def holder(folder: Path) -> str:
     """Return a description of the lock's holder; its file may be missing for a moment."""
     try:

@@ -16,21 +16,26 @@ from structlog.typing import FilteringBoundLogger, Processor
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
+from kapso_sync.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """``level`` is that of `Level`, or ``off``. ``form`` auto means console on a terminal and JSON elsewhere."""
+    """``level`` is that of `Level`, or ``off``. ``form`` auto means console on a terminal and JSON elsewhere.
+
+    ``colour`` colours the console form.
+    """
 
     level: str = "info"
     form: Literal["auto", "json", "console"] = "auto"
+    colour: bool = False
 
 
 def make_logger(settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor) -> FilteringBoundLogger:
     """Return a logger that writes to ``stream``; nothing global is configured."""
     console = settings.form == "console" or (settings.form == "auto" and stream.isatty())
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24, sort_keys=False)
+        structlog.dev.ConsoleRenderer(colors=settings.colour, pad_event_to=24, sort_keys=False)
         if console
         else structlog.processors.JSONRenderer()
     )
@@ -119,8 +124,4 @@ def _timestamp(clock: Clock) -> Processor:
 
 def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Spell out control characters, so that no value can forge a line or control the terminal."""
-    return {key: _visible(value) if isinstance(value, str) else value for key, value in event.items()}
-
-
-def _visible(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -13,7 +13,7 @@ from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import Snapshot
-from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest
+from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.store.secretkey import LENGTH
@@ -54,7 +54,8 @@ def make_secret_values(
         ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,
     )
-    return SecretValues(reader, keyed_digest(key or secrets.token_bytes(LENGTH)), required=required)
+    digest = keyed_digest(key or secrets.token_bytes(LENGTH))
+    return SecretValues(reader, digest, required, secrets_digest(settings.key) if settings.has_key else None)
 
 
 def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:

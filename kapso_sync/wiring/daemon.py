@@ -39,11 +39,13 @@ def make_daemon(
     stream: TextIO,
     advise: Callable[[Settings, str], str] = lambda _, text: text,
     start_locally: StartLocally | None = None,
+    *,
+    colour: bool = False,
 ) -> DaemonService:
     """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`.
 
     ``advise`` completes the commands in a text, so that they reach the daemon of these settings. ``start_locally`` is as in
-    `ExecutorSettings`.
+    `ExecutorSettings`. ``colour``: log lines for people have colours.
     """
     clock = SystemClock()
     initial = load()
@@ -51,8 +53,8 @@ def make_daemon(
     def complete(text: str) -> str:
         return advise(settings.current, text)
 
-    bus = make_event_bus(initial, stream, quiet=True, advise=complete)
-    settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new)), bus.emit)
+    bus = make_event_bus(initial, stream, quiet=True, advise=complete, colour=colour)
+    settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new, colour=colour)), bus.emit)
     source = initial.source or str(Path.cwd())
     tracker = StatusTracker(clock, __version__, source, redact=bus.redactor.text)
     replica = make_replica(initial, clock)

@@ -16,7 +16,7 @@ from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.engine import make_transport
+from kapso_sync.wiring.engine import make_transport, poll_intervals
 from kapso_sync.wiring.source import state_root
 
 AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
@@ -45,5 +45,13 @@ async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[Do
             yield KapsoClient(transport)
 
     async with connect(None, None) as api:
-        doctor = ApiDoctor(api, connect, clock, token=secrets.token_hex(4), other_base=sibling_base(base_url), agents=AGENTS)
+        doctor = ApiDoctor(
+            api,
+            connect,
+            clock,
+            token=secrets.token_hex(4),
+            other_base=sibling_base(base_url),
+            agents=AGENTS,
+            poll_intervals=poll_intervals(settings),
+        )
         yield DoctorSession(doctor, base_url, ApiFactsFile.for_base(state_root(settings), base_url))

@@ -28,12 +28,13 @@ from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure
 from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.retry import Backoff
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
 from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, read_state
+from kapso_sync.store.database import StateStore, read_last_pass, read_state
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
@@ -59,16 +60,18 @@ def make_event_bus(
     level: str = "info",
     quiet: bool = False,
     advise: Advise = as_it_is,
+    colour: bool = False,
 ) -> EventBus:
     """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
-    bus = EventBus(log_settings(settings, level), stream, SystemClock(), Redactor(), quiet=quiet, advise=advise)
+    logs = log_settings(settings, level, colour=colour)
+    bus = EventBus(logs, stream, SystemClock(), Redactor(), quiet=quiet, advise=advise)
     bus.add(*others)
     return bus
 
 
-def log_settings(settings: Settings, level: str = "info") -> LogSettings:
+def log_settings(settings: Settings, level: str = "info", *, colour: bool = False) -> LogSettings:
     """Return the log settings; ``level`` is the default level."""
-    return LogSettings(settings.log_level or level, settings.log_format)
+    return LogSettings(settings.log_level or level, settings.log_format, colour)
 
 
 @contextlib.asynccontextmanager
@@ -139,6 +142,7 @@ async def open_session(
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
+        observer.recall(read_last_pass(source.folder) or {})
         yield Session(source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id())))
 
 
@@ -146,17 +150,23 @@ async def open_session(
 def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, facts: ApiFactsFile) -> Iterator[StateStore]:
     """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
+        store.forget_running_pass()
         store.remember_owner(source.owner)
         if store.set_aside is not None:
             emit(events.StateSetAside(path=str(store.set_aside)))
         yield store
 
 
+def poll_intervals(settings: Settings) -> Backoff:
+    """Return the pauses between looks at running deployments."""
+    return replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5)
+
+
 def _executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploy_timeout=settings.deploy_timeout,
-        poll_intervals=replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5),
+        poll_intervals=poll_intervals(settings),
         checks=CheckPace(settings.check_delay, settings.check_window),
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,

@@ -13,10 +13,11 @@ import platformdirs
 from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ManifestInvalid, Problem
+from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice
 from kapso_sync.model.state import ReconcilerState
+from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
 from kapso_sync.sources import (
@@ -56,8 +57,25 @@ def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
 
 
 def state_root(settings: Settings) -> Path:
-    """Return the folder that holds the state folders."""
-    return settings.state_dir or platformdirs.user_state_path("kapso-sync")
+    """Return the folder that holds the state folders; raises `ConfigError` if there is no home folder or it cannot be read."""
+    if settings.state_dir is not None:
+        return _readable(settings.state_dir)
+    try:
+        return _readable(platformdirs.user_state_path("kapso-sync"))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the user {os.getuid()} has no home folder, so there is no place for the state",
+            hint="set KAPSO_SYNC_STATE_DIR to a folder that this user may write, or HOME",
+        ) from error
+
+
+def _readable(root: Path) -> Path:
+    if root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
+        raise ConfigError(
+            f"the state folder {root} cannot be read: {describe_owner(root)}",
+            hint="run as its owner, or set KAPSO_SYNC_STATE_DIR to a folder that this user may write",
+        )
+    return root
 
 
 async def resolve_source(settings: Settings, base_url: str, emit: events.Listener, git_home: Path | None) -> ResolvedSource:

@@ -21,7 +21,7 @@ def test_disown_only_lists_without_yes(kapso: Served, folder: Path, environment:
     assert all("[kapso-sync:" in str(text) for text in before.values())
     ran = kapso_sync("disown", str(folder), environment=environment)
     assert ran.code == 0
-    assert ran.out.startswith("- greet\n- part\n2 functions of folder/")
+    assert ran.out.startswith("- greet, part\n2 functions of folder/")
     assert f"`kapso-sync disown --yes {folder}` does it" in ran.out
     assert described(kapso) == before
 

@@ -37,7 +37,7 @@ def test_doctor_without_yes_and_without_a_terminal_makes_no_api_call(kapso: Serv
     """It prints what it would do."""
     ran = kapso_sync("doctor", environment=environment)
     assert (ran.code, kapso.calls()) == (0, [])
-    assert "With --yes it is: It creates one function" in ran.out
+    assert "`kapso-sync doctor --yes` asks it.\nIt creates one function" in ran.out
     assert kapso_sync("doctor", "--json", environment=environment).document["api"] is None
 
 

@@ -19,6 +19,7 @@ import pytest
 import kapso_sync as package
 from kapso_sync.cli.app import HABITS
 from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.model.ownership import without_digests
 from tests.e2e.test_daemon import Running, daemon, until
 from tests.program import Ran, answering, kapso_sync, started, write_functions
 from tests.served import Served
@@ -113,7 +114,7 @@ def no_manifest_beside_code(bench: Bench) -> Generator[Ran, Ran, None]:
     assert (ran.code, "+ greet" in ran.out) == (0, True)
 
 
-@hint("Nothing is written yet")
+@hint("kapso-sync init --write")
 def a_proposal(bench: Bench) -> Generator[Ran, Ran, None]:
     (bench.folder / "manifest.yaml").unlink()
     ran = yield bench.here("init")
@@ -192,7 +193,7 @@ def disown_without_yes(bench: Bench) -> Generator[Ran, Ran, None]:
 def disown_of_a_stranger(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.synced()
     ran = yield bench.here("disown", "--only", "nobody")
-    assert (ran.code, ran.out.startswith("- greet\n- part\n")) == (0, True)
+    assert (ran.code, ran.out.startswith("- greet, part\n")) == (0, True)
 
 
 @hint("shows everything")
@@ -200,7 +201,7 @@ def a_plan_too_long_for_a_comment(bench: Bench) -> Generator[Ran, Ran, None]:
     many = [f"function-{'x' * 40}-{number}" for number in range(700)]
     write_functions(bench.folder, dict.fromkeys(many, HELLO))
     ran = yield bench.here("plan", "--format", "markdown")
-    assert all(f"+ {slug}  create" in ran.out for slug in many)
+    assert all(slug in ran.out for slug in many)
 
 
 @hint("Apply exactly this plan")
@@ -262,7 +263,7 @@ def a_function_in_quarantine(bench: Bench) -> Generator[Ran, Ran, None]:
 @hint("lists the slugs it knows")
 def only_an_unknown_slug(bench: Bench) -> Generator[Ran, Ran, None]:
     ran = yield bench.here("sync", "--only", "nobody")
-    assert (ran.code, "+ greet" in ran.out) == (0, True)
+    assert (ran.code, "greet  3 lines of code" in ran.out) == (0, True)
 
 
 @hint("then pass its digest")
@@ -336,6 +337,17 @@ def drift_that_is_only_reported(bench: Bench) -> Generator[Ran, Ran, None]:
     assert (ran.code, bench.live("greet")) == (0, HELLO)
 
 
+@hint("writes git's version at once")
+def a_difference_of_which_nothing_is_known(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.synced()
+    for function in bench.kapso.world.functions.values():
+        function.description = without_digests(function.description or "")
+    bench.set(state_dir=str(bench.home / "new state"))
+    bench.write(greet=answering("new"), part=BYE)
+    ran = yield bench.here("sync", "--drift", "report")
+    assert (ran.code, bench.live("greet")) == (0, answering("new"))
+
+
 @hint("find the other writer, then")
 def a_function_that_somebody_else_writes(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.synced()
@@ -356,6 +368,111 @@ def secrets_that_were_there_before(bench: Bench) -> Generator[Ran, Ran, None]:
     ran = yield bench.here("sync")
     assert ran.code == 0
     assert "sets them" not in bench.here("sync").out
+
+
+# What to do next, at the end of a screen
+
+
+BROKEN = "async function handler(\n"
+
+
+@hint("checks it offline")
+def a_plan_of_broken_code(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.write(greet=BROKEN)
+    ran = yield bench.here("plan")
+    assert (ran.code, "greet.js:1:1" in ran.err) == (65, True)
+
+
+@hint("does this")
+def a_plan(bench: Bench) -> Generator[Ran, Ran, None]:
+    ran = yield bench.here("plan")
+    assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint("does the rest")
+def a_plan_with_a_blocked_function(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.kapso.control("POST", "/functions", {"function": {"name": "greet", "slug": "greet", "code": BYE}})
+    ran = yield bench.here("plan")
+    assert (ran.code, bench.live("greet"), bench.live("part")) == (1, None, BYE)
+
+
+@hint("continues where this pass stopped")
+def a_pass_that_was_halted(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.kapso.faults({"what": "status", "status": 401, "method": "POST", "route": "/functions/{id}/deploy"})
+    shown = bench.here("sync")
+    bench.kapso.faults()
+    ran = yield shown
+    assert (ran.code, bench.live("greet"), bench.live("part")) == (0, HELLO, BYE)
+
+
+@hint("in git, then run")
+def a_sync_of_broken_code(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.write(greet=BROKEN)
+    shown = bench.here("sync")
+    bench.write(greet=HELLO)
+    ran = yield shown
+    assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint("or try the same code again with")
+def a_deployment_that_was_rolled_back(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.synced()
+    bench.write(greet=answering("new"), part=BYE)
+    bench.kapso.faults({"what": "deploy_fails", "slug": "greet", "times": 2})
+    ran = yield bench.here("sync")
+    assert (ran.code, bench.live("greet")) == (0, answering("new"))
+
+
+@hint("in git or on Kapso, then run")
+def a_write_that_kapso_refused(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.kapso.faults({"what": "status", "status": 422, "method": "POST", "route": "/functions", "slug": "greet"})
+    shown = bench.here("sync")
+    bench.kapso.faults()
+    ran = yield shown
+    assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint(", then run `kapso-sync sync")
+def a_sync_with_a_blocked_function(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.kapso.control("POST", "/functions", {"function": {"name": "greet", "slug": "greet", "code": BYE}})
+    shown = bench.here("sync")
+    bench.set(adopt="always")
+    ran = yield shown
+    assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint("lists those of")
+def more_backups_than_one_screen_lists(bench: Bench) -> Generator[Ran, Ran, None]:
+    slugs = [f"f-{number}" for number in range(9)]
+    bench.synced(**dict.fromkeys(slugs, HELLO))
+    for slug in slugs:
+        bench.kapso.edit(slug, code=answering("by hand"), deploy=True)
+    ran = yield bench.here("sync")
+    assert (ran.code, "backup" in ran.out) == (0, True)
+
+
+@hint("tries what is left again")
+def a_pass_in_which_kapso_did_not_answer_once(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.set(request_timeout="500ms")
+    bench.kapso.faults({"what": "status", "status": 503, "method": "POST", "route": "/functions", "slug": "greet"})
+    shown = bench.here("sync")
+    bench.kapso.faults()
+    ran = yield shown
+    assert (ran.code, bench.live("greet")) == (0, HELLO)
+
+
+@hint("shows what differs, and why")
+def a_status_that_is_not_well(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.write(greet=BROKEN)
+    assert bench.here("sync").code == 1
+    ran = yield bench.here("status")
+    assert (ran.code, "greet" in ran.out) == (1, True)
+
+
+@hint("asks it")
+def a_doctor_that_did_not_ask(bench: Bench) -> Generator[Ran, Ran, None]:
+    ran = yield bench.run("doctor")
+    assert "lock_version" in ran.out
 
 
 def commands(shown: Ran, part: str) -> list[list[str]]:
@@ -401,7 +518,11 @@ def test_the_command_of_a_hint_works_where_it_is_printed(part: str, bench: Bench
         situation.send(ran)
 
 
-TEXTS_THAT_ARE_NO_HINTS = {"kapso_sync/advice.py", "kapso_sync/cli/sync.py: `kapso-sync sync"}
+TEXTS_THAT_ARE_NO_HINTS = {
+    "kapso_sync/advice.py",
+    "kapso_sync/cli/console.py: `kapso-sync ",
+    "kapso_sync/cli/sync.py: `kapso-sync sync",
+}
 """Files, and texts, that handle commands and tell nobody to run one."""
 
 

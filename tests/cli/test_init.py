@@ -67,7 +67,8 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
     +    file: send_message.ts
     +  verify-token:
     +    file: verifyToken.js
-4 functions. Nothing is written yet: `kapso-sync init --write CODE` writes manifest.yaml.
+4 functions. Nothing is written yet.
+next: `kapso-sync init --write CODE` writes manifest.yaml
 """)
     assert {path: path.stat().st_mtime_ns for path in code.rglob("*")} == before
 

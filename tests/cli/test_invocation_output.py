@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable
 
 from inline_snapshot import snapshot
-from rich.console import Console
 
+from kapso_sync.cli.console import Console
 from kapso_sync.cli.dev import DidNotStart, InvocationResult, show_answer, show_failure, show_problem
 from kapso_sync.errors import Location, Problem
 
@@ -16,7 +16,7 @@ CODE = "const rate = undefined;\n\nasync function handler(request) {\n  rate.of(
 
 def shown(show: Callable[[Console], None]) -> str:
     stream = io.StringIO()
-    show(Console(file=stream, highlight=False, soft_wrap=True, emoji=False, markup=False))
+    show(Console(stream, {}))
     return stream.getvalue()
 
 

@@ -92,7 +92,7 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 
 </details>
 
-Apply exactly this plan: `kapso-sync sync --expect sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54`
+Apply exactly this plan: `kapso-sync sync --expect sha256:d8fcdfa55b6c518957e56800d9b30b631a4260903aba088d1b1cca2d6dc243c4`
 """)
 
 
@@ -136,7 +136,7 @@ What is deleted is gone for good, id and secrets included; code and fields are s
 
 - not in git, kept since it is protected (only \\`protected: false\\` in the manifest lifts that): held
 
-Apply exactly this plan: `kapso-sync sync --expect sha256:a12fc4aa600c413419654d14cbe259a3d9425cb440eb645aa8cca3ab0a037ab7`
+Apply exactly this plan: `kapso-sync sync --expect sha256:df5d5ed690c2ebf39ac0b280fb8f0e4b3816c465e765eaa9a5f6d9b1c0cf51dd`
 """)
 
 

@@ -6,18 +6,16 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from kapso_sync.cli.sync import Progress
+from kapso_sync.cli.console import Console, Progress
 from kapso_sync.model import events
-from tests.program import kapso_sync
+from tests.program import Terminal, kapso_sync
 from tests.served import Served
 
 
-def watched(*, terminal: bool) -> str:
-    stream = io.StringIO()
-    with Progress(Console(file=stream, force_terminal=terminal, width=80)) as progress:
-        assert progress.visible is terminal
+def watched(*, terminal: bool, **environment: str) -> str:
+    stream = Terminal() if terminal else io.StringIO()
+    with Progress(Console(stream, {"TERM": "xterm", **environment})) as progress:
         progress.listen(events.FunctionCreated(slug="a"))
         assert "deploying" not in stream.getvalue()
         progress.listen(events.DeployStarted(slug="a"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from inline_snapshot import snapshot
 
+from kapso_sync.model.ownership import without_digests
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
 
@@ -76,7 +78,26 @@ def test_after_a_pull_plan_only_adopts_and_after_a_sync_has_no_changes(
     assert {(step["action"], step["deploy"]) for step in plan["functions"]} == {("adopt", False)}
     assert kapso_sync("sync", str(tmp_path / "f"), environment=environment).code == 0
     assert kapso_sync("plan", str(tmp_path / "f"), "--json", environment=environment).document["in_sync"]
-    assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 as they were. 0 files written.\n"
+    assert kapso_sync("pull", str(tmp_path / "f"), "--all", environment=environment).out == "2 unchanged. 0 files written.\n"
+
+
+def test_after_an_adoption_a_plan_without_the_state_folder_has_no_changes(
+    kapso: Served, environment: Environment, tmp_path: Path
+) -> None:
+    """As in the pull request of a CI job, which has no state folder: nothing is deployed for the mark's sake."""
+    seed(kapso, "greet", description="Says hello.")
+    seed(kapso, "part", public_endpoint=True)
+    for function in kapso.world.functions.values():
+        function.last_deployed_at = function.updated_at = function.created_at - timedelta(days=30)
+    folder, elsewhere = str(tmp_path / "f"), {**environment, "KAPSO_SYNC_STATE_DIR": str(tmp_path / "another")}
+    assert kapso_sync("pull", folder, environment=environment).code == 0
+    assert kapso_sync("sync", folder, "--json", environment=environment).code == 0
+    ran = kapso_sync("plan", folder, "--detailed-exitcode", environment=elsewhere)
+    assert (ran.code, "In sync: 2 functions" in ran.out) == (0, True), ran.out
+    for function in kapso.world.functions.values():
+        function.description = without_digests(function.description or "")
+    ran = kapso_sync("plan", folder, "--detailed-exitcode", environment=elsewhere)
+    assert (ran.code, "2 to deploy" in ran.out) == (2, True), "the control: older marks do not say what ran"
 
 
 def test_pull_diff_shows_a_unified_diff_and_writes_nothing(kapso: Served, folder: Path, environment: Environment) -> None:
@@ -119,7 +140,7 @@ def test_pull_skips_a_local_change_with_exit_code_1(kapso: Served, folder: Path,
             """\
 ! greet
     skipped: it was changed here, or never synced from here; --force overwrites it
-1 as they were, 1 skipped. 0 files written.
+1 unchanged, 1 skipped. 0 files written.
 """,
         )
     )

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from inline_snapshot import snapshot
-from rich.console import Console
 
+from kapso_sync.cli.console import Console
 from kapso_sync.cli.json_documents import plan_document
-from kapso_sync.cli.render import print_plan, print_report, visible
+from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model.functions import DeploymentStatus
 from kapso_sync.model.plan import MaxDelete, Plan
@@ -20,20 +20,13 @@ from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import guard
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
+from kapso_sync.visible import visible
 from tests.builders import CODE_B, DAWN, LIMITS, OWNER, POLICY, content, desired, memory, owned, remote, unusable, want
 
 
 def shown(what: Plan | Report, *, colour: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(
-        file=stream,
-        highlight=False,
-        soft_wrap=True,
-        emoji=False,
-        markup=False,
-        force_terminal=colour,
-        color_system="standard" if colour else None,
-    )
+    console = Console(stream, {"FORCE_COLOR": "1"} if colour else {})
     if isinstance(what, Plan):
         print_plan(console, what)
     else:
@@ -113,16 +106,17 @@ x broken  invalid
 
 ! taken  blocked (update)  id-taken
     it is owned by example.com/other, and we are example.com/acme/flows
-    `kapso-sync sync --take-from example.com/other` takes it over
+    hint: `kapso-sync sync --take-from example.com/other` takes it over
 
-Deletions, for ever and with all secrets:
+Deletions, which are final and take the secrets along:
 
 ! gone  blocked (delete)  id-gone
     deletions wait while `broken` cannot be used: it may be the same function under a new name
-    fix `broken` in git first
+    hint: fix `broken` in git first
 
 1 to create, 2 to update, 1 to deploy, 1 to adopt, 2 blocked, 1 invalid; 1 in sync.
-Digest: sha256:c11ec0da101bd9a5aec704df9701f47f00a34f023f60734ea332926019d72b54
+Digest: sha256:d8fcdfa55b6c518957e56800d9b30b631a4260903aba088d1b1cca2d6dc243c4
+next: fix `broken` in git; `kapso-sync validate` checks it offline
 """)
 
 
@@ -152,22 +146,23 @@ def test_a_text_report_shows_changes_failures_backups_and_hints() -> None:
     halted = ApiUnavailable("no connection to api.test", call=Call("GET", "/functions"), hint="is it up?")
     assert shown(Report(mixed_plan(), outcomes, api_calls=9, seconds=12.34, halted=halted)) == snapshot("""\
 + added  created, live
-x broken  invalid
-    broken.js:3:1: syntax error
 ~ changed  updated, live
     changed in git: code, name
     previous version: backups/changed/0123456789abcdef.json
+x broken  invalid
+    broken.js:3:1: syntax error
 x drifted  failed
     PATCH answered 422: too long
-    make it shorter
+    hint: make it shorter
 x stored  not tried
-    not tried: no connection
+    no connection
 ! taken  blocked
     it is owned by example.com/other, and we are example.com/acme/flows
-    `kapso-sync sync --take-from example.com/other` takes it over
-1 created, 1 updated, 2 deployed, 1 in sync, 1 blocked, 3 failed. 9 API calls, 12.3 s.
+    hint: `kapso-sync sync --take-from example.com/other` takes it over
+1 created, 1 updated, 2 deployed, 1 in sync, 1 blocked, 1 failed, 1 invalid, 1 not tried. 9 API calls, 12.3 s.
 stopped: no connection to api.test
 hint: is it up?
+next: `kapso-sync sync` continues where this pass stopped
 """)
 
 
@@ -199,19 +194,19 @@ def test_a_text_plan_lists_deletions_last_with_their_backups() -> None:
     assert shown(plan).split("+async", 1)[1].split("Digest")[0] == snapshot("""\
  function handler() { return new Response('b'); }
 
-Deletions, for ever and with all secrets:
+Deletions, which are final and take the secrets along:
 
 - b  delete  id-b
     it is ours and left git; a backup is saved first
     1 line of code, saved first as backups/b/ab82451743e93f34.json
 
 - c  delete later  id-c
-    it is ours and left git: deleted at the first pass after 2026-01-01T00:10:00Z, unless it comes back
+    it is ours and left git: the first pass after 2026-01-01T00:10:00Z deletes it, unless it comes back
     1 line of code, saved first as backups/c/199ebdddd2838c9f.json
 
 ! d  blocked (delete)  id-d
-    3 of 5 owned functions would be deleted, 1 are allowed in one pass
-    if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)
+    3 of 5 owned functions would be deleted, and one pass may delete 1
+    hint: if that is meant, set KAPSO_SYNC_MAX_DELETE=3 (now 25%)
 
 1 to update, 1 to delete, 1 blocked; 0 in sync. 1 function left git and will be deleted. 1 function left git and is kept.
 """)

@@ -1,16 +1,13 @@
-"""Deployment files: images, manifests, units and dashboards agree with the program."""
+"""Deployment files: image, compose, unit, dashboard and alerts agree with the program."""
 
 from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,104 +18,14 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.settings import VARIABLES
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
+from kapso_sync.tools import VERSION
+from tests.deploy.manifests import DEPLOY
 
 ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
-KUSTOMIZATIONS = ("base", "overlays/sidecar-git", "overlays/sidecar-git-sync")
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"
 
 
 def load(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-
-
-def go_tool(module: str, name: str) -> Path:
-    """Return a tool of Go's, installed once into the user's cache."""
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed")
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kapso-sync-tests" / module.replace("/", "-")
-    if not (folder / name).exists():
-        environment = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
-        ran = subprocess.run(
-            ["go", "install", module], env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
-        if ran.returncode:
-            pytest.skip(f"{module} cannot be installed: {ran.stderr.strip()[-200:]}")
-    return folder / name
-
-
-@pytest.fixture(scope="module")
-def rendered() -> dict[str, list[Any]]:
-    tool = go_tool(KUSTOMIZE, "kustomize")
-    found = {}
-    for name in KUSTOMIZATIONS:
-        ran = subprocess.run(
-            [str(tool), "build", str(DEPLOY / "kubernetes" / name)], capture_output=True, text=True, check=True
-        )
-        found[name] = [item for item in YAML(typ="safe", pure=True).load_all(ran.stdout) if item]
-    return found
-
-
-def pods(documents: list[Any]) -> Iterator[Any]:
-    for document in documents:
-        if document["kind"] == "Deployment":
-            yield document["spec"]["template"]["spec"]
-
-
-@pytest.mark.e2e
-def test_kubernetes_manifests_are_valid(rendered: dict[str, list[Any]]) -> None:
-    """Strictly, as the real kustomize renders them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import kubernetes_validate  # type: ignore[import-untyped]
-    for documents in rendered.values():
-        for document in documents:
-            if document["kind"] != "PodMonitor":
-                kubernetes_validate.validate(document, "1.33", strict=True)
-    kinds = {document["kind"] for document in rendered["base"]}
-    assert kinds == {
-        *("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor", "Service", "ServiceAccount")
-    }
-
-
-@pytest.mark.e2e
-def test_pods_meet_the_restricted_pod_security_standard(rendered: dict[str, list[Any]]) -> None:
-    """Field by field, for every container, with a read-only root file system besides."""
-    for documents in rendered.values():
-        for pod in pods(documents):
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert pod["securityContext"]["runAsUser"] > 0
-            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            assert pod["automountServiceAccountToken"] is False
-            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-            for container in (*pod["containers"], *pod.get("initContainers", ())):
-                context = container["securityContext"]
-                assert context["allowPrivilegeEscalation"] is False
-                assert context["capabilities"] == {"drop": ["ALL"]}
-                assert context["readOnlyRootFilesystem"] is True
-                assert "privileged" not in context
-                assert {"requests", "limits"} <= set(container["resources"])
-            for volume in pod["volumes"]:
-                assert set(volume) - {"name"} <= {"emptyDir", "secret", "persistentVolumeClaim"}
-                assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
-
-
-@pytest.mark.e2e
-def test_kubernetes_runs_one_replica_and_prunes_only_with_persistent_state(rendered: dict[str, list[Any]]) -> None:
-    """Never two replicas at once; where the state is lost with the Pod, drift is only reported and nothing is deleted."""
-    for name, documents in rendered.items():
-        (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
-        assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
-        (pod,) = pods(documents)
-        containers = [*pod["containers"], *pod.get("initContainers", ())]
-        (daemon,) = [container for container in containers if container["name"] == "kapso-sync"]
-        probes = {probe: daemon[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
-        assert probes == {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-        if name != "base":
-            assert daemon["restartPolicy"] == "Always", "a native sidecar"
-            values = {variable["name"]: variable["value"] for variable in daemon["env"]}
-            assert (values["KAPSO_SYNC_DRIFT"], values["KAPSO_SYNC_PRUNE"]) == ("report", "false")
-        assert all("subPath" not in mount for mount in daemon["volumeMounts"])
 
 
 def test_every_setting_in_deployment_files_and_docs_exists() -> None:
@@ -129,6 +36,13 @@ def test_every_setting_in_deployment_files_and_docs_exists() -> None:
             named = set(re.findall(r"\bKAPSO_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
             unknown = named - set(VARIABLES) - {"KAPSO_SYNC", "KAPSO_SYNC_COMPLETE"}
             assert not unknown, path
+
+
+def test_every_page_names_the_esbuild_that_is_used() -> None:
+    """Another version is refused: a command that installs one would not help."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {version for path in pages for version in re.findall(r"esbuild@([\d.]+\d)", path.read_text(encoding="utf-8"))}
+    assert named == {VERSION}
 
 
 def metric_names() -> frozenset[str]:
@@ -205,6 +119,17 @@ def series(values: dict[str, str], instance: str = "a:8321") -> list[dict[str, s
     return found
 
 
+STARTED = 105
+QUIET_START = {
+    "process_start_time_seconds}": f"_x{STARTED} {STARTED * 60}x15",
+    "kapso_sync_last_success_timestamp_seconds}": f"_x{STARTED} {STARTED * 60}+60x15",
+    "kapso_sync_suspended}": f"_x{STARTED} 0x15",
+    "kapso_sync_build_info}": f"_x{STARTED} 1x15",
+    'kapso_sync_reconcile_total, result="success"}': f"_x{STARTED} 1x15",
+}
+"""A daemon that started a quarter of an hour before two o'clock, and has had one pass since."""
+
+
 @pytest.mark.parametrize(
     ("values", "alert"),
     [
@@ -222,6 +147,7 @@ def series(values: dict[str, str], instance: str = "a:8321") -> list[dict[str, s
         ({"kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}"}, "KapsoSyncRateLimitExhausted"),
         ({'kapso_sync_reconcile_total, result="success"}': f"0+1x{HOUR} {HOUR}x{HOUR * 2}"}, "KapsoSyncSilent"),
         ({"up}": f"1x{HOUR} 0x{HOUR * 2}"}, "KapsoSyncGone"),
+        (QUIET_START, None),
     ],
 )
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, values: dict[str, str], alert: str | None) -> None:
@@ -247,28 +173,46 @@ def test_a_standby_raises_no_alert_and_two_leaders_do(tmp_path: Path, other: dic
 
 def check_alerts(folder: Path, given: list[dict[str, str]], alerts: set[str | None]) -> None:
     """Exactly these alerts fire two hours after the epoch."""
+    rules = DEPLOY / "prometheus" / "alerts.yaml"
+    names = [rule["alert"] for group in load(rules)["groups"] for rule in group["rules"]]
+    expected = [
+        {
+            "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
+            "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", "value": int(name in alerts)}],
+        }
+        for name in names
+    ]
+    promtool(folder, {"input_series": given, "promql_expr_test": expected})
+
+
+def test_the_alert_for_a_daemon_that_is_gone_names_it(tmp_path: Path) -> None:
+    """As long as Prometheus knows which one that was; where it never heard of any, it says that."""
+    (rule,) = [
+        rule
+        for group in load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "KapsoSyncGone"
+    ]
+    for values, labels, summary in (
+        (
+            series({"up}": f"1x{HOUR} 0x{HOUR * 2}"}),
+            {"instance": "a:8321", "job": "kapso-sync"},
+            "kapso-sync a:8321 does not answer Prometheus",
+        ),
+        ([], {}, "Prometheus knows no kapso-sync"),
+    ):
+        alert = {"exp_labels": rule["labels"] | labels, "exp_annotations": rule["annotations"] | {"summary": summary}}
+        test = {"eval_time": "2h", "alertname": "KapsoSyncGone", "exp_alerts": [alert]}
+        promtool(tmp_path, {"input_series": values, "alert_rule_test": [test]})
+
+
+def promtool(folder: Path, test: dict[str, Any]) -> None:
+    """Let Prometheus' own tool evaluate the alert rules."""
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not installed")
-    rules = DEPLOY / "prometheus" / "alerts.yaml"
-    names = [rule["alert"] for group in load(rules)["groups"] for rule in group["rules"]]
-    case = {
-        "rule_files": [str(rules)],
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": given,
-                "promql_expr_test": [
-                    {
-                        "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) or vector(0)',
-                        "eval_time": "2h",
-                        "exp_samples": [{"labels": "{}", "value": int(name in alerts)}],
-                    }
-                    for name in names
-                ],
-            }
-        ],
-    }
+    case = {"rule_files": [str(DEPLOY / "prometheus" / "alerts.yaml")], "tests": [{"interval": "1m", **test}]}
     path = folder / "case.yaml"
     path.write_text(json.dumps(case), encoding="utf-8")
     ran = subprocess.run([tool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
@@ -284,6 +228,11 @@ def test_the_dockerfile_passes_hadolint_and_runs_as_non_root() -> None:
     assert "USER 10001:10001" in final
     assert 'ENTRYPOINT ["/usr/bin/tini", "--", "kapso-sync"]' in final
     assert not re.search(r"\b(gcc|build-essential|make)\b", final)
+    assert "kapso-sync:x:10001:10001:" in final, "ssh refuses to run for a user without a line in passwd"
+    (installed,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\\n", final)
+    assert "git" not in installed.split(), "Debian's git brings perl; its two programs are copied from a stage of their own"
+    assert "healthcheck.py" in final[final.index("HEALTHCHECK") :]
+    assert (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines().count("!deploy/healthcheck.py") == 1
 
 
 @pytest.mark.e2e

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,6 +237,33 @@ def test_a_fix_does_not_wait_for_a_hanging_deployment(kapso: Served, repository:
         until(live(kapso, greet="fixed"), 10)
 
 
+def test_status_says_that_a_pass_runs_and_a_restart_keeps_since_when_functions_are_ready(
+    kapso: Served, repository: Path, environment: dict[str, str]
+) -> None:
+    """With its trigger; `ready for` counts from the first time, not from the start of the daemon."""
+    source = repository.as_uri()
+
+    def ready_since(running: Running) -> str:
+        (function,) = running.status()["functions"]
+        (since,) = [each["since"] for each in function["conditions"] if each["type"] == "Ready"]
+        return str(since)
+
+    with daemon(source, environment) as running:
+        running.event("reconcile.finished")
+        first = ready_since(running)
+        running.stop()
+    with daemon(source, environment) as running:
+        until(lambda: running.url and running.status()["functions"])
+        assert ready_since(running) == first
+        assert running.status()["started_at"] > first
+        kapso.faults({"what": "deploy_hangs", "nth": 1})
+        commit(repository, {"greet": answering("slow")})
+        push_hook(running)
+        running.event("deploy.started")
+        shown = kapso_sync("status", source, environment=environment).out
+        assert re.search(r"^Now           a pass is running since [0-9: -]+ UTC, trigger: webhook$", shown, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_finishes_an_interrupted_deployment(
     kapso: Served, folder: Path, environment: dict[str, str], number: signal.Signals
@@ -282,7 +310,7 @@ def test_reconcile_suspend_and_resume_on_the_command_line(kapso: Served, folder:
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         asked = kapso_sync("reconcile", "--wait", str(folder), environment=environment)
-        assert (asked.code, "Ready       greet" in asked.out) == (0, True)
+        assert (asked.code, "2 of 2 functions in git are ready." in asked.out) == (0, True)
         assert kapso_sync("suspend", "--reason", "a freeze", str(folder), environment=environment).code == 0
         running.event("suspended")
         (folder / "greet.js").write_text(answering("two"))
@@ -364,6 +392,7 @@ def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, envir
             "DELETE /functions/{id}/secrets/{name}",
             "POST /functions/{id}/secrets",
             "POST /functions/{id}/deploy",
+            "PATCH /functions/{id}",  # the mark says which secrets were applied
         ]
         page = httpx.get(running.url, timeout=5, trust_env=False).text
         status = json.dumps(running.status())

@@ -159,7 +159,8 @@ def test_a_reload_with_another_source_moves_state_address_and_suspension(
         running.event("daemon.started", 2)
         running.event("suspended", 2)
         asked = kapso_sync("reconcile", "--wait", str(other), environment=environment)
-        assert (asked.code, asked.out) == (1, "Suspended: moving. The daemon reconciles once `kapso-sync resume` ends it.\n")
+        ending = f"The daemon reconciles once `kapso-sync resume {other}` ends it."
+        assert (asked.code, asked.out) == (1, f"Suspended: moving. {ending}\n")
         assert kapso_sync("resume", str(folder), environment=environment).code == 78
         assert live(kapso, greet="one")()
         assert kapso_sync("resume", str(other), environment=environment).code == 0

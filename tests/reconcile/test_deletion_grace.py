@@ -102,7 +102,7 @@ async def test_a_deferred_deletion_is_announced_and_waits_for_the_grace(bench: B
     assert (report.exit_code, report.plan.in_sync) == (0, True)
     (step,) = report.plan.deferred_deletions
     assert step.reasons == (
-        f"it is ours and left git: deleted at the first pass after {step.at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",
+        f"it is ours and left git: the first pass after {step.at:%Y-%m-%dT%H:%M:%SZ} deletes it, unless it comes back",
     )
     (told,) = [event for event in bench.events if isinstance(event, PrunePending)]
     assert (told.slug, told.at) == ("b", step.at.isoformat(timespec="seconds"))
@@ -111,6 +111,7 @@ async def test_a_deferred_deletion_is_announced_and_waits_for_the_grace(bench: B
     board.ended(report)
     (status,) = [function for function in board.status().functions if function.slug == "b"]
     assert (status.delete_at, status.condition(ConditionType.READY).reason) == (step.at, "DeletionPending")
+    assert ([function.slug for function in board.status().listed], status.in_git) == (["a"], False)
     await bench.clock.sleep(GRACE - 30)
     assert (await bench.sync(desired(want("a")))).plan.deferred_deletions[0].at == step.at
     await bench.clock.sleep(31)

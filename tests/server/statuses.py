@@ -16,6 +16,7 @@ from kapso_sync.model.status import (
     RecentEvent,
     ReplicaStatus,
     Role,
+    RunningPass,
     Suspension,
 )
 
@@ -76,7 +77,7 @@ BAD = status(
         "a-slug-that-is-so-long-that-no-narrow-screen-could-ever-show-it-on-one-line-" + "x" * 60, "Stalled", "word " * 60
     ),
     *(function(f"fine-{number}") for number in range(4)),
-    reconciling=True,
+    running=RunningPass("interval", ago(seconds=20)),
     events=(
         RecentEvent(ago(seconds=5), "error", "deploy.failed", "the deployment ended in `error`, 2 times", "fails-to-deploy"),
         RecentEvent(ago(seconds=30), "warning", "drift.detected", "changed on Kapso: code", "tuned-by-hand"),

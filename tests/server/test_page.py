@@ -15,10 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import DaemonStatus, PassStatus, RateLimit, RecentEvent, ReplicaStatus, Role, Suspension
-from kapso_sync.server.page import render_page, span
+from kapso_sync.model.status import (
+    DaemonStatus,
+    PassStatus,
+    RateLimit,
+    RecentEvent,
+    ReplicaStatus,
+    Role,
+    RunningPass,
+    Suspension,
+)
+from kapso_sync.plurals import span
+from kapso_sync.server.page import render_page
 from tests.server.front import DaemonStub, open_server
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, function, status
+from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, ago, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -74,13 +84,13 @@ def test_the_page_is_well_formed_and_loads_no_foreign_content(name: str) -> None
     ("shown", "sentence"),
     [
         (GOOD, "In sync: 6 functions run what git says."),
-        (replace(BAD, reconciling=False), "5 of 9 functions not ready."),
-        (BAD, "Working: Kapso is being made what git says."),
+        (replace(BAD, running=None), "5 of 9 functions not ready."),
+        (BAD, "A pass is running."),
         (DOWN, "The last pass failed. What runs on Kapso is unchanged."),
         (SUSPENDED, "Suspended: nothing is written to Kapso."),
         (STANDBY, "Standby: another replica writes to Kapso."),
         (replace(STANDBY, replica=ReplicaStatus(Role.STANDBY, "apps/kapso-sync", None)), "Standby: no replica leads."),
-        (EMPTY, "Starting: the first pass is under way."),
+        (EMPTY, "Starting: the first pass is running."),
     ],
 )
 def test_the_page_headline_summarises_the_state(shown: DaemonStatus, sentence: str) -> None:
@@ -121,6 +131,25 @@ def test_the_page_names_the_commit_that_broke_the_manifest_and_the_one_in_effect
     assert "Broken by bad0bad0bad0 Tidy <up> by Bob" in text
     assert "Still in effect 4f1c2ab8d0e1 Add greeting by Ada, 42 min ago" in text
     assert "Still in effect" not in words(GOOD)
+
+
+def test_the_page_counts_the_functions_of_git_and_names_the_others_apart() -> None:
+    """In sync are those that git lists; a blocked deletion of another one asks for a decision."""
+    left = function("old-one", in_git=False)
+    shown = words(status(function("a"), function("b"), left))
+    assert "In sync: 2 functions run what git says. 1 more function left git." in shown
+    assert "Functions 2" in shown
+    assert shown.index("Left git 1") < shown.index("old-one")
+    held = function("old-one", "Stalled", "too many deletions", in_git=False)
+    assert "1 more function left git and needs a decision." in words(status(function("a"), held))
+
+
+def test_the_page_says_since_when_a_pass_runs_and_why() -> None:
+    """Beside the error of the last one, which stays until it is known to be over."""
+    shown = words(replace(DOWN, running=RunningPass("webhook", ago(seconds=20))))
+    assert "A pass is running." in shown
+    assert "began 20 s ago webhook" in shown
+    assert "no connection to app.kapso.ai" in shown
 
 
 def test_the_page_omits_the_message_of_a_function_that_is_ready_as_expected() -> None:

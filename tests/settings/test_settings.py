@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,26 @@ def test_the_api_key_file_is_read_again_for_each_use(tmp_path: Path) -> None:
         settings.key()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_a_key_file_of_another_user_is_an_error_that_names_both_users(tmp_path: Path) -> None:
+    """A bind mount keeps owner and mode: the error says which, and what to do."""
+    folder = Path(tempfile.mkdtemp(prefix="kapso-sync-"))  # pytest's own folder lets nobody else in
+    path = folder / "api-key"
+    try:
+        folder.chmod(0o755)
+        path.write_text("a-key")
+        path.chmod(0o600)
+        os.chown(path, 4321, 4321)
+        os.seteuid(10001)
+        with pytest.raises(ConfigError) as raised:
+            load(KAPSO_API_KEY_FILE=str(path)).key()
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(folder)
+    assert "belongs to uid 4321 with mode 0600, and this process is uid 10001" in raised.value.message
+    assert "chown 10001 api-key" in str(raised.value.hint)
+
+
 def test_a_secret_in_a_variable_and_in_a_file_is_refused(tmp_path: Path) -> None:
     """Choosing one would be a guess."""
     (tmp_path / "key").write_text("a-key")
@@ -179,7 +202,7 @@ def test_an_env_file_with_our_credential_is_no_secret_source_for_functions(tmp_p
 
 
 @pytest.mark.parametrize("variable", ["KAPSO_SYNC_OWNER", "KAPSO_SYNC_ENV"])
-@pytest.mark.parametrize("value", ["my team", "a[b]", "a\tb"])
+@pytest.mark.parametrize("value", ["my team", "a[b]", "a\tb", "a\x07b", "a\x7fb", "a\u200bb"])
 def test_a_name_that_no_mark_can_hold_is_refused(variable: str, value: str) -> None:
     """It would not be recognised again, and one more mark would be written in every pass."""
     with pytest.raises(ConfigError, match=f"{variable} .*without white space"):

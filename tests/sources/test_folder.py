@@ -43,6 +43,38 @@ async def test_the_same_content_is_the_same_revision(folder: Path, tmp_path: Pat
     assert (await source.fetch()).revision != first.revision
 
 
+async def test_a_folder_that_git_sync_published_is_shown_as_its_commit(tmp_path: Path, reader: Reader) -> None:
+    """The link leads to a folder named by the commit; the next commit is a new revision, even if no function changed."""
+    first, second = "5a" * 20, "c3" * 20
+    for commit in (first, second):
+        (tmp_path / ".worktrees" / commit / "functions").mkdir(parents=True)
+        (tmp_path / ".worktrees" / commit / "functions" / "manifest.yaml").write_text(MANIFEST)
+        (tmp_path / ".worktrees" / commit / "functions" / "a.ts").write_text(CODE)
+    link = tmp_path / "current"
+    link.symlink_to(Path(".worktrees", first))
+    source = reader.open_folder(link, "functions")
+    assert (await source.fetch()).revision.id == first
+    link.unlink()
+    link.symlink_to(Path(".worktrees", second))
+    assert await source.moved()
+    assert (await source.fetch()).revision.id == second
+
+
+async def test_a_published_folder_that_was_edited_is_not_shown_as_its_commit(tmp_path: Path, reader: Reader) -> None:
+    """What was read is not what was committed: the digest says so, until the edit is undone."""
+    tree = tmp_path / ("5a" * 20)
+    tree.mkdir()
+    (tree / "manifest.yaml").write_text(MANIFEST)
+    (tree / "a.ts").write_text(CODE)
+    source = reader.open_folder(tree)
+    assert (await source.fetch()).revision.id == tree.name
+    (tree / "a.ts").write_text(CODE + "\n")
+    assert await source.moved()
+    assert (await source.fetch()).revision.of_folder
+    (tree / "a.ts").write_text(CODE)
+    assert (await source.fetch()).revision.id == tree.name
+
+
 async def test_a_folder_change_is_reported_once(folder: Path, reader: Reader) -> None:
     """The first read and each change are events; an unchanged folder is another event."""
     source = reader.open_folder(folder)

@@ -9,11 +9,20 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kapso_sync.daemon.service import one_line
 from kapso_sync.errors import ApiUnavailable, Call, Location, ManifestInvalid, NotLeading, Problem
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
-from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReplicaStatus, Role, status_document
+from kapso_sync.model.status import (
+    ConditionType,
+    DaemonStatus,
+    FunctionStatus,
+    ReplicaStatus,
+    Role,
+    RunningPass,
+    status_document,
+)
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.status.event_text import event_text
@@ -97,6 +106,84 @@ def test_a_condition_keeps_its_since_time(board: StatusTracker, clock: VirtualCl
     step = of(board.status(), "fine")
     board.ended(report(fine=Outcome(report().outcomes[2].step, Result.FAILED, error="no")))
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
+
+
+def restarted(board: StatusTracker, clock: VirtualClock) -> StatusTracker:
+    """The tracker of another process, which reads what this one recorded."""
+    other = StatusTracker(clock, board.version, board.source)
+    other.recall(json.loads(json.dumps(status_document(board.status()))))
+    return other
+
+
+def test_a_restart_keeps_since_when_a_function_is_ready(board: StatusTracker, clock: VirtualClock) -> None:
+    """And what was changed last, and since when the revision is known; a condition that changes begins anew."""
+    board.planned(plan())
+    board.ended(report())
+    before = board.status()
+    clock._elapsed = 600.0
+    other = restarted(board, clock)
+    assert other.status().functions == (), "what runs may have changed meanwhile: nothing is claimed before the first pass"
+    other.began("start")
+    other.planned(plan())
+    same = Outcome(report().outcomes[1].step, Result.UNCHANGED)
+    other.ended(report(drifted=replace_step(same, "drifted"), new=Outcome(report().outcomes[3].step, Result.DONE)))
+    after = other.status()
+    for slug in ("drifted", "fine"):
+        assert of(after, slug).condition(READY).since == of(before, slug).condition(READY).since
+    assert of(after, "new").condition(READY).since > of(before, "new").condition(READY).since
+    assert of(after, "drifted").changed_at == of(before, "drifted").changed_at
+    assert after.revision_since == before.revision_since
+
+
+def replace_step(outcome: Outcome, slug: str) -> Outcome:
+    (step,) = [step for step in plan().steps if step.slug == slug]
+    return dataclasses.replace(outcome, step=step)
+
+
+def test_a_restart_while_kapso_is_down_shows_the_functions_as_they_were(board: StatusTracker, clock: VirtualClock) -> None:
+    """The pass failed before it saw any, and the record of the next process begins with them again."""
+    board.ended(report())
+    other = restarted(board, clock)
+    other.began("start")
+    other.failed(ApiUnavailable("no connection", call=Call("GET", "/functions")))
+    assert [function.slug for function in other.status().functions] == ["broken", "drifted", "fine", "new"]
+    assert restarted(other, clock)._recorded.keys() == {"broken", "drifted", "fine", "new"}
+
+
+@pytest.mark.parametrize("document", [{}, {"functions": [{}], "revision": {}}, {"functions": None, "revision": None}])
+def test_a_record_of_another_version_is_no_error(board: StatusTracker, document: dict[str, object]) -> None:
+    """It costs the times, and nothing else."""
+    board.recall(document)
+    board.ended(report())
+    assert len(board.status().functions) == 4
+
+
+def test_the_running_pass_has_a_trigger_and_a_start(board: StatusTracker, clock: VirtualClock) -> None:
+    """Also after a pass that failed, whose error stays until the running one has ended."""
+    board.began("interval")
+    board.failed(ApiUnavailable("no connection", call=Call("GET", "/functions")))
+    assert status_document(board.status())["running"] is None
+    clock._elapsed = 60.0
+    board.began("webhook")
+    status = board.status()
+    assert (status.running, status.reconciling) == (RunningPass("webhook", clock.now()), True)
+    assert status.last_pass is not None
+    assert status.last_pass.error == "no connection"
+    board.ended(report())
+    assert board.status().running is None
+
+
+def test_functions_that_left_git_are_counted_apart(board: StatusTracker) -> None:
+    """Four functions in git are four, whatever else is ours on Kapso."""
+    there = [remote(slug) for slug in ("a", "b", "gone", "protected")]
+    known = memory(*(owned(record) for record in there))
+    kept = make_plan(desired(want("a"), want("b")), resolve_intents(there, known, OWNER), POLICY)
+    board.ended(Report(kept, tuple(Outcome(step, Result.UNCHANGED) for step in kept.steps)))
+    status = board.status()
+    assert [function.slug for function in status.listed] == ["a", "b"]
+    assert [function.slug for function in status.left_git] == ["gone", "protected"]
+    assert status.in_sync
+    assert one_line(status).startswith("2 of 2 functions ready")
 
 
 def test_a_function_that_fails_too_often_is_stalled(board: StatusTracker, clock: VirtualClock) -> None:

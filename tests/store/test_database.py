@@ -14,8 +14,9 @@ from kapso_sync.errors import ExitCode, StateUnusable
 from kapso_sync.model.functions import Json
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.store import codec
-from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_state
-from tests.builders import content, moment, owned, remote
+from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_running_pass, read_state
+from kapso_sync.store.lock import held
+from tests.builders import DAWN, content, moment, owned, remote
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -115,6 +116,21 @@ def test_the_last_pass_is_kept_for_status(tmp_path: Path) -> None:
         store.record_pass({"exit_code": 1})
         store.record_pass(document)
     assert read_last_pass(tmp_path) == document
+
+
+def test_the_running_pass_is_shown_until_it_is_recorded_or_its_process_is_gone(tmp_path: Path) -> None:
+    """``status`` reads it from another process."""
+    with held(tmp_path, DAWN), store_in(tmp_path) as store:
+        assert read_running_pass(tmp_path) is None
+        store.remember_pass("sync")
+        assert read_running_pass(tmp_path) == {"trigger": "sync", "since": "2026-01-01T12:00:00.000Z"}
+        store.record_pass({})
+        assert read_running_pass(tmp_path) is None
+        store.remember_pass("sync")
+    assert read_running_pass(tmp_path) is None
+    with held(tmp_path, DAWN), store_in(tmp_path) as store:
+        store.forget_running_pass()
+        assert read_running_pass(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ExitCode, StateLocked, StateUnusable
-from kapso_sync.store.lock import HOLDER_NAME, LOCK_NAME, held, holder
+from kapso_sync.store.lock import HOLDER_NAME, LOCK_NAME, held, holder, is_held
 from tests.builders import DAWN
 
 HOLD = """
@@ -58,6 +58,17 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path, other: subprocess.Po
     with held(tmp_path, DAWN):
         assert str(other.pid) not in holder(tmp_path)
     assert not (tmp_path / HOLDER_NAME).exists()
+
+
+def test_a_folder_is_held_while_its_holder_lives(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    """Not by a process that was killed, although its note is still there; one on another host is believed."""
+    assert is_held(tmp_path)
+    other.send_signal(signal.SIGKILL)
+    finish(other)
+    assert (tmp_path / HOLDER_NAME).exists()
+    assert not is_held(tmp_path)
+    (tmp_path / HOLDER_NAME).write_text('{"pid": 1, "host": "elsewhere"}')
+    assert is_held(tmp_path)
 
 
 def test_a_lock_without_a_pid_has_an_unknown_holder(tmp_path: Path) -> None:

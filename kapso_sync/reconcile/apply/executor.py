@@ -125,7 +125,7 @@ class Executor:
         if plan.missing != tuple(observed.state.missing.values()):
             self._store.remember_missing(plan.missing)
         plan = replace(plan, steps=block_without_free_slug(plan.steps, plan.vacations))
-        learned = [step.record for step in plan.steps if isinstance(step, NoChange) and step.record is not None]
+        learned = [step.record for step in plan.steps if isinstance(step, NoChange | Blocked) and step.record is not None]
         learned += parked_records(observed)
         if learned:
             self._store.remember(*learned)

@@ -81,7 +81,7 @@ class FunctionApplier:
         writer = self._deps.writer
         written = await (writer.overwrite(step) if isinstance(step, Modify) else writer.create(step))
         try:
-            return Applied(step, await self._deliver(step, written))
+            return Applied(step, await writer.settle_mark(step, await self._deliver(step, written)))
         except DeploymentFailed as failure:
             return await self._try_other_style(Applied(step, written, failure))
 
@@ -114,7 +114,7 @@ class FunctionApplier:
         except DeploymentFailed as failure:
             return Applied(step, written, failure)
         self._learn_style(step, failed=failed.step.desired.style)
-        return Applied(step, written)
+        return Applied(step, await self._deps.writer.settle_mark(step, written))
 
     def _learn_style(self, step: Write, *, failed: CodeStyle | None = None) -> None:
         style = step.desired.style

@@ -42,7 +42,11 @@ class SlugParker:
                 hint="keep the slugs in git as they are, or rename the functions in Kapso's dashboard",
             )
         if last_applied is not None:
-            self._store.remember(replace(last_applied, slug=vacation.slug, updated_at=record.updated_at))
+            applied = last_applied.applied
+            if remote.mark is not None and remote.mark.applied is not None and applied == str(remote.mark.applied):
+                # The mark says the same of the new slug, but not that this content runs under it.
+                applied = applied.rstrip("=")
+            self._store.remember(replace(last_applied, slug=vacation.slug, updated_at=record.updated_at, applied=applied))
         self._emit(events.SlugVacated(slug=vacation.frees, function_id=remote.id, became=vacation.slug, target=vacation.target))
         return record
 

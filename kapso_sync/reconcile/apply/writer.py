@@ -32,13 +32,14 @@ from kapso_sync.model.functions import (
     code_hash,
     same_json,
 )
-from kapso_sync.model.ownership import split_description
+from kapso_sync.model.ownership import Applied, split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
 from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
+from kapso_sync.reconcile.plan.last_applied import applied_by
 from kapso_sync.reconcile.plan.observed import stored_content
 from kapso_sync.reconcile.plan.steps import refusal_hint
 
@@ -73,7 +74,10 @@ class FunctionWriter:
     async def create(self, step: Create) -> Written:
         """Create a function; if the answer is lost, the list is read before the request is sent again."""
         content = sent_content(step.payload)
-        intent = Intent(IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected)
+        applied = _sent_digests(step.payload)
+        intent = Intent(
+            IntentKind.CREATE, step.slug, None, step.desired.content, content, protected=step.protected, applied=applied
+        )
         number = self._store.begin(intent)
         record = await self._journaled(number, self._create(step))
         left = self._left_to_update(step, record)
@@ -86,7 +90,8 @@ class FunctionWriter:
             updated_at=record.updated_at,
             protected=step.protected,
         )
-        owned = replace(owned, refused_slug=step.slug if record.slug != step.slug else None)
+        refused_slug = step.slug if record.slug != step.slug else None
+        owned = replace(owned, refused_slug=refused_slug, applied=applied)
         self._store.remember(owned, closes=(number,))
         if record.project_id is not None:
             # In an empty project, this answer is the first that shows the project's id.
@@ -108,11 +113,18 @@ class FunctionWriter:
     async def _complete(self, step: Create, written: Written, payload: Mapping[str, Json]) -> Written:
         """Update a new function with the fields that its create did not take."""
         record, owned, wanted = written.record, written.owned, step.desired.content
-        intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, payload, protected=step.protected)
+        applied = owned.applied
+        if record.mark is not None and record.mark.applied is not None:
+            now = applied_by(step.desired, {**owned.stored, **payload}, step.desired.code, None, running=False)
+            mark = replace(record.mark, applied=replace(now, code=record.mark.applied.code))
+            payload, applied = {**payload, DESCRIPTION: f"{record.text}{mark}"}, str(mark.applied)
+        content = sent_content(payload)
+        intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, content, protected=step.protected, applied=applied)
         number = self._store.begin(intent)
         call = update_unchanged(self._api, record, payload)
         record = await self._journaled(number, call)
-        owned = replace(owned, wanted=wanted, stored={**owned.stored, **stored_content(record)}, updated_at=record.updated_at)
+        stored = {**owned.stored, **stored_content(record)}
+        owned = replace(owned, wanted=wanted, stored=stored, updated_at=record.updated_at, applied=applied)
         self._store.remember(owned, closes=(number,))
         return Written(record, owned, refused=(*written.refused, *self._refusals(step.slug, record, payload)))
 
@@ -166,6 +178,7 @@ class FunctionWriter:
             content,
             step.remote.last_deployed_at,
             protected=step.protected,
+            applied=_sent_digests(step.payload),
         )
         number = self._store.begin(intent)
         # If somebody saved the function since the plan was made, that is a conflict, and the function is planned again.
@@ -191,6 +204,7 @@ class FunctionWriter:
             refused_slug=step.slug if refused else None,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
+            applied=_sent_digests(step.payload) or before.applied,
         )
         self._store.remember(owned, closes=(number,))
         if raced:
@@ -212,7 +226,9 @@ class FunctionWriter:
             updated_at=remote.updated_at,
             protected=step.last_applied.protected if step.last_applied else step.protected,
         )
-        return replace(kept, quarantine=step.quarantine, secrets=step.known_secrets)
+        mark = remote.mark
+        applied = before.applied if mark is None or mark.applied is None else str(mark.applied)
+        return replace(kept, quarantine=step.quarantine, secrets=step.known_secrets, applied=applied)
 
     async def _whole(self, step: Modify) -> RemoteFunction:
         """Return the record, with its code if it is going to be backed up."""
@@ -251,6 +267,35 @@ class FunctionWriter:
             self._emit(events.FunctionUpdated(slug=step.slug, function_id=record.id, fields=fields, origin=origin))
         if step.drifted and not refused:
             self._emit(events.DriftCorrected(slug=step.slug, function_id=record.id, fields=step.fields))
+
+    async def settle_mark(self, step: Write, written: Written) -> Written:
+        """Write the mark once more if its digests do not say what Kapso has.
+
+        That is so after secrets were set, and where code or a field was stored otherwise than it was sent. It is not journaled:
+        if the answer is lost, the mark itself shows whether it arrived. Raises like `overwrite`.
+        """
+        record, mark = written.record, written.record.mark
+        if mark is None or mark.applied is None or not mark.valid_for(step.slug):
+            return written
+        now = self._digests(step, written, mark.applied)
+        if replace(now, running=mark.applied.running) == mark.applied:
+            return written
+        answer = await update_unchanged(self._api, record, {DESCRIPTION: f"{record.text}{replace(mark, applied=now)}"})
+        answer = answer if answer.code is not None else replace(answer, code=record.code)
+        owned = replace(written.owned, updated_at=answer.updated_at, applied=str(now))
+        self._store.remember(owned)
+        return replace(written, record=answer, owned=owned)
+
+    def _digests(self, step: Write, written: Written, before: Applied) -> Applied:
+        """Return the digests of what the answers to our own writes showed; somebody's edit since then must show as one."""
+        record, owned, want = written.record, written.owned, step.desired
+        known = owned.secrets
+        ours = all(known.digests.get(name) == value.digest for name, value in want.secrets.items())
+        secrets = want.secrets_digest if ours and want.secrets_digest is not None and not known.rewriting else before.secrets
+        running = step.deploys and owned.live is not None and owned.live.deployed_at == record.last_deployed_at
+        if record.code is None or code_hash(record.code) != owned.stored.get(CODE):
+            return replace(applied_by(want, owned.stored, "", secrets, running=running), code=before.code)
+        return applied_by(want, owned.stored, record.code, secrets, running=running)
 
     async def delete(self, step: Delete) -> str:
         """Read the function again, save a copy that is never dropped, then delete it; return the copy's name."""
@@ -303,6 +348,13 @@ def sent_content(payload: Mapping[str, Json]) -> Content:
     if isinstance(text := content.get(DESCRIPTION), str):
         content[DESCRIPTION] = split_description(text)[0]
     return content
+
+
+def _sent_digests(payload: Mapping[str, Json]) -> str | None:
+    """Return the digests of what is applied, as the mark in a payload has them."""
+    text = payload.get(DESCRIPTION)
+    mark = split_description(text)[1] if isinstance(text, str) else None
+    return str(mark.applied) if mark is not None and mark.applied is not None else None
 
 
 def _live_after(step: Modify) -> LiveContent | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kapso_sync.model.desired import CodeStyle, DesiredFunction
-from kapso_sync.model.functions import CODE, Content, RemoteFunction, content_hash
+from kapso_sync.model.functions import CODE, DESCRIPTION, Content, Json, RemoteFunction, content_hash
 from kapso_sync.model.plan import Origin, Update, Write
 from kapso_sync.model.state import ApiFacts, InventoryRecord
+from kapso_sync.reconcile.plan.last_applied import code_digest
 
 
 def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
@@ -43,6 +44,10 @@ def other_style_step(step: Write, down: RemoteFunction, owned: InventoryRecord, 
     if style_runs(facts, style) is True and (not step.desired.compiled or style_runs(facts, style.other) is False):
         return None
     other = step.desired.in_style(style.other)
+    payload: dict[str, Json] = {CODE: other.code}
+    if down.mark is not None and down.mark.applied is not None:
+        applied = replace(down.mark.applied, code=code_digest(other.code), running=False)
+        payload[DESCRIPTION] = f"{down.text}{replace(down.mark, applied=applied)}"
     return Update(
         slug=step.slug,
         function_id=down.id,
@@ -52,7 +57,7 @@ def other_style_step(step: Write, down: RemoteFunction, owned: InventoryRecord, 
         file=step.file,
         desired_hash=content_hash(other.content),
         desired=other,
-        payload={CODE: other.code},
+        payload=payload,
         protected=step.protected,
         secrets=step.secrets,
         secret_values=step.secret_values,

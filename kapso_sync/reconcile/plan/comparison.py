@@ -25,9 +25,10 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ownership import Mark, comparable_owner, is_marked, mark_for
+from kapso_sync.model.ownership import Applied, Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
+from kapso_sync.reconcile.plan.last_applied import applied_by
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
 
 CHANGED_LINES_LIMIT = 2_000
@@ -259,7 +260,25 @@ class FunctionComparison:
     def mark(self) -> Mark:
         """The ownership mark that the function should have. It stays protected until the manifest says otherwise."""
         said = self.desired.entry.protected
-        return mark_for(self.owner, self.desired.slug, protected=self.protected_before if said is None else said)
+        protected = self.protected_before if said is None else said
+        return mark_for(self.owner, self.desired.slug, protected=protected, applied=self.applied)
+
+    @functools.cached_property
+    def applied(self) -> Applied:
+        """The digests of what Kapso has after the write; secrets follow it, so theirs are those of the last write yet."""
+        changed = self.difference.fields
+        fields = {name: value for name, value in self.remote_content.items() if name not in changed}
+        code = self.desired.code if CODE in changed or self.remote.code is None else self.remote.code
+        running = not self.deploys and not self.secrets and self.liveness.reason is None and self.desired.entry.deploy
+        return applied_by(self.desired, fields, code, self.applied_secrets, running=running)
+
+    @property
+    def applied_secrets(self) -> str | None:
+        """The digest of the secrets that are on Kapso, or None if it is not known."""
+        if self.secrets or self.secrets.unverified or not self.desired.secrets:
+            before = self.remote.mark.applied if self.remote.mark is not None and self.last_applied is not None else None
+            return before.secrets if before is not None else None
+        return self.desired.secrets_digest
 
     @property
     def protected_before(self) -> bool:
@@ -346,7 +365,7 @@ class FunctionComparison:
         payload: dict[str, Json] = {name: entry.fields[name] for name in fields if name != CODE}
         if CODE in fields:
             payload[CODE] = self.desired.code
-        if DESCRIPTION in fields or self.mark_differs or (self.former_mark and (fields or self.renames)):
+        if fields or self.renames or self.mark_differs:
             text = entry.fields.get(DESCRIPTION, self.remote.text)
             payload[DESCRIPTION] = f"{text or ''}{self.mark}"
         if self.renames:
@@ -390,6 +409,8 @@ class FunctionComparison:
             updated_at=self.remote.updated_at,
             protected=mark is not None and mark.protected,
         )
+        if mark is not None and mark.applied is not None:
+            found = replace(found, applied=str(mark.applied))
         return replace(found, live=self.liveness.live or before.live, unproven=self.unproven, secrets=self.learned_secrets)
 
 

@@ -89,7 +89,7 @@ def _too_many_deletions(plan: Plan, limits: Limits) -> list[HeldDeletions]:
     return [
         HeldDeletions(
             tuple(doomed),
-            f"{len(doomed)} of {plan.owned} owned functions would be deleted, {allowed} are allowed in one pass",
+            f"{len(doomed)} of {plan.owned} owned functions would be deleted, and one pass may delete {allowed}",
             f"if that is meant, set KAPSO_SYNC_MAX_DELETE={len(doomed)} (now {limits.max_delete})",
         )
     ]
@@ -158,7 +158,7 @@ def _later(step: Delete, absence: MissingFunction, grace: float) -> DeferredDele
     return DeferredDelete(
         slug=step.slug,
         function_id=step.function_id,
-        reasons=(f"it is ours and left git: deleted at the first pass after {at:%Y-%m-%dT%H:%M:%SZ}, unless it comes back",),
+        reasons=(f"it is ours and left git: the first pass after {at:%Y-%m-%dT%H:%M:%SZ} deletes it, unless it comes back",),
         remote_hash=step.remote_hash,
         remote=step.remote,
         at=at,

@@ -87,6 +87,7 @@ def _written(intent: Intent, remote: RemoteFunction, known: InventoryRecord | No
     written = (known or InventoryRecord.new(intent.slug, remote.id)).after_write(
         intent.slug, wanted=wanted, stored=stored, updated_at=remote.updated_at, protected=intent.protected
     )
+    written = replace(written, applied=intent.applied or written.applied)
     touches_runtime = any(name in RUNTIME_CONTENT for name in intent.content)
     if touches_runtime and (written.live is None or written.live.deployed_at != intent.baseline):
         # The write needed a deployment, and the code that ran before it is not the code that we saw go live. So the running

@@ -37,11 +37,12 @@ from kapso_sync.model.plan import (
     Update,
     block,
 )
-from kapso_sync.model.state import Quarantine, ReconcilerState
+from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
 from kapso_sync.reconcile.plan.intents import resolve_intents
+from kapso_sync.reconcile.plan.last_applied import applied_by, find_last_applied
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
@@ -148,6 +149,10 @@ def _other_owner_hint(theirs: str, ours: str) -> str:
     return take
 
 
+def _undecided(record: InventoryRecord | None) -> bool:
+    return record is not None and record.undecided is not None
+
+
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
@@ -186,24 +191,25 @@ class _Planner:
         facts = self._observed.state.facts
         if remote is None:
             return self._missing(in_preferred_style(want, facts))
-        last_applied = self._observed.state.owned.get(remote.id)
+        claim = self._observed.claim(remote)
+        known = self._observed.state.owned.get(remote.id)
         remote_content = self._observed.content(remote)
-        want = in_style_of(want, remote_content, last_applied, facts)
+        base = find_last_applied(want, remote, remote_content, known) if claim is Claim.OURS else known
+        want = in_style_of(want, remote_content, base, facts)
         uncertain = self._observed.uncertain.get(remote.id, ())
         comparison = FunctionComparison(
             owner=self._policy.owner,
             desired=want,
             remote=remote,
-            last_applied=last_applied,
+            last_applied=base,
             remote_content=remote_content,
-            difference=compare(want.content, remote_content, last_applied),
+            difference=compare(want.content, remote_content, None if _undecided(base) else base),
             uncertain=uncertain,
             listing=self._observed.secrets.get(remote.id),
             reset_secrets=self._policy.reset_secrets,
             secret_values=want.secrets,
             former_owners=self._observed.state.owners,
         )
-        claim = self._observed.claim(remote)
         for name in comparison.difference.unknown:
             self.unknown_fields.setdefault(name, []).append(want.slug)
         if claim in (Claim.OURS, Claim.FREE):
@@ -285,7 +291,9 @@ class _Planner:
             **{name: value for name, value in want.entry.fields.items() if name != "invoke_response_mode"},
             CODE: want.code,
         }
-        payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected)}"
+        sent = replace(want, entry=replace(want.entry, fields={n: v for n, v in want.entry.fields.items() if n in payload}))
+        applied = applied_by(sent, {}, want.code, None, running=False)
+        payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected, applied=applied)}"
         fields = (CODE, *want.entry.fields)
         secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
         return Create(
@@ -364,13 +372,18 @@ class _Planner:
 
     def _ours(self, comparison: FunctionComparison) -> Step:
         difference, want, last_applied = comparison.difference, comparison.desired, comparison.last_applied
+        reports = (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and want.slug not in self._policy.overwrite
+        if reports and difference.fields and not difference.based:
+            first_seen = last_applied.undecided if last_applied is not None else None
+            if first_seen is None or first_seen == content_hash(want.content):
+                return self._undecided(comparison)
         quarantine = last_applied.quarantine if last_applied is not None else None
         if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
             return self._quarantined(comparison, quarantine)
-        drifted = bool(difference.on_kapso) or (bool(difference.fields) and last_applied is None)
+        drifted = bool(difference.on_kapso)
         moved_there = comparison.renames and last_applied is not None and last_applied.slug == want.slug
         forced = want.slug in self._policy.overwrite
-        if (drifted or moved_there) and (want.entry.drift or self._policy.drift) is DriftPolicy.REPORT and not forced:
+        if (drifted or moved_there) and reports:
             return blocking(
                 comparison,
                 BlockedBy.DRIFT_POLICY,
@@ -410,6 +423,23 @@ class _Planner:
             remote_hash=content_hash(comparison.remote_content),
             record=None if learned == last_applied else learned,
         )
+
+    def _undecided(self, comparison: FunctionComparison) -> Step:
+        """Plan a function that differs while nothing is known of our last write, and drift is only reported: it waits.
+
+        What git says now is remembered: the next change in git is a decision, and is applied.
+        """
+        want, fields = comparison.desired, ", ".join(comparison.difference.fields)
+        blocked = blocking(
+            comparison,
+            BlockedBy.UNKNOWN_BASE,
+            f"differs from git in {fields}; our last write is not known here, and drift is only reported",
+            f"its next change in git is applied; `kapso-sync sync --overwrite {want.slug}` writes git's version at once",
+        )
+        blocked = replace(blocked, origin=None)
+        before = comparison.last_applied or InventoryRecord.new(want.slug, comparison.remote.id)
+        record = replace(before, undecided=content_hash(want.content))
+        return blocked if record == comparison.last_applied else replace(blocked, record=record)
 
     def _quarantined(self, comparison: FunctionComparison, quarantine: Quarantine) -> Step:
         """Plan a function in quarantine: nothing, unless its rollback was interrupted."""

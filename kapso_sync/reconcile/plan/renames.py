@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
@@ -236,12 +236,12 @@ class _RenameResolver:
         last_applied, text, mark = self._observed.state.owned.get(remote.id), remote.text, remote.mark
         protected = (mark is not None and mark.protected) or (last_applied is not None and last_applied.protected)
         owner = self._observed.owner
+        applied = None if mark is None or mark.applied is None else replace(mark.applied, running=False)
         if target is None:
             slug = f"{remote.slug[:200]}-before-{hashlib.sha256(remote.id.encode()).hexdigest()[:6]}"
-            return SlugVacation(
-                remote, slug, f"{text}{mark_for(self._observed.owner, slug, protected=protected)}", None, last_applied
-            )
-        new = mark_for(owner, target, protected=protected)
+            new = mark_for(owner, slug, protected=protected, applied=applied)
+            return SlugVacation(remote, slug, f"{text}{new}", None, last_applied)
+        new = mark_for(owner, target, protected=protected, applied=applied)
         return SlugVacation(remote, parking_slug(remote.id, new.check), f"{text}{new}", target, last_applied)
 
     def _journal(self, sources: Mapping[str, RemoteFunction], edges: Mapping[str, _Rename]) -> dict[str, RenameRecord]:

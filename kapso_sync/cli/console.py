@@ -1,0 +1,275 @@
+"""Decides how everything is printed: width, colour, progress, logs, and how foreign text is made safe."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TextIO, cast
+
+from rich.cells import cell_len
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from kapso_sync.model import events
+from kapso_sync.visible import visible
+
+DEFAULT_WIDTH = 80
+"""Columns of a terminal that does not say how wide it is."""
+
+MIN_WIDTH = 20
+"""Columns below which lines are not wrapped any further."""
+
+MAX_NAMES = 24
+"""How many names of a group a terminal shows; a pipe shows all of them."""
+
+_COMMAND = re.compile(r"[^\s`]*`[^`]*`[^\s`]*")
+"""Text in backquotes, with what touches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a line. ``whole``: people copy it, so it is never broken."""
+
+    text: str
+    style: str = ""
+    whole: bool = False
+
+
+Part = str | tuple[str, str] | Piece
+"""A text, a text with its style, or a `Piece`."""
+
+
+def whole(text: str, style: str = "") -> Piece:
+    """Return a part of a line that is never broken, such as a path with spaces."""
+    return Piece(text, style, whole=True)
+
+
+def uses_colour(environment: Mapping[str, str], *, terminal: bool) -> bool:
+    """Return whether output is coloured: NO_COLOR goes before FORCE_COLOR, that before TERM=dumb, else a terminal decides."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR"):
+        return True
+    return terminal and environment.get("TERM") != "dumb"
+
+
+def shows_progress(environment: Mapping[str, str], *, terminal: bool) -> bool:
+    """Return whether a progress bar may be drawn: on a terminal that can move its cursor, and never in CI."""
+    in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
+    return terminal and environment.get("TERM") != "dumb" and not in_ci
+
+
+class Console:
+    """Prints lines to one stream.
+
+    A terminal gets lines that are wrapped at words. Anything else gets one line for each `line`, so that grep works. Every text
+    is made `visible`, and nothing in it is markup.
+    """
+
+    def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:
+        self.terminal = stream.isatty()
+        self.colour = uses_colour(environment, terminal=self.terminal)
+        self.progress = shows_progress(environment, terminal=self.terminal)
+        self._stream = stream
+        self._columns = environment.get("COLUMNS", "")
+        self._rich = RichConsole(
+            file=stream,
+            color_system="standard" if self.colour else None,
+            no_color=not self.colour,
+            force_terminal=self.terminal,
+            force_interactive=self.progress,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal; None if lines are not wrapped."""
+        if not self.terminal:
+            return None
+        if self._columns.isdecimal() and int(self._columns):
+            return max(MIN_WIDTH, int(self._columns))
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            columns = 0
+        return max(MIN_WIDTH, columns or DEFAULT_WIDTH)
+
+    def line(self, *parts: Part, style: str = "", indent: int = 0, hang: int = 2) -> None:
+        """Print one line. On a terminal its continuations are indented by ``hang`` more columns than its start."""
+        text, unbroken = _assemble(parts, style)
+        for number, piece in enumerate(_wrapped(text, unbroken, self.width, indent, indent + hang)):
+            self._print(piece, indent if number == 0 else indent + hang)
+
+    def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
+        """Print a line of code or of a diff, which is never wrapped."""
+        self._print(Text(visible(text), style), indent)
+
+    def blank(self) -> None:
+        """Print an empty line."""
+        self._print(Text(), 0)
+
+    def title(self, text: str) -> None:
+        """Print a heading, on a terminal with a rule behind it."""
+        rule = " " + "─" * max(0, self.width - cell_len(text) - 1) if self.width else ""
+        self._print(Text.assemble((visible(text), "bold"), (rule, "green")), 0)
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Print an error, and what to do about it."""
+        self.line(("error: ", "bold red"), message)
+        if hint:
+            self.hint(hint)
+
+    def warning(self, message: str) -> None:
+        """Print a warning."""
+        self.line(("warning: ", "yellow"), message)
+
+    def hint(self, text: str, indent: int = 0) -> None:
+        """Print what can be done."""
+        self.line(("hint: ", "cyan"), text, indent=indent)
+
+    def names(self, names: Sequence[str]) -> str:
+        """Return names in a row; a terminal shows the first ones and the number of the others."""
+        if self.width is None or len(names) <= MAX_NAMES:
+            return ", ".join(names)
+        return f"{', '.join(names[:MAX_NAMES])} and {len(names) - MAX_NAMES} more"
+
+    def log_stream(self) -> TextIO:
+        """Return a stream for log lines, which are printed above a progress bar rather than into it."""
+        return cast("TextIO", _LogStream(self, self._stream))
+
+    def log(self, text: str) -> None:
+        """Print lines of the log, which are safe already and may be coloured."""
+        if self.terminal:
+            self._rich.print(Text.from_ansi(text.removesuffix("\n")))
+        else:
+            self._stream.write(text)
+
+    def bars(self) -> Bars:
+        """Return a progress bar that vanishes when it stops."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        return Bars(*columns, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+    def flush(self) -> None:
+        """Write everything out."""
+        self._stream.flush()
+
+    def _print(self, text: Text, indent: int) -> None:
+        self._rich.print(Text.assemble(" " * indent, text) if indent and text.plain else text)
+
+
+def stdout_console() -> Console:
+    """Return the console for reports."""
+    return Console(sys.stdout, os.environ)
+
+
+def stderr_console() -> Console:
+    """Return the console for errors, progress and logs."""
+    return Console(sys.stderr, os.environ)
+
+
+class _LogStream(io.TextIOBase):
+    """A stream whose lines go through a console."""
+
+    def __init__(self, console: Console, stream: TextIO) -> None:
+        self._console = console
+        self._under = stream
+
+    def write(self, text: str) -> int:
+        self._console.log(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._under.flush()
+
+    def isatty(self) -> bool:
+        return self._console.terminal
+
+
+class Progress:
+    """A listener that counts deployments; the bar appears with the first one and vanishes at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = console.bars() if console.progress else None
+        self._started: set[str] = set()
+        self._ended: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def listen(self, event: events.Event) -> None:
+        """Count deployments."""
+        if self._bars is None:
+            return
+        if isinstance(event, events.DeployStarted):
+            self._started.add(event.slug)
+        elif isinstance(event, events.DeploySucceeded | events.DeployFailed | events.DeployTimedOut):
+            self._started.add(event.slug)
+            self._ended.add(event.slug)
+        else:
+            return
+        if not self._bars.tasks:
+            self._bars.add_task("deploying", total=None)
+            self._bars.start()
+        self._bars.update(self._bars.tasks[0].id, completed=len(self._ended), total=len(self._started))
+
+
+def _assemble(parts: Sequence[Part], style: str) -> tuple[Text, list[tuple[int, int]]]:
+    """Return the text of a line, and the ranges in it that must not be broken."""
+    text, unbroken = Text(style=style), list[tuple[int, int]]()
+    for part in parts:
+        piece = part if isinstance(part, Piece) else Piece(*((part,) if isinstance(part, str) else part))
+        begin = len(text)
+        text.append(visible(piece.text), piece.style or None)
+        if piece.whole:
+            unbroken.append((begin, len(text)))
+    return text, unbroken
+
+
+def _wrapped(text: Text, unbroken: Sequence[tuple[int, int]], width: int | None, first: int, rest: int) -> Iterator[Text]:
+    """Yield the lines of a text, for a first line that starts in column ``first`` and others that start in ``rest``."""
+    if width is None or first + cell_len(text.plain) <= width:
+        yield text
+        return
+    plain, breaks, column, end = text.plain, list[int](), first, 0
+    for begin, stop in _words(plain, unbroken, width - rest):
+        gap, size = cell_len(plain[end:begin]), cell_len(plain[begin:stop])
+        if end and column + gap + size > width:
+            breaks.append(begin)
+            column = rest + size
+        else:
+            column += gap + size
+        end = stop
+    for line in text.divide(breaks):
+        line.rstrip()
+        yield line
+
+
+def _words(plain: str, unbroken: Sequence[tuple[int, int]], room: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges between which a line may be broken: words, commands in backquotes, and what is ``whole``."""
+    commands = [
+        match.span() for match in _COMMAND.finditer(plain) if cell_len(match[0]) <= room or match[0].startswith("`kapso-sync ")
+    ]
+    kept, end = sorted([*unbroken, *commands]), 0
+    for match in re.finditer(r"\S+", plain):
+        begin, stop = match.span()
+        if begin < end:
+            continue
+        for low, high in kept:
+            if low < stop and begin < high:
+                stop = max(stop, high)
+        yield begin, stop
+        end = stop

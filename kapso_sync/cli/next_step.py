@@ -1,0 +1,56 @@
+"""Decides what a person does next after a plan or a report: one sentence, with a command that `advice` completes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kapso_sync.model.plan import Blocked, Invalid, Plan
+from kapso_sync.model.report import Report, Result
+
+
+def after_plan(plan: Plan) -> str | None:
+    """Return what to do after a plan; None if nothing differs."""
+    invalid = [step.slug for step in plan.steps if isinstance(step, Invalid)]
+    blocked = [step for step in plan.steps if isinstance(step, Blocked)]
+    if invalid:
+        return f"fix {_named(invalid)} in git; `kapso-sync validate` checks it offline"
+    if blocked:
+        advice = _advice([step.slug for step in blocked], hints=any(step.hint for step in blocked))
+        return f"{advice}; `kapso-sync sync` does the rest" if plan.changes else advice
+    return "`kapso-sync sync` does this" if plan.changes else None
+
+
+def after_sync(report: Report) -> str | None:
+    """Return what to do after a pass that did not do everything; None after one that did."""
+    if report.halted is not None:
+        return "`kapso-sync sync` continues where this pass stopped"
+    invalid = [outcome.step.slug for outcome in report.results(Result.INVALID)]
+    blocked = report.results(Result.BLOCKED)
+    failed = [outcome for outcome in report.results(Result.FAILED) if not outcome.blameless]
+    held = [outcome.step.slug for outcome in failed if outcome.quarantine is not None]
+    if invalid:
+        return f"fix {_named(invalid)} in git, then run `kapso-sync sync`"
+    if held and len(held) == len(failed):
+        retries = "".join(f" --retry {slug}" for slug in held)
+        return f"fix {_named(held)} in git, or try the same code again with `kapso-sync sync{retries}`"
+    if failed:
+        return f"fix {_named([outcome.step.slug for outcome in failed])} in git or on Kapso, then run `kapso-sync sync`"
+    if report.results(Result.FAILED, Result.SKIPPED):
+        return "`kapso-sync sync` tries what is left again"
+    if blocked:
+        advice = _advice([outcome.step.slug for outcome in blocked], hints=any(outcome.hint for outcome in blocked))
+        return f"{advice}, then run `kapso-sync sync`"
+    return None
+
+
+def _advice(slugs: Sequence[str], *, hints: bool) -> str:
+    """Return what to do about blocked functions."""
+    return f"follow the hint for {_named(slugs)}" if hints else f"decide about {_named(slugs)}"
+
+
+def _named(slugs: Sequence[str]) -> str:
+    """Return up to three names in backquotes, or the number of functions."""
+    if len(slugs) > 3:
+        return f"the {len(slugs)} functions"
+    names = [f"`{slug}`" for slug in slugs]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,138 @@
+"""Finds what was last applied to a function: by the state folder, or by the digests in its mark, which outrank it. Pure.
+
+A process without memory, or with an old one, so tells a change in git from a change on Kapso. `comparison` takes the result as
+the base of its three-way comparison.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from kapso_sync.model.desired import CodeStyle, DesiredFunction
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    FIELDS,
+    RUNTIME_CONTENT,
+    SLUG,
+    Content,
+    Json,
+    RemoteFunction,
+    agree,
+    canonical_json,
+    code_hash,
+    normal_code,
+)
+from kapso_sync.model.ownership import Applied
+from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent
+
+_STALE = "changed"
+"""Stands for the digest of a secret whose value was another one when the mark was written."""
+
+
+def code_digest(code: str) -> str:
+    """Return the digest of code in a mark: ten hex digits, the same for any line ends and any number of final newlines."""
+    return hashlib.sha256(normal_code(code).encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+def fields_digest(fields: Mapping[str, Json]) -> str | None:
+    """Return the digest of managed fields in a mark, eight hex digits, or None if there are none."""
+    if not fields:
+        return None
+    spelled = canonical_json({name: (value or "") if name == DESCRIPTION else value for name, value in fields.items()})
+    return hashlib.sha256(spelled.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def find_last_applied(
+    want: DesiredFunction, remote: RemoteFunction, stored: Content, known: InventoryRecord | None
+) -> InventoryRecord | None:
+    """Return our last write of a function of ours, or None if nothing is known of it.
+
+    ``known`` is the state folder's record, and ``stored`` the record on Kapso as comparable content. Where the mark says that
+    something else was applied since, another process of ours wrote it, and the mark decides.
+
+    The state folder says that A was applied; the mark says B; Kapso has B, and git says C: the change from B to C is git's, and
+    nothing was changed on Kapso.
+    """
+    applied = remote.mark.applied if remote.mark is not None else None
+    if applied is None or (known is not None and known.applied == str(applied)):
+        return known
+    base = known or InventoryRecord.new(want.slug, remote.id)
+    wanted, was_stored = _base(want, remote, stored, applied)
+    live = base.live if base.live is not None and base.live.deployed_at == remote.last_deployed_at else None
+    at_home = remote.mark is not None and remote.mark.valid_for(remote.slug)
+    if applied.running and at_home and CODE in was_stored and agree(was_stored, stored, RUNTIME_CONTENT):
+        runtime = {name: stored[name] for name in RUNTIME_CONTENT if name in stored}
+        live = LiveContent({**runtime, SLUG: remote.slug}, remote.last_deployed_at)
+    quarantine = base.quarantine
+    if quarantine is not None and was_stored.get(CODE) == quarantine.code:
+        quarantine = None  # another process tried it again, and it is live
+    return replace(
+        base,
+        wanted=wanted,
+        stored=was_stored,
+        updated_at=None,
+        live=live,
+        corrections=0,
+        quarantine=quarantine,
+        undecided=None,
+        secrets=_secrets(want, applied, known),
+        applied=str(applied),
+    )
+
+
+def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: Applied) -> tuple[Content, Content]:
+    """Return what git said at the last write, and what Kapso stored then; values that neither side has now are left out."""
+    fields = _fields_of(want, stored, applied.fields)
+    wanted: dict[str, Json] = dict(fields or {})
+    was_stored: dict[str, Json] = {} if fields is None else {**{n: stored[n] for n in FIELDS if n in stored}, **fields}
+    codes = [want.in_style(style).code for style in CodeStyle]
+    in_git = next((code_hash(code) for code in codes if code_digest(code) == applied.code), None)
+    there = stored.get(CODE) if remote.code is not None and code_digest(remote.code) == applied.code else None
+    if there is not None or in_git is not None:
+        wanted[CODE] = in_git if in_git is not None else there
+        was_stored[CODE] = there if there is not None else in_git
+    return wanted, was_stored
+
+
+def _fields_of(want: DesiredFunction, stored: Content, digest: str | None) -> dict[str, Json] | None:
+    """Return the managed fields with this digest, each as git or Kapso has it now, or None if a value of theirs is in neither.
+
+    Six fields with three possibilities each (not managed, Kapso's value, git's value) are 729 digests at most.
+    """
+    if digest is None:
+        return {}
+    return next((fields for fields in _candidates(want.entry.fields, stored) if fields_digest(fields) == digest), None)
+
+
+def _candidates(wanted: Mapping[str, Json], stored: Content) -> Iterator[dict[str, Json]]:
+    managed = [name for name in FIELDS if name in wanted]
+    yield {name: stored[name] for name in managed if name in stored}
+    yield {name: wanted[name] for name in managed}
+    choices = [[side[name] for side in (stored, wanted) if name in side] for name in FIELDS]
+    for chosen in itertools.product(*([None, *range(len(values))] for values in choices)):
+        yield {name: values[number] for name, values, number in zip(FIELDS, choices, chosen, strict=True) if number is not None}
+
+
+def _secrets(want: DesiredFunction, applied: Applied, known: InventoryRecord | None) -> KnownSecrets:
+    """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since."""
+    if known is not None and Applied.secrets_of(known.applied) == applied.secrets:
+        return known.secrets
+    if applied.secrets is None or want.secrets_digest is None:
+        return KnownSecrets()
+    same = applied.secrets == want.secrets_digest
+    return KnownSecrets({name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()})
+
+
+def _changed(digest: str) -> str:
+    key, colon, _ = digest.partition(":")
+    return f"{key}{colon}{_STALE}"
+
+
+def applied_by(want: DesiredFunction, stored: Content, code: str, secrets: str | None, *, running: bool) -> Applied:
+    """Return what a mark says after a write of ``want``: ``code`` and the values of ``stored`` are what Kapso has then."""
+    fields = {name: stored.get(name, value) for name, value in want.entry.fields.items()}
+    return Applied(code_digest(code), fields_digest(fields), secrets, running)

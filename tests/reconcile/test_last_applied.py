@@ -1,0 +1,425 @@
+"""What was last applied stands in the mark: processes without memory, or with an old one, plan three ways all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kapso_sync.emulator.options import Behaviour
+from kapso_sync.emulator.world import EmulatedProject
+from kapso_sync.model.desired import DesiredFunction, DriftPolicy, PlainSecret, SecretValue
+from kapso_sync.model.functions import CODE, FIELDS, Content, Json, code_hash
+from kapso_sync.model.ownership import Applied, mark_for, split_description, without_digests
+from kapso_sync.model.plan import Blocked, BlockedBy, NoChange, Origin, Step
+from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
+from kapso_sync.reconcile.plan.last_applied import applied_by, code_digest, fields_digest, find_last_applied
+from tests.builders import CODE_A, CODE_B, OWNER, desired, remote, want
+from tests.clock import VirtualClock
+from tests.reconcile.passes import Bench
+from tests.world import Fate, Killed, WorldApi, new_world
+
+CODE_C = "async function handler() { return new Response('c'); }\n"
+
+
+@dataclass
+class Replicas:
+    """One project, and processes that each have a state folder of their own."""
+
+    folder: Path
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    behaviour: Behaviour | None = None
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    world: EmulatedProject = field(init=False)
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        self.world = new_world(self.clock, self.behaviour)
+
+    def process(self, name: str) -> Bench:
+        bench = Bench(self.folder / name, self.clock, WorldApi(self.world))
+        bench.policy = replace(bench.policy, drift=self.drift)
+        return bench
+
+    def newcomer(self) -> Bench:
+        """A process without memory."""
+        self.made += 1
+        return self.process(f"newcomer-{self.made}")
+
+    def edit(self, slug: str, *, deploy: bool = True, **fields: Json) -> None:
+        """Change a function as the dashboard would."""
+        function = self.world.function(slug)
+        self.world.update(function, fields)
+        if deploy:
+            self.world.deploy(function)
+
+    async def later(self, seconds: float = 60.0) -> None:
+        await self.clock.sleep(seconds)
+
+
+@pytest.fixture
+def replicas(tmp_path: Path) -> Replicas:
+    return Replicas(tmp_path)
+
+
+def only(steps: tuple[Step, ...]) -> Step:
+    (step,) = steps
+    return step
+
+
+async def applied(replicas: Replicas, *functions: DesiredFunction) -> None:
+    """Let one process bring the project to what git says."""
+    assert (await replicas.process("first").sync(desired(*functions))).exit_code == 0
+    await replicas.later()
+
+
+async def test_a_process_without_memory_is_in_sync_with_one_list_call(replicas: Replicas) -> None:
+    """Nothing is deployed again, nothing is written."""
+    git = desired(want("a", name="A", public_endpoint=False), want("b", CODE_B))
+    await applied(replicas, *git.functions)
+    newcomer = replicas.newcomer()
+    assert (await newcomer.sync(git)).plan.in_sync
+    assert newcomer.api.log == [("GET", "/functions", "")]
+
+
+@pytest.mark.parametrize(
+    ("git", "kapso", "origin"),
+    [
+        ({"code": CODE_B}, {}, Origin.GIT),
+        ({}, {"code": CODE_B}, Origin.DRIFT),
+        ({"code": CODE_B}, {"code": CODE_C}, Origin.CONFLICT),
+        ({"name": "New"}, {}, Origin.GIT),
+        ({}, {"name": "By hand"}, Origin.DRIFT),
+        ({"name": "New"}, {"name": "By hand"}, Origin.CONFLICT),
+        ({"description": "Greets."}, {}, Origin.GIT),
+        ({"public_endpoint": True}, {}, Origin.GIT),
+        ({"name": "New", "public_endpoint": True}, {}, Origin.GIT),
+        ({"code": CODE_B}, {"name": "By hand"}, Origin.CONFLICT),
+        ({"runtime_config": {"timeout": 10}}, {"runtime_config": {"timeout": 20}}, Origin.CONFLICT),
+    ],
+)
+@pytest.mark.parametrize("memory", ["none", "old"])
+async def test_a_change_has_its_true_origin_without_memory_and_with_an_old_one(
+    replicas: Replicas, git: Mapping[str, Json], kapso: Mapping[str, Json], origin: Origin, memory: str
+) -> None:
+    """The old one knows a version before the last; fields that git begins to manage are git's change."""
+    process = replicas.newcomer()
+    if memory == "old":
+        await process.sync(desired(want("a", CODE_C, name="Older")))
+        await replicas.later()
+    await applied(replicas, want("a", CODE_A, name="A", runtime_config={"timeout": 5}))
+    if kapso:
+        replicas.edit("a", **kapso)  # type: ignore[arg-type]
+        await replicas.later()
+    fields = {"name": "A", "runtime_config": {"timeout": 5}, **{name: value for name, value in git.items() if name != "code"}}
+    wanted = desired(want("a", str(git.get("code", CODE_A)), **fields))  # type: ignore[arg-type]
+    step = only((await process.plan(wanted)).steps)
+    assert step.origin is origin, step.reasons
+    assert (await process.sync(wanted)).exit_code == 0
+    await replicas.later()
+    assert (await replicas.newcomer().plan(wanted)).in_sync
+
+
+async def test_line_ends_and_final_newlines_make_no_difference(replicas: Replicas) -> None:
+    """Adopted code keeps its bytes on Kapso, and is in sync for everybody."""
+    function = replicas.world.create({"slug": "a", "name": "a", "code": CODE_A.replace("\n", "\r\n") + "\n"})
+    replicas.world.deploy(function)
+    await replicas.later()
+    await applied(replicas, want("a"))
+    assert (await replicas.newcomer().plan(desired(want("a")))).in_sync
+    changed = only((await replicas.newcomer().plan(desired(want("a", CODE_B)))).steps)
+    assert changed.origin is Origin.GIT
+
+
+@pytest.mark.parametrize("normalise", ["rstrip", "newlines"])
+async def test_code_that_kapso_stores_otherwise_is_no_drift_without_memory(tmp_path: Path, normalise: str) -> None:
+    """The mark says what is stored."""
+    replicas = Replicas(tmp_path, behaviour=Behaviour(normalise_code=normalise))  # type: ignore[arg-type]
+    code = CODE_A.replace("\n", "  \r\n") + "\n\n"
+    await applied(replicas, want("a", code))
+    assert not only((await replicas.newcomer().plan(desired(want("a", code)))).steps).drifted
+
+
+async def test_an_adopted_function_is_live_for_a_process_without_memory(replicas: Replicas) -> None:
+    """Adoption writes the mark, which moves the time of the last change; that is no reason to deploy."""
+    function = replicas.world.create({"slug": "a", "name": "a", "code": CODE_A})
+    replicas.world.deploy(function)
+    await replicas.later()
+    await applied(replicas, want("a"))
+    assert (await replicas.newcomer().plan(desired(want("a")))).in_sync
+    replicas.world.update(function, {"description": without_digests(function.description or "")})
+    (step,) = (await replicas.newcomer().plan(desired(want("a")))).changes
+    assert step.action == "deploy", "the control: an older mark does not say it"
+
+
+async def test_a_saved_edit_is_never_taken_for_live_because_of_the_mark(replicas: Replicas) -> None:
+    """The mark says that other content ran: what is stored now is drift, and is corrected and deployed."""
+    function = replicas.world.create({"slug": "a", "name": "a", "code": CODE_A})
+    replicas.world.deploy(function)
+    await replicas.later()
+    await applied(replicas, want("a"))
+    replicas.edit("a", deploy=False, code=CODE_B)
+    await replicas.later()
+    (step,) = (await replicas.newcomer().plan(desired(want("a")))).changes
+    assert (step.origin, step.deploys) == (Origin.DRIFT, True)
+    assert (await replicas.newcomer().sync(desired(want("a")))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_A}
+
+
+# Marks of the first version
+
+
+async def test_an_older_mark_stays_valid_and_gains_digests_with_the_next_write_only(replicas: Replicas) -> None:
+    """No write of its own: a pass that is in sync leaves it as it is."""
+    await applied(replicas, want("a"), want("b"))
+    for slug in "ab":
+        function = replicas.world.function(slug)
+        function.description = without_digests(function.description or "")
+    process = replicas.process("first")
+    assert (await process.sync(desired(want("a"), want("b")))).plan.in_sync
+    assert (await process.sync(desired(want("a", CODE_B), want("b")))).exit_code == 0
+    marks = {slug: split_description(replicas.world.function(slug).description)[1] for slug in "ab"}
+    assert marks["a"] is not None
+    assert marks["a"].applied == Applied(code_digest(CODE_B), None)
+    assert marks["b"] == mark_for(OWNER, "b")
+
+
+async def test_where_nothing_is_known_report_waits_for_the_next_change_in_git_only(replicas: Replicas) -> None:
+    """A Pod lost its disk while a commit arrived, and marks are old: it says so, and the next push goes live."""
+    await applied(replicas, want("a"))
+    function = replicas.world.function("a")
+    function.description = without_digests(function.description or "")
+    replicas.drift = DriftPolicy.REPORT
+    pod = replicas.newcomer()
+    for _ in range(2):
+        report = await pod.sync(desired(want("a", CODE_B)))
+        step = only(report.plan.steps)
+        assert isinstance(step, Blocked)
+        assert step.by is BlockedBy.UNKNOWN_BASE
+        assert "our last write is not known here" in step.reasons[0]
+        assert "Kapso" not in step.reasons[0], "nobody knows who changed it"
+        assert not step.drifted
+    assert "drift.detected" not in pod.names()
+    report = await pod.sync(desired(want("a", CODE_C)))
+    assert report.exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_C}
+    assert list((pod.folder / "backups" / "a").iterdir()), "what it overwrote is kept"
+
+
+async def test_with_digests_report_applies_git_and_reports_kapso_without_memory(replicas: Replicas) -> None:
+    """The same Pod, with a mark that says what was applied: the commit goes live at once, and a dashboard edit does not."""
+    await applied(replicas, want("a"))
+    replicas.drift = DriftPolicy.REPORT
+    assert (await replicas.newcomer().sync(desired(want("a", CODE_B)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_B}
+    await replicas.later()
+    replicas.edit("a", code=CODE_C)
+    await replicas.later()
+    step = only((await replicas.newcomer().plan(desired(want("a", CODE_B)))).steps)
+    assert isinstance(step, Blocked)
+    assert (step.by, step.reasons[0]) == (BlockedBy.DRIFT_POLICY, "changed on Kapso, and drift is only reported")
+
+
+# Secrets
+
+
+def with_secrets(api_key: str = "key", code: str = CODE_A, **values: str) -> DesiredFunction:
+    """A function with secrets, as a process with this API key and a state key of its own reads it."""
+    digest = keyed_digest(api_key.encode() * 8)
+    function = want("a", code)
+    given = {name: SecretValue(value, digest(name, value)) for name, value in values.items()}
+    entry = replace(function.entry, secrets={name: PlainSecret(value) for name, value in values.items()})
+    together = secrets_digest(lambda: api_key)(dict(values))
+    return replace(function, entry=entry, secrets=given, secrets_digest=together)
+
+
+SET = ("POST", "/functions/{id}/secrets")
+
+
+async def test_unchanged_secrets_cost_a_process_without_memory_no_write(replicas: Replicas) -> None:
+    """It looks at the names once."""
+    await applied(replicas, with_secrets(ONE="1", TWO="2"))
+    newcomer = replicas.newcomer()
+    assert (await newcomer.sync(desired(with_secrets(ONE="1", TWO="2")))).plan.in_sync
+    assert newcomer.api.writes == []
+
+
+async def test_a_secret_that_changed_while_memory_was_lost_is_set(replicas: Replicas) -> None:
+    """All of the function's: the mark has one digest for them together. The next newcomer sets none."""
+    await applied(replicas, with_secrets(ONE="1", TWO="2"))
+    newcomer = replicas.newcomer()
+    assert (await newcomer.sync(desired(with_secrets(ONE="1", TWO="new")))).exit_code == 0
+    assert replicas.world.function("a").secrets == {"ONE": "1", "TWO": "new"}
+    assert newcomer.names().count("secret.set") == 2
+    await replicas.later()
+    another = replicas.newcomer()
+    assert (await another.sync(desired(with_secrets(ONE="1", TWO="new")))).plan.in_sync
+    assert another.api.writes == []
+
+
+async def test_after_a_key_rotation_with_memory_lost_secrets_are_set_once(replicas: Replicas) -> None:
+    """The digest's key is derived from the API key; with memory, a rotation costs nothing."""
+    await applied(replicas, with_secrets("old-key", ONE="1"))
+    keeper = replicas.process("first")
+    assert keeper.memory().owned
+    newcomer = replicas.newcomer()
+    assert (await newcomer.sync(desired(with_secrets("new-key", ONE="1")))).exit_code == 0
+    assert newcomer.names().count("secret.set") == 1
+    await replicas.later()
+    another = replicas.newcomer()
+    assert (await another.sync(desired(with_secrets("new-key", ONE="1")))).plan.in_sync
+    assert another.api.writes == []
+
+
+async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_in_the_mark(replicas: Replicas) -> None:
+    """Whoever comes next without memory sets them."""
+    first = replicas.process("first")
+    first.api.fate = lambda _, method, route: Fate.KILLED_BEFORE if (method, route) == SET else Fate.FINE
+    with pytest.raises(BaseExceptionGroup):
+        await first.sync(desired(with_secrets(ONE="1")))
+    await replicas.later()
+    assert (await replicas.newcomer().sync(desired(with_secrets(ONE="1")))).exit_code == 0
+    assert replicas.world.function("a").secrets == {"ONE": "1"}
+
+
+# The digests themselves
+
+
+JSON_VALUES = {
+    "name": st.sampled_from(["a", "b", "c"]),
+    "description": st.sampled_from(["", "x", "y"]),
+    "function_type": st.just("cloudflare_worker"),
+    "invoke_response_mode": st.sampled_from(["passthrough", "wrapped"]),
+    "public_endpoint": st.booleans(),
+    "runtime_config": st.sampled_from([{}, {"timeout": 1}, {"timeout": 2}]),
+}
+SIDES = st.fixed_dictionaries({}, optional=JSON_VALUES)
+
+
+@settings(max_examples=300)
+@given(base=SIDES, git=SIDES, there=st.fixed_dictionaries(JSON_VALUES), codes=st.tuples(*[st.sampled_from("abc")] * 3))
+def test_the_digests_give_back_what_was_applied_as_far_as_git_or_kapso_still_has_it(
+    base: dict[str, Json], git: dict[str, Json], there: dict[str, Json], codes: tuple[str, str, str]
+) -> None:
+    """For any three versions: a side that did not change is never said to have changed; the other way round only together."""
+    texts = {"a": CODE_A, "b": CODE_B, "c": CODE_C}
+    was, now_git, now_there = (texts[code] for code in codes)
+    said = applied_by(want("a", was, **base), base, was, None, running=False)  # type: ignore[arg-type]
+    function = remote("a", now_there)
+    text = f"{there['description']}{mark_for(OWNER, 'a', applied=said)}"
+    function = replace(function, fields={**function.fields, **there, "description": text})
+    stored: Content = {**there, CODE: code_hash(now_there)}
+    record = find_last_applied(want("a", now_git, **git), function, stored, None)  # type: ignore[arg-type]
+    assert record is not None
+    for name in FIELDS:
+        if name not in base:
+            continue
+        elsewhere = base[name] in (git.get(name), there[name])
+        lost = any(base[other] not in (git.get(other), there[other]) for other in base)
+        if elsewhere and not lost:
+            assert record.wanted.get(name) == base[name], name
+    if was in (now_git, now_there):
+        assert record.wanted[CODE] == code_hash(was)
+    assert fields_digest({}) is None
+
+
+# Several processes
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn: which process has it, whether its state is lost, what git says, and what the dashboard does first."""
+
+    process: int
+    forgets: bool
+    git: Mapping[str, int]
+    dashboard: Mapping[str, int]
+
+
+turns = st.builds(
+    Turn,
+    process=st.integers(0, 2),
+    forgets=st.booleans(),
+    git=st.dictionaries(st.sampled_from("ab"), st.integers(0, 2)),
+    dashboard=st.dictionaries(st.sampled_from("ab"), st.integers(3, 5), max_size=1),
+)
+
+
+def _code(version: int) -> str:
+    return f"async function handler() {{ return new Response('{version}'); }}\n"
+
+
+@pytest.mark.history
+@settings(max_examples=100, deadline=None)
+@given(st.lists(turns, min_size=1, max_size=8))
+async def test_processes_with_lost_and_stale_memories_take_turns_with_true_origins(history: list[Turn]) -> None:
+    """Each pass says who changed what, as if one process had done them all; git's code runs after it, and ids never change."""
+    with tempfile.TemporaryDirectory() as name:
+        replicas = Replicas(Path(name))
+        git = {"a": 0, "b": 0}
+        written: dict[str, int] = {}
+        stored: dict[str, int] = {}
+        ids: dict[str, str] = {}
+        for number, turn in enumerate(history):
+            git |= turn.git
+            for slug, version in turn.dashboard.items():
+                if slug in stored:
+                    replicas.edit(slug, code=_code(version))
+                    stored[slug] = version
+            await replicas.later()
+            folder = f"process-{turn.process}" if not turn.forgets else f"lost-{number}"
+            wanted = desired(*(want(slug, _code(version)) for slug, version in git.items()))
+            report = await replicas.process(folder).sync(wanted)
+            assert report.exit_code == 0
+            for step in report.plan.steps:
+                slug = step.slug
+                by_git, by_kapso = git[slug] != written.get(slug), stored.get(slug) != written.get(slug)
+                if slug not in stored:
+                    assert step.origin is Origin.NEW
+                elif git[slug] == stored[slug]:
+                    assert isinstance(step, NoChange), step
+                else:
+                    true = Origin.CONFLICT if by_git and by_kapso else Origin.GIT if by_git else Origin.DRIFT
+                    assert step.origin is true, (turn, step.reasons)
+            written |= git
+            stored |= git
+            assert replicas.world.live_code() == {slug: _code(version) for slug, version in git.items()}
+            now = {function.slug: function.id for function in replicas.world.functions.values()}
+            assert ids in ({}, now)
+            ids = now
+            await replicas.later()
+
+
+@pytest.mark.history
+@settings(max_examples=100, deadline=None)
+@given(
+    cut=st.integers(1, 14),
+    fate=st.sampled_from([Fate.KILLED_BEFORE, Fate.KILLED_AFTER]),
+    pushed=st.lists(st.integers(1, 3), min_size=2, max_size=3),
+    pause=st.sampled_from([1.0, 8.0, 60.0]),
+)
+async def test_pods_without_a_disk_that_are_replaced_at_any_call_deploy_every_push_under_report(
+    cut: int, fate: Fate, pushed: list[int], pause: float
+) -> None:
+    """A Pod dies within a pass, another one starts without memory, and drift is only reported: nothing stays blocked."""
+    with tempfile.TemporaryDirectory() as name:
+        replicas = Replicas(Path(name))
+        await applied(replicas, want("a", _code(0), name="A"), want("b", _code(0)))
+        replicas.drift = DriftPolicy.REPORT
+        for version in pushed:
+            wanted = desired(want("a", _code(version), name=f"Version {version}"), want("b", _code(version)))
+            dying = replicas.newcomer()
+            dying.api.fate = lambda number, *_: fate if number == cut else Fate.FINE
+            with contextlib.suppress(BaseExceptionGroup, Killed):
+                await dying.sync(wanted)
+            await replicas.later(pause)
+            assert (await replicas.newcomer().sync(wanted)).exit_code == 0
+            await replicas.later()
+            assert replicas.world.live_code() == {"a": _code(version), "b": _code(version)}
+            assert (await replicas.newcomer().plan(wanted)).in_sync
