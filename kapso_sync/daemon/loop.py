@@ -131,8 +131,8 @@ class Loop:
         self._on_wait(retry, self._backoff.failing)
         suspended_for = self._suspended_for()
         pauses = [seconds for seconds in (retry, suspended_for, HEARTBEAT) if seconds is not None]
-        await self._triggers.wait(self._clock, min(pauses), only_new=self.suspension is not None)
-        if self._suspended():
+        await self._triggers.wait(self._clock, min(pauses), only_new=self.suspension is not None and not self._is_standby)
+        if self._suspended() and not self._is_standby:
             return ()
         triggers = self._triggers.drain()
         if triggers:

@@ -247,6 +247,11 @@ class DaemonService:
             if self.loop is not None:
                 self.loop.stand_by()
 
+        def suspended(suspension: Suspension | None) -> None:
+            self.suspensions.adopt(suspension, self.loop)
+            if suspension is not None:
+                self._count_as_started()
+
         made = Replica(
             replica,
             deps.clock,
@@ -255,7 +260,7 @@ class DaemonService:
                 on_lead=lead,
                 on_stand_by=stand_by,
                 on_request=self._do,
-                on_suspension=lambda suspension: self.suspensions.adopt(suspension, self.loop),
+                on_suspension=suspended,
                 on_change=deps.tracker.role_changed,
             ),
         )

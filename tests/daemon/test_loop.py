@@ -155,6 +155,7 @@ async def test_a_standby_reads_its_source_and_runs_no_pass() -> None:
         running.loop.stand_by()
         await running.settle()
         assert (running.place.superseded, running.place.running) == (1, 0)
+        running.loop.suspend(Suspension("a freeze", running.clock.now(), None))
         running.triggers.request(Trigger.FILES)
         await running.settle()
         assert (len(running.place.passes), running.place.reads) == (1, 4)

@@ -40,8 +40,8 @@ class Cluster:
     replicas: dict[str, Running] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def start(self, *names: str) -> None:
-        """Start replicas, and wait until each has read the source."""
+    def start(self, *names: str, wait_for: str = "source.changed") -> None:
+        """Start replicas, and wait until each has logged an event."""
         token = self.folder / "kube-token"
         token.write_text(self.kube.token)
         for name in names:
@@ -62,7 +62,7 @@ class Cluster:
             self.environments[name] = environment
             self.replicas[name] = self.stack.enter_context(daemon(self.source, environment))
         for name in names:
-            self.replicas[name].event("source.changed")
+            self.replicas[name].event(wait_for)
 
     @property
     def leader(self) -> str:
@@ -164,7 +164,7 @@ def test_one_of_three_writes_and_what_reaches_a_standby_goes_to_it(tmp_path: Pat
         until(live(running.kapso, greet="two"), 10)
 
         assert running.post(standby, "/api/suspend", {"reason": "a freeze"}).status_code == 202
-        until(lambda: running.status(leader)["suspended"], 5)
+        until(lambda: running.status(leader)["suspended"] and running.status(other)["suspended"], 5)
         assert running.status(other)["suspended"]["reason"] == "a freeze"
         commit(tmp_path / "source", {"greet": answering("three")})
         running.push_hook(leader)
@@ -302,3 +302,22 @@ def test_without_the_lease_api_nobody_calls_kapso(tmp_path: Path) -> None:
         running.kube.fault = lambda *_: None
         until(running.callers, 10)
         assert len(running.callers()) == 1
+
+
+def test_a_suspension_from_before_there_was_a_lease_moves_to_it(tmp_path: Path) -> None:
+    """Who turns replicas on in the middle of a freeze does not end it; nothing is left in the state folder."""
+    with cluster(tmp_path, KAPSO_SYNC_LEASE="") as running:
+        running.start("a")
+        until(live(running.kapso, greet="one"))
+        assert running.post("a", "/api/suspend", {"reason": "a freeze"}).status_code == 202
+        assert running.replicas["a"].stop() == 0
+        running.settings.clear()
+        write_functions(tmp_path / "source", {"greet": answering("two")})
+        running.start("a", wait_for="lease.acquired")
+        assert running.get("a", "/readyz").status_code == 200
+        assert running.status("a")["suspended"]["reason"] == "a freeze"
+        assert json.loads(running.kube.annotations["kapso-sync/suspended"])["reason"] == "a freeze"
+        assert not list(tmp_path.rglob("suspended.json"))
+        assert live(running.kapso, greet="one")()
+        assert running.post("a", "/api/resume").status_code == 202
+        until(live(running.kapso, greet="two"), 10)
