@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -270,11 +271,30 @@ def follow(scenario: Callable[[Cluster], None], folder: Path) -> str:
     return f"{scenario.__name__}: {taken_over:.1f} s"
 
 
+def sleep_and_keep_the_lease(folder: Path) -> str:
+    """SIGSTOP for longer than a leader may write, and less than it takes to lose the Lease: it must renew first."""
+    with cluster(folder, KAPSO_SYNC_INTERVAL="1s") as running:
+        running.start("a")
+        until(live(running.kapso, greet="one"))
+        replica = running.replicas["a"]
+        replica.process.send_signal(signal.SIGSTOP)
+        slept = datetime.now(UTC)
+        write_functions(folder / "source", {"greet": answering("two")})
+        time.sleep(11.0)  # Nothing else can be waited for: the process stands still, and no other replica is there.
+        replica.process.send_signal(signal.SIGCONT)
+        again = datetime.fromisoformat(replica.event("lease.acquired", 2)["timestamp"])
+        until(live(running.kapso, greet="two"), 10)
+        early = [call for call in running.kapso.requests() if slept < datetime.fromisoformat(call["time"]) < again]
+        assert (early, len(replica.named("lease.lost"))) == ([], 1)
+    return "sleep_and_keep_the_lease: no call before the renewal"
+
+
 def test_a_leader_that_dies_sleeps_or_is_cut_off_is_followed_by_one_writer(tmp_path: Path) -> None:
     """Within 20 s, in the middle of a pass; one that wakes or comes back writes nothing. All at once: they mostly wait."""
     scenarios = (kill_while_deploying, stop_while_deploying, stop_before_the_first_write, cut_off)
-    with ThreadPoolExecutor(len(scenarios)) as pool:
+    with ThreadPoolExecutor(len(scenarios) + 1) as pool:
         cases = [pool.submit(follow, scenario, tmp_path / scenario.__name__) for scenario in scenarios]
+        cases.append(pool.submit(sleep_and_keep_the_lease, tmp_path / "kept"))
     print(*(case.result() for case in cases), sep="\n")  # noqa: T201 - as above
 
 
