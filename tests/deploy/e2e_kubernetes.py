@@ -21,7 +21,7 @@ from tests.deploy.manifests import (
     render,
     variables_of,
 )
-from tests.e2e.test_daemon import daemon, live, until
+from tests.e2e.test_daemon import Running, daemon, live, until
 from tests.program import answering, write_functions
 from tests.served import served
 
@@ -102,7 +102,7 @@ def service_account_token(admin: httpx.Client, namespace: str, account: str) -> 
 def test_two_daemons_with_the_role_of_the_manifests_take_turns(
     kubernetes: Cluster, admin: httpx.Client, tmp_path: Path
 ) -> None:
-    """One writes; when it ends, the other one takes the Lease over, and writes what is saved from then on."""
+    """One writes, and is suspended by way of the other; when it ends, that one takes over, and writes what was saved."""
     documents = render(BASE)
     namespace = new_namespace(admin, "replicas")
     apply(admin, documents, namespace)
@@ -113,6 +113,7 @@ def test_two_daemons_with_the_role_of_the_manifests_take_turns(
         environment = {
             "KAPSO_SYNC_OWNER": "acme/flows",
             "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+            "KAPSO_SYNC_ADMIN_TOKEN": "admin-token-of-this-test",
             "KAPSO_SYNC_LEASE": variables_of(daemon_of(pod_of(documents)))["KAPSO_SYNC_LEASE"],
             "KAPSO_SYNC_LEASE_NAMESPACE": namespace,
             "KAPSO_SYNC_KUBE_API": kubernetes.url,
@@ -127,11 +128,22 @@ def test_two_daemons_with_the_role_of_the_manifests_take_turns(
             leader, standby = (first, second) if first.named("lease.acquired") else (second, first)
             until(live(kapso, greet="one"))
             assert standby.named("lease.acquired") == []
+            post(standby, "/api/suspend", {"reason": "a freeze"})
+            leader.event("suspended")
+            write_functions(folder, {"greet": answering("two")})
             leader.process.terminate()
             assert leader.process.wait(20) == 0
             until(lambda: standby.named("lease.acquired"))
-            write_functions(folder, {"greet": answering("two")})
+            assert standby.status()["suspended"]["reason"] == "a freeze"
+            assert live(kapso, greet="one")()
+            post(standby, "/api/resume")
             until(live(kapso, greet="two"))
+
+
+def post(running: Running, path: str, body: object = None) -> None:
+    """Ask a daemon as an admin does."""
+    headers = {"Authorization": "Bearer admin-token-of-this-test"}
+    assert httpx.post(f"{running.url}{path}", json=body, headers=headers, timeout=10, trust_env=False).status_code == 202
 
 
 @pytest.mark.parametrize("name", [BASE, *SIDECARS])
