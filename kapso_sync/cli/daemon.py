@@ -48,7 +48,8 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     if json_output:
         print(json.dumps(answer, indent=2))
     elif wait:
-        print_status(stdout_console(), answer["status"])
+        status = answer["status"]
+        print_status(stdout_console(), status, advise_next=context.of_source(status["source"]).advise)
     else:
         stdout_console().line("The daemon reconciles now.")
     return int(answer.get("exit_code", ExitCode.OK))

@@ -124,7 +124,8 @@ def _revision_line(revision: str | None, entry: Mapping[str, Any]) -> str:
         return "unknown revision"
     subject = f" “{entry['subject']}”" if entry.get("subject") else ""
     author = f" by {entry['author']}" if entry.get("author") else ""
-    return f"{Revision(revision).short}{subject}{author}"
+    described = f" ({entry['described']})" if entry.get("described") else ""
+    return f"{Revision(revision).short}{described}{subject}{author}"
 
 
 def _entry_text(entry: Mapping[str, Any]) -> str:

@@ -12,6 +12,9 @@ def after_plan(plan: Plan) -> str | None:
     """Return what to do after a plan; None if nothing differs."""
     invalid = [step.slug for step in plan.steps if isinstance(step, Invalid)]
     blocked = [step for step in plan.steps if isinstance(step, Blocked)]
+    needs_machine = [step.slug for step in plan.steps if isinstance(step, Invalid) and not in_git(step)]
+    if invalid and len(needs_machine) == len(invalid):
+        return f"follow the hint for {_named(invalid)}"
     if invalid:
         return f"fix {_named(invalid)} in git; `kapso-sync validate` checks it offline"
     if blocked:
@@ -24,23 +27,32 @@ def after_sync(report: Report) -> str | None:
     """Return what to do after a pass that did not do everything; None after one that did."""
     if report.halted is not None:
         return "`kapso-sync sync` continues where this pass stopped"
-    invalid = [outcome.step.slug for outcome in report.results(Result.INVALID)]
+    invalid = report.results(Result.INVALID)
+    outside = [outcome.step.slug for outcome in invalid if isinstance(outcome.step, Invalid) and not in_git(outcome.step)]
     blocked = report.results(Result.BLOCKED)
     failed = [outcome for outcome in report.results(Result.FAILED) if not outcome.blameless]
     held = [outcome.step.slug for outcome in failed if outcome.quarantine is not None]
-    if invalid:
-        return f"fix {_named(invalid)} in git, then run `kapso-sync sync`"
-    if held and len(held) == len(failed):
+    if outside and len(outside) == len(invalid) + len(failed):
+        return f"follow the hint for {_named(outside)}, then run `kapso-sync sync`"
+    if invalid and not failed:
+        return f"fix {_named([outcome.step.slug for outcome in invalid])} in git, then run `kapso-sync sync`"
+    if held and len(held) == len(failed) and not invalid:
         retries = "".join(f" --retry {slug}" for slug in held)
         return f"fix {_named(held)} in git, or try the same code again with `kapso-sync sync{retries}`"
     if failed:
-        return f"fix {_named([outcome.step.slug for outcome in failed])} in git or on Kapso, then run `kapso-sync sync`"
+        both = [outcome.step.slug for outcome in (*invalid, *failed)]
+        return f"fix {_named(both)} in git or on Kapso, then run `kapso-sync sync`"
     if report.results(Result.FAILED, Result.SKIPPED):
         return "`kapso-sync sync` tries what is left again"
     if blocked:
         advice = _advice([outcome.step.slug for outcome in blocked], hints=any(outcome.hint for outcome in blocked))
         return f"{advice}, then run `kapso-sync sync`"
     return None
+
+
+def in_git(step: Invalid) -> bool:
+    """Return whether a change in git mends an invalid function; a missing value or package is a matter of this machine."""
+    return any(problem.code not in ("missing-secret", "package-missing", "package-unavailable") for problem in step.problems)
 
 
 def _advice(slugs: Sequence[str], *, hints: bool) -> str:

@@ -28,11 +28,11 @@ def source_of(folder: Path) -> str | None:
 def find_daemon_folder(settings: Settings) -> Path:
     """Return the state folder of the settings' source; without a source, that of the only daemon of this user.
 
-    The current folder is the source if it was synced, or if no daemon runs. A daemon of the same source counts if it was given
-    another API base and this command none. Raises `UsageError` if several daemons run.
+    The current folder is the source if a daemon of it runs, or if none runs at all. A daemon of the same source counts if it
+    was given another API base and this command none. Raises `UsageError` if several daemons run.
     """
     own = find_state_folder(settings)
-    if own.exists():
+    if own.exists() and (settings.source is not None or DaemonFiles(own).is_running()):
         return own
     running = [folder for folder in state_folders(settings) if DaemonFiles(folder).is_running()]
     if settings.source is not None:

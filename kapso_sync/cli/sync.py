@@ -31,6 +31,11 @@ class PassArgs:
     expect: str | None
     json_output: bool
 
+    def advise_again(self, text: str) -> str:
+        """Return the text with commands for the same functions; what was allowed for this pass alone is used up."""
+        options = "".join(f" --only {slug}" for slug in self.only)
+        return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
+
     def advise_exactly(self, text: str) -> str:
         """Return the text with commands that make the same plan again: with the options of this one as well."""
         options = "".join(f" --only {slug}" for slug in self.only) + self.overrides.options
@@ -52,7 +57,7 @@ def sync(args: PassArgs) -> int:
         if args.json_output:
             print(json.dumps(report_document(report), indent=2))
         else:
-            print_report(stdout_console(), report, args.advise_exactly)
+            print_report(stdout_console(), report, args.advise_again)
         return int(report.exit_code)
 
     return run_to_end(work)

@@ -20,7 +20,7 @@ from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
 from kapso_sync.model.ownership import without_marks
-from kapso_sync.model.source import CODE_SUFFIXES, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
 """Maximum number of unlisted files that the warning names; it counts the rest."""
@@ -135,6 +135,11 @@ def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
 
 
 def _how_to_begin(snapshot: Snapshot) -> str:
+    inside = [path for path in snapshot.files if path.startswith(f"{DEFAULT_FOLDER}/")]
+    if any(path.removeprefix(f"{DEFAULT_FOLDER}/") in MANIFEST_NAMES for path in inside):
+        return f"there is one in {DEFAULT_FOLDER}: name that folder as the source"
+    if any(map(looks_like_a_function, inside)) and not any("/" not in p and looks_like_a_function(p) for p in snapshot.files):
+        return f"is the folder {DEFAULT_FOLDER} meant? Name it as the source"
     if not any(looks_like_a_function(path) for path in snapshot.files):
         smallest = "{version: 1, functions: {hello: {}}}"
         return (

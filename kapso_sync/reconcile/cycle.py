@@ -6,8 +6,9 @@ The commands and the daemon call `reconcile` or `plan_pass`; they do not repeat 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import (
@@ -37,6 +38,9 @@ from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletion
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.planner import make_plan, replan
 from kapso_sync.reconcile.plan.warnings import rename_notices
+
+MAX_LISTED = 20
+"""Maximum number of slugs that a hint lists."""
 
 Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
 """A function from files to desired functions; it raises `InvalidSource` when nothing can be planned from the files."""
@@ -160,9 +164,10 @@ def _check_named_deletions(plan: Plan, policy: Policy) -> None:
 
 def _narrow(plan: Plan, request: PassRequest) -> Plan:
     known = {step.slug for step in plan.steps}
-    unknown = [slug for slug in (*request.only, *sorted(request.overrides.retry)) if slug not in known]
+    named = (*request.only, *sorted(request.overrides.retry | request.overrides.overwrite))
+    unknown = [slug for slug in dict.fromkeys(named) if slug not in known]
     if unknown:
-        raise UsageError(f"unknown slug: {', '.join(unknown)}", hint="`kapso-sync plan` lists the slugs it knows")
+        raise UsageError(f"unknown slug: {', '.join(unknown)}", hint=_known_slugs(unknown[0], known))
     plan = select(plan, request.only)
     if request.expect is not None and request.expect != plan.digest:
         raise PlanChanged(
@@ -170,6 +175,13 @@ def _narrow(plan: Plan, request: PassRequest) -> Plan:
             hint="read the new plan with `kapso-sync plan`, then pass its digest",
         )
     return plan
+
+
+def _known_slugs(unknown: str, known: Collection[str]) -> str:
+    """Return the slug that was probably meant, or the first ones of all."""
+    close = difflib.get_close_matches(unknown, known, n=1)
+    listed = ", ".join(sorted(known)[:MAX_LISTED])
+    return f"did you mean `{close[0]}`?" if close else f"known are: {listed}{', …' if len(known) > MAX_LISTED else ''}"
 
 
 def emit_plan(emit: events.Listener, guarded: Guarded) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
 
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Condition, ConditionType, DaemonStatus, FunctionStatus, RateLimit, RecentEvent, Role
 from kapso_sync.plurals import counted, span
+from kapso_sync.visible import visible
+
+
+def escape(text: str, *, quote: bool = False) -> str:
+    """Return foreign text as HTML; what does not print is spelled out, line breaks and tabs stay."""
+    return html.escape("\n".join(map(visible, text.split("\n"))), quote=quote)
 
 
 def time_tag(moment: datetime | None, now: datetime) -> str:

@@ -107,6 +107,7 @@ class History:
         detail = {name: value for name, value in dataclasses.asdict(event).items() if name not in ("slug", "function_id")}
         revision = self._revision
         known = {"revision": revision.id, "subject": revision.subject, "author": revision.author} if revision else {}
+        known |= {"described": revision.described} if revision is not None and revision.described is not None else {}
         text = json.dumps({"event": event.name, **known, **detail}, ensure_ascii=False, default=str)
         return self._redact(text)
 

@@ -19,7 +19,6 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Notice
-from kapso_sync.model.ownership import comparable_owner
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState
@@ -44,8 +43,6 @@ from kapso_sync.wiring.source import resolve_source
 
 MayCall = Callable[[], None]
 """Raises `NotLeading` if no request may be sent to Kapso now."""
-
-OWNER_CHANGED = "the owner was {former} and is {owner} now; functions marked by the former one stay ours"
 
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
@@ -226,10 +223,7 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
 
 
 def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Notice, ...]:
-    """Return a warning about an owner that is new to the state folder, or that is made of a path before the first sync."""
-    if state.owners and comparable_owner(source.owner) not in map(comparable_owner, state.owners):
-        former = ", ".join(sorted(state.owners))
-        return (Notice("owner-changed", OWNER_CHANGED.format(former=former, owner=source.owner)),)
+    """Return a warning about an owner that is made of a path, before the first sync."""
     if source.owner_is_stable or state.owned:
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kapso_sync.settings import load_settings
+from kapso_sync.wiring import find_state_folder
 from tests.program import kapso_sync
 
 ENDED_PID = 2**22 + 1
@@ -54,3 +56,19 @@ def test_without_any_daemon_the_current_folder_is_meant(environment: dict[str, s
     """Status works everywhere; a command for a daemon says that none runs."""
     assert kapso_sync("status", environment=environment).code == 0
     assert "no daemon runs on the state folder" in kapso_sync("resume", environment=environment).err
+
+
+def test_the_only_running_daemon_is_meant_in_a_folder_that_was_synced_before(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a checkout of the repository that the daemon follows; a folder whose own daemon runs means that one."""
+    here = Path.cwd()
+    own = find_state_folder(load_settings({"source": str(here)}, environment=environment))
+    daemon_in(tmp_path / "state", "flows-1234")
+    own.mkdir(parents=True)
+    asked = kapso_sync("resume", environment=environment)
+    assert "the daemon at http://127.0.0.1:9 does not answer" in asked.err
+    own.rmdir()
+    daemon_in(own.parent, own.name)
+    (own / "daemon.json").write_text((own / "daemon.json").read_text().replace(":9", ":10"), encoding="utf-8")
+    assert "the daemon at http://127.0.0.1:10 does not answer" in kapso_sync("resume", environment=environment).err

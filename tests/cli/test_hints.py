@@ -260,12 +260,6 @@ def a_function_in_quarantine(bench: Bench) -> Generator[Ran, Ran, None]:
     assert (ran.code, bench.live("greet")) == (0, answering("new"))
 
 
-@hint("lists the slugs it knows")
-def only_an_unknown_slug(bench: Bench) -> Generator[Ran, Ran, None]:
-    ran = yield bench.here("sync", "--only", "nobody")
-    assert (ran.code, "greet  3 lines of code" in ran.out) == (0, True)
-
-
 @hint("then pass its digest")
 def another_plan_than_expected(bench: Bench) -> Generator[Ran, Ran, None]:
     ran = yield bench.here("sync", "--adopt", "always", "--expect", "sha256:old")
@@ -308,6 +302,28 @@ def a_forgotten_rename(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.write(welcome=long + HELLO, part=BYE)
     ran = yield bench.here("sync")
     assert (ran.code, "greet" in bench.kapso.world.live_code()) == (0, False)
+
+
+@hint("brings it now")
+def functions_with_the_mark_of_a_former_owner(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.set(owner="acme/former")
+    bench.synced()
+    bench.set(owner="acme/flows")
+    assert bench.here("sync").code == 0
+    before = bench.kapso.world.live_code()
+    ran = yield bench.here("plan")
+    descriptions = [str(function.description) for function in bench.kapso.world.functions.values()]
+    assert (ran.code, all("acme/flows#" in text for text in descriptions)) == (0, True)
+    assert bench.kapso.world.live_code() == before
+    assert "acme/former" not in bench.here("plan").out
+
+
+@hint("writes what Kapso has")
+def an_init_without_code(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.synced()
+    (bench.home / "empty").mkdir()
+    ran = yield bench.run("init", "empty")
+    assert (ran.code, "owned by folder/my%20functions" in ran.out) == (0, True), "they are another folder's, and left out"
 
 
 @hint("deletes it all the same")
@@ -361,9 +377,8 @@ def a_function_that_somebody_else_writes(bench: Bench) -> Generator[Ran, Ran, No
 
 @hint("sets them")
 def secrets_that_were_there_before(bench: Bench) -> Generator[Ran, Ran, None]:
-    bench.kapso.control("POST", "/functions", {"function": {"name": "greet", "slug": "greet", "code": HELLO}})
-    bench.kapso.edit("greet", deploy=True)
-    bench.kapso.world.functions[next(iter(bench.kapso.world.functions))].secrets["A"] = "old"
+    function = {"name": "greet", "slug": "greet", "code": HELLO}
+    bench.kapso.control("POST", "/functions", {"function": function, "deployed": True, "secrets": {"A": "old"}})
     bench.write(extra="    secrets:\n      A: {value: new}\n", greet=HELLO)
     ran = yield bench.here("sync")
     assert ran.code == 0
@@ -598,8 +613,8 @@ def test_a_command_repeats_the_source_and_the_flags_that_the_reader_gave(bench: 
     env_file = bench.home / "settings of mine"
     env_file.write_text("KAPSO_SYNC_REQUEST_TIMEOUT=20s\n", encoding="utf-8")
     flags = ["--path", "fun ctions", "--owner", "acme/flows", "--env-file", str(env_file), "--log-level", "error", "--no-prune"]
-    shown = bench.run("sync", "repo", *flags, "--only", "nobody")
-    (command,) = commands(shown, "lists the slugs it knows")
+    shown = bench.run("sync", "repo", *flags, "--delete", "nobody")
+    (command,) = commands(shown, "lists what left git")
     assert command[1:] == [
         "plan",
         "repo",

@@ -181,6 +181,30 @@ def test_the_hint_for_a_missing_manifest_is_an_init_that_works(code: Path) -> No
     assert "In a clone of it, the command `init` proposes a manifest" in kapso_sync("validate", code.as_uri()).err
 
 
+def test_init_makes_slugs_of_any_letters_and_names_files_that_it_cannot_list(tmp_path: Path) -> None:
+    """Accents go, and a name with a line break is left out with the reason, since no manifest can hold it."""
+    for name in ("Größe prüfen.js", "e\u0301cole.js", "日本.js", "two\nlines.js"):
+        (tmp_path / name).write_text(answering("x"), encoding="utf-8")
+    ran = kapso_sync("init", str(tmp_path), "--write", "--json")
+    assert [function["slug"] for function in ran.document["functions"]] == ["ecole", "grosse-prufen"]
+    assert ran.document["left_out"]["日本.js"].startswith("no slug can be made of its name")
+    assert "do not print" in ran.document["left_out"]["two\nlines.js"]
+    assert kapso_sync("validate", str(tmp_path)).code == 0
+
+
+def test_init_and_validate_name_a_functions_folder_that_a_plain_folder_holds(tmp_path: Path) -> None:
+    """Outside of git the folder itself is the source: no second manifest beside that of the folder inside."""
+    inner = tmp_path / "functions"
+    inner.mkdir()
+    (inner / "index.js").write_text(answering("x"), encoding="utf-8")
+    assert "hint: is the folder functions meant? Name it as the source" in kapso_sync("validate", str(tmp_path)).err
+    assert kapso_sync("init", str(inner), "--write").code == 0
+    assert "hint: there is one in functions: name that folder" in kapso_sync("validate", str(tmp_path)).err
+    ran = kapso_sync("init", str(tmp_path), "--write")
+    assert (ran.code, ran.err.splitlines()[0]) == (64, "error: functions/manifest.yaml is there already")
+    assert not (tmp_path / "manifest.yaml").exists()
+
+
 names = st.text(st.sampled_from("abAB12_-. é"), min_size=1, max_size=8)
 
 

@@ -112,10 +112,12 @@ def test_sync_only_touches_the_named_function(kapso: Served, folder: Path, envir
     """An unknown slug is a usage error."""
     assert kapso_sync("sync", str(folder), "--only", "part", environment=environment).code == 0
     assert [function.slug for function in kapso.world.functions.values()] == ["part"]
+    overwritten = kapso_sync("sync", str(folder), "--overwrite", "gret", environment=environment)
+    assert (overwritten.code, overwritten.err.splitlines()[-1]) == (64, "hint: did you mean `greet`?")
     unknown = kapso_sync("sync", str(folder), "--only", "nope", environment=environment)
     assert (unknown.code, unknown.err.splitlines()[-2:]) == (
         64,
-        ["error: unknown slug: nope", f"hint: `kapso-sync plan {folder}` lists the slugs it knows"],
+        ["error: unknown slug: nope", "hint: known are: greet, part"],
     )
 
 
@@ -350,7 +352,8 @@ def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: 
     planned = kapso_sync("plan", str(folder), "--json", environment=environment).document
     assert (planned["in_sync"], [warning["code"] for warning in planned["warnings"]]) == (True, ["owner-changed"])
     assert kapso_sync("sync", str(folder), environment=environment).code == 0
-    assert not kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    later = kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+    assert [warning["code"] for warning in later] == ["owner-changed"], "as long as only this state folder knows"
     write_functions(folder, {"greet": answering("two")})
     assert kapso_sync("plan", str(folder), "--delete", "part", environment=environment).code == 0
     again = kapso_sync("sync", str(folder), "--delete", "part", environment=environment)
@@ -358,6 +361,15 @@ def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: 
     assert set(kapso.world.functions) < ids
     (function,) = kapso.world.functions.values()
     assert "[kapso-sync:github.com/acme/flows#" in str(function.description)
+
+
+def test_what_is_missing_on_this_machine_is_not_sent_to_git(folder: Path, environment: Environment) -> None:
+    """A secret's value is set where kapso-sync runs: its hint is printed, and the next step names it."""
+    write_functions(folder, {"greet": answering("hello")}, "    secrets:\n      TOKEN: {env: TOKEN}\n")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 1
+    assert "hint: set it where kapso-sync runs" in ran.out
+    assert ran.out.splitlines()[-1] == f"next: follow the hint for `greet`, then run `kapso-sync sync {folder}`"
 
 
 def test_a_missing_secret_is_reported_at_its_own_line(folder: Path, environment: Environment) -> None:

@@ -172,6 +172,20 @@ async def test_a_saved_edit_is_never_taken_for_live_because_of_the_mark(replicas
     assert replicas.world.live_code() == {"a": CODE_A}
 
 
+async def test_functions_that_are_taken_from_another_owner_are_not_deployed_again(replicas: Replicas) -> None:
+    """Their marks say what ran; only the mark is written, long after the last deployment."""
+    await applied(replicas, want("a"))
+    process = replicas.newcomer()
+    process.policy = replace(process.policy, owner="example.com/heir", take_from=frozenset({OWNER}))
+    (step,) = (await process.plan(desired(want("a")))).changes
+    assert (step.action, step.deploys) == ("adopt", False)
+    assert (await process.sync(desired(want("a")))).exit_code == 0
+    await replicas.later()
+    heir = replicas.newcomer()
+    heir.policy = replace(heir.policy, owner="example.com/heir")
+    assert (await heir.plan(desired(want("a")))).in_sync
+
+
 # Marks of the first version
 
 

@@ -120,6 +120,14 @@ def test_the_page_shows_failures_diffs_deployments_events_and_budget() -> None:
     assert "moving the project to another plan" in words(SUSPENDED)
 
 
+def test_control_characters_of_a_commit_or_a_reason_are_spelled_out_on_the_page() -> None:
+    """Whoever reads the page with curl must not have the terminal driven."""
+    revision = Revision("c0ffee", subject="Fix \x1b[2J\x07 it", author="Eve\u202e")
+    page = render_page(status(function("greet"), revision=revision, suspension=Suspension("\x1b]0;x\x07", NOW)))
+    assert [char for char in page if not (char.isprintable() or char in "\n\t")] == []
+    assert r"Fix \x1b[2J\x07 it" in page
+
+
 def test_the_page_names_the_commit_that_broke_the_manifest_and_the_one_in_effect() -> None:
     """Who reads the error wants to know whom to ask, and what runs meanwhile."""
     broken = Revision("bad0bad0bad0" + "0" * 28, subject="Tidy <up>", author="Bob")

@@ -102,7 +102,7 @@ class Deployer:
         if ended.verdict is DeploymentState.SUPERSEDED:
             raise Superseded("a newer revision came while it was deployed", hint="the next pass resumes here")
         if ended.verdict is not DeploymentState.LIVE or ended.record is None:
-            raise await self._failed(step.slug, written, ended, number)
+            raise await self._failed(step, written, ended, number)
         return self._confirm(step, written, await self._with_code(written, ended.record), closes, ended.seconds)
 
     async def _with_code(self, written: Written, record: RemoteFunction) -> RemoteFunction:
@@ -140,9 +140,9 @@ class Deployer:
             self._store.remember_quota(self._quota)
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=error.message, hint=error.hint))
 
-    async def _failed(self, slug: str, written: Written, ended: EndedDeployment, number: int) -> DeploymentFailed:
+    async def _failed(self, step: Write, written: Written, ended: EndedDeployment, number: int) -> DeploymentFailed:
         """Report a deployment that did not go live, and return the error to raise."""
-        function_id = written.record.id
+        slug, function_id = step.slug, written.record.id
         self._fitting.discard(function_id)
         call = Call("POST", "/functions/{id}/deploy")
         if ended.verdict is DeploymentState.TIMED_OUT:
@@ -154,15 +154,16 @@ class Deployer:
         if ended.verdict is DeploymentState.GONE:
             message, hint = "the function vanished from Kapso while it was deployed", "the next pass tries again"
         else:
-            message, hint = await self._why(slug, written, ended)
+            message, hint = await self._why(step, written, ended)
             first = ended.record is not None and ended.record.last_deployed_at is None
             if first and ended.seconds <= IMMEDIATE_FAILURE_S:
                 hint += "; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
         self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
         return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is DeploymentState.FAILED else None)
 
-    async def _why(self, slug: str, written: Written, ended: EndedDeployment) -> tuple[str, str]:
+    async def _why(self, step: Write, written: Written, ended: EndedDeployment) -> tuple[str, str]:
         """Return message and hint for a deployment that ended in ``error``, with the local runtime's words if it has any."""
+        slug = step.slug
         message = f"the deployment ended in `error`, {1 + RETRIES} times"
         code = written.record.code or (ended.record.code if ended.record is not None else None)
         tried = await self._start_locally(slug, code) if self._start_locally is not None and code is not None else None
@@ -173,7 +174,8 @@ class Deployer:
         if tried.error is None:
             return message, f"the code starts on this machine's runtime: {elsewhere}"
         words = " ".join(tried.error.split())
-        return f"{message}; on this machine: {words}", f"fix the code; {dev}"
+        place = "on this machine, in lines of the built code" if step.desired.compiled else "on this machine"
+        return f"{message}; {place}: {words}", f"fix the code; {dev}"
 
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned

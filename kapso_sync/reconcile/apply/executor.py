@@ -411,7 +411,8 @@ class _Pass:
             for problem in step.problems:
                 location = str(problem.location) if problem.location else None
                 self._emit(events.FunctionInvalid(slug=step.slug, error=problem.message, location=location, hint=problem.hint))
-            return Outcome(step, Result.INVALID, step.function_id, error=error)
+            hint = next((problem.hint for problem in step.problems if problem.hint), None)
+            return Outcome(step, Result.INVALID, step.function_id, error=error, hint=hint)
         slug, function_id, fields, hint = step.slug, step.function_id, step.fields, step.hint
         match step.by:
             case BlockedBy.OSCILLATION:

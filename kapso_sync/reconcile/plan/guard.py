@@ -53,7 +53,7 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
     if not limits.allow_empty and all(step.file is None and step.desired_hash is None for step in plan.steps):
         raise EmptySource(
             "the source lists no function at all",
-            hint="if that is meant, set KAPSO_SYNC_ALLOW_EMPTY=true; else look at --path and at the manifest",
+            hint="if that is meant, --allow-empty or KAPSO_SYNC_ALLOW_EMPTY=true allows it; else look at --path and manifest",
         )
     held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
     held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
@@ -90,7 +90,7 @@ def _too_many_deletions(plan: Plan, limits: Limits) -> list[HeldDeletions]:
         HeldDeletions(
             tuple(doomed),
             f"{len(doomed)} of {plan.owned} owned functions would be deleted, and one pass may delete {allowed}",
-            f"if that is meant, set KAPSO_SYNC_MAX_DELETE={len(doomed)} (now {limits.max_delete})",
+            f"if that is meant, --max-delete or KAPSO_SYNC_MAX_DELETE={len(doomed)} allows it (now {limits.max_delete})",
         )
     ]
 

@@ -57,6 +57,7 @@ from kapso_sync.reconcile.plan.steps import (
     secret_reasons,
 )
 from kapso_sync.reconcile.plan.warnings import (
+    former_owner_notices,
     orphan_notices,
     quota_notices,
     secret_notices,
@@ -103,6 +104,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             *quota_notices(desired, observed),
             *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
             *unknown_field_notices(planner.unknown_fields),
+            *former_owner_notices(observed, steps),
             *unreadable_notices(observed),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
@@ -194,7 +196,8 @@ class _Planner:
         claim = self._observed.claim(remote)
         known = self._observed.state.owned.get(remote.id)
         remote_content = self._observed.content(remote)
-        base = find_last_applied(want, remote, remote_content, known) if claim is Claim.OURS else known
+        taken = self._observed.other_owner(remote) in self._policy.take_from
+        base = find_last_applied(want, remote, remote_content, known) if claim is Claim.OURS or taken else known
         want = in_style_of(want, remote_content, base, facts)
         uncertain = self._observed.uncertain.get(remote.id, ())
         comparison = FunctionComparison(
@@ -208,7 +211,7 @@ class _Planner:
             listing=self._observed.secrets.get(remote.id),
             reset_secrets=self._policy.reset_secrets,
             secret_values=want.secrets,
-            former_owners=self._observed.state.owners,
+            former_owners=self._observed.state.owners - self._policy.take_from,
         )
         for name in comparison.difference.unknown:
             self.unknown_fields.setdefault(name, []).append(want.slug)

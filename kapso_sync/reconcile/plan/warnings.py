@@ -23,6 +23,24 @@ def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
     return tuple(Notice("orphan", f"{reason}: {_some(slugs)}") for reason, slugs in sorted(kept.items()))
 
 
+def former_owner_notices(observed: Observed, steps: Sequence[Step]) -> tuple[Notice, ...]:
+    """Warn of functions with the mark of a former owner of ours, which this plan does not write."""
+    written = {step.function_id for step in steps if step.writes}
+    marked: dict[str, list[str]] = {}
+    for remote in observed.ours:
+        mark = remote.mark
+        if mark is not None and remote.id not in written and mark.owner in observed.state.owners - {observed.owner}:
+            marked.setdefault(mark.owner, []).append(remote.slug)
+    return tuple(
+        Notice(
+            "owner-changed",
+            f"only this state folder knows that functions marked by {owner} are ours: {_some(sorted(slugs))}; their next write "
+            f"brings the new mark, and `kapso-sync sync --take-from {owner}` brings it now",
+        )
+        for owner, slugs in sorted(marked.items())
+    )
+
+
 def quota_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:
     """Warn when git has more Workers than were seen to fit the project's plan."""
     quota = observed.state.quota

@@ -21,7 +21,7 @@ from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.pull import PullPlan
-from kapso_sync.model.source import FUNCTION_FILE, Snapshot
+from kapso_sync.model.source import DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.observe import observe, require_same_project, with_code
 from kapso_sync.reconcile.plan.comparison import compare
@@ -92,6 +92,9 @@ async def propose(deps: PullDeps, api: FunctionsApi | None) -> Proposal:
     layout = read_layout(deps.snapshot.files)
     if layout.manifest is not None:
         raise UsageError(f"{layout.manifest} is there already", hint="a proposal never changes a manifest that exists")
+    inner = next((name for name in MANIFEST_NAMES if f"{DEFAULT_FOLDER}/{name}" in deps.snapshot.files), None)
+    if inner is not None:
+        raise UsageError(f"{DEFAULT_FOLDER}/{inner} is there already", hint=f"name the folder {DEFAULT_FOLDER} as the source")
     code = await _read_code(deps.snapshot)
     functions = tuple(remote for remote in await api.list_functions() if remote.readable) if api is not None else ()
     proposal = propose_manifest(code, frozenset(layout.folders), functions)
@@ -126,6 +129,8 @@ def _compare_with_kapso(desired: Desired, observed: Observed) -> Mapping[str, st
         if observed.claim(remote) is Claim.FOREIGN:
             return f"on Kapso, and owned by {observed.other_owner(remote)}"
         differing = compare(function.content, observed.content(remote), None).fields
+        if differing and observed.claim(remote) is Claim.OURS:
+            return f"on Kapso and ours, with other {' and '.join(differing)}: a sync overwrites it, after a backup"
         if differing:
             return f"on Kapso, with other {' and '.join(differing)}: a plan shows the difference, and a sync waits for you"
         return "on Kapso, the same: a sync adopts it"
@@ -136,11 +141,13 @@ def _compare_with_kapso(desired: Desired, observed: Observed) -> Mapping[str, st
 def _no_function(snapshot: Snapshot, proposal: Proposal) -> EmptySource:
     where, files = snapshot.path or snapshot.source, list(proposal.left_out.items())
     if not files:
-        return EmptySource(f"{where} has no code", hint="name a folder with `.js` or `.ts` files")
+        return EmptySource(
+            f"{where} has no code", hint="name a folder with `.js` or `.ts` files; `kapso-sync pull` writes what Kapso has"
+        )
     more = f", and {len(files) - 1} more" if len(files) > 1 else ""
     return EmptySource(
         f"{where} has no function: {files[0][0]} is left out: {files[0][1]}{more}",
-        hint="a function declares `async function handler(request, env)`, or exports it as default; --path names its folder",
+        hint="a function declares `async function handler(request, env)`, or exports it as default; name the folder of yours",
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -71,7 +72,7 @@ def propose(code: Iterable[CodeFile], taken: frozenset[str], functions: Sequence
         reason = _why_left_out(file)
         slug = _remote_slug(_stem(file.path), functions) or _slug(_stem(file.path))
         if reason is None and not slug:
-            reason = "no slug can be made of its name"
+            reason = f"no slug can be made of its name; list it yourself, with `file: {file.path}`"
         if reason is None and slug in taken:
             reason = f"a folder of the Kapso CLI has the slug `{slug}`"
         if reason is None and slug in chosen:
@@ -95,6 +96,8 @@ def _preference(file: CodeFile) -> tuple[bool, bool, bool, str]:
 
 def _why_left_out(file: CodeFile) -> str | None:
     """Return why a file is not a function, or None; what declares a top-level handler cannot be meant for an import."""
+    if not file.path.isprintable():
+        return "its name has characters that do not print; rename it"
     if file.importers and file.shape.style is not Style.SCRIPT:
         return f"{file.importers[0]} imports it"
     if file.shape.style is Style.NONE and file.shape.error is None and not file.shape.deno:
@@ -111,8 +114,14 @@ def _stem(path: str) -> str:
 
 
 def _slug(name: str) -> str:
-    """Return the slug of a file's name: words in lower case, joined by hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", _WORD_ENDS.sub("-", name).lower()).strip("-")
+    """Return the slug of a file's name: words in lower case, joined by hyphens, letters without their accents.
+
+    >>> _slug("GrößePrüfen_v2")
+    'grosse-prufen-v2'
+    """
+    plain = unicodedata.normalize("NFKD", _WORD_ENDS.sub("-", unicodedata.normalize("NFC", name)).casefold())
+    letters = "".join(char for char in plain if not unicodedata.combining(char))
+    return re.sub(r"[^a-z0-9]+", "-", letters).strip("-")
 
 
 def _remote_slug(name: str, functions: Sequence[RemoteFunction]) -> str | None:
