@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from kapso_sync.cli.console import Console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.cli.state_folders import find_known_folder, source_of, state_folders
+from kapso_sync.cli.state_folders import described, find_known_folder, source_of, state_folders
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.events import event_of
 from kapso_sync.model.functions import Json
@@ -34,10 +33,9 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
     folder = find_known_folder(settings, lambda known: _knows(known, slug))
     entries, backups = read_history(folder, slug), read_backups(folder / BACKUPS_NAME, slug)
     if not entries and not backups:
-        others = [shlex.quote(source_of(other) or other.name) for other in state_folders(settings) if _knows(other, slug)]
-        hint = (
-            f"name the SOURCE that was synced: {', '.join(others)}" if others else "`kapso-sync status` lists what was synced"
-        )
+        others = [described(other) for other in state_folders(settings) if _knows(other, slug)]
+        named = f"name the SOURCE that was synced, with its --path, --env and --env-file: {'; '.join(others)}"
+        hint = named if others else "`kapso-sync status` lists what was synced"
         raise UsageError(f"nothing is known of `{slug}` in {folder}", hint=hint)
     if json_output:
         document: dict[str, Json] = {

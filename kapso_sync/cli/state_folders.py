@@ -25,6 +25,13 @@ def source_of(folder: Path) -> str | None:
     return source if isinstance(source, str) else None
 
 
+def described(folder: Path) -> str:
+    """Return the source of a state folder and whose functions it has there, environment included, for people to choose."""
+    last = read_last_pass(folder) or {}
+    owner = last.get("owner")
+    return f"{last.get('source') or folder.name}" + (f" as {owner}" if owner else "")
+
+
 def find_daemon_folder(settings: Settings) -> Path:
     """Return the state folder of the settings' source; without a source, that of the only daemon of this user.
 
@@ -56,6 +63,7 @@ def find_known_folder(settings: Settings, knows: Callable[[Path], bool]) -> Path
         return folder
     others = [other for other in state_folders(settings) if knows(other)]
     if len(others) > 1:
-        names = "; ".join(source_of(other) or other.name for other in others)
-        raise UsageError(f"several sources were synced: {names}", hint="name the SOURCE of one, or set KAPSO_SYNC_SOURCE")
+        names = "; ".join(map(described, others))
+        hint = "name the SOURCE of one, with its --path, --env and --env-file, or set KAPSO_SYNC_SOURCE"
+        raise UsageError(f"several sources were synced: {names}", hint=hint)
     return others[0] if others else folder

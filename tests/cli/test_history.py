@@ -219,7 +219,10 @@ def test_without_a_source_history_and_status_mean_the_only_one_that_was_synced(
     write_functions(other, {"other": answering("one")})
     kapso_sync("sync", str(other), environment=environment)
     several = kapso_sync("status", environment=environment)
-    assert (several.code, f"several sources were synced: {folder}; {other}" in several.err) == (64, True)
+    assert several.code == 64
+    assert f"several sources were synced: {folder} as folder/functions-" in several.err
+    assert f"; {other} as folder/other-" in several.err
     assert "created" in kapso_sync("history", "greet", environment=environment).out
     wrong = kapso_sync("history", "greet", str(other), environment=environment)
-    assert (wrong.code, f"name the SOURCE that was synced: {folder}" in wrong.err) == (64, True)
+    named = f"name the SOURCE that was synced, with its --path, --env and --env-file: {folder} as folder/functions-"
+    assert (wrong.code, named in wrong.err) == (64, True)
