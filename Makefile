@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit check bench image-test e2e-kubernetes clean lock format help
+.PHONY: demo test coverage unit check bench image-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -57,6 +57,9 @@ bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table
 # Where that is missing, pytest says so and skips.
 image-test: $(STAMP)     ## build the image and run it: read-only, foreign user, ssh, TypeScript, health, SIGTERM, 256 MB
 	$(BIN)/python -m pytest -v tests/deploy/e2e_image.py
+
+soak: $(STAMP)           ## three replicas, random deaths and pushes, for MINUTES (10)
+	$(BIN)/python -m pytest -s tests/e2e/soak_replicas.py
 
 e2e-kubernetes: $(STAMP) ## apply every manifest to a real kube-apiserver, with Go to build it
 	$(BIN)/python -m pytest -v tests/deploy/e2e_kubernetes.py
