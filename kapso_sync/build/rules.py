@@ -26,7 +26,7 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
     if shape.error is None:
         return None
     near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
-    return Diagnostic("syntax", f"syntax error{near}", file, shape.error, "the code cannot be parsed from here on")
+    return Diagnostic("syntax", f"syntax error{near}", file, shape.error)
 
 
 def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:

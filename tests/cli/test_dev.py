@@ -113,14 +113,13 @@ greet  500  application/json  N ms
 """
         )
         (folder / "greet.js").write_text("function handler(request, env) {\n  return (;\n}\n")
-        assert screen.until("from here on") == snapshot(
+        assert screen.until("^") == snapshot(
             """\
 
 error: greet.js:2:10: syntax error near `(`
      1 | function handler(request, env) {
      2 |   return (;
                   ^
-hint: the code cannot be parsed from here on
 """
         )
         (folder / "greet.js").write_text("throw new Error('not yet');\nfunction handler() {}\n")

@@ -279,9 +279,9 @@ async def test_an_unexpected_exception_is_a_500_without_details(stub: DaemonStub
 
 
 async def test_a_lone_surrogate_in_a_reason_breaks_neither_page_nor_json(stub: DaemonStub, client: httpx.AsyncClient) -> None:
-    """It is replaced."""
+    """It is spelled out for people, and replaced for programs."""
     stub.status = replace(GOOD, suspension=Suspension("half \ud800", NOW))
-    assert "half ?" in (await client.get("/")).text
+    assert r"half \ud800" in (await client.get("/")).text
     assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
 
 
