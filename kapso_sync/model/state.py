@@ -64,6 +64,10 @@ class KnownSecrets:
     before: tuple[str, ...] = ()
 
 
+MAX_REPLACED = 8
+"""Maximum number of replaced digests that are kept of one function."""
+
+
 @dataclass(frozen=True, slots=True)
 class InventoryRecord:
     """Our last write of a function that we own: the base of the three-way comparison.
@@ -73,8 +77,9 @@ class InventoryRecord:
     ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
     style and was tried in the other.
     ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
-    ``applied`` is the text of the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
-    write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
+    ``applied`` is the text of the digests in the mark as we wrote or saw it last, and ``replaced`` are those that we replaced
+    before: a mark that says one of them was copied from an older version, and says nothing new. ``undecided``: nothing is
+    known of our last write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
     """
 
     slug: str
@@ -92,6 +97,7 @@ class InventoryRecord:
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
     applied: str | None = None
+    replaced: tuple[str, ...] = ()
     undecided: str | None = None
 
     @classmethod
@@ -105,6 +111,13 @@ class InventoryRecord:
         """Return the record after a write: what git wanted, and what Kapso stored of it. Everything else stays."""
         written = replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
         return replace(written, undecided=None)
+
+    def marked(self, applied: str | None) -> InventoryRecord:
+        """Return the record after a write whose mark has these digests; None: the write had no mark."""
+        if applied is None or applied == self.applied:
+            return self
+        former = [text for text in self.replaced if text != applied] + ([self.applied] if self.applied is not None else [])
+        return replace(self, applied=applied, replaced=tuple(former[-MAX_REPLACED:]))
 
     def observed(
         self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool

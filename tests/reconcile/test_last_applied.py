@@ -302,6 +302,44 @@ async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_i
     assert replicas.world.function("a").secrets == {"ONE": "1"}
 
 
+async def test_a_mark_never_claims_secrets_that_a_draft_has_yet_to_get(replicas: Replicas) -> None:
+    """With `deploy: false` secrets wait: a process without memory sets them when `deploy` is turned on."""
+    await applied(replicas, with_secrets(ONE="1"))
+    waiting = with_secrets(code=CODE_B, ONE="2")
+    off = replace(waiting, entry=replace(waiting.entry, deploy=False))
+    assert (await replicas.newcomer().sync(desired(off))).exit_code == 0
+    await replicas.later()
+    assert (await replicas.newcomer().sync(desired(waiting))).exit_code == 0
+    assert replicas.world.function("a").secrets == {"ONE": "2"}
+
+
+async def test_an_old_mark_that_somebody_brings_back_is_drift_and_no_change_in_git(replicas: Replicas) -> None:
+    """Kapso's own tools push files that hold an older mark beside the older code: `report` blocks it."""
+    replicas.drift = DriftPolicy.REPORT
+    process = replicas.process("first")
+    await process.sync(desired(want("a", CODE_A)))
+    await replicas.later()
+    old = replicas.world.function("a").description
+    await process.sync(desired(want("a", CODE_B)))
+    await replicas.later()
+    replicas.edit("a", code=CODE_A, description=old)
+    await replicas.later()
+    step = only((await process.sync(desired(want("a", CODE_B)))).plan.steps)
+    assert isinstance(step, Blocked)
+    assert (step.by, step.origin) == (BlockedBy.DRIFT_POLICY, Origin.DRIFT)
+    assert replicas.world.live_code() == {"a": CODE_A}
+
+
+@pytest.mark.parametrize("code", [CODE_C.rstrip("\n") + "   \n", CODE_C.replace("\n", " \r\n") + "\n\n"])
+async def test_normalised_code_is_no_drift_where_lists_have_no_code(tmp_path: Path, code: str) -> None:
+    """The record that ends a deployment is from a list: the stored code is read once for the mark."""
+    replicas = Replicas(tmp_path, behaviour=Behaviour(list_code=False, normalise_code="rstrip"))
+    await applied(replicas, want("a", code))
+    replicas.drift = DriftPolicy.REPORT
+    assert (await replicas.newcomer().sync(desired(want("a", CODE_B)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_B.rstrip()}
+
+
 # The digests themselves
 
 

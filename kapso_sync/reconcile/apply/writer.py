@@ -204,8 +204,7 @@ class FunctionWriter:
             refused_slug=step.slug if refused else None,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
-            applied=_sent_digests(step.payload) or before.applied,
-        )
+        ).marked(_sent_digests(step.payload))
         self._store.remember(owned, closes=(number,))
         if raced:
             raise ApiConflict("its code was changed during the update", call=Call("PATCH", "/functions/{id}"))
@@ -275,6 +274,9 @@ class FunctionWriter:
         if the answer is lost, the mark itself shows whether it arrived. Raises like `overwrite`.
         """
         record, mark = written.record, written.record.mark
+        if record.code is None and written.owned.stored.get(CODE) != code_hash(step.desired.code):
+            record = await self._api.get_function(record.id)
+            written = replace(written, record=record)
         if mark is None or mark.applied is None or not mark.valid_for(step.slug):
             return written
         now = self._digests(step, written, mark.applied)
@@ -282,7 +284,7 @@ class FunctionWriter:
             return written
         answer = await update_unchanged(self._api, record, {DESCRIPTION: f"{record.text}{replace(mark, applied=now)}"})
         answer = answer if answer.code is not None else replace(answer, code=record.code)
-        owned = replace(written.owned, updated_at=answer.updated_at, applied=str(now))
+        owned = replace(written.owned.marked(str(now)), updated_at=answer.updated_at)
         self._store.remember(owned)
         return replace(written, record=answer, owned=owned)
 

@@ -275,10 +275,12 @@ class FunctionComparison:
     @property
     def applied_secrets(self) -> str | None:
         """The digest of the secrets that are on Kapso, or None if it is not known."""
-        if self.secrets or self.secrets.unverified or not self.desired.secrets:
-            before = self.remote.mark.applied if self.remote.mark is not None and self.last_applied is not None else None
-            return before.secrets if before is not None else None
-        return self.desired.secrets_digest
+        known = self.known_secrets.digests
+        set_already = all(known.get(name) == value.digest for name, value in self.desired.secrets.items())
+        if set_already and not self.secrets and self.desired.secrets_digest is not None:
+            return self.desired.secrets_digest
+        before = self.remote.mark.applied if self.remote.mark is not None and self.last_applied is not None else None
+        return before.secrets if before is not None else None
 
     @property
     def protected_before(self) -> bool:

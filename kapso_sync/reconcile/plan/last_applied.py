@@ -58,7 +58,7 @@ def find_last_applied(
     nothing was changed on Kapso.
     """
     applied = remote.mark.applied if remote.mark is not None else None
-    if applied is None or (known is not None and known.applied == str(applied)):
+    if applied is None or (known is not None and str(applied) in (known.applied, *known.replaced)):
         return known
     base = known or InventoryRecord.new(want.slug, remote.id)
     wanted, was_stored = _base(want, remote, stored, applied)
@@ -81,6 +81,7 @@ def find_last_applied(
         undecided=None,
         secrets=_secrets(want, applied, known),
         applied=str(applied),
+        replaced=(),
     )
 
 
