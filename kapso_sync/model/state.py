@@ -64,10 +64,6 @@ class KnownSecrets:
     before: tuple[str, ...] = ()
 
 
-MAX_REPLACED = 8
-"""Maximum number of replaced digests that are kept of one function."""
-
-
 @dataclass(frozen=True, slots=True)
 class InventoryRecord:
     """Our last write of a function that we own: the base of the three-way comparison.
@@ -77,9 +73,9 @@ class InventoryRecord:
     ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
     style and was tried in the other.
     ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
-    ``applied`` is the text of the digests in the mark as we wrote or saw it last, and ``replaced`` are those that we replaced
-    before: a mark that says one of them was copied from an older version, and says nothing new. ``undecided``: nothing is
-    known of our last write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
+    ``applied`` is the text of the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
+    write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
+    ``contested`` counts how often another process of this owner replaced the same content of git with its own.
     """
 
     slug: str
@@ -97,8 +93,8 @@ class InventoryRecord:
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
     applied: str | None = None
-    replaced: tuple[str, ...] = ()
     undecided: str | None = None
+    contested: int = 0
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:
@@ -114,10 +110,7 @@ class InventoryRecord:
 
     def marked(self, applied: str | None) -> InventoryRecord:
         """Return the record after a write whose mark has these digests; None: the write had no mark."""
-        if applied is None or applied == self.applied:
-            return self
-        former = [text for text in self.replaced if text != applied] + ([self.applied] if self.applied is not None else [])
-        return replace(self, applied=applied, replaced=tuple(former[-MAX_REPLACED:]))
+        return self if applied is None else replace(self, applied=applied)
 
     def observed(
         self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool

@@ -313,21 +313,21 @@ async def test_a_mark_never_claims_secrets_that_a_draft_has_yet_to_get(replicas:
     assert replicas.world.function("a").secrets == {"ONE": "2"}
 
 
-async def test_an_old_mark_that_somebody_brings_back_is_drift_and_no_change_in_git(replicas: Replicas) -> None:
-    """Kapso's own tools push files that hold an older mark beside the older code: `report` blocks it."""
-    replicas.drift = DriftPolicy.REPORT
-    process = replicas.process("first")
-    await process.sync(desired(want("a", CODE_A)))
-    await replicas.later()
-    old = replicas.world.function("a").description
-    await process.sync(desired(want("a", CODE_B)))
-    await replicas.later()
-    replicas.edit("a", code=CODE_A, description=old)
-    await replicas.later()
-    step = only((await process.sync(desired(want("a", CODE_B)))).plan.steps)
-    assert isinstance(step, Blocked)
-    assert (step.by, step.origin) == (BlockedBy.DRIFT_POLICY, Origin.DRIFT)
-    assert replicas.world.live_code() == {"a": CODE_A}
+async def test_two_sources_with_one_owner_stop_writing_over_each_other(replicas: Replicas) -> None:
+    """Git says the same in both, round after round: that is blocked with the reason; a change in git is applied."""
+    one, other = replicas.process("one"), replicas.process("other")
+    for _ in range(8):
+        for process, code in ((one, CODE_A), (other, CODE_B)):
+            await process.sync(desired(want("a", code)))
+            await replicas.later()
+    writes = len(one.api.writes) + len(other.api.writes)
+    for process, code in ((one, CODE_A), (other, CODE_B)):
+        await process.sync(desired(want("a", code)))
+    assert len(one.api.writes) + len(other.api.writes) == writes
+    blocked = [step for step in (await one.plan(desired(want("a", CODE_A)))).steps if isinstance(step, Blocked)]
+    assert not blocked or blocked[0].by is BlockedBy.OSCILLATION
+    assert (await one.sync(desired(want("a", CODE_C)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_C}
 
 
 @pytest.mark.parametrize("code", [CODE_C.rstrip("\n") + "   \n", CODE_C.replace("\n", " \r\n") + "\n\n"])

@@ -58,7 +58,7 @@ def find_last_applied(
     nothing was changed on Kapso.
     """
     applied = remote.mark.applied if remote.mark is not None else None
-    if applied is None or (known is not None and str(applied) in (known.applied, *known.replaced)):
+    if applied is None or (known is not None and str(applied) == known.applied):
         return known
     base = known or InventoryRecord.new(want.slug, remote.id)
     wanted, was_stored = _base(want, remote, stored, applied)
@@ -79,10 +79,15 @@ def find_last_applied(
         corrections=0,
         quarantine=quarantine,
         undecided=None,
+        contested=base.contested + 1 if known is not None and _same_git(want, known) else 0,
         secrets=_secrets(want, applied, known),
         applied=str(applied),
-        replaced=(),
     )
+
+
+def _same_git(want: DesiredFunction, known: InventoryRecord) -> bool:
+    """Return whether git says what it said at our last write."""
+    return any(dict(want.in_style(style).content) == dict(known.wanted) for style in CodeStyle)
 
 
 def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: Applied) -> tuple[Content, Content]:

@@ -406,6 +406,13 @@ class _Planner:
                 f"each of {last_applied.corrections} corrections was undone on Kapso: something else writes it",
                 f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
             )
+        if difference.fields and last_applied is not None and last_applied.contested > OSCILLATION_LIMIT and not forced:
+            return blocking(
+                comparison,
+                BlockedBy.OSCILLATION,
+                f"another process of this owner replaced it {last_applied.contested} times, and git says the same here",
+                "two sources have one owner: give one of them a KAPSO_SYNC_OWNER of its own, or stop it",
+            )
         if comparison.renames:
             return self._rename(comparison)
         if difference.fields or comparison.mark_differs or comparison.secrets:
