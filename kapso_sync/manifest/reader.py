@@ -127,7 +127,10 @@ def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
     where = snapshot.path or snapshot.source
     if expected:
         return Problem(
-            "missing-manifest", f"the manifest of the last revision is gone from {where}", None, "restore it from git"
+            "missing-manifest",
+            f"the manifest of the last revision is gone from {where}",
+            None,
+            "restore it from git; if git never had it, `kapso-sync init` proposes a manifest for the code that is there",
         )
     return Problem(
         "missing-manifest", f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}", None, _how_to_begin(snapshot)

@@ -22,7 +22,7 @@ _MARK = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedDigests:
     """Digests of what was last written to a function: its code, its managed fields, and its secrets; None: there is none.
 
     ``running``: that content was known to run when the mark was written. Its text is ``<code>.<fields>.<secrets>``, with ``-``
@@ -38,12 +38,6 @@ class Applied:
         """The digests as a mark has them."""
         parts = (part if part is not None else "-" for part in (self.code, self.fields, self.secrets))
         return f"{'.'.join(parts)}{'=' if self.running else ''}"
-
-    @staticmethod
-    def secrets_of(text: str | None) -> str | None:
-        """Return the digest of the secrets in such a text."""
-        digest = (text or "").rstrip("=").rpartition(".")[2]
-        return digest if digest not in ("", "-") else None
 
 
 def check_of(owner: str, slug: str) -> str:
@@ -73,7 +67,7 @@ class Mark:
     owner: str
     check: str
     protected: bool = False
-    applied: Applied | None = None
+    applied: AppliedDigests | None = None
 
     def valid_for(self, slug: str) -> bool:
         """Return whether the mark was made for this slug."""
@@ -85,7 +79,7 @@ class Mark:
         return f" [kapso-sync:{self.owner}#{self.check}{applied}{' protected' if self.protected else ''}]"
 
 
-def mark_for(owner: str, slug: str, *, protected: bool = False, applied: Applied | None = None) -> Mark:
+def mark_for(owner: str, slug: str, *, protected: bool = False, applied: AppliedDigests | None = None) -> Mark:
     """Return the mark that ``owner`` writes on the function ``slug``."""
     return Mark(owner, check_of(owner, slug), protected, applied)
 
@@ -99,7 +93,7 @@ def _mark(match: re.Match[str]) -> Mark:
     applied = None
     if match["code"] is not None:
         code, fields, secrets = (None if match[part] == "-" else match[part] for part in ("code", "fields", "secrets"))
-        applied = Applied(code, fields, secrets, match["running"] is not None)
+        applied = AppliedDigests(code, fields, secrets, match["running"] is not None)
     return Mark(match["owner"], match["check"], match["protected"] is not None, applied)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kapso_sync.model.functions import Content, Version
+from kapso_sync.model.ownership import AppliedDigests
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,10 @@ class InventoryRecord:
     ``check_requests`` are digests of the requests that its checks send. ``other_style_tried`` is the attempt that failed in one
     style and was tried in the other.
     ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
-    ``applied`` is the text of the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
+    ``applied`` are the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
     write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
-    ``contested`` counts how often another process of this owner replaced the same content of git with its own.
+    ``contested`` counts how often, since the function was last found in sync, another process of this owner replaced the same
+    content of git with its own.
     """
 
     slug: str
@@ -92,7 +94,7 @@ class InventoryRecord:
     secrets: KnownSecrets = KnownSecrets()
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
-    applied: str | None = None
+    applied: AppliedDigests | None = None
     undecided: str | None = None
     contested: int = 0
 
@@ -108,7 +110,7 @@ class InventoryRecord:
         written = replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
         return replace(written, undecided=None)
 
-    def marked(self, applied: str | None) -> InventoryRecord:
+    def marked(self, applied: AppliedDigests | None) -> InventoryRecord:
         """Return the record after a write whose mark has these digests; None: the write had no mark."""
         return self if applied is None else replace(self, applied=applied)
 
@@ -117,7 +119,7 @@ class InventoryRecord:
     ) -> InventoryRecord:
         """Return the record after the function was found in sync: no correction was undone, and nothing is in quarantine."""
         written = self.after_write(slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
-        return replace(written, corrections=0, quarantine=None)
+        return replace(written, corrections=0, contested=0, quarantine=None)
 
 
 class IntentKind(enum.StrEnum):
@@ -144,7 +146,7 @@ class Intent:
     content: Content
     baseline: datetime | None = None
     protected: bool = False
-    applied: str | None = None
+    applied: AppliedDigests | None = None
     id: int = 0
 
 

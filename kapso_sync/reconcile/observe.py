@@ -108,7 +108,7 @@ def _code_needed(remote: RemoteFunction, state: ReconcilerState, wanted: Mapping
     if owned is None:
         return remote.slug in wanted or remote.mark is not None
     moved = remote.updated_at is None or remote.updated_at != owned.updated_at
-    if remote.mark is not None and remote.mark.applied is not None and owned.applied != str(remote.mark.applied):
+    if remote.mark is not None and remote.mark.applied is not None and owned.applied != remote.mark.applied:
         return True
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
 

@@ -16,7 +16,7 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy, PlainSecret, SecretValue
 from kapso_sync.model.functions import CODE, FIELDS, Content, Json, code_hash
-from kapso_sync.model.ownership import Applied, mark_for, split_description, without_digests
+from kapso_sync.model.ownership import AppliedDigests, mark_for, split_description, without_digests
 from kapso_sync.model.plan import Blocked, BlockedBy, NoChange, Origin, Step
 from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
 from kapso_sync.reconcile.plan.last_applied import applied_by, code_digest, fields_digest, find_last_applied
@@ -200,7 +200,7 @@ async def test_an_older_mark_stays_valid_and_gains_digests_with_the_next_write_o
     assert (await process.sync(desired(want("a", CODE_B), want("b")))).exit_code == 0
     marks = {slug: split_description(replicas.world.function(slug).description)[1] for slug in "ab"}
     assert marks["a"] is not None
-    assert marks["a"].applied == Applied(code_digest(CODE_B), None)
+    assert marks["a"].applied == AppliedDigests(code_digest(CODE_B), None)
     assert marks["b"] == mark_for(OWNER, "b")
 
 
@@ -328,6 +328,20 @@ async def test_two_sources_with_one_owner_stop_writing_over_each_other(replicas:
     assert not blocked or blocked[0].by is BlockedBy.OSCILLATION
     assert (await one.sync(desired(want("a", CODE_C)))).exit_code == 0
     assert replicas.world.live_code() == {"a": CODE_C}
+
+
+async def test_replicas_that_rotate_secrets_in_turn_are_no_dispute_about_the_code(replicas: Replicas) -> None:
+    """Each finds the other's mark, and the content that git says: a later drift is corrected, not blocked."""
+    one, other = replicas.process("one"), replicas.process("other")
+    for number in range(12):
+        process, git = (one, other)[number % 2], desired(with_secrets(ONE=f"value {number}"))
+        assert (await process.sync(git)).exit_code == 0
+        await replicas.later()
+    replicas.edit("a", code=CODE_B)
+    await replicas.later()
+    step = only((await one.sync(desired(with_secrets(ONE="value 11")))).plan.steps)
+    assert (step.action, step.origin) == ("update", Origin.DRIFT)
+    assert replicas.world.live_code() == {"a": CODE_A}
 
 
 @pytest.mark.parametrize("code", [CODE_C.rstrip("\n") + "   \n", CODE_C.replace("\n", " \r\n") + "\n\n"])

@@ -43,9 +43,9 @@ class SlugParker:
             )
         if last_applied is not None:
             applied = last_applied.applied
-            if remote.mark is not None and remote.mark.applied is not None and applied == str(remote.mark.applied):
+            if applied is not None and remote.mark is not None and applied == remote.mark.applied:
                 # The mark says the same of the new slug, but not that this content runs under it.
-                applied = applied.rstrip("=")
+                applied = replace(applied, running=False)
             self._store.remember(replace(last_applied, slug=vacation.slug, updated_at=record.updated_at, applied=applied))
         self._emit(events.SlugVacated(slug=vacation.frees, function_id=remote.id, became=vacation.slug, target=vacation.target))
         return record

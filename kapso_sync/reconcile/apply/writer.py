@@ -32,7 +32,7 @@ from kapso_sync.model.functions import (
     code_hash,
     same_json,
 )
-from kapso_sync.model.ownership import Applied, split_description
+from kapso_sync.model.ownership import AppliedDigests, split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
@@ -117,7 +117,7 @@ class FunctionWriter:
         if record.mark is not None and record.mark.applied is not None:
             now = applied_by(step.desired, {**owned.stored, **payload}, step.desired.code, None, running=False)
             mark = replace(record.mark, applied=replace(now, code=record.mark.applied.code))
-            payload, applied = {**payload, DESCRIPTION: f"{record.text}{mark}"}, str(mark.applied)
+            payload, applied = {**payload, DESCRIPTION: f"{record.text}{mark}"}, mark.applied
         content = sent_content(payload)
         intent = Intent(IntentKind.UPDATE, step.slug, record.id, wanted, content, protected=step.protected, applied=applied)
         number = self._store.begin(intent)
@@ -226,7 +226,7 @@ class FunctionWriter:
             protected=step.last_applied.protected if step.last_applied else step.protected,
         )
         mark = remote.mark
-        applied = before.applied if mark is None or mark.applied is None else str(mark.applied)
+        applied = before.applied if mark is None or mark.applied is None else mark.applied
         return replace(kept, quarantine=step.quarantine, secrets=step.known_secrets, applied=applied)
 
     async def _whole(self, step: Modify) -> RemoteFunction:
@@ -284,11 +284,11 @@ class FunctionWriter:
             return written
         answer = await update_unchanged(self._api, record, {DESCRIPTION: f"{record.text}{replace(mark, applied=now)}"})
         answer = answer if answer.code is not None else replace(answer, code=record.code)
-        owned = replace(written.owned.marked(str(now)), updated_at=answer.updated_at)
+        owned = replace(written.owned.marked(now), updated_at=answer.updated_at)
         self._store.remember(owned)
         return replace(written, record=answer, owned=owned)
 
-    def _digests(self, step: Write, written: Written, before: Applied) -> Applied:
+    def _digests(self, step: Write, written: Written, before: AppliedDigests) -> AppliedDigests:
         """Return the digests of what the answers to our own writes showed; somebody's edit since then must show as one."""
         record, owned, want = written.record, written.owned, step.desired
         known = owned.secrets
@@ -352,11 +352,11 @@ def sent_content(payload: Mapping[str, Json]) -> Content:
     return content
 
 
-def _sent_digests(payload: Mapping[str, Json]) -> str | None:
+def _sent_digests(payload: Mapping[str, Json]) -> AppliedDigests | None:
     """Return the digests of what is applied, as the mark in a payload has them."""
     text = payload.get(DESCRIPTION)
     mark = split_description(text)[1] if isinstance(text, str) else None
-    return str(mark.applied) if mark is not None and mark.applied is not None else None
+    return mark.applied if mark is not None else None
 
 
 def _live_after(step: Modify) -> LiveContent | None:

@@ -25,7 +25,7 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ownership import Applied, Mark, comparable_owner, is_marked, mark_for
+from kapso_sync.model.ownership import AppliedDigests, Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
 from kapso_sync.reconcile.plan.last_applied import applied_by
@@ -264,7 +264,7 @@ class FunctionComparison:
         return mark_for(self.owner, self.desired.slug, protected=protected, applied=self.applied)
 
     @functools.cached_property
-    def applied(self) -> Applied:
+    def applied(self) -> AppliedDigests:
         """The digests of what Kapso has after the write; secrets follow it, so theirs are those of the last write yet."""
         changed = self.difference.fields
         fields = {name: value for name, value in self.remote_content.items() if name not in changed}
@@ -412,7 +412,7 @@ class FunctionComparison:
             protected=mark is not None and mark.protected,
         )
         if mark is not None and mark.applied is not None:
-            found = replace(found, applied=str(mark.applied))
+            found = replace(found, applied=mark.applied)
         return replace(found, live=self.liveness.live or before.live, unproven=self.unproven, secrets=self.learned_secrets)
 
 

@@ -26,7 +26,7 @@ from kapso_sync.model.functions import (
     code_hash,
     normal_code,
 )
-from kapso_sync.model.ownership import Applied
+from kapso_sync.model.ownership import AppliedDigests
 from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent
 
 _STALE = "changed"
@@ -58,7 +58,7 @@ def find_last_applied(
     nothing was changed on Kapso.
     """
     applied = remote.mark.applied if remote.mark is not None else None
-    if applied is None or (known is not None and str(applied) == known.applied):
+    if applied is None or (known is not None and applied == known.applied):
         return known
     base = known or InventoryRecord.new(want.slug, remote.id)
     wanted, was_stored = _base(want, remote, stored, applied)
@@ -79,18 +79,19 @@ def find_last_applied(
         corrections=0,
         quarantine=quarantine,
         undecided=None,
-        contested=base.contested + 1 if known is not None and _same_git(want, known) else 0,
+        contested=base.contested + 1 if known is not None and _replaced(want, known, wanted) else 0,
         secrets=_secrets(want, applied, known),
-        applied=str(applied),
+        applied=applied,
     )
 
 
-def _same_git(want: DesiredFunction, known: InventoryRecord) -> bool:
-    """Return whether git says what it said at our last write."""
-    return any(dict(want.in_style(style).content) == dict(known.wanted) for style in CodeStyle)
+def _replaced(want: DesiredFunction, known: InventoryRecord, applied: Content) -> bool:
+    """Return whether other content was applied, although git says here what it said at our last write."""
+    styles = [dict(want.in_style(style).content) for style in CodeStyle]
+    return dict(known.wanted) in styles and dict(applied) not in styles
 
 
-def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: Applied) -> tuple[Content, Content]:
+def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: AppliedDigests) -> tuple[Content, Content]:
     """Return what git said at the last write, and what Kapso stored then; values that neither side has now are left out."""
     fields = _fields_of(want, stored, applied.fields)
     wanted: dict[str, Json] = dict(fields or {})
@@ -123,9 +124,9 @@ def _candidates(wanted: Mapping[str, Json], stored: Content) -> Iterator[dict[st
         yield {name: values[number] for name, values, number in zip(FIELDS, choices, chosen, strict=True) if number is not None}
 
 
-def _secrets(want: DesiredFunction, applied: Applied, known: InventoryRecord | None) -> KnownSecrets:
+def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRecord | None) -> KnownSecrets:
     """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since."""
-    if known is not None and Applied.secrets_of(known.applied) == applied.secrets:
+    if known is not None and known.applied is not None and known.applied.secrets == applied.secrets:
         return known.secrets
     if applied.secrets is None or want.secrets_digest is None:
         return KnownSecrets()
@@ -138,7 +139,7 @@ def _changed(digest: str) -> str:
     return f"{key}{colon}{_STALE}"
 
 
-def applied_by(want: DesiredFunction, stored: Content, code: str, secrets: str | None, *, running: bool) -> Applied:
+def applied_by(want: DesiredFunction, stored: Content, code: str, secrets: str | None, *, running: bool) -> AppliedDigests:
     """Return what a mark says after a write of ``want``: ``code`` and the values of ``stored`` are what Kapso has then."""
     fields = {name: stored.get(name, value) for name, value in want.entry.fields.items()}
-    return Applied(code_digest(code), fields_digest(fields), secrets, running)
+    return AppliedDigests(code_digest(code), fields_digest(fields), secrets, running)
