@@ -12,7 +12,7 @@ clock wrote. Here is one take-over, in seconds of each process's own clock:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -225,13 +225,15 @@ class ElectorCallbacks:
     """What the elector calls; none may block or raise.
 
     ``on_seen``: the Lease was read or written. ``on_acquired`` and ``on_lost``: this process leads now, or no more.
-    ``kept_annotations`` returns the annotations to keep when the Lease is renewed.
+    ``kept_annotations`` returns the annotations to keep when the Lease is renewed, and ``lasting_annotations`` those that a
+    Lease gets when it is created because somebody deleted it.
     """
 
     on_seen: Callable[[Lease], None]
     on_acquired: Callable[[Lease], None]
     on_lost: Callable[[], None]
     kept_annotations: Callable[[Mapping[str, str]], Mapping[str, str]] = dict
+    lasting_annotations: Callable[[], Mapping[str, str]] = dict
 
 
 class Elector:
@@ -256,6 +258,7 @@ class Elector:
         self._callbacks = callbacks
         self._timing = timing or LeaseTiming()
         self._seen: Sighting | None = None
+        self._claim_unanswered = False
         self._lock = asyncio.Lock()
         self._failure: str | None = None
         self._failures = 0
@@ -274,13 +277,8 @@ class Elector:
         """Look at the Lease once, and claim or renew it where that is due. Return the seconds until the next step."""
         started = self._clock.monotonic()
         self._end_if_overdue()
-        try:
-            async with self._lock:
-                await self._look()
-        except LeaseError as error:
-            self._failed(error)
-        else:
-            self._recovered()
+        async with self._lock:
+            await self.attempt(self._look)
         self._end_if_overdue()
         now = self._clock.monotonic()
         rest = self._leadership.rest
@@ -288,6 +286,16 @@ class Elector:
         claim = may_claim_in(self._seen, self.identity, now, self._timing.duration)
         due = rest if rest is not None else claim or next_renewal
         return min(next_renewal, max(0.0, due) + AFTER_DEADLINE)
+
+    async def attempt(self, act: Callable[[], Awaitable[None]]) -> bool:
+        """Return whether this came through; a failure is logged when it begins, changes and ends."""
+        try:
+            await act()
+        except LeaseError as error:
+            self._failed(error)
+            return False
+        self._recovered()
+        return True
 
     async def annotate(self, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of the Lease, or remove those that are None; the Lease is created if there is none.
@@ -301,7 +309,8 @@ class Elector:
         try:
             return await self._api.annotate(annotations, self._timing.request)
         except LeaseMissing:
-            given = {name: text for name, text in annotations.items() if text is not None}
+            wanted = {**self._callbacks.lasting_annotations(), **annotations}
+            given = {name: text for name, text in wanted.items() if text is not None}
         try:
             return await self._api.create(lambda new: new.annotated(given), self._timing.request)
         except LeaseConflict:
@@ -313,6 +322,8 @@ class Elector:
         deadline = self._clock.monotonic() + self._timing.release
         lease = self._seen.lease if self._seen is not None else None
         try:
+            if self._claim_unanswered:  # It may have come through without our having seen the answer.
+                lease = await self._api.read(self._timing.release)
             while lease is not None and lease.holder == self.identity and (left := deadline - self._clock.monotonic()) > 0:
                 try:
                     await self._api.replace(lease.released(self._clock.now()), left)
@@ -333,12 +344,13 @@ class Elector:
                 self._note(lease)
             if may_claim_in(self._seen, self.identity, self._clock.monotonic(), self._timing.duration) > 0:
                 return
-            sent = self._clock.monotonic()
+            sent, self._claim_unanswered = self._clock.monotonic(), True
             try:
                 claimed = await self._claim(lease)
             except (LeaseConflict, LeaseMissing):
-                lease = None
+                lease, self._claim_unanswered = None, False
                 continue
+            self._claim_unanswered = False
             self._claimed(claimed, sent)
             return
 
@@ -348,7 +360,8 @@ class Elector:
             return kept.claimed(self.identity, self._clock.now(), self._timing.duration)
 
         if lease is None:
-            return await self._api.create(claimed, self._timeout())
+            lasting = self._callbacks.lasting_annotations()
+            return await self._api.create(lambda new: claimed(new.annotated(lasting)), self._timeout())
         return await self._api.replace(claimed(lease), self._timeout())
 
     def _timeout(self) -> float:

@@ -1,7 +1,8 @@
 """What replicas write for each other into the Lease's annotations: requests for a pass, and the suspension. Pure.
 
-A request is an annotation that the leader reads with its next renewal, and removes with the one after. The suspension stays
-until somebody resumes. `kubectl annotate` may set it too; then the text is the reason.
+A request is an annotation that the leader reads with its next renewal, and removes once its pass has ended: a leader that
+is lost before that leaves it to the next one. The suspension stays until somebody resumes. `kubectl annotate` may set it
+too; then the text is the reason.
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ def suspension_in(annotations: Mapping[str, str], now: datetime) -> Suspension |
     return Suspension(reason, _moment(kept.get("since")) or now, until)
 
 
-def kept_notes(annotations: Mapping[str, str], handled: Collection[tuple[str, str]], now: datetime) -> Mapping[str, str]:
-    """Return the annotations without the requests in ``handled`` (keys and texts), and without a suspension that is over."""
+def kept_notes(annotations: Mapping[str, str], settled: Collection[tuple[str, str]], now: datetime) -> Mapping[str, str]:
+    """Return the annotations without the requests in ``settled`` (keys and texts), and without a suspension that is over."""
     return {
         key: text
         for key, text in annotations.items()
-        if (key, text) not in handled and (key != SUSPENDED or suspension_in(annotations, now) is not None)
+        if (key, text) not in settled and (key != SUSPENDED or suspension_in(annotations, now) is not None)
     }
 
 

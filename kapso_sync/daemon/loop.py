@@ -6,6 +6,8 @@ A newer revision ends a running pass early. No failure ends the loop.
 from __future__ import annotations
 
 import asyncio
+import functools
+import operator
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, O
 from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import PassOverrides, Plan
+from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import PassRequest
@@ -70,6 +72,18 @@ class Timing:
     pass_timeout: float = PASS_TIMEOUT
 
 
+@dataclass(frozen=True, slots=True)
+class PendingOverrides:
+    """What a person allows for the next pass that reaches a plan.
+
+    ``on_used`` is called when that is settled: the pass has ended, or cannot be done. It is not called where this replica has
+    lost the Lease before that.
+    """
+
+    overrides: PassOverrides
+    on_used: Callable[[], None] = lambda: None
+
+
 class Loop:
     """Runs passes for triggers until it is cancelled or stopped.
 
@@ -101,7 +115,7 @@ class Loop:
         self._superseded_in_a_row = 0
         self._busy = False
         self._superseded = asyncio.Event()
-        self._overrides = PassOverrides()
+        self._pending: list[PendingOverrides] = []
         self._stopping = False
         self.suspension: Suspension | None = None
         self.passes = 0
@@ -159,9 +173,14 @@ class Loop:
             self.resume()
         return self.suspension is not None
 
-    def override_next_pass(self, overrides: PassOverrides) -> None:
+    def override_next_pass(self, pending: PendingOverrides) -> None:
         """Let the next pass that reaches a plan do what a person allows; the caller must request that pass."""
-        self._overrides |= overrides
+        self._pending.append(pending)
+
+    def withdraw_overrides(self) -> list[PendingOverrides]:
+        """Return what no plan has used yet; this loop uses it no more."""
+        pending, self._pending = self._pending, []
+        return pending
 
     def suspend(self, suspension: Suspension) -> None:
         """Run no pass until `resume`, or until the suspension ends; a running pass ends early."""
@@ -190,7 +209,7 @@ class Loop:
     def stand_by(self) -> None:
         """Run no more passes until `lead`; a running pass ends early."""
         self._failures = 0
-        self._overrides = PassOverrides()
+        self.withdraw_overrides()
         self._superseded.set()
         self._triggers.wake()
 
@@ -238,7 +257,7 @@ class Loop:
             async with deadline:
                 report = await self._pass(triggers[0])
         except NotLeading:
-            self._overrides = PassOverrides()  # The leader does not know them; it would be a surprise if they counted later.
+            pass
         except KapsoSyncError:
             self._retry_later()
         except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested
@@ -249,28 +268,32 @@ class Loop:
 
     async def _pass(self, trigger: Trigger) -> Report:
         planned = asyncio.Event()
-        overrides, self._overrides = self._overrides, PassOverrides()
-
-        def on_planned(_: Plan) -> None:
-            planned.set()
-
+        pending, used = self.withdraw_overrides(), False
         before = self._superseded_in_a_row
         watcher = asyncio.create_task(self._watch_for_new_revision(planned), name="new-revision")
         request = PassRequest(
             trigger,
-            overrides=overrides,
+            overrides=functools.reduce(operator.or_, (each.overrides for each in pending), PassOverrides()),
             filter_plan=self._backoff.filter_plan,
-            on_planned=on_planned,
+            on_planned=lambda _: planned.set(),
             superseded=self._superseded,
         )
         try:
             report = await self._passes.sync(request)
         except (UsageError, ConfigError):
-            overrides = PassOverrides()  # What cannot be done would only fail again, and all other functions with it.
+            used = True  # What cannot be done would only fail again, and all other functions with it.
+            raise
+        except NotLeading:
+            pending.clear()
             raise
         finally:
-            if not planned.is_set():
-                self._overrides |= overrides
+            if self._is_standby:
+                pending.clear()  # They are the next leader's now; it would be a surprise if they counted here later.
+            if used or planned.is_set():
+                for each in pending:
+                    each.on_used()
+            else:
+                self._pending = pending + self._pending
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
             if self._superseded_in_a_row == before:

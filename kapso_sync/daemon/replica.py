@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -39,13 +40,14 @@ class ReplicaDeps:
 class ReplicaCallbacks:
     """What changes at this replica; none may block or raise.
 
-    ``on_lead`` and ``on_stand_by``: it leads now, or no more. ``on_request``: as the leader it got a request.
+    ``on_lead`` and ``on_stand_by``: it leads now, or no more. ``on_request``: as the leader it got a request; what comes with
+    it is called when the request is settled, and until then the next leader gets it as well.
     ``on_suspension``: all replicas are suspended now, or no more. ``on_change``: the role or the leader has changed.
     """
 
     on_lead: Callable[[], None]
     on_stand_by: Callable[[], None]
-    on_request: Callable[[ReplicaRequest], None]
+    on_request: Callable[[ReplicaRequest, Callable[[], None]], None]
     on_suspension: Callable[[Suspension | None], None]
     on_change: Callable[[], None]
 
@@ -60,7 +62,9 @@ class Replica:
         self._clock = clock
         self._callbacks = callbacks
         self._handled: dict[str, str] = {}
+        self._settled: set[tuple[str, str]] = set()
         self._suspension_note: str | None = None
+        self._brought: tuple[Suspension, Callable[[], None]] | None = None
         self._shown: tuple[Role, str | None] | None = None
         self._elector = Elector(
             deps.api,
@@ -68,9 +72,10 @@ class Replica:
             deps.leadership,
             clock=clock,
             emit=emit,
-            callbacks=ElectorCallbacks(self._see, self._lead, self._stand_by, self._kept),
+            callbacks=ElectorCallbacks(self._see, self._lead, self._stand_by, self._kept, self._lasting),
             timing=deps.timing,
         )
+        self._timing = deps.timing or LeaseTiming()
 
     @property
     def lease(self) -> str:
@@ -88,7 +93,9 @@ class Replica:
         return self._elector.holder
 
     async def run(self) -> None:
-        """Take part in the election until cancelled."""
+        """Take part in the election until cancelled, and store a suspension that was brought along before that."""
+        while self._brought is not None and not await self._elector.attempt(self._store_brought):
+            await self._clock.sleep(self._timing.renewal)
         while True:
             pause = await self._elector.step()
             self._show()
@@ -102,9 +109,23 @@ class Replica:
     async def request(self, request: ReplicaRequest) -> None:
         """Do what is requested, at the leader, wherever that is. Raises `LeaseError`."""
         if self._leadership.leading:
-            self._callbacks.on_request(request)
+            self._callbacks.on_request(request, lambda: None)
         else:
             await self._elector.annotate(request_notes(request, self._new_id()))
+
+    def bring(self, suspension: Suspension, on_stored: Callable[[], None]) -> None:
+        """Suspend all replicas, unless they are suspended already, before this one takes part in the election."""
+        self._brought = suspension, on_stored
+
+    async def _store_brought(self) -> None:
+        if self._brought is None:
+            return
+        suspension, on_stored = self._brought
+        lease = await self._api.read(self._timing.request)
+        if lease is None or suspension_in(lease.annotations, self._clock.now()) is None:
+            await self.suspend(suspension)
+        self._brought = None
+        on_stored()
 
     async def suspend(self, suspension: Suspension) -> None:
         """Suspend all replicas. Raises `LeaseError`; then nothing is suspended."""
@@ -121,6 +142,7 @@ class Replica:
             self._suspension_note = text
             self._callbacks.on_suspension(suspension_in(lease.annotations, self._clock.now()))
         self._handled = {key: text for key, text in self._handled.items() if lease.annotations.get(key) == text}
+        self._settled = {(key, text) for key, text in self._settled if lease.annotations.get(key) == text}
         if self._leadership.leading:
             self._handle(lease)
         self._show()
@@ -128,12 +150,19 @@ class Replica:
     def _handle(self, lease: Lease) -> None:
         for key, request in requests_in(lease.annotations).items():
             text = lease.annotations[key]
-            if self._handled.get(key) != text:
+            if self._handled.get(key) != text and (key, text) not in self._settled:
                 self._handled[key] = text
-                self._callbacks.on_request(request)
+                self._callbacks.on_request(request, functools.partial(self._settle, key, text))
+
+    def _settle(self, key: str, text: str) -> None:
+        self._settled.add((key, text))
 
     def _kept(self, annotations: Mapping[str, str]) -> Mapping[str, str]:
-        return kept_notes(annotations, self._handled.items(), self._clock.now())
+        return kept_notes(annotations, self._settled, self._clock.now())
+
+    def _lasting(self) -> Mapping[str, str]:
+        """Return the annotations for a Lease that is created because somebody deleted it: that must not end a suspension."""
+        return {} if self._suspension_note is None else {SUSPENDED: self._suspension_note}
 
     def _lead(self, lease: Lease) -> None:
         self._callbacks.on_lead()
@@ -141,6 +170,7 @@ class Replica:
         self._show()
 
     def _stand_by(self) -> None:
+        self._handled.clear()
         self._callbacks.on_stand_by()
         self._show()
 

@@ -21,7 +21,7 @@ from kapso_sync.aio import Interrupted, first_of, interrupted_by
 from kapso_sync.daemon import process_memory
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.lease_notes import ReplicaRequest
-from kapso_sync.daemon.loop import Loop, PassRunner, Timing
+from kapso_sync.daemon.loop import Loop, PassRunner, PendingOverrides, Timing
 from kapso_sync.daemon.replica import Replica, ReplicaCallbacks, ReplicaDeps
 from kapso_sync.daemon.schedule import Interval, Schedule
 from kapso_sync.daemon.settings_reload import SettingsReloader
@@ -31,7 +31,7 @@ from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.daemon.watcher import FileWatcher
-from kapso_sync.errors import ExitCode, KapsoSyncError, LeaseError, NotLeading, SourceMissing, SourceUnavailable
+from kapso_sync.errors import ExitCode, KapsoSyncError, NotLeading, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReplicaStatus, Role, Suspension
@@ -177,6 +177,7 @@ class DaemonService:
         self._stopped = asyncio.Event()
         self._reloaded = asyncio.Event()
         self._schedule: Schedule | None = None
+        self._without_loop: list[PendingOverrides] = []
 
     # Calls while the service runs
 
@@ -244,6 +245,7 @@ class DaemonService:
                 self.loop.lead()
 
         def stand_by() -> None:
+            self._without_loop.clear()
             if self.loop is not None:
                 self.loop.stand_by()
 
@@ -267,9 +269,12 @@ class DaemonService:
         deps.tracker.replicated(lambda: ReplicaStatus(made.role, made.lease, made.leader))
         return made
 
-    def _do(self, request: ReplicaRequest) -> None:
+    def _do(self, request: ReplicaRequest, on_used: Callable[[], None] = lambda: None) -> None:
+        pending = PendingOverrides(request.overrides, on_used)
         if self.loop is not None:
-            self.loop.override_next_pass(request.overrides)
+            self.loop.override_next_pass(pending)
+        else:
+            self._without_loop.append(pending)
         self.triggers.request(request.trigger)
 
     @contextlib.asynccontextmanager
@@ -284,16 +289,21 @@ class DaemonService:
         finally:
             await self._replica.leave()
 
-    async def _join_election(self) -> None:
+    def _join_election(self) -> None:
         """Take part in the election, if this process does not yet; a suspension from before there was a Lease moves there."""
         if self._replica is None or self._election is None or self._election.alive:
             return
         before = self.files.suspension()
-        if before is not None:
-            with contextlib.suppress(LeaseError):
-                await self._replica.suspend(before)
-                self.files.forget_suspension()
+        if before is not None and before.until is not None and before.until <= self._clock.now():
+            self._forget_kept_suspension()
+        elif before is not None:
+            self.suspensions.adopt(before, None)
+            self._replica.bring(before, self._forget_kept_suspension)
         self._election.start("lease", self._replica.run)
+
+    def _forget_kept_suspension(self) -> None:
+        with contextlib.suppress(StateUnusable):
+            self.files.forget_suspension()
 
     # Running
 
@@ -345,7 +355,9 @@ class DaemonService:
             self.loop = loop = Loop(
                 session, self.triggers, backoff, timing, self._emit, self._deps.tracker.waiting, self._leadership
             )
-            await self._join_election()
+            for pending in self._without_loop:
+                loop.override_next_pass(pending)
+            self._join_election()
             if self.suspensions.restore(loop):
                 self._count_as_started()
             supervisor = await stack.enter_async_context(Supervisor(self._clock, self._emit))
@@ -376,6 +388,7 @@ class DaemonService:
         deadline = self._clock.monotonic() + (STOP_TIMEOUT if self._replica is None else STOP_TIMEOUT_OF_REPLICA)
         while supervisor.alive.get("loop") and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
+        self._without_loop = loop.withdraw_overrides()
         self.loop = self._schedule = None
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> PassSession | None:

@@ -81,7 +81,7 @@ class Suspensions:
 
     def adopt(self, suspension: Suspension | None, loop: Loop | None) -> None:
         """Put a suspension of all replicas into effect, or end it (None); it is kept elsewhere."""
-        if suspension is None and self.current is None:
+        if suspension == self.current:
             return
         self._set(suspension)
         if loop is not None and suspension is not None:

@@ -48,7 +48,7 @@ class Deployments:
 
     def due(self, now: datetime) -> list[tuple[datetime, Deployment]]:
         """Return the deployments that are due at ``now``, each with its end time, in the order of their end times."""
-        free = [item for item in self._running.values() if item.id not in self._held]
+        free = [item for item in self.running if item.id not in self._held]
         due = [(item.ends_at, item) for item in free if item.ends_at is not None and item.ends_at <= now]
         return sorted(due, key=lambda pair: pair[0])
 

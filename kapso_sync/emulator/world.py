@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -96,6 +97,7 @@ class EmulatedProject:
         self._functions = {item.id: item for item in map(Function.from_document, storage.load("function"))}
         self._slugs = {item.slug: item.id for item in self._functions.values()}
         self._deployments = Deployments(storage)
+        self._settling = threading.Lock()
         self._invocations: dict[str, list[Invocation]] = {}
         for document in storage.load("invocations"):
             items = [Invocation.from_document(item) for item in _objects(document["items"])]
@@ -387,9 +389,10 @@ class EmulatedProject:
         return project_id, created_by_id
 
     def _settle(self) -> None:
-        for ended_at, deployment in self._deployments.due(self._clock.now()):
-            self._finish(self._functions[deployment.function_id], deployment, ended_at)
-            self._deployments.end(deployment)
+        with self._settling:  # Who embeds the emulator may look from another thread than the server's.
+            for ended_at, deployment in self._deployments.due(self._clock.now()):
+                self._finish(self._functions[deployment.function_id], deployment, ended_at)
+                self._deployments.end(deployment)
 
     def _finish(self, function: Function, deployment: Deployment, ended_at: datetime) -> None:
         moment = max(ended_at, function.updated_at + TICK)

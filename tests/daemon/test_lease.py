@@ -66,6 +66,19 @@ async def test_a_released_lease_is_taken_over_within_two_seconds() -> None:
 
 
 @in_virtual_time
+async def test_a_replica_stopped_before_its_claim_is_answered_releases_it_all_the_same() -> None:
+    """The Lease may be its own although no answer ever said so: it looks, and does not let the others wait for its end."""
+    async with election() as running:
+        replica = running.join("a", deliveries=[Delivery(), Delivery(back=5.0)])
+        running.start(replica)
+        await running.clock.sleep(0.1)
+        assert (running.leaders, running.store.holder) == ([], "a")
+        await running.stop(replica)
+        assert (replica.acquired, running.store.holder) == (0, "")
+        assert replica.names() == ["lease.released"]
+
+
+@in_virtual_time
 async def test_a_killed_leader_is_followed_within_twenty_seconds() -> None:
     """The new one waits until the record has not changed for 15 s of its own clock."""
     async with election() as running:

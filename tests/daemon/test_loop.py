@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
-from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, Timing
+from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, PendingOverrides, Timing
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
-from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable
+from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -28,6 +28,7 @@ from kapso_sync.reconcile.plan.planner import make_plan
 from tests.builders import CODE_B, OWNER, POLICY, desired, memory, want
 from tests.clock import VirtualClock
 
+DELETE_OLD = PassOverrides(delete=frozenset({"old"}))
 DOWN = ApiUnavailable("no connection", call=Call("GET", "/functions"))
 
 
@@ -61,10 +62,15 @@ class ScriptedPasses:
     superseded: int = 0
     reads: int = 0
     held: list[Plan] = field(default_factory=list)
+    allowed: list[PassOverrides] = field(default_factory=list)
+    fails_before_plan: list[KapsoSyncError] = field(default_factory=list)
 
     async def sync(self, request: PassRequest) -> Report:
         self.passes.append(request.trigger)
         self.times.append(self.clock.monotonic())
+        self.allowed.append(request.overrides)
+        if self.fails_before_plan:
+            raise self.fails_before_plan.pop(0)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -167,7 +173,8 @@ async def test_a_pass_that_loses_the_lease_is_not_retried_and_forgets_what_was_a
     leadership.renew(10.0)
     async with running_loop(leadership=leadership) as running:
         running.place.results = [NotLeading("this replica does not lead")]
-        running.loop.override_next_pass(PassOverrides(delete=frozenset({"old"})))
+        used = list[str]()
+        running.loop.override_next_pass(PendingOverrides(DELETE_OLD, lambda: used.append("delete")))
         running.triggers.request(Trigger.PERSON)
         await running.settle()
         leadership.end()
@@ -175,7 +182,53 @@ async def test_a_pass_that_loses_the_lease_is_not_retried_and_forgets_what_was_a
         await running.clock.sleep(600.0)
         assert running.place.passes == [Trigger.PERSON]
         assert "reconcile.failed" not in running.names()
-        assert running.loop._overrides == PassOverrides()
+        assert (running.loop.withdraw_overrides(), used) == ([], [])
+
+
+async def test_a_pass_that_ends_early_because_the_lease_is_lost_settles_nothing() -> None:
+    """Also where it met no call: what is left undone is the next leader's."""
+    leadership = Leadership(VirtualClock())
+    leadership.renew(10.0)
+    async with running_loop(leadership=leadership) as running:
+        used = list[str]()
+        running.place.gate = asyncio.Event()
+        running.loop.override_next_pass(PendingOverrides(DELETE_OLD, lambda: used.append("delete")))
+        running.triggers.request(Trigger.PERSON)
+        await running.settle()
+        leadership.end()
+        running.loop.stand_by()
+        await running.settle()
+        assert (running.place.superseded, running.loop.withdraw_overrides(), used) == (1, [], [])
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("no answer"), DOWN])
+async def test_what_a_person_allows_is_used_by_the_first_pass_that_reaches_a_plan(error: KapsoSyncError) -> None:
+    """It waits through passes that do not, and the passes after it are allowed nothing."""
+    async with running_loop() as running:
+        used = list[str]()
+        running.place.fails_before_plan = [error]
+        running.loop.override_next_pass(PendingOverrides(DELETE_OLD, lambda: used.append("delete")))
+        running.triggers.request(Trigger.PERSON)
+        await running.until(lambda: running.place.passes)
+        assert used == []
+        await running.clock.sleep(INITIAL_RETRY_DELAY)
+        await running.settle()
+        assert (running.place.allowed, used) == ([DELETE_OLD, DELETE_OLD], ["delete"])
+        running.triggers.request(Trigger.PERSON)
+        await running.settle()
+        assert running.place.allowed[2:] == [PassOverrides()]
+
+
+async def test_what_cannot_be_done_is_settled_and_never_tried_again() -> None:
+    """It would only fail again, and all other functions with it."""
+    async with running_loop() as running:
+        used = list[str]()
+        running.place.fails_before_plan = [UsageError("there is no function `old`")]
+        running.loop.override_next_pass(PendingOverrides(DELETE_OLD, lambda: used.append("delete")))
+        running.triggers.request(Trigger.PERSON)
+        await running.settle()
+        await running.clock.sleep(INITIAL_RETRY_DELAY)
+        assert (running.place.allowed, used) == ([DELETE_OLD, PassOverrides()], ["delete"])
 
 
 async def test_simultaneous_triggers_start_one_pass() -> None:

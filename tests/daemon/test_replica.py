@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -51,17 +51,27 @@ class Seen:
     replica: Replica
     link: LeaseLink
     told: list[events.Event]
-    requests: list[ReplicaRequest]
+    requests: list[ReplicaRequest] = field(default_factory=list)
+    unsettled: list[Callable[[], None]] = field(default_factory=list)
     suspensions: list[Suspension | None] = field(default_factory=list)
     roles: list[tuple[Role, str | None]] = field(default_factory=list)
     acts: list[str] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Let a pass end that did all requests."""
+        for on_used in self.unsettled:
+            on_used()
+        self.unsettled.clear()
 
 
 def join(running: Election, identity: str) -> Seen:
     link, told = LeaseLink(running.store, running.clock), list[events.Event]()
     numbers = itertools.count(1)
     deps = ReplicaDeps(link, identity, Leadership(running.clock), lambda: f"{identity}{next(numbers)}")
-    requests = list[ReplicaRequest]()
+
+    def requested(request: ReplicaRequest, on_used: Callable[[], None]) -> None:
+        seen.requests.append(request)
+        seen.unsettled.append(on_used)
 
     def suspended(suspension: Suspension | None) -> None:
         seen.suspensions.append(suspension)
@@ -70,11 +80,11 @@ def join(running: Election, identity: str) -> Seen:
     callbacks = ReplicaCallbacks(
         on_lead=lambda: seen.acts.append("lead"),
         on_stand_by=lambda: seen.acts.append("stand by"),
-        on_request=requests.append,
+        on_request=requested,
         on_suspension=suspended,
         on_change=lambda: seen.roles.append((seen.replica.role, seen.replica.leader)),
     )
-    seen = Seen(Replica(deps, running.clock, told.append, callbacks), link, told, requests)
+    seen = Seen(Replica(deps, running.clock, told.append, callbacks), link, told)
     return seen
 
 
@@ -93,7 +103,7 @@ async def two_replicas() -> AsyncIterator[tuple[Election, Seen, Seen]]:
 
 @in_virtual_time
 async def test_requests_at_a_standby_reach_the_leader_once_with_its_next_renewal() -> None:
-    """All kinds, with what a person allows; the annotations are gone with the renewal after."""
+    """All kinds, with what a person allows; the annotations are gone with the renewal after their pass."""
     async with two_replicas() as (running, leader, standby):
         await standby.replica.request(PUSHED)
         await standby.replica.request(PUSHED)
@@ -103,6 +113,9 @@ async def test_requests_at_a_standby_reach_the_leader_once_with_its_next_renewal
         await running.clock.sleep(2.1)
         assert leader.requests == [ReplicaRequest(Trigger.PERSON), ASKED, PUSHED]
         await running.clock.sleep(20.0)
+        assert (len(leader.requests), len(running.store.read().annotations)) == (3, 3)
+        leader.settle()
+        await running.clock.sleep(2.1)
         assert (len(leader.requests), running.store.read().annotations) == (3, {})
         await standby.replica.request(PUSHED)
         await running.clock.sleep(2.1)
@@ -132,6 +145,89 @@ async def test_a_request_that_no_leader_read_waits_for_the_next_one() -> None:
 
 
 @in_virtual_time
+async def test_a_request_whose_leader_is_lost_before_its_pass_ends_reaches_the_next_one() -> None:
+    """Once; and one that was settled never does."""
+    async with two_replicas() as (running, leader, standby):
+        await standby.replica.request(PUSHED)
+        await running.clock.sleep(2.1)
+        leader.settle()
+        await running.clock.sleep(2.1)
+        await standby.replica.request(ASKED)
+        await running.clock.sleep(2.1)
+        assert leader.requests == [PUSHED, ASKED]
+        leader.link.failure = LeaseError("down")
+        await running.clock.sleep(20.0)
+        assert (standby.replica.role, standby.requests) == (Role.LEADER, [ASKED])
+        standby.settle()
+        leader.link.failure = None
+        await running.clock.sleep(20.0)
+        assert (standby.requests, running.store.read().annotations) == ([ASKED], {})
+
+
+@in_virtual_time
+async def test_a_request_is_the_same_leaders_again_after_it_lost_the_lease_for_a_while() -> None:
+    """What it was told before, its loop has forgotten."""
+    async with two_replicas() as (running, leader, standby):
+        await standby.replica.request(ASKED)
+        await running.clock.sleep(2.1)
+        standby.link.failure = leader.link.failure = LeaseError("down")
+        await running.clock.sleep(12.0)
+        assert leader.acts == ["lead", "stand by"]
+        leader.link.failure = None
+        await running.clock.sleep(2.1)
+        assert (leader.acts[2:], leader.requests) == (["lead"], [ASKED, ASKED])
+
+
+@in_virtual_time
+async def test_a_suspension_from_before_there_was_a_lease_moves_to_it() -> None:
+    """Before this replica takes part in the election, however long the API server does not answer."""
+    async with election() as running:
+        first, stored = join(running, "a"), list[str]()
+        first.replica.bring(FREEZE, lambda: stored.append("stored"))
+        first.link.failure = LeaseError("down")
+        running.spawn(first.replica.run())
+        await running.clock.sleep(30.0)
+        assert (stored, first.acts) == ([], [])
+        first.link.failure = None
+        await running.clock.sleep(5.0)
+        assert (stored, first.acts, first.suspensions) == (["stored"], ["suspension", "lead"], [FREEZE])
+        assert suspension_in(running.store.read().annotations, NOW) == FREEZE
+        assert [event.name for event in first.told] == ["lease.failed", "failure.ended", "lease.acquired"]
+
+
+@in_virtual_time
+async def test_a_suspension_that_is_brought_along_replaces_none_in_effect() -> None:
+    """What all replicas agreed on counts."""
+    async with two_replicas() as (running, leader, _standby):
+        await leader.replica.suspend(FREEZE)
+        third, stored = join(running, "c"), list[str]()
+        third.replica.bring(Suspension("an older one", NOW, None), lambda: stored.append("dealt with"))
+        running.spawn(third.replica.run())
+        await running.clock.sleep(5.0)
+        assert (stored, third.suspensions) == (["dealt with"], [FREEZE])
+        assert suspension_in(running.store.read().annotations, NOW) == FREEZE
+
+
+@in_virtual_time
+async def test_deleting_the_lease_ends_no_suspension() -> None:
+    """Whoever creates it anew, the leader or a request at a standby, knows the suspension; a resume still ends it."""
+    async with two_replicas() as (running, leader, standby):
+        await leader.replica.suspend(FREEZE)
+        await running.clock.sleep(4.1)
+        running.store.document = None
+        await running.clock.sleep(4.1)
+        assert suspension_in(running.store.read().annotations, NOW) == FREEZE
+        running.store.document = None
+        await standby.replica.request(PUSHED)
+        assert suspension_in(running.store.read().annotations, NOW) == FREEZE
+        running.store.document = None
+        await standby.replica.resume()
+        assert SUSPENDED not in running.store.read().annotations
+        await running.clock.sleep(4.1)
+        assert (leader.suspensions, standby.suspensions) == ([FREEZE, None], [FREEZE, None])
+
+
+@in_virtual_time
 async def test_a_suspension_reaches_every_replica_and_outlives_them() -> None:
     """It is in effect before a new leader begins a pass; a resume reaches all of them, and asks for one."""
     async with two_replicas() as (running, leader, standby):
@@ -149,6 +245,8 @@ async def test_a_suspension_reaches_every_replica_and_outlives_them() -> None:
         await later.replica.resume()
         await running.clock.sleep(4.1)
         assert (later.suspensions, later.requests) == ([FREEZE, None], [ReplicaRequest(Trigger.RESUME)])
+        later.settle()
+        await running.clock.sleep(2.1)
         assert running.store.read().annotations == {}
 
 
@@ -224,7 +322,7 @@ def test_a_note_by_kubectl_suspends() -> None:
     assert suspension_in({}, NOW) is None
 
 
-def test_only_handled_requests_and_ended_suspensions_are_removed() -> None:
+def test_only_settled_requests_and_ended_suspensions_are_removed() -> None:
     """The same key with another text is another request."""
     over = Suspension("a freeze", NOW - timedelta(hours=2), NOW - timedelta(hours=1))
     notes = {**suspension_note(over), WEBHOOK: "second", RECONCILE: "done", "example.com/x": "1"}

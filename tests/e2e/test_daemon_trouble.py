@@ -143,6 +143,27 @@ def test_a_reload_with_invalid_settings_keeps_the_old_ones(
         assert running_by_itself(running)
 
 
+def test_what_a_person_allows_while_no_source_answers_counts_once_one_does(
+    kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The daemon accepted it, so it is not lost with the session."""
+    settings = tmp_path / "settings.env"
+    works = f"KAPSO_SYNC_SOURCE={folder}\nKAPSO_SYNC_DRIFT=report\n"
+    settings.write_text(works)
+    with daemon_of_settings(settings, environment) as running:
+        running.event("reconcile.finished")
+        kapso.edit("greet", code=answering("by hand"))
+        silent = f"https://127.0.0.1:{free_port()}/acme/flows.git"
+        settings.write_text(f"KAPSO_SYNC_SOURCE={silent}\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.event("reconcile.failed")
+        asked = kapso_sync("reconcile", "--overwrite", "greet", silent, environment=environment)
+        assert asked.code == 0, asked.err
+        settings.write_text(works)
+        running.process.send_signal(signal.SIGHUP)
+        until(live(kapso, greet="one"))
+
+
 def test_a_reload_with_another_source_moves_state_address_and_suspension(
     kapso: Served, folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

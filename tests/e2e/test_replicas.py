@@ -342,3 +342,20 @@ def test_a_suspension_from_before_there_was_a_lease_moves_to_it(tmp_path: Path) 
         assert live(running.kapso, greet="one")()
         assert running.post("a", "/api/resume").status_code == 202
         until(live(running.kapso, greet="two"), 10)
+
+
+def test_a_suspension_that_ended_while_no_daemon_ran_suspends_no_replica(tmp_path: Path) -> None:
+    """It is removed from the state folder, and never written to the Lease."""
+    with cluster(tmp_path, KAPSO_SYNC_LEASE="") as running:
+        running.start("a")
+        until(live(running.kapso, greet="one"))
+        assert running.post("a", "/api/suspend", {"reason": "a freeze", "seconds": 3600}).status_code == 202
+        assert running.replicas["a"].stop() == 0
+        (kept,) = tmp_path.rglob("suspended.json")
+        kept.write_text(json.dumps({**json.loads(kept.read_text()), "until": "2026-01-01T00:00:00+00:00"}))
+        running.settings.clear()
+        write_functions(tmp_path / "source", {"greet": answering("two")})
+        running.start("a", wait_for="lease.acquired")
+        until(live(running.kapso, greet="two"), 10)
+        assert not kept.exists()
+        assert "kapso-sync/suspended" not in running.kube.annotations
