@@ -15,7 +15,8 @@
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer, or refuses us
-    ├── SourceUnstable             69  the folder keeps changing while it is read
+    │   ├── SourceUnstable             the folder keeps changing while it is read
+    │   └── SourceUnverified           nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read
     ├── InvalidSource              65  no plan can be made from the source
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
@@ -66,6 +67,7 @@ class IssueKind(enum.StrEnum):
     STALLED = "stalled"
     DRIFTED = "drifted"
     SOURCE = "source failed"
+    UNVERIFIED = "revision unverified"
     REJECTED = "manifest rejected"
     KEY = "key rejected"
     SILENT = "Kapso does not answer"
@@ -198,6 +200,21 @@ class SourceUnavailable(KapsoSyncError):
 
 class SourceUnstable(SourceUnavailable):
     """The folder kept changing while it was read; the next pass tries again."""
+
+
+class SourceUnverified(SourceUnavailable):
+    """Nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read; the last good one stays in force.
+
+    ``commit`` is the id of the commit that is not read. ``signer`` is the fingerprint of the key that signed it, where there is
+    a signature; if the signature does not match what it was made for, that is only a claim.
+    """
+
+    issue = IssueKind.UNVERIFIED
+
+    def __init__(self, message: str, *, commit: str, signer: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.commit = commit
+        self.signer = signer
 
 
 class InvalidSource(KapsoSyncError):

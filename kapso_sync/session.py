@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
-from kapso_sync.model import events
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.plan import Plan
@@ -24,7 +23,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
 from kapso_sync.reconcile.apply.executor import Executor
-from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, plan_pass, reconcile
+from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, plan_pass, reconcile, source_failed
 from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.sources import SourceKind, SourceSpec
@@ -181,7 +180,7 @@ class Session:
             if await self._deps.source.moved():
                 await self._deps.source.fetch()
         except KapsoSyncError as error:
-            self._deps.emit(events.SourceFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
+            self._deps.emit(source_failed(error))
 
     async def owned_functions(self) -> tuple[RemoteFunction, ...]:
         """Return the functions on Kapso that we own. Raises `ApiError` and `StateForeign`."""

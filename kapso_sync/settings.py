@@ -192,6 +192,10 @@ class Settings(BaseModel):
     git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
     git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
     git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
+    verify_file: OptionalPath = Field(
+        default=None,
+        description="Allowed signers (ssh) or a keyring (OpenPGP): a revision that none of them signed is not read.",
+    )
     public_url: Text = Field(default=None, description="Where people reach the status page; messages and commits link to it.")
     notify_urls_file: OptionalPath = Field(
         default=None,

@@ -17,7 +17,7 @@ from typing import Protocol
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
-from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, UsageError
+from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
@@ -109,6 +109,7 @@ class Loop:
         self._emit = emit
         self._on_wait = on_wait
         self._leadership = leadership
+        self._max_retry_delay = timing.max_retry_delay
         self._pass_backoff = Backoff(INITIAL_RETRY_DELAY, timing.max_retry_delay)
         self._failures = 0
         self._retry_at = 0.0
@@ -258,6 +259,8 @@ class Loop:
                 report = await self._pass(triggers[0])
         except NotLeading:
             pass
+        except SourceUnverified:
+            self._retry_later(soon=False)
         except KapsoSyncError:
             self._retry_later()
         except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested
@@ -332,10 +335,13 @@ class Loop:
         else:
             self._retry_later()
 
-    def _retry_later(self) -> None:
-        """Schedule a retry of the whole pass: Kapso, git or the manifest failed, and not a single function."""
+    def _retry_later(self, *, soon: bool = True) -> None:
+        """Schedule a retry of the whole pass: Kapso, git or the manifest failed, and not a single function.
+
+        ``soon=False``: only a push or a person mends it, and polls and intervals see that.
+        """
         self._failures += 1
-        delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5)
+        delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5) if soon else self._max_retry_delay
         self._retry_at = self._clock.monotonic() + delay
 
 

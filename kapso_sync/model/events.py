@@ -102,7 +102,10 @@ class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
 
 
 class SourceFailed(Failure, name="source.failed"):
-    """The source could not be read; the last good revision stays in force."""
+    """The source could not be read; the last good revision stays in force. `commit` and `signer`: no accepted signature."""
+
+    commit: str | None = None
+    signer: str | None = None
 
 
 class ManifestRejected(Failure, name="manifest.invalid"):

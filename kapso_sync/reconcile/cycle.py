@@ -20,6 +20,7 @@ from kapso_sync.errors import (
     SourceMissing,
     SourceRefused,
     SourceUnavailable,
+    SourceUnverified,
     UsageError,
 )
 from kapso_sync.model import events
@@ -214,10 +215,22 @@ def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
                 )
             )
     elif isinstance(error, SourceUnavailable | SourceMissing | SourceRefused):
-        emit(events.SourceFailed(error=error.message, error_type=kind, hint=error.hint))
+        emit(source_failed(error))
     elif isinstance(error, ApiUnauthorized):
         emit(events.ApiKeyRejected(error=error.message, error_type=kind, hint=error.hint))
     emit(events.ReconcileFailed(error=error.message, error_type=kind, hint=error.hint))
+
+
+def source_failed(error: KapsoSyncError) -> events.SourceFailed:
+    """Return the event for a source that cannot be read."""
+    refused = error if isinstance(error, SourceUnverified) else None
+    return events.SourceFailed(
+        error=error.message,
+        error_type=type(error).__name__,
+        hint=error.hint,
+        commit=refused.commit if refused is not None else None,
+        signer=refused.signer if refused is not None else None,
+    )
 
 
 def emit_report(emit: events.Listener, report: Report) -> None:

@@ -26,7 +26,7 @@ from kapso_sync.store.database import read_state
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import make_desired_builder
 from kapso_sync.wiring.engine import open_api
-from kapso_sync.wiring.source import source_spec, state_folder
+from kapso_sync.wiring.source import refuse_unverifiable, source_spec, state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missin
     """
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = _folder_spec(settings)
+    refuse_unverifiable(settings, spec)
     root = Path(spec.location)
     tree = find_work_tree(root)
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=bus.emit)

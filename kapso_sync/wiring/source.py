@@ -25,6 +25,7 @@ from kapso_sync.sources import (
     Git,
     GitCredentials,
     GitSource,
+    SignatureVerifier,
     SourceKind,
     SourceSpec,
     find_work_tree,
@@ -82,6 +83,7 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     """Return the reader of the source, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
+    refuse_unverifiable(settings, spec)
     if spec.kind is SourceKind.FOLDER:
         return _resolve_folder(settings, spec, folder, emit)
     credentials = GitCredentials(
@@ -90,13 +92,34 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     timeout = settings.request_timeout * GIT_TIMEOUT_FACTOR
     home = git_home or folder / "git"
     git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=timeout)
-    source = GitSource(spec, home / "mirror", git, emit)
+    source = GitSource(spec, home / "mirror", git, emit, _make_verifier(settings, home))
     path = "" if settings.owner else await source.home()
     other_branch = None
     if spec.branch is not None and not settings.owner and spec.branch != await source.default_branch():
         other_branch = spec.branch
     owner = owner_of_repository(spec.location, path, named=settings.owner, branch=other_branch, env=settings.env)
     return ResolvedSource(spec, source, owner, folder)
+
+
+def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
+    """Raise `ConfigError` if signatures are wanted of a folder: it has none, and to read it all the same would deceive."""
+    if settings.verify_file is None or spec.kind is not SourceKind.FOLDER:
+        return
+    raise ConfigError(
+        f"KAPSO_SYNC_VERIFY_FILE is set, and nobody can sign the folder {spec.location}: its files need not be those of a "
+        "commit, also where it is a work tree, or git-sync published it",
+        hint="name the repository instead, by its URL, or a work tree with --branch or --ref: kapso-sync then fetches the "
+        "commit and verifies it; or leave KAPSO_SYNC_VERIFY_FILE unset for this folder",
+    )
+
+
+def _make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
+    """Return what judges the source's signatures; raises `ConfigError` if it could judge none."""
+    if settings.verify_file is None:
+        return None
+    verifier = SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
+    verifier.check()
+    return verifier
 
 
 def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:

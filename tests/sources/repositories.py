@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
-from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SourceKind, parse_source
+from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SignatureVerifier, SourceKind, parse_source
 
 SECRET = "s3cret-t0ken-of-ours"
 MANIFEST = "version: 1\nfunctions: {}\n"
@@ -70,6 +70,7 @@ class Reader:
     credentials: GitCredentials = field(default_factory=GitCredentials)
     deadline: float = 20.0
     seen: list[events.Event] = field(default_factory=list)
+    verify_file: Path | None = None
 
     @property
     def mirror(self) -> Path:
@@ -86,7 +87,14 @@ class Reader:
         """Open what a SOURCE means, which must be a repository."""
         spec = parse_source(str(text), branch=branch, ref=ref, path=path, cwd=Path.cwd())
         assert spec.kind is SourceKind.GIT
-        return GitSource(spec, self.mirror, self.git(spec.location, spec.protocol), self.seen.append)
+        git = self.git(spec.location, spec.protocol)
+        return GitSource(spec, self.mirror, git, self.seen.append, self.verifier())
+
+    def verifier(self) -> SignatureVerifier | None:
+        """Judge signatures by the keys in `verify_file`, if there is one."""
+        if self.verify_file is None:
+            return None
+        return SignatureVerifier(self.verify_file, self.folder / "verify", path=os.environ["PATH"])
 
     def open_folder(self, folder: Path, path: str | None = None, *, work_tree: bool = False) -> FolderSource:
         """Open a folder."""
