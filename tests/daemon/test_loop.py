@@ -16,7 +16,7 @@ from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, PendingOverrides, Timing
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
-from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, UsageError
+from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, SourceUnverified, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -317,6 +317,20 @@ async def test_a_failing_pass_is_retried_with_backoff_and_never_ends_the_loop() 
         assert gaps == [5, 10, 20, 40, 60, 60]
         assert running.place.passes[1:] == [Trigger.RETRY] * 6
         assert running.backoff.failing == ()
+
+
+async def test_a_revision_that_nobody_signed_is_not_looked_at_again_before_a_poll() -> None:
+    """A retry cannot help: only a push or a key does, and polls and intervals see both. The control is the test above."""
+    async with running_loop(slowest=60.0) as running:
+        running.place.results = [SourceUnverified("not signed", commit="c" * 40)] * 3
+        for trigger in (Trigger.POLL, Trigger.POLL):
+            running.triggers.request(trigger)
+            for _ in range(50):
+                await running.clock.sleep(1)
+        assert running.place.passes == [Trigger.POLL] * 2
+        for _ in range(15):
+            await running.clock.sleep(1)
+        assert running.place.passes[2:] == [Trigger.RETRY], "after an interval in any case"
 
 
 async def test_a_suspended_loop_starts_no_pass_until_it_is_resumed() -> None:

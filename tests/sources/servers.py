@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -20,7 +21,10 @@ from tests.sources.repositories import command_lines
 
 @dataclass
 class GitServer:
-    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request."""
+    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request.
+
+    ``commands`` are those of git's protocol, such as ``ls-refs`` and ``fetch``.
+    """
 
     root: Path
     password: str | None = None
@@ -30,6 +34,7 @@ class GitServer:
     url: str = ""
     authorizations: list[str | None] = field(default_factory=list)
     processes: set[bytes] = field(default_factory=set)
+    commands: list[str] = field(default_factory=list)
 
     def admits(self, authorization: str | None) -> bool:
         """Tell whether a request may pass."""
@@ -77,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1",
         }
         body = self.rfile.read(length)
+        self._seen.commands += re.findall(r"command=([a-z-]+)", body.decode("latin-1"))
         done = subprocess.run(["git", "http-backend"], env=environment, input=body, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
