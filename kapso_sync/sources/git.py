@@ -134,12 +134,24 @@ class GitSource:
     async def moved(self, *, keep: bool = True) -> bool:
         """Return whether the ref points to another commit than the last one read, by one ``ls-remote``.
 
-        With ``keep`` the next fetch, which must follow at once, uses this answer. Raises like `fetch`.
+        With ``keep`` the next fetch, which must follow at once, uses this answer. Without it a commit that is not signed as
+        wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
         if self._last is not None and head.commit == self._last.revision.id:
             return False
         self._found = head if keep else None
+        return keep or await self._may_be_read(head)
+
+    async def _may_be_read(self, head: _Head) -> bool:
+        if self._verifier is None:
+            return True
+        try:
+            await self._verify(self._verifier, head.tag, await self._obtain(head))
+        except SourceUnverified:
+            return False
+        except (GitFailed, _Broken):
+            pass  # The next fetch mends the mirror, or says what is wrong.
         return True
 
     async def _current(self) -> Snapshot:

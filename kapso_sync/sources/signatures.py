@@ -33,6 +33,7 @@ from kapso_sync.errors import ConfigError, SourceUnavailable
 from kapso_sync.process import Ended, run_process
 from kapso_sync.sources.armor import SIGNATURE_PACKET, packet_tags, remove_armor, ssh_strings
 from kapso_sync.sources.trusted_keys import AllowedSigner, TrustedKeys, read_trusted_keys
+from kapso_sync.visible import visible
 
 NAMESPACE = "git"
 """The namespace of git's signatures by ssh keys: a signature that was made for files, or for e-mail, is none for a commit."""
@@ -42,7 +43,8 @@ PROGRAM_TIMEOUT = 20.0
 
 MAX_SIGNATURE_BYTES = 64 * 1024
 MAX_PRINCIPALS = 32
-"""Maximum size of a signature, and maximum number of names of one signer that are tried."""
+MAX_NAME = 256
+"""Maximum size of a signature, maximum number of names of one signer that are tried, and maximum length of a tag's name."""
 
 _COMMIT = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*author [^\n]*\ncommitter [^\n]*(?:\n|$)")
 _TAG = re.compile(rb"object (?P<id>[0-9a-f]{40})\ntype (?P<kind>[a-z]+)\ntag (?P<name>[^\n]+)\n")
@@ -51,7 +53,7 @@ _SSH, _PGP, _X509 = "SSH SIGNATURE", "PGP SIGNATURE", "SIGNED MESSAGE"
 _BEGINNING = re.compile(rb"^-----BEGIN (?:PGP SIGNATURE|PGP MESSAGE|SSH SIGNATURE|SIGNED MESSAGE)-----", re.MULTILINE)
 
 _FIX = (
-    "sign it with a key that is listed there, and push: `git commit --amend --no-edit --gpg-sign` signs the last commit again"
+    "push a commit on top of it that a key in KAPSO_SYNC_VERIFY_FILE signed (`git commit --gpg-sign`): only the tip is judged"
 )
 _LIST = "if this signer may push, add the key to the file: the next pass reads it; otherwise find out who pushed it"
 _BAD_STATUSES = frozenset({"BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "NODATA", "UNEXPECTED", "FAILURE"})
@@ -118,7 +120,8 @@ def tag_target(raw: bytes) -> TagTarget:
     found = _TAG.match(raw)
     if found is None:
         raise SignatureRefused("it is not written as git writes a tag")
-    return TagTarget(found["name"].decode("utf-8", "replace"), found["id"].decode(), found["kind"].decode())
+    name = visible(found["name"].decode("utf-8", "replace"))
+    return TagTarget(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…", found["id"].decode(), found["kind"].decode())
 
 
 class SignatureVerifier:

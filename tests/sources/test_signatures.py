@@ -309,9 +309,11 @@ async def test_a_tag_that_is_signed_later_is_read_at_the_next_pass(forge: Forge,
     source = forge.reader.open(forge.repository.url, ref="v1")
     with pytest.raises(SourceUnverified):
         await source.fetch()
+    packs = set(forge.reader.mirror.glob("objects/pack/*.pack"))
     forge.repository.git(*ada.settings, "tag", "--force", "--sign", "--message", "Release", "v1")
     assert await source.moved()
     assert (await source.fetch()).revision.id == commit
+    assert packs < set(forge.reader.mirror.glob("objects/pack/*.pack")), "the mirror was not made again"
 
 
 async def test_a_lightweight_tag_and_a_commit_id_are_judged_by_the_commit(forge: Forge, ada: SshSigner) -> None:
@@ -537,6 +539,21 @@ async def test_the_file_is_read_again_at_each_pass(forge: Forge, ada: SshSigner,
     forge.commit("by eve again", *eve.settings)
     with pytest.raises(SourceUnverified):
         await source.fetch()
+
+
+async def test_an_unsigned_push_does_not_end_the_work_on_the_last_revision(forge: Forge, ada: SshSigner) -> None:
+    """A running pass asks whether there is a newer revision to read; a signed one is, and the next pass reports the other."""
+    forge.trust(ada.line())
+    first = forge.commit("first", *ada.settings)
+    source = forge.reader.open(forge.repository.url, branch="main")
+    assert (await source.fetch()).revision.id == first
+    forge.commit("unsigned", sign=False)
+    assert not await source.moved(keep=False)
+    assert await source.moved()
+    with pytest.raises(SourceUnverified):
+        await source.fetch()
+    forge.commit("signed", *ada.settings)
+    assert await source.moved(keep=False)
 
 
 async def test_a_refused_commit_is_fetched_once(forge: Forge, ada: SshSigner, eve: SshSigner) -> None:
