@@ -222,7 +222,7 @@ class SignatureVerifier:
         except KeyError:
             raise ConfigError(
                 f"KAPSO_SYNC_VERIFY_FILE lists ssh keys, and ssh-keygen wants a name for the user {os.getuid()}",
-                hint="run as a user that /etc/passwd lists (in the image: 10001), or mount an /etc/passwd that does",
+                hint="run as a user that /etc/passwd lists (in the image: 10001), mount one that does, or use a keyring",
             ) from None
         return self._find(
             "ssh-keygen",

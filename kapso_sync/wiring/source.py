@@ -108,8 +108,8 @@ def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
     raise ConfigError(
         f"KAPSO_SYNC_VERIFY_FILE is set, and nobody can sign the folder {spec.location}: its files need not be those of a "
         "commit, also where it is a work tree, or git-sync published it",
-        hint="name the repository instead, by its URL, or a work tree with --branch or --ref: kapso-sync then fetches the "
-        "commit and verifies it; or leave KAPSO_SYNC_VERIFY_FILE unset for this folder",
+        hint="to deploy, name the repository by its URL: kapso-sync then fetches the commit and verifies it; "
+        "leave KAPSO_SYNC_VERIFY_FILE unset for a folder that you work in",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from kapso_sync.process import run_process
 
+PATH = {"PATH": os.environ["PATH"]}
 LINGERING = "sleep 600 & echo $! > child; wait"
 
 
@@ -33,6 +34,17 @@ async def test_a_program_returns_exit_status_and_output(tmp_path: Path) -> None:
     """Both streams, in the given folder and with the given environment, and no other variable."""
     script = "echo $ONLY $HOME; pwd; echo wrong >&2; exit 3"
     assert await run(script, tmp_path) == (3, f"this\n{tmp_path}\n".encode(), b"wrong\n")
+
+
+async def test_a_program_reads_what_it_is_given_or_nothing(tmp_path: Path) -> None:
+    """More than a pipe holds; a program that reads none of it ends all the same; without input there is an end at once."""
+    for script, stdin, status, output in (
+        ("exec wc -c", b"x" * 300_000, 0, b"300000\n"),
+        ("exit 3", b"x" * 300_000, 3, b""),
+        ("exec wc -c", None, 0, b"0\n"),
+    ):
+        ended = await run_process(["/bin/sh", "-c", script], environment=PATH, cwd=tmp_path, deadline=10, stdin=stdin)
+        assert (ended.status, ended.output) == (status, output)
 
 
 async def test_a_missing_program_raises_the_operating_systems_error(tmp_path: Path) -> None:

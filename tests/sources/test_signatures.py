@@ -190,6 +190,34 @@ async def test_a_certificate_of_a_listed_authority_counts_while_it_is_valid(
     await forge.refuses()
 
 
+async def test_signed_commits_of_every_shape_are_read(forge: Forge, ada: SshSigner) -> None:
+    """A merge of a signed tag, which is quoted in its header; another encoding; no message; line ends of Windows; a root."""
+    forge.trust(ada.line())
+    repository, settings = forge.repository, ada.settings
+    repository.git("checkout", "--quiet", "-b", "topic")
+    forge.commit("topic", *settings)
+    repository.git(*settings, "tag", "--sign", "--message", "Topic", "topic-1")
+    repository.git("checkout", "--quiet", "main")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "unsigned")
+    repository.git(*settings, "merge", "--quiet", "--no-ff", "--gpg-sign", "--no-edit", "topic-1")
+    merge = repository.git("rev-parse", "HEAD")
+    assert b"\nmergetag object " in forge.raw(merge)
+    await forge.accepts(merge)
+    repository.git(*settings, "-c", "i18n.commitEncoding=ISO-8859-1", "commit", "--allow-empty", "--gpg-sign", "-m", "Grüße")
+    assert b"\nencoding ISO-8859-1\ngpgsig " in forge.raw("HEAD")
+    await forge.accepts(repository.git("rev-parse", "HEAD"))
+    repository.git(*settings, "commit", "--allow-empty", "--gpg-sign", "--allow-empty-message", "--message", "")
+    await forge.accepts(repository.git("rev-parse", "HEAD"))
+    repository.git(
+        *settings, "commit", "--allow-empty", "--gpg-sign", "--cleanup=verbatim", "--message", "a\r\n\r\n\r\nb\n\n\n"
+    )
+    await forge.accepts(repository.git("rev-parse", "HEAD"))
+    repository.git("checkout", "--quiet", "--orphan", "root")
+    root = forge.commit("root", *settings)
+    repository.git("update-ref", "refs/heads/main", root)
+    await forge.accepts(root)
+
+
 # Forged signatures
 
 
