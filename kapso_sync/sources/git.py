@@ -150,7 +150,7 @@ class GitSource:
             await self._verify(self._verifier, head.tag, await self._obtain(head))
         except SourceUnverified:
             return False
-        except (GitFailed, _Broken):
+        except (GitFailed, _Broken, OSError):
             pass  # The next fetch mends the mirror, or says what is wrong.
         return True
 

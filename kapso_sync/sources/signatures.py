@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import itertools
 import os
 import pwd
 import re
@@ -56,6 +58,8 @@ _FIX = (
     "push a commit on top of it that a key in KAPSO_SYNC_VERIFY_FILE signed (`git commit --gpg-sign`): only the tip is judged"
 )
 _LIST = "if this signer may push, add the key to the file: the next pass reads it; otherwise find out who pushed it"
+_RENEW = "sign with a key that is good now, or renew this one and its line or export in the file"
+_FORGED = "it was changed after it was signed, or the signature was made for something else: find out who pushed it"
 _BAD_STATUSES = frozenset({"BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "NODATA", "UNEXPECTED", "FAILURE"})
 _WEAK_DIGESTS = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}
 
@@ -171,10 +175,12 @@ class SignatureVerifier:
 
     async def _verify_ssh(self, keys: TrustedKeys, content: bytes, signature: bytes) -> str:
         key, namespace = _parse_ssh_signature(remove_armor(signature, _SSH))
-        signer = await self._ssh_fingerprint(key)
+        signer = ssh_fingerprint(key)
         if namespace != NAMESPACE.encode():
-            raise SignatureRefused(f"the signature by {signer} was made for something else than git", signer=signer)
-        is_certificate = b"-cert-" in next(ssh_strings(key))
+            raise SignatureRefused(
+                f"the signature by {signer} was made for something else than git", signer=signer, hint=_FORGED
+            )
+        is_certificate = _CERTIFICATE in next(ssh_strings(key))
         lines = [each for each in keys.signers if (each.is_authority if is_certificate else each.key == key)]
         said = []
         for line in lines:
@@ -188,7 +194,7 @@ class SignatureVerifier:
             unknown = f"which {self._file} lists, and ssh-keygen does not accept the signature"
         else:
             unknown = f"which {self._file} does not list"
-        raise SignatureRefused(_why_not(signer, "\n".join(said), unknown), signer=signer, hint=_LIST)
+        raise _ssh_refusal(signer, "\n".join(said), unknown)
 
     async def _verify_by_line(self, line: AllowedSigner, content: bytes, signature: bytes) -> str | None:
         """Return None if the signer that one line allows made the signature, else what ssh-keygen says."""
@@ -204,17 +210,6 @@ class SignatureVerifier:
                 return None
             said += ended.errors.decode("utf-8", "replace") or "not verified"
         return said
-
-    async def _ssh_fingerprint(self, key: bytes) -> str:
-        """Return the fingerprint as ssh-keygen prints it, of a certificate that of its key; raises ValueError for no key."""
-        kind = next(ssh_strings(key))
-        ended = await self._run(
-            [self._ssh_keygen(), "-l", "-E", "sha256", "-f", "-"], stdin=kind + b" " + base64.b64encode(key) + b"\n"
-        )
-        words = ended.output.split()
-        if ended.status or len(words) < 2 or not words[1].startswith(b"SHA256:"):
-            raise ValueError("it names no key that ssh-keygen knows")
-        return words[1].decode("ascii")
 
     def _ssh_keygen(self) -> str:
         try:
@@ -236,6 +231,9 @@ class SignatureVerifier:
         packets = remove_armor(signature, _PGP)
         if tuple(packet_tags(packets)) != (SIGNATURE_PACKET,):
             raise ValueError("it is not exactly one signature")
+        if not keys.keyring and shutil.which("gpgv", path=self._path) is None:
+            # Only gpgv could say by whom.
+            raise SignatureRefused(f"it is signed by OpenPGP, and {self._file} lists no OpenPGP key", hint=_LIST)
         await asyncio.to_thread(self._write, {"keys": keys.keyring, "signature": packets, "content": content})
         keyring = self._scratch / "keys"
         command = [self._gpgv(), "--homedir", str(self._scratch), "--status-fd", "1", "--keyring", str(keyring)]
@@ -249,10 +247,10 @@ class SignatureVerifier:
         found = dict(statuses)
         valid = found.get("VALIDSIG", [])
         signer = valid[-1] if valid else None
-        for status, reason in _PGP_REASONS.items():
+        for status, (reason, hint) in _PGP_REASONS.items():
             if status in found:
                 named = signer or (found[status] or ["a key without a name"])[0]
-                raise SignatureRefused(f"it is signed by {named}, {reason}", signer=named, hint=_LIST)
+                raise SignatureRefused(f"it is signed by {named}, {reason}", signer=named, hint=hint)
         if "ERRSIG" in found or "NO_PUBKEY" in found:
             # ERRSIG: key id, algorithms of key and hash, class, time, code, and from GnuPG 2.2.7 on the fingerprint.
             words = found.get("ERRSIG", [])
@@ -320,20 +318,40 @@ _SSH_REASONS = {
 """What ssh-keygen says, in lower case, and what it means; its own words hold times, which would make each failure a new one."""
 
 
-def _why_not(signer: str, said: str, unknown: str) -> str:
+def _ssh_refusal(signer: str, said: str, unknown: str) -> SignatureRefused:
     """Return why ssh-keygen accepts no signature of a signer, by what it said; ``unknown`` if that says nothing."""
     if "incorrect signature" in said:
-        return f"the signature by {signer} does not match its content"
-    reason = next((reason for phrase, reason in _SSH_REASONS.items() if phrase in said.lower()), unknown)
-    return f"it is signed by {signer}, {reason}"
+        return SignatureRefused(f"the signature by {signer} does not match its content", signer=signer, hint=_FORGED)
+    reason = next((reason for phrase, reason in _SSH_REASONS.items() if phrase in said.lower()), None)
+    return SignatureRefused(
+        f"it is signed by {signer}, {reason or unknown}", signer=signer, hint=_LIST if reason is None else _RENEW
+    )
 
 
 _PGP_REASONS = {
-    "BADSIG": "and the signature does not match its content",
-    "REVKEYSIG": "a key that is revoked",
-    "EXPKEYSIG": "a key that is expired",
-    "EXPSIG": "and the signature is expired",
+    "BADSIG": ("and the signature does not match its content", _FORGED),
+    "REVKEYSIG": ("a key that is revoked", _RENEW),
+    "EXPKEYSIG": ("a key that is expired", _RENEW),
+    "EXPSIG": ("and the signature is expired", _RENEW),
 }
+
+
+_CERTIFICATE = b"-cert-v01"
+_KEY_FIELDS = {b"ssh-ed25519": 1, b"ssh-rsa": 2, b"ecdsa-sha2-": 2, b"sk-ssh-ed25519": 2, b"sk-ecdsa-sha2-": 3}
+"""How many strings a public key has after its kind, by how its kind begins; a certificate has them after a nonce."""
+
+
+def ssh_fingerprint(key: bytes) -> str:
+    """Return the fingerprint of a public key as ssh-keygen prints it, of a certificate that of its key; raises ValueError."""
+    kind = next(ssh_strings(key))
+    if _CERTIFICATE in kind:
+        count = next((number for name, number in _KEY_FIELDS.items() if kind.startswith(name)), None)
+        if count is None:
+            raise ValueError("it is a certificate of a kind that is not known")
+        parts = tuple(itertools.islice(ssh_strings(key), 2 + count))
+        fields = (kind.replace(_CERTIFICATE, b"") if kind.startswith(b"sk-") else kind.partition(b"-cert-")[0], *parts[2:])
+        key = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+    return f"SHA256:{base64.b64encode(hashlib.sha256(key).digest()).decode('ascii').rstrip('=')}"
 
 
 def _parse_ssh_signature(blob: bytes) -> tuple[bytes, bytes]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import pytest
 from kapso_sync.errors import ConfigError, ExitCode, SourceUnavailable, SourceUnverified
 from kapso_sync.sources import SignatureVerifier
 from kapso_sync.sources.armor import remove_armor
-from kapso_sync.sources.signatures import split_commit
+from kapso_sync.sources.signatures import SignatureRefused, split_commit, ssh_fingerprint
 from kapso_sync.sources.trusted_keys import MAX_BYTES
 from tests.sources.repositories import Reader, Repository, children
 from tests.sources.signing import HAS_GPG, GpgHome, SshSigner, gpg_home, raw_object, store, with_signature
@@ -546,6 +548,30 @@ async def test_one_file_may_hold_allowed_signers_and_openpgp_keys(forge: Forge, 
     forge.trust(people.home.export(key))
     forge.push_object(by_ssh)
     assert (await forge.refuses()).signer == ada.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_fingerprint_is_what_ssh_keygen_prints(tmp_path: Path, kind: str) -> None:
+    """Of a key, and of the key in a certificate."""
+    signer = SshSigner.make(tmp_path, "ada", kind)
+    signer.certificate(SshSigner.make(tmp_path, "authority"))
+    for name in ("ada.pub", "ada-cert.pub"):
+        key = base64.b64decode((tmp_path / name).read_text().split()[1])
+        assert ssh_fingerprint(key) == signer.fingerprint
+
+
+async def test_signatures_of_the_kind_that_is_not_listed_need_no_program(forge: Forge, ada: SshSigner, tmp_path: Path) -> None:
+    """They are a stranger's, on a machine without ssh-keygen or gpgv as well; the error does not ask for the program."""
+    raw = forge.raw(forge.commit("hello", sign=False))
+    (tmp_path / "empty").mkdir()
+    verifier = SignatureVerifier(forge.keys, tmp_path / "verify", path=str(tmp_path / "empty"))
+    forge.trust(b"\xc6\x02ab")
+    with pytest.raises(SignatureRefused, match=re.escape(f"it is signed by {ada.fingerprint}, which {forge.keys} does not")):
+        await verifier.verify(split_commit(with_signature(raw, ada.sign(raw))))
+    forge.trust(ada.line())
+    openpgp = b"-----BEGIN PGP SIGNATURE-----\n\nwgJhYg==\n-----END PGP SIGNATURE-----\n"
+    with pytest.raises(SignatureRefused, match=r"it is signed by OpenPGP, and .* lists no OpenPGP key"):
+        await verifier.verify(split_commit(with_signature(raw, openpgp)))
 
 
 # The file
