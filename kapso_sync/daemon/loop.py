@@ -38,6 +38,9 @@ PASS_TIMEOUT = 2 * 3600.0
 MAX_SUPERSEDED_IN_A_ROW = 3
 """After newer revisions ended this many passes in a row, the next one runs to its end, even if more pushes arrive."""
 
+WEBHOOK_SPACING = 10.0
+"""Seconds after the start of a webhook's pass in which a further webhook means a pass only if the source has moved."""
+
 
 class PassRunner(Protocol):
     """The part of a session that the loop uses."""
@@ -113,6 +116,7 @@ class Loop:
         self._failures = 0
         self._retry_at = 0.0
         self._superseded_in_a_row = 0
+        self._spaced_until = 0.0
         self._busy = False
         self._superseded = asyncio.Event()
         self._pending: list[PendingOverrides] = []
@@ -238,9 +242,11 @@ class Loop:
     async def _needs_pass(self, triggers: tuple[Trigger, ...]) -> bool:
         """Return whether there may be something to do.
 
-        A superseded pass left work to do even if the source did not move since.
+        A superseded pass left work to do even if the source did not move since. Soon after the pass of a webhook, another
+        webhook means one only if the source moved: nobody who sends captured pushes again keeps us busy.
         """
-        if self._superseded_in_a_row or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
+        spaced = {Trigger.WEBHOOK} if self._clock.monotonic() < self._spaced_until else set()
+        if self._superseded_in_a_row or not (ONLY_IF_SOURCE_MOVED | spaced).issuperset(triggers):
             return True
         try:
             return await self._passes.moved()
@@ -251,6 +257,8 @@ class Loop:
         """Run a pass, and set the backoff by its result."""
         if ASKED_BY_PEOPLE.intersection(triggers):
             self._backoff.reset()
+        if Trigger.WEBHOOK in triggers:
+            self._spaced_until = self._clock.monotonic() + WEBHOOK_SPACING
         self.passes += 1
         deadline = asyncio.timeout(self._timing.pass_timeout)
         try:

@@ -214,6 +214,10 @@ class DaemonService:
             case _:
                 pass
 
+    def look_for_changes(self) -> None:
+        """Look at the source, and reconcile only if it has changed."""
+        self.triggers.request(Trigger.POLL)
+
     async def request(self, request: ReplicaRequest) -> None:
         """Do what reached this daemon, or have it done by the replica that leads. Raises `LeaseError`."""
         if self._replica is None:

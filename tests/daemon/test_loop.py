@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
-from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, PendingOverrides, Timing
+from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, WEBHOOK_SPACING, Loop, PendingOverrides, Timing
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, UsageError
 from kapso_sync.model import events
@@ -304,6 +304,23 @@ async def test_an_unchanged_source_starts_no_pass(name: Trigger) -> None:
         running.triggers.request(name)
         await running.settle()
         assert running.place.passes == [name]
+
+
+async def test_webhooks_in_a_row_mean_a_pass_only_if_the_source_moved() -> None:
+    """A captured push that somebody sends again and again costs a look at git; a real one is never delayed."""
+    async with running_loop() as running:
+
+        async def push(*, moved: bool) -> int:
+            """Return how many passes there were so far; fewer turns of the loop than let time move on."""
+            running.place.is_moved = moved
+            running.triggers.request(Trigger.WEBHOOK)
+            for _ in range(15):
+                await asyncio.sleep(0)
+            return len(running.place.passes)
+
+        assert [await push(moved=moved) for moved in (False, False, False, True, False)] == [1, 1, 1, 2, 2]
+        await running.clock.sleep(WEBHOOK_SPACING)
+        assert await push(moved=False) == 3
 
 
 async def test_a_failing_pass_is_retried_with_backoff_and_never_ends_the_loop() -> None:
