@@ -40,10 +40,14 @@ def read_beneath(folder: Path, path: PurePath, limit: int) -> bytes:
 
 
 def _read(descriptor: int, limit: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as file:
+    """Return the content of an open file, and close it."""
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        content = file.read(limit + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
     return content

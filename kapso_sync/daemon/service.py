@@ -370,7 +370,7 @@ class DaemonService:
             supervisor.start("clock", self._schedule.restart_when_clock_is_set)
             if session.is_folder:
                 supervisor.start("watcher", self._watcher(Path(session.location), Trigger.FILES).run)
-            if settings.secrets_dir.is_dir():
+            if settings.secrets_dir is not None and settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
             show = self._deps.tracker.show_unused
             supervisor.start("unused", lambda: track_unused_functions(lambda: self._unused(session), show, self._clock))
