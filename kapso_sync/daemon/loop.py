@@ -32,6 +32,12 @@ INITIAL_RETRY_DELAY = 5.0
 HEARTBEAT = 10.0
 """The loop shows that it is alive at least this often, in seconds."""
 
+MAX_SILENCE = 60.0
+"""Seconds without a heartbeat after which the loop counts as stuck."""
+
+MAX_SILENCE_OF_PASS = 900.0
+"""Seconds without an event after which a pass counts as stuck. Each API call is an event; a transfer by git is none."""
+
 PASS_TIMEOUT = 2 * 3600.0
 """Seconds after which a pass is cancelled; even thousands of functions at a slow rate limit take less."""
 
@@ -128,14 +134,21 @@ class Loop:
     async def run(self) -> None:
         """Run passes until `stop`."""
         while not self._stopping:
-            self._beat = self._clock.monotonic()
+            self.show_life()
             triggers = await self._next()
             if triggers and not self._stopping:
                 await (self._read_source() if self._is_standby else self._answer(triggers))
 
-    def silent_for(self) -> float:
-        """Return how many seconds ago the loop last showed that it is alive; 0 during a pass, which has its own timeout."""
-        return 0.0 if self._busy else self._clock.monotonic() - self._beat
+    def show_life(self) -> None:
+        """Note that the loop, or the pass that runs, gets on."""
+        self._beat = self._clock.monotonic()
+
+    def stuck(self) -> str | None:
+        """Return that the loop or its pass is stuck, and for how long, or None."""
+        silent = self._clock.monotonic() - self._beat
+        if silent <= (MAX_SILENCE_OF_PASS if self._busy else MAX_SILENCE):
+            return None
+        return f"the {'pass' if self._busy else 'loop'} has been silent for {silent:.0f} s"
 
     def stop(self) -> None:
         """Start nothing new, do not wait for deployments, and end after the API call in flight."""
@@ -219,6 +232,7 @@ class Loop:
 
     async def _read_source(self) -> None:
         self._busy = True
+        self.show_life()
         try:
             await self._passes.read_source()
         except Exception as error:  # noqa: BLE001 - as in a pass
@@ -231,6 +245,7 @@ class Loop:
             self._emit(events.TriggerReceived(trigger=trigger))
         self._superseded = asyncio.Event()
         self._busy = True
+        self.show_life()
         if self._leadership is not None:
             self._leadership.begin_pass()
         try:
