@@ -54,12 +54,15 @@ COPY --from=build /venv /venv
 # The program alone, without node: it is where an installed kapso-sync looks for its own copy.
 COPY --from=esbuild /esbuild/node_modules/@esbuild /venv/lib/node_modules/@esbuild
 COPY deploy/healthcheck.py /usr/local/lib/kapso-sync/healthcheck.py
+# The variable with SECRETS in its name holds a folder.
+# hadolint ignore=DL3064
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     KAPSO_SYNC_STATE_DIR=/var/lib/kapso-sync \
-    KAPSO_SYNC_LISTEN=0.0.0.0:8321
+    KAPSO_SYNC_LISTEN=0.0.0.0:8321 \
+    KAPSO_SYNC_SECRETS_DIR=/run/function-secrets
 USER 10001:10001
 WORKDIR /var/lib/kapso-sync
 VOLUME ["/var/lib/kapso-sync"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,22 @@ async def test_a_cancelled_program_leaves_no_process(tmp_path: Path, turns: int)
         await asyncio.wait_for(task, 5)
     child = tmp_path / "child"
     assert not child.exists() or not child.read_text().strip() or is_gone(int(child.read_text()))
+
+
+def test_a_signal_ends_a_command_in_time_although_a_thread_is_stuck() -> None:
+    """Python itself would wait for the thread; what ends by itself has its own exit code, and is not waited for."""
+    script = (
+        "import asyncio, sys, time\n"
+        "from kapso_sync.cli.runner import run_to_end\n"
+        "async def work():\n"
+        "    print('working', flush=True)\n"
+        "    await asyncio.to_thread(time.sleep, float(sys.argv[1]))\n"
+        "    return 7\n"
+        "sys.exit(run_to_end(work, 0.2))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, "0"], check=False, stdout=subprocess.DEVNULL).returncode == 7
+    with subprocess.Popen([sys.executable, "-c", script, "600"], stdout=subprocess.PIPE) as stuck:
+        assert stuck.stdout is not None
+        assert stuck.stdout.readline() == b"working\n"
+        stuck.send_signal(signal.SIGTERM)
+        assert stuck.wait(20) == 128 + signal.SIGTERM
