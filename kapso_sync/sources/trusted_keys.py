@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
-import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.files import read_small
 from kapso_sync.permissions import describe_owner, hint_for_owner
 from kapso_sync.sources.armor import PUBLIC_KEY_PACKET, SECRET_KEY_PACKET, packet_tags, remove_armor, ssh_strings
 
@@ -50,13 +49,11 @@ def read_trusted_keys(path: Path) -> TrustedKeys:
     """Return the keys of a file; raises `ConfigError`, which names the setting, for a file that lists none."""
     place = f"KAPSO_SYNC_VERIFY_FILE {path}"
     try:
-        content = _read(path)
+        content = read_small(path, MAX_BYTES, follow=True)  # a mounted file is a link, which moves when it changes
     except PermissionError as error:
         raise ConfigError(f"{place} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)) from error
     except OSError as error:
         raise ConfigError(f"{place} cannot be read: {error.strerror or error}", hint="mount the file there") from error
-    except ValueError as error:
-        raise ConfigError(f"{place} {error}", hint=_KINDS) from error
     try:
         return parse_trusted_keys(content)
     except ValueError as error:
@@ -67,17 +64,6 @@ _KINDS = (
     "allowed signers have lines such as `ada@example.com ssh-ed25519 AAAA…`, as for git's gpg.ssh.allowedSignersFile; "
     "a keyring is what `gpg --export --armor KEY` prints"
 )
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a regular file; another kind would block, or never end."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("is not a regular file")
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
-    return content
 
 
 def parse_trusted_keys(content: bytes) -> TrustedKeys:
