@@ -102,7 +102,10 @@ class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
 
 
 class SourceFailed(Failure, name="source.failed"):
-    """The source could not be read; the last good revision stays in force. `commit` and `signer`: no accepted signature."""
+    """The source could not be read; the last good revision stays in force.
+
+    For a commit that nobody who may has signed, `commit` is its id, and `signer` the fingerprint of whoever did sign it.
+    """
 
     commit: str | None = None
     signer: str | None = None
