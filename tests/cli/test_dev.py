@@ -169,7 +169,7 @@ def test_dev_runs_a_single_function_at_every_save(tmp_path: Path) -> None:
 @needs_workerd
 @pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="needs Linux's /proc")
 def test_dev_listens_where_no_other_user_can_call_it(tmp_path: Path) -> None:
-    """It has real secrets: only sockets in folders of our own, no port, no abstract name. A control: the emulator has a port."""
+    """It has real secrets: sockets in folders of our own, no port, no abstract name. A control: the emulator has a port."""
     folder = tmp_path / "functions"
     write_functions(folder, {"greet": "const handler = () => new Response('here');\n"})
     with started("dev", "--source", str(folder), environment={}) as process:
