@@ -24,8 +24,9 @@ def hint_for_owner(path: Path) -> str:
 
 def make_private(folder: Path) -> None:
     """Create a folder, and what is missing above it, for this user alone, whatever the umask. Raises OSError."""
-    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+    for missing in reversed([path for path in folder.parents if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def is_ours(path: Path) -> bool:
