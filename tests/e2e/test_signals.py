@@ -66,7 +66,8 @@ def test_sigkill_while_git_waits_for_its_server_leaves_no_process(tmp_path: Path
     """Neither git nor its remote helper, which would wait for a server that never answers."""
     with unresponsive_server() as (host, port):
         url = f"http://{host}:{port}/flows.git"
-        with started("plan", url, environment={"KAPSO_API_KEY": "x", "KAPSO_SYNC_STATE_DIR": str(tmp_path)}) as process:
+        environment = {"KAPSO_API_KEY": "x", "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
+        with started("plan", url, environment=environment) as process:
             wait_until(lambda: len(naming(url)) > 3)
             process.send_signal(signal.SIGKILL)
             process.wait(10)
@@ -84,7 +85,8 @@ def test_sigkill_while_esbuild_waits_for_a_pipe_leaves_no_process(tmp_path: Path
     write_functions(folder, {"greet": "export default { fetch: () => new Response('hello') };\n"})
     (folder / "greet.js").rename(folder / "greet.ts")
     (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet: {file: greet.ts}\n")
-    environment = {"KAPSO_SYNC_ESBUILD": str(program), "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")}
+    # A killed process leaves its temporary folder behind.
+    environment = {"KAPSO_SYNC_ESBUILD": str(program), "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
     with started("validate", str(folder), environment=environment) as process:
         wait_until(lambda: naming(f"cat\0{pipe}"))
         assert naming(str(program)), "a control"
