@@ -11,7 +11,8 @@
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
     │   ├── SourceRefused              a source that is never read (a password in the URL, ``ext::``)
-    │   └── StateForeign               the state folder belongs to another project
+    │   ├── StateForeign               the state folder belongs to another project
+    │   └── StateExposed               others may have written the state folder
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer, or refuses us
@@ -177,6 +178,10 @@ class SourceRefused(ConfigError):
 
 class StateForeign(ConfigError):
     """The state folder belongs to another project."""
+
+
+class StateExposed(ConfigError):
+    """The state folder is somebody else's, or others may write it: what it holds cannot be trusted."""
 
 
 class StateUnusable(KapsoSyncError):

@@ -415,6 +415,9 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, context: 
 @click.option(
     "--world", multiple=True, metavar="NAME=VALUE|FILE", help="A switch, or a JSON file of them (docs/emulator.md); repeatable."
 )
+@click.option(
+    "--control-token", metavar="VALUE", help="What requests below /_emulator/ must send. Default: random, and printed."
+)
 def emulator(
     *,
     port: int,
@@ -426,12 +429,15 @@ def emulator(
     quota: int | None,
     runtime: str,
     world: tuple[str, ...],
+    control_token: str | None,
 ) -> int:
     """Serve a local Kapso, to try kapso-sync and to test against."""
     from kapso_sync.cli import emulator as emulator_command
 
     return emulator_command.serve(
-        emulator_command.EmulatorArgs(port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world)
+        emulator_command.EmulatorArgs(
+            port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world, control_token
+        )
     )
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import enum
 import os
 import platform
-import re
 import shutil
 import ssl
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,10 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kapso_sync.sources.git_version import heeds_settings, is_fixed, parse_git_version
+from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
-
-OLDEST_GIT = ((2, 39, 4), (2, 45, 1))
-"""Older versions have known holes in reading hostile repositories; each release line has its own first good version."""
 
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 """A clock before this is wrong: certificates and signatures would be refused."""
@@ -69,11 +66,13 @@ def check_git(text: str | None) -> SetupCheck:
     if text is None:
         hint = "install git: https://git-scm.com; a folder can be synced without it"
         return SetupCheck("git", Level.WARNING, "not found: git sources cannot be read", hint)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-    good = numbers >= OLDEST_GIT[1] or OLDEST_GIT[0] <= numbers < (2, 40)
-    if good:
+    version = parse_git_version(text)
+    if version is not None and not heeds_settings(version):
+        return SetupCheck("git", Level.ERROR, text, "git 2.31 or newer is needed: older ones ignore our settings")
+    if version is not None and is_fixed(version):
         return SetupCheck("git", Level.OK, text)
-    return SetupCheck("git", Level.WARNING, text, "2.39.4, 2.45.1 and newer close known holes: upgrade git")
+    hint = "2.39.4, 2.45.1 and newer close known holes, which your distribution may have closed under this number"
+    return SetupCheck("git", Level.WARNING, text, hint)
 
 
 def check_clock(now: datetime) -> SetupCheck:
@@ -113,9 +112,10 @@ def check_state_folder(state: Path) -> SetupCheck:
     free = shutil.disk_usage(there).free
     if free < FREE_BYTES:
         return SetupCheck("state folder", Level.WARNING, f"{state}: {free // 2**20} MiB free", "free some space")
-    mode = stat.S_IMODE(state.stat().st_mode) if state.exists() else 0o700
-    if mode & 0o022 and not state.is_mount():
-        return SetupCheck("state folder", Level.WARNING, f"{state}: others may write it ({mode:o})", f"chmod 700 {state}")
+    who = who_may_write_root(state)
+    if who is not None:
+        hint = "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
+        return SetupCheck("state folder", Level.WARNING, f"{state}: {who}", hint)
     return SetupCheck("state folder", Level.OK, f"{state}, {free // 2**20} MiB free")
 
 

@@ -9,9 +9,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
+from kapso_sync.permissions import make_private
 from kapso_sync.process import run_process
+from kapso_sync.sources.git_version import Version, heeds_settings, is_fixed, parse_git_version
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -27,6 +30,9 @@ _CONFIG = {
     "transfer.credentialsInUrl": "die",
 }
 """Settings that override any configuration of a repository, a user or a machine."""
+
+MIRROR = "mirror"
+"""Name of the mirror in git's home folder."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -59,6 +65,8 @@ class Git:
         self._home = home
         self._credentials = credentials
         self._deadline = deadline
+        self._local = _local_folder(location) if protocol == "file" else None
+        self._is_checked = False
 
     @property
     def home(self) -> Path:
@@ -73,9 +81,16 @@ class Git:
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 
-        Raises `GitFailed`, `SourceUnavailable` at the deadline (with the whole process group gone), `ConfigError` without git.
+        Raises `GitFailed`, `SourceUnavailable` at the deadline (with the whole process group gone), `ConfigError` without git
+        or with one that is too old.
         """
         environment = self.environment(network=network)
+        if not self._is_checked:
+            self._check(parse_git_version(await self._execute(["--version"], environment)))
+            self._is_checked = True
+        return await self._execute(arguments, environment)
+
+    async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         try:
             ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=self._deadline)
         except FileNotFoundError as error:
@@ -90,6 +105,25 @@ class Git:
         if ended.status:
             raise GitFailed(ended.status, self._clean(ended.errors))
         return ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace")
+
+    def _check(self, version: Version | None) -> None:
+        """Raise `ConfigError` for a git that is not safe to use here; `git_version` has the reasons."""
+        if version is None:
+            return
+        name = ".".join(map(str, version))
+        if not heeds_settings(version):
+            raise ConfigError(f"git {name} ignores the settings that make it safe", hint="install git 2.31 or newer")
+        if self._local is None or is_fixed(version):
+            return
+        try:
+            owner = self._local.stat().st_uid
+        except OSError:
+            return  # git says what is wrong with it
+        if owner not in (0, os.geteuid()):
+            raise ConfigError(
+                f"git {name} may run programs of the repository {self._local}, which belongs to uid {owner}",
+                hint="install git 2.39.4, 2.45.1 or newer; or read the repository over ssh or https; or as its owner",
+            )
 
     def environment(self, *, network: bool = False) -> dict[str, str]:
         """Return git's environment: nothing is inherited but PATH; it holds credentials for network commands only."""
@@ -128,12 +162,18 @@ class Git:
         return inherited | self.environment() | {name: str(repository / below) for name, below in places.items()}
 
     def _global_config(self) -> Path:
-        """Return a configuration file that lets git read repositories of other users; it takes the setting in no other way."""
+        """Return a configuration file that lets git read our mirror and the source, whoever owns them, and nothing else.
+
+        git takes this setting from a file alone. The file has the paths that are asked for as well as the real ones.
+        """
         path = self._home / "gitconfig"
+        places = [self._home / MIRROR, *(self._local / name for name in (".", ".git") if self._local)]
+        names = dict.fromkeys(name for place in places for name in (str(place), os.path.realpath(place)))
+        text = "[safe]\n" + "".join(f"\tdirectory = {_quoted(name)}\n" for name in names)
         try:
-            if not path.exists():
-                self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                path.write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                make_private(self._home)
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise StateUnusable(
                 f"{self._home} cannot be written: {error.strerror}", hint="git needs a folder of its own for its mirror"
@@ -163,3 +203,14 @@ class Git:
         if password:
             text = text.replace(password, "[redacted]")
         return _USERINFO.sub("", text)[-600:]
+
+
+def _local_folder(location: str) -> Path:
+    """Return the folder of a source on this machine, which is named by a path or by a ``file://`` URL."""
+    return Path(unquote(urlsplit(location).path) if location.startswith("file://") else location)
+
+
+def _quoted(value: str) -> str:
+    """Return a value as git's configuration spells it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'

@@ -30,7 +30,7 @@ from kapso_sync.model.source import (
     Snapshot,
     SourceFile,
 )
-from kapso_sync.permissions import describe_owner, hint_for_owner
+from kapso_sync.permissions import describe_owner, hint_for_owner, make_private
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 from kapso_sync.sources.signatures import (
@@ -255,7 +255,7 @@ class GitSource:
         if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
             await asyncio.to_thread(_wipe, self._mirror)
         if not (self._mirror / "HEAD").is_file():
-            self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._mirror)
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
         if head.commit is not None and await self._has(f"{head.commit}^{{tree}}") and (not tag or await self._has(tag)):
             return head.commit

@@ -13,6 +13,7 @@ from typing import Any
 from kapso_sync.errors import Location
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import Notice
+from kapso_sync.permissions import make_private
 
 FOLDER = "builds"
 MAX_BUILDS = 4000
@@ -49,7 +50,7 @@ class BuildFolder:
             return
         part = self._folder / f"{key}.{os.getpid()}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._folder)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(_encoded(built), file, ensure_ascii=True)

@@ -23,6 +23,7 @@ from kapso_sync.model.state import (
     RenameRecord,
 )
 from kapso_sync.model.status import RunningPass, running_document
+from kapso_sync.permissions import make_private
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.lock import is_held
@@ -57,7 +58,7 @@ class StateStore:
         self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
         with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(folder)
             try:
                 self._db = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, _Newer) as error:

@@ -34,6 +34,7 @@ from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_last_pass, read_state
+from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
@@ -44,6 +45,10 @@ from kapso_sync.wiring.source import resolve_source
 MayCall = Callable[[], None]
 """Raises `NotLeading` if no request may be sent to Kapso now."""
 
+STATE_ROOT_WRITABLE = (
+    "the folder of the state folders {root} is not this user's alone: {who}. Whoever may write it can have the state replaced; "
+    "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
+)
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
     "and KAPSO_SYNC_OWNER keeps one when the folder moves"
@@ -100,7 +105,7 @@ async def open_session(
         except KapsoSyncError as error:
             emit_failure(bus.emit, error)
             raise
-        notices = _owner_notices(source, read_state(source.folder))
+        notices = (*_owner_notices(source, read_state(source.folder)), *_root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
@@ -227,6 +232,12 @@ def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Noti
     if source.owner_is_stable or state.owned:
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
+
+
+def _root_notices(root: Path) -> tuple[Notice, ...]:
+    """Return a warning if others may put folders of theirs in place of the state folders."""
+    who = who_may_write_root(root)
+    return () if who is None else (Notice("state-root-writable", STATE_ROOT_WRITABLE.format(root=root, who=who)),)
 
 
 def _policy(settings: Settings, owner: str) -> Policy:

@@ -31,8 +31,10 @@ from kapso_sync.sources import (
     find_work_tree,
     parse_source,
 )
+from kapso_sync.sources.command import MIRROR
 from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, state_folder_name
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder
 
@@ -52,9 +54,11 @@ def find_state_folder(settings: Settings) -> Path:
 
 
 def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
-    """Return the state folder of a source and an API base."""
+    """Return the state folder of a source and an API base; raises `StateExposed` if others may have written it."""
     parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
-    return state_root(settings) / state_folder_name(parts)
+    folder = state_root(settings) / state_folder_name(parts)
+    require_private(folder)
+    return folder
 
 
 def state_root(settings: Settings) -> Path:
@@ -92,7 +96,7 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     timeout = settings.request_timeout * GIT_TIMEOUT_FACTOR
     home = git_home or folder / "git"
     git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=timeout)
-    source = GitSource(spec, home / "mirror", git, emit, _make_verifier(settings, home))
+    source = GitSource(spec, home / MIRROR, git, emit, _make_verifier(settings, home))
     path = "" if settings.owner else await source.home()
     other_branch = None
     if spec.branch is not None and not settings.owner and spec.branch != await source.default_branch():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -16,6 +18,7 @@ import pytest
 from inline_snapshot import snapshot
 
 from kapso_sync.cli.workerd import find_workerd
+from tests.proc import family, tcp_ports, unix_sockets
 from tests.program import git, kapso_sync, started, write_functions
 
 needs_workerd = pytest.mark.skipif(find_workerd() is None, reason="needs workerd: npm ci")
@@ -161,6 +164,30 @@ def test_dev_runs_a_single_function_at_every_save(tmp_path: Path) -> None:
         assert "error: manifest.yaml:3:" in screen.until("?")
         (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  other:\n    file: other.js\n")
         screen.until("error: there is no function `count` in the source")
+
+
+@pytest.mark.e2e
+@needs_workerd
+@pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="needs Linux's /proc")
+def test_dev_listens_where_no_other_user_can_call_it(tmp_path: Path) -> None:
+    """It has real secrets: sockets in folders of our own, no port, no abstract name. A control: the emulator has a port."""
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": "const handler = () => new Response('here');\n"})
+    with started("dev", "--source", str(folder), environment={}) as process:
+        Screen(process, folder).until("  here")
+        everything = family(process.pid)
+        assert len(everything) > 3, "workerd runs"
+        assert tcp_ports(everything) == set()
+        sockets = [Path(name) for name in unix_sockets(everything)]
+        assert len(sockets) >= 3
+        for path in sockets:
+            found = path.parent.stat()
+            assert (path.is_absolute(), found.st_uid, stat.S_IMODE(found.st_mode)) == (True, os.geteuid(), 0o700)
+    with started("emulator", "--port", "0", environment={}) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline()
+        (port,) = tcp_ports(family(process.pid))
+        assert f":{port}." in address
 
 
 @pytest.mark.e2e

@@ -55,14 +55,18 @@ def test_doctor_without_an_api_key_checks_only_the_local_setup(environment: Envi
         ("2.39.5 (Apple Git-154)", Level.OK),
         ("2.45.1", Level.OK),
         ("2.51.0", Level.OK),
+        ("2.43.5", Level.OK),
         ("2.39.3", Level.WARNING),
         ("2.43.0", Level.WARNING),
-        ("1.8.3", Level.WARNING),
+        ("2.34.1", Level.WARNING),
+        ("2.30.9", Level.ERROR),
+        ("1.8.3", Level.ERROR),
+        ("a new way to say it", Level.WARNING),
         (None, Level.WARNING),
     ],
 )
 def test_doctor_warns_of_a_vulnerable_git_version(version: str | None, level: Level) -> None:
-    """Each release line has its own first good version."""
+    """Each release line has its own first good version; one that ignores our settings cannot be used."""
     assert check_git(version).level is level
 
 

@@ -144,9 +144,9 @@ def _program(folder: Path, name: str, script: str) -> None:
 async def test_a_git_helper_that_outlives_git_is_killed_at_the_timeout(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timeout kills the whole process group."""
+    """The timeout kills the whole process group, with those that ignore that git has ended."""
     mark = f"4711.{os.getpid()}"
-    _program(tmp_path / "bin", "git", f"sleep {mark} &\nexit 0")
+    _program(tmp_path / "bin", "git", f"trap '' TERM\nsleep {mark} &\nexit 0")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(SourceUnavailable, match="did not end"):
         await replace(reader, deadline=0.3).git("https://example.com/a/b").run(["version"])
