@@ -252,7 +252,7 @@ class Builder:
             site.refuse(entry, [fault])
             return
         style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO else None
-        site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled)
+        site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled, packages=built.packages)
         site.notices += (*size_notices(built.code, entry.file), *built.notices)
 
 

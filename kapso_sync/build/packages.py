@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kapso_sync.model.desired import BundledPackage
+from kapso_sync.visible import visible
 
 MODULES = "node_modules"
 
@@ -19,6 +24,12 @@ NODE_BUILT_INS = frozenset(_NODE.split())
 """Node's built-in modules that can be imported without ``node:``; source: `require("module").builtinModules`."""
 
 RUNTIME_MODULES = ("node:", "cloudflare:")
+
+MAX_ABOUT_BYTES = 1024 * 1024
+"""Bytes that are read of a ``package.json``, at most."""
+
+MAX_TEXT = 200
+"""Most characters of a name, a version or a licence in a ``package.json`` that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,34 @@ def package_name(specifier: str) -> str:
     """Return the package of a bare import: ``@scope/name`` of ``@scope/name/part``."""
     parts = PurePosixPath(specifier).parts
     return "/".join(parts[: 2 if specifier.startswith("@") else 1])
+
+
+def describe_package(folder: Path, size: int) -> BundledPackage:
+    """Return the package in a folder as its ``package.json`` describes it; ``size`` is its number of bytes in the code."""
+    about = _read_about(folder / "package.json")
+    scope = f"{folder.parent.name}/" if folder.parent.name.startswith("@") else ""
+    name = _text(about.get("name")) or f"{scope}{folder.name}"
+    return BundledPackage(name, _text(about.get("version")), _license(about), size)
+
+
+def _read_about(file: Path) -> Mapping[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            found = json.loads(opened.read(MAX_ABOUT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _license(about: Mapping[str, Any]) -> str | None:
+    """Return the SPDX expression, or what older packages say: ``{"type": …}``, or a list of those in ``licenses``."""
+    named = about.get("license", about.get("licenses"))
+    types = (item.get("type") if isinstance(item, dict) else item for item in (named if isinstance(named, list) else [named]))
+    return " OR ".join(text for item in types if (text := _text(item))) or None
+
+
+def _text(value: object) -> str | None:
+    return visible(value.strip())[:MAX_TEXT] or None if isinstance(value, str) else None
 
 
 def is_built_in(specifier: str) -> bool:
