@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
+from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage
 from kapso_sync.visible import visible
 
@@ -25,6 +27,9 @@ NODE_BUILT_INS = frozenset(_NODE.split())
 
 RUNTIME_MODULES = ("node:", "cloudflare:")
 
+UNAVAILABLE = "package-unavailable"
+"""The code of a problem with a package that the source cannot provide here and now; its function is blocked."""
+
 MAX_ABOUT_BYTES = 1024 * 1024
 """Bytes that are read of a ``package.json``, at most."""
 
@@ -33,8 +38,54 @@ MAX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a package, or all packages of a file, cannot be used; ``hint`` says what to do. ``code`` is that of the problem."""
+
+    reason: str
+    hint: str
+    code: str = UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Packages on disk, and why others are not there, by the path that `PackageSource.find` returned."""
+
+    packages: Packages | None
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+
+class PackageSource(Protocol):
+    """The npm packages that the code of a snapshot may import: those in ``node_modules``, or those of a lock file."""
+
+    @property
+    def on_disk(self) -> Packages | None:
+        """The packages whose files may change without a new revision; None if `pins` say what is in a package."""
+        ...
+
+    def find(self, folder: str, specifier: str) -> str | None:
+        """Return the path, relative to the source's root, of the package that a file in ``folder`` imports, or None."""
+        ...
+
+    def explain_missing(self, folder: str, specifier: str) -> Refusal:
+        """Return why there is no package that a file in ``folder`` imports."""
+        ...
+
+    def pins(self, packages: Iterable[str]) -> tuple[str, ...]:
+        """Return what decides the content of these packages and of all that they need, for a build's key."""
+        ...
+
+    def installed(self, packages: Iterable[str]) -> AbstractAsyncContextManager[Installed]:
+        """Provide these packages, and all that they need, on disk until the context ends."""
+        ...
+
+    def checked(self, packages: Iterable[str], built: Built) -> Built | Refusal:
+        """Return a build of code that imports these packages as it is cached, or why it must not be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Packages:
-    """The npm packages of a functions folder.
+    """The npm packages in the ``node_modules`` of a functions folder and of its parents.
 
     ``home`` is the functions folder, and ``root`` the highest folder that is searched; both are real paths without links.
     A package outside of the root is never found, even through a link.
@@ -61,6 +112,30 @@ class Packages:
                 yield level
             if level == self.root:
                 return
+
+    @property
+    def on_disk(self) -> Packages:
+        """The same packages: builds compare their files."""
+        return self
+
+    def explain_missing(self, folder: str, specifier: str) -> Refusal:  # noqa: ARG002 - the same for every folder
+        """Return what to do about a package that is not installed."""
+        name = package_name(specifier)
+        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
+        return Refusal(f"the npm package `{name}` is not installed", hint, "package-missing")
+
+    def pins(self, packages: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - nothing pins what is in a folder
+        """Return nothing: each build compares the files that it used."""
+        return ()
+
+    @asynccontextmanager
+    async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:  # noqa: ARG002 - they are there already
+        """Yield the packages as they are."""
+        yield Installed(self)
+
+    def checked(self, packages: Iterable[str], built: Built) -> Built:  # noqa: ARG002 - whatever was found may be used
+        """Return the build."""
+        return built
 
     def holds(self, path: Path) -> bool:
         """Return whether a path is below the root after all links are resolved."""

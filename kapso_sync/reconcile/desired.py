@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from kapso_sync.build import Builder, Packages
+from kapso_sync.build import Builder, PackageSource
 from kapso_sync.errors import Problem
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
@@ -26,14 +26,14 @@ class DesiredBuilder:
         self,
         builder: Builder,
         notices: tuple[Notice, ...] = (),
-        packages: Callable[[Snapshot], Packages | None] = lambda _snapshot: None,
+        packages: Callable[[Snapshot], PackageSource | None] = lambda _snapshot: None,
         secrets: SecretValues | None = None,
         environment: str | None = None,
     ) -> None:
         """Create a builder.
 
-        ``notices`` are warnings from other parts that every plan must show. ``packages`` returns the location of a snapshot's
-        npm packages, or None if its source has none. ``secrets`` is None if no values are needed. ``environment`` is the name
+        ``notices`` are warnings from other parts that every plan must show. ``packages`` returns the npm packages
+        of a snapshot, or None if its source has none. ``secrets`` is None if no values are needed. ``environment`` is the name
         of the manifest's environment to use.
         """
         self._environment = environment
