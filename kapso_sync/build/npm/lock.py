@@ -85,8 +85,9 @@ def read_lock_file(folder: str, file: SourceFile) -> LockFile:
     except (ValueError, RecursionError):
         return LockFile(folder, problem=Refusal(f"{name} is not JSON", "`npm install --package-lock-only` writes it"))
     version = document.get("lockfileVersion") if isinstance(document, dict) else None
-    if isinstance(version, bool) or version not in VERSIONS:
-        said = f"has lockfileVersion {version}" if isinstance(version, int) else "has no lockfileVersion"
+    known = isinstance(version, int) and not isinstance(version, bool)
+    if not known or version not in VERSIONS:
+        said = f"has lockfileVersion {version}" if known else "has no lockfileVersion"
         hint = "`npm install --package-lock-only --lockfile-version 3` writes one that is"
         return LockFile(folder, problem=Refusal(f"{name} {said}, and 2 or 3 is read", hint))
     packages = document.get("packages")

@@ -14,12 +14,6 @@ from typing import BinaryIO, cast
 from kapso_sync.build.packages import MODULES
 from kapso_sync.visible import visible
 
-MAX_FILES = 20_000
-"""Most files in one package."""
-
-MAX_UNPACKED_BYTES = 256 * 1024 * 1024
-"""Most bytes of one package, its tar headers included."""
-
 MAX_PATH_BYTES = 512
 """Most bytes in the path of a file of a package."""
 
@@ -36,6 +30,14 @@ _CHUNK = 1024 * 1024
 _EXTENDED = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TarballLimits:
+    """Most files and folders of one package, and most bytes of it when it is unpacked, its tar headers included."""
+
+    files: int = 20_000
+    bytes: int = 256 * 1024 * 1024
 
 
 class UnusableTarball(Exception):
@@ -57,7 +59,14 @@ class Space:
             raise UnusableTarball("does not fit: all packages of a pass have more than 50,000 files, or 512 MiB")
 
 
-def unpack(tarball: BinaryIO, folder: Path, space: Space, *, carries: bool) -> None:
+def unpack(
+    tarball: BinaryIO,
+    folder: Path,
+    space: Space,
+    *,
+    carries: bool,
+    limits: TarballLimits = TarballLimits(),
+) -> None:
     """Unpack a tarball into ``folder``, which is made and must not exist; raises `UnusableTarball`, and `OSError` of the disk.
 
     The first folder of each path is left out, whatever its name, as npm does. Without ``carries`` a ``node_modules`` right
@@ -67,10 +76,10 @@ def unpack(tarball: BinaryIO, folder: Path, space: Space, *, carries: bool) -> N
     count = 0
     try:
         with gzip.GzipFile(fileobj=tarball) as unzipped:
-            for member, content in _members(_Bounded(unzipped)):
+            for member, content in _members(_Bounded(unzipped, limits.bytes)):
                 count += 1
-                if count > MAX_FILES:
-                    raise UnusableTarball(f"has more than {MAX_FILES:,} files")
+                if count > limits.files:
+                    raise UnusableTarball(f"has more than {limits.files:,} files")
                 path = _checked_path(member)
                 if not path or (path[0] == MODULES and not carries) or content is None:
                     continue
@@ -82,18 +91,19 @@ def unpack(tarball: BinaryIO, folder: Path, space: Space, *, carries: bool) -> N
 
 
 class _Bounded:
-    """Reads at most `MAX_UNPACKED_BYTES`, so that a small file which unpacks to a huge one ends early."""
+    """Reads at most ``most`` bytes, so that a small file which unpacks to a huge one ends early."""
 
-    def __init__(self, file: gzip.GzipFile) -> None:
+    def __init__(self, file: gzip.GzipFile, most: int) -> None:
         self._file = file
-        self._left = MAX_UNPACKED_BYTES
+        self._most = most
+        self._left = most
 
     def read(self, size: int = -1) -> bytes:
         """Return bytes as a file does; raises `UnusableTarball` beyond the limit."""
         found = self._file.read(_CHUNK if size < 0 else min(size, _CHUNK))
         self._left -= len(found)
         if self._left < 0:
-            raise UnusableTarball(f"has more than {MAX_UNPACKED_BYTES // (1024 * 1024)} MiB when it is unpacked")
+            raise UnusableTarball(f"has more than {self._most // (1024 * 1024)} MiB when it is unpacked")
         return found
 
 
