@@ -124,14 +124,15 @@ def test_pnpm_packages_behind_symlinks_are_found(tmp_path: Path) -> None:
 
 
 def test_a_missing_npm_package_is_a_build_error(tmp_path: Path) -> None:
-    """Not installed, and a git source, which has no packages: two messages, each with what to do."""
+    """Not installed, or a git source without a registry, which has no packages: two messages, each with what to do."""
     text = {"a.ts": "import { z } from 'zod/v4';\nexport default () => z"}
     (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
     assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
     assert "`npm install zod`" in (problem.hint or "")
-    (problem,) = bad(text, "a.ts")
+    (problem,) = bad(text, "a.ts", blocked=True)
     assert (problem.code, str(problem.location)) == ("package-unavailable", "a.ts:1:19")
     assert "has no node_modules" in problem.message
+    assert "set KAPSO_SYNC_NPM_REGISTRY to the registry" in (problem.hint or "")
 
 
 @needs_esbuild
@@ -143,7 +144,7 @@ def test_imports_of_types_need_no_package() -> None:
         "export default { fetch: (_: Request, o: Order, s: S.Any) => new Response('x') } satisfies H<Stripe.Event>;"
     )
     assert "import" not in good({"a.ts": text, "types.d.ts": ""}, "a.ts")
-    (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts")
+    (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts", blocked=True)
     assert problem.code == "package-unavailable"
 
 

@@ -64,7 +64,7 @@ class LoopbackRegistry:
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, name: str, content: Files | bytes, version: str = "1.0.0", **entry: object) -> dict[str, Any]:
+    def add(self, name: str, content: Files | bytes, version: str = "1.0.0", /, **entry: object) -> dict[str, Any]:
         """Publish a package, and return its entry in a lock file, as npm writes it; ``entry`` has more of it."""
         body = content if isinstance(content, bytes) else tarball(content)
         path = f"/{name}/-/{name.rpartition('/')[2]}-{version}.tgz"
