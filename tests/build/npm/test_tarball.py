@@ -160,6 +160,7 @@ def test_a_header_is_not_read_into_memory_without_end(tmp_path: Path, kind: byte
         tarball({"a.js": "a" * 9000})[:-40],
         tarball({"a.js": "a" * 9000})[:30],
     ],
+    ids=["empty", "other format", "no tar", "noise", "cut off late", "cut off early"],
 )
 def test_what_is_no_tarball_is_refused(tmp_path: Path, content: bytes) -> None:
     """Empty, another format, cut off."""
