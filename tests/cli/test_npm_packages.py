@@ -125,9 +125,11 @@ def test_validate_makes_no_request_and_names_what_it_did_not_build(pushed: Pushe
 
 @pytest.mark.parametrize("command", ["plan", "sync", "validate"])
 def test_a_registry_that_cannot_be_one_is_a_wrong_setting(pushed: Pushed, command: str) -> None:
-    """Exit code 78, before anything is read or written."""
+    """Exit code 78, for a folder as well, where it has no effect."""
     ran = pushed.run(command, KAPSO_SYNC_NPM_REGISTRY="http://npm.acme.dev")
     assert (ran.code, "KAPSO_SYNC_NPM_REGISTRY http://npm.acme.dev is not encrypted" in ran.err) == (78, True)
+    wrong = {**pushed.environment, "KAPSO_SYNC_NPM_REGISTRY": "npm.acme.dev"}
+    assert kapso_sync(command, str(pushed.folder), environment=wrong).code == 78
 
 
 def test_a_folder_source_has_the_packages_of_its_node_modules(pushed: Pushed, kapso: Served) -> None:
