@@ -25,6 +25,9 @@ from kapso_sync.store.secretkey import LENGTH
 from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
+REGISTRY_CONNECT_TIMEOUT = 10.0
+"""Most seconds that a connection to the npm registry may take; one that takes longer holds a whole pass."""
+
 TARBALL_TIMEOUT_FACTOR = 4
 """Factor by which the download of a package may take longer than an API request."""
 
@@ -64,7 +67,7 @@ def make_npm_packages(
     def new_client() -> httpx.AsyncClient:
         return httpx.AsyncClient(
             verify=ssl_context() if url.startswith("https:") else False,
-            timeout=settings.request_timeout,
+            timeout=httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT)),
             headers={"User-Agent": settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"},
             follow_redirects=False,
             trust_env=False,

@@ -19,8 +19,8 @@ TARBALLS = "packages"
 MAX_AGE = timedelta(days=60)
 """How long an unused tarball is kept."""
 
-MAX_BYTES = 2 * 1024 * 1024 * 1024
-"""Most bytes of all tarballs; the least recently used ones are dropped first."""
+MAX_BYTES = 256 * 1024 * 1024
+"""Most bytes of all tarballs, since a Pod's volume is small; the least recently used ones are dropped first."""
 
 _CHUNK = 1024 * 1024
 _TREE = "tree-"
@@ -32,9 +32,10 @@ class TarballCache:
     A file appears under its name only when it is complete, and is compared with its name each time that it is used.
     """
 
-    def __init__(self, folder: Path, shared: Path | None = None) -> None:
+    def __init__(self, folder: Path, shared: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
         self._shared = shared
+        self._max_bytes = max_bytes
 
     def open(self, digests: Sequence[str]) -> BinaryIO | None:
         """Return a tarball with one of these digests (sha512, hex), opened at its start, or None. A damaged file is dropped."""
@@ -67,10 +68,24 @@ class TarballCache:
                 Path(file.name).unlink(missing_ok=True)
 
     def keep(self, file: BinaryIO, digest: str) -> None:
-        """Keep a complete file under the digest of its content; raises `OSError`."""
+        """Keep a complete file under the digest of its content, and drop others if they are too much; raises `OSError`."""
         file.flush()
         os.fsync(file.fileno())
         Path(file.name).rename(self._folder / f"{digest}.tgz")
+        total = 0
+        for _, size, path in self._kept():
+            total += size
+            if total > self._max_bytes and path.stem != digest:
+                path.unlink(missing_ok=True)
+
+    def _kept(self) -> list[tuple[float, int, Path]]:
+        """Return when each tarball was last used, and its size and path, the latest first."""
+        found = []
+        for path in self._folder.glob("*.tgz"):
+            with contextlib.suppress(FileNotFoundError):
+                about = path.stat()
+                found.append((about.st_mtime, about.st_size, path))
+        return sorted(found, reverse=True)
 
     @contextmanager
     def tree(self) -> Iterator[Path]:
@@ -83,7 +98,7 @@ class TarballCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def drop_old(self, now: datetime) -> None:
-        """Drop what was unused for long or is too much, and what a process that died left behind; never raises.
+        """Drop what was unused for long, and what a process that died left behind; never raises.
 
         Only the process that holds the state folder may call this.
         """
@@ -92,11 +107,8 @@ class TarballCache:
                 left.unlink(missing_ok=True)
             for tree in self._folder.glob(f"{_TREE}*"):
                 shutil.rmtree(tree, ignore_errors=True)
-            found = sorted(((path.stat(), path) for path in self._folder.glob("*.tgz")), key=lambda pair: -pair[0].st_mtime)
-            total = 0
-            for about, path in found:
-                total += about.st_size
-                if total > MAX_BYTES or about.st_mtime < (now - MAX_AGE).timestamp():
+            for used, _, path in self._kept():
+                if used < (now - MAX_AGE).timestamp():
                     path.unlink(missing_ok=True)
 
 

@@ -166,9 +166,10 @@ class Registry:
                 await asyncio.to_thread(cache.keep, file, digest)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
-            silent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            slow = isinstance(error, httpx.ConnectTimeout)
+            silent = slow or isinstance(error, httpx.ConnectError)
             text = f"{package.shown} cannot be fetched from {self.url}: {visible(said)[:200]}"
-            raise _Failed(Refusal(text, _NEXT_PASS), transient=True, silent=silent) from error
+            raise _Failed(Refusal(text, _NEXT_PASS), transient=not slow, silent=silent) from error
         except OSError as error:
             text = f"{package.shown} cannot be kept in the state folder: {error.strerror or error}"
             raise _Failed(Refusal(text, "is its disk full?")) from error

@@ -46,17 +46,17 @@ class UnusableTarball(Exception):
 
 @dataclass(slots=True)
 class Space:
-    """What all packages that are unpacked together may still take."""
+    """What all packages that are unpacked together may still take on the disk, which is a Pod's small volume."""
 
     files: int = 50_000
-    bytes: int = 512 * 1024 * 1024
+    bytes: int = 128 * 1024 * 1024
 
     def take(self, size: int) -> None:
         """Count one file of this many bytes; raises `UnusableTarball` when there is no space for it."""
         self.files -= 1
         self.bytes -= size
         if self.files < 0 or self.bytes < 0:
-            raise UnusableTarball("does not fit: all packages of a pass have more than 50,000 files, or 512 MiB")
+            raise UnusableTarball("does not fit: all packages that are built in at once have more than 50,000 files or 128 MiB")
 
 
 def unpack(
@@ -83,8 +83,8 @@ def unpack(
                 path = _checked_path(member)
                 if not path or (path[0] == MODULES and not carries) or content is None:
                     continue
-                space.take(member.size)
                 if _UNUSED.search(path[-1]) is None:
+                    space.take(member.size)
                     _write(folder.joinpath(*path), content)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         raise UnusableTarball("is not a tar archive that can be read") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import stat
 import time
@@ -326,6 +327,25 @@ def test_what_a_process_that_died_left_behind_is_removed(tmp_path: Path, registr
     loader.cache.drop_old(datetime.now(UTC) + MAX_AGE + timedelta(days=1))
     assert loader.names() == []
     TarballCache(tmp_path / "nowhere").drop_old(NOW)
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path, registry: LoopbackRegistry) -> None:
+    """Within its limit; what was just fetched stays even where it is larger than that."""
+    one, two, three = (package(registry, name) for name in ("one", "two", "three"))
+    loader = Loader(tmp_path, registry.url)
+    size = max(len(content) for content in registry.tarballs.values())
+    loader.cache = TarballCache(loader.folder, max_bytes=2 * size + 10)
+    for number, each in enumerate((one, two)):
+        loader.fetch(each)
+        os.utime(loader.folder / f"{each.digests[0]}.tgz", (number + 1, number + 1))
+    found = loader.cache.open(one.digests)
+    assert found is not None
+    found.close()
+    loader.fetch(three)
+    assert set(loader.names()) == {f"{one.digests[0]}.tgz", f"{three.digests[0]}.tgz"}
+    loader.cache = TarballCache(loader.folder, max_bytes=1)
+    loader.fetch(two)
+    assert loader.names() == [f"{two.digests[0]}.tgz"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_reason_and_no_crash(tmp_path: Path, registry: LoopbackRegistry) -> None:
