@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
@@ -46,9 +47,9 @@ class DesiredBuilder:
     async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
         """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
         manifest = read_manifest(snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment)
-        built = await self._builder.build(
-            manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
-        )
+        # A lock file may have megabytes, and a parser that holds the event loop for them.
+        packages = await asyncio.to_thread(self._packages, snapshot)
+        built = await self._builder.build(manifest.entries, snapshot.files, packages, elsewhere=manifest.elsewhere)
         given = GivenSecrets(built.functions) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(
             UnusableFunction(slug, None, problems, moved_from=manifest.moved_from.get(slug))
