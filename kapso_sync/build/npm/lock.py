@@ -56,6 +56,11 @@ class LockedPackage:
     native: bool = False
 
     @property
+    def download(self) -> tuple[str, tuple[str, ...]]:
+        """What is fetched for it: packages with the same are fetched once."""
+        return self.tarball, self.digests
+
+    @property
     def shown(self) -> str:
         """Name and version, for people."""
         return visible(f"`{self.name}` {self.version}".rstrip())

@@ -89,10 +89,10 @@ class Registry:
         self._new_client = new_client
         self._clock = clock
         self._limits = limits
-        self._distrusted: dict[tuple[str, ...], tuple[float, Refusal]] = {}
+        self._distrusted: dict[tuple[str, tuple[str, ...]], tuple[float, Refusal]] = {}
 
     async def fetch(self, packages: Sequence[LockedPackage], cache: TarballCache) -> dict[str, Refusal]:
-        """Download packages into the cache, and return why those that are not there now are not, by location."""
+        """Download packages into the cache, and return why others could not be had, by location."""
         refused: dict[str, Refusal] = {}
         async with self._session() as session:
             try:
@@ -128,14 +128,14 @@ class Registry:
                     if failed.silent:
                         session.silence = refusal
                     if failed.lasting:
-                        self._distrusted[package.digests] = (self._clock.monotonic() + self._limits.distrust, refusal)
+                        self._distrusted[package.download] = (self._clock.monotonic() + self._limits.distrust, refusal)
             if refusal is None:
                 session.done.add(package.location)
             else:
                 refused[package.location] = refusal
 
     def _known_refusal(self, package: LockedPackage) -> Refusal | None:
-        until, refusal = self._distrusted.get(package.digests, (0.0, None))
+        until, refusal = self._distrusted.get(package.download, (0.0, None))
         return refusal if refusal is not None and self._clock.monotonic() < until else None
 
     async def _download(self, client: httpx.AsyncClient, package: LockedPackage, cache: TarballCache) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from kapso_sync.aio import until_end
 from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import MAX_PACKAGES, LockedPackage, LockedTree, LockFile, read_lock_file
 from kapso_sync.build.npm.registry import Registry
@@ -117,14 +118,16 @@ class LockedPackages:
         refused = {location: _about(self._tree.read(location), refusal) for location, refusal in refused.items()}
         own = [one for one in wanted if one.refusal is None and one.carrier is None]
         missing = [one for one in own if not await asyncio.to_thread(self._is_cached, one)]
-        by_content = list({one.digests: one for one in missing}.values())
+        downloads = list({one.download: one for one in missing}.values())
         if self._registry is None:
             refused |= {one.location: Refusal(f"{one.shown} is not in the cache", _NOT_FETCHED, NOT_CACHED) for one in missing}
-        elif by_content:
-            failed = await self._registry.fetch(by_content, self._cache)
-            reasons = {one.digests: failed[one.location] for one in by_content if one.location in failed}
-            refused |= {one.location: reasons[one.digests] for one in missing if one.digests in reasons}
-        return refused | await asyncio.to_thread(self._unpack, [one for one in own if one.location not in refused], folder)
+        elif downloads:
+            failed = await self._registry.fetch(downloads, self._cache)
+            reasons = {one.download: failed[one.location] for one in downloads if one.location in failed}
+            refused |= {one.location: reasons[one.download] for one in missing if one.download in reasons}
+        present = [one for one in own if one.location not in refused]
+        # The folder is removed when this is cancelled, and nothing must be written into it then.
+        return refused | await until_end(asyncio.to_thread(self._unpack, present, folder))
 
     def _is_cached(self, package: LockedPackage) -> bool:
         file = self._cache.open(package.digests)

@@ -401,6 +401,32 @@ def test_a_package_that_imports_what_it_does_not_declare_is_told(bench: GitBench
     assert "a package imports `hoisted`, which it does not declare" in again.problems[0].message
 
 
+async def test_a_build_that_is_cancelled_leaves_no_unpacked_package(bench: GitBench) -> None:
+    """While a thread unpacks: the folder is removed after it has ended, and not before."""
+    files = {**esm("a", "export default 'a';"), **{f"lib/{number}.js": "x" * 2000 for number in range(3000)}}
+    bench.locks[""] = lock({"node_modules/a": bench.registry.add("a", files)})
+    snapshot = bench.snapshot({"f.ts": imports("a")})
+    building = asyncio.create_task(bench.bench.builder.build([entry("f.ts")], snapshot.files, bench.packages(snapshot)))
+    while not list(bench.folder.glob("packages/tree-*/node_modules/a/lib/*")):
+        await asyncio.sleep(0.001)
+        assert not building.done()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [path.suffix for path in (bench.folder / "packages").iterdir()] == [".tgz"]
+
+
+def test_two_packages_with_one_content_are_fetched_by_their_own_names(bench: GitBench) -> None:
+    """One that the registry does not have takes nothing from the other."""
+    one = bench.registry.add("a", esm("a", "export default 'a';"))
+    gone = {**one, "resolved": "https://registry.npmjs.org/gone/-/gone-1.0.0.tgz", "name": "gone"}
+    bench.locks[""] = lock({"node_modules/a": one, "node_modules/b": gone, "node_modules/c": one})
+    made = bench.build({"f.ts": imports("a"), "g.ts": imports("b"), "h.ts": imports("c")})
+    assert [function.slug for function in made.functions] == ["f", "h"]
+    assert sorted(bench.registry.asked) == ["/a/-/a-1.0.0.tgz", "/gone/-/gone-1.0.0.tgz"]
+
+
 def test_a_cache_that_cannot_be_written_blocks_and_does_not_crash(tmp_path: Path, registry: LoopbackRegistry) -> None:
     """Functions without packages go on."""
     (tmp_path / "packages").write_text("in the way")
