@@ -189,10 +189,14 @@ def _refused_starts(needs: Mapping[str, Sequence[LockedPackage]], refused: Mappi
     """Return why the packages that code imports are not there: they, or one that they need, were refused."""
     found = {}
     for path, closure in needs.items():
+        name = visible(path.rpartition(f"{MODULES}/")[2])
         if len(closure) > MAX_PACKAGES:
-            text = f"the npm package `{path.rpartition(f'{MODULES}/')[2]}` needs more than {MAX_PACKAGES} others"
-            found[path] = Refusal(visible(text), "import something smaller, or sync from a checkout")
-        for package in closure:
-            if package.location in refused:
-                found.setdefault(path, refused[package.location])
+            text = f"the npm package `{name}` needs more than {MAX_PACKAGES} others"
+            found[path] = Refusal(text, "import something smaller, or sync from a checkout")
+        elif path in refused:
+            found[path] = refused[path]
+        else:
+            lacking = next((refused[package.location] for package in closure if package.location in refused), None)
+            if lacking is not None:
+                found[path] = replace(lacking, reason=f"{lacking.reason} (`{name}` needs it)")
     return found

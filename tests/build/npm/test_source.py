@@ -296,6 +296,7 @@ def test_a_hostile_tarball_blocks_only_the_functions_that_need_it(bench: GitBenc
     assert [function.slug for function in made.functions] == ["f"]
     assert [(one.slug, one.blocked, len(one.problems)) for one in made.unusable] == [("g", True, 1), ("h", True, 1)]
     assert all(said in one.problems[0].message for one in made.unusable)
+    assert [one.problems[0].message.endswith("(`over` needs it)") for one in made.unusable] == [True, False]
     assert {path.suffix for path in (bench.folder / "packages").iterdir()} == {".tgz"}
     assert not (bench.folder / "evil.js").exists()
 
