@@ -86,6 +86,8 @@ class Registry:
         limits: RegistryLimits = RegistryLimits(),
     ) -> None:
         self.url = url
+        # Some registries have a token in their path.
+        self._host = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         self._new_client = new_client
         self._clock = clock
         self._limits = limits
@@ -101,7 +103,8 @@ class Registry:
                         group.create_task(self._obtain(session, package, cache, refused))
             except TimeoutError:
                 late = Refusal(
-                    f"{self.url} did not send all packages within {self._limits.patience:g} s", "the next pass goes on with it"
+                    f"{self._host} did not send all packages within {self._limits.patience:g} s",
+                    "the next pass goes on with it",
                 )
                 refused |= {
                     package.location: late
@@ -152,7 +155,7 @@ class Registry:
                         return
                     await self._clock.sleep(self._limits.backoff.delay(attempt))
         except TimeoutError as error:
-            text = f"{self.url} did not send {package.shown} within {self._limits.deadline:g} s"
+            text = f"{self._host} did not send {package.shown} within {self._limits.deadline:g} s"
             raise _Failed(Refusal(text, _NEXT_PASS)) from error
 
     async def _attempt(self, client: httpx.AsyncClient, package: LockedPackage, cache: TarballCache) -> None:
@@ -160,7 +163,7 @@ class Registry:
             with cache.new() as file:
                 digest = await self._load(client, package, file)
                 if digest not in package.digests:
-                    text = f"what {self.url} sends as {package.shown} is not what the lock file pins: its sha512 is another"
+                    text = f"what {self._host} sends as {package.shown} is not what the lock file pins: its sha512 is another"
                     hint = "somebody changed the package or the lock file: compare both before you write the lock file anew"
                     raise _Failed(Refusal(text, hint), lasting=True)
                 await asyncio.to_thread(cache.keep, file, digest)
@@ -168,7 +171,7 @@ class Registry:
             said = " ".join(str(error).split()) or type(error).__name__
             slow = isinstance(error, httpx.ConnectTimeout)
             silent = slow or isinstance(error, httpx.ConnectError)
-            text = f"{package.shown} cannot be fetched from {self.url}: {visible(said)[:200]}"
+            text = f"{package.shown} cannot be fetched from {self._host}: {visible(said)[:200]}"
             raise _Failed(Refusal(text, _NEXT_PASS), transient=not slow, silent=silent) from error
         except OSError as error:
             text = f"{package.shown} cannot be kept in the state folder: {error.strerror or error}"
@@ -195,7 +198,7 @@ class Registry:
                     digest.update(chunk)
                     file.write(chunk)
                 return digest.hexdigest()
-        raise _Failed(Refusal(f"{self.url} redirects {package.shown} again and again", _NEXT_PASS))
+        raise _Failed(Refusal(f"{self._host} redirects {package.shown} again and again", _NEXT_PASS))
 
     def _same_host(self, package: LockedPackage, url: str, location: str) -> str:
         """Return where a redirect leads; raises `_Failed` if that is another host, port or scheme."""
@@ -205,13 +208,13 @@ class Registry:
         except ValueError:
             target, same = "", False
         if not same:
-            text = f"{self.url} redirects {package.shown} to another host, and no other host is asked"
+            text = f"{self._host} redirects {package.shown} to another host, and no other host is asked"
             hint = f"set {VARIABLE} to a registry that sends packages itself"
             raise _Failed(Refusal(text, hint))
         return target
 
     def _refused(self, package: LockedPackage, status: int) -> _Failed:
-        text = f"{self.url} answers {status} for {package.shown} at /{package.tarball}"
+        text = f"{self._host} answers {status} for {package.shown} at /{package.tarball}"
         if status in (401, 403):
             return _Failed(Refusal(text, "kapso-sync sends no token: the registry must let it read packages without"))
         if status == httpx.codes.NOT_FOUND:

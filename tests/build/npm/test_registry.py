@@ -22,7 +22,7 @@ from kapso_sync.build.npm.registry import Registry
 from kapso_sync.build.packages import Refusal
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.source import SourceFile
-from tests.build.npm.registry import LoopbackRegistry, answer, lock, package_files, serving, tarball
+from tests.build.npm.registry import LoopbackRegistry, Send, answer, lock, package_files, serving, tarball
 from tests.clock import VirtualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -162,6 +162,18 @@ def test_no_redirect_to_another_host_is_followed(tmp_path: Path, registry: Loopb
     registry.sends[path] = answer(status, Location="/moved.tgz")
     assert loader.fetch(one) == {}
     assert registry.asked[-2:] == [path, "/moved.tgz"]
+
+
+@pytest.mark.parametrize("send", [answer(404), answer(503), answer(200, b"other"), answer(302, Location="http://x/"), None])
+def test_the_path_of_the_registry_is_not_shown(tmp_path: Path, registry: LoopbackRegistry, send: Send | None) -> None:
+    """Some registries have a token there; the host is named, and what was asked for below it."""
+    one = package(registry)
+    loader = Loader(tmp_path, f"{registry.url}/t0ken/acme", RegistryLimits(deadline=0.2))
+    registry.sends["/t0ken/acme/zod/-/zod-1.0.0.tgz"] = send if send is not None else drip
+    refusal = loader.refusal(one)
+    assert registry.asked
+    assert registry.url in refusal.reason
+    assert "t0ken" not in f"{refusal.reason} {refusal.hint}"
 
 
 def test_redirects_in_a_circle_end(tmp_path: Path, registry: LoopbackRegistry) -> None:
