@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -25,8 +24,14 @@ VERSIONS = (2, 3)
 MAX_PACKAGES = 1000
 """Most packages that one function may need, with everything that they need themselves."""
 
-MAX_LOCATION = 1000
-"""Most characters in the path of a package's folder."""
+MAX_NEEDS = 200
+"""Most packages that one package may name as its dependencies."""
+
+MAX_LOCATION = 400
+"""Most characters in the path of a package's folder; about 25 packages inside each other."""
+
+MAX_TARBALL_PATH = 1000
+"""Most characters in the path of a tarball below the registry's URL."""
 
 _NAME = re.compile(r"(?:@[^/\\@:\s.][^/\\@:\s]*/)?[^/\\@:\s.][^/\\@:\s]*")
 """What a package may be called here: old packages have names that npm would not take today, but none is a path."""
@@ -108,12 +113,14 @@ class LockedTree:
     def __init__(self, locks: Iterable[LockFile], registry: str) -> None:
         self._locks = {lock.folder: lock for lock in locks}
         self._registry = urlsplit(registry)
-        self._read: dict[str, LockedPackage | None] = {}
-        self._carried = frozenset(
-            _joined(lock.folder, key)
+        self._read: dict[str, LockedPackage] = {}
+        self._needed: dict[str, tuple[LockedPackage, ...]] = {}
+        self._carriers = frozenset(
+            around
             for lock in self._locks.values()
             for key, entry in lock.entries.items()
-            if isinstance(entry, dict) and entry.get("inBundle") is True
+            if isinstance(entry, dict) and entry.get("inBundle") is True and len(key) <= MAX_LOCATION
+            for around in _around(_joined(lock.folder, key))
         )
 
     def find(self, folder: str, name: str) -> LockedPackage | Refusal | None:
@@ -140,6 +147,7 @@ class LockedTree:
         required: a Worker is none of them. So is an optional package that is refused, which npm would do without as well.
         """
         reached: dict[str, LockedPackage] = {}
+        carriers: dict[str, LockedPackage] = {}
         pending = list(starts)
         while pending and len(reached) <= MAX_PACKAGES:
             package = pending.pop()
@@ -147,27 +155,38 @@ class LockedTree:
                 continue
             reached[package.location] = package
             if package.carrier is not None and (carrier := self.read(package.carrier)) is not None:
-                reached.setdefault(carrier.location, carrier)
-            for name in package.needs if package.refusal is None else ():
-                found = self.find(package.location, name)
-                if isinstance(found, LockedPackage) and not (
-                    name in package.optional and (found.native or found.refusal is not None)
-                ):
-                    pending.append(found)
+                carriers[carrier.location] = carrier
+            pending += self._needs_of(package)
+        reached = {**carriers, **reached}
         return tuple(reached[location] for location in sorted(reached))
+
+    def _needs_of(self, package: LockedPackage) -> tuple[LockedPackage, ...]:
+        """Return the packages that a package itself needs; each package is looked at once."""
+        if package.location not in self._needed:
+            found = [(name, self.find(package.location, name)) for name in package.needs if package.refusal is None]
+            self._needed[package.location] = tuple(
+                one
+                for name, one in found
+                if isinstance(one, LockedPackage) and not (name in package.optional and (one.native or one.refusal is not None))
+            )
+        return self._needed[package.location]
 
     def carries(self, location: str) -> bool:
         """Return whether a package's tarball holds other packages, as its lock file says."""
-        inside = f"{location}/{MODULES}/"
-        return any(other.startswith(inside) for other in self._carried)
+        return location in self._carriers
 
     def read(self, location: str) -> LockedPackage | None:
         """Return the package in a folder below the repository's root, by the nearest lock file above it, or None."""
-        if location not in self._read:
-            self._read[location] = self._find_entry(location)
-        return self._read[location]
+        found = self._read.get(location)
+        if found is None:
+            found = self._find_entry(location)
+            if found is not None:
+                self._read[location] = found
+        return found
 
     def _find_entry(self, location: str) -> LockedPackage | None:
+        if len(location) > MAX_LOCATION:
+            return None
         parts = location.split("/")
         for level in _upwards("/".join(parts[: parts.index(MODULES)])):
             lock = self._locks.get(level)
@@ -178,7 +197,7 @@ class LockedTree:
 
     def _package(self, lock: LockFile, location: str, entry: Any) -> LockedPackage:
         name = location.rpartition(f"{MODULES}/")[2]
-        if not isinstance(entry, dict) or len(location) > MAX_LOCATION:
+        if not isinstance(entry, dict):
             return LockedPackage(location, name, refusal=Refusal(f"its entry in {lock.path} is not one of npm", _WRITE_ANEW))
         real = entry.get("name", name)
         version = entry.get("version", "")
@@ -190,6 +209,8 @@ class LockedTree:
         needs = dict.fromkeys(
             [*_names(entry, "dependencies"), *_names(entry, "optionalDependencies"), *_names(entry, "peerDependencies")]
         )
+        if len(needs) > MAX_NEEDS:
+            return LockedPackage(location, name, refusal=Refusal(f"it needs more than {MAX_NEEDS} packages itself", _SMALLER))
         carrier, digests, tarball, refusal = None, tuple[str, ...](), "", None
         if entry.get("inBundle") is True:
             carrier = self._carrier(location)
@@ -218,17 +239,14 @@ class LockedTree:
 
     def _carrier(self, location: str) -> str | None:
         """Return the nearest package around a folder that has a tarball of its own."""
-        around = location
-        while f"/{MODULES}/" in around:
-            around = around.rpartition(f"/{MODULES}/")[0]
-            found = self.read(around)
-            if found is None:
-                return None
-            if found.carrier is None:
-                return found.location
+        for around in _around(location):
+            found = self.read(around) if MODULES in around.split("/") else None
+            if found is None or found.carrier is None:
+                return found.location if found is not None else None
         return None
 
 
+_SMALLER = "import something smaller, or sync from a checkout"
 _WRITE_ANEW = "`npm install --package-lock-only` writes the lock file anew"
 
 
@@ -291,7 +309,7 @@ def tarball_path(name: str, version: str, resolved: object, registry: SplitResul
         base = f"{registry.path.rstrip('/')}/"
         tail = f"{name}/-/{rest}" if marker else path.removeprefix(base).removeprefix("/")
     parts = tail.split("/")
-    if not tail or len(tail) > MAX_LOCATION or not tail.isprintable() or any(part in ("", ".", "..") for part in parts):
+    if not tail or len(tail) > MAX_TARBALL_PATH or not tail.isprintable() or any(part in ("", ".", "..") for part in parts):
         return None
     return quote(tail, safe="/@+~!-._")
 
@@ -307,11 +325,17 @@ def _names(entry: Mapping[str, Any], key: str) -> list[str]:
 
 def _upwards(folder: str) -> Iterator[str]:
     """Yield a folder's path and those of its parents, the root (empty) last."""
-    if folder:
+    while folder:
         yield folder
-    yield from (parent.as_posix() if parent.parts else "" for parent in PurePosixPath(folder).parents)
-    if not PurePosixPath(folder).parents:
-        yield ""
+        folder = folder.rpartition("/")[0]
+    yield ""
+
+
+def _around(location: str) -> Iterator[str]:
+    """Yield the folders of the packages around a package's folder."""
+    while f"/{MODULES}/" in location:
+        location = location.rpartition(f"/{MODULES}/")[0]
+        yield location
 
 
 def _joined(*parts: str) -> str:

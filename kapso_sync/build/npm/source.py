@@ -71,6 +71,7 @@ class LockedPackages:
         self._tree = tree
         self._registry = registry
         self._cache = cache
+        self._closures: dict[tuple[str, ...], tuple[LockedPackage, ...]] = {}
 
     def find(self, folder: str, specifier: str) -> str | None:
         """Return the folder, below the repository's root, that npm would give to a package; None if no lock file has it."""
@@ -94,7 +95,11 @@ class LockedPackages:
         return (self._home, *(f"{one.location} {' '.join(one.digests)}" for one in self._closure(packages)))
 
     def _closure(self, packages: Iterable[str]) -> tuple[LockedPackage, ...]:
-        return self._tree.closure(found for path in packages if (found := self._tree.read(path)) is not None)
+        key = tuple(packages)
+        if key not in self._closures:
+            starts = (found for path in key if (found := self._tree.read(path)) is not None)
+            self._closures[key] = self._tree.closure(starts)
+        return self._closures[key]
 
     @asynccontextmanager
     async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:

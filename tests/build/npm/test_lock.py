@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlsplit
 
 import pytest
 
-from kapso_sync.build.npm.lock import MAX_PACKAGES, LockedPackage, LockedTree, read_lock_file, tarball_path
+from kapso_sync.build.npm.lock import MAX_NEEDS, MAX_PACKAGES, LockedPackage, LockedTree, read_lock_file, tarball_path
 from kapso_sync.build.packages import Refusal
 from kapso_sync.model.source import SourceFile
 from tests.build.npm.registry import lock, sri
@@ -149,6 +150,26 @@ def test_an_alias_is_fetched_by_its_real_name() -> None:
     assert isinstance(package, LockedPackage)
     assert (package.location, package.tarball) == ("node_modules/old", "zod/-/zod-3.1.0.tgz")
     assert package.shown == "`zod` 3.1.0"
+
+
+def test_a_lock_file_made_to_be_slow_is_read_in_time() -> None:
+    """Within 8 MiB: packages that name thousands of others, one folder a hundred thousand deep, everything carried."""
+    names = dict.fromkeys((f"p{number}" for number in range(MAX_NEEDS)), "1")
+    many: dict[str, object] = {f"node_modules/p{number}": entry(dependencies=names) for number in range(MAX_NEEDS)}
+    deep = "/".join(["node_modules/a"] * 100_000)
+    carried: dict[str, object] = {f"node_modules/a/node_modules/c{number}": {"inBundle": True} for number in range(50_000)}
+    started = time.process_time()
+    where = tree(
+        {**many, **carried, deep: {"inBundle": True}, "node_modules/greedy": entry(dependencies={**names, "one": "1"})}
+    )
+    for number in range(5):
+        assert len(reached(where, f"p{number}")) == MAX_NEEDS
+        assert where.carries("node_modules/a")
+    assert time.process_time() - started < 20
+    greedy = where.find("", "greedy")
+    assert isinstance(greedy, LockedPackage)
+    assert greedy.refusal is not None
+    assert greedy.refusal.reason == "it needs more than 200 packages itself"
 
 
 def test_a_function_may_need_a_thousand_packages() -> None:
