@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.build.bundler import Bundler, ExternalInputs, Failure, Job, Options
+from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.graph import Closure, Graph, Shapes
@@ -260,6 +260,9 @@ class Builder:
             if isinstance(result, Built) and site.packages is not None and job.closure.packages:
                 checked = site.packages.checked(job.closure.packages, result)
                 kept = checked if isinstance(checked, Built) else Failure((_refused(job, checked),))
+            elif isinstance(result, Failure) and job.closure.packages and site.on_disk is None:
+                # The key pins the packages as well, so only what has to do with time can end otherwise.
+                kept = replace(result, lasting=all(fault.code != BUILD_TIMEOUT for fault in result.faults))
             self._known[key] = kept
             if isinstance(kept, Built):
                 self._store.put(key, kept)

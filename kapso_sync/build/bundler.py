@@ -28,6 +28,9 @@ from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 ESBUILD_TIMEOUT = 60.0
 """Timeout of one run of esbuild, in seconds; after it, esbuild and all processes that it started are killed."""
 
+BUILD_TIMEOUT = "build-timeout"
+"""The code of the problem that esbuild did not end in time."""
+
 WRAPPERS = ".kapso-sync"
 """Folder of the wrappers in the stage; the name is free, because source files in hidden folders are never read."""
 
@@ -154,7 +157,7 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     if not errors:
         hint = "does the code make it work without end? the next pass tries again"
         return Failure(
-            (Diagnostic("build-timeout", f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
+            (Diagnostic(BUILD_TIMEOUT, f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
             lasting=False,
         )
     own = [message for message in errors if message.file in job.closure.files] or [

@@ -396,10 +396,27 @@ def test_a_package_that_imports_what_it_does_not_declare_is_told(bench: GitBench
     )
     (alone,) = bench.build({"f.ts": imports("a")}).unusable
     assert 'Could not resolve "hoisted"' in alone.problems[0].message
-    made = bench.build({"f.ts": imports("a"), "g.ts": imports("a", "hoisted"), "h.ts": imports("hoisted")})
+    other = GitBench(bench.folder / "other", bench.registry, locks=bench.locks)
+    made = other.build({"f.ts": imports("a"), "g.ts": imports("a", "hoisted"), "h.ts": imports("hoisted")})
     assert [function.slug for function in made.functions] == ["g", "h"]
     (again,) = made.unusable
     assert "a package imports `hoisted`, which it does not declare" in again.problems[0].message
+
+
+def test_code_that_esbuild_refuses_is_not_built_again_until_something_changes(bench: GitBench) -> None:
+    """What the lock file pins cannot change by itself: neither esbuild nor the registry is asked at the next pass."""
+    one = {"node_modules/a": bench.registry.add("a", esm("a", "export const other = 1;"))}
+    bench.locks[""] = lock(one)
+    texts = {"f.ts": "import { gone } from 'a';\nexport default () => new Response(gone());"}
+    (first,) = bench.build(texts).unusable
+    assert [problem.code for problem in first.problems] == ["build"]
+    for kept in (bench.folder / "packages").iterdir():
+        kept.unlink()
+    assert bench.build(texts).unusable == (first,)
+    assert len(bench.registry.asked) == 1
+    mended = bench.registry.add("a", esm("a", "export const gone = () => 'x';", "1.0.1"), "1.0.1")
+    bench.locks[""] = lock({"node_modules/a": mended})
+    assert not bench.build(texts).unusable
 
 
 async def test_a_build_that_is_cancelled_leaves_no_unpacked_package(bench: GitBench) -> None:
