@@ -224,20 +224,25 @@ class Builder:
         site.waiting.append((entry, job))
 
     async def _bundle(self, site: _Site) -> None:
-        """Build all jobs that are not in the cache, at once."""
+        """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""
         missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
         failed: ToolMissing | None = None
         lacking: dict[str, list[Diagnostic]] = {}
-        if missing:
-            async with site.installed(missing) as installed:
-                lacking = {job.key: faults for job in missing if (faults := _lacking(job, installed.refused))}
+        groups = [missing] if missing else []
+        while groups and failed is None:
+            group = groups.pop()
+            async with site.installed(group) as installed:
+                refused = {job.key: reasons for job in group if (reasons := _refusals(job, installed.refused))}
                 try:
-                    ready = [job for job in missing if job.key not in lacking]
+                    ready = [job for job in group if job.key not in refused]
                     made = await self._bundler.bundle(ready, site.content, site.shapes, installed.packages)
                 except ToolMissing as error:
                     failed = error
                 else:
                     self._keep(made, site)
+            lacking |= {key: [_refused(site.jobs[key], reason) for reason in reasons] for key, reasons in refused.items()}
+            crowded = [job for job in group if job.key in refused and all(reason.crowded for reason in refused[job.key])]
+            groups += _smaller_groups(crowded, group)
         for entry, job in site.waiting:
             became = self._known.get(job.key)
             if isinstance(became, Built):
@@ -309,10 +314,17 @@ def _undecodable(file: str, content: bytes) -> Diagnostic | None:
     return None
 
 
-def _lacking(job: Job, refused: Mapping[str, Refusal]) -> list[Diagnostic]:
-    """Return why a job cannot be built without packages that it imports; each reason once."""
-    reasons = dict.fromkeys(refused[path] for path in job.closure.packages if path in refused)
-    return [_refused(job, reason) for reason in reasons]
+def _refusals(job: Job, refused: Mapping[str, Refusal]) -> list[Refusal]:
+    """Return why packages that a job imports are not there; each reason once."""
+    return list(dict.fromkeys(refused[path] for path in job.closure.packages if path in refused))
+
+
+def _smaller_groups(crowded: list[Job], group: list[Job]) -> list[list[Job]]:
+    """Return the smaller groups in which to try those jobs of a group again whose packages did not fit beside the others."""
+    if len(crowded) < len(group):
+        return [crowded] if crowded else []
+    middle = len(crowded) // 2
+    return [crowded[:middle], crowded[middle:]] if middle else []
 
 
 def _refused(job: Job, refusal: Refusal) -> Diagnostic:

@@ -39,11 +39,15 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a package, or all packages of a file, cannot be used; ``hint`` says what to do. ``code`` is that of the problem."""
+    """Why a package, or all packages of a file, cannot be used; ``hint`` says what to do. ``code`` is that of the problem.
+
+    ``crowded``: it may be there when fewer packages are asked for at once.
+    """
 
     reason: str
     hint: str
     code: str = UNAVAILABLE
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

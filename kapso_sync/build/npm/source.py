@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from kapso_sync.aio import until_end
 from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import MAX_PACKAGES, LockedPackage, LockedTree, LockFile, read_lock_file
 from kapso_sync.build.npm.registry import Registry
-from kapso_sync.build.npm.tarball import Space, UnusableTarball, unpack
+from kapso_sync.build.npm.tarball import NoSpace, Space, UnusableTarball, unpack
 from kapso_sync.build.packages import MODULES, Installed, Packages, Refusal, package_name
 from kapso_sync.model.builds import Built
 from kapso_sync.model.source import LOCK_FILE, Snapshot, SourceFile
@@ -26,13 +26,17 @@ NOT_CACHED = "package-not-cached"
 class NpmPackages:
     """Returns the packages of each snapshot; the lock files that did not change are read once.
 
-    ``online`` False: nothing is fetched, and what the cache lacks is refused with the code `NOT_CACHED`.
+    ``online`` False: nothing is fetched, and what the cache lacks is refused with the code `NOT_CACHED`. ``new_space`` returns
+    what all packages that are unpacked together may take.
     """
 
-    def __init__(self, registry: Registry, cache: TarballCache, *, online: bool = True) -> None:
+    def __init__(
+        self, registry: Registry, cache: TarballCache, *, online: bool = True, new_space: Callable[[], Space] = Space
+    ) -> None:
         self._registry = registry
         self._cache = cache
         self._online = online
+        self._new_space = new_space
         self._known: dict[str, tuple[SourceFile, LockFile]] = {}
 
     def __call__(self, snapshot: Snapshot) -> LockedPackages:
@@ -40,7 +44,8 @@ class NpmPackages:
         files = {**snapshot.lock_files, **_inside(snapshot)}
         self._known = {folder: (file, self._read(folder, file)) for folder, file in files.items()}
         tree = LockedTree((lock for _, lock in self._known.values()), self._registry.url)
-        return LockedPackages(snapshot.path, tree, self._registry if self._online else None, self._cache)
+        registry = self._registry if self._online else None
+        return LockedPackages(snapshot.path, tree, registry, self._cache, self._new_space)
 
     def _read(self, folder: str, file: SourceFile) -> LockFile:
         known = self._known.get(folder)
@@ -66,7 +71,10 @@ class LockedPackages:
 
     on_disk = None
 
-    def __init__(self, home: str, tree: LockedTree, registry: Registry | None, cache: TarballCache) -> None:
+    def __init__(
+        self, home: str, tree: LockedTree, registry: Registry | None, cache: TarballCache, new_space: Callable[[], Space]
+    ) -> None:
+        self._new_space = new_space
         self._home = home
         self._tree = tree
         self._registry = registry
@@ -143,7 +151,7 @@ class LockedPackages:
 
     def _unpack(self, packages: Sequence[LockedPackage], folder: Path) -> dict[str, Refusal]:
         """Unpack packages in the order of their folders: one in the folder of another replaces what the other's tarball has."""
-        refused, space = {}, Space()
+        refused, space = {}, self._new_space()
         for package in packages:
             place = folder / package.location
             file = self._cache.open(package.digests)
@@ -157,7 +165,8 @@ class LockedPackages:
                 except UnusableTarball as error:
                     shutil.rmtree(place, ignore_errors=True)
                     hint = "take another version of it: what the lock file pins cannot be used"
-                    refused[package.location] = Refusal(f"the tarball of {package.shown} {error}", hint)
+                    text, crowded = f"the tarball of {package.shown} {error}", isinstance(error, NoSpace)
+                    refused[package.location] = Refusal(text, hint, crowded=crowded)
         return refused
 
     def checked(self, packages: Iterable[str], built: Built) -> Built | Refusal:

@@ -44,6 +44,10 @@ class UnusableTarball(Exception):
     """A tarball cannot be unpacked; the text finishes a sentence that starts with the package."""
 
 
+class NoSpace(UnusableTarball):
+    """There is no space left for a package beside the others."""
+
+
 @dataclass(slots=True)
 class Space:
     """What all packages that are unpacked together may still take on the disk, which is a Pod's small volume."""
@@ -52,11 +56,11 @@ class Space:
     bytes: int = 128 * 1024 * 1024
 
     def take(self, size: int) -> None:
-        """Count one file of this many bytes; raises `UnusableTarball` when there is no space for it."""
+        """Count one file of this many bytes; raises `NoSpace` when there is none for it."""
         self.files -= 1
         self.bytes -= size
         if self.files < 0 or self.bytes < 0:
-            raise UnusableTarball("does not fit: all packages that are built in at once have more than 50,000 files or 128 MiB")
+            raise NoSpace("does not fit beside the others: together they have too many files, or too many bytes")
 
 
 def unpack(

@@ -15,6 +15,7 @@ import pytest
 
 from kapso_sync.build import BuildResult
 from kapso_sync.build.npm import NOT_CACHED, NpmPackages, Registry, TarballCache
+from kapso_sync.build.npm.tarball import Space
 from kapso_sync.errors import Problem
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from kapso_sync.store.builds import BuildFolder
@@ -38,10 +39,10 @@ class GitBench:
     def __post_init__(self) -> None:
         self.cache = TarballCache(self.folder / "packages")
         self.bench = Workbench(store=BuildFolder(self.folder, datetime.now(UTC), writes=True))
-        registry = Registry(
+        self.registry_client = Registry(
             self.registry.url, lambda: httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False), VirtualClock()
         )
-        self.packages = NpmPackages(registry, self.cache, online=self.online)
+        self.packages = NpmPackages(self.registry_client, self.cache, online=self.online)
 
     def snapshot(self, texts: Texts) -> Snapshot:
         above = {folder: content for folder, content in self.locks.items() if not f"{folder}/".startswith(f"{self.path}/")}
@@ -401,6 +402,25 @@ def test_a_package_that_imports_what_it_does_not_declare_is_told(bench: GitBench
     assert [function.slug for function in made.functions] == ["g", "h"]
     (again,) = made.unusable
     assert "a package imports `hoisted`, which it does not declare" in again.problems[0].message
+
+
+def test_packages_that_do_not_fit_together_are_built_in_one_after_the_other(bench: GitBench) -> None:
+    """Whatever the order of their folders; only a function whose own packages are too large is blocked."""
+
+    def large(name: str, size: int = 4000) -> dict[str, object]:
+        files = {**esm(name, f"export default '{name}';"), "unused.js": "x" * size}
+        return bench.registry.add(name, files)
+
+    bench.locks[""] = lock({f"node_modules/{name}": large(name) for name in "abcdef"} | {"node_modules/g": large("g", 20_000)})
+    bench.packages = NpmPackages(bench.registry_client, bench.cache, new_space=lambda: Space(bytes=10_000))
+    texts = {"f.ts": imports("a", "d"), "g.ts": imports("b", "e"), "h.ts": imports("c", "f"), "i.ts": imports("g")}
+    texts |= {"j.ts": imports("a"), "k.ts": "export default () => new Response('x');"}
+    made = bench.build(texts)
+    assert [function.slug for function in made.functions] == ["f", "g", "h", "j", "k"]
+    (blocked,) = made.unusable
+    assert (blocked.slug, blocked.blocked) == ("i", True)
+    assert "does not fit" in blocked.problems[0].message
+    assert len(bench.registry.asked) == 7
 
 
 def test_code_that_esbuild_refuses_is_not_built_again_until_something_changes(bench: GitBench) -> None:
