@@ -37,12 +37,13 @@ def split_http_url(text: str) -> SplitResult:
 
     Raises `CarriesPassword`, and for everything else ValueError with a text that says what is wrong.
     """
+    # This goes first: the text of every other error may be shown beside the URL.
+    if "@" in text.partition("//")[2].partition("/")[0]:
+        raise CarriesPassword("it carries a user name or password")
     parts = urlsplit(text.strip())
     host, _ = parts.hostname, parts.port
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("it is not an http(s) URL")
-    if parts.username is not None or parts.password is not None:
-        raise CarriesPassword("it carries a user name or password")
     if parts.query or parts.fragment:
         raise ValueError("it has a query or a fragment")
     return parts

@@ -164,8 +164,9 @@ class LockedPackages:
                     unpack(file, place, space, carries=self._tree.carries(package.location))
                 except UnusableTarball as error:
                     shutil.rmtree(place, ignore_errors=True)
-                    hint = "take another version of it: what the lock file pins cannot be used"
-                    text, crowded = f"the tarball of {package.shown} {error}", isinstance(error, NoSpace)
+                    crowded = isinstance(error, NoSpace)
+                    hint = _SMALLER if crowded else "take another version of it: what the lock file pins cannot be used"
+                    text = f"the tarball of {package.shown} {error}"
                     refused[package.location] = Refusal(text, hint, crowded=crowded)
         return refused
 
@@ -192,6 +193,7 @@ class LockedPackages:
         return None
 
 
+_SMALLER = "import something smaller, or sync from a checkout"
 _NOT_FETCHED = "nothing is fetched here; plan and sync fetch what they need"
 
 
@@ -206,7 +208,7 @@ def _refused_starts(needs: Mapping[str, Sequence[LockedPackage]], refused: Mappi
         name = visible(path.rpartition(f"{MODULES}/")[2])
         if len(closure) > MAX_PACKAGES:
             text = f"the npm package `{name}` needs more than {MAX_PACKAGES} others"
-            found[path] = Refusal(text, "import something smaller, or sync from a checkout")
+            found[path] = Refusal(text, _SMALLER)
         elif path in refused:
             found[path] = refused[path]
         else:

@@ -395,6 +395,9 @@ def test_a_registry_is_named_by_its_url(text: str, url: str) -> None:
         ("https://npm.acme.dev/#x", "it has a query or a fragment"),
         ("http://npm.acme.dev", "is not encrypted"),
         ("https://user:s3cret@npm.acme.dev", "carries a user name or password"),
+        ("ftp://user:s3cret@npm.acme.dev", "carries a user name or password"),
+        ("https://s3cret@npm.acme.dev:99999", "carries a user name or password"),
+        ("https://user:s3cret@[npm", "carries a user name or password"),
     ],
 )
 def test_a_url_that_no_registry_can_have_is_refused(text: str, reason: str) -> None:
