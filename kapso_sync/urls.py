@@ -38,7 +38,8 @@ def split_http_url(text: str) -> SplitResult:
     Raises `CarriesPassword`, and for everything else ValueError with a text that says what is wrong.
     """
     # This goes first: the text of every other error may be shown beside the URL.
-    if "@" in text.partition("//")[2].partition("/")[0]:
+    authority = text.partition("//")[2] if "//" in text else text
+    if "@" in authority.partition("/")[0]:
         raise CarriesPassword("it carries a user name or password")
     parts = urlsplit(text.strip())
     host, _ = parts.hostname, parts.port

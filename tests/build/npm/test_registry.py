@@ -397,6 +397,7 @@ def test_a_registry_is_named_by_its_url(text: str, url: str) -> None:
         ("https://user:s3cret@npm.acme.dev", "carries a user name or password"),
         ("ftp://user:s3cret@npm.acme.dev", "carries a user name or password"),
         ("https://s3cret@npm.acme.dev:99999", "carries a user name or password"),
+        ("user:s3cret@npm.acme.dev/x", "carries a user name or password"),
         ("https://user:s3cret@[npm", "carries a user name or password"),
     ],
 )
