@@ -159,11 +159,14 @@ class Settings(BaseModel):
         default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
     )
     esbuild: OptionalPath = Field(default=None, description="The esbuild to build with. Default: our own copy, else PATH.")
+    npm_registry: Text = Field(
+        default=None, description="The registry that a git source's npm packages are fetched from. Default: none are."
+    )
     concurrency: int = Field(default=8, ge=1, le=64, description="Functions written or deployed at the same time.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
     request_timeout: Duration = Field(
-        default=30.0, description="Deadline of one API request, and of a git transfer times four."
+        default=30.0, description="Deadline of one API request, and of a git transfer or an npm package times four."
     )
     deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
     check_delay: Duration = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _HOST_ALIASES = {
     "ssh.github.com": "github.com",
@@ -26,6 +26,28 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+class CarriesPassword(ValueError):
+    """A URL has a user name or a password, so that it must not be shown."""
+
+
+def split_http_url(text: str) -> SplitResult:
+    """Return the parts of an http(s) URL that names a host, and has no query and no fragment.
+
+    Raises `CarriesPassword`, and for everything else ValueError with a text that says what is wrong.
+    """
+    # This goes first: the text of every other error may be shown beside the URL.
+    authority = text.partition("//")[2] if "//" in text else text
+    if "@" in authority.partition("/")[0]:
+        raise CarriesPassword("it carries a user name or password")
+    parts = urlsplit(text.strip())
+    host, _ = parts.hostname, parts.port
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("it is not an http(s) URL")
+    if parts.query or parts.fragment:
+        raise ValueError("it has a query or a fragment")
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class Transport:
     def _new_client(self) -> httpx.AsyncClient:
         # A cancelled request never releases its pool slot (measured with httpx 0.28.1), so the pool has extra slots.
         return httpx.AsyncClient(
-            verify=_ssl_context() if self.base_url.startswith("https:") else False,
+            verify=ssl_context() if self.base_url.startswith("https:") else False,
             timeout=httpx.Timeout(self._settings.deadline, pool=5.0),
             limits=httpx.Limits(
                 max_connections=self._settings.concurrency * 4, max_keepalive_connections=self._settings.concurrency
@@ -402,7 +402,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _ssl_context() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
     """Return a TLS context that trusts the system's certificates (or ``SSL_CERT_FILE``).
 
     If the system has no certificates, as in slim images, the context trusts those of certifi.

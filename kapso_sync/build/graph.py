@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Import, Shape, inspect, value_names
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.packages import Packages, is_built_in, package_name
+from kapso_sync.build.packages import UNAVAILABLE, PackageSource, Refusal, is_built_in
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 
@@ -24,6 +24,10 @@ RESOLVED = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".mts", ".cjs", ".cts", ".json
 _WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".tsx",), ".mjs": (".mts",), ".cjs": (".cts",)}
 _TYPES = re.compile(r"\.d\.[cm]?ts$")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_NO_REGISTRY = (
+    "set KAPSO_SYNC_NPM_REGISTRY to the registry that the packages of package-lock.json are fetched from, sync from a checkout "
+    "after `npm ci`, or put the code into the functions folder"
+)
 _LARGE = 64 * 1024
 """A file with more bytes than this is parsed in a thread, so that it does not block the event loop."""
 
@@ -103,7 +107,7 @@ class _Resolving:
 class Graph:
     """The import graph of one snapshot; ``packages`` is None if the source has no packages, as a git source."""
 
-    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: Packages | None) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: PackageSource | None) -> None:
         self._files = files
         self._shapes = shapes
         self._packages = packages
@@ -205,12 +209,11 @@ class Graph:
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
             return Diagnostic("import-url", text, path, item.place, hint)
         if self._packages is None:
-            text = f"`{specifier}` is an npm package, and a git source has no node_modules"
-            hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
-            return Diagnostic("package-unavailable", text, path, item.place, hint)
-        name = package_name(specifier)
-        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
-        return Diagnostic("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
+            missing = Refusal(f"`{specifier}` is an npm package, and a git source has no node_modules", _NO_REGISTRY)
+        else:
+            missing = self._packages.explain_missing(_folder(path), specifier)
+        unavailable = missing.code == UNAVAILABLE
+        return Diagnostic(missing.code, missing.reason, path, item.place, missing.hint, unavailable=unavailable)
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""

@@ -24,6 +24,7 @@ from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
     DEFAULT_FOLDER,
+    LOCK_FILE,
     PROJECT_FILE,
     REMOTE_MAP,
     Revision,
@@ -354,6 +355,7 @@ class GitSource:
             tree, path = self._home(commit.tree)
             fresh: dict[bytes, bytes] = {}
             files = {file.path: file for file in _files(tree, self._contents, fresh)}
+            lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh))
             self._contents = fresh
             remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
@@ -363,7 +365,7 @@ class GitSource:
                 author=author,
                 committed_at=datetime.fromtimestamp(commit.committed_date, UTC),
             )
-        return Snapshot(self._spec.location, revision, path, files, remote_map, project)
+        return Snapshot(self._spec.location, revision, path, files, remote_map, project, lock_files)
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -417,6 +419,18 @@ def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes
         content = _content(blob)
     fresh[blob.binsha] = content
     return SourceFile(path, content)
+
+
+def _lock_files_above(
+    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]
+) -> Iterator[tuple[str, SourceFile]]:
+    """Yield each lock file between a repository's root and its functions folder, with the path of its folder."""
+    tree, folder = root, ""
+    for name in path.split("/") if path else []:
+        item = next((blob for blob in tree.blobs if blob.name == LOCK_FILE), None)
+        if item is not None:
+            yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh)
+        tree, folder = tree / name, f"{folder}/{name}".removeprefix("/")
 
 
 def _cli_file(root: Tree, path: str) -> bytes | None:

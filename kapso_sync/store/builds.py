@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from kapso_sync.errors import Location
 from kapso_sync.model.builds import Built
-from kapso_sync.model.desired import Notice
+from kapso_sync.model.desired import BundledPackage, Notice
 from kapso_sync.permissions import make_private
 
 FOLDER = "builds"
@@ -74,6 +75,7 @@ def _encoded(built: Built) -> dict[str, Any]:
         "sha256": hashlib.sha256(built.code.encode()).hexdigest(),
         "code": built.code,
         "inputs": [list(pair) for pair in built.inputs],
+        "packages": [list(dataclasses.astuple(package)) for package in built.packages],
         "notices": [
             [notice.code, notice.message, *((where.file, where.line, where.column) if (where := notice.location) else ())]
             for notice in built.notices
@@ -87,4 +89,5 @@ def _decoded(data: Any) -> Built:
     if hashlib.sha256(code.encode()).hexdigest() != data["sha256"]:
         raise ValueError("the file is damaged")
     notices = tuple(Notice(kind, text, Location(*where) if where else None) for kind, text, *where in data["notices"])
-    return Built(code, tuple((str(path), str(digest)) for path, digest in data["inputs"]), notices)
+    packages = tuple(BundledPackage(*package) for package in data["packages"])
+    return Built(code, tuple((str(path), str(digest)) for path, digest in data["inputs"]), notices, packages)

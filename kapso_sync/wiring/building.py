@@ -8,8 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
+from kapso_sync.api import ssl_context
+from kapso_sync.build import Builder, Bundler, Esbuild, Packages, PackageSource, Target
+from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
+from kapso_sync.clock import SystemClock
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import Snapshot
@@ -20,6 +25,12 @@ from kapso_sync.store.secretkey import LENGTH
 from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
+REGISTRY_CONNECT_TIMEOUT = 10.0
+"""Most seconds that a connection to the npm registry may take; one that takes longer holds a whole pass."""
+
+TARBALL_TIMEOUT_FACTOR = 4
+"""Factor by which the download of a package may take longer than an API request."""
+
 
 def make_desired_builder(
     settings: Settings,
@@ -27,16 +38,43 @@ def make_desired_builder(
     store: BuildStore,
     secret_values: SecretValues | None = None,
     notices: tuple[Notice, ...] = (),
+    npm_packages: NpmPackages | None = None,
 ) -> DesiredBuilder:
     """Return the builder of desired functions; builds are cached in ``store``, and ``notices`` shown in each plan.
 
-    Without ``secret_values`` functions have no values of secrets.
+    Without ``secret_values`` functions have no values of secrets. ``npm_packages`` are those of a git source, if it has any.
     """
     home = folder_of(spec)
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
-    packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
+    packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (lambda snapshot: find_packages(spec, snapshot))
     return DesiredBuilder(builder, (*settings.notices, *notices), packages, secret_values, settings.env)
+
+
+def make_npm_packages(
+    settings: Settings, spec: SourceSpec, tarballs: TarballCache, *, online: bool = True
+) -> NpmPackages | None:
+    """Return the npm packages of a git source; None for a folder, and where the settings name no registry.
+
+    ``tarballs`` keeps what is fetched; without ``online`` nothing is. Raises `ConfigError` for a URL that no registry has.
+    """
+    if settings.npm_registry is None:
+        return None
+    url = parse_registry_url(settings.npm_registry, allow_http=settings.allow_http)
+    if spec.kind is SourceKind.FOLDER:
+        return None
+
+    def new_client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=ssl_context() if url.startswith("https:") else False,
+            timeout=httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT)),
+            headers={"User-Agent": settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    limits = RegistryLimits(deadline=settings.request_timeout * TARBALL_TIMEOUT_FACTOR)
+    return NpmPackages(Registry(url, new_client, SystemClock(), limits), tarballs, online=online)
 
 
 def make_secret_values(

@@ -14,6 +14,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
+from kapso_sync.build.npm import TARBALLS, TarballCache
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
@@ -39,7 +40,7 @@ from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
-from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.building import make_desired_builder, make_npm_packages, make_secret_values
 from kapso_sync.wiring.source import resolve_source
 
 MayCall = Callable[[], None]
@@ -112,6 +113,11 @@ async def open_session(
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus, may_call))
         api = KapsoClient(transport)
+        tarballs = TarballCache(source.folder / TARBALLS)
+        if git_home is not None:
+            tarballs = TarballCache(git_home / TARBALLS, source.folder / TARBALLS)
+        else:
+            tarballs.drop_old(clock.now())
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
         deps = PassDeps(
             source=source.source,
@@ -121,6 +127,7 @@ async def open_session(
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
                 notices,
+                make_npm_packages(settings, source.spec, tarballs),
             ),
             api=api,
             load_state=store.load_state if store else lambda: read_state(source.folder, facts),

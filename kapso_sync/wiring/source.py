@@ -12,10 +12,11 @@ import platformdirs
 
 from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
+from kapso_sync.build.npm import NOT_CACHED, TARBALLS, TarballCache
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
-from kapso_sync.model.desired import Desired, Notice
+from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
@@ -36,7 +37,7 @@ from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, st
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.building import find_packages, make_desired_builder
+from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
 
 GIT_TIMEOUT_FACTOR = 4
 """Factor by which a git transfer may take longer than an API request."""
@@ -155,13 +156,28 @@ async def read_source(settings: Settings, logging: EventBus, *, types: bool = Fa
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
         place = await resolve_source(settings, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
-    packages = find_packages(place.spec, snapshot)
-    inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
-    builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
-    try:
-        desired = await make_desired_builder(settings, place.spec, builds)(snapshot, ReconcilerState())
-    except ManifestInvalid as error:
-        return SourceReport(None, error.problems, (), inside)
-    problems = tuple(problem for function in desired.unusable for problem in function.problems)
+        packages = find_packages(place.spec, snapshot)
+        inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
+        builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
+        tarballs = TarballCache(Path(git_home) / TARBALLS, place.folder / TARBALLS)
+        npm_packages = make_npm_packages(settings, place.spec, tarballs, online=False)
+        build = make_desired_builder(settings, place.spec, builds, npm_packages=npm_packages)
+        try:
+            desired = await build(snapshot, ReconcilerState())
+        except ManifestInvalid as error:
+            return SourceReport(None, error.problems, (), inside)
+    unbuilt = tuple(notice for function in desired.unusable if (notice := _unbuilt_notice(function)) is not None)
+    problems = tuple(
+        problem for function in desired.unusable if _unbuilt_notice(function) is None for problem in function.problems
+    )
     wrong, untold = await check_types(packages, os.environ.get("PATH", os.defpath)) if types else ((), ())
-    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *untold), inside)
+    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *unbuilt, *untold), inside)
+
+
+def _unbuilt_notice(function: UnusableFunction) -> Notice | None:
+    """Return a warning if a function was not built only because no request may be made for its packages, or None."""
+    if any(problem.code != NOT_CACHED for problem in function.problems):
+        return None
+    first, more = function.problems[0], len(function.problems) - 1
+    others = f" (nor {'is' if more == 1 else 'are'} {more} more)" if more else ""
+    return Notice(first.code, f"it was not built: {first.message}{others}; {first.hint}", first.location)

@@ -63,8 +63,10 @@ def test_plan_as_json_has_the_documented_shape(folder: Path, environment: Enviro
     assert plan["summary"]["create"] == 2
     first = plan["functions"][0]
     assert set(first) == {
-        *("slug", "id", "action", "deploy", "origin", "fields", "reasons", "file", "desired_hash", "remote_hash", "diff")
+        *("slug", "id", "action", "deploy", "origin", "fields", "reasons", "file", "desired_hash", "remote_hash", "diff"),
+        "packages",
     }
+    assert first["packages"] == []
     assert (first["slug"], first["action"], first["origin"], first["deploy"]) == ("greet", "create", "new", True)
     assert first["reasons"] == ["in the manifest, not on Kapso"]
 
