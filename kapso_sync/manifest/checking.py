@@ -17,10 +17,9 @@ from kapso_sync.manifest.schema import (
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
     SECRET_PATTERN,
-    SLUG_PATTERN,
     VARIABLE_PATTERN,
 )
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import SLUG_PATTERN, Json
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

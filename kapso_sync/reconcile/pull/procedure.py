@@ -27,6 +27,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.observe import observe, require_same_project, with_code
 from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import Claim, Observed
+from kapso_sync.reconcile.plan.warnings import garbled_notices
 from kapso_sync.reconcile.pull.planner import (
     PullInputs,
     PullOptions,
@@ -74,7 +75,7 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
         plan = plan_pull(replace(inputs, modules=modules), options)
         after = await _desired_after(deps, plan)
     plan = verify(plan, after, observed)
-    return replace(plan, notices=(*notices, *plan.notices))
+    return replace(plan, notices=(*garbled_notices(observed), *notices, *plan.notices))
 
 
 async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> PullPlan:
@@ -98,7 +99,7 @@ async def propose(deps: PullDeps, api: FunctionsApi | None, registered: Sequence
     if inner is not None:
         raise UsageError(f"{DEFAULT_FOLDER}/{inner} is there already", hint=f"name the folder {DEFAULT_FOLDER} as the source")
     code = await _read_code(deps.snapshot)
-    functions = tuple(remote for remote in await api.list_functions() if remote.readable) if api is not None else None
+    functions = await api.list_functions() if api is not None else None
     proposal = propose_manifest(code, frozenset(layout.folders), functions, registered)
     if proposal.change is None and not layout.folders:
         raise _no_function(deps.snapshot, proposal)
