@@ -33,7 +33,7 @@ async def observe(
     listed = await api.list_records()
     functions = listed.functions
     require_same_project(functions, state, desired.project_id)
-    if not (functions or allow_recreate):
+    if not (functions or listed.garbled or allow_recreate):
         _not_emptied(state)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
     if bare:
