@@ -352,6 +352,8 @@ def _json_object(body: bytes) -> Mapping[str, Json] | None:
 
 
 def _one_line(text: str, scrub: Callable[[str], str]) -> str:
+    # JSON can carry half of a surrogate pair, which no database and no stream takes.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     line = LONG_TOKEN.sub("[redacted]", MASKED.sub("[redacted]", scrub(" ".join(scrub(text).split()))))
     return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"
 

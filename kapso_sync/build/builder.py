@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.build.bundler import Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.graph import Closure, Graph, Shapes
+from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph, Shapes
 from kapso_sync.build.packages import Packages
 from kapso_sync.build.rules import (
     built_in_diagnostics,
@@ -18,6 +19,7 @@ from kapso_sync.build.rules import (
     entry_diagnostics,
     entry_notices,
     file_diagnostics,
+    limit_diagnostic,
     notices,
     size_diagnostic,
     size_notices,
@@ -67,7 +69,13 @@ class _Site:
 
     def refuse(self, entry: Entry, faults: Iterable[Diagnostic], *, blocked: bool = False) -> None:
         """Mark an entry as unusable, with all diagnostics."""
-        problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
+        counts: Counter[str] = Counter()
+        shown = []
+        for fault in faults:
+            counts[fault.file] += 1
+            if counts[fault.file] <= MAX_FAULTS:
+                shown.append(fault)
+        problems = tuple(fault.problem(self._text(fault.file)) for fault in shown)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
 
     def _text(self, path: str) -> bytes | None:
@@ -127,6 +135,9 @@ class Builder:
             return
         code = content.decode("utf-8")
         shape = await self._shapes.read(entry.file, content)
+        if shape.limit is not None:
+            site.refuse(entry, [limit_diagnostic(shape.limit, entry.file)])
+            return
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             notice = deno_notice(shape, entry.file)
             site.notices += [notice] if notice is not None else []
@@ -174,6 +185,9 @@ class Builder:
         is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
         judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
+            if each.limit is not None:
+                faults.append(limit_diagnostic(each.limit, path))
+                continue
             broken = syntax_diagnostic(each, path)
             if broken is not None and not judged_later:
                 faults.append(broken)
