@@ -110,7 +110,7 @@ MAX_PLACES = 20
 """Maximum number of places of one kind of mistake that are looked for in a file."""
 
 MAX_IMPORTS = 1000
-"""Maximum number of imports of one file."""
+"""Maximum number of imports of one file, and of its exports."""
 
 
 def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
@@ -131,8 +131,8 @@ def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
         used = _value_names(root)
         imports = (replace(item, unused=bool(item.names) and item.names.isdisjoint(used)) for item in shape.imports)
         shape = replace(shape, imports=tuple(imports))
-    if len(shape.imports) > MAX_IMPORTS:
-        return Shape(Style.NONE, limit=f"has more than {MAX_IMPORTS} imports")
+    if len(shape.imports) > MAX_IMPORTS or found.exports > MAX_IMPORTS:
+        return Shape(Style.NONE, limit=f"has more than {MAX_IMPORTS} imports or exports")
     return shape
 
 
@@ -149,8 +149,13 @@ class _Found:
         self._commonjs: list[Place] = []
         self._handler: Node | None = None
         self._values: dict[bytes, Node] = {}
-        self._exports = False
+        self._exports = 0
         self._module_exports: Place | None = None
+
+    @property
+    def exports(self) -> int:
+        """How many statements export something."""
+        return self._exports
 
     def take(self, node: Node) -> None:
         """Read one top-level statement."""
@@ -160,7 +165,7 @@ class _Found:
             self._export(node)
         elif node.type == "expression_statement":
             self._expression(node)
-        else:
+        elif len(self._script) < MAX_PLACES:
             self._script += self._declared(node)
 
     def _place(self, node: Node) -> Place:
@@ -183,7 +188,9 @@ class _Found:
         )
 
     def _export(self, node: Node) -> None:
-        self._exports = True
+        self._exports += 1
+        if self._exports > MAX_IMPORTS:
+            return
         self._import(node)
         value = node.child_by_field_name("value") or node.child_by_field_name("declaration")
         kinds = {child.type for child in node.children}
@@ -264,7 +271,7 @@ class _Found:
             imports=(*self._imports, *itertools.islice(self._import_calls(), MAX_IMPORTS + 1)),
             requires=tuple(self._place(node) for node, _ in itertools.islice(self._calls(b"require"), MAX_PLACES)),
             form=self._form(handler) if style is Style.MODULE else Form.UNCLEAR if style is Style.COMMONJS else Form.FUNCTION,
-            exports=self._exports or self._module_exports is not None,
+            exports=self._exports > 0 or self._module_exports is not None,
             local=style is Style.SCRIPT or (style is Style.COMMONJS and not self._commonjs),
             generator=self._place(function) if function is not None and _is_generator(function) else None,
             error=first_error(self._root, self._code) if self._root.has_error else None,

@@ -17,7 +17,7 @@ from kapso_sync.build.contract import Shape, Style, inspect
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.process import run_process
 
-MAX_MEMORY = 1024 * 1024 * 1024
+MAX_MEMORY = 384 * 1024 * 1024
 """Address space of the process, in bytes; a megabyte of minified code takes a third of it."""
 
 CPU_SECONDS = 10
