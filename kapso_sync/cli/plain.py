@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping
+from types import TracebackType
 from typing import TextIO
 
-from kapso_sync.visible import json_text, visible, without_commands
+from kapso_sync.visible import json_text, visible, visible_code, without_commands
 
 
 def print_line(text: str) -> None:
@@ -22,3 +24,9 @@ def print_document(document: Mapping[str, object]) -> None:
 def write_text(stream: TextIO, text: str) -> None:
     """Write a text that is safe already, and a line break, to a stream; what UTF-8 cannot encode becomes ``?``."""
     stream.write(f"{text.encode('utf-8', 'replace').decode('utf-8')}\n")
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that nobody caught to stderr, as `sys.excepthook` does; its message may be foreign text."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).removesuffix("\n").split("\n"):
+        write_text(sys.stderr, without_commands(visible_code(line)))

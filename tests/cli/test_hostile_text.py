@@ -21,6 +21,7 @@ from kapso_sync.cli.history import _print as print_history
 from kapso_sync.cli.init import _print as print_init
 from kapso_sync.cli.json_documents import plan_document
 from kapso_sync.cli.markdown import plan_markdown
+from kapso_sync.cli.plain import print_traceback
 from kapso_sync.cli.pull import OutputOptions
 from kapso_sync.cli.pull import _print as print_pull
 from kapso_sync.cli.render import print_plan, print_report
@@ -296,3 +297,15 @@ def test_a_write_to_the_streams_is_found() -> None:
         "4: click.echo",
         "5: sys.stderr.buffer.write",
     ]
+
+
+def test_a_traceback_obeys_no_foreign_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake of ours may quote anything; the lines of the traceback stay."""
+    with pytest.raises(KeyError) as raised:
+        {}["a\x1b[2J\n::error::forged\n##[error]\ud800"]
+    told = ValueError("a\x1b[2J\n::error::forged\n##[error]\ud800")
+    print_traceback(ValueError, told.with_traceback(raised.tb), raised.tb)
+    shown = capsys.readouterr().err
+    assert hostile_in(shown) == []
+    assert "test_a_traceback_obeys_no_foreign_text" in shown
+    assert "forged" in shown

@@ -10,9 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kapso_sync.build.contract import inspect
 from kapso_sync.build.graph import Graph, Shapes
-from kapso_sync.build.syntax import Grammar
 from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, UsageError
 from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import read_layout
@@ -157,7 +155,8 @@ def _no_function(snapshot: Snapshot, proposal: Proposal) -> EmptySource:
 async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
     """Return every code file outside folders of the Kapso CLI, with the files that import it."""
     cli_folders = {path.partition("/")[0] for path in snapshot.files if path.partition("/")[2] == FUNCTION_FILE}
-    graph = Graph(snapshot.files, Shapes(), None)
+    shapes = Shapes()
+    graph = Graph(snapshot.files, shapes, None)
     contents: dict[str, bytes] = {}
     importers: dict[str, list[str]] = {}
     for path, file in sorted(snapshot.files.items()):
@@ -167,7 +166,7 @@ async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
             if path.partition("/")[0] not in cli_folders:
                 contents[path] = file.content
     return tuple(
-        CodeFile(path, inspect(content, Grammar.of(path)), tuple(importers.get(path, ()))) for path, content in contents.items()
+        [CodeFile(path, await shapes.read(path, content), tuple(importers.get(path, ()))) for path, content in contents.items()]
     )
 
 
