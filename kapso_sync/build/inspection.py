@@ -20,7 +20,7 @@ from kapso_sync.process import run_process
 MAX_MEMORY = 384 * 1024 * 1024
 """Address space of the process, in bytes; a megabyte of minified code takes a third of it."""
 
-CPU_SECONDS = 10
+CPU_SECONDS = 5
 DEADLINE = 60.0
 """Seconds until the process must have ended, on a machine that has other things to do as well."""
 

@@ -301,11 +301,14 @@ def test_a_write_to_the_streams_is_found() -> None:
 
 def test_a_traceback_obeys_no_foreign_text(capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake of ours may quote anything; the lines of the traceback stay."""
-    with pytest.raises(KeyError) as raised:
-        {}["a\x1b[2J\n::error::forged\n##[error]\ud800"]
-    told = ValueError("a\x1b[2J\n::error::forged\n##[error]\ud800")
-    print_traceback(ValueError, told.with_traceback(raised.tb), raised.tb)
+    with pytest.raises(ValueError, match="forged") as raised:
+        _fail()
+    print_traceback(raised.type, raised.value, raised.tb)
     shown = capsys.readouterr().err
     assert hostile_in(shown) == []
     assert "test_a_traceback_obeys_no_foreign_text" in shown
     assert "forged" in shown
+
+
+def _fail() -> None:
+    raise ValueError("a\x1b[2J\n::error::forged\n##[error]\ud800")
