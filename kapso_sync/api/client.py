@@ -114,6 +114,8 @@ class KapsoClient:
         try:
             value, size = await self._transport.sized_json(replace(request, max_bytes=max(1, budget.left)))
         except AnswerTooLarge as error:
+            if budget.left == budget.limit:
+                raise
             raise AnswerTooLarge(
                 f"{request.call} answered with more than {budget.limit // _MIB} MiB", call=request.call
             ) from error
