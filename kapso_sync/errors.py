@@ -25,6 +25,7 @@
     └── ApiError                       Kapso's answer (or silence); carries method, route and status
         ├── ApiUnavailable         69  no answer, or 5xx; ``sent`` says whether the request may have been acted on
         ├── ApiGarbled             69  an answer that is not what the API documents: HTML, truncated, repeated pages
+        │   └── AnswerTooLarge             one with more bytes than its request allows
         ├── ApiRateLimited         69  429 until the timeout of the request
         ├── ApiUnauthorized        77  401
         ├── ApiNotFound             1  404
@@ -299,6 +300,10 @@ class ApiGarbled(ApiError):
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SILENT
+
+
+class AnswerTooLarge(ApiGarbled):
+    """An answer with more bytes than its request allows; it is not asked for again."""
 
 
 class ApiRateLimited(ApiError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.graph import Closure, Graph, Shapes
+from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph, Shapes
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     built_in_diagnostics,
@@ -19,6 +20,7 @@ from kapso_sync.build.rules import (
     entry_diagnostics,
     entry_notices,
     file_diagnostics,
+    limit_diagnostic,
     notices,
     size_diagnostic,
     size_notices,
@@ -74,7 +76,13 @@ class _Site:
     def refuse(self, entry: Entry, faults: Sequence[Diagnostic]) -> None:
         """Mark an entry as unusable, with all diagnostics."""
         blocked = bool(faults) and all(fault.unavailable for fault in faults)
-        problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
+        counts: Counter[str] = Counter()
+        shown = []
+        for fault in faults:
+            counts[fault.file] += 1
+            if counts[fault.file] <= MAX_FAULTS:
+                shown.append(fault)
+        problems = tuple(fault.problem(self._text(fault.file)) for fault in shown)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
 
     def pins(self, closure: Closure) -> tuple[str, ...]:
@@ -148,6 +156,9 @@ class Builder:
             return
         code = content.decode("utf-8")
         shape = await self._shapes.read(entry.file, content)
+        if shape.limit is not None:
+            site.refuse(entry, [limit_diagnostic(shape.limit, entry.file)])
+            return
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             notice = deno_notice(shape, entry.file)
             site.notices += [notice] if notice is not None else []
@@ -195,6 +206,9 @@ class Builder:
         is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
         judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
+            if each.limit is not None:
+                faults.append(limit_diagnostic(each.limit, path))
+                continue
             broken = syntax_diagnostic(each, path)
             if broken is not None and not judged_later:
                 faults.append(broken)

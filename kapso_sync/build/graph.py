@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from kapso_sync.build.contract import Import, Shape, inspect, value_names
+from kapso_sync.build.contract import Import, Shape, inspect
 from kapso_sync.build.diagnostics import Diagnostic
+from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.packages import UNAVAILABLE, PackageSource, Refusal, is_built_in
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+
+MAX_FAULTS = 20
+"""Maximum number of mistakes that are reported of one file."""
 
 TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
 """Suffixes of files that are imported as a string."""
@@ -29,7 +33,7 @@ _NO_REGISTRY = (
     "after `npm ci`, or put the code into the functions folder"
 )
 _LARGE = 64 * 1024
-"""A file with more bytes than this is parsed in a thread, so that it does not block the event loop."""
+"""A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
 
 _TURN = 0.02
 """Seconds of work after which the event loop may run other tasks."""
@@ -49,7 +53,7 @@ class Shapes:
         shape = self._seen.get(key) or self._known.get(key)
         if shape is None:
             if len(content) > _LARGE:
-                shape = await asyncio.to_thread(inspect, *key)
+                shape = await inspect_apart(*key)
             else:
                 await self.rest()
                 shape = inspect(*key)
@@ -138,7 +142,10 @@ class Graph:
             found = _Resolving()
             if path.endswith(CODE_SUFFIXES):
                 for item in (await self._shapes.read(path, content)).imports:
+                    await self._shapes.rest()
                     self._resolve(path, item, found)
+                    if len(found.faults) >= MAX_FAULTS:
+                        break
             self._links[path] = found.done()
         return self._links[path]
 
@@ -164,7 +171,7 @@ class Graph:
         target = next((name for name in _candidates(base) if name in self._files), None)
         fault = self._unusable(path, item, specifier, target) if target is not None else None
         if target is None:
-            if not self._only_types(path, item):
+            if not (item.types or item.unused):
                 hint = self._close(base) or "add the file, or correct the path"
                 found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
         elif fault is not None:
@@ -195,7 +202,7 @@ class Graph:
         if at is not None:
             if not item.types:
                 found.packages.append(at)
-        elif not self._only_types(path, item):
+        elif not (item.types or item.unused):
             found.faults.append(self._missing(path, item, specifier))
 
     def _missing(self, path: str, item: Import, specifier: str) -> Diagnostic:
@@ -218,15 +225,6 @@ class Graph:
     def _installed(self, path: str, specifier: str) -> bool:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""
         return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
-
-    def _only_types(self, path: str, item: Import) -> bool:
-        """Return whether the build removes an import, because the file uses its names only as types."""
-        if item.types:
-            return True
-        grammar = Grammar.of(path)
-        if grammar is Grammar.JAVASCRIPT or not item.names:
-            return False
-        return item.names.isdisjoint(value_names(self._files[path].content or b"", grammar))
 
     def _close(self, base: str) -> str | None:
         near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)

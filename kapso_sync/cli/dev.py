@@ -27,7 +27,7 @@ from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
 from kapso_sync.sources import SecretMissing
-from kapso_sync.visible import visible, visible_lines
+from kapso_sync.visible import visible_code, visible_lines
 from kapso_sync.wiring.local import open_local_folder
 
 INVOKE_TIMEOUT = 660.0
@@ -304,7 +304,7 @@ def _frame(slug: str, words: str, code: str) -> Iterator[str]:
         return
     last, column = int(place[1]), int(place[2])
     for number in range(max(1, last - CONTEXT), last + 1):
-        yield f"{number:>4} | {visible(lines[number - 1][:MAX_LINE])}".rstrip()
+        yield f"{number:>4} | {visible_code(lines[number - 1][:MAX_LINE])}".rstrip()
     if column <= MAX_LINE:
         yield " " * (7 + column - 1) + "^"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -39,7 +38,7 @@ def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
             "setup": [dataclasses.asdict(check) for check in checks],
             "api": None if report is None else _document(report),
         }
-        print(json.dumps(document, indent=2))
+        stdout_console().document(document)
     else:
         _print(checks, report, asked=ask, key=has_key(settings))
     return int(ExitCode.CONFIG if any(check.level is Level.ERROR for check in checks) else ExitCode.OK)

@@ -77,6 +77,10 @@ class SecretValue:
     digest: str
 
 
+MAX_CHECKS = 20
+"""Maximum number of checks of one function."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A request to send after a deployment, and the expected answer.

@@ -336,7 +336,7 @@ class BlockedBy(enum.Enum):
     """The deployment may drop a secret that has no value in git."""
     RENAME = enum.auto()
     """A function cannot get its slug: another function has it, or Kapso or git prevents it."""
-    UNREADABLE = enum.auto()
+    GARBLED = enum.auto()
     """Kapso's record of it is malformed."""
     BUILD = enum.auto()
     """Its code needs a build that is not available here."""
