@@ -14,8 +14,9 @@
     │   └── StateForeign               the state folder belongs to another project
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
-    ├── SourceUnavailable          69  the git remote does not answer, or refuses us
-    ├── SourceUnstable             69  the folder keeps changing while it is read
+    ├── SourceUnavailable          69  the git remote does not answer
+    │   ├── SourceDenied               it refuses our credentials, or we its host key
+    │   └── SourceUnstable             the folder keeps changing while it is read
     ├── InvalidSource              65  no plan can be made from the source
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
@@ -194,6 +195,10 @@ class SourceUnavailable(KapsoSyncError):
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SOURCE
+
+
+class SourceDenied(SourceUnavailable):
+    """The git remote refuses our credentials, or shows another host key than the known one; it is asked less and less."""
 
 
 class SourceUnstable(SourceUnavailable):

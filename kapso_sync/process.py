@@ -20,8 +20,10 @@ class Ended:
     errors: bytes = field(repr=False)
 
 
-async def run_process(command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float) -> Ended:
-    """Run a program to its end, with only this environment, and return its exit status and output.
+async def run_process(
+    command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float, stdin: bytes | None = None
+) -> Ended:
+    """Run a program to its end, with only this environment and input, and return its exit status and output.
 
     Raises `TimeoutError` after ``deadline`` seconds, and `OSError` if the program cannot be started. In every case the whole
     process group has ended when this function returns.
@@ -29,7 +31,7 @@ async def run_process(command: Sequence[str], *, environment: Mapping[str, str],
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
@@ -45,7 +47,7 @@ async def run_process(command: Sequence[str], *, environment: Mapping[str, str],
         raise
     try:
         async with asyncio.timeout(deadline):
-            output, errors = await process.communicate()
+            output, errors = await process.communicate(stdin)
     finally:
         await _end(process)
     return Ended(process.returncode or 0, output, errors)

@@ -162,9 +162,7 @@ class Settings(BaseModel):
     concurrency: int = Field(default=8, ge=1, le=64, description="Functions written or deployed at the same time.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
-    request_timeout: Duration = Field(
-        default=30.0, description="Deadline of one API request, and of a git transfer times four."
-    )
+    request_timeout: Duration = Field(default=30.0, description="Deadline of one API request.")
     deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
     check_delay: Duration = Field(
         default=20.0, description="First check after a deployment: the edge may answer with old code."
@@ -187,6 +185,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error", "off"] | None = Field(
         default=None, description="How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`."
     )
+    git_timeout: Duration = Field(default=600.0, description="Deadline of one transfer from a git remote.")
     git_token: Secret = Field(default=None, description="Password or token for an https remote.")
     git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")
     git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")

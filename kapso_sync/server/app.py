@@ -160,7 +160,7 @@ class _Server:
     def _ignored(self, verdict: Ignored | Push) -> str | None:
         if isinstance(verdict, Ignored):
             return verdict.reason
-        elsewhere = concerns(verdict, *self.control.watched())
+        elsewhere = concerns(verdict, *self.control.watched(), self.control.moved_to())
         if elsewhere is None and self._replayed(verdict.delivery):
             return "this delivery was taken before"
         return elsewhere

@@ -20,13 +20,22 @@ from tests.sources.repositories import command_lines
 
 @dataclass
 class GitServer:
-    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request."""
+    """A git server's content, users and requests.
+
+    ``redirect`` redirects every request to another server, ``moved`` from one path to another; ``status`` fails every request.
+    ``cut`` ends an answer to a POST after so many bytes. ``sent`` counts the bytes of all answers.
+    """
 
     root: Path
     password: str | None = None
     username: str = "x-access-token"
     redirect: str | None = None
     status: int | None = None
+    moved: dict[str, str] = field(default_factory=dict)
+    moved_status: int = 301
+    cut: int | None = None
+    sent: int = 0
+    paths: list[str] = field(default_factory=list)
     url: str = ""
     authorizations: list[str | None] = field(default_factory=list)
     processes: set[bytes] = field(default_factory=set)
@@ -47,7 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         admitted = self._seen.admits(authorization)
         self._seen.processes.update(command_lines())
-        if self._seen.redirect is not None:
+        self._seen.paths.append(self.path)
+        moved = next((path for path in self._seen.moved if self.path.startswith(f"{path}/")), None)
+        if moved is not None:
+            target = self._seen.moved[moved] + self.path.removeprefix(moved)
+            self._answer(self._seen.moved_status, {"Location": target})
+        elif self._seen.redirect is not None:
             self._answer(302, {"Location": self._seen.redirect + self.path})
         elif self._seen.status is not None:
             self._answer(self._seen.status, {}, f"you said {authorization}".encode())
@@ -88,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        cut = self._seen.cut if self.command == "POST" else None
+        self._seen.sent += self.wfile.write(content[:cut])
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""
