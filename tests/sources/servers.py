@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import socket
 import subprocess
@@ -18,12 +19,19 @@ from urllib.parse import urlsplit
 from tests.sources.repositories import command_lines
 
 
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class GitServer:
     """A git server's content, users and requests.
 
     ``redirect`` redirects every request to another server, ``moved`` from one path to another; ``status`` fails every request.
-    ``cut`` ends an answer to a POST after so many bytes. ``sent`` counts the bytes of all answers.
+    ``cut`` ends an answer to a POST after so many bytes, and while ``stalls`` is not set, no fetch is answered. ``sent`` counts
+    the bytes of all answers.
     """
 
     root: Path
@@ -34,6 +42,7 @@ class GitServer:
     moved: dict[str, str] = field(default_factory=dict)
     moved_status: int = 301
     cut: int | None = None
+    stalls: threading.Event = field(default_factory=_set_event)
     sent: int = 0
     paths: list[str] = field(default_factory=list)
     url: str = ""
@@ -91,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1",
         }
         body = self.rfile.read(length)
+        if b"command=fetch" in body:
+            self._seen.stalls.wait(20)
         done = subprocess.run(["git", "http-backend"], env=environment, input=body, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
@@ -103,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         cut = self._seen.cut if self.command == "POST" else None
-        self._seen.sent += self.wfile.write(content[:cut])
+        with contextlib.suppress(BrokenPipeError):  # who was made to wait may be gone
+            self._seen.sent += self.wfile.write(content[:cut])
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""
