@@ -93,11 +93,11 @@ async def open_session(
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     find_network(settings, bus.redactor)
     bus.redactor.add(settings.key())
-    bus.redactor.add(settings.git_password())
     async with contextlib.AsyncExitStack() as stack:
         # A session that only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
         try:
+            bus.redactor.add(settings.git_password())
             source = await resolve_source(settings, base_url, bus.emit, git_home)
         except KapsoSyncError as error:
             emit_source_failure(bus.emit, error)
