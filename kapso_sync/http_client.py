@@ -37,7 +37,9 @@ class _ProxyRouter(httpx.AsyncBaseTransport):
         if address not in self._by_proxy:
             proxy = None
             if address is not None:
-                proxy = httpx.Proxy(address, ssl_context=self._verify if isinstance(self._verify, ssl.SSLContext) else None)
+                # httpcore takes a context for the proxy itself only where that speaks TLS.
+                context = self._verify if isinstance(self._verify, ssl.SSLContext) else None
+                proxy = httpx.Proxy(address, ssl_context=context if address.startswith("https:") else None)
             self._by_proxy[address] = httpx.AsyncHTTPTransport(
                 verify=self._verify, limits=self._limits, proxy=proxy, trust_env=False
             )

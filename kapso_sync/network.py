@@ -96,7 +96,7 @@ class Network:
         file = self.git_ca_info or self.cert_file
         if file is None and self.cert_dir is None and not _system_has_authorities():
             file = certifi.where()
-        named = {"GIT_SSL_CAINFO": file, "GIT_SSL_CAPATH": self.cert_dir}
+        named = {"GIT_SSL_CAINFO": file, "GIT_PROXY_SSL_CAINFO": file, "GIT_SSL_CAPATH": self.cert_dir}
         return {name: value for name, value in named.items() if value is not None}
 
     def requests_environment(self) -> dict[str, str]:
