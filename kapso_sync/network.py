@@ -21,6 +21,8 @@ from kapso_sync.urls import is_loopback
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
+AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
+
 PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
 """Schemes of a proxy's address that the API's client, git and notifications all speak."""
 
@@ -78,7 +80,7 @@ class Network:
 
         As in OpenSSL, the file replaces the system's file, and the directory its directory.
         """
-        if self.cert_file is None and self.cert_dir is None and not _system_has_authorities():
+        if self.cert_file is None and self.cert_dir is None and not system_has_authorities():
             return ssl.create_default_context(cafile=certifi.where())
         system = ssl.get_default_verify_paths()
         context = ssl.create_default_context(
@@ -94,7 +96,7 @@ class Network:
         if protocol == "ssh":
             return {} if self.ssh_agent is None else {"SSH_AUTH_SOCK": self.ssh_agent}
         file = self.git_ca_info or self.cert_file
-        if file is None and self.cert_dir is None and not _system_has_authorities():
+        if file is None and self.cert_dir is None and not system_has_authorities():
             file = certifi.where()
         named = {"GIT_SSL_CAINFO": file, "GIT_PROXY_SSL_CAINFO": file, "GIT_SSL_CAPATH": self.cert_dir}
         return {name: value for name, value in named.items() if value is not None}
@@ -235,7 +237,7 @@ def _existing(path: str) -> str | None:
     return path if path and Path(path).exists() else None
 
 
-def _system_has_authorities() -> bool:
+def system_has_authorities() -> bool:
     """Return whether OpenSSL's own file or directory of authorities holds any; slim images have none."""
     system = ssl.get_default_verify_paths()
     file, directory = Path(system.openssl_cafile), Path(system.openssl_capath)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def _local(settings: Settings) -> tuple[SetupCheck, ...]:
     except ConfigError:
         workerd = None
     words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
-    return tuple(check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, os.environ))
+    return tuple(check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, settings.variables))
 
 
 def _may_ask(*, yes: bool, json_output: bool) -> bool:
