@@ -6,7 +6,7 @@ What happens when one of them changes:
     a remote is added to a folder         the remote  same          former owners' functions stay ours, (1)
     the remote is spelled otherwise       same        same (2)      nothing; without state, marks are recognised
     the remote is renamed                 new         same (2)      as for an added one; without state, a conflict (3)
-    the default branch becomes another    new (4)     same          as for an added remote
+    the default branch becomes another    same (4)    same          nothing
     the folder is moved                   same (5)    new           marks are recognised
     another --path or --env               new         new           two sets of functions, a conflict names the other (3)
     the API key is rotated                same        same          nothing
@@ -16,7 +16,9 @@ What happens when one of them changes:
     another machine's state folder        same        its own       marks are recognised; both take turns
 
     (1) and get the new mark with their next write   (2) new for a URL   (3) with a hint: --env, --take-from, KAPSO_SYNC_OWNER
-    (4) where --branch is given: with #branch, unless it is the default   (5) new without a remote: then a conflict (3)
+    (4) --branch adds #branch, unless it is the default branch when the state folder is made; without state that is asked again:
+    what the branch wrote is recognised then, and what the default branch wrote is a conflict (3), since it may be another's
+    (5) new without a remote: then a conflict (3)
 """
 
 from __future__ import annotations
