@@ -16,7 +16,8 @@
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer
     │   ├── SourceDenied               it refuses our credentials, or we its host key
-    │   └── SourceUnstable             the folder keeps changing while it is read
+    │   ├── SourceUnstable             the folder keeps changing while it is read
+    │   └── SourceUnverified           nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read
     ├── InvalidSource              65  no plan can be made from the source
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
@@ -67,6 +68,7 @@ class IssueKind(enum.StrEnum):
     STALLED = "stalled"
     DRIFTED = "drifted"
     SOURCE = "source failed"
+    UNVERIFIED = "revision unverified"
     REJECTED = "manifest rejected"
     KEY = "key rejected"
     SILENT = "Kapso does not answer"
@@ -203,6 +205,21 @@ class SourceDenied(SourceUnavailable):
 
 class SourceUnstable(SourceUnavailable):
     """The folder kept changing while it was read; the next pass tries again."""
+
+
+class SourceUnverified(SourceUnavailable):
+    """Nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read; the last good one stays in force.
+
+    ``commit`` is the id of the commit that is not read. ``signer`` is the fingerprint of the key that signed it, where there is
+    a signature; if the signature does not match what it was made for, that is only a claim.
+    """
+
+    issue = IssueKind.UNVERIFIED
+
+    def __init__(self, message: str, *, commit: str, signer: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.commit = commit
+        self.signer = signer
 
 
 class InvalidSource(KapsoSyncError):

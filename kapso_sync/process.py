@@ -1,4 +1,4 @@
-"""Run a subprocess in its own process group, with a deadline, a clean environment, and no process left behind."""
+"""Runs subprocesses with a deadline, a clean environment, and no process left behind; ends our own process in time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+STOP_LIMIT = 9.0
+"""Seconds after a signal in which the process ends, whatever a thread does: Kubernetes and systemd send SIGKILL soon after."""
+
+
+def end_in_time(status: int, limit: float = STOP_LIMIT) -> None:
+    """End this process with ``status`` in ``limit`` seconds, if it still runs: Python would wait for a stuck thread."""
+    timer = threading.Timer(limit, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,8 @@ async def run_process(
     command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float, stdin: bytes | None = None
 ) -> Ended:
     """Run a program to its end, with only this environment and input, and return its exit status and output.
+
+    ``stdin`` is what the program reads; None: nothing. A program may end before it has read all of it.
 
     Raises `TimeoutError` after ``deadline`` seconds, and `OSError` if the program cannot be started. In every case the whole
     process group has ended when this function returns.

@@ -182,7 +182,7 @@ class _Bench:
             try:
                 yield name, self._local.secrets.read(source)
             except SecretMissing as missing:
-                self._warn_once(f"env.{name} is not set: it {missing.message}")
+                self._warn_once(f"env.{name} is not set: it {missing.message}; {missing.hint}")
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:

@@ -78,6 +78,10 @@ class DaemonController:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""
         await self._service.request(ReplicaRequest(Trigger.WEBHOOK))
 
+    def look_for_changes(self) -> None:
+        """Look at the source, here, and reconcile only if it has changed."""
+        self._service.look_for_changes()
+
     async def request_reconcile(self, overrides: PassOverrides) -> None:
         """Request a pass that does what a person allows, here or at the leader. Raises `LeaseError`."""
         await self._service.request(ReplicaRequest(Trigger.PERSON, overrides))

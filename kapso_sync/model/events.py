@@ -110,7 +110,13 @@ class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
 
 
 class SourceFailed(Failure, name="source.failed"):
-    """The source could not be read; the last good revision stays in force."""
+    """The source could not be read; the last good revision stays in force.
+
+    For a commit that nobody who may has signed, `commit` is its id, and `signer` the fingerprint of whoever did sign it.
+    """
+
+    commit: str | None = None
+    signer: str | None = None
 
 
 class ManifestRejected(Failure, name="manifest.invalid"):

@@ -17,6 +17,7 @@ from kapso_sync.errors import (
     ManifestInvalid,
     NotLeading,
     PlanChanged,
+    SourceUnverified,
     UsageError,
 )
 from kapso_sync.model import events
@@ -209,7 +210,7 @@ def emit_plan(emit: events.Listener, guarded: Guarded) -> None:
 
 def emit_source_failure(emit: events.Listener, error: KapsoSyncError) -> None:
     """Report what keeps the source from being read, whatever it is: the remote, the state folder's disk, a token's file."""
-    emit(events.SourceFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
+    emit(source_failed(error))
 
 
 def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
@@ -226,6 +227,18 @@ def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
     elif isinstance(error, ApiUnauthorized):
         emit(events.ApiKeyRejected(error=error.message, error_type=kind, hint=error.hint))
     emit(events.ReconcileFailed(error=error.message, error_type=kind, hint=error.hint))
+
+
+def source_failed(error: KapsoSyncError) -> events.SourceFailed:
+    """Return the event for a source that cannot be read."""
+    refused = error if isinstance(error, SourceUnverified) else None
+    return events.SourceFailed(
+        error=error.message,
+        error_type=type(error).__name__,
+        hint=error.hint,
+        commit=refused.commit if refused is not None else None,
+        signer=refused.signer if refused is not None else None,
+    )
 
 
 def emit_report(emit: events.Listener, report: Report) -> None:

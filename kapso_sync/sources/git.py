@@ -1,6 +1,8 @@
 """Reads a git repository as a source.
 
-It keeps a bare, shallow mirror of one branch, tag or commit, and reads the blobs of one commit's tree.
+It keeps a bare, shallow mirror of one branch, tag or commit, and reads the blobs of one commit's tree. With a verifier, the
+commit must be signed as wanted, or the annotated tag where one is named, before anything of it is read. What was read stays the
+snapshot of this process until the remote shows another commit: a key that is removed later does not take it back.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kapso_sync.errors import (
+    ConfigError,
     KapsoSyncError,
     SourceDenied,
     SourceMissing,
     SourceRefused,
     SourceUnavailable,
+    SourceUnverified,
     StateUnusable,
 )
 from kapso_sync.model import events
@@ -39,9 +43,18 @@ from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.signatures import (
+    SignatureRefused,
+    SignatureVerifier,
+    SignedContent,
+    split_commit,
+    split_tag,
+    tag_target,
+)
 from kapso_sync.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
+    from git import Repo
     from git.objects import Blob, Commit, Tree
 
 MAX_PACKS = 50
@@ -49,6 +62,9 @@ MAX_PACKS = 50
 
 DENIED_BACKOFF = Backoff(initial=30.0, maximum=600.0)
 """How long a remote that refused us is not asked again: sshd and forges lock out addresses that knock too often."""
+
+MAX_NESTED_TAGS = 8
+"""Maximum number of tags that may name each other before one names a commit."""
 
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
@@ -60,15 +76,19 @@ MAX_LISTED_BRANCHES = 10
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The remote's answer: the ref to fetch, its commit (None if only a fetch can tell), and the default branch."""
+    """The remote's answer: the ref to fetch, its commit (None if only a fetch can tell), and the default branch.
+
+    ``tag`` is the id of the tag object if the ref is an annotated tag.
+    """
 
     ref: str
     commit: str | None
     default_branch: str | None
+    tag: str | None = None
 
 
 class GitSource:
-    """Reads a git repository through a mirror of its own in the folder ``mirror``.
+    """Reads a git repository through a mirror of its own in the folder ``mirror``; None as ``verifier``: signed or not.
 
     A remote that refused us is asked again when its credentials change, or after a delay that grows.
     """
@@ -79,12 +99,15 @@ class GitSource:
         mirror: Path,
         git: Git,
         emit: events.Listener,
+        verifier: SignatureVerifier | None = None,
+        *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._mirror = mirror
         self._git = git
         self._emit = emit
+        self._verifier = verifier
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
         self._found: _Head | None = None
@@ -109,8 +132,9 @@ class GitSource:
     async def fetch(self) -> Snapshot:
         """Return the wanted revision; nothing is fetched when the mirror has it already.
 
-        Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceMissing` when the repository, the
-        branch, the ref or the functions folder is not there, `StateUnusable` when the mirror cannot be written.
+        Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceUnverified` when the revision is not
+        signed as wanted, `SourceMissing` when the repository, the branch, the ref or the functions folder is not there,
+        `StateUnusable` when the mirror cannot be written.
         """
         snapshot, self._first = self._first or await self._current(), None
         previous = self._last.revision.id if self._last else None
@@ -127,12 +151,24 @@ class GitSource:
     async def moved(self, *, keep: bool = True) -> bool:
         """Return whether the ref points to another commit than the last one read, by one ``ls-remote``.
 
-        With ``keep`` the next fetch, which must follow at once, uses this answer. Raises like `fetch`.
+        With ``keep`` the next fetch, which must follow at once, uses this answer. Without it a commit that is not signed as
+        wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
         if self._last is not None and head.commit == self._last.revision.id:
             return False
         self._found = head if keep else None
+        return keep or await self._may_be_read(head)
+
+    async def _may_be_read(self, head: _Head) -> bool:
+        if self._verifier is None:
+            return True
+        try:
+            await self._verify(self._verifier, head.tag, await self._obtain(head))
+        except SourceUnverified:
+            return False
+        except (GitFailed, _Broken, OSError):
+            pass  # The next fetch mends the mirror, or says what is wrong.
         return True
 
     async def _current(self) -> Snapshot:
@@ -169,7 +205,8 @@ class GitSource:
         if ref is not None:
             tag = f"refs/tags/{ref}"
             if tag in commits:
-                return _Head(tag, commits.get(f"{tag}^{{}}", commits[tag]), default_branch)
+                peeled = commits.get(f"{tag}^{{}}")
+                return _Head(tag, peeled or commits[tag], default_branch, commits[tag] if peeled else None)
             if _COMMIT_ID.fullmatch(ref):
                 return _Head(ref, ref if len(ref) == 40 else None, default_branch)
             raise SourceMissing(
@@ -198,8 +235,7 @@ class GitSource:
     async def _read(self, head: _Head) -> Snapshot:
         """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
         try:
-            commit = await self._obtain(head)
-            return await asyncio.to_thread(self._snapshot, commit)
+            return await self._obtain_verified(head)
         except GitFailed as error:
             if is_network_failure(error.text):
                 raise self._explain(error) from error
@@ -207,22 +243,62 @@ class GitSource:
         except _Broken:
             await asyncio.to_thread(_wipe, self._mirror)
         try:
-            commit = await self._obtain(head)
-            return await asyncio.to_thread(self._snapshot, commit)
+            return await self._obtain_verified(head)
         except GitFailed as error:
             raise self._explain(error) from error
         except _Broken as error:
             raise SourceUnavailable(f"the repository cannot be read: {error}", hint="run git fsck on the remote") from error
 
+    async def _obtain_verified(self, head: _Head) -> Snapshot:
+        commit = await self._obtain(head)
+        if self._verifier is not None:
+            await self._verify(self._verifier, head.tag, commit)
+        return await asyncio.to_thread(self._snapshot, commit)
+
+    async def _verify(self, verifier: SignatureVerifier, tag: str | None, commit: str) -> None:
+        """Raise `SourceUnverified` unless the tag object ``tag``, or without one the commit, is signed as wanted."""
+        what = f"commit {commit[:12]}" if tag is None else f"tag {self._spec.ref} at commit {commit[:12]}"
+        try:
+            signed = await asyncio.to_thread(self._signed_content, tag, commit)
+            await verifier.verify(signed)
+        except SignatureRefused as refused:
+            raise SourceUnverified(
+                f"{what} is not read: {refused.reason}", commit=commit, signer=refused.signer, hint=refused.hint
+            ) from refused
+        except ConfigError as error:  # at the start it was good: whoever mounts the file may put it back
+            raise SourceUnavailable(f"{what} cannot be verified: {error.message}", hint=error.hint) from error
+
+    def _signed_content(self, tag: str | None, commit: str) -> SignedContent:
+        """Return what must be signed; raises `SignatureRefused`."""
+        with self._repository() as repository:
+            if tag is None:
+                return split_commit(_raw(repository, commit, "commit"))
+            content = _raw(repository, tag, "tag")
+            target = tag_target(content)
+            if target.name != self._spec.ref:
+                # Whoever may push, and has no key, could give an old release the name of a new one.
+                raise SignatureRefused(
+                    f"its signature is for the tag {target.name}", hint="tags cannot be renamed: make a new one"
+                )
+            for _ in range(MAX_NESTED_TAGS):
+                if target.kind != "tag":
+                    break
+                target = tag_target(_raw(repository, target.id, "tag"))
+            # The remote said which commit the tag names; the tag itself has to say the same.
+            if (target.kind, target.id) != ("commit", commit):
+                raise SignatureRefused(f"the tag names {target.kind} {target.id[:12]}")
+            return split_tag(content)
+
     async def _obtain(self, head: _Head) -> str:
-        """Return the full id of the wanted commit, present in the mirror."""
+        """Return the full id of the wanted commit, present in the mirror, and with a verifier the tag object as well."""
+        tag = head.tag if self._verifier is not None else None
         await asyncio.to_thread(_remove_leftovers, self._mirror)
         if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
             await self._repack()
         if not (self._mirror / "HEAD").is_file():
             self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
-        if head.commit is not None and await self._has(head.commit):
+        if head.commit is not None and await self._has(f"{head.commit}^{{tree}}") and (not tag or await self._has(tag)):
             return head.commit
         try:
             await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
@@ -249,9 +325,9 @@ class GitSource:
         except GitFailed:
             await asyncio.to_thread(_wipe, self._mirror)
 
-    async def _has(self, commit: str) -> bool:
+    async def _has(self, name: str) -> bool:
         try:
-            await self._in_mirror("cat-file", "-e", f"{commit}^{{tree}}")
+            await self._in_mirror("cat-file", "-e", name)
         except GitFailed:
             return False
         return True
@@ -314,7 +390,9 @@ class GitSource:
         if denied.credentials == self._git.credentials_version():
             raise SourceDenied(denied.error.message, hint=denied.error.hint)
 
-    def _snapshot(self, commit_id: str) -> Snapshot:
+    @contextlib.contextmanager
+    def _repository(self) -> Iterator[Repo]:
+        """Open the mirror with a library until the block ends; raises `_Broken` for what is not readable in it."""
         # GitPython takes a tenth of a second to import, and only a git source needs it.
         import git  # noqa: PLC0415
 
@@ -322,6 +400,17 @@ class GitSource:
         try:
             repository = git.Repo(self._mirror, expand_vars=False)
             repository.git.update_environment(**self._git.reading_environment(self._mirror))
+            yield repository
+        except (KapsoSyncError, SignatureRefused):
+            raise
+        except Exception as error:  # a damaged pack fails in a dozen ways, zlib.error and struct.error among them
+            raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        finally:
+            if repository is not None:
+                repository.close()
+
+    def _snapshot(self, commit_id: str) -> Snapshot:
+        with self._repository() as repository:
             commit = repository.commit(commit_id)
             _content(commit)
             tree, path = self._home(commit.tree)
@@ -336,13 +425,6 @@ class GitSource:
                 author=author,
                 committed_at=_moment(commit.committed_date),
             )
-        except KapsoSyncError:
-            raise
-        except Exception as error:  # a damaged pack fails in a dozen ways, zlib.error and struct.error among them
-            raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-        finally:
-            if repository is not None:
-                repository.close()
         return Snapshot(self._spec.location, revision, path, files, remote_map, project)
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
@@ -424,10 +506,19 @@ def _cli_file(root: Tree, path: str) -> bytes | None:
 
 def _content(item: Commit | Tree | Blob) -> bytes:
     """Return an object's bytes, checked against its id: the library checks no sums, and a bad disk would deploy garbage."""
-    content: bytes = item.data_stream.read()
-    digest = hashlib.sha1(f"{item.type} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
-    if digest != item.binsha:
-        raise ValueError(f"{item.type} {item.hexsha} is damaged")
+    return _checked(item.data_stream.read(), item.type, item.hexsha)
+
+
+def _raw(repository: Repo, object_id: str, kind: str) -> bytes:
+    """Return the bytes of a commit or a tag object, checked against its id; raises ValueError for another kind of object."""
+    stream = repository.odb.stream(bytes.fromhex(object_id))
+    return _checked(stream.read(), kind, object_id)
+
+
+def _checked(content: bytes, kind: str, object_id: str) -> bytes:
+    digest = hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False)
+    if digest.hexdigest() != object_id:
+        raise ValueError(f"{kind} {object_id} is damaged")
     return content
 
 

@@ -48,8 +48,9 @@ def make_secret_values(
     state folder itself. ``required``: a function that lacks a value fails.
     """
     reader = SecretReader(
-        environment=settings.variables,
-        allowed=tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip()),
+        environment=settings.environment,
+        env_file=settings.env_file_variables,
+        allowed=tuple(pattern.strip() for pattern in (settings.secret_env or "").split(",") if pattern.strip()),
         folder=settings.secrets_dir,
         ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,

@@ -9,7 +9,7 @@ from kapso_sync.telemetry import Redactor
 
 def find_network(settings: Settings, redactor: Redactor) -> Network:
     """Return how to reach other hosts; the passwords of proxies are never shown. Raises `ConfigError`."""
-    network = read_network(settings.variables)
+    network = read_network(settings.network_variables)
     for password in network.passwords:
         redactor.add(password)
     return network

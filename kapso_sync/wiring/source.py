@@ -26,6 +26,7 @@ from kapso_sync.sources import (
     Git,
     GitCredentials,
     GitSource,
+    SignatureVerifier,
     SourceKind,
     SourceSpec,
     find_work_tree,
@@ -89,6 +90,7 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     """Return the reader of the source, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
+    refuse_unverifiable(settings, spec)
     if spec.kind is SourceKind.FOLDER:
         return await _resolve_folder(settings, spec, folder, emit)
     credentials = GitCredentials(
@@ -101,9 +103,9 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
         home=home,
         credentials=credentials,
         deadline=settings.git_timeout,
-        network=read_network(settings.variables),
+        network=read_network(settings.network_variables),
     )
-    source = GitSource(spec, home / "mirror", git, emit)
+    source = GitSource(spec, home / "mirror", git, emit, _make_verifier(settings, home))
     if settings.owner:
         return ResolvedSource(spec, source, with_environment(settings.owner, settings.env), folder)
     owners = owners_of_repository(await _repository_identity(spec, source), branch=spec.branch, env=settings.env)
@@ -131,6 +133,27 @@ async def _default_branch(spec: SourceSpec, source: GitSource) -> str | None:
     tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
     cloned = tree.default_branch if tree is not None and tree.root == Path(spec.location) else None
     return cloned or await source.default_branch()
+
+
+def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
+    """Raise `ConfigError` if signatures are wanted of a folder: it has none, and to read it all the same would deceive."""
+    if settings.verify_file is None or spec.kind is not SourceKind.FOLDER:
+        return
+    raise ConfigError(
+        f"KAPSO_SYNC_VERIFY_FILE is set, and nobody can sign the folder {spec.location}: its files need not be those of a "
+        "commit, also where it is a work tree, or git-sync published it",
+        hint="to deploy, name the repository by its URL: kapso-sync then fetches the commit and verifies it; "
+        "leave KAPSO_SYNC_VERIFY_FILE unset for a folder that you work in",
+    )
+
+
+def _make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
+    """Return what judges the source's signatures; raises `ConfigError` if it could judge none."""
+    if settings.verify_file is None:
+        return None
+    verifier = SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
+    verifier.check()
+    return verifier
 
 
 async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:

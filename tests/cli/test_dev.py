@@ -74,14 +74,15 @@ def test_dev_runs_saved_functions_and_prints_the_response(tmp_path: Path) -> Non
     secrets = '    secrets: {RATE: {value: "0.19"}, TOKEN: {env: TOKEN}, KEY: {env: KEY}, CERT: {file: cert}}\n'
     manifest = folder / "manifest.yaml"
     manifest.write_text(manifest.read_text().replace("greet.js\n", f"greet.js\n{secrets}"))
-    with developing(folder, "--data", '{"a": 1}', environment={"TOKEN": "abc", "KAPSO_SYNC_SECRETS_DIR": "SECRETS"}) as screen:
+    given = {"TOKEN": "abc", "KAPSO_SYNC_SECRET_ENV": "TOKEN", "KAPSO_SYNC_SECRETS_DIR": "SECRETS"}
+    with developing(folder, "--data", '{"a": 1}', environment=given) as screen:
         assert screen.until("  other") == snapshot(
             """\
 Functions of FOLDER on workerd DATE. Save a file to run them again; Ctrl-C ends.
 
-warning: env.KEY is not set: it needs the variable KEY, which is not set
+warning: env.KEY is not set: it needs the variable KEY, which is not set; put it into an --env-file, or set it where kapso-sync runs, with KAPSO_SYNC_SECRET_ENV=TOKEN,KEY
 
-warning: env.CERT is not set: it needs cert below SECRETS: No such file or directory
+warning: env.CERT is not set: it needs cert below SECRETS: No such file or directory; mount it there; KAPSO_SYNC_SECRETS_DIR names the folder
 
 greet  200  application/json  N ms
   {
@@ -93,7 +94,7 @@ greet  200  application/json  N ms
 
 other  200  text/plain  N ms
   other
-"""
+"""  # noqa: E501 - as it is printed
         )
         (folder / "greet.js").write_text("function handler(request, env) {\n  console.log('in');\n  return env.TOKEN.x.y;\n}\n")
         assert screen.until("  }") == snapshot(

@@ -104,6 +104,9 @@ class Control:
             raise self.stub.unreachable
         self.stub.triggers.append("webhook")
 
+    def look_for_changes(self) -> None:
+        self.stub.triggers.append("look")
+
     async def request_reconcile(self, overrides: PassOverrides) -> None:
         self.stub.overrides |= overrides
         self.stub.triggers.append("reconcile")
@@ -119,7 +122,7 @@ class Control:
 async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
     app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
-    async with serving(app, "127.0.0.1", 0, head_timeout=stub.limits.head_timeout) as url:
+    async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
             yield client

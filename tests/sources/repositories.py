@@ -12,7 +12,7 @@ from pathlib import Path
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
 from kapso_sync.network import Network
-from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SourceKind, parse_source
+from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SignatureVerifier, SourceKind, parse_source
 
 SECRET = "s3cret-t0ken-of-ours"
 MANIFEST = "version: 1\nfunctions: {}\n"
@@ -74,6 +74,7 @@ class Reader:
     network: Network = field(default_factory=Network)
     monotonic: Callable[[], float] = time.monotonic
     seen: list[events.Event] = field(default_factory=list)
+    verify_file: Path | None = None
 
     @property
     def mirror(self) -> Path:
@@ -98,7 +99,13 @@ class Reader:
         spec = parse_source(str(text), branch=branch, ref=ref, path=path, cwd=Path.cwd())
         assert spec.kind is SourceKind.GIT
         git = self.git(spec.location, spec.protocol)
-        return GitSource(spec, self.mirror, git, self.seen.append, self.monotonic)
+        return GitSource(spec, self.mirror, git, self.seen.append, self.verifier(), monotonic=self.monotonic)
+
+    def verifier(self) -> SignatureVerifier | None:
+        """Judge signatures by the keys in `verify_file`, if there is one."""
+        if self.verify_file is None:
+            return None
+        return SignatureVerifier(self.verify_file, self.folder / "verify", path=os.environ["PATH"])
 
     def open_folder(self, folder: Path, path: str | None = None, *, work_tree: bool = False) -> FolderSource:
         """Open a folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -32,6 +33,7 @@ class GitServer:
     ``redirect`` redirects every request to another server, ``moved`` from one path to another; ``status`` fails every request.
     ``cut`` ends an answer to a POST after so many bytes, and while ``stalls`` is not set, no fetch is answered. ``sent`` counts
     the bytes of all answers.
+    ``commands`` are those of git's protocol, such as ``ls-refs`` and ``fetch``.
     """
 
     root: Path
@@ -48,6 +50,7 @@ class GitServer:
     url: str = ""
     authorizations: list[str | None] = field(default_factory=list)
     processes: set[bytes] = field(default_factory=set)
+    commands: list[str] = field(default_factory=list)
 
     def admits(self, authorization: str | None) -> bool:
         """Tell whether a request may pass."""
@@ -102,6 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         if b"command=fetch" in body:
             self._seen.stalls.wait(20)
+        self._seen.commands += re.findall(r"command=([a-z-]+)", body.decode("latin-1"))
         done = subprocess.run(["git", "http-backend"], env=environment, input=body, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
