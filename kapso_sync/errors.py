@@ -15,7 +15,8 @@
     │   └── StateExposed               others may have written the state folder
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
-    ├── SourceUnavailable          69  the git remote does not answer, or refuses us
+    ├── SourceUnavailable          69  the git remote does not answer
+    │   ├── SourceDenied               it refuses our credentials, or we its host key
     │   ├── SourceUnstable             the folder keeps changing while it is read
     │   └── SourceUnverified           nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read
     ├── InvalidSource              65  no plan can be made from the source
@@ -202,6 +203,10 @@ class SourceUnavailable(KapsoSyncError):
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SOURCE
+
+
+class SourceDenied(SourceUnavailable):
+    """The git remote refuses our credentials, or shows another host key than the known one; it is asked less and less."""
 
 
 class SourceUnstable(SourceUnavailable):

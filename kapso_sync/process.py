@@ -61,7 +61,7 @@ class Ended:
 async def run_process(
     command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float, stdin: bytes | None = None
 ) -> Ended:
-    """Run a program to its end, with only this environment, and return its exit status and output.
+    """Run a program to its end, with only this environment and input, and return its exit status and output.
 
     ``stdin`` is what the program reads; None: nothing. A program may end before it has read all of it.
 

@@ -166,7 +166,7 @@ class Settings(BaseModel):
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
     request_timeout: Duration = Field(
-        default=30.0, description="Deadline of one API request, and of a git transfer or an npm package times four."
+        default=30.0, description="Deadline of one API request, and of an npm package times four."
     )
     deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
     check_delay: Duration = Field(
@@ -196,6 +196,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error", "off"] | None = Field(
         default=None, description="How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`."
     )
+    git_timeout: Duration = Field(default=600.0, description="Deadline of one transfer from a git remote.")
     git_token: Secret = Field(default=None, description="Password or token for an https remote.")
     git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")
     git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
@@ -272,6 +273,11 @@ class Settings(BaseModel):
     def env_file_variables(self) -> Mapping[str, str]:
         """What the ``--env-file`` sets, for ``secrets: {env: …}``."""
         return self._env_file_variables
+
+    @property
+    def network_variables(self) -> Mapping[str, str]:
+        """The variables for proxies and authorities: the environment, then the ``--env-file``; an empty one is not set."""
+        return {**self._env_file_variables, **{name: value for name, value in self._environment.items() if value.strip()}}
 
     @property
     def credential_files(self) -> tuple[Path, ...]:

@@ -14,6 +14,6 @@ documentation and from public code that uses it.
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.api.client import KapsoClient
 from kapso_sync.api.rate_limiter import RateLimiter
-from kapso_sync.api.transport import Transport, TransportSettings, ssl_context
+from kapso_sync.api.transport import Transport, TransportSettings
 
-__all__ = ["KapsoClient", "RateLimiter", "Transport", "TransportSettings", "parse_base_url", "ssl_context"]
+__all__ = ["KapsoClient", "RateLimiter", "Transport", "TransportSettings", "parse_base_url"]

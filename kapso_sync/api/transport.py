@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
-import certifi
 import httpx
 
 from kapso_sync import __version__
@@ -36,9 +35,11 @@ from kapso_sync.errors import (
     SecretNameTaken,
     SecretRoutesUnavailable,
 )
+from kapso_sync.http_client import open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
+from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff
 
 _T = TypeVar("_T")
@@ -65,7 +66,8 @@ class TransportSettings:
     """Limits of one request; times are in seconds.
 
     ``attempts`` includes the first attempt. ``patience`` is the timeout for all attempts together. ``max_bytes`` limits every
-    answer, decompressed; most requests have a smaller limit of their own.
+    answer, decompressed; most requests have a smaller limit of their own. ``network`` says which proxy to go through, and which
+    authorities to trust.
     """
 
     deadline: float = 30.0
@@ -76,6 +78,7 @@ class TransportSettings:
     concurrency: int = 8
     user_agent: str = f"kapso-sync/{__version__}"
     key_source: str = "KAPSO_API_KEY"
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +160,13 @@ class Transport:
 
     def _new_client(self) -> httpx.AsyncClient:
         # A cancelled request never releases its pool slot (measured with httpx 0.28.1), so the pool has extra slots.
-        return httpx.AsyncClient(
-            verify=ssl_context() if self.base_url.startswith("https:") else False,
+        return open_client(
+            self._settings.network,
             timeout=httpx.Timeout(self._settings.deadline, pool=5.0),
             limits=httpx.Limits(
                 max_connections=self._settings.concurrency * 4, max_keepalive_connections=self._settings.concurrency
             ),
-            follow_redirects=False,
-            trust_env=False,
+            secure=self.base_url.startswith("https:"),
         )
 
     async def send(self, request: ApiRequest) -> Json:
@@ -264,9 +266,19 @@ class Transport:
         except httpx.PoolTimeout as error:
             self._client = self._new_client()
             raise ApiUnavailable(f"{request.call}: no free connection", call=request.call, sent=False) from error
+        except httpx.ProxyError as error:
+            raise ApiUnavailable(
+                f"no connection to {self._host()}: the proxy refuses it: {_reason(error)}",
+                call=request.call,
+                hint=PROXY_HINT,
+                sent=False,
+            ) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ApiUnavailable(
-                f"no connection to {self._host()}: {_reason(error)}", call=request.call, hint=_LOOK, sent=False
+                f"no connection to {self._host()}: {_reason(error)}",
+                call=request.call,
+                hint=self._connection_hint(error),
+                sent=False,
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
@@ -391,6 +403,11 @@ class Transport:
     def _other_base_hint(self) -> str:
         return f"KAPSO_API_BASE_URL is {self.base_url}; Kapso also answers at {other_base(self.base_url)}"
 
+    def _connection_hint(self, error: BaseException) -> str:
+        if is_unverified(error):
+            return AUTHORITY_HINT
+        return _LOOK if self._settings.network.proxy_for(self.base_url) is None else f"{_LOOK}. {PROXY_HINT}"
+
     def _host(self) -> str:
         return httpx.URL(self.base_url).netloc.decode("ascii")
 
@@ -460,14 +477,3 @@ def _size(count: int) -> str:
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def ssl_context() -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates (or ``SSL_CERT_FILE``).
-
-    If the system has no certificates, as in slim images, the context trusts those of certifi.
-    """
-    context = ssl.create_default_context()
-    if not context.cert_store_stats()["x509_ca"]:
-        context.load_verify_locations(certifi.where())
-    return context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -58,7 +57,9 @@ def _local(settings: Settings) -> tuple[SetupCheck, ...]:
     except ConfigError:
         workerd = None
     words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
-    return tuple(check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, os.environ))
+    return tuple(
+        check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, settings.network_variables)
+    )
 
 
 def _may_ask(*, yes: bool, json_output: bool) -> bool:

@@ -62,6 +62,10 @@ class DaemonController:
         settings = self._settings.current
         return self._service.status().source, settings.branch or settings.ref
 
+    def moved_to(self) -> str | None:
+        """Return the address to which the git server redirects us, if it does."""
+        return self._service.moved_to
+
     def webhook_secret(self) -> str | None:
         """Return the secret that signs the webhook's pushes, or None if there is no webhook. Raises `ConfigError`."""
         return self._settings.current.webhook_key()

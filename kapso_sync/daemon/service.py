@@ -172,6 +172,7 @@ class DaemonService:
         self._emit = deps.emit
         self._settings = deps.settings
         self._started = False
+        self.moved_to: str | None = None
         self._stopped = asyncio.Event()
         self._reloaded = asyncio.Event()
         self._schedule: Schedule | None = None
@@ -206,6 +207,8 @@ class DaemonService:
         match event:
             case events.SourceChanged() | events.SourceUnchanged() | events.SourceFailed() | events.ReconcileFailed():
                 self._started = True
+            case events.SourceMoved():
+                self.moved_to = event.moved_to
             case events.Resumed():
                 self.suspensions.expired()
             case events.ReconcileFinished():
@@ -404,6 +407,7 @@ class DaemonService:
         failures = 0
         while not (self._stopped.is_set() or self._reloaded.is_set()):
             settings = with_prune_grace(self._settings.current)
+            self.moved_to = None
             try:
                 async with interrupted_by(self._stopped, self._reloaded):
                     session = await stack.enter_async_context(self._deps.open_session(settings))

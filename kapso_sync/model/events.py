@@ -95,6 +95,14 @@ class SourceChanged(Event, name="source.changed"):
     author: str | None = None
 
 
+class SourceMoved(Event, name="source.moved", level=Level.WARNING):
+    """The git server redirects to another address on the same host, which is used from now on; reported once."""
+
+    source: str
+    moved_to: str
+    hint: str | None = None
+
+
 class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
     """The source shows the revision that was read last."""
 

@@ -17,9 +17,6 @@ from kapso_sync.errors import (
     ManifestInvalid,
     NotLeading,
     PlanChanged,
-    SourceMissing,
-    SourceRefused,
-    SourceUnavailable,
     SourceUnverified,
     UsageError,
 )
@@ -115,12 +112,20 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
     return report
 
 
+async def _read_source(deps: PassDeps) -> Snapshot:
+    try:
+        return await deps.source.fetch()
+    except KapsoSyncError as error:
+        emit_source_failure(deps.emit, error)
+        raise
+
+
 async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     """Return the plan of a pass, guarded and narrowed to the request; writes nothing."""
     policy = deps.policy.overridden(request.overrides)
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
-    snapshot = await deps.source.fetch()
+    snapshot = await _read_source(deps)
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
     observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
@@ -203,6 +208,11 @@ def emit_plan(emit: events.Listener, guarded: Guarded) -> None:
         emit(events.PruneBlocked(slugs=held.slugs, reason=held.reason, hint=held.hint))
 
 
+def emit_source_failure(emit: events.Listener, error: KapsoSyncError) -> None:
+    """Report what keeps the source from being read, whatever it is: the remote, the state folder's disk, a token's file."""
+    emit(source_failed(error))
+
+
 def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
     """Report why nothing could be planned."""
     kind = type(error).__name__
@@ -214,8 +224,6 @@ def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
                     error=problem.message, error_type=kind, hint=problem.hint, location=location, code=problem.code
                 )
             )
-    elif isinstance(error, SourceUnavailable | SourceMissing | SourceRefused):
-        emit(source_failed(error))
     elif isinstance(error, ApiUnauthorized):
         emit(events.ApiKeyRejected(error=error.message, error_type=kind, hint=error.hint))
     emit(events.ReconcileFailed(error=error.message, error_type=kind, hint=error.hint))

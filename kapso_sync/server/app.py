@@ -182,7 +182,10 @@ class _Server:
         if isinstance(verdict, Ping):
             return Json({"pong": True})
         delivery = verdict.delivery or uuid.uuid4().hex
-        ignored = verdict.reason if isinstance(verdict, Ignored) else concerns(verdict, *self.control.watched())
+        if isinstance(verdict, Ignored):
+            ignored: str | None = verdict.reason
+        else:
+            ignored = concerns(verdict, *self.control.watched(), self.control.moved_to())
         if ignored is None and self.replays.taken(body):
             # A script may send the same body for each push: what is new is found all the same, and nothing else is done.
             self.control.look_for_changes()

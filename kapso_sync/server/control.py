@@ -40,6 +40,10 @@ class DaemonControl(Protocol):
         """Return the source's address and, if one is configured, its branch or tag."""
         ...
 
+    def moved_to(self) -> str | None:
+        """Return the address to which the git server redirects us, if it does."""
+        ...
+
     def webhook_secret(self) -> str | None:
         """Return the secret that pushes are signed with; None: no webhook. Raises `ConfigError`."""
         ...

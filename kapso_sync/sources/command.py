@@ -12,11 +12,34 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
+from kapso_sync.network import Network
 from kapso_sync.permissions import make_private
 from kapso_sync.process import run_process
 from kapso_sync.sources.git_version import Version, heeds_settings, is_fixed, parse_git_version
+from kapso_sync.sources.redirects import find_redirect
+
+_HARMLESS = (
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badName",
+    "badTimezone",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "multipleAuthors",
+    "nulInCommit",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+)
+"""Oddities of old commits and trees, by their names in git: nobody can write those again, and no file's content hangs on them.
+
+`fetch.fsckObjects` alone makes errors even of what git itself calls a warning. Source: https://git-scm.com/docs/git-fsck#_fsck_messages
+"""
 
 _CONFIG = {
+    "core.bigFileThreshold": "1m",
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "credential.helper": "",
@@ -28,13 +51,22 @@ _CONFIG = {
     "maintenance.auto": "false",
     "protocol.allow": "never",
     "transfer.credentialsInUrl": "die",
+    **{f"fetch.fsck.{name}": "warn" for name in _HARMLESS},
 }
-"""Settings that override any configuration of a repository, a user or a machine."""
+"""Settings that override any configuration of a repository, a user or a machine.
+
+Blobs above ``bigFileThreshold`` pass through git in pieces, and not whole through its memory; we read none that is larger.
+"""
 
 MIRROR = "mirror"
 """Name of the mirror in git's home folder."""
+QUERY_TIMEOUT = 60.0
+"""Most seconds for a question to the remote, in which nothing is transferred."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
+MAX_ERROR_LENGTH = 600
+"""Characters of what git prints about an error that are shown, at most."""
+
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -57,9 +89,22 @@ class GitFailed(Exception):
 
 
 class Git:
-    """Runs git against one remote. ``home`` is a private, empty home folder; ``deadline`` is in seconds."""
+    """Runs git against one remote.
 
-    def __init__(self, *, protocol: str, location: str, home: Path, credentials: GitCredentials, deadline: float) -> None:
+    ``home`` is a private, empty home folder; ``deadline``, in seconds, is that of one transfer. ``network`` says which proxy to
+    go through, and which authorities to trust.
+    """
+
+    def __init__(
+        self,
+        *,
+        protocol: str,
+        location: str,
+        home: Path,
+        credentials: GitCredentials,
+        deadline: float,
+        network: Network | None = None,
+    ) -> None:
         self._protocol = protocol
         self._location = location
         self._home = home
@@ -67,6 +112,22 @@ class Git:
         self._deadline = deadline
         self._local = _local_folder(location) if protocol == "file" else None
         self._is_checked = False
+        self._network = network or Network()
+
+    @property
+    def location(self) -> str:
+        """The remote's address: the configured one, or the one to which the server redirects."""
+        return self._location
+
+    def use_location(self, location: str) -> None:
+        """Talk to this address from now on; it must be on the same host."""
+        self._location = location
+
+    async def find_redirect(self) -> str | None:
+        """Return the address to which the server redirects, or None; raises `SourceUnavailable` for one on another host."""
+        authorization = self._authorization()
+        headers = {} if authorization is None else {"Authorization": authorization}
+        return await find_redirect(self._location, headers, self._network, min(self._deadline, QUERY_TIMEOUT))
 
     @property
     def home(self) -> Path:
@@ -81,26 +142,32 @@ class Git:
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 
+        Only ``git fetch`` may take the whole deadline: everything else transfers nothing.
+
         Raises `GitFailed`, `SourceUnavailable` at the deadline (with the whole process group gone), `ConfigError` without git
         or with one that is too old.
         """
         environment = self.environment(network=network)
         if not self._is_checked:
-            self._check(parse_git_version(await self._execute(["--version"], environment)))
+            self._check(parse_git_version(await self._execute(["--version"], environment, QUERY_TIMEOUT)))
             self._is_checked = True
-        return await self._execute(arguments, environment)
+        transfers = _command(arguments) == "fetch"
+        deadline = self._deadline if transfers or not network else min(self._deadline, QUERY_TIMEOUT)
+        return await self._execute(arguments, environment, deadline)
 
-    async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str], deadline: float) -> str:
         try:
-            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=self._deadline)
+            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=deadline)
         except FileNotFoundError as error:
             raise ConfigError(
                 "git is not installed, or not on PATH", hint="install git; reading a repository needs it"
             ) from error
         except TimeoutError:
             raise SourceUnavailable(
-                f"git {arguments[0]} did not end within {self._deadline:g} s",
-                hint="is the git server up? Try again; a daemon does so by itself",
+                f"git {_command(arguments)} did not end within {deadline:g} s",
+                hint="is the line slow, or the repository large? A longer KAPSO_SYNC_GIT_TIMEOUT lets one transfer end"
+                if _command(arguments) == "fetch"
+                else "is the git server up? Try again; a daemon does so by itself",
             ) from None
         if ended.status:
             raise GitFailed(ended.status, self._clean(ended.errors))
@@ -142,12 +209,8 @@ class Git:
             "GIT_HTTP_LOW_SPEED_TIME": "20",
         }
         if network:
-            for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-                if name in os.environ:
-                    environment[f"GIT_{name.replace('SSL_CERT_FILE', 'SSL_CAINFO').replace('SSL_CERT_DIR', 'SSL_CAPATH')}"] = (
-                        os.environ[name]
-                    )
-            config |= self._authentication()
+            environment |= self._network.git_environment(self._protocol)
+            config |= self._http_config()
             environment["GIT_SSH_COMMAND"] = self.ssh_command()
         environment["GIT_CONFIG_COUNT"] = str(len(config))
         for number, (key, value) in enumerate(sorted(config.items())):
@@ -180,17 +243,32 @@ class Git:
             ) from error
         return path
 
-    def _authentication(self) -> Mapping[str, str]:
+    def _http_config(self) -> Mapping[str, str]:
+        if self._protocol not in ("http", "https"):
+            return {}
+        authorization, proxy = self._authorization(), self._network.proxy_for(self._location)
+        config = {} if proxy is None else {"http.proxy": proxy}
+        if authorization is not None:
+            config[f"http.{self._location}.extraHeader"] = f"Authorization: {authorization}"
+        return config
+
+    def _authorization(self) -> str | None:
         password = self._credentials.password() if self._protocol in ("http", "https") else None
         if password is None:
-            return {}
+            return None
         pair = f"{self._credentials.username or 'x-access-token'}:{password}"
-        header = base64.b64encode(pair.encode()).decode("ascii")
-        return {f"http.{self._location}.extraHeader": f"Authorization: Basic {header}"}
+        return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
+
+    def credentials_version(self) -> tuple[object, ...]:
+        """Return a value that changes when the credentials do. Raises `ConfigError` if the token's file cannot be read."""
+        return self._authorization(), *map(
+            _modified, (self._credentials.ssh_key_file, self._credentials.known_hosts_file, self._network.ssh_agent)
+        )
 
     def ssh_command(self) -> str:
         """Return the ssh command: it never asks a question, accepts no unknown host, and uses only our key."""
         options = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
+        options += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
         if self._credentials.ssh_key_file is not None:
             options += ["-i", str(self._credentials.ssh_key_file), "-o", "IdentitiesOnly=yes"]
         if self._credentials.known_hosts_file is not None:
@@ -198,11 +276,11 @@ class Git:
         return shlex.join(options)
 
     def _clean(self, errors: bytes) -> str:
-        text = " ".join(errors[-4000:].decode("utf-8", "replace").split())
+        text = _readable(errors.decode("utf-8", "replace"))
         password = self._credentials.password()
         if password:
             text = text.replace(password, "[redacted]")
-        return _USERINFO.sub("", text)[-600:]
+        return _shortened(_USERINFO.sub("", text))
 
 
 def _local_folder(location: str) -> Path:
@@ -214,3 +292,28 @@ def _quoted(value: str) -> str:
     """Return a value as git's configuration spells it."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return f'"{escaped}"'
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
+
+
+def _readable(errors: str) -> str:
+    """Return what git and ssh printed as one line, without the frames that ssh draws around its warnings."""
+    lines = (line.strip().strip("@").strip() for line in errors.splitlines())
+    return " ".join(" ".join(line.split()) for line in lines if line)
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning and the end of a long text, each of whole words."""
+    if len(text) <= MAX_ERROR_LENGTH:
+        return text
+    half = MAX_ERROR_LENGTH // 2
+    return f"{text[:half].rpartition(' ')[0]} … {text[-half:].partition(' ')[2]}"
+
+
+def _modified(path: Path | str | None) -> int | None:
+    try:
+        return None if path is None else Path(path).stat().st_mtime_ns
+    except OSError:
+        return None

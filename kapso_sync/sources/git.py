@@ -10,16 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kapso_sync.errors import ConfigError, KapsoSyncError, SourceMissing, SourceUnavailable, SourceUnverified, StateUnusable
+from kapso_sync.errors import (
+    ConfigError,
+    KapsoSyncError,
+    SourceDenied,
+    SourceMissing,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUnverified,
+    StateUnusable,
+)
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
@@ -31,8 +40,10 @@ from kapso_sync.model.source import (
     Snapshot,
     SourceFile,
 )
-from kapso_sync.permissions import describe_owner, hint_for_owner, make_private
+from kapso_sync.permissions import make_private
+from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
+from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
 from kapso_sync.sources.signatures import (
     SignatureRefused,
@@ -49,25 +60,20 @@ if TYPE_CHECKING:
     from git.objects import Blob, Commit, Tree
 
 MAX_PACKS = 50
-"""Maximum number of packs in the mirror. Each fetch adds one; beyond it, the shallow mirror is created again."""
+"""Maximum number of packs in the mirror. Each fetch adds one; beyond it, what is still used is packed into one."""
+
+DENIED_BACKOFF = Backoff(initial=30.0, maximum=600.0)
+"""How long a remote that refused us is not asked again: sshd and forges lock out addresses that knock too often."""
 
 MAX_NESTED_TAGS = 8
 """Maximum number of tags that may name each other before one names a commit."""
 
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+_SHA256_ID = re.compile(r"[0-9a-f]{64}")
 _LINK, _SUBMODULE = 0o120000, 0o160000
-_REFUSED = re.compile(
-    r"authentication failed|could not read (username|password)|permission denied|access denied|\b40[13]\b"
-    r"|host key verification failed|terminal prompts disabled",
-    re.IGNORECASE,
-)
-_NAMELESS = "No user exists for uid"
-"""What ssh says, and ends, when its user has no line in /etc/passwd."""
-_MISSING = re.compile(
-    r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
-)
-_DISK = re.compile(r"no space left on device|disk quota exceeded|read-only file system", re.IGNORECASE)
+_REDIRECTED = re.compile(r"returned error: 30[12378]")
+MAX_LISTED_BRANCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +90,20 @@ class _Head:
 
 
 class GitSource:
-    """Reads a git repository through a mirror of its own in the folder ``mirror``; None as ``verifier``: signed or not."""
+    """Reads a git repository through a mirror of its own in the folder ``mirror``; None as ``verifier``: signed or not.
+
+    A remote that refused us is asked again when its credentials change, or after a delay that grows.
+    """
 
     def __init__(
-        self, spec: SourceSpec, mirror: Path, git: Git, emit: events.Listener, verifier: SignatureVerifier | None = None
+        self,
+        spec: SourceSpec,
+        mirror: Path,
+        git: Git,
+        emit: events.Listener,
+        verifier: SignatureVerifier | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._mirror = mirror
@@ -97,6 +113,8 @@ class GitSource:
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
         self._found: _Head | None = None
+        self._monotonic = monotonic
+        self._denied: _Denied | None = None
         self._contents: dict[bytes, bytes] = {}
 
     async def home(self) -> str:
@@ -172,7 +190,7 @@ class GitSource:
         patterns = ["HEAD"]
         patterns += [f"refs/heads/{branch}"] if branch else []
         patterns += [f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}"] if ref else []
-        text = await self._remote(["ls-remote", "--symref", "--", self._spec.location, *patterns])
+        text = await self._ask(*patterns)
         commits: dict[str, str] = {}
         default_branch = None
         for line in text.splitlines():
@@ -181,6 +199,11 @@ class GitSource:
                 default_branch = value.removeprefix("ref:").strip().removeprefix("refs/heads/")
             else:
                 commits[name] = value
+        if any(map(_SHA256_ID.fullmatch, commits.values())):
+            raise SourceRefused(
+                f"{self._spec.location} names its commits by SHA-256, and only SHA-1 repositories are read",
+                hint="push the functions to a repository that `git init --object-format=sha1` made",
+            )
         if ref is not None:
             tag = f"refs/tags/{ref}"
             if tag in commits:
@@ -193,15 +216,33 @@ class GitSource:
             )
         name = f"refs/heads/{branch}" if branch else "HEAD"
         if name not in commits:
-            what = f"branch {branch}" if branch else "commit yet"
-            raise SourceMissing(f"{self._spec.location} has no {what}", hint="push the branch, or name another with --branch")
+            raise await self._no_branch()
         return _Head(name, commits[name], default_branch)
+
+    async def _no_branch(self) -> SourceMissing:
+        """Return the error for a branch that is not there, or a HEAD that names none."""
+        where, branch = self._spec.location, self._spec.branch
+        if branch is not None:
+            return SourceMissing(f"{where} has no branch {branch}", hint="push the branch, or name another with --branch")
+        lines = (await self._ask("refs/heads/*")).splitlines()
+        names = sorted(line.partition("\t")[2].removeprefix("refs/heads/") for line in lines if "\trefs/heads/" in line)
+        if not names:
+            return SourceMissing(f"{where} has no commit yet", hint="push the branch, or name another with --branch")
+        listed = ", ".join(names[:MAX_LISTED_BRANCHES]) + (", …" if len(names) > MAX_LISTED_BRANCHES else "")
+        return SourceMissing(
+            f"the HEAD of {where} names a branch that does not exist",
+            hint=f"set the repository's default branch, or name one with --branch: {listed}",
+        )
 
     async def _read(self, head: _Head) -> Snapshot:
         """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
         try:
             return await self._obtain_verified(head)
-        except (GitFailed, _Broken):
+        except GitFailed as error:
+            if is_network_failure(error.text):
+                raise self._explain(error) from error
+            await asyncio.to_thread(_wipe, self._mirror)
+        except _Broken:
             await asyncio.to_thread(_wipe, self._mirror)
         try:
             return await self._obtain_verified(head)
@@ -253,8 +294,9 @@ class GitSource:
     async def _obtain(self, head: _Head) -> str:
         """Return the full id of the wanted commit, present in the mirror, and with a verifier the tag object as well."""
         tag = head.tag if self._verifier is not None else None
+        await asyncio.to_thread(_remove_leftovers, self._mirror)
         if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
-            await asyncio.to_thread(_wipe, self._mirror)
+            await self._repack()
         if not (self._mirror / "HEAD").is_file():
             make_private(self._mirror)
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
@@ -277,6 +319,14 @@ class GitSource:
             raise
         return commit.strip()
 
+    async def _repack(self) -> None:
+        """Pack the mirror into one pack of what the last commit needs; where that fails, the mirror is fetched again."""
+        try:
+            await self._in_mirror("repack", "-a", "-d", "-q")
+            await self._in_mirror("prune", "--expire=now")
+        except GitFailed:
+            await asyncio.to_thread(_wipe, self._mirror)
+
     async def _has(self, name: str) -> bool:
         try:
             await self._in_mirror("cat-file", "-e", name)
@@ -288,46 +338,59 @@ class GitSource:
         command = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head", "--no-auto-gc"]
         options = [argument for argument in arguments if argument.startswith("--")]
         refs = [argument for argument in arguments if not argument.startswith("--")]
-        await self._git.run([f"--git-dir={self._mirror}", *command, *options, "--", self._spec.location, *refs], network=True)
+        await self._git.run([f"--git-dir={self._mirror}", *command, *options, "--", self._git.location, *refs], network=True)
 
     async def _in_mirror(self, *arguments: str) -> str:
         return await self._git.run([f"--git-dir={self._mirror}", *arguments])
 
-    async def _remote(self, arguments: list[str]) -> str:
+    async def _ask(self, *patterns: str) -> str:
+        """Return what ``ls-remote`` says of these refs; a redirect within the host is followed from then on."""
+        self._raise_if_denied()
         try:
-            return await self._git.run(arguments, network=True)
+            return await self._list(*patterns)
+        except GitFailed as error:
+            if _REDIRECTED.search(error.text) and await self._follow():
+                with self._explained():
+                    return await self._list(*patterns)
+            self._git.use_location(self._spec.location)
+            raise self._explain(error) from error
+
+    async def _list(self, *patterns: str) -> str:
+        text = await self._git.run(["ls-remote", "--symref", "--", self._git.location, *patterns], network=True)
+        self._denied = None
+        return text
+
+    async def _follow(self) -> bool:
+        """Use the address to which the server redirects, and report it; return whether there is one."""
+        target = await self._git.find_redirect()
+        if target is None:
+            return False
+        self._git.use_location(target)
+        hint = f"let the source be {target}: the redirect may end, and commit statuses are set at the configured address"
+        self._emit(events.SourceMoved(source=self._spec.location, moved_to=target, hint=hint))
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except GitFailed as error:
             raise self._explain(error) from error
 
-    def _explain(self, error: GitFailed) -> SourceUnavailable | SourceMissing | StateUnusable:
-        where = self._spec.location
-        # What the server says about its own disk comes as `remote: …`.
-        if _DISK.search(error.text) and "remote:" not in error.text:
-            return StateUnusable(
-                f"{self._mirror} cannot be written: {error.text}",
-                hint=f"free space for the mirror of the source: `df -h {self._git.home}` shows its disk",
-            )
-        if _NAMELESS in error.text:
-            return SourceUnavailable(
-                f"{where} cannot be fetched, since ssh wants a name for the user: {error.text}",
-                hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
-            )
-        key = self._git.ssh_key_file
-        if key is not None and "Load key" in error.text and not os.access(key, os.R_OK):
-            return SourceUnavailable(
-                f"{where} cannot be fetched, since KAPSO_SYNC_GIT_SSH_KEY_FILE {key} cannot be read: {describe_owner(key)}",
-                hint=hint_for_owner(key),
-            )
-        if _REFUSED.search(error.text):
-            return SourceUnavailable(
-                f"{where} refuses us: {error.text}",
-                hint="look at KAPSO_SYNC_GIT_TOKEN(_FILE), KAPSO_SYNC_GIT_SSH_KEY_FILE and KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE",
-            )
-        if _MISSING.search(error.text):
-            return SourceMissing(
-                f"{where} is not a repository that we can read: {error.text}", hint="is the URL right, and the token allowed?"
-            )
-        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="try again; a daemon does so by itself")
+    def _explain(self, error: GitFailed) -> KapsoSyncError:
+        found = explain(error.text, RemoteContext(self._spec.location, self._mirror, self._git.ssh_key_file))
+        if isinstance(found, SourceDenied):
+            times = self._denied.times + 1 if self._denied is not None else 1
+            until = self._monotonic() + DENIED_BACKOFF.delay(times)
+            self._denied = _Denied(found, times, until, self._git.credentials_version())
+        return found
+
+    def _raise_if_denied(self) -> None:
+        denied = self._denied
+        if denied is None or self._monotonic() >= denied.until:
+            return
+        if denied.credentials == self._git.credentials_version():
+            raise SourceDenied(denied.error.message, hint=denied.error.hint)
 
     @contextlib.contextmanager
     def _repository(self) -> Iterator[Repo]:
@@ -363,7 +426,7 @@ class GitSource:
                 commit.hexsha,
                 subject=message.splitlines()[0][:200] if message.strip() else None,
                 author=author,
-                committed_at=datetime.fromtimestamp(commit.committed_date, UTC),
+                committed_at=_moment(commit.committed_date),
             )
         return Snapshot(self._spec.location, revision, path, files, remote_map, project, lock_files)
 
@@ -386,6 +449,16 @@ class GitSource:
 
 class _Broken(Exception):
     """The mirror is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Denied:
+    """The remote refused these credentials so many times in a row; it is not asked again before ``until``, a monotonic time."""
+
+    error: SourceDenied
+    times: int
+    until: float
+    credentials: tuple[object, ...]
 
 
 def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
@@ -462,6 +535,22 @@ def _checked(content: bytes, kind: str, object_id: str) -> bytes:
     if digest.hexdigest() != object_id:
         raise ValueError(f"{kind} {object_id} is damaged")
     return content
+
+
+def _moment(seconds: int) -> datetime | None:
+    """Return a commit's time, or None if it is beyond what a calendar shows."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _remove_leftovers(mirror: Path) -> None:
+    """Remove what a killed git left: locks, which would stop the next one, and parts of packs, which nothing reads."""
+    if mirror.is_dir():
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/pack/*.keep", "objects/tmp_*"):
+            for path in mirror.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def _wipe(folder: Path) -> None:

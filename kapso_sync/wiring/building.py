@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 
 import kapso_sync
-from kapso_sync.api import ssl_context
 from kapso_sync.build import Builder, Bundler, Esbuild, Packages, PackageSource, Target
 from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
 from kapso_sync.clock import SystemClock
+from kapso_sync.http_client import open_client
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import Snapshot
+from kapso_sync.network import read_network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
@@ -64,14 +65,13 @@ def make_npm_packages(
     if spec.kind is SourceKind.FOLDER:
         return None
 
+    network = read_network(settings.network_variables)
+    timeout = httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT))
+
     def new_client() -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            verify=ssl_context() if url.startswith("https:") else False,
-            timeout=httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT)),
-            headers={"User-Agent": settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"},
-            follow_redirects=False,
-            trust_env=False,
-        )
+        client = open_client(network, timeout=timeout, limits=httpx.Limits(), secure=url.startswith("https:"))
+        client.headers["User-Agent"] = settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"
+        return client
 
     limits = RegistryLimits(deadline=settings.request_timeout * TARBALL_TIMEOUT_FACTOR)
     return NpmPackages(Registry(url, new_client, SystemClock(), limits), tarballs, online=online)

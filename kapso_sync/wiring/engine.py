@@ -26,7 +26,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
-from kapso_sync.reconcile.cycle import PassDeps, emit_failure
+from kapso_sync.reconcile.cycle import PassDeps, emit_failure, emit_source_failure
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.retry import Backoff
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
@@ -41,6 +41,7 @@ from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
 from kapso_sync.wiring.building import make_desired_builder, make_npm_packages, make_secret_values
+from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
 
 MayCall = Callable[[], None]
@@ -96,14 +97,16 @@ async def open_session(
     """
     clock = SystemClock()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    find_network(settings, bus.redactor)
     bus.redactor.add(settings.key())
-    bus.redactor.add(settings.git_password())
     async with contextlib.AsyncExitStack() as stack:
         # A session that only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
         try:
+            bus.redactor.add(settings.git_password())
             source = await resolve_source(settings, base_url, bus.emit, git_home)
         except KapsoSyncError as error:
+            emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
         notices = (*_owner_notices(source, read_state(source.folder)), *_root_notices(source.folder.parent))
@@ -130,7 +133,7 @@ async def open_session(
                 make_npm_packages(settings, source.spec, tarballs),
             ),
             api=api,
-            load_state=store.load_state if store else lambda: read_state(source.folder, facts),
+            load_state=store.load_state if store else lambda: _read_state(source, facts),
             policy=_policy(settings, source.owner),
             limits=Limits(
                 settings.max_delete,
@@ -160,10 +163,16 @@ def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, fac
     """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
         store.forget_running_pass()
-        store.remember_owner(source.owner)
+        store.remember_owner(source.owner, source.other_owners)
         if store.set_aside is not None:
             emit(events.StateSetAside(path=str(store.set_aside)))
         yield store
+
+
+def _read_state(source: ResolvedSource, facts: ApiFactsFile) -> ReconcilerState:
+    """Return the state as a writing session would find it."""
+    state = read_state(source.folder, facts)
+    return replace(state, owners=state.owners | source.other_owners)
 
 
 def poll_intervals(settings: Settings) -> Backoff:
@@ -220,6 +229,7 @@ def make_transport(
             concurrency=settings.concurrency,
             user_agent=settings.user_agent or f"kapso-sync/{__version__}",
             key_source=settings.key_source,
+            network=find_network(settings, bus.redactor),
         ),
         scrub=bus.redactor.text,
         may_call=may_call,

@@ -21,7 +21,7 @@ from kapso_sync.reconcile.pull.proposal import Proposal
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.folder import read_json_files
-from kapso_sync.sources.identity import owner_of_folder
+from kapso_sync.sources.identity import find_origin, owner_of_folder
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state
@@ -116,7 +116,8 @@ async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missin
         whole_tree = not path and spec.path is None and tree is not None and tree.root == root
         if may_be_missing and whole_tree and read_layout(snapshot.files).empty:
             path, snapshot = _nothing(replace(spec, path=DEFAULT_FOLDER))
-    owner, _ = owner_of_folder(root, tree, lambda: path, named=settings.owner, env=settings.env)
+    origin = await find_origin(tree) if tree is not None and not settings.owner else None
+    owner, _ = owner_of_folder(root, tree, origin, lambda: path, named=settings.owner, env=settings.env)
     return FolderTarget(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
 
 

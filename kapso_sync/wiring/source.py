@@ -18,6 +18,7 @@ from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.state import ReconcilerState
+from kapso_sync.network import read_network
 from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
@@ -33,14 +34,20 @@ from kapso_sync.sources import (
     parse_source,
 )
 from kapso_sync.sources.command import MIRROR
-from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, state_folder_name
+from kapso_sync.sources.identity import (
+    find_origin,
+    origin_identity,
+    owner_of_folder,
+    owners_of_repository,
+    remote_identity,
+    state_folder_name,
+    with_environment,
+)
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.store.database import read_owners
 from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
-
-GIT_TIMEOUT_FACTOR = 4
-"""Factor by which a git transfer may take longer than an API request."""
 
 
 def source_spec(settings: Settings) -> SourceSpec:
@@ -90,20 +97,47 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     folder = state_folder(settings, base_url, spec)
     refuse_unverifiable(settings, spec)
     if spec.kind is SourceKind.FOLDER:
-        return _resolve_folder(settings, spec, folder, emit)
+        return await _resolve_folder(settings, spec, folder, emit)
     credentials = GitCredentials(
         settings.git_password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file
     )
-    timeout = settings.request_timeout * GIT_TIMEOUT_FACTOR
     home = git_home or folder / "git"
-    git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=timeout)
+    git = Git(
+        protocol=spec.protocol,
+        location=spec.location,
+        home=home,
+        credentials=credentials,
+        deadline=settings.git_timeout,
+        network=read_network(settings.network_variables),
+    )
     source = GitSource(spec, home / MIRROR, git, emit, _make_verifier(settings, home))
-    path = "" if settings.owner else await source.home()
-    other_branch = None
-    if spec.branch is not None and not settings.owner and spec.branch != await source.default_branch():
-        other_branch = spec.branch
-    owner = owner_of_repository(spec.location, path, named=settings.owner, branch=other_branch, env=settings.env)
-    return ResolvedSource(spec, source, owner, folder)
+    if settings.owner:
+        return ResolvedSource(spec, source, with_environment(settings.owner, settings.env), folder)
+    owners = owners_of_repository(await _repository_identity(spec, source), branch=spec.branch, env=settings.env)
+    owner = owners.known(read_owners(folder))
+    if owner is None:
+        default = spec.branch is None or spec.branch == await _default_branch(spec, source)
+        owner = owners.plain if default else owners.of_branch
+    # Only who follows this branch ever wrote the owner of the branch; the plain one may be that of another branch's functions.
+    others = frozenset({owners.of_branch} - {owner}) if owner == owners.plain else frozenset[str]()
+    return ResolvedSource(spec, source, owner, folder, other_owners=others)
+
+
+async def _repository_identity(spec: SourceSpec, source: GitSource) -> str:
+    """Return the name of a repository and the functions folder in it; a work tree on this machine has that of its origin."""
+    path = await source.home()
+    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
+    origin = await find_origin(tree) if tree is not None and tree.root == Path(spec.location) else None
+    if tree is None or origin is None:
+        return remote_identity(spec.location, path)
+    return origin_identity(tree, origin, path)
+
+
+async def _default_branch(spec: SourceSpec, source: GitSource) -> str | None:
+    """Return the default branch of the remote; what is checked out in a work tree here is not it."""
+    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
+    cloned = tree.default_branch if tree is not None and tree.root == Path(spec.location) else None
+    return cloned or await source.default_branch()
 
 
 def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
@@ -127,12 +161,13 @@ def _make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
     return verifier
 
 
-def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
+async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=emit, describe=describe)
-    owner, stable = owner_of_folder(root, tree, source.home, named=settings.owner, env=settings.env)
+    origin = await find_origin(tree) if tree is not None and not settings.owner else None
+    owner, stable = owner_of_folder(root, tree, origin, source.home, named=settings.owner, env=settings.env)
     return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.doctor.setup import Level, check_authorities, check_clock, check_git, check_state_folder
+from kapso_sync.doctor.setup import Level, check_authorities, check_clock, check_git, check_proxies, check_state_folder
 from tests.program import kapso_sync
 from tests.served import Served
 
@@ -78,6 +78,9 @@ def test_doctor_reports_a_broken_setup_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("no certificate")
     assert check_authorities({"SSL_CERT_FILE": str(tmp_path / "empty.pem")}).level is Level.ERROR
     assert check_authorities({}).level is Level.OK
+    wrong = check_proxies({"HTTPS_PROXY": "ftp://ada:s3cr3t@proxy.example"})
+    assert (wrong.level, "s3cr3t" in f"{wrong.found} {wrong.hint}") == (Level.ERROR, False)
+    assert check_proxies({"https_proxy": "http://proxy.example:3128"}).found == "set: HTTPS_PROXY"
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)

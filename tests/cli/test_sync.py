@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
+from tests.sources.servers import GitServer, serving
 
 Environment = dict[str, str]
 
@@ -233,6 +236,46 @@ def test_an_unavailable_git_server_exits_with_69_and_is_logged(environment: Envi
     ran = kapso_sync("sync", "https://127.0.0.1:9/acme/flows", environment=environment)
     assert ran.code == 69
     assert ran.event("source.failed")["hint"]
+
+
+@pytest.mark.parametrize("obstacle", ["branch", "repository", "token", "git", "mirror", "redirect", "sha256"])
+def test_whatever_keeps_the_source_from_being_read_is_logged_as_source_failed(
+    obstacle: str, environment: Environment, tmp_path: Path
+) -> None:
+    """A dashboard that follows `source.failed` misses none; `reconcile.failed` comes with it, and a good source has neither."""
+    repository = tmp_path / "upstream"
+    repository.mkdir()
+    git(repository, "init", "--quiet", *(["--object-format=sha256"] if obstacle == "sha256" else []))
+    write_functions(repository / "functions", {"greet": answering("hello")})
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "One")
+    source, flags, settings = repository.as_uri(), list[str](), {**environment, "KAPSO_SYNC_LOG_LEVEL": "info"}
+    if obstacle != "sha256":
+        good = kapso_sync("sync", source, environment=settings)
+        assert not {"source.failed", "reconcile.failed"} & {event["event"] for event in good.events}
+    with contextlib.ExitStack() as stack:
+        match obstacle:
+            case "branch":
+                flags = ["--branch", "gone"]
+            case "repository":
+                (repository / ".git/HEAD").unlink()
+            case "token":
+                settings["KAPSO_SYNC_GIT_TOKEN_FILE"] = str(tmp_path / "absent")
+                source = "https://127.0.0.1:9/acme/flows"
+            case "git":
+                settings["PATH"] = str(tmp_path)
+            case "mirror":
+                (mirror,) = tmp_path.rglob("mirror")
+                shutil.rmtree(mirror)
+                mirror.write_text("in the way")
+                git(repository, "commit", "--quiet", "--allow-empty", "--message", "Two")
+            case "redirect":
+                other = stack.enter_context(serving(GitServer(tmp_path, redirect="http://127.0.0.1:9")))
+                source = f"{other.url}/upstream"
+        failed = kapso_sync("sync", source, *flags, environment=settings)
+    assert failed.code in (69, 78), failed.err
+    assert failed.event("source.failed")["error"] == failed.event("reconcile.failed")["error"]
+    assert failed.event("source.failed")["hint"]
 
 
 def test_a_misspelt_setting_is_a_warning_with_a_suggestion(folder: Path, environment: Environment) -> None:

@@ -31,6 +31,7 @@ class DaemonStub:
     ready: bool = True
     secret: str | None = SECRET
     watched: tuple[str, str | None] = ("https://github.com/acme/flows", None)
+    moved_to: str | None = None
     public: bool = False
     triggers: list[str] = field(default_factory=list)
     overrides: PassOverrides = field(default_factory=PassOverrides)
@@ -88,6 +89,9 @@ class Control:
 
     def watched(self) -> tuple[str, str | None]:
         return self.stub.watched
+
+    def moved_to(self) -> str | None:
+        return self.stub.moved_to
 
     def webhook_secret(self) -> str | None:
         return self.stub.webhook_secret()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
+from kapso_sync.network import Network
 from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SignatureVerifier, SourceKind, parse_source
 
 SECRET = "s3cret-t0ken-of-ours"
@@ -69,6 +71,8 @@ class Reader:
     folder: Path
     credentials: GitCredentials = field(default_factory=GitCredentials)
     deadline: float = 20.0
+    network: Network = field(default_factory=Network)
+    monotonic: Callable[[], float] = time.monotonic
     seen: list[events.Event] = field(default_factory=list)
     verify_file: Path | None = None
 
@@ -79,7 +83,14 @@ class Reader:
 
     def git(self, location: str, protocol: str = "file") -> Git:
         """Open git for one remote."""
-        return Git(protocol=protocol, location=location, home=self.folder, credentials=self.credentials, deadline=self.deadline)
+        return Git(
+            protocol=protocol,
+            location=location,
+            home=self.folder,
+            credentials=self.credentials,
+            deadline=self.deadline,
+            network=self.network,
+        )
 
     def open(
         self, text: str | Path, *, branch: str | None = None, ref: str | None = None, path: str | None = None
@@ -88,7 +99,7 @@ class Reader:
         spec = parse_source(str(text), branch=branch, ref=ref, path=path, cwd=Path.cwd())
         assert spec.kind is SourceKind.GIT
         git = self.git(spec.location, spec.protocol)
-        return GitSource(spec, self.mirror, git, self.seen.append, self.verifier())
+        return GitSource(spec, self.mirror, git, self.seen.append, self.verifier(), monotonic=self.monotonic)
 
     def verifier(self) -> SignatureVerifier | None:
         """Judge signatures by the keys in `verify_file`, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -150,9 +151,21 @@ def _other_owner_hint(theirs: str, ours: str) -> str:
         return f"did you mean `--env {theirs.removeprefix(f'{ours}@')}`? Else {take}"
     if ours.startswith(f"{theirs}@"):
         return f"did you mean to run without `--env`? Else {take}"
+    if theirs == _without_branch(ours):
+        return (
+            f"it belongs to the default branch of this repository: did you mean to run without `--branch`? If this branch "
+            f"was the default when the function was made, {take}"
+        )
+    if ours == _without_branch(theirs):
+        return f"it belongs to a branch of this repository that was not the default: did you mean its `--branch`? Else {take}"
     if theirs.startswith("folder/") and ours.startswith("folder/"):
         return f"two folders without a git remote have two owners: give both the same KAPSO_SYNC_OWNER. Else {take}"
     return take
+
+
+def _without_branch(owner: str) -> str:
+    """Return the owner of the same repository, path and environment on the default branch."""
+    return re.sub(r"#[^#@]*(?=@|$)", "", owner)
 
 
 def _undecided(record: InventoryRecord | None) -> bool:
