@@ -422,7 +422,7 @@ class Plan:
     ``owned`` counts our functions, vanished ones included; limits in percent refer to it. ``project_id`` is the project that
     the key opens, if Kapso says so. ``forget`` holds the ids of functions that are gone from git and from Kapso. ``missing``
     are our functions that git does not list. ``vacations`` are functions that must leave their slug for another one.
-    ``renames`` is the journal of each ``moved_from``, written before anything else.
+    ``renames`` is the journal of each ``moved_from``, written before anything else. ``misnamed`` is as in `Desired`.
     """
 
     source: str
@@ -438,6 +438,7 @@ class Plan:
     missing: tuple[MissingFunction, ...] = ()
     vacations: tuple[SlugVacation, ...] = ()
     renames: Mapping[str, RenameRecord] = field(default_factory=dict)
+    misnamed: tuple[str, ...] = ()
 
     @property
     def in_sync(self) -> bool:

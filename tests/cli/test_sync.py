@@ -372,11 +372,55 @@ def test_what_is_missing_on_this_machine_is_not_sent_to_git(folder: Path, enviro
     assert ran.out.splitlines()[-1] == f"next: follow the hint for `greet`, then run `kapso-sync sync {folder}`"
 
 
-def test_a_missing_secret_is_reported_at_its_own_line(folder: Path, environment: Environment) -> None:
+def test_a_missing_secret_is_reported_at_its_value(folder: Path, environment: Environment) -> None:
     """The line of the secret, not that of the function; the hint names the file that may hold values."""
     secrets = "    secrets:\n      A: {value: plain}\n      TOKEN: {env: TOKEN}\n"
     write_functions(folder, {"greet": answering("hello")}, extra=secrets)
     ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_SYNC_SECRET_ENV": "*"})
     invalid = ran.event("function.invalid")
-    assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:7")
+    assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:14")
     assert "--env-file" in invalid["hint"]
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_where_every_entry_is_broken_each_says_why(command: str, folder: Path, environment: Environment) -> None:
+    """A source with broken entries is not an empty one: exit 1, and no hint to allow emptiness."""
+    manifest = "version: 1\nfunctions:\n  greet: {file: gone.js}\n  part: {file: ../part.js}\n"
+    (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
+    ran = kapso_sync(command, str(folder), environment=environment)
+    assert ran.code == 1
+    assert "manifest.yaml:3:17: functions.greet: gone.js does not exist" in ran.out
+    assert "manifest.yaml:4:16: functions.part.file: '../part.js' leads out of the folder" in ran.out
+    assert "empty" not in (ran.out + ran.err).lower()
+
+
+def test_a_source_without_entries_is_still_an_empty_one(folder: Path, environment: Environment) -> None:
+    """The other side of the rule: nothing is listed, and the hint says how that is allowed."""
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions: {}\n", encoding="utf-8")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 65
+    assert "--allow-empty" in ran.err
+
+
+def test_a_function_yaml_renamed_to_yml_is_a_warning_and_deletes_nothing(
+    kapso: Served, tmp_path: Path, environment: Environment
+) -> None:
+    """With prune on, and nobody else to hold it; with its right name again all is as before."""
+    folder = tmp_path / "folders"
+    for slug in ("greet", "part"):
+        (folder / slug).mkdir(parents=True)
+        (folder / slug / "function.yaml").write_text(f"name: {slug}\n", encoding="utf-8")
+        (folder / slug / "index.js").write_text(answering(slug), encoding="utf-8")
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "part/function.yaml").rename(folder / "part/function.yml")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 1
+    assert "part/function.yml is not read: did you mean function.yaml?" in ran.out
+    assert ran.event("prune.blocked")["slugs"] == ["part"]
+    assert {function.slug for function in kapso.world.functions.values()} == {"greet", "part"}
+    (folder / "part/function.yml").rename(folder / "part/function.yaml")
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "part/function.yaml").unlink()
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert {function.slug for function in kapso.world.functions.values()} == {"greet"}

@@ -112,6 +112,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         missing=missing,
         vacations=renames.vacations,
         renames=renames.journal,
+        misnamed=desired.misnamed,
     )
 
 
