@@ -12,7 +12,9 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]
     from kapso_sync.cli.app import run_command_line
+    from kapso_sync.cli.output import use_safe_streams
 
+    use_safe_streams()
     sys.exit(run_command_line(sys.argv[1:]))
 
 

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TextIO, cast
@@ -28,6 +28,9 @@ MIN_WIDTH = 20
 
 MAX_NAMES = 24
 """How many names of a group a terminal shows; a pipe shows all of them."""
+
+_IN_ASCII = str.maketrans({"✓": "+", "✗": "x", "─": "-", "…": "...", "“": '"', "”": '"', "→": "->", "·": "-"})
+"""What our own texts hold beyond ASCII, for streams that cannot show it; the stream replaces everything else."""
 
 _COMMAND = re.compile(r"[^\s`]*`[^`]*`[^\s`]*")
 """Text in backquotes, with what touches it."""
@@ -70,10 +73,11 @@ class Console:
     """Prints lines to one stream.
 
     A terminal gets lines that are wrapped at words. Anything else gets one line for each `line`, so that grep works. Every text
-    is made `visible`, and nothing in it is markup.
+    is made `visible`, and nothing in it is markup. ``redact`` removes secrets from texts.
     """
 
-    def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:
+    def __init__(self, stream: TextIO, environment: Mapping[str, str], redact: Callable[[str], str] = str) -> None:
+        self._redact = redact
         self.terminal = stream.isatty()
         self.colour = uses_colour(environment, terminal=self.terminal)
         self.progress = shows_progress(environment, terminal=self.terminal)
@@ -106,13 +110,13 @@ class Console:
 
     def line(self, *parts: Part, style: str = "", indent: int = 0, hang: int = 2) -> None:
         """Print one line. On a terminal its continuations are indented by ``hang`` more columns than its start."""
-        text, unbroken = _assemble(parts, style)
+        text, unbroken = _assemble(parts, style, self._shown)
         for number, piece in enumerate(_wrapped(text, unbroken, self.width, indent, indent + hang)):
             self._print(piece, indent if number == 0 else indent + hang)
 
     def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a line of code or of a diff, which is never wrapped."""
-        self._print(Text(visible(text), style), indent)
+        self._print(Text(self._shown(text), style), indent)
 
     def blank(self) -> None:
         """Print an empty line."""
@@ -121,7 +125,7 @@ class Console:
     def title(self, text: str) -> None:
         """Print a heading, on a terminal with a rule behind it."""
         rule = " " + "─" * max(0, self.width - cell_len(text) - 1) if self.width else ""
-        self._print(Text.assemble((visible(text), "bold"), (rule, "green")), 0)
+        self._print(Text.assemble((self._shown(text), "bold"), (self._shown(rule), "green")), 0)
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error, and what to do about it."""
@@ -163,18 +167,27 @@ class Console:
         """Write everything out."""
         self._stream.flush()
 
+    def _shown(self, text: str) -> str:
+        """Return a text without secrets and control characters, in characters that the stream's encoding has."""
+        text = visible(self._redact(text))
+        try:
+            text.encode(getattr(self._stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            return text.translate(_IN_ASCII)
+        return text
+
     def _print(self, text: Text, indent: int) -> None:
         self._rich.print(Text.assemble(" " * indent, text) if indent and text.plain else text)
 
 
-def stdout_console() -> Console:
+def stdout_console(redact: Callable[[str], str] = str) -> Console:
     """Return the console for reports."""
-    return Console(sys.stdout, os.environ)
+    return Console(sys.stdout, os.environ, redact)
 
 
-def stderr_console() -> Console:
+def stderr_console(redact: Callable[[str], str] = str) -> Console:
     """Return the console for errors, progress and logs."""
-    return Console(sys.stderr, os.environ)
+    return Console(sys.stderr, os.environ, redact)
 
 
 class _LogStream(io.TextIOBase):
@@ -227,13 +240,13 @@ class Progress:
         self._bars.update(self._bars.tasks[0].id, completed=len(self._ended), total=len(self._started))
 
 
-def _assemble(parts: Sequence[Part], style: str) -> tuple[Text, list[tuple[int, int]]]:
-    """Return the text of a line, and the ranges in it that must not be broken."""
+def _assemble(parts: Sequence[Part], style: str, shown: Callable[[str], str]) -> tuple[Text, list[tuple[int, int]]]:
+    """Return the text of a line, each part as it is ``shown``, and the ranges in it that must not be broken."""
     text, unbroken = Text(style=style), list[tuple[int, int]]()
     for part in parts:
         piece = part if isinstance(part, Piece) else Piece(*((part,) if isinstance(part, str) else part))
         begin = len(text)
-        text.append(visible(piece.text), piece.style or None)
+        text.append(shown(piece.text), piece.style or None)
         if piece.whole:
             unbroken.append((begin, len(text)))
     return text, unbroken

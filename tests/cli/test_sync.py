@@ -424,3 +424,35 @@ def test_a_function_yaml_renamed_to_yml_is_a_warning_and_deletes_nothing(
     (folder / "part/function.yaml").unlink()
     assert kapso_sync("sync", str(folder), environment=environment).code == 0
     assert {function.slug for function in kapso.world.functions.values()} == {"greet"}
+
+
+SECRET = "correct-horse-battery-staple-42"
+TOKEN = "glpat-abcdefghijklmnopqrst"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--format", "markdown")], ids=["text", "json", "markdown"])
+def test_reports_are_redacted_as_the_log_is(
+    form: tuple[str, ...], kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """A secret that somebody put into code on Kapso, and a credential by its shape, in the diff of a plan."""
+    write_functions(folder, {"greet": answering("hello")}, extra="    secrets:\n      TOKEN: {env: TOKEN}\n")
+    environment = {**environment, "TOKEN": SECRET, "KAPSO_SYNC_SECRET_ENV": "TOKEN"}
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    kapso.edit("greet", code=f"// {SECRET} {TOKEN} stays\n{answering('other')}")
+    ran = kapso_sync("plan", str(folder), *form, environment=environment)
+    assert ran.code == 0
+    assert "stays" in ran.out
+    assert SECRET not in ran.out + ran.err
+    assert TOKEN not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--github",)], ids=["text", "json", "github"])
+def test_a_credential_in_a_broken_line_is_not_shown(form: tuple[str, ...], folder: Path, environment: Environment) -> None:
+    """The frame of a problem quotes the manifest."""
+    manifest = f"version: 1\nfunctions:\n  greet:\n    secrets: {{A: {{value: {TOKEN}, oops: 1}}}}\n"
+    (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
+    for command in (("validate", *form), ("plan",)):
+        ran = kapso_sync(command[0], str(folder), *command[1:], environment=environment)
+        assert ran.code == 65
+        assert "oops" in ran.out + ran.err
+        assert TOKEN not in ran.out + ran.err
