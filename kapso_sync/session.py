@@ -64,7 +64,7 @@ class PassObserver(Protocol):
 class ResolvedSource:
     """A resolved SOURCE argument: how to read it, the owner of its functions, and the state folder.
 
-    ``owner_is_stable``: the owner stays the same when the folder moves.
+    ``owner_is_stable``: the owner stays the same when the folder moves. ``home`` returns the functions folder in a folder.
     """
 
     spec: SourceSpec
@@ -72,6 +72,7 @@ class ResolvedSource:
     owner: str
     folder: Path
     owner_is_stable: bool = True
+    home: Callable[[], str] = lambda: ""
 
     def require_stable_owner(self) -> None:
         """Raise `ConfigError` if the owner may change: then functions of another folder would count as ours."""
@@ -110,6 +111,10 @@ class Session:
     def is_folder(self) -> bool:
         """Whether the source is a folder that can be watched."""
         return self.source.spec.kind is SourceKind.FOLDER
+
+    def functions_folder(self) -> str:
+        """Return the functions folder inside of a folder, empty for the folder itself. Raises `SourceMissing`."""
+        return self.source.home()
 
     @property
     def state_folder(self) -> Path:

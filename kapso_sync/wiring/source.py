@@ -105,7 +105,7 @@ def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: ev
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=emit, describe=describe)
     owner, stable = owner_of_folder(root, tree, source.home, named=settings.owner, env=settings.env)
-    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
+    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable, home=source.home)
 
 
 @dataclass(frozen=True, slots=True)
