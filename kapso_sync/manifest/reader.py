@@ -134,8 +134,9 @@ def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, Mani
 
 def _missing(snapshot: Snapshot, misnamed: Sequence[MisnamedFile], *, expected: bool) -> Problem:
     where = snapshot.path or snapshot.source
-    if misnamed:
-        first = misnamed[0]
+    # Where there was a manifest, only another name of it explains that it is gone.
+    first = next((file for file in misnamed if not expected or "/" not in file.path), None)
+    if first is not None:
         text = f"no manifest in {where}, and {first.path} is not one: {first.reason}"
         return Problem("missing-manifest", text, Location(first.path), first.hint)
     if expected:

@@ -8,6 +8,7 @@ What happens when one of them changes:
     the remote is renamed                 new         same (2)      as for an added one; without state, a conflict (3)
     the default branch becomes another    new (4)     same          as for an added remote
     the folder is moved                   same (5)    new           marks are recognised
+    a project's folder is named instead   same        same          nothing: it stands for its functions folder (6)
     another --path or --env               new         new           two sets of functions, a conflict names the other (3)
     the API key is rotated                same        same          nothing
     the key opens another project         same        same          refused (78) before any write
@@ -16,6 +17,7 @@ What happens when one of them changes:
     another machine's state folder        same        its own       marks are recognised; both take turns
 
     (1) and get the new mark with their next write   (2) new for a URL   (3) with a hint: --env, --take-from, KAPSO_SYNC_OWNER
+    (6) outside of a work tree; not once it was synced as a functions folder itself
     (4) where --branch is given: with #branch, unless it is the default   (5) new without a remote: then a conflict (3)
 """
 

@@ -19,6 +19,7 @@ from dotenv import dotenv_values
 
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
 from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.mounted_files import BYTE_ORDER_MARK
 
 OURS = "KAPSO_"
 POD = "kubernetes.io"
@@ -54,7 +55,7 @@ class SecretReader:
         """Return the value: text, or an object or a list if the source is marked as JSON; raises `SecretMissing`."""
         if isinstance(source, PlainSecret):
             return source.value
-        value = self._value(source)
+        value = self._value(source).removeprefix(BYTE_ORDER_MARK)
         if not value:
             raise SecretMissing("is empty", "give it a value")
         if "\0" in value:
@@ -79,7 +80,7 @@ class SecretReader:
         if isinstance(source, EnvSecret):
             return self._variable(source.env)
         if isinstance(source, FileSecret):
-            text = self._file(source.file).removeprefix("\ufeff")
+            text = self._file(source.file)
             return text.removesuffix("\n").removesuffix("\r")
         if source.name.upper().startswith(OURS):
             raise SecretMissing(
@@ -117,7 +118,7 @@ class SecretReader:
                 raise SecretMissing(f"needs {name} below {self.folder}, which is not a regular file", "mount the secret there")
             if found.st_size > SIZE_LIMIT:
                 raise SecretMissing(f"is {found.st_size} bytes; {SIZE_LIMIT} are allowed", "is it the right file?")
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise SecretMissing(
                 f"needs {name} below {self.folder}, which is not UTF-8 text", "is it the right file?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -32,6 +32,7 @@ from kapso_sync.sources import (
 )
 from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, state_folder_name
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.store.database import read_state
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder
 
@@ -42,7 +43,14 @@ GIT_TIMEOUT_FACTOR = 4
 def source_spec(settings: Settings) -> SourceSpec:
     """Return the parsed source of the settings; raises like `parse_source`."""
     where = settings.source or "."
-    return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+    spec = parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+    if spec.given is None:
+        return spec
+    itself = replace(spec, location=spec.given, given=None)
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    before = read_state(state_folder(settings, base_url, itself))
+    # A manifest that vanished from it is an error, and no reason to read another one.
+    return itself if before.manifest_present or before.owned else spec
 
 
 def find_state_folder(settings: Settings) -> Path:

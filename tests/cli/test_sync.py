@@ -456,3 +456,50 @@ def test_a_credential_in_a_broken_line_is_not_shown(form: tuple[str, ...], folde
         assert ran.code == 65
         assert "oops" in ran.out + ran.err
         assert TOKEN not in ran.out + ran.err
+
+
+def test_a_checkout_with_other_line_ends_plans_nothing(kapso: Served, tmp_path: Path, environment: Environment) -> None:
+    """What a repository has with LF, a checkout with `eol=crlf` shows with CRLF; a real edit there is still one."""
+    work = tmp_path / "work"
+    write_functions(work / "functions", {"greet": answering("hello"), "part": answering("bye")})
+    for first in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "one")):
+        git(work, *first)
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
+    assert kapso_sync("sync", str(work), environment=environment).code == 0
+    (work / ".gitattributes").write_text("* text eol=crlf\n", encoding="utf-8")
+    for again in (("add", "."), ("commit", "--quiet", "-m", "two"), ("rm", "--quiet", "--cached", "-r", ".")):
+        git(work, *again)
+    git(work, "reset", "--quiet", "--hard")
+    assert (work / "functions/greet.js").read_bytes() == answering("hello").replace("\n", "\r\n").encode()
+    for state in ("state", "another machine"):
+        environment["KAPSO_SYNC_STATE_DIR"] = str(tmp_path / state)
+        kapso.forget_requests()
+        ran = kapso_sync("plan", str(work), "--detailed-exitcode", environment=environment)
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "In sync: 2 functions, nothing to do.")
+        assert kapso_sync("sync", str(work), environment=environment).code == 0
+        assert [call for call in kapso.calls() if not call.startswith("GET")] == []
+    (work / "functions/part.js").write_bytes(answering("changed").replace("\n", "\r\n").encode())
+    changed = kapso_sync("plan", str(work), "--json", environment=environment)
+    found = {function["slug"]: (function["action"], function["origin"]) for function in changed.document["functions"]}
+    assert found == {"greet": ("none", None), "part": ("update", "git")}
+
+
+@pytest.mark.parametrize("ends", ["crlf", "no final newline", "more newlines", "old Mac"])
+def test_a_change_on_kapso_is_drift_whatever_the_line_ends_here(
+    ends: str, kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """Two checkouts take turns; then somebody edits the function on Kapso: git did not change it."""
+    code = answering("hello")
+    spelled = {
+        "crlf": code.replace("\n", "\r\n"),
+        "no final newline": code.rstrip("\n"),
+        "more newlines": f"{code}\n\n",
+        "old Mac": code.replace("\n", "\r"),
+    }
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "greet.js").write_bytes(spelled[ends].encode())
+    assert kapso_sync("plan", str(folder), "--detailed-exitcode", environment=environment).code == 0
+    kapso.edit("greet", code=answering("somebody"))
+    ran = kapso_sync("plan", str(folder), "--json", "--detailed-exitcode", environment=environment)
+    found = {function["slug"]: function["origin"] for function in ran.document["functions"]}
+    assert (ran.code, found["greet"]) == (3, "drift")
