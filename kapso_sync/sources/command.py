@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kapso_sync.credentials import USERINFO
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.process import run_process
 
@@ -29,7 +29,6 @@ _CONFIG = {
 """Settings that override any configuration of a repository, a user or a machine."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +157,9 @@ class Git:
         return shlex.join(options)
 
     def _clean(self, errors: bytes) -> str:
-        text = " ".join(errors[-4000:].decode("utf-8", "replace").split())
+        """Return git's message on one line; it is scrubbed whole, and then shortened, so that no half of a password stays."""
+        text = " ".join(errors.decode("utf-8", "replace").split())
         password = self._credentials.password()
         if password:
-            text = text.replace(password, "[redacted]")
-        return _USERINFO.sub("", text)[-600:]
+            text = text.replace(" ".join(password.split()), "[redacted]")
+        return USERINFO.sub("", text)[-600:]
