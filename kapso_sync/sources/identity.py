@@ -46,13 +46,13 @@ def remote_identity(location: str, path: str) -> str:
     """
     remote = parse_remote(location)
     whole = f"{remote.host}/{comparable_path(remote.host, remote.path)}" if remote.host else f"file/{remote.path}"
-    return quote(f"{whole}//{path}" if path else whole, safe=_SAFE)
+    return quote(f"{whole}//{path}" if path else whole, safe=_SAFE, errors="surrogateescape")
 
 
 def folder_identity(folder: Path) -> str:
     """Return a folder's name and a hash of its path, for a folder without a remote."""
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()
-    return f"folder/{quote(folder.name or 'root', safe=_SAFE)}-{digest[:12]}"
+    return f"folder/{quote(folder.name or 'root', safe=_SAFE, errors='surrogateescape')}-{digest[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,8 @@ def with_environment(owner: str, env: str | None) -> str:
 
 def state_folder_name(parts: Mapping[str, str | None]) -> str:
     """Return the folder's name: a readable beginning from ``parts["source"]``, and a hash of all parts."""
-    digest = hashlib.sha256("\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", (parts["source"] or "").rpartition("/")[2]).strip("-.")[:40]
     return f"{readable or 'source'}-{digest[:16]}"

@@ -192,3 +192,16 @@ def test_signs_of_ours_have_a_plain_form(place: Place) -> None:
     place.change(f"{WORDS} again")
     shown = run("plan", str(place.folder), environment={**place.environment, "PYTHONIOENCODING": "utf-8"})
     assert f"+  return new Response('{WORDS} again');".encode() in shown.stdout
+
+
+def test_a_folder_whose_name_is_not_utf8_is_synced_and_shown(place: Place, tmp_path: Path) -> None:
+    """A name that Latin-1 once wrote: it has an owner and a state folder, and is spelled out where it is shown."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/fl\xf6ws"))
+    write_functions(folder, {"odd": answering("odd")})
+    environment = {**place.environment, "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")}
+    for command in ("validate", "plan", "sync", "status"):
+        for options in ((), ("--json",)):
+            ran = run(command, str(folder), *options, environment=environment)
+            assert ran.returncode == 0, ran.stderr
+            assert b"Traceback" not in ran.stderr
+    assert b"fl\\udcf6ws" in run("status", str(folder), environment=environment).stdout
