@@ -6,26 +6,32 @@ import re
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.files import read_small
 from kapso_sync.permissions import describe_owner, hint_for_owner
 
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def read_mounted_text(place: str, path: Path, *, missing: str, most: int | None = None) -> str:
-    """Return the UTF-8 text of a file, at most ``most`` bytes of it.
+def read_mounted(place: str, path: Path, *, missing: str, limit: int | None = None) -> bytes:
+    """Return the content of a file. With a ``limit`` only a regular file of at most so many bytes is read.
 
     Raises `ConfigError` whose message begins with ``place``: it says whose the file is if it may not be read, and otherwise
     hints at ``missing``.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read() if most is None else file.read(most)
+        # Without a limit the file may be a pipe, as a shell makes one of `--env-file <(sops decrypt …)`. A mounted file is a
+        # link, which moves when the content changes.
+        return path.read_bytes() if limit is None else read_small(path, limit, follow=True)
     except PermissionError as error:
         raise ConfigError(f"{place} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)) from error
     except OSError as error:
-        raise ConfigError(f"{place} cannot be read: {error.strerror}", hint=missing) from error
+        raise ConfigError(f"{place} cannot be read: {error.strerror or error}", hint=missing) from error
+
+
+def read_mounted_text(place: str, path: Path, *, missing: str, limit: int | None = None) -> str:
+    """Return the UTF-8 text of a file; raises like `read_mounted`."""
     try:
-        return content.decode("utf-8-sig")
+        return read_mounted(place, path, missing=missing, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{place} cannot be read: it is not UTF-8 text", hint="save it as UTF-8") from error
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
-from kapso_sync.visible import visible
+from kapso_sync.telemetry import Redactor
+from kapso_sync.visible import json_text, visible, visible_code, without_commands
 
 DEFAULT_WIDTH = 80
 """Columns of a terminal that does not say how wide it is."""
@@ -73,11 +75,12 @@ class Console:
     """Prints lines to one stream.
 
     A terminal gets lines that are wrapped at words. Anything else gets one line for each `line`, so that grep works. Every text
-    is made `visible`, and nothing in it is markup. ``redact`` removes secrets from texts.
+    is made `visible`, nothing in it is markup, and no line is a command to a CI system. Nothing else writes to these streams.
+    ``redactor`` removes the secrets of this process from everything but the log, whose lines went through it before.
     """
 
-    def __init__(self, stream: TextIO, environment: Mapping[str, str], redact: Callable[[str], str] = str) -> None:
-        self._redact = redact
+    def __init__(self, stream: TextIO, environment: Mapping[str, str], redactor: Redactor | None = None) -> None:
+        self._redactor = redactor or Redactor()
         self.terminal = stream.isatty()
         self.colour = uses_colour(environment, terminal=self.terminal)
         self.progress = shows_progress(environment, terminal=self.terminal)
@@ -116,7 +119,27 @@ class Console:
 
     def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a line of code or of a diff, which is never wrapped."""
-        self._print(Text(self._shown(text), style), indent)
+        self._print(Text(self._shown(text, visible_code), style), indent)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print one JSON document."""
+        self._write(json_text(self._redactor.document(document)))
+
+    def markdown(self, text: str) -> None:
+        """Print a page of Markdown, whose texts are safe already."""
+        lines = self._redactor.text(text.removesuffix("\n")).split("\n")
+        self._write("\n".join(map(without_commands, lines)))
+
+    def annotation(self, line: str) -> None:
+        """Print a command to GitHub's runner, whose values are escaped already."""
+        self._write(self._redactor.text(line))
+
+    def raw(self, text: str) -> None:
+        """Print a function's answer for a pipe, which gets the data as from curl: it is as it came, but for secrets."""
+        self._write(self._redactor.text(text))
+
+    def _write(self, text: str) -> None:
+        write_text(self._stream, text)
 
     def blank(self) -> None:
         """Print an empty line."""
@@ -167,9 +190,9 @@ class Console:
         """Write everything out."""
         self._stream.flush()
 
-    def _shown(self, text: str) -> str:
+    def _shown(self, text: str, spelled: Callable[[str], str] = visible) -> str:
         """Return a text without secrets and control characters, in characters that the stream's encoding has."""
-        text = visible(self._redact(text))
+        text = spelled(self._redactor.text(text))
         try:
             text.encode(getattr(self._stream, "encoding", None) or "utf-8")
         except UnicodeEncodeError:
@@ -177,17 +200,20 @@ class Console:
         return text
 
     def _print(self, text: Text, indent: int) -> None:
+        safe = without_commands(text.plain)
+        if safe != text.plain:
+            text = Text(safe, text.style)
         self._rich.print(Text.assemble(" " * indent, text) if indent and text.plain else text)
 
 
-def stdout_console(redact: Callable[[str], str] = str) -> Console:
+def stdout_console(redactor: Redactor | None = None) -> Console:
     """Return the console for reports."""
-    return Console(sys.stdout, os.environ, redact)
+    return Console(sys.stdout, os.environ, redactor)
 
 
-def stderr_console(redact: Callable[[str], str] = str) -> Console:
+def stderr_console(redactor: Redactor | None = None) -> Console:
     """Return the console for errors, progress and logs."""
-    return Console(sys.stderr, os.environ, redact)
+    return Console(sys.stderr, os.environ, redactor)
 
 
 class _LogStream(io.TextIOBase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,17 +108,13 @@ class CommandContext:
         """Return the console for reports."""
         from kapso_sync.cli.console import stdout_console
 
-        return stdout_console(self.redactor.text)
+        return stdout_console(self.redactor)
 
     def stderr(self) -> Console:
         """Return the console for errors, progress and logs."""
         from kapso_sync.cli.console import stderr_console
 
-        return stderr_console(self.redactor.text)
-
-    def print_document(self, document: object) -> None:
-        """Print one JSON document on stdout, without secrets."""
-        print(json.dumps(self.redactor.document(document), indent=2))
+        return stderr_console(self.redactor)
 
     def of_source(self, source: str | None) -> CommandContext:
         """Return the context with this source, if the command line names none and it is not the current folder."""

@@ -43,7 +43,7 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     if "leader" in answer:
         return _at_leader(answer, context, wait=wait, json_output=json_output)
     if json_output:
-        context.print_document(answer)
+        context.stdout().document(answer)
     elif wait:
         status = answer["status"]
         print_status(context.stdout(), status, advise_next=context.of_source(status["source"]).advise)
@@ -56,7 +56,7 @@ def _not_now(answer: Mapping[str, Any], context: CommandContext, *, wait: bool, 
     """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
     if json_output:
-        context.print_document(answer)
+        context.stdout().document(answer)
     else:
         ending = context.advise("The daemon reconciles once `kapso-sync resume` ends it.")
         context.stdout().line(f"Suspended: {reason}. {ending}")
@@ -68,7 +68,7 @@ def _at_leader(answer: Mapping[str, Any], context: CommandContext, *, wait: bool
     leader = answer["leader"] or "the next one, as soon as a replica leads"
     text = f"This replica is a standby. The leader reconciles: {leader}."
     if json_output:
-        context.print_document(answer)
+        context.stdout().document(answer)
     else:
         context.stdout().line(text)
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)

@@ -32,7 +32,7 @@ async def _disown(session: Session, only: tuple[str, ...], context: CommandConte
     failed = {result.slug: result.error for result in results if result.error is not None}
     if json_output:
         functions = [_document(remote.slug, remote.id, failed.get(remote.slug), yes=yes) for remote in chosen]
-        context.print_document({"owner": session.owner, "functions": functions})
+        context.stdout().document({"owner": session.owner, "functions": functions})
     else:
         console = context.stdout()
         done = [remote.slug for remote in chosen if remote.slug not in failed]

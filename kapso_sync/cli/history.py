@@ -42,7 +42,7 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
             "events": [dict(entry) for entry in entries],
             "backups": [_backup_document(backup) for backup in backups],
         }
-        context.print_document(document)
+        context.stdout().document(document)
     else:
         _print(context.stdout(), entries, backups)
     return int(ExitCode.OK)

@@ -27,7 +27,7 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
         if write and proposal.change is not None:
             write_file(target.home, proposal.change)
         if json_output:
-            context.print_document(_document(proposal, written=write))
+            context.stdout().document(_document(proposal, written=write))
         else:
             _print(context.stdout(), proposal, target.home, context.advise, written=write)
         return int(ExitCode.OK)

@@ -38,7 +38,7 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
                 "content_type": answer.content_type,
                 "body": text,
             }
-            context.print_document(document)
+            context.stdout().document(document)
         else:
             context.stderr().line(f"{answer.status} {answer.content_type}")
             _print_body(text, context.stdout())
@@ -50,7 +50,7 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
 def _print_body(text: str, console: Console) -> None:
     """Print an answer: as it came into a pipe, and without control characters on a terminal."""
     if not console.terminal:
-        print(text)
+        console.raw(text)
         return
     for line in visible_lines(text):
         console.verbatim(line)

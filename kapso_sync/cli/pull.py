@@ -63,7 +63,7 @@ def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions, context:
         for change in plan.changes:
             write_file(target.home, change)
     if output.json_output:
-        context.print_document(_document(plan))
+        context.stdout().document(_document(plan))
     else:
         _print(context.stdout(), plan, output)
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)

@@ -30,7 +30,7 @@ def status(context: CommandContext, *, json_output: bool) -> int:
     running = DaemonClient(settings, folder).status()
     document = running or _of_folder(settings, folder)
     if json_output:
-        context.print_document(document)
+        context.stdout().document(document)
     else:
         of_its_source = context.of_source(source_of(folder)).advise
         # A daemon has completed the commands in its texts.

@@ -54,7 +54,7 @@ def sync(args: PassArgs) -> int:
                 report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
         report = report.advised(args.context.advise)
         if args.json_output:
-            args.context.print_document(report_document(report))
+            args.context.stdout().document(report_document(report))
         else:
             print_report(args.context.stdout(), report, args.advise_again)
         return int(report.exit_code)
@@ -87,9 +87,9 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
         if args.json_output:
-            args.context.print_document(plan_document(plan))
+            args.context.stdout().document(plan_document(plan))
         elif markdown:
-            print(args.context.redactor.text(plan_markdown(plan, args.advise_exactly)), end="")
+            args.context.stdout().markdown(plan_markdown(plan, args.advise_exactly))
         else:
             print_plan(args.context.stdout(), plan, args.advise_exactly)
         return int(plan_exit_code(plan, detailed=detailed))

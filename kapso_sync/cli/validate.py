@@ -35,7 +35,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
         report = replace(report, problems=context.shown(report.problems))
         if args.json:
-            context.print_document(_document(report))
+            context.stdout().document(_document(report))
         else:
             _print(report, context, github=args.github)
         return int(ExitCode.INVALID if report.problems else ExitCode.OK)
@@ -46,7 +46,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 def _print(report: SourceReport, context: CommandContext, *, github: bool) -> None:
     if github:
         for line in _annotations(report):
-            print(context.redactor.text(line))
+            context.stdout().annotation(line)
     else:
         errors = context.stderr()
         print_problems(errors, report.problems)

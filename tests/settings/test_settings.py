@@ -103,7 +103,7 @@ def test_a_byte_order_mark_is_no_part_of_an_env_file(tmp_path: Path) -> None:
     file.write_bytes(BOM + b'KAPSO_SYNC_OWNER=acme/flows\nSTRIPE="' + BOM + b'sk"\n')
     settings = load_settings({}, env_file=file, environment={})
     assert settings.owner == "acme/flows"
-    assert settings.variables["STRIPE"] == "sk"
+    assert settings.env_file_variables["STRIPE"] == "sk"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
