@@ -14,7 +14,7 @@ from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.packages import UNAVAILABLE, PackageSource, Refusal, is_built_in
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, SourceFile, refused_parent
 
 MAX_FAULTS = 20
 """Maximum number of mistakes that are reported of one file."""
@@ -172,14 +172,26 @@ class Graph:
         fault = self._unusable(path, item, specifier, target) if target is not None else None
         if target is None:
             if not (item.types or item.unused):
-                hint = self._close(base) or "add the file, or correct the path"
-                found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
+                found.faults.append(self._absent(path, item, specifier, base))
         elif fault is not None:
             found.faults.append(fault)
         elif item.types or (_TYPES.search(target) and target != base):
             found.types.append(target)
         else:
             found.files.append(target)
+
+    def _absent(self, path: str, item: Import, specifier: str, base: str) -> Diagnostic:
+        above = refused_parent(base, self._files)
+        if above is not None:
+            text = f"`{specifier}`: {above.path} {above.problem}"
+            return Diagnostic("import-unreadable", text, path, item.place, "it cannot be built in")
+        suffix = PurePosixPath(base).suffix
+        if suffix and suffix not in (*CODE_SUFFIXES, *TEXT_SUFFIXES):
+            text = f"`{specifier}` does not exist, or is of a kind that is not read"
+            hint = f"code, .json and {' '.join(TEXT_LOADED)} can be imported"
+            return Diagnostic("unresolved-import", text, path, item.place, hint)
+        hint = self._close(base) or "add the file, or correct the path"
+        return Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint)
 
     def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Diagnostic | None:
         """Return a diagnostic if an existing file cannot be imported, or None."""

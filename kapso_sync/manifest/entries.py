@@ -24,7 +24,9 @@ from kapso_sync.model.desired import (
 )
 from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
 from kapso_sync.model.ownership import without_marks
-from kapso_sync.model.source import SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, NOT_FOLLOWED, Snapshot, SourceFile, refused_parent
+
+_PUT_IT_THERE = "put the file itself into the functions folder"
 
 GUESSED_SUFFIXES = (".ts", ".js")
 """Suffixes of the file ``<slug>`` that an entry without ``file`` means."""
@@ -116,16 +118,34 @@ def path_problem(path: str) -> str | None:
     return "names no file" if str(pure) == "." else None
 
 
-def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location: Location) -> Problem | None:
+def file_problem(slug: str, path: str, snapshot: Snapshot, location: Location) -> Problem | None:
     """Return why an entry's file cannot be used, or None."""
-    file = files.get(path)
+    file = snapshot.files.get(path)
     if file is None:
-        close = next((known for known in files if folded(known) == folded(path)), None)
-        hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
-        return Problem("missing-file", f"functions.{slug}: {path} does not exist", location, hint)
+        return _absent(f"functions.{slug}: {path}", path, snapshot, location)
     if file.content is None:
         return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)
     return None
+
+
+def _absent(said: str, path: str, snapshot: Snapshot, location: Location) -> Problem:
+    """Return why a file was not read; a person who sees it in the folder must not be told that it does not exist."""
+    files = snapshot.files
+    above = refused_parent(path, files)
+    if above is not None:
+        return Problem("unreadable-file", f"{said} is not read: {above.path} {above.problem}", location, _PUT_IT_THERE)
+    skipped = next((part for part in PurePosixPath(path).parts if part.startswith(".") or part in NOT_FOLLOWED), None)
+    if skipped is not None:
+        return Problem("unreadable-file", f"{said} is not read, since {skipped} is left out", location, _PUT_IT_THERE)
+    if path in snapshot.unread:
+        hint = f"code ends with {', '.join(CODE_SUFFIXES)}"
+        return Problem("unreadable-file", f"{said} is of a kind that is not read", location, hint)
+    inside = next((known for known in sorted(files) if known.startswith(f"{path}/")), None)
+    if inside is not None:
+        return Problem("missing-file", f"{said} is a folder", location, f"name a file in it, such as {inside}")
+    close = next((known for known in files if folded(known) == folded(path)), None)
+    hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
+    return Problem("missing-file", f"{said} does not exist", location, hint)
 
 
 def twins(files: Mapping[str, SourceFile]) -> Mapping[str, tuple[str, ...]]:

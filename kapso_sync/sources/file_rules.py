@@ -14,10 +14,12 @@ from kapso_sync.model.source import (
     LOCK_LIMIT,
     MANIFEST_LIMIT,
     MANIFEST_NAMES,
+    NOT_FOLLOWED,
     TEXT_SUFFIXES,
 )
 
-SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+MAX_UNREAD_NAMES = 2_000
+"""Maximum number of names that a snapshot keeps of files that are not read."""
 
 
 def is_read(name: str) -> bool:
@@ -27,7 +29,7 @@ def is_read(name: str) -> bool:
 
 def is_entered(name: str) -> bool:
     """Return whether a folder of this name is searched."""
-    return not name.startswith(".") and name not in SKIPPED_FOLDERS
+    return not name.startswith(".") and name not in NOT_FOLLOWED
 
 
 def too_large(path: str, size: int) -> str | None:

@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
@@ -22,9 +22,11 @@ from kapso_sync.model.source import (
     SourceFile,
     folder_digest,
 )
-from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, check_count, is_entered, is_read, too_large
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+_LEADS_OUT = "is a link that leads out of the folder"
 
 ATTEMPTS = 5
 """Maximum number of times that a folder is read again because it changed meanwhile."""
@@ -38,6 +40,14 @@ class _Seen:
     target: str
     stamp: tuple[int, int, int, int] | None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The files to read, in a fixed order, and the paths of others."""
+
+    files: list[_Seen] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +118,24 @@ class FolderSource:
         for _ in range(ATTEMPTS):
             root = Path(os.path.realpath(self._root))
             home, path = self._home(root)
-            before = list(_listing(home))
-            files = {seen.path: self._file(seen) for seen in before}
-            if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
+            before = _listing(home)
+            files = {seen.path: self._file(seen) for seen in before.files}
+            if Path(os.path.realpath(self._root)) == root and _listing(home).files == before.files:
                 self._read_before = {path: self._read_before[path] for path in files}
-                revision = self._revision(root.name, folder_digest(files))
-                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
+                revision = self._revision(root, folder_digest(files))
+                cli_files = _cli_files(home, self._top or root)
+                return Snapshot(str(self._root), revision, path, files, *cli_files, unread=frozenset(before.unread))
         raise SourceUnstable(
             f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
         )
 
-    def _revision(self, name: str, digest: str) -> Revision:
-        """Return the commit that git-sync names a published folder by, as long as nobody edits the folder; else the digest."""
-        if not _COMMIT.fullmatch(name):
+    def _revision(self, root: Path, digest: str) -> Revision:
+        """Return the commit that git-sync names a published folder by, as long as nobody edits the folder; else the digest.
+
+        ``root`` is the real path of the source, which may be a folder in what was published.
+        """
+        name = next((part for part in reversed(root.parts) if _COMMIT.fullmatch(part)), None)
+        if name is None:
             return Revision(digest, described=self._describe())
         if self._published is None or self._published[0] != name:
             self._published = (name, digest)
@@ -190,13 +205,19 @@ def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
     return found
 
 
-def _listing(home: Path) -> Iterator[_Seen]:
-    """Yield every file to read, in a fixed order; links are followed as long as they stay inside."""
-    pending, count = [""], 0
+def _listing(home: Path) -> _Listed:
+    """Return every file to read; links are followed as long as they stay inside, those to folders as well.
+
+    Kubernetes publishes the items of a ConfigMap as such links: ``greet -> ..data/greet``. A link to a folder that it is in
+    itself would never end, and is refused.
+    """
+    pending, listed, folders = [("", str(home))], _Listed(), 0
     while pending:
-        folder = pending.pop()
+        folder, where_really = pending.pop()
+        folders += 1
+        check_count(folders, str(home))
         try:
-            names = sorted(os.listdir(home / folder))  # noqa: PTH208 - names, which need not be text
+            names = sorted(os.listdir(where_really))  # noqa: PTH208 - names, which need not be text
         except OSError as error:
             if folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                 continue  # it was moved: the second listing will tell
@@ -206,17 +227,29 @@ def _listing(home: Path) -> Iterator[_Seen]:
             ) from error
         for name in names:
             path = f"{folder}/{name}" if folder else name
-            full = f"{home}{os.sep}{path}"
+            full = f"{where_really}{os.sep}{name}"
             link, folder_found = _kind(full)
             real = os.path.realpath(full) if link else full
             inside = not link or Path(real).is_relative_to(home)
-            if inside and (folder_found or (link and os.path.isdir(real))):  # noqa: PTH112 - a path that may not be text
-                if is_entered(name) and not link:
-                    pending.append(path)
+            if folder_found or (link and os.path.isdir(real)):  # noqa: PTH112 - a path that may not be text
+                problem = _link_problem(real, where_really, inside=inside) if link else None
+                if is_entered(name) and problem is not None:
+                    listed.files.append(_Seen(path, real, None, problem))
+                elif is_entered(name):
+                    pending.append((path, real))
             elif is_read(name):
-                count += 1
-                check_count(count, str(home))
-                yield _look(path, real, inside=inside)
+                listed.files.append(_look(path, real, inside=inside))
+                check_count(len(listed.files), str(home))
+            elif is_entered(name) and len(listed.unread) < MAX_UNREAD_NAMES:
+                listed.unread.append(path)
+    return listed
+
+
+def _link_problem(real: str, where_really: str, *, inside: bool) -> str | None:
+    """Return why a link to a folder is not followed, or None; ``where_really`` is the real path of the folder that it is in."""
+    if not inside:
+        return _LEADS_OUT
+    return "is a link to a folder that it is in itself" if Path(where_really).is_relative_to(real) else None
 
 
 def _kind(full: str) -> tuple[bool, bool]:
@@ -230,7 +263,7 @@ def _kind(full: str) -> tuple[bool, bool]:
 
 def _look(path: str, real: str, *, inside: bool) -> _Seen:
     if not inside:
-        return _Seen(path, real, None, "is a link that leads out of the folder")
+        return _Seen(path, real, None, _LEADS_OUT)
     try:
         found = os.stat(real)  # noqa: PTH116 - a path that may not be text
     except OSError as error:

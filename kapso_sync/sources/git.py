@@ -44,7 +44,7 @@ from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
-from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, check_count, is_entered, is_read, too_large
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -417,7 +417,8 @@ class GitSource:
             _content(commit)
             tree, path = self._home(commit.tree)
             fresh: dict[bytes, bytes] = {}
-            files = {file.path: file for file in _files(tree, self._contents, fresh)}
+            unread: list[str] = []
+            files = {file.path: file for file in _files(tree, self._contents, fresh, unread)}
             lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh))
             self._contents = fresh
             remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
@@ -428,7 +429,16 @@ class GitSource:
                 author=author,
                 committed_at=_moment(commit.committed_date),
             )
-        return Snapshot(self._spec.location, revision, path, files, remote_map, project, lock_files)
+        return Snapshot(
+            self._spec.location,
+            revision,
+            path,
+            files,
+            remote_map=remote_map,
+            project_file=project,
+            lock_files=lock_files,
+            unread=frozenset(unread),
+        )
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -439,9 +449,9 @@ class GitSource:
         for name in path.split("/") if path else []:
             found = next((child for child in tree.trees if child.name == name), None)
             if found is None:
-                raise SourceMissing(
-                    f"{self._spec.location} has no folder {path}", hint="--path names the functions folder inside it"
-                )
+                other = next((child for child in tree if str(child.path).rpartition("/")[2] == name), None)
+                what = f"has no folder {path}" if other is None else f"has no folder {path}: {other.path} {_kind(other)}"
+                raise SourceMissing(f"{self._spec.location} {what}", hint="--path names the functions folder inside it")
             tree = found
             _content(tree)
         return tree, path
@@ -461,8 +471,20 @@ class _Denied:
     credentials: tuple[object, ...]
 
 
-def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
-    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again."""
+def _kind(item: Tree | Blob) -> str:
+    """Return what an object is that is no folder, as the end of a sentence that begins with its path."""
+    kinds = {
+        _SUBMODULE: "is a submodule, which is not followed",
+        _LINK: "is a symbolic link, which is not followed in a repository",
+    }
+    return kinds.get(item.mode, "is a file")
+
+
+def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], unread: list[str]) -> Iterator[SourceFile]:
+    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again.
+
+    ``unread`` gets the paths of files of other kinds.
+    """
     pending, count = [("", home)], 0
     while pending:
         prefix, tree = pending.pop()
@@ -473,17 +495,17 @@ def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) 
                 if is_entered(name):
                     _content(item)
                     pending.append((f"{path}/", item))
-            elif is_read(name) or item.mode == _SUBMODULE:
+            elif is_read(name) or (item.mode in (_SUBMODULE, _LINK) and is_entered(name)):
                 count += 1
                 check_count(count, str(home.path) or "the repository")
                 yield _file(path, item, known, fresh)
+            elif is_entered(name) and len(unread) < MAX_UNREAD_NAMES:
+                unread.append(path)
 
 
 def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> SourceFile:
-    if blob.mode == _SUBMODULE:
-        return SourceFile(path, None, "is a submodule, which is not followed")
-    if blob.mode == _LINK:
-        return SourceFile(path, None, "is a symbolic link, which is not followed in a repository")
+    if blob.mode in (_SUBMODULE, _LINK):
+        return SourceFile(path, None, _kind(blob))
     content = known.get(blob.binsha)
     if content is None:
         problem = too_large(path, blob.size)

@@ -266,3 +266,26 @@ def test_code_inspection_never_raises_an_exception(code: str) -> None:
         shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)
         assert isinstance(shape.style, Style)
     assert isinstance(build({"greet.js": code.encode("utf-8", "surrogatepass")}), DesiredFunction | UnusableFunction)
+
+
+@pytest.mark.parametrize(
+    ("specifier", "said"),
+    [
+        ("./vendor/words.js", "`./vendor/words.js`: vendor is a submodule, which is not followed"),
+        ("./shared/a/b.js", "`./shared/a/b.js`: shared is a symbolic link, which is not followed in a repository"),
+        ("./rates.csv", "`./rates.csv` does not exist, or is of a kind that is not read"),
+        ("./words.js", "`./words.js` does not exist"),
+    ],
+)
+def test_an_import_of_what_is_not_read_says_what_it_is(specifier: str, said: str) -> None:
+    """A person who sees the file in a checkout must not be told that it does not exist."""
+    code = f"import words from '{specifier}';\nasync function handler() {{ return new Response(words); }}\n"
+    files = {
+        **source_files({"greet.js": code}),
+        "vendor": SourceFile("vendor", None, "is a submodule, which is not followed"),
+        "shared": SourceFile("shared", None, "is a symbolic link, which is not followed in a repository"),
+    }
+    made = asyncio.run(Workbench().builder.build([entry("greet.js")], files))
+    (problem,) = made.unusable[0].problems
+    assert problem.message == said
+    assert str(problem.location).startswith("greet.js:1:")
