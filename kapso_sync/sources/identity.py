@@ -34,9 +34,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.files import read_small
 from kapso_sync.model.ownership import comparable_owner
 from kapso_sync.process import run_process
 from kapso_sync.urls import comparable_path, parse_remote
+
+MAX_GIT_FILE_BYTES = 4 * 1024 * 1024
+"""Maximum size of one of git's own files, such as the list of packed refs, in bytes; a larger one counts as empty."""
 
 _SAFE = "/._-~+@"
 CONFIG_TIMEOUT = 10.0
@@ -123,7 +127,7 @@ def _packed(common: Path, name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path, MAX_GIT_FILE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 

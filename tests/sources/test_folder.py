@@ -16,6 +16,8 @@ from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
 from kapso_sync.sources import FolderSource
 from tests.sources.repositories import CODE, MANIFEST, Reader, contents, problems
 
+StrPath = str | os.PathLike[str]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -174,7 +176,7 @@ async def test_links_that_multiply_end_at_the_limit(folder: Path, reader: Reader
             (folder / f"..{number}" / name).symlink_to(f"../..{number + 1}")
     (folder / "..40").mkdir()
     (folder / "start").symlink_to("..0")
-    with pytest.raises(InvalidSource, match="more than 10000 files"):
+    with pytest.raises(InvalidSource, match="more than 10,000 folders"):
         await reader.open_folder(folder).fetch()
 
 
@@ -260,7 +262,7 @@ async def test_too_many_files_are_an_error_with_a_hint(folder: Path, reader: Rea
     """Ten thousand files are usually a mistake in --path."""
     for number in range(FILE_COUNT_LIMIT - 1):
         os.close(os.open(folder / f"{number}.json", os.O_CREAT | os.O_WRONLY))
-    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
+    with pytest.raises(InvalidSource, match="holds more than 10,000 files of code and text") as caught:
         await reader.open_folder(folder).fetch()
     assert "--path" in str(caught.value.hint)
 
@@ -302,11 +304,11 @@ async def test_a_folder_that_changes_while_it_is_read_is_read_again(
     """No snapshot mixes two states."""
     opened = os.open
 
-    def save_meanwhile(path: str, flags: int) -> int:
-        if path.endswith("manifest.yaml") and not (folder / "b.ts").exists():
+    def save_meanwhile(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith("manifest.yaml") and not (folder / "b.ts").exists():
             (folder / "a.ts").write_text("new")
             (folder / "b.ts").write_text("new")
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", save_meanwhile)
     found = contents(await reader.open_folder(folder).fetch())
@@ -317,11 +319,11 @@ async def test_a_folder_that_keeps_changing_is_an_error(folder: Path, reader: Re
     """After a few tries; the error names the folder."""
     opened, count = os.open, 0
 
-    def save_always(path: str, flags: int) -> int:
+    def save_always(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         nonlocal count
         count += 1
         (folder / "a.ts").write_text("x" * count)
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", save_always)
     with pytest.raises(SourceUnstable, match="flows keeps changing"):
@@ -335,11 +337,11 @@ async def test_a_file_that_becomes_a_symlink_while_it_is_read_is_not_followed(
     (folder / "z.ts").write_text(CODE)
     opened = os.open
 
-    def swap(path: str, flags: int) -> int:
-        if path.endswith("a.ts") and not (folder / "a.ts").is_symlink():
+    def swap(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith("a.ts") and not (folder / "a.ts").is_symlink():
             (folder / "a.ts").unlink()
             (folder / "a.ts").symlink_to("/etc/passwd")
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap)
     snapshot = await reader.open_folder(folder).fetch()

@@ -99,7 +99,7 @@ async def test_too_many_files_are_an_error_with_a_hint(upstream: Repository, rea
     large = upstream.git("mktree", stdin=lines.encode())
     small = upstream.git("mktree", stdin=f"100644 blob {blob}\ta.ts\n".encode())
     upstream.commit_tree(("40000", b"data", large), ("40000", b"flows", small))
-    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
+    with pytest.raises(InvalidSource, match="holds more than 10,000 files of code and text") as caught:
         await reader.open(upstream.url).fetch()
     assert "--path" in str(caught.value.hint)
     assert set((await reader.open(upstream.url, path="flows").fetch()).files) == {"a.ts"}
