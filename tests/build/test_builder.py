@@ -35,7 +35,7 @@ def test_a_script_is_uploaded_unchanged_to_either_base(code: str) -> None:
         st.sampled_from([*SCRIPTS[:4], "const a = 1;", "// é\n", "\r\n", "\t", ";", "function other() { return `\u2028` }"])
     )
     .map("\n".join)
-    .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1)
+    .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1 and code.count("const a") < 2)
 )
 def test_any_plain_script_is_uploaded_byte_for_byte(code: str) -> None:
     """Whatever surrounds the one handler, the bytes are the author's."""
@@ -61,7 +61,7 @@ def test_node_accepts_the_accepted_sample_code(code: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("code", "fault", "place"),
     [
-        ("async function handler() {\n  return (;\n}\n", "syntax", (2, 10)),
+        ("async function handler() {\n  return (;\n}\n", "syntax", (2, 11)),
         ("function handler() {", "syntax", (1, 21)),
         ("const x = 1;\n", "no-handler", (1, 1)),
         ("", "no-handler", (1, 1)),

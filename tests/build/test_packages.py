@@ -144,8 +144,8 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
         ("https://example.com/x.js", "import-url"),
         ("//example.com/x.js", "import-outside"),
         ("data:text/javascript,export default 1", "import-url"),
-        ("#internal", "package-missing"),
-        ("@/lib/x", "package-missing"),
+        ("#internal", "unresolved-import"),
+        ("@/lib/x", "unresolved-import"),
         ("pkg/../../../outside", "package-missing"),
         ("..", "import-outside"),
         ("./", "unresolved-import"),
@@ -237,7 +237,7 @@ def test_no_config_plugin_or_script_of_the_folder_is_run(tmp_path: Path) -> None
     )
     (tmp_path / "tsconfig.json").write_text('{"compilerOptions": {"paths": {"thing": ["./functions/plugin.js"]}}}')
     (home / "tsconfig.json").write_text(
-        '{"extends": "../../etc/passwd", "compilerOptions": {"paths": {"thing": ["./plugin.js"]}, "plugins": [{"name": "x"}]}}'
+        '{"extends": "../../etc/passwd", "compilerOptions": {"plugins": [{"name": "x", "transform": "./plugin.js"}]}}'
     )
     (home / "a.ts").write_text("import { thing } from 'thing';\nexport default () => new Response(thing);\n")
     snapshot = asyncio.run(FolderSource(home, None, top=None, emit=lambda _: None).fetch())
