@@ -251,6 +251,14 @@ class _Stage:
         except OSError:
             return message
 
+    def place_of(self, file: str, specifier: str) -> Place:
+        """Return where a file of the stage imports a specifier; the file as a whole if that is not seen."""
+        for number, line in enumerate((self.home / file).read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+            found = [at for quote in "\"'`" if (at := line.find(f"{quote}{specifier}{quote}")) >= 0]
+            if found:
+                return Place(number, min(found) + 1)
+        return Place(0, 0)
+
     def escaped(self, path: str) -> bool:
         """Return whether an input of the build is outside the stage and, with links resolved, outside the source's root."""
         full = self._full(path)
@@ -321,16 +329,32 @@ class _Run:
                 f"the build read `{escaped}`, which is outside of the source",
                 "what a package links to must lie inside",
             )
-            return Failure((Diagnostic("import-outside", text, job.file, Place(0, 0), hint),), lasting=False)
+            file, place = self._origin(job, escaped)
+            return Failure((Diagnostic("import-outside", text, file, place, hint),), lasting=False)
         path, output = self._outputs[entry]
         external = [item["path"] for item in output["imports"] if item.get("external") and item["kind"] == "import-statement"]
         if external and self._options.script:
+            file, place = self._origin(job, self._importer(inputs, external[0]))
             text, hint = f"a package imports `{external[0]}`, which script style cannot", "use a package made for Workers"
-            return Failure((Diagnostic("built-in", text, job.file, Place(0, 0), hint),), lasting=False)
+            return Failure((Diagnostic("built-in", text, file, place, hint),), lasting=False)
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
         code = finished(bundle, job.file, job.shape, script=self._options.script, sloppy=self._options.sloppy)
         own = [message for message in messages if message.file in job.closure.files]
         return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own))
+
+    def _importer(self, inputs: Sequence[str], name: str) -> str:
+        """Return the first input that imports a module of the runtime, or nothing."""
+        imports = ((path, item) for path in inputs for item in self._meta["inputs"][path]["imports"])
+        return next((path for path, item in imports if item.get("external") and item["path"] == name), "")
+
+    def _origin(self, job: Job, path: str) -> tuple[str, Place]:
+        """Return which file of the function imports an input of the build, directly or through packages, and where."""
+        own, meta = set(job.closure.files), self._meta["inputs"]
+        for file in job.closure.files:
+            for item in meta.get(file, {}).get("imports", ()):
+                if not item.get("external") and item["path"] not in own and path in self._reached(item["path"]):
+                    return file, self._stage.place_of(file, str(item.get("original", "")))
+        return job.file, Place(0, 0)
 
     def _reached(self, entry: str) -> list[str]:
         """Return the inputs of one entry, sorted, from esbuild's metafile."""

@@ -127,9 +127,11 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
     code = good({"a.js": text.replace("Buffer", "x")}, "a.js", MODULE, Packages(tmp_path, tmp_path))
     assert 'from "events"' not in code
     package(tmp_path, "needs-node", "import fs from 'node:fs'; export const x = fs;")
-    text = "import { x } from 'needs-node'; export default () => x"
-    (problem,) = bad({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path))
+    package(tmp_path, "uses-it", "export { x } from 'needs-node'")
+    texts = {"a.js": "export { default } from './b.js'", "b.js": "\nimport { x } from 'uses-it';\nexport default () => x"}
+    (problem,) = bad(texts, "a.js", packages=Packages(tmp_path, tmp_path))
     assert "`node:fs`, which script style cannot" in problem.message
+    assert str(problem.location) == "b.js:2:19"
 
 
 @pytest.mark.parametrize(
