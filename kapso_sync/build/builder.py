@@ -25,6 +25,7 @@ from kapso_sync.build.rules import (
     size_notices,
     sloppy_diagnostic,
     syntax_diagnostic,
+    unanswerable_diagnostic,
 )
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
@@ -225,6 +226,7 @@ class Builder:
             by_entry = entry.contract is Contract.MODULE
             asked = "the manifest asks for" if by_entry else "KAPSO_SYNC_CONTRACT asks for"
             faults += entry_diagnostics(shape, entry.file, module=self._wanted(entry) is Contract.MODULE, asked=asked)
+            faults += self._forwarded_faults(entry.file, site)
         faults += closure.faults
         if script and not plain:
             faults += built_in_diagnostics(closure)
@@ -232,6 +234,20 @@ class Builder:
             configured = (p for p in closure.files if p in site.shapes and _is_configured(p, site.shapes[p]))
             faults += dict.fromkeys(fault for path in configured for fault in site.graph.config(path).faults)
         return faults
+
+    @staticmethod
+    def _forwarded_faults(file: str, site: _Site) -> Iterable[Diagnostic]:
+        """Yield a diagnostic if the default export that an entry takes from another file cannot answer a request."""
+        seen = {file}
+        while (specifier := site.shapes[file].forwards) is not None:
+            target = site.graph.target(file, specifier)
+            if target is None or target in seen or target not in site.shapes:
+                return
+            file = target
+            seen.add(file)
+        shape = site.shapes[file]
+        if len(seen) > 1 and shape.style is Style.MODULE and shape.unanswerable is not None:
+            yield unanswerable_diagnostic(shape, file, shape.unanswerable)
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
         options = Options(script, entry.minify, self._stays_sloppy(shape, closure, script=script))

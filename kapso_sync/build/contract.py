@@ -113,6 +113,8 @@ class Shape:
     ``evaluated`` a handler that is made from text, ``unanswerable`` a value that no request can be given to, ``modern`` syntax
     that Workers run only after a build, ``listens`` a handler in the format of service workers, ``meta`` an ``import.meta``.
 
+    ``forwards`` is the specifier of the file whose default export this file exports as its own.
+
     ``module``: the file is an ECMAScript module, which runs in strict mode. Of any other file, ``sloppy`` is the first place
     that only sloppy mode runs, and ``sloppy_built`` the first one that a build does not rewrite. ``undeclared`` is an
     assignment that throws an error when it runs, since the file runs in strict mode. ``shadows``: a name at the top level hides
@@ -139,6 +141,7 @@ class Shape:
     credentials: tuple[Place, ...] = ()
     deno: bool = False
     unanswerable: Place | None = None
+    forwards: str | None = None
     modern: Place | None = None
     listens: Place | None = None
     meta: Place | None = None
@@ -177,6 +180,8 @@ class _Found:
         self._handler: Node | None = None
         self._values: dict[bytes, Node] = {}
         self._exports = False
+        self._defaults: dict[bytes, str] = {}
+        self._forwards: str | None = None
         self._module_exports: Place | None = None
 
     def take(self, node: Node) -> None:
@@ -205,10 +210,26 @@ class _Found:
             return
         text = string_text(source)
         types = any(child.type in ("type", "typeof") for child in node.children)
+        if text is not None:
+            self._remember_default(node, text.decode("utf-8", "replace"))
         names = frozenset((name.text or b"").decode("utf-8", "replace") for name in imported_names(node))
         self._imports.append(
             Import(self._place(source), None if text is None else text.decode("utf-8", "replace"), names, types)
         )
+
+    def _remember_default(self, node: Node, specifier: str) -> None:
+        """Remember the names for the default export of another file, and whether this file exports it as its own."""
+        for part in nodes(node, ("import_clause", "import_specifier", "export_specifier")):
+            local = part.child_by_field_name("name")
+            alias = part.child_by_field_name("alias") or local
+            if part.type == "import_clause":
+                names = [child.text or b"" for child in part.children if child.type == "identifier"]
+                self._defaults |= dict.fromkeys(names, specifier)
+            elif local is not None and alias is not None and local.text == b"default":
+                if part.type == "import_specifier":
+                    self._defaults[alias.text or b""] = specifier
+                elif alias.text == b"default":
+                    self._forwards = specifier
 
     def _export(self, node: Node) -> None:
         self._exports = True
@@ -309,6 +330,7 @@ class _Found:
             process_env=self._process_env(),
             credentials=tuple(_credentials(self._code)),
             unanswerable=self._unanswerable(style, given),
+            forwards=self._forwarded(given),
             modern=self._modern(),
             listens=self._listens(),
             meta=meta,
@@ -395,6 +417,15 @@ class _Found:
                 names += [name.text or b""] if name is not None else []
                 break
         return (node if node is None or node.type != "variable_declarator" else None), names
+
+    def _forwarded(self, handler: Node | None) -> str | None:
+        """Return the specifier of the file whose default export the handler is, unless this file may change it."""
+        node = unwrapped(handler)
+        name = node.text or b"" if node is not None and node.type == "identifier" else b""
+        imported = self._defaults.get(name)
+        if imported is not None and not any(_changes(each) for each in self._scopes.uses(name) if not _is_imported(each)):
+            return imported
+        return self._forwards
 
     def _may_change(self, name: bytes) -> bool:
         """Return whether a top-level value may get properties after it was made: it is assigned to, or given to a function."""
@@ -568,6 +599,11 @@ def _changes(name: Node) -> bool:
     if parent is None or name.type not in ("member_expression", "subscript_expression"):
         return True
     return parent.type == "assignment_expression" and parent.child_by_field_name("right") != name
+
+
+def _is_imported(name: Node) -> bool:
+    """Return whether a name stands in the import that binds it."""
+    return name.parent is not None and name.parent.type in ("import_clause", "import_specifier")
 
 
 def _has_computed_name(part: Node) -> bool:

@@ -169,6 +169,13 @@ class Graph:
         self._links: dict[str, Links] = {}
         self._factories: dict[str, frozenset[str]] = {}
 
+    def target(self, path: str, specifier: str) -> str | None:
+        """Return the file that an import of a file means, or None if it is no file of the snapshot."""
+        if not specifier.startswith(("./", "../")):
+            return self._alias(path, specifier)
+        base = _joined(path, specifier)
+        return self._file(base) if base is not None else None
+
     def config(self, path: str) -> Config:
         """Return the options that hold for a file."""
         return self._configs.of(path)

@@ -51,13 +51,17 @@ def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> I
         again = shape.handlers[-1] if shape.handlers else first
         yield Diagnostic("two-handlers", "there is more than one handler", file, again, "keep one of them")
     elif shape.unanswerable is not None:
-        what = "`handler`" if shape.style in (Style.SCRIPT, Style.NAMED_EXPORT) else "what the file exports"
-        text = f"{what} {shape.unanswerable.text}: it cannot answer a request"
-        hint = SCRIPT_FORM if shape.style is Style.SCRIPT else "export a function, or an object with `fetch(request, env)`"
-        yield Diagnostic("no-fetch", text, file, shape.unanswerable, hint)
+        yield unanswerable_diagnostic(shape, file, shape.unanswerable)
     if module and shape.style not in (Style.MODULE, Style.NONE):
         text = f"{asked} module style, and there is no `export default`"
         yield Diagnostic("contract", text, file, Place(1, 1), "drop one of them")
+
+
+def unanswerable_diagnostic(shape: Shape, file: str, where: Place) -> Diagnostic:
+    """Return the diagnostic for a handler that cannot answer a request."""
+    what = "`handler`" if shape.style in (Style.SCRIPT, Style.NAMED_EXPORT) else "what the file exports"
+    hint = SCRIPT_FORM if shape.style is Style.SCRIPT else "export a function, or an object with `fetch(request, env)`"
+    return Diagnostic("no-fetch", f"{what} {where.text}: it cannot answer a request", file, where, hint)
 
 
 def file_diagnostics(shape: Shape, file: str, *, script: bool) -> Iterator[Diagnostic]:

@@ -46,7 +46,7 @@ _VISITED = (
     | _JSX
     | _NAMES
     | frozenset({"class", "class_static_block", "import_statement", "import_alias", "call_expression", "with_statement"})
-    | frozenset({"unary_expression", "number", "escape_sequence", "member_expression"})
+    | frozenset({"unary_expression", "number", "escape_sequence", "member_expression", "labeled_statement", "if_statement"})
 )
 """Kinds of nodes that matter here."""
 
@@ -296,6 +296,10 @@ class Scopes:
         kind = node.type
         if kind == "with_statement":
             self._found.append(Sloppy(node, "uses `with`"))
+        elif kind in ("labeled_statement", "if_statement"):
+            parts = (node.child_by_field_name("body"), node.child_by_field_name("consequence"))
+            if any(part is not None and part.type == "function_declaration" for part in parts):
+                self._found.append(Sloppy(node, "declares a function as the body of a label or an `if`"))
         elif kind == "unary_expression":
             operator, operand = node.children[0], node.child_by_field_name("argument")
             if operator.type == "delete" and operand is not None and operand.type == "identifier":

@@ -225,7 +225,7 @@ class _Document:
         self._path = path
         self.fault = encoding_diagnostic(path, content)
         body = content.removeprefix(b"\xef\xbb\xbf") if self.fault is None else b"{}"
-        self._code = b"(" + body.rstrip() + b"\n)"
+        self._code = b"(" + (body.rstrip() or b"{}") + b"\n)"
         root = parse(self._code, Grammar.JAVASCRIPT)
         if root.has_error:
             where = self._moved(first_error(root, self._code))

@@ -61,6 +61,27 @@ def test_a_value_that_cannot_answer_a_request_is_refused_with_its_place(what: st
     assert f"is {said}: it cannot answer a request" in problem.message
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import worker from './lib/worker.js';\nexport default worker",
+        "export { default } from './lib/worker.js'",
+        "import { default as w } from './lib/worker';\nexport { w as default }",
+        "export { default } from './again.js'",
+    ],
+)
+def test_a_default_export_of_another_file_is_looked_at_there(code: str) -> None:
+    """The place is where the object is written; an import that this file completes is not refused."""
+    texts = {
+        "a.js": code,
+        "lib/worker.js": "const w = { queue() {} };\nexport default w",
+        "again.js": "export { default } from './lib/worker.js'",
+    }
+    (problem,) = bad(texts, "a.js")
+    assert where(problem) == ("no-fetch", "lib/worker.js", 1, 11)
+    assert "fetch" in good({**texts, "a.js": "import w from './lib/worker.js';\nw.fetch = () => 1;\nexport default w"}, "a.js")
+
+
 ANSWERING = {
     "a property that is set later": "const w = {};\nw.fetch = () => new Response('x');\nexport default w",
     "a property in brackets": "const w = {}; w['fetch'] = () => new Response('x'); export default w",

@@ -215,6 +215,13 @@ def test_what_a_configuration_extends_outside_of_the_folder_is_named() -> None:
     assert Workbench().build(texts, "c.js").notices == ()
 
 
+@pytest.mark.parametrize("content", ["", " \n", "{}", "[]", '{"files": [], "references": [{"path": "./tsconfig.app.json"}]}'])
+def test_a_configuration_without_options_changes_nothing(content: str) -> None:
+    """As TypeScript reads an empty file."""
+    code = "export default () => new Response('x' as string)"
+    assert good({"a.ts": code, "tsconfig.json": content}, "a.ts") == good({"a.ts": code}, "a.ts")
+
+
 def test_a_circular_configuration_is_an_error_with_its_place() -> None:
     """And one that cannot be read as text."""
     texts = {

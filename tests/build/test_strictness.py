@@ -25,6 +25,8 @@ SLOPPY = {
     "a deleted variable": ("var gone = 1; var was = String(delete gone);", "was", "false"),
     "reserved words as names": ("var let = 'l', static = 's', package = 'p';", "let + static + package", "lsp"),
     "a function used outside of its block": ("if (true) { function inner() { return 'in' } }", "inner()", "in"),
+    "a function with a label": ("tag: function tagged() { return 'tag' }", "tagged()", "tag"),
+    "a function behind an if": ("if (true) function quick() { return 'q' }", "quick()", "q"),
     "this for the global object": ("var root = (function () { return this })();", "typeof root", "object"),
 }
 HOW = {
