@@ -78,7 +78,11 @@ class Shapes:
         return shape
 
     async def _second_opinion(self, path: str, content: bytes, shape: Shape) -> Shape:
-        """Return the shape of code that our parser does not understand, by the code that esbuild prints of it."""
+        """Return the shape of code that our parser does not understand, by the code that esbuild prints of it.
+
+        Even where our parser does not understand that either, the code has no syntax error: then the best that it finds counts.
+        """
+        found = shape
         for target in TARGETS:
             printed = await self._parser.print(path, content, target) if self._parser is not None else None
             if isinstance(printed, Place):
@@ -86,10 +90,10 @@ class Shapes:
             if printed is None:
                 return shape
             again = await asyncio.to_thread(inspect, printed.code, Grammar.JAVASCRIPT)
-            if again.error is None:
-                found = moved(again, printed.places.original, shape)
-                return found if target == TARGETS[0] else replace(found, modern=found.modern or shape.error)
-        return shape
+            found = moved(replace(again, error=None), printed.places.original, shape)
+            if again.error is None and target == TARGETS[0]:
+                return found
+        return replace(found, modern=found.modern or shape.error)
 
     async def rest(self) -> None:
         """Let the event loop run other tasks, if it did not for a while."""
