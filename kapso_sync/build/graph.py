@@ -335,6 +335,11 @@ class Graph:
                 found.aliases.append((specifier, target))
             return
         folder = _folder(path)
+        replaced = self._package_alias(path, specifier) if not item.types else None
+        if replaced is not None:
+            found.packages.append(replaced[0])
+            found.aliases.append((specifier, replaced[1]))
+            return
         at = self._packages.find(folder, specifier) if self._packages is not None and not _strange(specifier) else None
         if at is not None:
             if not item.types:
@@ -350,6 +355,16 @@ class Graph:
                 return target
         found = self._subpaths.find(path, specifier) if specifier.startswith("#") else None
         return self._file(found.target) if found is not None and found.target is not None else None
+
+    def _package_alias(self, path: str, specifier: str) -> tuple[str, str] | None:
+        """Return the package that `paths` of tsconfig.json puts in place of another, and its path from the functions folder."""
+        packages = self._packages
+        for base in self.config(path).targets(specifier) if packages is not None else ():
+            _, inside, package = base.rpartition(f"{MODULES}/")
+            at = packages.find(_folder(path), package) if packages is not None and inside and not _strange(package) else None
+            if at is not None:
+                return at, base
+        return None
 
     def _unaliased(self, path: str, item: Import, specifier: str) -> Diagnostic | None:
         """Return why an alias names no file, or None if the specifier is no alias."""

@@ -225,6 +225,20 @@ def test_a_workspace_package_that_is_linked_inside_the_repository_is_bundled(tmp
 
 
 @needs_node
+@pytest.mark.parametrize("inside", ["", "functions"])
+def test_an_alias_for_an_npm_package_is_followed(tmp_path: Path, inside: str) -> None:
+    """As `react` for `preact/compat`, by the path that the package has below the functions folder or above it."""
+    package(tmp_path, "small", "exports.x = 'x';")
+    up = "../" if inside else "./"
+    texts = {
+        "a.ts": "import { x } from 'large';\nexport default () => new Response(x);",
+        "tsconfig.json": config(paths={"large": [f"{up}node_modules/small"]}),
+    }
+    (tmp_path / inside).mkdir(exist_ok=True)
+    assert answers([good(texts, "a.ts", SCRIPT, Packages(tmp_path / inside, tmp_path))], SCRIPT) == [(200, "x")]
+
+
+@needs_node
 def test_import_meta_is_empty_and_said_to_be() -> None:
     """As on Workers; in a script, which it would break, it is replaced."""
     for code in (
