@@ -33,7 +33,7 @@ _MADE_OF = (b"handler", b"default", b"fetch")
 
 _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 _IMPORT_META = re.compile(rb"\bimport\s*\.\s*meta\b")
-_ACCESSOR = re.compile(rb"(?<![\w$.])accessor\s+[\w$#\[\"']")
+_SETS_FETCH = re.compile(rb"\bthis\s*(?:\.\s*fetch\b|\[)|\bassign\s*\(\s*this\b|\bdefineProperty\s*\(\s*this\b")
 _JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)\s+([^\s*]+)")
 _FREEZES = (b"Object.freeze", b"Object.seal", b"Object.preventExtensions")
 _VALUES = {
@@ -331,7 +331,7 @@ class _Found:
             credentials=tuple(_credentials(self._code)),
             unanswerable=self._unanswerable(style, given),
             forwards=self._forwarded(given),
-            modern=self._modern(),
+            modern=self._first(("decorator",), b"@"),
             listens=self._listens(),
             meta=meta,
             module=self._is_module or meta is not None,
@@ -437,7 +437,7 @@ class _Found:
             return None
         found = member(value, b"fetch")
         if found is None:
-            return None if b"this" in (value.text or b"") else "is an object without `fetch`"
+            return None if _SETS_FETCH.search(value.text or b"") else "is an object without `fetch`"
         inner, names = self._constant(found) if found.type not in FUNCTIONS else (found, [])
         if inner is None or inner.type not in {*_VALUES, "object"} or any(self._may_change(name) for name in names):
             return None
@@ -484,22 +484,17 @@ class _Found:
         found = (pair for comment in comments for pair in _JSX_COMMENT.findall(comment))
         return Jsx(elements, {name.decode(): value.decode("utf-8", "replace") for name, value in found})
 
+    def _first(self, types: tuple[str, ...], *signs: bytes) -> Place | None:
+        """Return the place of the first node of these types; without one of the ``signs`` in the code there is none."""
+        if not any(sign in self._code for sign in signs):
+            return None
+        return next((self._place(node) for node in nodes(self._root, types)), None)
+
     def _meta(self) -> Place | None:
         if not _IMPORT_META.search(self._code):
             return None
         found = nodes(self._root, ("meta_property",))
         return next((self._place(node) for node in found if (node.text or b"").startswith(b"import")), None)
-
-    def _modern(self) -> Place | None:
-        if b"@" in self._code:
-            decorator = next(nodes(self._root, ("decorator",)), None)
-            if decorator is not None:
-                return self._place(decorator)
-        found = _ACCESSOR.search(self._code)
-        if found is None:
-            return None
-        before = self._code[: found.start()]
-        return Place(before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1)
 
     def _listens(self) -> Place | None:
         if b"addEventListener" not in self._code:
@@ -622,7 +617,7 @@ def _may_have_fetch(body: Node) -> bool:
             and (name.type == "computed_property_name" or name.text in (b"fetch", b'"fetch"', b"'fetch'"))
         ):
             return True
-    return b"this.fetch" in (body.text or b"") or b"this[" in (body.text or b"") or b"assign(this" in (body.text or b"")
+    return _SETS_FETCH.search(body.text or b"") is not None
 
 
 def _is_fragment(element: Node) -> bool:

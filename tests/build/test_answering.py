@@ -29,6 +29,12 @@ SILENT = {
         (1, 11),
         "an object without `fetch`",
     ),
+    "an object that uses this": (
+        "a.js",
+        "export default { n: 1, queue() { this.n = 2 } }",
+        (1, 16),
+        "an object without `fetch`",
+    ),
     "a frozen object": ("a.js", "export default Object.freeze({ queue() {} })", (1, 30), "an object without `fetch`"),
     "satisfies": ("a.ts", "export default { queue() {} } satisfies ExportedHandler<Env>", (1, 16), "an object without `fetch`"),
     "as": (
@@ -99,6 +105,7 @@ ANSWERING = {
         "const app = new App();\napp.get(() => new Response('x'));\nexport default app"
     ),
     "a class that extends another": "class A { fetch() { return new Response('x') } }\nexport default class extends A {}",
+    "an object that sets it": "const w = { on() { this.fetch = () => new Response('x') } };\nw.on();\nexport default w",
     "a field": "export default class { fetch = () => new Response('x') }",
     "a prototype": "class W {}\nW.prototype.fetch = () => new Response('x');\nexport default W",
     "a constructor": "export default class { constructor() { this.fetch = () => new Response('x') } }",

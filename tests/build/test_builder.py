@@ -24,7 +24,12 @@ from tests.build.workbench import MODULE, Workbench, bad, build, entry, good, ne
 EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
 
-@pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
+COMMENTED = (
+    "// an accessor x, @decorated, with import.meta and require('x')\nfunction handler() { return new Response('accessor y') }"
+)
+
+
+@pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values(), COMMENTED])
 def test_a_script_is_uploaded_unchanged_to_either_base(code: str) -> None:
     """A top-level ``handler``, however it is declared, and whatever strings and comments hold."""
     assert good(code) == code
