@@ -123,7 +123,7 @@ class Builder:
         """Accept or refuse an entry, or put it into the queue for the bundler."""
         content = site.content(entry.file)
         site.used.add(entry.file)
-        fault = encoding_diagnostic(entry.file, content)
+        fault = encoding_diagnostic(entry.file, content) or _no_code(entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
             return
@@ -316,6 +316,14 @@ class Builder:
             style = None
         site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled)
         site.notices += (*size_notices(built.code, entry.file), *built.notices)
+
+
+def _no_code(file: str) -> Diagnostic | None:
+    """Return a diagnostic if an entry's file is no code by its name, or None."""
+    if file.endswith(CODE_SUFFIXES):
+        return None
+    hint = f"name a file that ends with {' '.join(CODE_SUFFIXES)}"
+    return Diagnostic("entry-kind", "a function needs a file of code", file, Place(1, 1), hint)
 
 
 def _is_configured(path: str, shape: Shape) -> bool:

@@ -169,6 +169,16 @@ def test_code_that_is_not_utf8_text_is_refused(content: bytes, code: str) -> Non
     assert problem.code == code
 
 
+@pytest.mark.parametrize("kind", ["cloudflare_worker", "supabase_function"])
+@pytest.mark.parametrize("name", ["greet.txt", "greet.json", "greet.yaml"])
+def test_an_entry_that_is_no_code_by_its_name_is_refused(name: str, kind: str) -> None:
+    """Only that function, with its file; the content does not matter."""
+    listed = entry(name, function_type=kind)
+    made = Workbench().build({name: SCRIPTS[0], "other.js": SCRIPTS[0]}, listed, "other.js")
+    assert [where(problem) for problem in made.unusable[0].problems] == [("entry-kind", name, 1, 1)]
+    assert [function.slug for function in made.functions] == ["other"]
+
+
 def test_supabase_functions_are_uploaded_unchanged() -> None:
     """TypeScript too: Deno runs it, without a handler contract. One that serves nothing is a warning."""
     listed = entry("greet.ts", function_type="supabase_function")
