@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from kapso_sync.build.contract import Import, Jsx, Shape, inspect, moved, value_names
+from kapso_sync.build.contract import Import, Jsx, Shape, inspect, moved
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.packages import MODULES, Packages, is_built_in, package_name
+from kapso_sync.build.inspection import inspect_apart
+from kapso_sync.build.packages import MODULES, UNAVAILABLE, PackageSource, Refusal, is_built_in
 from kapso_sync.build.parser import TARGETS, EsbuildParser
 from kapso_sync.build.subpaths import PACKAGE, Subpaths
 from kapso_sync.build.syntax import Grammar, Place
@@ -20,6 +21,9 @@ from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
 from kapso_sync.build.tsconfig import Config, Configs
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 from kapso_sync.tools import ToolMissing
+
+MAX_FAULTS = 20
+"""Maximum number of mistakes that are reported of one file."""
 
 TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
 """Suffixes of files that are imported as a string."""
@@ -42,8 +46,12 @@ svelte tar toml tsv ttf vue webp woff woff2 xml zip
 _OTHER_KINDS = frozenset(f".{kind}" for kind in _OTHER.split())
 """Endings of files that are not read, so that an import of one is not said not to exist."""
 
+_NO_REGISTRY = (
+    "set KAPSO_SYNC_NPM_REGISTRY to the registry that the packages of package-lock.json are fetched from, sync from a checkout "
+    "after `npm ci`, or put the code into the functions folder"
+)
 _LARGE = 64 * 1024
-"""A file with more bytes than this is parsed in a thread, so that it does not block the event loop."""
+"""A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
 
 _TURN = 0.02
 """Seconds of work after which the event loop may run other tasks."""
@@ -64,11 +72,7 @@ class Shapes:
         key = (content, Grammar.of(path))
         shape = self._seen.get(key) or self._known.get(key)
         if shape is None:
-            if len(content) > _LARGE:
-                shape = await asyncio.to_thread(inspect, *key)
-            else:
-                await self.rest()
-                shape = inspect(*key)
+            shape = await self._inspect(*key)
             if shape.error is not None and self._parser is not None:
                 try:
                     shape = await self._second_opinion(path, content, shape)
@@ -76,6 +80,12 @@ class Shapes:
                     return shape
         self._seen[key] = shape
         return shape
+
+    async def _inspect(self, code: bytes, grammar: Grammar) -> Shape:
+        if len(code) > _LARGE:
+            return await inspect_apart(code, grammar)
+        await self.rest()
+        return inspect(code, grammar)
 
     async def _second_opinion(self, path: str, content: bytes, shape: Shape) -> Shape:
         """Return the shape of code that our parser does not understand, by the code that esbuild prints of it.
@@ -89,7 +99,7 @@ class Shapes:
                 return replace(shape, error=printed, confirmed=True)
             if printed is None:
                 return shape
-            again = await asyncio.to_thread(inspect, printed.code, Grammar.JAVASCRIPT)
+            again = await self._inspect(printed.code, Grammar.JAVASCRIPT)
             found = moved(replace(again, error=None), printed.places.original, shape)
             if again.error is None and target == TARGETS[0]:
                 return found
@@ -164,7 +174,7 @@ class _Resolving:
 class Graph:
     """The import graph of one snapshot; ``packages`` is None if the source has no packages, as a git source."""
 
-    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: Packages | None) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: PackageSource | None) -> None:
         self._files = files
         self._shapes = shapes
         self._packages = packages
@@ -215,7 +225,10 @@ class Graph:
                 shape = await self._shapes.read(path, content)
                 self._factories[path] = self._jsx_names(path, shape)
                 for item in shape.imports:
+                    await self._shapes.rest()
                     self._resolve(path, item, found)
+                    if len(found.faults) >= MAX_FAULTS:
+                        break
                 if shape.jsx is not None:
                     self._resolve_jsx(path, shape.jsx, found)
             self._links[path] = found.done()
@@ -405,12 +418,11 @@ class Graph:
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
             return Diagnostic("import-url", text, path, item.place, hint)
         if self._packages is None:
-            text = f"`{specifier}` is an npm package, and a git source has no node_modules"
-            hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
-            return Diagnostic("package-unavailable", text, path, item.place, hint)
-        name = package_name(specifier)
-        hint = f"`npm install {name}` in the repository; for an alias, `paths` in a tsconfig.json of the functions folder"
-        return Diagnostic("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
+            missing = Refusal(f"`{specifier}` is an npm package, and a git source has no node_modules", _NO_REGISTRY)
+        else:
+            missing = self._packages.explain_missing(_folder(path), specifier)
+        unavailable = missing.code == UNAVAILABLE
+        return Diagnostic(missing.code, missing.reason, path, item.place, missing.hint, unavailable=unavailable)
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""
@@ -418,15 +430,10 @@ class Graph:
 
     def _only_types(self, path: str, item: Import) -> bool:
         """Return whether the build removes an import, because the file uses its names only as types."""
-        if item.types:
-            return True
-        grammar = Grammar.of(path)
-        config = self.config(path)
-        if grammar is Grammar.JAVASCRIPT or not item.names or config.option("verbatimModuleSyntax") is True:
-            return False
-        if not item.names.isdisjoint(self._factories.get(path, frozenset())):
-            return False
-        return item.names.isdisjoint(value_names(self._files[path].content or b"", grammar))
+        if item.types or not item.unused:
+            return item.types
+        kept = self.config(path).option("verbatimModuleSyntax") is True
+        return not kept and item.names.isdisjoint(self._factories.get(path, frozenset()))
 
     def _close(self, base: str) -> str | None:
         near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)

@@ -11,7 +11,7 @@ from tree_sitter import Node
 from kapso_sync.build.contract import Jsx
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
-from kapso_sync.build.syntax import Grammar, Place, first_error, member, nodes, parse, place
+from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import SourceFile
@@ -19,6 +19,9 @@ from kapso_sync.model.source import SourceFile
 NAME = "tsconfig.json"
 NAMES = (NAME, "jsconfig.json")
 """Names of configuration files, in the order in which a folder is searched for one; esbuild's order."""
+
+MAX_BYTES = 64 * 1024
+"""Maximum size of a configuration file, in bytes."""
 
 OPTIONS = (
     "experimentalDecorators",
@@ -34,6 +37,9 @@ OPTIONS = (
 
 MAX_DEPTH = 20
 """Maximum number of configuration files that extend each other."""
+
+MAX_EXTENDED = 20
+"""Maximum number of files that one configuration file extends itself, and of its faults and its notices that are kept."""
 
 _HERE = "${configDir}"
 
@@ -178,22 +184,22 @@ class Configs:
             text = f"{path} {self._files[path].problem}"
             return Config(path, faults=(Diagnostic("tsconfig", text, path, Place(1, 1), "it decides how the code is built"),))
         document = _Document(path, content)
-        faults = [document.fault] if document.fault is not None else []
-        notices: list[Notice] = []
+        faults = dict.fromkeys([document.fault] if document.fault is not None else [])
+        notices: dict[Notice, None] = {}
         options: dict[str, Value] = {}
         for extended in document.extends():
             found = self._extended(extended, (*above, path))
             if isinstance(found, str):
-                notices.append(_notice(extended, found))
+                notices[_notice(extended, found)] = None
             else:
                 options |= found.options
-                faults += found.faults
-                notices += found.notices
+                faults |= dict.fromkeys(found.faults)
+                notices |= dict.fromkeys(found.notices)
         options |= document.options()
         metadata = options.get("emitDecoratorMetadata")
         if metadata is not None and metadata.value is True:
-            notices.append(_notice(metadata, "is not done by a build: decorators get no types"))
-        self._read[path] = found = Config(path, options, tuple(faults), tuple(dict.fromkeys(notices)))
+            notices[_notice(metadata, "is not done by a build: decorators get no types")] = None
+        self._read[path] = found = Config(path, options, tuple(faults)[:MAX_EXTENDED], tuple(notices)[:MAX_EXTENDED])
         return found
 
     def _extended(self, value: Value, above: tuple[str, ...]) -> Config | str:
@@ -224,14 +230,20 @@ class _Document:
     def __init__(self, path: str, content: bytes) -> None:
         self._path = path
         self.fault = encoding_diagnostic(path, content)
+        if self.fault is None and (len(content) > MAX_BYTES or is_nested_too_deeply(content)):
+            text = "too large, or nested too deeply"
+            self.fault = Diagnostic("tsconfig", text, path, Place(1, 1), "keep what TypeScript needs")
         body = content.removeprefix(b"\xef\xbb\xbf") if self.fault is None else b"{}"
         self._code = b"(" + (body.rstrip() or b"{}") + b"\n)"
         root = parse(self._code, Grammar.JAVASCRIPT)
         if root.has_error:
             where = self._moved(first_error(root, self._code))
             self.fault = Diagnostic("tsconfig", "syntax error", path, where, "TypeScript would not read it either")
-        whole = next(nodes(root, ("object",)), None) if self.fault is None else None
-        self._whole = whole
+        self._whole = next(nodes(root, ("object",)), None) if self.fault is None else None
+        if len(self.extends()) > MAX_EXTENDED:
+            text, where = f"it extends more than {MAX_EXTENDED} files", self.extends()[MAX_EXTENDED].place
+            self.fault = Diagnostic("tsconfig", text, path, where, "extend one file that has what they share")
+            self._whole = None
 
     def extends(self) -> list[Value]:
         """Return the files that this one extends, in the order in which they count."""

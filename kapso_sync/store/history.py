@@ -108,7 +108,7 @@ class History:
         revision = self._revision
         known = {"revision": revision.id, "subject": revision.subject, "author": revision.author} if revision else {}
         known |= {"described": revision.described} if revision is not None and revision.described is not None else {}
-        text = json.dumps({"event": event.name, **known, **detail}, ensure_ascii=False, default=str)
+        text = json.dumps({"event": event.name, **known, **detail}, default=str)
         return self._redact(text)
 
 

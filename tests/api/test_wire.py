@@ -174,3 +174,8 @@ def test_server_error_messages_are_truncated() -> None:
     said = error_text(json.dumps({"error": "ab " * 500}).encode())
     assert said is not None
     assert len(said) == MESSAGE_LIMIT + 1
+
+
+def test_half_a_surrogate_pair_in_an_error_is_replaced() -> None:
+    """No stream and no database takes it; what else is there stays."""
+    assert error_text(b'{"error": "bad \\ud800 caf\\u00e9"}') == "bad ? café"

@@ -149,7 +149,6 @@ def test_decorators_follow_the_configuration_of_their_folder() -> None:
             ("part.jsx", 1, 18),
             "`React`",
         ),
-        ("a.tsx", PAGE, {"tsconfig.json": config(jsx="react-jsx")}, ("a.tsx", 1, 42), "JSX imports `react/jsx-runtime`"),
         (
             "a.tsx",
             PAGE,
@@ -157,7 +156,6 @@ def test_decorators_follow_the_configuration_of_their_folder() -> None:
             ("a.tsx", 1, 42),
             "JSX imports `#ui/jsx-runtime`: `#ui/jsx-runtime` matches `#ui/*` of `paths` in tsconfig.json",
         ),
-        ("a.tsx", f"import React from 'react';\n{PAGE}", {}, ("a.tsx", 1, 19), "`react` is an npm package"),
     ],
 )
 def test_jsx_without_its_factory_or_runtime_is_refused_with_its_place(
@@ -166,6 +164,20 @@ def test_jsx_without_its_factory_or_runtime_is_refused_with_its_place(
     """Never "React is not defined" in production."""
     (problem,) = bad({**files, name: code}, name)
     assert where(problem)[1:] == place
+    assert said in problem.message
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "column", "said"),
+    [
+        (PAGE, config(jsx="react-jsx"), 42, "JSX imports `react/jsx-runtime`: `react/jsx-runtime` is an npm package"),
+        (f"import React from 'react';\n{PAGE}", "{}", 19, "`react` is an npm package"),
+    ],
+)
+def test_jsx_whose_package_is_not_there_is_blocked(code: str, options: str, column: int, said: str) -> None:
+    """The code may be right: what it needs is not to be had without a registry."""
+    (problem,) = bad({"a.tsx": code, "tsconfig.json": options}, "a.tsx", blocked=True)
+    assert where(problem)[1:] == ("a.tsx", 1, column)
     assert said in problem.message
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -193,6 +195,34 @@ def test_the_emulator_command_serves_until_sigterm(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(10) == 0
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_command_that_the_emulator_prints_reads_its_requests() -> None:
+    """Copied as it stands. The token is new with each start, also on the same port, where the project is the same."""
+    tokens, projects, port = [], [], "0"
+    for _ in range(2):
+        with started("emulator", "--port", port, "--runtime", "off", environment={}) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(5)]
+            command = lines[3].strip()
+            assert _answered(command) == {"requests": []}
+            projects.append(_answered(command.replace("/requests", "/state"))["project_id"])
+            tokens += re.findall(r"X-Emulator-Token: ([\w-]{32})'", command)
+            port = lines[0].split("127.0.0.1:")[1].partition(".")[0]
+    assert len(set(tokens)) == 2
+    with started("emulator", "--port", port, "--runtime", "off", "--control-token", "it's mine!", environment={}) as process:
+        assert process.wait(20) == 78
+    with started("emulator", "--port", port, "--runtime", "off", "--control-token", "it's-mine!", environment={}) as process:
+        assert process.stdout is not None
+        command = [process.stdout.readline() for _ in range(5)][3]
+        projects.append(_answered(command.replace("/requests", "/state"))["project_id"])
+    assert projects[1] == projects[2], "the first had a port of its own choice, and so a random project"
+
+
+def _answered(command: str) -> Any:
+    return json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=20).stdout)
 
 
 @pytest.mark.e2e

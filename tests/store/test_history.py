@@ -83,3 +83,10 @@ def test_a_damaged_or_unwritable_history_is_not_an_error(tmp_path: Path) -> None
     with History(tmp_path / "nowhere", lambda: DAWN) as book:
         book.listen(updated())
     assert read_history(tmp_path / "nowhere", "a") == ()
+
+
+def test_half_a_surrogate_pair_does_not_end_a_pass(tmp_path: Path) -> None:
+    r"""JSON can carry it, as ``\ud800`` in an error of the server, and no database takes it as it is."""
+    with History(tmp_path, lambda: DAWN) as book:
+        book.listen(events.DeployFailed(slug="a", function_id="id-a", error="bad \ud800 é"))
+    assert read_history(tmp_path, "a")[0]["error"] == "bad \ud800 é"
