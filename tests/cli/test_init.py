@@ -49,7 +49,7 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.replace(str(code), "CODE") == snapshot("""\
 + broken  broken.js
-    kapso-sync will not deploy this code: broken.js:1:1: syntax error near `async function handler(`
+    kapso-sync will not deploy this code: broken.js:2:1: syntax error: Expected identifier but found end of file
 + receive  receive/index.js
 + send-message  send_message.ts
 + verify-token  verifyToken.js
