@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from kapso_sync.errors import ConfigError
@@ -61,4 +62,6 @@ def platform_base(base_url: str) -> str:
 
 
 def _wrong(text: str, reason: str) -> ConfigError:
-    return ConfigError(f"KAPSO_API_BASE_URL {text!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")
+    # A URL that cannot be parsed may carry a password all the same.
+    shown = re.sub(r"(?<=//).*@", "…@", text, flags=re.DOTALL)
+    return ConfigError(f"KAPSO_API_BASE_URL {shown!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")

@@ -180,7 +180,10 @@ class KapsoClient:
         await self._transport.send(ApiRequest(call, path, body, quotes=False))
 
     async def delete_secret(self, function_id: str, name: str) -> None:
-        """Delete a secret of a deployed function."""
+        """Delete a secret of a deployed function; raises `ApiGarbled` for a name that could lead to another path."""
+        if name in ("", ".", ".."):  # a dot is never escaped, and `secrets/..` is the function itself
+            call = Call("DELETE", "/functions/{id}/secrets/{name}")
+            raise ApiGarbled(f"a secret's name that cannot be: {name!r}", call=call)
         path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
         await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
 
@@ -217,10 +220,11 @@ class KapsoClient:
             route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"))
         except UsersUnknown as error:
             return [], error
-        known = [item for item in records if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        known = [item for item in records if isinstance(item, dict) and _ID.fullmatch(str(item.get("id")))]
         unknown = None
         if len(known) < len(records):
-            unknown = _unknown(UserKind.WORKFLOW, ApiGarbled(f"GET {route}: one has no id", call=Call("GET", route)))
+            text = f"GET {route}: one has no id, or one that cannot be"
+            unknown = _unknown(UserKind.WORKFLOW, ApiGarbled(text, call=Call("GET", route)))
         contents = await asyncio.gather(*(self._definition(route, base, str(item["id"])) for item in known))
         references = []
         for item, content in zip(known, contents, strict=True):

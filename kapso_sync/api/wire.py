@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,13 +88,20 @@ def _invocation(record: Mapping[str, Json]) -> InvocationRecord:
     return InvocationRecord(
         id=_text(record.get("id")) or "",
         status_code=_count(record, ("status_code",)),
-        duration_ms=float(duration) if isinstance(duration, int | float) and not isinstance(duration, bool) else None,
+        duration_ms=_milliseconds(duration),
         error=_text(record.get("error_message")),
         created_at=parse_time(record.get("created_at")),
         console=tuple(_console_line(line) for line in lines if isinstance(line, dict)) if isinstance(lines, list) else (),
         request_body=record.get("request_body"),
         response_body=record.get("response_body"),
     )
+
+
+def _milliseconds(value: Json) -> float | None:
+    """Return a finite number, or None for anything else: JSON has numbers that no float can hold, and Python's reader NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < sys.float_info.max:
+        return None
+    return float(value)
 
 
 def _console_line(line: Mapping[str, Json]) -> ConsoleLine:

@@ -171,6 +171,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda item: f"expected {item['ctx']['expected'].replace(chr(39), '')}",
     "string_pattern_mismatch": lambda item: _PATTERNS.get(item["ctx"]["pattern"], "expected another spelling"),
     "string_too_short": lambda _: "expected some text",
+    "too_long": lambda item: f"expected at most {item['ctx']['max_length']} of them",
     "string_too_long": lambda item: f"expected at most {item['ctx']['max_length']} characters",
     "greater_than_equal": lambda item: f"expected at least {item['ctx']['ge']}",
     "less_than_equal": lambda item: f"expected at most {item['ctx']['le']}",

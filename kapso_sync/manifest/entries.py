@@ -116,11 +116,13 @@ def path_problem(path: str) -> str | None:
     return "names no file" if str(pure) == "." else None
 
 
-def file_problem(slug: str, path: str, files: Mapping[str, SourceFile], location: Location) -> Problem | None:
-    """Return why an entry's file cannot be used, or None."""
+def file_problem(
+    slug: str, path: str, files: Mapping[str, SourceFile], location: Location, by_folded: Mapping[str, str]
+) -> Problem | None:
+    """Return why an entry's file cannot be used, or None. ``by_folded`` holds the files' paths as `folded` spells them."""
     file = files.get(path)
     if file is None:
-        close = next((known for known in files if folded(known) == folded(path)), None)
+        close = by_folded.get(folded(path))
         hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
         return Problem("missing-file", f"functions.{slug}: {path} does not exist", location, hint)
     if file.content is None:

@@ -103,6 +103,8 @@ class SecretReader:
         return self.environment[name]
 
     def _file(self, name: str) -> str:
+        if "\0" in name:
+            raise SecretMissing(f"may not be the file {name}: no file has a NUL character in its name", "correct the name")
         folder = Path(os.path.realpath(self.folder))
         path = Path(os.path.realpath(folder / name))
         if not path.is_relative_to(folder) or path == folder:

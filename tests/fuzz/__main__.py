@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--input", default="", help="replay this file once, with its traceback")
     parser.add_argument("--seed", type=int, default=0, help="default: another one each time")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run below ends with this process
     unknown = set(filter(None, given.target.split(","))) - TARGETS.keys()
     if unknown:
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
@@ -39,16 +40,21 @@ def main() -> int:
     return _fuzz(chosen, given.minutes * 60, given.seed)
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def _replay(chosen: list[Target], path: Path) -> int:
     if len(chosen) != 1:
         named = next((TARGETS[name] for name in (path.parent.name,) if name in TARGETS), None)
         if named is None:
-            print("name the TARGET of this INPUT", file=sys.stderr)
+            _say("name the TARGET of this INPUT")
             return 64
         chosen = [named]
     with bounded(chosen[0].cpu, STUCK):
         chosen[0].run(path.read_bytes())
-    print(f"{chosen[0].name}: {path} keeps every promise")
+    _say(f"{chosen[0].name}: {path} keeps every promise")
     return 0
 
 
@@ -57,7 +63,7 @@ def _fuzz(chosen: list[Target], seconds: float, seed: int) -> int:
     started, failed, turn = time.monotonic(), dict[str, str](), 0
     shares = sum(target.share for target in chosen)
     turns = max(1, int(seconds / (TURN * shares)))
-    print(f"{'target':<10} {'executions':>10} {'a second':>9} {'seconds':>8} {'new':>6}  failures", flush=True)
+    _say(f"{'target':<10} {'executions':>10} {'a second':>9} {'seconds':>8} {'new':>6}  failures")
     for turn in range(turns):
         for target in chosen:
             left = seconds - (time.monotonic() - started)
@@ -65,9 +71,9 @@ def _fuzz(chosen: list[Target], seconds: float, seed: int) -> int:
                 break
             due = min(left, seconds * target.share / shares / turns)
             failed |= _turn(target, due, (seed or int(time.time())) + turn)
-    print(f"\n{len(failed)} failures in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    _say(f"\n{len(failed)} failures in {(time.monotonic() - started) / 60:.1f} minutes")
     for path in failed.values():
-        print(f"  make fuzz TARGET={Path(path).parent.name} INPUT={path}")
+        _say(f"  make fuzz TARGET={Path(path).parent.name} INPUT={path}")
     return 1 if failed else 0
 
 
@@ -93,9 +99,9 @@ def _turn(target: Target, seconds: float, seed: int) -> dict[str, str]:
             break
         seed += 1
     took = max(time.monotonic() - started, 0.001)
-    print(f"{target.name:<10} {executions:>10} {executions / took:>9.1f} {took:>8.1f} {entries:>6}  {len(failed) or ''}", flush=True)
+    _say(f"{target.name:<10} {executions:>10} {executions / took:>9.1f} {took:>8.1f} {entries:>6}  {len(failed) or ''}")
     for what, path in failed.items():
-        print(f"    {what}\n    reproduce: make fuzz TARGET={target.name} INPUT={path}", flush=True)
+        _say(f"    {what}\n    reproduce: make fuzz TARGET={target.name} INPUT={path}")
     return failed
 
 

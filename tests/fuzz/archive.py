@@ -1,6 +1,6 @@
-"""Several files in one readable text, as Go's ``txtar`` has them: each begins with a line ``-- name --``.
+r"""Several files in one readable text, as Go's ``txtar`` has them: each begins with a line ``-- name --``.
 
-Source: https://pkg.go.dev/golang.org/x/tools/txtar. A name may hold any byte as ``\\xNN``.
+Source: https://pkg.go.dev/golang.org/x/tools/txtar. A name may hold any byte as ``\xNN``.
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ class Run:
         path = self._failures / hashlib.sha256(data).hexdigest()[:16]
         path.write_bytes(data)
         self.numbers.failures[what] = str(path)
-        path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        path.with_suffix(".txt").write_text(
+            "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+        )
         self._save()
 
     def _save(self) -> None:
@@ -149,7 +151,7 @@ class Run:
 
 def inputs(target: Any, seed: int) -> Iterator[bytes]:
     """Yield inputs without end: the target's corpus, then new ones and changed ones, the same for the same seed."""
-    from tests.fuzz.grammar import Draw, mutated  # noqa: PLC0415 - after atheris has instrumented what it imports
+    from tests.fuzz.grammar import Draw, mutated
 
     draw = Draw(Random(seed))
     pool = [path.read_bytes() for path in target.corpus]

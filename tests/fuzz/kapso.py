@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings
-
 from kapso_sync.emulator.deps import Deployer, EmulatorDeps
 from kapso_sync.emulator.faults import Faults
 from kapso_sync.emulator.limiter import FixedWindow

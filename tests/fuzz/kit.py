@@ -20,7 +20,7 @@ from kapso_sync.tools import ToolPlaces
 from tests.fuzz.promises import CANARY, BrokenPromise, check_no_canary, check_printed
 from tests.program import Terminal
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it; SQLite waits for the disk at every step elsewhere
+MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""
 
 WIDTHS = ("", "37")

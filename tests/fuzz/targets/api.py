@@ -17,7 +17,7 @@ from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, content_hash
-from kapso_sync.model.plan import PassOverrides, Policy
+from kapso_sync.model.plan import MaxDelete, PassOverrides, Policy
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.users import UserKind
@@ -27,7 +27,6 @@ from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_dig
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.reconcile.plan.observed import Observed, stored_content
 from kapso_sync.reconcile.plan.planner import make_plan
-from kapso_sync.model.plan import MaxDelete
 from kapso_sync.sources import FolderSource, SecretReader
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.database import StateStore
@@ -151,7 +150,7 @@ async def _one_pass(connected: Connected, source: Path, state: Path, overrides: 
             history.listen(event)
 
         reader = SecretReader({"TOKEN": "the-token-of-greet"}, ["*"], state, [], connected.redactor.add)
-        values = SecretValues(reader, keyed_digest(b"key"), True, secrets_digest(lambda: "key"))
+        values = SecretValues(reader, keyed_digest(b"key"), together=secrets_digest(lambda: "key"))
         plain = builder_without_tools()
         build = DesiredBuilder(plain._builder, secrets=values)
 
@@ -187,14 +186,19 @@ def _check_state(state: Path) -> None:
 
 
 BEFORE = {
-    "manifest.yaml": b"version: 1\nfunctions:\n  greet:\n    secrets: {TOKEN: {env: TOKEN}}\n  other: {description: Other}\n  gone:\n",
+    "manifest.yaml": (
+        b"version: 1\nfunctions:\n  greet:\n    secrets: {TOKEN: {env: TOKEN}}\n  other: {description: Other}\n  gone:\n"
+    ),
     "greet.js": b"async function handler() { return new Response('a'); }\n",
     "other.js": b"async function handler() { return new Response('b'); }\n",
     "gone.js": b"async function handler() { return new Response('c'); }\n",
 }
 AFTER = {
-    "manifest.yaml": b"version: 1\ndefaults: {secrets_policy: exact}\nfunctions:\n  greet:\n    secrets: {TOKEN: {env: TOKEN}}\n"
-    b"    checks: [{request: {a: 1}, expect: {status: 200, text: x}}]\n  newer:\n    moved_from: other\n    runtime_config: {a: [1]}\n",
+    "manifest.yaml": (
+        b"version: 1\ndefaults: {secrets_policy: exact}\nfunctions:\n  greet:\n    secrets: {TOKEN: {env: TOKEN}}\n"
+        b"    checks: [{request: {a: 1}, expect: {status: 200, text: x}}]\n"
+        b"  newer:\n    moved_from: other\n    runtime_config: {a: [1]}\n"
+    ),
     "greet.js": b"async function handler() { return new Response('a2'); }\n",
     "newer.js": b"async function handler() { return new Response('b'); }\n",
 }
@@ -202,7 +206,7 @@ AFTER = {
 
 def record(draw: Draw) -> dict[str, Any]:
     """A function's record."""
-    moment = lambda: draw.pick(TIMES)  # noqa: E731
+    moment: Callable[[], Any] = lambda: draw.pick(TIMES)  # noqa: E731
     number = draw.pick(("0001", "0002", "0003"))
     return draw.object(
         {
@@ -237,7 +241,7 @@ def record(draw: Draw) -> dict[str, Any]:
 
 def invocation(draw: Draw) -> dict[str, Any]:
     """One record of an invocation."""
-    line = lambda: draw.object({"level": "log", "message": draw.json, "logged_at": draw.pick(TIMES), "stack": draw.text})  # noqa: E731
+    usual = {"level": "log", "message": draw.json, "logged_at": lambda: draw.pick(TIMES), "stack": draw.text}
     return draw.object(
         {
             "id": "i",
@@ -245,7 +249,7 @@ def invocation(draw: Draw) -> dict[str, Any]:
             "duration_ms": lambda: draw.pick((12, 0.5, f"@raw:{draw.pick(RAW)}")),
             "error_message": draw.text,
             "created_at": lambda: draw.pick(TIMES),
-            "console_logs": lambda: [line() for _ in range(2)],
+            "console_logs": lambda: [draw.object(usual) for _ in range(2)],
             "request_body": draw.json,
             "response_body": draw.json,
         },
@@ -259,7 +263,9 @@ def make_answer(draw: Draw) -> bytes:
     kind = draw.random.randrange(7)
     value: Any
     if kind < 2:
-        value = draw.object({"data": lambda: [record(draw) for _ in range(draw.pick((0, 1, 2, 5)))], "meta": lambda: draw.object(meta)})
+        value = draw.object(
+            {"data": lambda: [record(draw) for _ in range(draw.pick((0, 1, 2, 5)))], "meta": lambda: draw.object(meta)}
+        )
     elif kind == 2:
         value = {"data": record(draw)}
     elif kind == 3:
@@ -317,7 +323,7 @@ def make_lies(draw: Draw) -> bytes:
         rule: dict[str, Any] = {"on": draw.pick(ROUTES), "nth": draw.pick((0, 0, 1, 2, 3))}
         way = draw.random.randrange(8)
         if way < 3:
-            place = draw.pick((["data", "*"], ["data", 0], ["data"]))
+            place: list[Any] = draw.pick((["data", "*"], ["data", 0], ["data"]))
             rule |= {"at": [*place, draw.pick(FIELDS)], "to": draw.pick((draw.json(), record(draw).get("slug"), "..", None))}
         elif way == 3:
             rule |= {"status": draw.pick(STATUSES), "body": {"error": draw.text(), "errors": draw.json()}}
@@ -343,7 +349,14 @@ def make_lies(draw: Draw) -> bytes:
     return pack(sections)
 
 
-TOKENS = (*(route.encode() for route in ROUTES), *(f'"{name}"'.encode() for name in FIELDS), b'"data"', b'"meta"', b'"errors"', b'".."')
+TOKENS = (
+    *(route.encode() for route in ROUTES),
+    *(f'"{name}"'.encode() for name in FIELDS),
+    b'"data"',
+    b'"meta"',
+    b'"errors"',
+    b'".."',
+)
 TARGETS = (
     Target("answers", run_answer, make_answer, TOKENS, share=2.0),
     Target("lies", run_lies, make_lies, TOKENS, cpu=20.0, share=3.0),

@@ -82,8 +82,10 @@ def make(draw: Draw) -> bytes:
             draw.json(),
         )
     )
-    text = dumps(answer, ascii_only=draw.chance(0.5)) if draw.chance(0.7) else (draw.text() + "a" * draw.pick((0, 40, 5000))).encode(
-        "utf-8", "surrogatepass"
+    text = (
+        dumps(answer, ascii_only=draw.chance(0.5))
+        if draw.chance(0.7)
+        else (draw.text() + "a" * draw.pick((0, 40, 5000))).encode("utf-8", "surrogatepass")
     )
     return pack({"check": dumps({"expect": expect, "request": draw.json()}), "answer": text})
 

@@ -1,17 +1,23 @@
-"""Code of a functions folder with its ``tsconfig.json``: an archive; files at its top are entries. Once with esbuild, once without."""
+"""Code of a functions folder with its ``tsconfig.json``, as an archive; files at its top are entries.
+
+``code`` checks it without esbuild, and ``bundle`` builds it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import kapso_sync
-from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, Packages, Target as BuildTarget
+from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, Packages
+from kapso_sync.build import Target as BuildTarget
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Contract, Desired, Entry
+from kapso_sync.model.functions import Json
 from kapso_sync.model.source import CODE_LIMIT, CODE_SUFFIXES, Revision, SourceFile
 from kapso_sync.sources.file_rules import is_read
 from kapso_sync.tools import ToolPlaces, own_copies
@@ -53,7 +59,7 @@ def _build(data: bytes, tools: ToolPlaces, packages: Packages | None) -> None:
 
 def _entries(files: Mapping[str, SourceFile]) -> list[Entry]:
     paths = [path for path in sorted(files) if "/" not in path and path.endswith(CODE_SUFFIXES)][:MAX_ENTRIES]
-    kinds = ({}, {"function_type": "supabase_function"})
+    kinds: tuple[dict[str, Json], ...] = ({}, {"function_type": "supabase_function"})
     return [
         Entry(f"f{number}", path, Location("manifest.yaml", 1, 1), kinds["deno" in path], Contract.AUTO, minify="min" in path)
         for number, path in enumerate(paths)
@@ -112,7 +118,7 @@ SNIPPETS = (
     "import '/etc/passwd';",
     "import './sub/';",
     "import '.';",
-    "import \"./\\u006cib.js\";",
+    'import "./\\u006cib.js";',
     "import x from './lib.js?raw#y';",
     "import 'leads-out/canary.js';",
     "import 'file:///etc/passwd';",
@@ -157,12 +163,22 @@ SNIPPETS = (
     "0b12",
     "\\u{110000}",
 )
-OTHERS = ("lib.js", "lib.ts", "types.d.ts", "sub/index.js", "sub/index.tsx", "data.json", "text.txt", "package.json", "style.css")
+OTHERS = (
+    "lib.js",
+    "lib.ts",
+    "types.d.ts",
+    "sub/index.js",
+    "sub/index.tsx",
+    "data.json",
+    "text.txt",
+    "package.json",
+    "style.css",
+)
 OPTIONS = (
     b'{"compilerOptions": {"jsx": "react", "jsxFactory": "h", "target": "es5", "useDefineForClassFields": false}}',
     b'{// comment\n"compilerOptions": {"jsx": "react-jsx", "jsxImportSource": "pkg",},}',
     b'{"extends": "../canary.js", "compilerOptions": {"paths": {"*": ["../*"]}, "baseUrl": ".."}}',
-    b'{"compilerOptions": {"jsxFactory": "a\\nb", "jsxFragmentFactory": "\\u0000", "target": "x", "experimentalDecorators": true}}',
+    b'{"compilerOptions": {"jsxFactory": "a\\nb", "jsxFragmentFactory": "\\u0000", "target": "x"}}',
     b'{"compilerOptions": ' + b"[" * 500,
     b"",
 )
@@ -178,7 +194,7 @@ PACKAGES = (
 
 def make(draw: Draw) -> bytes:
     """Entries of a few statements, what they import, options, and packages."""
-    statements = lambda: "\n".join(draw.pick(SNIPPETS) for _ in range(draw.random.randint(1, 5))).encode()  # noqa: E731
+    statements: Callable[[], Any] = lambda: "\n".join(draw.pick(SNIPPETS) for _ in range(draw.random.randint(1, 5))).encode()  # noqa: E731
     files = {draw.pick(("greet.js", "a.ts", "b.tsx", "c.jsx", "d.mjs", "min.js", "deno.ts", "e.cjs")): statements()}
     if draw.chance(0.4):
         files["second.js"] = statements()

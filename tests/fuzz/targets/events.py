@@ -24,7 +24,6 @@ from tests.fuzz.promises import BrokenPromise, check_printed
 from tests.fuzz.target import Target
 
 
-
 def run(data: bytes) -> None:
     """Emit one event of every kind, filled with the input's lines in turn, and show all of them."""
     texts = [_text(piece) for piece in data.split(b"\n---\n")] or [""]
@@ -109,5 +108,14 @@ def make(draw: Draw) -> bytes:
     return b"\n---\n".join(draw.text().encode("utf-8", "surrogatepass") for _ in range(draw.random.randint(1, 4)))
 
 
-TOKENS = (b"\n---\n", b"greet.js:2:3", b"greet.js:99999999999999999999:1", b"\x1b[2J", b"\xc2\x9b", b"\xe2\x80\xae", b"\r", b"`kapso-sync sync`")
+TOKENS = (
+    b"\n---\n",
+    b"greet.js:2:3",
+    b"greet.js:99999999999999999999:1",
+    b"\x1b[2J",
+    b"\xc2\x9b",
+    b"\xe2\x80\xae",
+    b"\r",
+    b"`kapso-sync sync`",
+)
 TARGETS = (Target("events", run, make, TOKENS, cpu=10.0, share=0.5),)

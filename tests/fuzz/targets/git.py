@@ -22,7 +22,10 @@ from tests.fuzz.kit import check_outside, print_error, printed, workspace
 from tests.fuzz.target import Target
 from tests.fuzz.targets.folder import check_snapshot
 
-PLAIN = b"tree {tree}\nauthor Ada <ada@example.com> 1767225600 +0000\ncommitter Ada <ada@example.com> 1767225600 +0000\n\nAdd greet\n"
+PLAIN = (
+    b"tree {tree}\nauthor Ada <ada@example.com> 1767225600 +0000\n"
+    b"committer Ada <ada@example.com> 1767225600 +0000\n\nAdd greet\n"
+)
 DEADLINE = 15.0
 
 
@@ -101,7 +104,9 @@ def _entry(objects: Path, mode: bytes, content: bytes | _Tree) -> bytes:
     if mode.lstrip(b"0") == b"160000":
         return hashlib.sha1(content, usedforsecurity=False).digest()
     kind = b"tree" if mode.lstrip(b"0") == b"40000" else b"blob"
-    return bytes.fromhex(_write(objects, kind, b"" if kind == b"tree" else content.removesuffix(b"\n") if mode == b"120000" else content))
+    return bytes.fromhex(
+        _write(objects, kind, b"" if kind == b"tree" else content.removesuffix(b"\n") if mode == b"120000" else content)
+    )
 
 
 def _write(objects: Path, kind: bytes, body: bytes) -> str:
@@ -164,7 +169,7 @@ FILES = (
     b"../canary.js",
     b"/etc/hostname",
     b"version: 1\nfunctions:\n  greet:\n",
-    b"[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c id\n",
+    b'[submodule "x"]\n\tpath = x\n\turl = ext::sh -c id\n',
     b"\xff",
     b"",
     b'{"functions": {}}',
@@ -185,5 +190,13 @@ def make(draw: Draw) -> bytes:
     return pack(files)
 
 
-TOKENS = (*(mode.encode() for mode in MODES), *(os.fsencode(path) for path in PATHS), b"author ", b"committer ", b"encoding ", b"{tree}", b"\n\n")
+TOKENS = (
+    *(mode.encode() for mode in MODES),
+    *(os.fsencode(path) for path in PATHS),
+    b"author ",
+    b"committer ",
+    b"encoding ",
+    b"{tree}",
+    b"\n\n",
+)
 TARGETS = (Target("git", run, make, TOKENS, cpu=15.0, share=2.0),)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from kapso_sync.daemon.lease import Lease
 from kapso_sync.daemon.lease_notes import kept_notes, request_notes, requests_in, suspension_in, suspension_note
@@ -48,7 +50,7 @@ def run(data: bytes) -> None:
 
 def make(draw: Draw) -> bytes:
     """A Lease as the API server shows it, with our annotations."""
-    moment = lambda: draw.pick(TIMES)  # noqa: E731
+    moment: Callable[[], Any] = lambda: draw.pick(TIMES)  # noqa: E731
     overrides = {
         "id": "n",
         "retry": ["greet"],
@@ -64,7 +66,7 @@ def make(draw: Draw) -> bytes:
         "kapso-sync/webhook": lambda: dumps(draw.json()).decode(),
         "kapso-sync/reconcile-n": lambda: dumps(draw.object(overrides, odd=0.3)).decode(),
         "kapso-sync/resumed": "x",
-        "kapso-sync/reconcile-": lambda: draw.text(),
+        "kapso-sync/reconcile-": draw.text,
         "other": "kept",
     }
     spec = {
@@ -88,5 +90,12 @@ def make(draw: Draw) -> bytes:
     )
 
 
-TOKENS = (b'"holderIdentity":', b'"annotations":', b'"kapso-sync/suspended":', b'"kapso-sync/webhook":', b'"reason":', b'"until":')
+TOKENS = (
+    b'"holderIdentity":',
+    b'"annotations":',
+    b'"kapso-sync/suspended":',
+    b'"kapso-sync/webhook":',
+    b'"reason":',
+    b'"until":',
+)
 TARGETS = (Target("lease", run, make, TOKENS, share=0.5),)

@@ -11,7 +11,7 @@ from kapso_sync.manifest.layout import edited_file, misfit, read_layout
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
 from kapso_sync.manifest.text import Edit
 from kapso_sync.model.functions import Json, canonical_json, same_json
-from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, PROJECT_FILE, REMOTE_MAP
+from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, PROJECT_FILE, REMOTE_MAP
 from kapso_sync.model.state import ReconcilerState
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw, dumps
@@ -19,14 +19,19 @@ from tests.fuzz.kit import builder_without_tools, print_desired, print_error, sn
 from tests.fuzz.promises import BrokenPromise
 from tests.fuzz.target import Target
 
-ENVIRONMENTS = (None, "production", "a.b-c")
+ENVIRONMENTS = (None, "production")
+MAX_BYTES = 24 * 1024
+"""Larger ones take long to parse, and get no deeper."""
+
+VALUES: tuple[Json, ...] = ("plain", "two\nlines: #", "", [1, {"a": "b: c"}], {"x": None}, "🦊 \u2028", 1e300)
+"""What an edit sets; an input gets one of them."""
 
 
 def run(data: bytes) -> None:
     """Read the folder for each environment, build it, print what is said, and edit the manifest."""
     files = dict(unpack(data))
     remote_map, project = files.pop(REMOTE_MAP, None), files.pop(PROJECT_FILE, None)
-    files = {path: content for path, content in files.items() if len(content) <= MANIFEST_LIMIT}
+    files = {path: content for path, content in files.items() if len(content) <= MAX_BYTES}
     snapshot = snapshot_of(files, remote_map=remote_map, project_file=project)
     known = read_remote_map(remote_map)
     for slug in known.files:
@@ -66,9 +71,9 @@ def _edit(files: dict[str, bytes], slugs: frozenset[str]) -> None:
         path = ("functions", slug, "description") if name in MANIFEST_NAMES else ("description",)
         if name in MANIFEST_NAMES and not isinstance(before.value.get("functions"), dict | None):
             continue
-        for value in ("plain", "two\nlines: #", "", [1, {"a": "b: c"}], {"x": None}):
-            _check_edit(name, content, path, value)
-            misfit("greet", "runtime_config", value)
+        value = VALUES[len(content) % len(VALUES)]
+        _check_edit(name, content, path, value)
+        misfit("greet", "runtime_config", value)
 
 
 def _check_edit(name: str, content: bytes, path: tuple[str, ...], value: Json) -> None:
@@ -90,10 +95,54 @@ TOKENS = (
     *(f"{key}:".encode() for key in ("version", "functions", "defaults", "environments", "rollout", "secrets", "checks")),
     *(f"{key}: ".encode() for key in ("file", "name", "description", "moved_from", "deploy", "protected", "drift", "minify")),
     *(f"{key}: ".encode() for key in ("contract", "function_type", "public_endpoint", "runtime_config", "secrets_policy")),
-    *(f"{key}: ".encode() for key in ("env", "dotenv", "value", "keep", "json", "request", "expect", "status", "text", "matches")),
-    *(b"&a", b"*a", b"<<: *a", b"!!str", b"!!binary", b"|", b">-", b"---", b"...", b"%YAML 1.1", b"? ", b"- ", b"#", b"~", b"\t"),
-    *(b"{", b"}", b"[", b"]", b",", b'"', b"'", b"\\u0000", b"\\ud800", b"\xef\xbb\xbf", b"\xff\xfe", b"\r", b"\xe2\x80\xa8", b"@"),
-    *(b"(a+)+$", b"(?:x{1,1000}){1,1000}", b"[[a]--[b]]", b"(?R)", b"\\p{L}", b"x" * 1000, b"greet.js", b"greet", b"../canary.js"),
+    *(
+        f"{key}: ".encode()
+        for key in ("env", "dotenv", "value", "keep", "json", "request", "expect", "status", "text", "matches")
+    ),
+    *(
+        b"&a",
+        b"*a",
+        b"<<: *a",
+        b"!!str",
+        b"!!binary",
+        b"|",
+        b">-",
+        b"---",
+        b"...",
+        b"%YAML 1.1",
+        b"? ",
+        b"- ",
+        b"#",
+        b"~",
+        b"\t",
+    ),
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b'"',
+        b"'",
+        b"\\u0000",
+        b"\\ud800",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\r",
+        b"\xe2\x80\xa8",
+        b"@",
+    ),
+    *(
+        b"(a+)+$",
+        b"(?:x{1,1000}){1,1000}",
+        b"[[a]--[b]]",
+        b"(?R)",
+        b"\\p{L}",
+        b"x" * 1000,
+        b"greet.js",
+        b"greet",
+        b"../canary.js",
+    ),
     *(b"production", b"false", b"true", b"null", b"1_000", b"1e400", b"-.inf", b"0o17", b"2026-01-01", b"12:30"),
 )
 
@@ -135,11 +184,7 @@ def _entry(draw: Draw) -> object:
                 {
                     "request": draw.json,
                     "expect": lambda: draw.object(
-                        {
-                            draw.pick(("status", "json", "text", "matches")): lambda: draw.pick(
-                                (200, 99, "a+", "(", draw.json())
-                            )
-                        }
+                        {draw.pick(("status", "json", "text", "matches")): lambda: draw.pick((200, 99, "a+", "(", draw.json()))}
                     ),
                     "timeout": lambda: draw.pick((1, 0.5, 0, 1e9)),
                 }
@@ -179,7 +224,9 @@ def make(draw: Draw) -> bytes:
     text = dumps(value, ascii_only=draw.chance(0.5)) if name.endswith("json") or draw.chance(0.3) else block(value, draw)
     files = {name: text, "greet.js": b"async function handler() {}\n", "other.ts": b"export default async () => 1\n"}
     for folder in draw.several(("first", "greet", "Second", "a b"), 2):
-        made = draw.object({"slug": "greet", "entrypoint": "index.js", "name": draw.text, "description": draw.text, "memory": 1})
+        made = draw.object(
+            {"slug": "greet", "entrypoint": "index.js", "name": draw.text, "description": draw.text, "memory": 1}
+        )
         files |= {f"{folder}/function.yaml": block(made, draw), f"{folder}/index.js": b"async function handler() {}\n"}
     if draw.chance(0.2):
         files[REMOTE_MAP] = dumps({"functions": {"greet": draw.object({"id": "id-greet", "files": {"a/b.js": "0" * 64}})}})

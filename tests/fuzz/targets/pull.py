@@ -70,9 +70,12 @@ def _json(text: bytes) -> Json:
     return found
 
 
-FOLDERS = (
+FOLDERS: tuple[dict[str, bytes], ...] = (
     {},
-    {"manifest.yaml": b"version: 1\nfunctions:\n  greet: # kept\n    name: 'Hi'\n", "greet.js": b"async function handler() {}\n"},
+    {
+        "manifest.yaml": b"version: 1\nfunctions:\n  greet: # kept\n    name: 'Hi'\n",
+        "greet.js": b"async function handler() {}\n",
+    },
     {"manifest.json": b'{"version": 1, "functions": {"greet": null}}\n', "greet.js": b"async function handler() {}\n"},
     {"greet/function.yaml": b"slug: greet\n", "greet/index.js": b"async function handler() {}\n"},
     {"manifest.yaml": b"{version: 1, functions: {greet: {description: x}}}\n", "greet.js": b"-> ../canary.js\n"},
@@ -87,9 +90,22 @@ def make(draw: Draw) -> bytes:
     for number, each in enumerate(records):
         if draw.chance(0.7):
             each |= {"id": f"id-{number}", "slug": draw.pick(("greet", "other", f"n{number}", "con", "-", "a" * 255))}
-    secrets = {"data": [{"name": draw.pick(("TOKEN", "lower", "A B", draw.text())), "type": draw.pick(("text", "json", "inherited"))}]}
+    secrets = {
+        "data": [{"name": draw.pick(("TOKEN", "lower", "A B", draw.text())), "type": draw.pick(("text", "json", "inherited"))}]
+    }
     return pack({**draw.pick(FOLDERS), "list": dumps({"data": records}), "secrets": dumps(secrets)})
 
 
-TOKENS = (b'"slug"', b'"name"', b'"code"', b'"description"', b"manifest.yaml", b"-> ..", b"functions:", b"{", b"#", b"export default ")
+TOKENS = (
+    b'"slug"',
+    b'"name"',
+    b'"code"',
+    b'"description"',
+    b"manifest.yaml",
+    b"-> ..",
+    b"functions:",
+    b"{",
+    b"#",
+    b"export default ",
+)
 TARGETS = (Target("pull", run, make, TOKENS, cpu=20.0, share=2.0),)

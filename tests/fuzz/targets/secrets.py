@@ -18,7 +18,14 @@ from tests.fuzz.kit import printed, workspace
 from tests.fuzz.promises import CANARY, BrokenPromise, check_no_canary
 from tests.fuzz.target import Target
 
-ENVIRONMENT = {"TOKEN": "value", "JSON": '{"a": "\\ud800"}', "EMPTY": "", "KAPSO_API_KEY": CANARY, "kapso_x": CANARY, "OTHER": CANARY}
+ENVIRONMENT = {
+    "TOKEN": "value",
+    "JSON": '{"a": "\\ud800"}',
+    "EMPTY": "",
+    "KAPSO_API_KEY": CANARY,
+    "kapso_x": CANARY,
+    "OTHER": CANARY,
+}
 
 
 def run(data: bytes) -> None:
@@ -77,7 +84,20 @@ def _sources(text: bytes) -> list[GivenSecret]:
     return found
 
 
-NAMES = ("a", "b/c", ".env", "out", "up/canary", "hard", "ours", "../canary", "/etc/hostname", "kubernetes.io/token", ".", "a\0b")
+NAMES = (
+    "a",
+    "b/c",
+    ".env",
+    "out",
+    "up/canary",
+    "hard",
+    "ours",
+    "../canary",
+    "/etc/hostname",
+    "kubernetes.io/token",
+    ".",
+    "a\0b",
+)
 
 
 def make(draw: Draw) -> bytes:

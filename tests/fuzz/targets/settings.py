@@ -17,7 +17,7 @@ from tests.fuzz.target import Target
 
 READS = ("key", "webhook_key", "admin_key", "git_password", "commit_status_key")
 FILES = ("key", "env")
-PASSWORD = "$CANARY"  # noqa: S105 - a place to fill in
+PASSWORD = "$CANARY"
 
 
 def run(data: bytes) -> None:
@@ -27,7 +27,9 @@ def run(data: bytes) -> None:
         for name in FILES:
             if name in sections:
                 (root / name).write_bytes(sections[name])
-        pairs = (line.partition("=") for line in sections.get("environment", b"").decode("utf-8", "surrogateescape").split("\n"))
+        pairs = (
+            line.partition("=") for line in sections.get("environment", b"").decode("utf-8", "surrogateescape").split("\n")
+        )
         environment = {name: _value(name, value, root) for name, _, value in pairs if name and "\0" not in name + value}
         try:
             settings = load_settings({}, env_file=root / "env" if "env" in sections else None, environment=environment)
@@ -97,15 +99,27 @@ VALUES = (
 def make(draw: Draw) -> bytes:
     """Several settings, most with a value that some setting takes."""
     names = list(VARIABLES)
-    lines = [f"{draw.pick(names)}={draw.pick(VALUES) if draw.chance(0.8) else draw.text()}" for _ in range(draw.random.randint(1, 6))]
+    lines = [
+        f"{draw.pick(names)}={draw.pick(VALUES) if draw.chance(0.8) else draw.text()}" for _ in range(draw.random.randint(1, 6))
+    ]
     lines += ["KAPSO_SYNC_TYPO=1"] if draw.chance(0.1) else []
     files = {"environment": "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "surrogatepass")}
     if draw.chance(0.5):
-        files["key"] = draw.pick(("\ufeffkey", "# comment\nkey", "key\n\n", "k\u201cey", draw.text())).encode("utf-8", "surrogatepass")
+        files["key"] = draw.pick(("\ufeffkey", "# comment\nkey", "key\n\n", "k\u201cey", draw.text())).encode(
+            "utf-8", "surrogatepass"
+        )
     if draw.chance(0.3):
         files["env"] = "\n".join(f"{draw.pick(names)}={draw.pick(VALUES)}" for _ in range(3)).encode()
     return pack(files)
 
 
-TOKENS = (*(f"{name}=".encode() for name in VARIABLES), *(value.encode() for value in VALUES), b"export ", b"'", b'"', b"\\", b"#")
+TOKENS = (
+    *(f"{name}=".encode() for name in VARIABLES),
+    *(value.encode() for value in VALUES),
+    b"export ",
+    b"'",
+    b'"',
+    b"\\",
+    b"#",
+)
 TARGETS = (Target("settings", run, make, TOKENS),)

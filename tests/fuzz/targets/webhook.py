@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote
 
-from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
+from kapso_sync.server.hooks import Push, Refused, concerns, read_hook
 from tests.fuzz.grammar import Draw, dumps
 from tests.fuzz.promises import BrokenPromise, check_printed
 from tests.fuzz.target import Target
@@ -32,7 +33,7 @@ def run(data: bytes) -> None:
             check_printed(answer.reason)
             if answer.status not in (400, 401, 404):
                 raise BrokenPromise(f"answers {answer.status}")
-        elif isinstance(answer, Ping | Ignored | Push) and len(answer.delivery or "") > 200:
+        elif len(answer.delivery or "") > 200:
             raise BrokenPromise("keeps a delivery id without a limit")
         if isinstance(answer, Push):
             for location, ref in WATCHED:
@@ -89,7 +90,7 @@ ADDRESSES = (
 
 def make(draw: Draw) -> bytes:
     """A push of one of the providers, with the keys that all of them use."""
-    address = lambda: draw.pick((*ADDRESSES, draw.text()))  # noqa: E731
+    address: Callable[[], Any] = lambda: draw.pick((*ADDRESSES, draw.text()))  # noqa: E731
     repository = {
         "clone_url": address,
         "ssh_url": address,
@@ -100,14 +101,14 @@ def make(draw: Draw) -> bytes:
         "links": lambda: draw.object({"clone": [{"href": address(), "name": "https"}], "self": {"href": address()}}),
     }
     names = list(repository)
-    change = lambda: draw.object({"new": {"name": "main", "type": "branch"}, "old": {"id": "x"}, "refId": "refs/heads/main"})  # noqa: E731
+    usual = {"new": {"name": "main", "type": "branch"}, "old": {"id": "x"}, "refId": "refs/heads/main"}
     body = draw.object(
         {
             "ref": lambda: draw.pick(("refs/heads/main", "refs/tags/v1", "refs/heads/\u0130", draw.text())),
             "repository": lambda: draw.object({name: repository[name] for name in draw.several(names, 5)}),
             "project": lambda: draw.object({name: repository[name] for name in draw.several(names, 3)}),
-            "push": lambda: draw.object({"changes": [change() for _ in range(draw.pick((0, 1, 30)))]}),
-            "changes": lambda: [change()],
+            "push": lambda: draw.object({"changes": [draw.object(usual) for _ in range(draw.pick((0, 1, 30)))]}),
+            "changes": lambda: [draw.object(usual)],
             "event_name": lambda: draw.pick(("push", "tag_push", draw.text())),
         },
         odd=0.2,
@@ -116,7 +117,9 @@ def make(draw: Draw) -> bytes:
     if draw.chance(0.15):
         headers |= draw.pick(PROVIDERS)
     if draw.chance(0.15):
-        headers[draw.pick(list(headers))] = draw.pick(("", "sha1=0", "sha256=", "é", "v1,", "ping", draw.text().replace("\n", " ")))
+        headers[draw.pick(list(headers))] = draw.pick(
+            ("", "sha1=0", "sha256=", "é", "v1,", "ping", draw.text().replace("\n", " "))
+        )
     text = dumps(body, ascii_only=draw.chance(0.7))
     if draw.chance(0.15):
         headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
@@ -127,7 +130,16 @@ def make(draw: Draw) -> bytes:
 
 TOKENS = (
     *(f"{name}: ".encode() for provider in PROVIDERS for name in provider),
-    *(b"sign", b"push", b"Push Hook", b"ping", b"repo:push", b"Content-Type: application/x-www-form-urlencoded", b"payload=", b"&"),
+    *(
+        b"sign",
+        b"push",
+        b"Push Hook",
+        b"ping",
+        b"repo:push",
+        b"Content-Type: application/x-www-form-urlencoded",
+        b"payload=",
+        b"&",
+    ),
     *(address.encode() for address in ADDRESSES),
 )
 
