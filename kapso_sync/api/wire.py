@@ -23,9 +23,16 @@ from kapso_sync.model.functions import (
     RemoteFunction,
     RemoteSecret,
     SecretType,
+    is_nested_within,
 )
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
+MAX_ANSWER_DEPTH = 500
+"""Levels that an answer may be nested: whatever reads or writes it later does not run out of stack."""
+
+MAX_FIELD_DEPTH = 100
+"""Levels that a field of a record may be nested: the state folder keeps fields, and pydantic reads at most 255 levels back."""
+
 MESSAGE_LIMIT = 300
 """Longest part of an answer that an error shows, in characters."""
 
@@ -38,6 +45,9 @@ def decode(body: bytes, call: Call, status: int) -> Json:
         page = body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
         what = "a web page" if page else "nothing" if not body.strip() else "something that is not JSON"
         raise ApiGarbled(f"{call} answered {status} with {what}", call=call, status=status) from None
+    if not is_nested_within(value, MAX_ANSWER_DEPTH):
+        text = f"{call} answered {status} with JSON that is nested deeper than {MAX_ANSWER_DEPTH} levels"
+        raise ApiGarbled(text, call=call, status=status)
     return value
 
 
@@ -49,20 +59,24 @@ def unwrap(value: Json) -> Json:
 
 
 def parse_function(value: Json, call: Call) -> RemoteFunction:
-    """Return one function record; raises `ApiGarbled` when it has no id or no slug."""
+    """Return one function record; raises `ApiGarbled` when it has no id or no slug, or a field that cannot be kept."""
     record = unwrap(value)
     if not isinstance(record, dict):
         raise ApiGarbled(f"{call} answered without a function record", call=call)
     function_id, slug = record.get("id"), record.get(SLUG)
     if not isinstance(function_id, str) or not function_id or not isinstance(slug, str) or not slug:
         raise ApiGarbled(f"{call} answered with a function that has no id or no slug", call=call)
-    code = record.get(CODE)
+    code, fields = record.get(CODE), {name: record[name] for name in FIELDS if name in record}
+    deep = next((name for name, value in fields.items() if not is_nested_within(value, MAX_FIELD_DEPTH)), None)
+    if deep is not None:
+        text = f"{call} answered with a function whose {deep} is nested deeper than {MAX_FIELD_DEPTH} levels"
+        raise ApiGarbled(text, call=call, hint=f"look at the function {slug!a} on Kapso")
     return RemoteFunction(
         id=function_id,
         slug=slug,
         status=_status(record.get("status")),
         code=code if isinstance(code, str) else None,
-        fields={name: record[name] for name in FIELDS if name in record},
+        fields=fields,
         last_deployed_at=parse_time(record.get("last_deployed_at")),
         updated_at=parse_time(record.get("updated_at")),
         created_at=parse_time(record.get("created_at")),

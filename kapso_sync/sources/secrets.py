@@ -18,11 +18,14 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
-from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.model.functions import Json, canonical_json, is_nested_within
 
 OURS = "KAPSO_"
 POD = "kubernetes.io"
 """The folder below ``/run/secrets`` in which Kubernetes mounts the Pod's own token."""
+MAX_DEPTH = 100
+"""Levels that a JSON secret may be nested."""
+
 SIZE_LIMIT = 64 * 1024
 """Maximum size of a value, and of a file with values, in bytes."""
 
@@ -68,6 +71,8 @@ class SecretReader:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise SecretMissing("is not JSON", "take `json: true` away, or write an object or a list") from None
+        if not is_nested_within(value, MAX_DEPTH):
+            raise SecretMissing(f"is JSON that is nested deeper than {MAX_DEPTH} levels", "is it the right file?")
         if not isinstance(value, dict | list):
             raise SecretMissing("is neither a JSON object nor a list", "take `json: true` away")
         for leaf in _texts(value):

@@ -16,6 +16,7 @@ from kapso_sync.api.wire import (
     encode_function,
     error_text,
     parse_function,
+    parse_invocations,
     parse_paging,
     parse_records,
     parse_time,
@@ -174,3 +175,11 @@ def test_server_error_messages_are_truncated() -> None:
     said = error_text(json.dumps({"error": "ab " * 500}).encode())
     assert said is not None
     assert len(said) == MESSAGE_LIMIT + 1
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "NaN", "-Infinity", "true", '"12"'])
+def test_a_duration_that_no_float_holds_is_left_out(number: str) -> None:
+    """Python's reader takes more for numbers than can be rounded and shown."""
+    body = f'{{"data": [{{"id": "a", "duration_ms": {number}}}, {{"id": "b", "duration_ms": 12}}]}}'.encode()
+    found = parse_invocations(decode(body, CALL, 200), CALL)
+    assert [record.duration_ms for record in found] == [None, 12.0]

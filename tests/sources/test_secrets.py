@@ -127,3 +127,17 @@ def test_a_json_secret_that_is_not_json_is_an_error(folder: Path, text: str, sai
     (folder / "partners").write_text(text)
     with pytest.raises(SecretMissing, match=said):
         reader(folder).read(FileSecret("partners", json=True))
+
+
+@pytest.mark.parametrize("source", [FileSecret("a\0b"), DotenvSecret("a\0b", "A")])
+def test_a_file_name_with_a_nul_character_is_refused(folder: Path, source: GivenSecret) -> None:
+    """No file has such a name, and the operating system's own complaint is none for people."""
+    with pytest.raises(SecretMissing, match="NUL character in its name"):
+        reader(folder).read(source)
+
+
+def test_a_json_secret_that_is_too_deep_is_refused(folder: Path) -> None:
+    """It could not be written again."""
+    (folder / "deep").write_text("[" * 900 + "]" * 900)
+    with pytest.raises(SecretMissing, match="nested deeper"):
+        reader(folder).read(FileSecret("deep", json=True))

@@ -83,3 +83,12 @@ def test_a_damaged_or_unwritable_history_is_not_an_error(tmp_path: Path) -> None
     with History(tmp_path / "nowhere", lambda: DAWN) as book:
         book.listen(updated())
     assert read_history(tmp_path / "nowhere", "a") == ()
+
+
+def test_half_of_a_surrogate_pair_ends_no_pass(tmp_path: Path) -> None:
+    """JSON can carry one, and Kapso's refusals are quoted; SQLite stores none, so that it is spelled out."""
+    with History(tmp_path, lambda: DAWN) as book:
+        book.at(Revision("c0ffee", subject="\udfff", author="\ud800"))
+        book.listen(events.DeployFailed(slug="\ud800", function_id="\ud801", error="\ud800 x", hint=None))
+    (entry,) = read_history(tmp_path, "\ud800")
+    assert (entry["slug"], entry["error"], entry["subject"]) == ("\\ud800", "\ud800 x", "\udfff")

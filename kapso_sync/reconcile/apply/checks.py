@@ -16,7 +16,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncErr
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, same_json
+from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, is_nested_within, same_json
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
 from kapso_sync.retry import Backoff
@@ -162,6 +162,9 @@ class CheckRunner:
 SHOWN = 200
 """Maximum number of characters of an expectation and of an answer that are shown."""
 
+MAX_DEPTH = 500
+"""Levels of an answer beyond which it counts as text: no check asks for so many, and to write it again would take the stack."""
+
 SEARCHED = 1024 * 1024
 PATIENCE = 1.0
 """Number of characters of an answer that a regular expression is tried on, and its time limit in seconds: some never end."""
@@ -240,6 +243,8 @@ def _read(answer: Invocation, *, wrapped: bool) -> tuple[Json, str]:
     try:
         value: Json = json.loads(answer.text)
     except (ValueError, RecursionError):
+        return None, answer.text
+    if not is_nested_within(value, MAX_DEPTH):
         return None, answer.text
     if not (wrapped and isinstance(value, dict) and "data" in value):
         return value, answer.text

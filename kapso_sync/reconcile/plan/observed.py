@@ -97,7 +97,8 @@ class Observed:
 
 def parking_slug(function_id: str, check: str) -> str:
     """Return the slug of a parked function; it is derived from the function's id and the mark's ``check``."""
-    return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
+    text = f"{function_id}\n{check}"
+    return "kapso-sync-moving-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def is_parked(remote: RemoteFunction) -> bool:

@@ -9,10 +9,14 @@ from typing import Any
 
 from kapso_sync.daemon.lease import Lease
 from kapso_sync.daemon.lease_notes import kept_notes, request_notes, requests_in, suspension_in, suspension_note
+from kapso_sync.model.functions import is_nested_within
 from tests.fuzz.grammar import TIMES, Draw, dumps
 from tests.fuzz.kit import printed
 from tests.fuzz.promises import BrokenPromise
 from tests.fuzz.target import Target
+
+MAX_DEPTH = 100
+"""The API server checks Leases against their schema, so that none is deep."""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -23,7 +27,7 @@ def run(data: bytes) -> None:
         document = json.loads(data)
     except (ValueError, RecursionError):
         return
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or not is_nested_within(document, MAX_DEPTH):
         return
     lease = Lease(document)
     annotations = lease.annotations
