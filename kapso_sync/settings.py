@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
+from kapso_sync.credentials import MASKED
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
@@ -389,7 +390,7 @@ def _explain(error: ValidationError) -> ConfigError:
         name = str(item["loc"][0])
         field = Settings.model_fields.get(name)
         secret = field is not None and field.annotation == SecretStr | None
-        shown = "" if secret else f" is {item['input']!r}"
+        shown = "" if secret else f" is {MASKED.sub('[redacted]', repr(item['input']))}"
         lines.append(f"{variable(name)}{shown}: {_expected(item)}")
     first, *rest = lines
     return ConfigError(

@@ -22,7 +22,8 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> str:
         parts = urlsplit(text.strip())
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise _wrong(text, str(error)) from error
+        # A slash in a password makes it the port, which the error quotes.
+        raise _wrong(text, "it is malformed" if "@" in text else str(error)) from error
     if parts.scheme not in ("http", "https") or not host:
         raise _wrong(text, "it is not an http(s) URL")
     if parts.username is not None or parts.password is not None:

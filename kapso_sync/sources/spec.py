@@ -64,12 +64,20 @@ def parse_source(
     if _SCP_LIKE.fullmatch(text):
         return SourceSpec(SourceKind.GIT, text, branch, ref, where)
     folder = Path(cwd, text)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise SourceMissing(f"{text} is not a folder", hint="name a folder with functions, or a git repository")
     location = str(folder.absolute())
     if is_bare_repository(folder) or branch is not None or ref is not None:
         return SourceSpec(SourceKind.GIT, location, branch, ref, where)
     return SourceSpec(SourceKind.FOLDER, location, path=where)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; a name that the file system refuses, such as one that is too long, has none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def is_bare_repository(folder: Path) -> bool:
@@ -96,7 +104,7 @@ def _checked_url(text: str) -> str:
         )
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
         return folder.as_uri()
     if parts.scheme == "http" and is_loopback(host or ""):

@@ -208,3 +208,11 @@ def test_a_name_that_no_mark_can_hold_is_refused(variable: str, value: str) -> N
     with pytest.raises(ConfigError, match=f"{variable} .*without white space"):
         load_settings({}, environment={variable: value})
     load_settings({}, environment={variable: "acme/flows"})
+
+
+def test_a_wrong_value_is_shown_without_the_user_of_a_url() -> None:
+    """A variable may hold what was meant for another."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, environment={"KAPSO_SYNC_INTERVAL": "https://user:hunter2@host/x"})
+    assert "hunter2" not in caught.value.message
+    assert "KAPSO_SYNC_INTERVAL is 'https://[redacted]host/x'" in caught.value.message

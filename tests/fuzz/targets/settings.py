@@ -42,7 +42,9 @@ def run(data: bytes) -> None:
 
 def _value(name: str, text: str, root: Path) -> str:
     """Return a value with its places filled in; a canary stands where a credential does, and in no other setting."""
-    secret = name.endswith(("_KEY", "_SECRET", "_TOKEN")) or f":{PASSWORD}@" in text
+    secret = name.endswith(("_KEY", "_SECRET", "_TOKEN")) or (
+        f"://user:{PASSWORD}@" in text and not name.endswith(("_FILE", "_DIR", "_ESBUILD"))
+    )
     return text.replace("$ROOT", str(root)).replace(PASSWORD, CANARY if secret else "x")
 
 
