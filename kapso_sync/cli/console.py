@@ -29,8 +29,8 @@ MIN_WIDTH = 20
 MAX_NAMES = 24
 """How many names of a group a terminal shows; a pipe shows all of them."""
 
-_COMMAND = re.compile(r"[^\s`]*`[^`]*`[^\s`]*")
-"""Text in backquotes, with what touches it."""
+_COMMAND = re.compile(r"(?<![^\s`])[^\s`]*+`[^`]*`[^\s`]*")
+"""Text in backquotes, with what touches it; looked for at the start of words alone, so that a long word costs one look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Console:
         """The columns of the terminal; None if lines are not wrapped."""
         if not self.terminal:
             return None
-        if self._columns.isdecimal() and int(self._columns):
+        if self._columns.isdecimal() and len(self._columns) < 6 and int(self._columns):
             return max(MIN_WIDTH, int(self._columns))
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
