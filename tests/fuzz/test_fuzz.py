@@ -17,7 +17,7 @@ from tests.fuzz.targets import TARGETS
 SECONDS = 60.0
 """Seconds of the clock that an input may take on a busy machine; its CPU time is limited by the target."""
 
-NEW = 3
+NEW = 2
 """New inputs for each target; `make fuzz` tries more."""
 
 KEPT = [pytest.param(target, path, id=f"{name}-{path.name}") for name, target in TARGETS.items() for path in target.corpus]
