@@ -39,10 +39,11 @@ LABEL org.opencontainers.image.title="kapso-sync" \
       org.opencontainers.image.description="GitOps for Kapso functions: push to git, and what runs becomes what git says." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-# libcurl is git's, for https. ssh refuses to run for a user without a line in passwd.
+# libcurl is git's, for https. ssh refuses to run for a user without a line in passwd. Signatures of commits are judged by ssh-keygen,
+# which comes with ssh, and gpgv.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates libcurl3t64-gnutls openssh-client tini \
+ && apt-get install --yes --no-install-recommends ca-certificates gpgv libcurl3t64-gnutls openssh-client tini \
  && rm -rf /var/lib/apt/lists/* \
  && pip uninstall --yes pip \
  && echo 'kapso-sync:x:10001:10001:kapso-sync:/tmp:/usr/sbin/nologin' >> /etc/passwd \
@@ -53,12 +54,15 @@ COPY --from=build /venv /venv
 # The program alone, without node: it is where an installed kapso-sync looks for its own copy.
 COPY --from=esbuild /esbuild/node_modules/@esbuild /venv/lib/node_modules/@esbuild
 COPY deploy/healthcheck.py /usr/local/lib/kapso-sync/healthcheck.py
+# The variable with SECRETS in its name holds a folder.
+# hadolint ignore=DL3064
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     KAPSO_SYNC_STATE_DIR=/var/lib/kapso-sync \
-    KAPSO_SYNC_LISTEN=0.0.0.0:8321
+    KAPSO_SYNC_LISTEN=0.0.0.0:8321 \
+    KAPSO_SYNC_SECRETS_DIR=/run/function-secrets
 USER 10001:10001
 WORKDIR /var/lib/kapso-sync
 VOLUME ["/var/lib/kapso-sync"]

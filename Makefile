@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit check bench fuzz image-test soak e2e-kubernetes clean lock format help
+.PHONY: demo test coverage unit check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -63,10 +63,13 @@ $(FUZZ): $(STAMP) requirements/fuzz.txt
 fuzz: $(FUZZ) $(NODE_STAMP)  ## try hostile inputs for MINUTES (5); TARGET=… for one kind, with INPUT=FILE to replay one
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) --target "$(TARGET)" --input "$(INPUT)"
 
-# Neither is a part of `check`: one needs docker, podman or buildah, the other builds a kube-apiserver, which takes minutes once.
+# None is a part of `check`: they need docker, podman or buildah, an sshd, or Go for a kube-apiserver, whose build takes minutes once.
 # Where that is missing, pytest says so and skips.
 image-test: $(STAMP)     ## build the image and run it: read-only, foreign user, ssh, TypeScript, health, SIGTERM, 256 MB
 	$(BIN)/python -m pytest -v tests/deploy/e2e_image.py
+
+network-test: $(STAMP)   ## git sources over a real sshd and ssh-agent, on loopback
+	$(BIN)/python -m pytest -v tests/sources/e2e_ssh.py
 
 soak: $(STAMP)           ## three replicas, random deaths and pushes, for MINUTES (10)
 	$(BIN)/python -m pytest -s tests/e2e/soak_replicas.py

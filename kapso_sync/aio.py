@@ -23,6 +23,19 @@ async def first_of(*awaitables: Awaitable[object]) -> None:
         task.result()
 
 
+async def until_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of the work; if the caller is cancelled, the work still goes on to its end before this raises.
+
+    A thread cannot be cancelled: without this it would work on while what it works on is taken away.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    finally:
+        if not working.done():
+            await asyncio.wait({working})
+
+
 class Interrupted(Exception):
     """The event came before the work was done."""
 

@@ -11,11 +11,14 @@
     ├── ConfigError                78  a setting is wrong or missing
     │   ├── SourceMissing              the folder, branch, tag or path is not there
     │   ├── SourceRefused              a source that is never read (a password in the URL, ``ext::``)
-    │   └── StateForeign               the state folder belongs to another project
+    │   ├── StateForeign               the state folder belongs to another project
+    │   └── StateExposed               others may have written the state folder
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
     ├── StateLocked                75  another process holds the state folder
-    ├── SourceUnavailable          69  the git remote does not answer, or refuses us
-    ├── SourceUnstable             69  the folder keeps changing while it is read
+    ├── SourceUnavailable          69  the git remote does not answer
+    │   ├── SourceDenied               it refuses our credentials, or we its host key
+    │   ├── SourceUnstable             the folder keeps changing while it is read
+    │   └── SourceUnverified           nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read
     ├── InvalidSource              65  no plan can be made from the source
     │   ├── ManifestInvalid            with one Problem per mistake
     │   └── EmptySource                the source lists no function
@@ -23,6 +26,7 @@
     └── ApiError                       Kapso's answer (or silence); carries method, route and status
         ├── ApiUnavailable         69  no answer, or 5xx; ``sent`` says whether the request may have been acted on
         ├── ApiGarbled             69  an answer that is not what the API documents: HTML, truncated, repeated pages
+        │   └── AnswerTooLarge             one with more bytes than its request allows
         ├── ApiRateLimited         69  429 until the timeout of the request
         ├── ApiUnauthorized        77  401
         ├── ApiNotFound             1  404
@@ -66,6 +70,7 @@ class IssueKind(enum.StrEnum):
     STALLED = "stalled"
     DRIFTED = "drifted"
     SOURCE = "source failed"
+    UNVERIFIED = "revision unverified"
     REJECTED = "manifest rejected"
     KEY = "key rejected"
     SILENT = "Kapso does not answer"
@@ -177,6 +182,10 @@ class StateForeign(ConfigError):
     """The state folder belongs to another project."""
 
 
+class StateExposed(ConfigError):
+    """The state folder is somebody else's, or others may write it: what it holds cannot be trusted."""
+
+
 class StateUnusable(KapsoSyncError):
     """The state folder cannot be read or written; without a journal nothing is written to Kapso."""
 
@@ -196,8 +205,27 @@ class SourceUnavailable(KapsoSyncError):
     issue = IssueKind.SOURCE
 
 
+class SourceDenied(SourceUnavailable):
+    """The git remote refuses our credentials, or shows another host key than the known one; it is asked less and less."""
+
+
 class SourceUnstable(SourceUnavailable):
     """The folder kept changing while it was read; the next pass tries again."""
+
+
+class SourceUnverified(SourceUnavailable):
+    """Nobody in ``KAPSO_SYNC_VERIFY_FILE`` signed the revision, so it is not read; the last good one stays in force.
+
+    ``commit`` is the id of the commit that is not read. ``signer`` is the fingerprint of the key that signed it, where there is
+    a signature; if the signature does not match what it was made for, that is only a claim.
+    """
+
+    issue = IssueKind.UNVERIFIED
+
+    def __init__(self, message: str, *, commit: str, signer: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.commit = commit
+        self.signer = signer
 
 
 class InvalidSource(KapsoSyncError):
@@ -290,6 +318,10 @@ class ApiGarbled(ApiError):
 
     exit_code = ExitCode.UNAVAILABLE
     issue = IssueKind.SILENT
+
+
+class AnswerTooLarge(ApiGarbled):
+    """An answer with more bytes than its request allows; it is not asked for again."""
 
 
 class ApiRateLimited(ApiError):

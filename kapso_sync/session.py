@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
-from kapso_sync.model import events
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.plan import Plan
@@ -24,7 +23,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
 from kapso_sync.reconcile.apply.executor import Executor
-from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, plan_pass, reconcile
+from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, emit_source_failure, plan_pass, reconcile
 from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.sources import SourceKind, SourceSpec
@@ -64,7 +63,8 @@ class PassObserver(Protocol):
 class ResolvedSource:
     """A resolved SOURCE argument: how to read it, the owner of its functions, and the state folder.
 
-    ``owner_is_stable``: the owner stays the same when the folder moves.
+    ``owner_is_stable``: the owner stays the same when the folder moves. ``other_owners`` are names of the same owner, whose
+    functions are ours too.
     """
 
     spec: SourceSpec
@@ -72,6 +72,7 @@ class ResolvedSource:
     owner: str
     folder: Path
     owner_is_stable: bool = True
+    other_owners: frozenset[str] = frozenset()
 
     def require_stable_owner(self) -> None:
         """Raise `ConfigError` if the owner may change: then functions of another folder would count as ours."""
@@ -181,7 +182,7 @@ class Session:
             if await self._deps.source.moved():
                 await self._deps.source.fetch()
         except KapsoSyncError as error:
-            self._deps.emit(events.SourceFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
+            emit_source_failure(self._deps.emit, error)
 
     async def owned_functions(self) -> tuple[RemoteFunction, ...]:
         """Return the functions on Kapso that we own. Raises `ApiError` and `StateForeign`."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from kapso_sync.credentials import MASKED
+from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
@@ -160,19 +161,28 @@ class Settings(BaseModel):
         default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
     )
     esbuild: OptionalPath = Field(default=None, description="The esbuild to build with. Default: our own copy, else PATH.")
+    npm_registry: Text = Field(
+        default=None, description="The registry that a git source's npm packages are fetched from. Default: none are."
+    )
     concurrency: int = Field(default=8, ge=1, le=64, description="Functions written or deployed at the same time.")
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
     request_timeout: Duration = Field(
-        default=30.0, description="Deadline of one API request, and of a git transfer times four."
+        default=30.0, description="Deadline of one API request, and of an npm package times four."
     )
     deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
     check_delay: Duration = Field(
         default=20.0, description="First check after a deployment: the edge may answer with old code."
     )
     check_window: Duration = Field(default=60.0, description="A failing check counts when so much time has passed.")
-    secret_env: str = Field(default="*", description="Globs of variables that `secrets: {env: …}` may read; `KAPSO_*` never.")
-    secrets_dir: Path = Field(default=Path("/run/secrets"), description="`secrets: {file: …}` reads only below it.")
+    secret_env: Text = Field(
+        default=None,
+        description="Globs of variables that `secrets: {env: …}` may read, besides those of the `--env-file`. Default: none.",
+    )
+    secrets_dir: OptionalPath = Field(
+        default=None,
+        description="`secrets: {file: …}` reads only below it. Default: no file; in the image `/run/function-secrets`.",
+    )
     unknown_secrets: UnknownSecrets = Field(
         default=UnknownSecrets.AUTO,
         description="Deploying a function with secrets on Kapso whose values are not known here: `allow`, `block`, or `auto`.",
@@ -188,11 +198,16 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error", "off"] | None = Field(
         default=None, description="How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`."
     )
+    git_timeout: Duration = Field(default=600.0, description="Deadline of one transfer from a git remote.")
     git_token: Secret = Field(default=None, description="Password or token for an https remote.")
     git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")
     git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
     git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
     git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
+    verify_file: OptionalPath = Field(
+        default=None,
+        description="Allowed signers (ssh) or a keyring (OpenPGP): a revision that none of them signed is not read.",
+    )
     public_url: Text = Field(default=None, description="Where people reach the status page; messages and commits link to it.")
     notify_urls_file: OptionalPath = Field(
         default=None,
@@ -209,17 +224,22 @@ class Settings(BaseModel):
     )
 
     _notices: tuple[Notice, ...] = PrivateAttr(default=())
-    _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _environment: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _env_file_variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _env_file: Path | None = PrivateAttr(default=None)
     _key_env_file: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep the variables that were loaded, and the warnings about them."""
         loaded = context or {}
-        self._variables = loaded.get("variables", {})
+        self._environment = loaded.get("environment", {})
+        self._env_file_variables = loaded.get("env_file_variables", {})
         self._env_file = loaded.get("env_file")
         self._key_env_file = loaded.get("key_env_file")
-        self._notices = _unknown_variables(self._variables)
+        self._notices = (
+            *loaded.get("notices", ()),
+            *_unknown_variables({**self._env_file_variables, **self._environment}),
+        )
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -250,9 +270,19 @@ class Settings(BaseModel):
         return _secret("admin_token", self.admin_token, self.admin_token_file)
 
     @property
-    def variables(self) -> Mapping[str, str]:
-        """The variables for ``secrets: {env: …}``: the environment, then the ``--env-file``."""
-        return self._variables
+    def environment(self) -> Mapping[str, str]:
+        """The process's environment, for ``secrets: {env: …}``."""
+        return self._environment
+
+    @property
+    def env_file_variables(self) -> Mapping[str, str]:
+        """What the ``--env-file`` sets, for ``secrets: {env: …}``."""
+        return self._env_file_variables
+
+    @property
+    def network_variables(self) -> Mapping[str, str]:
+        """The variables for proxies and authorities: the environment, then the ``--env-file``; an empty one is not set."""
+        return {**self._env_file_variables, **{name: value for name, value in self._environment.items() if value.strip()}}
 
     @property
     def credential_files(self) -> tuple[Path, ...]:
@@ -293,7 +323,8 @@ def load_settings(
     The keys of ``overrides`` are setting names (``state_dir``); those of ``environment`` (default: `os.environ`) are variables.
     """
     environment = os.environ if environment is None else environment
-    file = _read_env_file(env_file)
+    parsed = _read_env_file(env_file)
+    file = parsed.variables
     merged: dict[str, object] = {}
     for layer in (file, environment):
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES and _is_set(name, value)}
@@ -302,7 +333,13 @@ def load_settings(
     keys = ("KAPSO_API_KEY", "KAPSO_API_KEY_FILE")
     outside = any(_is_set(name, environment.get(name, "")) for name in keys) or "api_key" in overrides
     key_file = None if outside or not any(name in file for name in keys) else env_file
-    context = {"variables": {**file, **environment}, "env_file": kept, "key_env_file": key_file}
+    context = {
+        "environment": environment,
+        "env_file_variables": file,
+        "env_file": kept,
+        "key_env_file": key_file,
+        "notices": _env_file_notices(env_file, parsed),
+    }
     try:
         return Settings.model_validate(merged, context=context)
     except ValidationError as error:
@@ -330,14 +367,18 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     return tuple(notices)
 
 
-def _read_env_file(path: Path | None) -> Mapping[str, str]:
-    if path is None:
-        return {}
-    from dotenv import dotenv_values  # noqa: PLC0415 - imported only if a file is named, to start faster
+def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
+    if not parsed.wrong_lines:
+        return ()
+    verb = "is" if len(parsed.wrong_lines) == 1 else "are"
+    return (Notice("env-file-line", f"--env-file {path}: {parsed.wrong} {verb} not NAME=value, and left out"),)
 
+
+def _read_env_file(path: Path | None) -> EnvFile:
+    if path is None:
+        return EnvFile()
     try:
-        with path.open(encoding="utf-8") as file:
-            return {name: value for name, value in dotenv_values(stream=file, interpolate=False).items() if value is not None}
+        return parse_env_file(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--env-file {path} cannot be read: {error}", hint="name a file of NAME=value lines") from error
 

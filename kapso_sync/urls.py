@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _HOST_ALIASES = {
     "ssh.github.com": "github.com",
@@ -17,6 +18,11 @@ _CASELESS_HOSTS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeb
 """Hosts that take a repository's path in any case for the same repository; other servers may not."""
 
 
+_SCP_LIKE = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9._~+-]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?P<path>[^\s:][^\s]*)"
+)
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host name or an address, with or without brackets, means this machine."""
     name = host.removeprefix("[").removesuffix("]").lower()
@@ -26,6 +32,37 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+class CarriesPassword(ValueError):
+    """A URL has a user name or a password, so that it must not be shown."""
+
+
+def split_http_url(text: str) -> SplitResult:
+    """Return the parts of an http(s) URL that names a host, and has no query and no fragment.
+
+    Raises `CarriesPassword`, and for everything else ValueError with a text that says what is wrong.
+    """
+    # This goes first: the text of every other error may be shown beside the URL.
+    authority = text.partition("//")[2] if "//" in text else text
+    if "@" in authority.partition("/")[0]:
+        raise CarriesPassword("it carries a user name or password")
+    try:
+        return _http_parts(text.strip())
+    except ValueError:
+        if "@" in text:  # such as a password with a slash, whose first part is read as the port, and quoted
+            raise CarriesPassword("it carries a user name or password") from None
+        raise
+
+
+def _http_parts(text: str) -> SplitResult:
+    parts = urlsplit(text)
+    host, _ = parts.hostname, parts.port
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("it is not an http(s) URL")
+    if parts.query or parts.fragment:
+        raise ValueError("it has a query or a fragment")
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +89,27 @@ def parse_remote(address: str) -> RemoteAddress:
     if "://" in address:
         parts = urlsplit(address)
         return _remote(parts.scheme, parts.hostname or "", parts.port, unquote(parts.path))
-    if ":" in address.partition("/")[0]:
-        host, _, path = address.partition(":")
-        host = host.rpartition("@")[2]
-        return _remote("ssh", host, None, path)
+    scp = _SCP_LIKE.fullmatch(address)
+    if scp is not None:
+        return _remote("ssh", scp["host"].strip("[]"), None, scp["path"])
     return RemoteAddress("file", "", None, _repository(address))
+
+
+def is_scp_like(address: str) -> bool:
+    """Return whether an address is ``[USER@]HOST:PATH``, as ssh and git take it; an IPv6 address stands in brackets."""
+    return "://" not in address and _SCP_LIKE.fullmatch(address) is not None
+
+
+def is_same_path(left: str, right: str) -> bool:
+    """Return whether two repositories' paths name the same one on servers with different names or below different prefixes.
+
+    Case is ignored. Of a path with a prefix, such as the folder of a web server, the last parts count, at least two of them.
+
+    >>> is_same_path("acme/flows", "gitea/Acme/Flows")
+    True
+    """
+    shorter, longer = sorted((left.lower().split("/"), right.lower().split("/")), key=len)
+    return shorter == longer or (len(shorter) > 1 and longer[-len(shorter) :] == shorter)
 
 
 def comparable_path(host: str, path: str) -> str:
@@ -65,9 +118,10 @@ def comparable_path(host: str, path: str) -> str:
 
 
 def _remote(scheme: str, host: str, port: int | None, path: str) -> RemoteAddress:
-    name = _HOST_ALIASES.get(host.lower(), host.lower())
+    name = host.lower().removesuffix(".")
+    name = _HOST_ALIASES.get(name, name)
     return RemoteAddress(scheme, name, port, _repository(path))
 
 
 def _repository(path: str) -> str:
-    return path.strip("/").removesuffix(".git").rstrip("/")
+    return re.sub("/{2,}", "/", path).strip("/").removesuffix(".git").rstrip("/")

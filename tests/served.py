@@ -41,7 +41,7 @@ class Served:
         }
 
     def control(self, method: str, path: str, body: object = None) -> Any:
-        answer = self.http.request(method, f"/_emulator{path}", json=body)
+        answer = self.http.request(method, f"/_emulator{path}", json=body, headers=self.emulator.control_headers)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -10,14 +10,22 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from kapso_sync.api.references import Reference, users_in
-from kapso_sync.api.wire import parse_function
+from kapso_sync.api.wire import parse_function, parse_list
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import TAKEN, Function
 from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, LockVersionRefused, SecretNameTaken
-from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, SecretType
+from kapso_sync.model.functions import (
+    FunctionList,
+    Invocation,
+    InvocationRecord,
+    Json,
+    RemoteFunction,
+    RemoteSecret,
+    SecretType,
+)
 from kapso_sync.model.users import FoundUsers, UserKind
 from tests.clock import VirtualClock
 
@@ -124,7 +132,10 @@ class WorldApi:
             lambda: [show_function(f, self.world, "http://kapso.test", code=code) for f in self.world.functions.values()],
         )
         assert isinstance(shown, list)
-        return tuple(parse_function(record, Call("GET", "/functions")) for record in shown)
+        return parse_list(shown, Call("GET", "/functions")).functions
+
+    async def list_records(self) -> FunctionList:
+        return FunctionList(await self.list_functions())
 
     async def get_function(self, function_id: str) -> RemoteFunction:
         return self._record("GET", "/functions/{id}", function_id, lambda: self.world.by_id(function_id))

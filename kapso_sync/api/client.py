@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-import urllib.parse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kapso_sync.api import wire
 from kapso_sync.api.base_url import platform_base
 from kapso_sync.api.references import Reference, users_in
 from kapso_sync.api.transport import ApiRequest, Transport
 from kapso_sync.errors import (
+    AnswerTooLarge,
     ApiError,
     ApiGarbled,
     ApiNotFound,
@@ -21,15 +22,46 @@ from kapso_sync.errors import (
     LockVersionRefused,
     UsersUnknown,
 )
-from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret
+from kapso_sync.model.functions import (
+    FunctionList,
+    Invocation,
+    InvocationRecord,
+    Json,
+    RemoteFunction,
+    RemoteSecret,
+    canonical_json,
+    code_hash,
+    is_id,
+    is_secret_name,
+)
 from kapso_sync.model.users import FoundUsers, UserKind
 
 PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
 
 MAX_PAGES = 1000
-MAX_INVOKE_BYTES = 1024 * 1024
-"""Largest answer of an invoked function that is read, in bytes."""
+
+_MIB = 1024 * 1024
+MAX_LIST_BYTES = 256 * _MIB
+"""Most bytes of all pages of the functions: a server may give every function, with up to 1 MiB of code, in one answer."""
+
+MAX_RECORD_BYTES = 8 * _MIB
+"""Most bytes of an answer about one function: 1 MiB of code, of which JSON may make six times as much, and its fields."""
+
+MAX_INVOKE_BYTES = _MIB
+"""Most bytes of an invoked function's own answer."""
+
+MAX_SECRETS_BYTES = _MIB
+"""Most bytes of the names of one function's secrets."""
+
+MAX_INVOCATIONS_BYTES = 16 * _MIB
+"""Most bytes of the recent invocations of a function: at most 20, each with the bodies of a request and an answer."""
+
+MAX_USERS_BYTES = 32 * _MIB
+"""Most bytes of everything that may use a function: the lists of workflows, Flows and webhooks, and all definitions."""
+
+DEFINITIONS_AT_ONCE = 8
+"""Definitions of workflows that are read at the same time."""
 
 
 class KapsoClient:
@@ -37,6 +69,7 @@ class KapsoClient:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._definition_slots = asyncio.Semaphore(DEFINITIONS_AT_ONCE)
         self._update_verbs = ["PATCH", "PUT"]
         self._takes_lock_version = True
 
@@ -51,36 +84,57 @@ class KapsoClient:
         return self._takes_lock_version
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
-        """Return every function of the project.
+        """Return every function of the project; records that cannot be believed are left out. Raises like `list_records`."""
+        return (await self.list_records()).functions
+
+    async def list_records(self) -> FunctionList:
+        """Return every function of the project, and the records that cannot be believed.
 
         Raises `ApiGarbled` when pages are missing or do not end: an incomplete list must never be used as the whole list.
         """
         call = Call("GET", "/functions")
-        records = await self._pages(call, "/functions")
-        functions = {function.id: function for function in (wire.parse_function(record, call) for record in records)}
-        return tuple(functions.values())
+        budget = _ByteBudget(MAX_LIST_BYTES)
+        return wire.parse_list(await self._pages(ApiRequest(call, "/functions", cut=True), budget), call)
 
-    async def _pages(self, call: Call, path: str, base: str | None = None, *, until_empty: bool = False) -> list[Json]:
+    async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
+        before = budget.left
         try:
-            return await self._read_pages(call, path, base, until_empty=until_empty)
+            return await self._read_pages(request, budget, until_empty=until_empty)
         except _PageMoved:
+            budget.left = before
             try:
-                return await self._read_pages(call, path, base, until_empty=until_empty)
+                return await self._read_pages(request, budget, until_empty=until_empty)
             except _PageMoved as moved:
-                raise ApiGarbled(f"{call}: {moved}", call=call, hint="the next pass reads the list again") from None
+                raise ApiGarbled(
+                    f"{request.call}: {moved}", call=request.call, hint="the next pass reads the list again"
+                ) from None
 
-    async def _read_pages(self, call: Call, path: str, base: str | None, *, until_empty: bool) -> list[Json]:
+    async def _read_within(self, request: ApiRequest, budget: _ByteBudget) -> Json:
+        """Return an answer that is one of several with a limit in common; raises `AnswerTooLarge` above it."""
+        try:
+            value, size = await self._transport.sized_json(replace(request, max_bytes=max(1, budget.left)))
+        except AnswerTooLarge as error:
+            if budget.left == budget.limit:
+                raise
+            raise AnswerTooLarge(
+                f"{request.call} answered with more than {budget.limit // _MIB} MiB", call=request.call
+            ) from error
+        budget.left -= size
+        return value
+
+    async def _read_pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool) -> list[Json]:
         """Read pages until the answers say that there are no more.
 
         If they do not say, the list ends with a page shorter than we asked for; with ``until_empty`` it ends with an empty or a
         repeated page, since a server may give shorter pages than we ask for.
         """
+        call = request.call
         records: list[Json] = []
         seen: set[str] = set()
         for number in range(1, MAX_PAGES + 1):
             query = {"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)}
-            value = await self._transport.json(ApiRequest(call, path, query=query, base_url=base))
+            value = await self._read_within(replace(request, query=query), budget)
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
             fresh = [record for record in page if _identity(record) not in seen]
             missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
@@ -102,15 +156,14 @@ class KapsoClient:
     async def get_function(self, function_id: str) -> RemoteFunction:
         """Return one function with its code."""
         call = Call("GET", "/functions/{id}")
-        return _same(
-            function_id, wire.parse_function(await self._transport.json(ApiRequest(call, _function(function_id))), call), call
-        )
+        value = await self._transport.json(ApiRequest(call, _function(function_id), max_bytes=MAX_RECORD_BYTES))
+        return _same(function_id, wire.parse_function(value, call), call)
 
     async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
         """Create a draft; the request is never repeated after Kapso may have acted on it."""
         call = Call("POST", "/functions")
-        body = wire.encode_function(payload)
-        return wire.parse_function(await self._transport.json(ApiRequest(call, "/functions", body, repeatable=False)), call)
+        request = ApiRequest(call, "/functions", wire.encode_function(payload), repeatable=False, max_bytes=MAX_RECORD_BYTES)
+        return wire.parse_function(await self._transport.json(request), call)
 
     async def update_function(
         self, function_id: str, payload: Mapping[str, Json], *, lock_version: int | None = None
@@ -144,16 +197,20 @@ class KapsoClient:
 
     async def _update(self, verb: str, function_id: str, payload: Mapping[str, Json]) -> RemoteFunction:
         call = Call(verb, "/functions/{id}")
-        value = await self._transport.json(ApiRequest(call, _function(function_id), wire.encode_function(payload)))
+        request = ApiRequest(call, _function(function_id), wire.encode_function(payload), max_bytes=MAX_RECORD_BYTES)
+        value = await self._transport.json(request)
         return _same(function_id, wire.parse_function(value, call), call)
 
     async def delete_function(self, function_id: str) -> None:
         """Delete a function and its secrets; this cannot be undone."""
-        await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}"), _function(function_id)))
+        call = Call("DELETE", "/functions/{id}")
+        await self._transport.send(ApiRequest(call, _function(function_id), max_bytes=MAX_RECORD_BYTES))
 
     async def deploy_function(self, function_id: str) -> None:
         """Request a deployment of the stored code; it runs in the background, and a second request does no harm."""
-        await self._transport.send(ApiRequest(Call("POST", "/functions/{id}/deploy"), f"{_function(function_id)}/deploy"))
+        call = Call("POST", "/functions/{id}/deploy")
+        request = ApiRequest(call, f"{_function(function_id)}/deploy", max_bytes=MAX_RECORD_BYTES)
+        wire.require_about(await self._transport.send(request), function_id, call)
 
     async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
         """Invoke a function and return the function's own answer, with any status; ``timeout`` is in seconds."""
@@ -166,7 +223,9 @@ class KapsoClient:
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:
         """Return the names of a function's secrets, never their values; empty while the function is not deployed."""
         call = Call("GET", "/functions/{id}/secrets")
-        value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/secrets", quotes=False))
+        request = ApiRequest(call, f"{_function(function_id)}/secrets", quotes=False, max_bytes=MAX_SECRETS_BYTES)
+        value = await self._transport.json(request)
+        wire.require_about(value, function_id, call)
         return wire.parse_secrets(value, call)
 
     async def set_secret(self, function_id: str, name: str, value: Json) -> None:
@@ -177,15 +236,16 @@ class KapsoClient:
         """
         body: Json = {"secret": {"name": name, "value": value}}
         call, path = Call("POST", "/functions/{id}/secrets"), f"{_function(function_id)}/secrets"
-        await self._transport.send(ApiRequest(call, path, body, quotes=False))
+        request = ApiRequest(call, path, body, quotes=False, max_bytes=MAX_RECORD_BYTES)
+        wire.require_about(await self._transport.send(request), function_id, call)
 
     async def delete_secret(self, function_id: str, name: str) -> None:
-        """Delete a secret of a deployed function; raises `ApiGarbled` for a name that could lead to another path."""
-        if name in ("", ".", ".."):  # a dot is never escaped, and `secrets/..` is the function itself
-            call = Call("DELETE", "/functions/{id}/secrets/{name}")
-            raise ApiGarbled(f"a secret's name that cannot be: {name!r}", call=call)
-        path = f"{_function(function_id)}/secrets/{urllib.parse.quote(name, safe='')}"
-        await self._transport.send(ApiRequest(Call("DELETE", "/functions/{id}/secrets/{name}"), path, quotes=False))
+        """Delete a secret of a deployed function."""
+        call = Call("DELETE", "/functions/{id}/secrets/{name}")
+        if not is_secret_name(name):
+            raise ApiGarbled(f"a secret's name that cannot be: {ascii(name)[:100]}", call=call)
+        path = f"{_function(function_id)}/secrets/{name}"
+        await self._transport.send(ApiRequest(call, path, quotes=False, max_bytes=MAX_RECORD_BYTES))
 
     async def list_invocations(
         self, function_id: str, *, limit: int = 10, status: str | None = None
@@ -196,7 +256,9 @@ class KapsoClient:
         """
         call = Call("GET", "/functions/{id}/invocations")
         query = {"limit": str(limit), **({"status": status} if status else {})}
-        value = await self._transport.json(ApiRequest(call, f"{_function(function_id)}/invocations", query=query))
+        path = f"{_function(function_id)}/invocations"
+        value = await self._transport.json(ApiRequest(call, path, query=query, max_bytes=MAX_INVOCATIONS_BYTES))
+        wire.require_about(value, function_id, call)
         return wire.parse_invocations(value, call)
 
     async def find_users(self, functions: Sequence[RemoteFunction]) -> FoundUsers:
@@ -206,26 +268,27 @@ class KapsoClient:
         workflows the older route ``/flows`` is asked next. The result says so when one kind cannot be read completely (401,
         402, 403, 5xx, or 404 on every route and base), and still holds the users that were found.
         """
+        budget = _ByteBudget(MAX_USERS_BYTES)
         kinds = await asyncio.gather(
-            self._workflows(),
-            self._listed(UserKind.FLOW, "/whatsapp/flows"),
-            self._listed(UserKind.WEBHOOK, "/whatsapp/webhooks"),
+            self._workflows(budget),
+            self._listed(UserKind.FLOW, "/whatsapp/flows", budget),
+            self._listed(UserKind.WEBHOOK, "/whatsapp/webhooks", budget),
         )
         references = [reference for found, _ in kinds for reference in found]
         unknown = next((error for _, error in kinds if error is not None), None)
         return FoundUsers(users_in(references, functions), unknown)
 
-    async def _workflows(self) -> tuple[list[Reference], UsersUnknown | None]:
+    async def _workflows(self, budget: _ByteBudget) -> tuple[list[Reference], UsersUnknown | None]:
         try:
-            route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"))
+            route, base, records = await self._first_answer(UserKind.WORKFLOW, ("/workflows", "/flows"), budget)
         except UsersUnknown as error:
             return [], error
-        known = [item for item in records if isinstance(item, dict) and _ID.fullmatch(str(item.get("id")))]
+        known = [item for item in records if isinstance(item, dict) and is_id(item.get("id"))]
         unknown = None
         if len(known) < len(records):
-            text = f"GET {route}: one has no id, or one that cannot be"
-            unknown = _unknown(UserKind.WORKFLOW, ApiGarbled(text, call=Call("GET", route)))
-        contents = await asyncio.gather(*(self._definition(route, base, str(item["id"])) for item in known))
+            call = Call("GET", route)
+            unknown = _unknown(UserKind.WORKFLOW, ApiGarbled(f"{call}: one has no id, or one that cannot be", call=call))
+        contents = await asyncio.gather(*(self._definition(route, base, str(item["id"]), budget) for item in known))
         references = []
         for item, content in zip(known, contents, strict=True):
             if isinstance(content, UsersUnknown):
@@ -234,28 +297,30 @@ class KapsoClient:
                 references.append(Reference(UserKind.WORKFLOW, str(item.get("name") or item["id"]), content))
         return references, unknown
 
-    async def _definition(self, route: str, base: str, workflow_id: str) -> Json | UsersUnknown:
-        path = f"{route}/{urllib.parse.quote(workflow_id, safe='')}/definition"
-        try:
-            return await self._transport.json(ApiRequest(Call("GET", f"{route}/{{id}}/definition"), path, base_url=base))
-        except ApiError as error:
-            return _unknown(UserKind.WORKFLOW, error)
+    async def _definition(self, route: str, base: str, workflow_id: str, budget: _ByteBudget) -> Json | UsersUnknown:
+        call = Call("GET", f"{route}/{{id}}/definition")
+        async with self._definition_slots:
+            try:
+                return await self._read_within(ApiRequest(call, f"{route}/{workflow_id}/definition", base_url=base), budget)
+            except ApiError as error:
+                return _unknown(UserKind.WORKFLOW, error)
 
-    async def _listed(self, kind: UserKind, route: str) -> tuple[list[Reference], UsersUnknown | None]:
+    async def _listed(self, kind: UserKind, route: str, budget: _ByteBudget) -> tuple[list[Reference], UsersUnknown | None]:
         try:
-            _, _, records = await self._first_answer(kind, (route,))
+            _, _, records = await self._first_answer(kind, (route,), budget)
         except UsersUnknown as error:
             return [], error
         return [Reference(kind, _title(record), record) for record in records], None
 
-    async def _first_answer(self, kind: UserKind, routes: Sequence[str]) -> tuple[str, str, list[Json]]:
+    async def _first_answer(self, kind: UserKind, routes: Sequence[str], budget: _ByteBudget) -> tuple[str, str, list[Json]]:
         """Return the first route that one of the bases knows, that base, and the complete list."""
         bases = dict.fromkeys((platform_base(self._transport.base_url), self._transport.base_url))
         failure: ApiError | None = None
         for route in routes:
             for base in bases:
                 try:
-                    return route, base, await self._pages(Call("GET", route), route, base, until_empty=True)
+                    request = ApiRequest(Call("GET", route), route, base_url=base)
+                    return route, base, await self._pages(request, budget, until_empty=True)
                 except (ApiNotFound, ApiUnsupported) as error:
                     failure = failure or error
                 except ApiError as error:
@@ -284,15 +349,19 @@ class _PageMoved(Exception):
     """The list changed while its pages were read, or a page is missing."""
 
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+class _ByteBudget:
+    """The bytes that may still be read of several answers together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = self.left = limit
 
 
 def _function(function_id: str) -> str:
     """Return the URL path of a function; raises `ApiGarbled` for an id that could lead to another path."""
-    if not _ID.fullmatch(function_id):
+    if not is_id(function_id):
         call = Call("GET", "/functions/{id}")
         raise ApiGarbled(
-            f"an id that cannot be: {function_id[:100]!r}", call=call, hint="Kapso's ids are letters, digits, - and _"
+            f"an id that cannot be: {ascii(function_id)[:100]}", call=call, hint="Kapso's ids are letters, digits, - and _"
         )
     return f"/functions/{function_id}"
 
@@ -304,6 +373,7 @@ def _same(function_id: str, record: RemoteFunction, call: Call) -> RemoteFunctio
 
 
 def _identity(record: Json) -> str:
-    if isinstance(record, dict) and isinstance(record.get("id"), str):
+    """Return what tells a record from those of other pages: its id, or all of it where it has none that can be."""
+    if isinstance(record, dict) and is_id(record.get("id")):
         return str(record["id"])
-    return repr(record)
+    return code_hash(canonical_json(record))

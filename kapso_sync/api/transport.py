@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
-import certifi
 import httpx
 
 from kapso_sync import __version__
@@ -18,6 +18,7 @@ from kapso_sync.api.base_url import other_base
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
 from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
+    AnswerTooLarge,
     ApiConflict,
     ApiError,
     ApiForbidden,
@@ -34,16 +35,22 @@ from kapso_sync.errors import (
     SecretNameTaken,
     SecretRoutesUnavailable,
 )
+from kapso_sync.http_client import open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
+from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff
 
 _T = TypeVar("_T")
 
 MAX_RETRY_AFTER = 120.0
 MAX_ERROR_BYTES = 64 * 1024
-"""Bytes that are read of an error answer, at most."""
+"""Bytes that are read of an error answer or a redirect, at most."""
+
+_INFLATED = 64 * 1024
+"""Bytes that are decompressed at once: a few bytes of gzip may hold a thousand times as many."""
+
 DEFAULT_RETRY_AFTER = 60.0
 """Seconds to wait after a 429 without a usable ``Retry-After``, as Kapso documents it."""
 
@@ -58,7 +65,9 @@ RETRY_BACKOFF = Backoff(initial=0.5, maximum=20.0)
 class TransportSettings:
     """Limits of one request; times are in seconds.
 
-    ``attempts`` includes the first attempt. ``patience`` is the timeout for all attempts together.
+    ``attempts`` includes the first attempt. ``patience`` is the timeout for all attempts together. ``max_bytes`` limits every
+    answer, decompressed; most requests have a smaller limit of their own. ``network`` says which proxy to go through, and which
+    authorities to trust.
     """
 
     deadline: float = 30.0
@@ -69,6 +78,7 @@ class TransportSettings:
     concurrency: int = 8
     user_agent: str = f"kapso-sync/{__version__}"
     key_source: str = "KAPSO_API_KEY"
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,9 @@ class ApiRequest:
     """One request.
 
     ``repeatable``: sending the request twice does no harm, so it may be sent again when its answer is lost. ``deadline`` (in
-    seconds), ``base_url`` and ``max_bytes`` (the limit of the answer) replace the transport's own. ``quotes`` False: no text
-    of an error answer is shown, because it may contain a secret's value.
+    seconds) and ``base_url`` replace the transport's own. ``max_bytes`` limits the answer, decompressed. ``quotes`` False: no
+    text of an error answer is shown, because it may contain a secret's value. ``cut``: the answer is a list, in which a record
+    that is nested too deeply is cut, and noticed by `wire.parse_list`, instead of making the answer unreadable.
     """
 
     call: Call
@@ -89,6 +100,7 @@ class ApiRequest:
     base_url: str | None = None
     quotes: bool = True
     max_bytes: int | None = None
+    cut: bool = False
 
     def encoded(self) -> bytes | None:
         """Return the body as JSON bytes, or None; ASCII only, so that every text can be encoded."""
@@ -150,26 +162,30 @@ class Transport:
 
     def _new_client(self) -> httpx.AsyncClient:
         # A cancelled request never releases its pool slot (measured with httpx 0.28.1), so the pool has extra slots.
-        return httpx.AsyncClient(
-            verify=_ssl_context() if self.base_url.startswith("https:") else False,
+        return open_client(
+            self._settings.network,
             timeout=httpx.Timeout(self._settings.deadline, pool=5.0),
             limits=httpx.Limits(
                 max_connections=self._settings.concurrency * 4, max_keepalive_connections=self._settings.concurrency
             ),
-            follow_redirects=False,
-            trust_env=False,
+            secure=self.base_url.startswith("https:"),
         )
 
-    async def send(self, request: ApiRequest) -> None:
+    async def send(self, request: ApiRequest) -> Json:
         """Send a request until it is acknowledged by a success with an empty body or with JSON; repeat it if that is allowed.
 
-        A success with any other body comes from a proxy, and counts as a lost answer. Raises `ApiError`.
+        Return the JSON, or None. A success with any other body comes from a proxy, and counts as a lost answer. Raises
+        `ApiError`.
         """
-        await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
+        return await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
 
     async def json(self, request: ApiRequest) -> Json:
         """Send like `send` and return the answer's JSON; an answer that is not JSON counts as lost."""
         return await self._until_good(request, lambda answer: self._decoded(request, answer))
+
+    async def sized_json(self, request: ApiRequest) -> tuple[Json, int]:
+        """Send like `json` and return the answer's JSON, and its size in bytes."""
+        return await self._until_good(request, lambda answer: (self._decoded(request, answer), len(answer.body)))
 
     async def _until_good(self, request: ApiRequest, read: Callable[[ApiResponse], _T]) -> _T:
         started = self._clock.monotonic()
@@ -177,7 +193,7 @@ class Transport:
         while True:
             attempt += 1
             try:
-                answer = await self._attempt(request, self._slots)
+                answer = await self._attempt(request, self._slots, whole=False)
                 self._raise_for_status(request, answer)
                 return read(answer)
             except ApiError as error:
@@ -189,7 +205,7 @@ class Transport:
 
     def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
         try:
-            return decode(answer.body, request.call, answer.status)
+            return decode(answer.body, request.call, answer.status, cut=request.cut)
         except ApiGarbled as error:
             error.hint = self._other_base_hint()
             raise
@@ -199,9 +215,9 @@ class Transport:
 
         The answer may be slow, because a user's function makes it. So these requests do not use the slots of other requests.
         """
-        return await self._attempt(request, self._patient_slots)
+        return await self._attempt(request, self._patient_slots, whole=True)
 
-    async def _attempt(self, request: ApiRequest, slots: asyncio.Semaphore) -> ApiResponse:
+    async def _attempt(self, request: ApiRequest, slots: asyncio.Semaphore, *, whole: bool) -> ApiResponse:
         async with slots:
             ticket = await self._pacer.ticket()
             if self._may_call is not None:
@@ -214,15 +230,20 @@ class Transport:
             started = self._clock.monotonic()
             try:
                 self.calls += 1
-                answer = await self._exchange(request)
+                answer = await self._exchange(request, whole=whole)
             finally:
                 await asyncio.shield(self._give_back(ticket, answer))
                 self._tell(request, answer, self._clock.monotonic() - started)
             return answer
 
-    async def _exchange(self, request: ApiRequest) -> ApiResponse:
+    async def _exchange(self, request: ApiRequest, *, whole: bool) -> ApiResponse:
         deadline = request.deadline or self._settings.deadline
-        headers = {"X-API-Key": self._key(), "Accept": "application/json", "User-Agent": self._settings.user_agent}
+        headers = {
+            "X-API-Key": self._key(),
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": self._settings.user_agent,
+        }
         content = request.encoded()
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -239,7 +260,7 @@ class Transport:
                     extensions={} if self._may_call is None else {"trace": self._before_bytes},
                 ) as response,
             ):
-                return ApiResponse(response.status_code, response.headers, await self._read(request, response))
+                return ApiResponse(response.status_code, response.headers, await self._read(request, response, whole=whole))
         except TimeoutError as error:
             raise ApiUnavailable(
                 f"{request.call} got no answer within {deadline:g} s", call=request.call, hint=_LOOK
@@ -247,12 +268,20 @@ class Transport:
         except httpx.PoolTimeout as error:
             self._client = self._new_client()
             raise ApiUnavailable(f"{request.call}: no free connection", call=request.call, sent=False) from error
+        except httpx.ProxyError as error:
+            raise ApiUnavailable(
+                f"no connection to {self._host()}: the proxy refuses it: {_reason(error)}",
+                call=request.call,
+                hint=PROXY_HINT,
+                sent=False,
+            ) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ApiUnavailable(
-                f"no connection to {self._host()}: {_reason(error)}", call=request.call, hint=_LOOK, sent=False
+                f"no connection to {self._host()}: {_reason(error)}",
+                call=request.call,
+                hint=self._connection_hint(error),
+                sent=False,
             ) from error
-        except httpx.DecodingError as error:
-            raise ApiGarbled(f"{request.call} answered with broken compression", call=request.call) from error
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
 
@@ -264,17 +293,31 @@ class Transport:
         if self._may_call is not None and step in _BEFORE_BYTES:
             self._may_call()
 
-    async def _read(self, request: ApiRequest, response: httpx.Response) -> bytes:
-        parts, size = [], 0
-        most = request.max_bytes or self._settings.max_bytes
-        async for part in response.aiter_bytes():
-            size += len(part)
-            parts.append(part)
-            if response.status_code >= 400 and size > MAX_ERROR_BYTES:
-                return b"".join(parts)[:MAX_ERROR_BYTES]
-            if size > most:
-                raise ApiGarbled(f"{request.call} answered with more than {most // (1024 * 1024)} MiB", call=request.call)
-        return b"".join(parts)
+    async def _read(self, request: ApiRequest, response: httpx.Response, *, whole: bool) -> bytes:
+        """Return the decompressed body. Of an error only the beginning is read, unless the ``whole`` body is asked for.
+
+        It is decompressed here, piece by piece: httpx would decompress each piece as a whole, through any number of layers.
+        """
+        body = bytearray()
+        most = min(request.max_bytes or self._settings.max_bytes, self._settings.max_bytes)
+        failed = not whole and not 200 <= response.status_code < 300
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            if failed:
+                return b""
+            text = f"{request.call} answered with a compression that was not asked for"
+            raise ApiGarbled(text, call=request.call, status=response.status_code)
+        inflate = None if encoding in ("", "identity") else _Inflate()
+        async for received in response.aiter_raw():
+            for part in (received,) if inflate is None else inflate.parts(received, request.call):
+                body += part
+                if failed and len(body) > MAX_ERROR_BYTES:
+                    return bytes(body[:MAX_ERROR_BYTES])
+                if len(body) > most:
+                    raise AnswerTooLarge(f"{request.call} answered with more than {_size(most)}", call=request.call)
+        if inflate is not None and not inflate.complete and not failed:
+            raise ApiGarbled(f"{request.call} answered with broken compression", call=request.call)
+        return bytes(body)
 
     async def _give_back(self, ticket: Permit, answer: ApiResponse | None) -> None:
         if answer is None:
@@ -297,7 +340,7 @@ class Transport:
         )
 
     def _wait_before_retry(self, request: ApiRequest, error: ApiError, attempt: int) -> float | None:
-        if attempt >= self._settings.attempts:
+        if attempt >= self._settings.attempts or isinstance(error, AnswerTooLarge):
             return None
         if isinstance(error, ApiRateLimited):
             return error.retry_after
@@ -362,8 +405,40 @@ class Transport:
     def _other_base_hint(self) -> str:
         return f"KAPSO_API_BASE_URL is {self.base_url}; Kapso also answers at {other_base(self.base_url)}"
 
+    def _connection_hint(self, error: BaseException) -> str:
+        if is_unverified(error):
+            return AUTHORITY_HINT
+        return _LOOK if self._settings.network.proxy_for(self.base_url) is None else f"{_LOOK}. {PROXY_HINT}"
+
     def _host(self) -> str:
         return httpx.URL(self.base_url).netloc.decode("ascii")
+
+
+class _Inflate:
+    """Decompresses gzip in pieces of a limited size."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._begun = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the compressed data ended where it should; nothing at all is complete as well."""
+        return self._decoder.eof or not self._begun
+
+    def parts(self, received: bytes, call: Call) -> Iterator[bytes]:
+        """Yield what was received, decompressed; raises `ApiGarbled` when it cannot be."""
+        self._begun = self._begun or bool(received)
+        more = bool(received)
+        while more:
+            try:
+                part = self._decoder.decompress(received, _INFLATED)
+            except zlib.error as error:
+                raise ApiGarbled(f"{call} answered with broken compression", call=call) from error
+            yield part
+            received = self._decoder.unconsumed_tail
+            # Where the piece is full, the decoder may hold more of the same data.
+            more = not self._decoder.eof and (bool(received) or len(part) == _INFLATED)
 
 
 _REFUSED_STATUSES = (
@@ -398,16 +473,9 @@ def _number(answer: ApiResponse, header: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
+def _size(count: int) -> str:
+    return f"{count // (1024 * 1024)} MiB" if count >= 1024 * 1024 else f"{count:,} bytes"
+
+
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _ssl_context() -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates (or ``SSL_CERT_FILE``).
-
-    If the system has no certificates, as in slim images, the context trusts those of certifi.
-    """
-    context = ssl.create_default_context()
-    if not context.cert_store_stats()["x509_ca"]:
-        context.load_verify_locations(certifi.where())
-    return context

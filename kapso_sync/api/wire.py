@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,41 +16,84 @@ from kapso_sync.credentials import LONG_TOKEN, MASKED
 from kapso_sync.errors import ApiGarbled, Call
 from kapso_sync.model.functions import (
     CODE,
+    DESCRIPTION,
     FIELDS,
+    MAX_JSON_DEPTH,
     SLUG,
     ConsoleLine,
     DeploymentStatus,
+    FunctionList,
+    GarbledRecord,
     InvocationRecord,
     Json,
     RemoteFunction,
     RemoteSecret,
     SecretType,
+    is_id,
     is_nested_within,
+    is_secret_name,
+    is_slug,
 )
+from kapso_sync.model.ownership import split_description
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
-MAX_ANSWER_DEPTH = 500
-"""Levels that an answer may be nested: whatever reads or writes it later does not run out of stack."""
-
-MAX_FIELD_DEPTH = 100
-"""Levels that a field of a record may be nested: the state folder keeps fields, and pydantic reads at most 255 levels back."""
+MAX_VALUE_DEPTH = MAX_JSON_DEPTH - 2
+"""Deepest nesting of a record's value: in an answer about one function, the record and an envelope are around it."""
 
 MESSAGE_LIMIT = 300
 """Longest part of an answer that an error shows, in characters."""
 
+MAX_SHOWN_ID = 60
+"""Longest part of a malformed id that an error shows, in characters."""
 
-def decode(body: bytes, call: Call, status: int) -> Json:
-    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty."""
+
+def decode(body: bytes, call: Call, status: int, *, cut: bool = False) -> Json:
+    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty.
+
+    With ``cut``, JSON that is nested too deeply is no error: it comes back with `CUT_DEPTH` levels, which `parse_list` notices
+    in each record by itself.
+    """
     try:
-        value: Json = json.loads(body)
+        return _loads_cut(body) if cut else _loads(body)
     except (ValueError, RecursionError):
         page = body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
         what = "a web page" if page else "nothing" if not body.strip() else "something that is not JSON"
         raise ApiGarbled(f"{call} answered {status} with {what}", call=call, status=status) from None
-    if not is_nested_within(value, MAX_ANSWER_DEPTH):
-        text = f"{call} answered {status} with JSON that is nested deeper than {MAX_ANSWER_DEPTH} levels"
-        raise ApiGarbled(text, call=call, status=status)
+
+
+def _loads(body: bytes) -> Json:
+    """Return the JSON of a body; raises ValueError or RecursionError. What is read here is compared by recursion later."""
+    value: Json = json.loads(body)
+    if not is_nested_within(value, MAX_JSON_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
     return value
+
+
+CUT_DEPTH = 2 * MAX_JSON_DEPTH
+"""Levels that are left of JSON that is cut: too many for any record, and few enough to be read by recursion."""
+
+_BRACKET_OR_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+
+
+def _loads_cut(body: bytes) -> Json:
+    """Return the JSON of a body with null for what is deeper than `CUT_DEPTH`; raises like `_loads` for what is no JSON."""
+    with contextlib.suppress(RecursionError):
+        value: Json = json.loads(body)
+        if is_nested_within(value, CUT_DEPTH):
+            return value
+    pieces: list[bytes] = []
+    level = kept = 0
+    for found in _BRACKET_OR_STRING.finditer(body):
+        if found[0] in (b"[", b"{"):
+            if level == CUT_DEPTH:
+                pieces += [body[kept : found.start()], b"null"]
+            level += 1
+        elif found[0] in (b"]", b"}"):
+            level -= 1
+            if level == CUT_DEPTH:
+                kept = found.end()
+    shallow: Json = json.loads(b"".join((*pieces, body[kept:])))
+    return shallow
 
 
 def unwrap(value: Json) -> Json:
@@ -59,32 +104,72 @@ def unwrap(value: Json) -> Json:
 
 
 def parse_function(value: Json, call: Call) -> RemoteFunction:
-    """Return one function record; raises `ApiGarbled` when it has no id or no slug, or a field that cannot be kept."""
+    """Return one function record; raises `ApiGarbled` when its id or its slug is missing or malformed, or it is too deep."""
     record = unwrap(value)
     if not isinstance(record, dict):
         raise ApiGarbled(f"{call} answered without a function record", call=call)
+    found = _function(record)
+    if isinstance(found, GarbledRecord):
+        raise ApiGarbled(f"{call} answered with a function whose {found.reason}", call=call)
+    return found
+
+
+def parse_list(records: Sequence[Json], call: Call) -> FunctionList:
+    """Return the functions of a complete list, and the records that cannot be believed.
+
+    An id or a slug that cannot be, or that several different records have, says nothing about any function; what is nested too
+    deeply cannot be kept. Raises `ApiGarbled` when a record has neither id nor slug: then it is not a list of functions.
+    """
+    functions: list[RemoteFunction] = []
+    garbled: list[GarbledRecord] = []
+    known: dict[str, RemoteFunction] = {}
+    for record in records:
+        if not isinstance(record, dict) or not (isinstance(record.get("id"), str) or isinstance(record.get(SLUG), str)):
+            raise ApiGarbled(f"{call} answered with a record that has no id and no slug", call=call)
+        found = _function(record)
+        if isinstance(found, GarbledRecord):
+            garbled.append(found)
+        elif known.setdefault(found.id, found) is found or known[found.id] != found:
+            functions.append(found)
+    ids, slugs = Counter(function.id for function in functions), Counter(function.slug for function in functions)
+    for function in functions:
+        shared = "id" if ids[function.id] > 1 else "slug" if slugs[function.slug] > 1 else None
+        if shared is not None:
+            garbled.append(GarbledRecord(function.id, function.slug, f"{shared} is that of another record", function.mark))
+    kept = tuple(function for function in functions if ids[function.id] == 1 and slugs[function.slug] == 1)
+    return FunctionList(kept, tuple(garbled))
+
+
+def _function(record: Mapping[str, Json]) -> RemoteFunction | GarbledRecord:
+    """Return a record as a function, or as garbled when its id or its slug is missing or malformed, or it is too deep."""
     function_id, slug = record.get("id"), record.get(SLUG)
-    if not isinstance(function_id, str) or not function_id or not isinstance(slug, str) or not slug:
-        raise ApiGarbled(f"{call} answered with a function that has no id or no slug", call=call)
-    code, fields = record.get(CODE), {name: record[name] for name in FIELDS if name in record}
-    deep = next((name for name, value in fields.items() if not is_nested_within(value, MAX_FIELD_DEPTH)), None)
+    if not is_id(function_id) or not is_slug(slug):
+        name, value = (SLUG, slug) if is_id(function_id) else ("id", function_id)
+        return _garbled(record, f"{name} is missing" if value is None else f"{name} cannot be: {ascii(value)[:MAX_SHOWN_ID]}")
+    deep = next((name for name, value in record.items() if not is_nested_within(value, MAX_VALUE_DEPTH)), None)
     if deep is not None:
-        text = f"{call} answered with a function whose {deep} is nested deeper than {MAX_FIELD_DEPTH} levels"
-        raise ApiGarbled(text, call=call, hint=f"look at the function {slug!a} on Kapso")
+        return _garbled(record, f"{ascii(deep)[1:-1][:MAX_SHOWN_ID]} is nested too deeply")
+    code = record.get(CODE)
     return RemoteFunction(
         id=function_id,
         slug=slug,
         status=_status(record.get("status")),
         code=code if isinstance(code, str) else None,
-        fields=fields,
+        fields={name: record[name] for name in FIELDS if name in record},
         last_deployed_at=parse_time(record.get("last_deployed_at")),
         updated_at=parse_time(record.get("updated_at")),
         created_at=parse_time(record.get("created_at")),
         endpoint_url=_text(record.get("endpoint_url")),
-        project_id=_text(record.get("project_id")),
+        project_id=project_id if is_id(project_id := record.get("project_id")) else None,
         lock_version=_count(record, ("lock_version",)),
         worker_address=_address(record.get("cf_worker_url")),
     )
+
+
+def _garbled(record: Mapping[str, Json], reason: str) -> GarbledRecord:
+    description = record.get(DESCRIPTION)
+    mark = split_description(description)[1] if isinstance(description, str) else None
+    return GarbledRecord(_text(record.get("id")) or "", _text(record.get(SLUG)) or "", reason, mark)
 
 
 def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
@@ -98,11 +183,10 @@ def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
 
 def _invocation(record: Mapping[str, Json]) -> InvocationRecord:
     lines = record.get("console_logs")
-    duration = record.get("duration_ms")
     return InvocationRecord(
         id=_text(record.get("id")) or "",
         status_code=_count(record, ("status_code",)),
-        duration_ms=_milliseconds(duration),
+        duration_ms=_milliseconds(record.get("duration_ms")),
         error=_text(record.get("error_message")),
         created_at=parse_time(record.get("created_at")),
         console=tuple(_console_line(line) for line in lines if isinstance(line, dict)) if isinstance(lines, list) else (),
@@ -140,13 +224,27 @@ def parse_records(value: Json, call: Call) -> list[Json]:
 
 
 def parse_secrets(value: Json, call: Call) -> tuple[RemoteSecret, ...]:
-    """Return the secrets of a list answer, each name once; raises `ApiGarbled` when there is no list."""
+    """Return the secrets of a list answer, each name once; raises `ApiGarbled` when there is no list.
+
+    Names that cannot be are left out: such a secret is left alone, whatever the manifest says about others.
+    """
     found: dict[str, RemoteSecret] = {}
     for record in parse_records(value, call):
         name, kind = (record.get("name"), record.get("type")) if isinstance(record, dict) else (record, None)
-        if isinstance(name, str) and name:
+        if is_secret_name(name):
             found.setdefault(name, RemoteSecret(name, _secret_type(kind)))
     return tuple(found.values())
+
+
+def require_about(value: Json, function_id: str, call: Call) -> None:
+    """Raise `ApiGarbled` when an answer says that it is about another function than the one that was asked for.
+
+    Answers about deployments, secrets and invocations name the function in ``function_id``; not all of them do.
+    """
+    answer = unwrap(value)
+    about = answer.get("function_id") if isinstance(answer, dict) else None
+    if about is not None and about != function_id:
+        raise ApiGarbled(f"{call} answered about another function than the one that was asked for", call=call)
 
 
 def _secret_type(value: Json) -> SecretType:
@@ -278,13 +376,15 @@ def _pieces(body: Json) -> set[str]:
 
 def _json_object(body: bytes) -> Mapping[str, Json] | None:
     try:
-        value = json.loads(body)
+        value = _loads(body)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def _one_line(text: str, scrub: Callable[[str], str]) -> str:
+    # JSON can carry half of a surrogate pair, which no database and no stream takes.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     line = LONG_TOKEN.sub("[redacted]", MASKED.sub("[redacted]", scrub(" ".join(scrub(text).split()))))
     return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"
 

@@ -7,7 +7,8 @@
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
 * `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
 * `bundler` finds esbuild and runs it for many entries at once, and `wrapping` writes the code around a bundle.
-* `packages` finds npm packages, and `tsconfig` reads the TypeScript options.
+* `packages` finds npm packages in ``node_modules``, and `npm` fetches those of a git source.
+* `tsconfig` reads the TypeScript options.
 * `types` runs the repository's own TypeScript compiler.
 
 The package uses `model` for its values, `errors`, `credentials`, `process` to run programs, and `tools` to find esbuild.
@@ -15,7 +16,7 @@ The package uses `model` for its values, `errors`, `credentials`, `process` to r
 
 from kapso_sync.build.builder import Builder, BuildResult, Target
 from kapso_sync.build.bundler import Bundler, Esbuild
-from kapso_sync.build.packages import Packages
+from kapso_sync.build.packages import Packages, PackageSource
 from kapso_sync.build.types import check_types
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Builder",
     "Bundler",
     "Esbuild",
+    "PackageSource",
     "Packages",
     "Target",
     "check_types",

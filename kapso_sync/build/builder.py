@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.build.bundler import Bundler, ExternalInputs, Failure, Job, Options
+from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.graph import Closure, Graph, Shapes
-from kapso_sync.build.packages import Packages
+from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph, Shapes
+from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     built_in_diagnostics,
     deno_notice,
     entry_diagnostics,
     entry_notices,
     file_diagnostics,
+    limit_diagnostic,
     notices,
     size_diagnostic,
     size_notices,
@@ -52,7 +55,7 @@ class _Site:
 
     files: Mapping[str, SourceFile]
     graph: Graph
-    packages: Packages | None
+    packages: PackageSource | None
     tsconfig: tuple[str, Diagnostic | None]
     results: dict[str, DesiredFunction | UnusableFunction] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -61,14 +64,40 @@ class _Site:
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
+    @property
+    def on_disk(self) -> Packages | None:
+        """The packages whose files builds compare."""
+        return self.packages.on_disk if self.packages is not None else None
+
     def content(self, path: str) -> bytes:
         """Return the content of a file that exists."""
         return self.files[path].content or b""
 
-    def refuse(self, entry: Entry, faults: Iterable[Diagnostic], *, blocked: bool = False) -> None:
+    def refuse(self, entry: Entry, faults: Sequence[Diagnostic]) -> None:
         """Mark an entry as unusable, with all diagnostics."""
-        problems = tuple(fault.problem(self._text(fault.file)) for fault in faults)
+        blocked = bool(faults) and all(fault.unavailable for fault in faults)
+        counts: Counter[str] = Counter()
+        shown = []
+        for fault in faults:
+            counts[fault.file] += 1
+            if counts[fault.file] <= MAX_FAULTS:
+                shown.append(fault)
+        problems = tuple(fault.problem(self._text(fault.file)) for fault in shown)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
+
+    def pins(self, closure: Closure) -> tuple[str, ...]:
+        """Return what decides the content of the packages that an entry reaches."""
+        return self.packages.pins(closure.packages) if self.packages is not None and closure.packages else ()
+
+    @asynccontextmanager
+    async def installed(self, jobs: Sequence[Job]) -> AsyncIterator[Installed]:
+        """Provide the packages of all jobs."""
+        wanted = {path for job in jobs for path in job.closure.packages}
+        if self.packages is None or not wanted:
+            yield Installed(None)
+            return
+        async with self.packages.installed(sorted(wanted)) as installed:
+            yield installed
 
     def _text(self, path: str) -> bytes | None:
         return self.files[path].content if path in self.files else None
@@ -89,7 +118,7 @@ class Builder:
         self,
         entries: Iterable[Entry],
         files: Mapping[str, SourceFile],
-        packages: Packages | None = None,
+        packages: PackageSource | None = None,
         *,
         elsewhere: Iterable[Entry] = (),
     ) -> BuildResult:
@@ -127,6 +156,9 @@ class Builder:
             return
         code = content.decode("utf-8")
         shape = await self._shapes.read(entry.file, content)
+        if shape.limit is not None:
+            site.refuse(entry, [limit_diagnostic(shape.limit, entry.file)])
+            return
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             notice = deno_notice(shape, entry.file)
             site.notices += [notice] if notice is not None else []
@@ -174,6 +206,9 @@ class Builder:
         is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
         judged_later = not plain and (shape.style is not Style.NONE or is_module)
         for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
+            if each.limit is not None:
+                faults.append(limit_diagnostic(each.limit, path))
+                continue
             broken = syntax_diagnostic(each, path)
             if broken is not None and not judged_later:
                 faults.append(broken)
@@ -193,7 +228,9 @@ class Builder:
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
         options = Options(script, entry.minify, site.tsconfig[0])
-        digest = hashlib.sha256(json.dumps([FORMAT, VERSION, options.flags, entry.file, closure.packages]).encode())
+        digest = hashlib.sha256(
+            json.dumps([FORMAT, VERSION, options.flags, entry.file, closure.packages, *site.pins(closure)]).encode()
+        )
         for path in closure.files:
             digest.update(f"{path}\0{hashlib.sha256(site.content(path)).hexdigest()}\0".encode("utf-8", "surrogateescape"))
         job = Job(digest.hexdigest(), entry.file, shape, closure, options)
@@ -201,35 +238,58 @@ class Builder:
         site.waiting.append((entry, job))
 
     async def _bundle(self, site: _Site) -> None:
-        """Build all jobs that are not in the cache, at once."""
+        """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""
         missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
         failed: ToolMissing | None = None
-        if missing:
-            try:
-                made = await self._bundler.bundle(missing, site.content, site.shapes, site.packages)
-            except ToolMissing as error:
-                failed = error
-            else:
-                for key, result in made.items():
-                    self._known[key] = result
-                    if isinstance(result, Built):
-                        self._store.put(key, result)
+        lacking: dict[str, list[Diagnostic]] = {}
+        groups = [missing] if missing else []
+        while groups and failed is None:
+            group = groups.pop()
+            async with site.installed(group) as installed:
+                refused = {job.key: reasons for job in group if (reasons := _refusals(job, installed.refused))}
+                try:
+                    ready = [job for job in group if job.key not in refused]
+                    made = await self._bundler.bundle(ready, site.content, site.shapes, installed.packages)
+                except ToolMissing as error:
+                    failed = error
+                else:
+                    self._keep(made, site)
+            lacking |= {key: [_refused(site.jobs[key], reason) for reason in reasons] for key, reasons in refused.items()}
+            crowded = [job for job in group if job.key in refused and all(reason.crowded for reason in refused[job.key])]
+            groups += _smaller_groups(crowded, group)
         for entry, job in site.waiting:
             became = self._known.get(job.key)
             if isinstance(became, Built):
                 self._accept(entry, became, site)
             elif became is not None:
                 site.refuse(entry, became.faults)
+            elif job.key in lacking:
+                site.refuse(entry, lacking[job.key])
             elif failed is not None and not self._refuse_broken(entry, job, site):
                 text = f"{_why(job)}: {failed.message}"
-                site.refuse(entry, [Diagnostic("needs-esbuild", text, job.file, Place(0, 0), failed.hint)], blocked=True)
+                fault = Diagnostic("needs-esbuild", text, job.file, Place(0, 0), failed.hint, unavailable=True)
+                site.refuse(entry, [fault])
         for key in [key for key, result in self._known.items() if isinstance(result, Failure) and not result.lasting]:
             del self._known[key]
+
+    def _keep(self, made: Mapping[str, Built | Failure], site: _Site) -> None:
+        """Remember what was built."""
+        for key, result in made.items():
+            job, kept = site.jobs[key], result
+            if isinstance(result, Built) and site.packages is not None and job.closure.packages:
+                checked = site.packages.checked(job.closure.packages, result)
+                kept = checked if isinstance(checked, Built) else Failure((_refused(job, checked),))
+            elif isinstance(result, Failure) and job.closure.packages and site.on_disk is None:
+                # The key pins the packages as well, so only what has to do with time can end otherwise.
+                kept = replace(result, lasting=all(fault.code != BUILD_TIMEOUT for fault in result.faults))
+            self._known[key] = kept
+            if isinstance(kept, Built):
+                self._store.put(key, kept)
 
     def _recall(self, job: Job, site: _Site) -> Built | Failure | None:
         """Return the cached result of the same job, or None if the packages in it have changed."""
         known = self._known.get(job.key) or self._store.get(job.key)
-        if isinstance(known, Built) and not self._outside.unchanged(known.inputs, site.packages):
+        if isinstance(known, Built) and not self._outside.unchanged(known.inputs, site.on_disk):
             known = None
         if known is None:
             self._known.pop(job.key, None)
@@ -252,7 +312,7 @@ class Builder:
             site.refuse(entry, [fault])
             return
         style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO else None
-        site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled)
+        site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled, packages=built.packages)
         site.notices += (*size_notices(built.code, entry.file), *built.notices)
 
 
@@ -266,6 +326,23 @@ def _undecodable(file: str, content: bytes) -> Diagnostic | None:
         line = code[: code.index("\0")].count("\n") + 1
         return Diagnostic("binary", "the file holds a NUL character", file, Place(line, 1), "is it code?")
     return None
+
+
+def _refusals(job: Job, refused: Mapping[str, Refusal]) -> list[Refusal]:
+    """Return why packages that a job imports are not there; each reason once."""
+    return list(dict.fromkeys(refused[path] for path in job.closure.packages if path in refused))
+
+
+def _smaller_groups(crowded: list[Job], group: list[Job]) -> list[list[Job]]:
+    """Return the smaller groups in which to try those jobs of a group again whose packages did not fit beside the others."""
+    if len(crowded) < len(group):
+        return [crowded] if crowded else []
+    middle = len(crowded) // 2
+    return [crowded[:middle], crowded[middle:]] if middle else []
+
+
+def _refused(job: Job, refusal: Refusal) -> Diagnostic:
+    return Diagnostic(refusal.code, refusal.reason, job.file, Place(0, 0), refusal.hint, unavailable=True)
 
 
 def _why(job: Job) -> str:

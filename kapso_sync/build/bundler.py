@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +17,19 @@ from typing import Any
 from kapso_sync.build.contract import Shape
 from kapso_sync.build.diagnostics import Diagnostic, Message, read_messages
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
-from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages
+from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.wrapping import appended, finished, wrapper
 from kapso_sync.model.builds import Built
+from kapso_sync.model.desired import BundledPackage
 from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 
 ESBUILD_TIMEOUT = 60.0
 """Timeout of one run of esbuild, in seconds; after it, esbuild and all processes that it started are killed."""
+
+BUILD_TIMEOUT = "build-timeout"
+"""The code of the problem that esbuild did not end in time."""
 
 WRAPPERS = ".kapso-sync"
 """Folder of the wrappers in the stage; the name is free, because source files in hidden folders are never read."""
@@ -152,7 +157,7 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     if not errors:
         hint = "does the code make it work without end? the next pass tries again"
         return Failure(
-            (Diagnostic("build-timeout", f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
+            (Diagnostic(BUILD_TIMEOUT, f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
             lasting=False,
         )
     own = [message for message in errors if message.file in job.closure.files] or [
@@ -251,6 +256,27 @@ class _Stage:
             (path.relative_to(self._root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(found)
         )
 
+    def bundled(self, sizes: Mapping[str, int]) -> tuple[BundledPackage, ...]:
+        """Return the packages of these inputs, sorted; ``sizes`` has each input's number of bytes in the code."""
+        found: Counter[Path] = Counter()
+        for path, size in sizes.items():
+            folder = self._package_folder(self._full(path))
+            if folder is not None and size:
+                found[folder] += size
+        return tuple(sorted((describe_package(folder, size) for folder, size in found.items()), key=_by_name))
+
+    def _package_folder(self, full: Path) -> Path | None:
+        """Return the folder of the package that a file belongs to, or None.
+
+        The last ``node_modules`` on the path is not always one that npm made: some packages ship a folder of that name.
+        """
+        for folder in full.parents:
+            scope = folder.parent.name if folder.parent.name.startswith("@") else ""
+            above = folder.parents[1] if scope else folder.parent
+            if above.name == MODULES and self._is_linked(folder) and (folder / "package.json").is_file():
+                return folder
+        return None
+
 
 class _Run:
     """Runs esbuild in one stage and reads the output; ``deadline`` is in seconds."""
@@ -302,7 +328,8 @@ class _Run:
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
         code = finished(bundle, job.file, job.shape, script=self._options.script)
         own = [message for message in messages if message.file in job.closure.files]
-        return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own))
+        packages = self._stage.bundled({path: item["bytesInOutput"] for path, item in output["inputs"].items()})
+        return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own), packages)
 
     def _reached(self, entry: str) -> list[str]:
         """Return the inputs of one entry, sorted, from esbuild's metafile."""
@@ -320,6 +347,10 @@ class _Run:
 def entry_path(file: str) -> str:
     """Return the path of a file's wrapper in the stage: a name that esbuild's command line cannot misread as an option."""
     return f"{WRAPPERS}/{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.mjs"
+
+
+def _by_name(package: BundledPackage) -> tuple[str, str]:
+    return package.name, package.version or ""
 
 
 _Stamp = tuple[int, int, int, int]

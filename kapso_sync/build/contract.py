@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tree_sitter import Node
 
 from kapso_sync.build.syntax import (
     FUNCTIONS,
+    MAX_NESTING,
+    MAX_NODES,
     Grammar,
     Place,
     at_top_level,
     calls,
     first_error,
+    is_nested_too_deeply,
     member,
     nodes,
     parse,
@@ -59,13 +63,15 @@ class Form(enum.Enum):
 class Import:
     """One import: its place, its specifier, the names it binds, and whether it imports only types.
 
-    The specifier is None if it is known only at run time.
+    The specifier is None if it is known only at run time. ``unused``: TypeScript whose names are nowhere used as values, so
+    that a build removes the import.
     """
 
     place: Place
     specifier: str | None
     names: frozenset[str] = frozenset()
     types: bool = False
+    unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Shape:
     top-level name that is not exported. ``parameters`` (their number) and ``returns`` (it can return a value) are None if the
     handler's function cannot be found in the file. ``also`` is a second style in the same file. Each place is the first one:
     ``error`` is a syntax error, ``awaits`` an ``await`` at the top level, ``evaluated`` a handler that is made from text.
+    ``limit`` says what there is too much of in the file, as the end of a sentence; then nothing else of it is known.
     """
 
     style: Style
@@ -96,6 +103,14 @@ class Shape:
     process_env: Place | None = None
     credentials: tuple[Place, ...] = ()
     deno: bool = False
+    limit: str | None = None
+
+
+MAX_PLACES = 20
+"""Maximum number of places of one kind of mistake that are looked for in a file."""
+
+MAX_IMPORTS = 1000
+"""Maximum number of imports of one file, and of its exports."""
 
 
 def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
@@ -103,11 +118,22 @@ def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
 
     If ``error`` is set, the other values are the best that can be found in spite of the error.
     """
+    if is_nested_too_deeply(code):
+        return Shape(Style.NONE, limit=f"is nested deeper than {MAX_NESTING} brackets")
     root = parse(code, grammar)
+    if root.descendant_count > MAX_NODES:
+        return Shape(Style.NONE, limit=f"has more than {MAX_NODES:,} parts")
     found = _Found(root, code)
     for node in root.children:
         found.take(node)
-    return found.shape()
+    shape = found.shape()
+    if grammar is not Grammar.JAVASCRIPT and any(item.names for item in shape.imports):
+        used = _value_names(root)
+        imports = (replace(item, unused=bool(item.names) and item.names.isdisjoint(used)) for item in shape.imports)
+        shape = replace(shape, imports=tuple(imports))
+    if len(shape.imports) > MAX_IMPORTS or found.exports > MAX_IMPORTS:
+        return Shape(Style.NONE, limit=f"has more than {MAX_IMPORTS} imports or exports")
+    return shape
 
 
 class _Found:
@@ -123,8 +149,13 @@ class _Found:
         self._commonjs: list[Place] = []
         self._handler: Node | None = None
         self._values: dict[bytes, Node] = {}
-        self._exports = False
+        self._exports = 0
         self._module_exports: Place | None = None
+
+    @property
+    def exports(self) -> int:
+        """How many statements export something."""
+        return self._exports
 
     def take(self, node: Node) -> None:
         """Read one top-level statement."""
@@ -134,13 +165,15 @@ class _Found:
             self._export(node)
         elif node.type == "expression_statement":
             self._expression(node)
-        else:
+        elif len(self._script) < MAX_PLACES:
             self._script += self._declared(node)
 
     def _place(self, node: Node) -> Place:
         return place(node, self._code)
 
     def _import(self, node: Node) -> None:
+        if len(self._imports) > MAX_IMPORTS:
+            return
         source = node.child_by_field_name("source")
         if source is None:
             clause = next((child for child in node.children if child.type == "import_require_clause"), None)
@@ -155,7 +188,9 @@ class _Found:
         )
 
     def _export(self, node: Node) -> None:
-        self._exports = True
+        self._exports += 1
+        if self._exports > MAX_IMPORTS:
+            return
         self._import(node)
         value = node.child_by_field_name("value") or node.child_by_field_name("declaration")
         kinds = {child.type for child in node.children}
@@ -232,11 +267,11 @@ class _Found:
         commonjs = self._commonjs or ([self._module_exports] if self._module_exports else [])
         return Shape(
             style=style,
-            handlers=tuple(where.get(style, commonjs[:1] if style is Style.COMMONJS else ())),
-            imports=(*self._imports, *self._import_calls()),
-            requires=tuple(self._place(node) for node, _ in self._calls(b"require")),
+            handlers=tuple(where.get(style, commonjs[:1] if style is Style.COMMONJS else ()))[:MAX_PLACES],
+            imports=(*self._imports, *itertools.islice(self._import_calls(), MAX_IMPORTS + 1)),
+            requires=tuple(self._place(node) for node, _ in itertools.islice(self._calls(b"require"), MAX_PLACES)),
             form=self._form(handler) if style is Style.MODULE else Form.UNCLEAR if style is Style.COMMONJS else Form.FUNCTION,
-            exports=self._exports or self._module_exports is not None,
+            exports=self._exports > 0 or self._module_exports is not None,
             local=style is Style.SCRIPT or (style is Style.COMMONJS and not self._commonjs),
             generator=self._place(function) if function is not None and _is_generator(function) else None,
             error=first_error(self._root, self._code) if self._root.has_error else None,
@@ -247,7 +282,7 @@ class _Found:
             parameters=_parameters(function) if function is not None else None,
             returns=_returns(function) if function is not None else None,
             process_env=self._process_env(),
-            credentials=tuple(_credentials(self._code)),
+            credentials=tuple(itertools.islice(_credentials(self._code), MAX_PLACES)),
             deno=b"Deno.serve" in self._code or next(self._calls(b"serve"), None) is not None or bool(self._default),
         )
 
@@ -329,10 +364,10 @@ class _Found:
         return next((self._place(node) for node in found if node.text == b"process.env"), None)
 
 
-def value_names(code: bytes, grammar: Grammar) -> frozenset[str]:
+def _value_names(root: Node) -> frozenset[str]:
     """Return the names that a file uses as values, outside its imports; a build removes names that are used only as types."""
     kinds = ("identifier", "shorthand_property_identifier")
-    found = nodes(parse(code, grammar), kinds, outside=("import_statement",))
+    found = nodes(root, kinds, outside=("import_statement",))
     return frozenset(
         (node.text or b"").decode("utf-8", "replace")
         for node in found

@@ -60,13 +60,17 @@ _SHOWN, _BEFORE = 160, 100
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One reason why a file cannot be used: a code, a message, the place, and a hint how to fix it, if there is more to say."""
+    """One reason why a file cannot be used: a code, a message, the place, and a hint how to fix it, if there is more to say.
+
+    ``unavailable``: the file may be right, and what it needs is not to be had here and now.
+    """
 
     code: str
     message: str
     file: str
     place: Place
     hint: str | None = None
+    unavailable: bool = False
 
     def problem(self, content: bytes | None) -> Problem:
         """Return the diagnostic as a problem with the lines around the place; ``content`` is the file's content, if known."""

@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from kapso_sync.build.contract import Import, Shape, inspect, value_names
+from kapso_sync.build.contract import Import, Shape, inspect
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.packages import Packages, is_built_in, package_name
+from kapso_sync.build.inspection import inspect_apart
+from kapso_sync.build.packages import UNAVAILABLE, PackageSource, Refusal, is_built_in
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+
+MAX_FAULTS = 20
+"""Maximum number of mistakes that are reported of one file."""
 
 TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
 """Suffixes of files that are imported as a string."""
@@ -24,8 +28,12 @@ RESOLVED = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".mts", ".cjs", ".cts", ".json
 _WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".tsx",), ".mjs": (".mts",), ".cjs": (".cts",)}
 _TYPES = re.compile(r"\.d\.[cm]?ts$")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_NO_REGISTRY = (
+    "set KAPSO_SYNC_NPM_REGISTRY to the registry that the packages of package-lock.json are fetched from, sync from a checkout "
+    "after `npm ci`, or put the code into the functions folder"
+)
 _LARGE = 64 * 1024
-"""A file with more bytes than this is parsed in a thread, so that it does not block the event loop."""
+"""A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
 
 _TURN = 0.02
 """Seconds of work after which the event loop may run other tasks."""
@@ -45,7 +53,7 @@ class Shapes:
         shape = self._seen.get(key) or self._known.get(key)
         if shape is None:
             if len(content) > _LARGE:
-                shape = await asyncio.to_thread(inspect, *key)
+                shape = await inspect_apart(*key)
             else:
                 await self.rest()
                 shape = inspect(*key)
@@ -103,7 +111,7 @@ class _Resolving:
 class Graph:
     """The import graph of one snapshot; ``packages`` is None if the source has no packages, as a git source."""
 
-    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: Packages | None) -> None:
+    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: PackageSource | None) -> None:
         self._files = files
         self._shapes = shapes
         self._packages = packages
@@ -134,7 +142,10 @@ class Graph:
             found = _Resolving()
             if path.endswith(CODE_SUFFIXES):
                 for item in (await self._shapes.read(path, content)).imports:
+                    await self._shapes.rest()
                     self._resolve(path, item, found)
+                    if len(found.faults) >= MAX_FAULTS:
+                        break
             self._links[path] = found.done()
         return self._links[path]
 
@@ -160,7 +171,7 @@ class Graph:
         target = next((name for name in _candidates(base) if name in self._files), None)
         fault = self._unusable(path, item, specifier, target) if target is not None else None
         if target is None:
-            if not self._only_types(path, item):
+            if not (item.types or item.unused):
                 hint = self._close(base) or "add the file, or correct the path"
                 found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
         elif fault is not None:
@@ -191,7 +202,7 @@ class Graph:
         if at is not None:
             if not item.types:
                 found.packages.append(at)
-        elif not self._only_types(path, item):
+        elif not (item.types or item.unused):
             found.faults.append(self._missing(path, item, specifier))
 
     def _missing(self, path: str, item: Import, specifier: str) -> Diagnostic:
@@ -205,25 +216,15 @@ class Graph:
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
             return Diagnostic("import-url", text, path, item.place, hint)
         if self._packages is None:
-            text = f"`{specifier}` is an npm package, and a git source has no node_modules"
-            hint = "sync from a checkout after `npm ci`, or put the code into the functions folder"
-            return Diagnostic("package-unavailable", text, path, item.place, hint)
-        name = package_name(specifier)
-        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
-        return Diagnostic("package-missing", f"the npm package `{name}` is not installed", path, item.place, hint)
+            missing = Refusal(f"`{specifier}` is an npm package, and a git source has no node_modules", _NO_REGISTRY)
+        else:
+            missing = self._packages.explain_missing(_folder(path), specifier)
+        unavailable = missing.code == UNAVAILABLE
+        return Diagnostic(missing.code, missing.reason, path, item.place, missing.hint, unavailable=unavailable)
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""
         return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
-
-    def _only_types(self, path: str, item: Import) -> bool:
-        """Return whether the build removes an import, because the file uses its names only as types."""
-        if item.types:
-            return True
-        grammar = Grammar.of(path)
-        if grammar is Grammar.JAVASCRIPT or not item.names:
-            return False
-        return item.names.isdisjoint(value_names(self._files[path].content or b"", grammar))
 
     def _close(self, base: str) -> str | None:
         near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)

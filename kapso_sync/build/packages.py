@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from kapso_sync.model.builds import Built
+from kapso_sync.model.desired import BundledPackage
+from kapso_sync.visible import visible
 
 MODULES = "node_modules"
 
@@ -20,10 +27,69 @@ NODE_BUILT_INS = frozenset(_NODE.split())
 
 RUNTIME_MODULES = ("node:", "cloudflare:")
 
+UNAVAILABLE = "package-unavailable"
+"""The code of a problem with a package that the source cannot provide here and now; its function is blocked."""
+
+MAX_ABOUT_BYTES = 1024 * 1024
+"""Bytes that are read of a ``package.json``, at most."""
+
+MAX_TEXT = 200
+"""Most characters of a name, a version or a licence in a ``package.json`` that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a package, or all packages of a file, cannot be used; ``hint`` says what to do. ``code`` is that of the problem.
+
+    ``crowded``: it may be there when fewer packages are asked for at once.
+    """
+
+    reason: str
+    hint: str
+    code: str = UNAVAILABLE
+    crowded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Packages on disk, and why others are not there, by the path that `PackageSource.find` returned."""
+
+    packages: Packages | None
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+
+class PackageSource(Protocol):
+    """The npm packages that the code of a snapshot may import: those in ``node_modules``, or those of a lock file."""
+
+    @property
+    def on_disk(self) -> Packages | None:
+        """The packages whose files may change without a new revision; None if `pins` say what is in a package."""
+        ...
+
+    def find(self, folder: str, specifier: str) -> str | None:
+        """Return the path, relative to the source's root, of the package that a file in ``folder`` imports, or None."""
+        ...
+
+    def explain_missing(self, folder: str, specifier: str) -> Refusal:
+        """Return why there is no package that a file in ``folder`` imports."""
+        ...
+
+    def pins(self, packages: Iterable[str]) -> tuple[str, ...]:
+        """Return what decides the content of these packages and of all that they need, for a build's key."""
+        ...
+
+    def installed(self, packages: Iterable[str]) -> AbstractAsyncContextManager[Installed]:
+        """Provide these packages, and all that they need, on disk until the context ends."""
+        ...
+
+    def checked(self, packages: Iterable[str], built: Built) -> Built | Refusal:
+        """Return a build of code that imports these packages as it is cached, or why it must not be used."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """The npm packages of a functions folder.
+    """The npm packages in the ``node_modules`` of a functions folder and of its parents.
 
     ``home`` is the functions folder, and ``root`` the highest folder that is searched; both are real paths without links.
     A package outside of the root is never found, even through a link.
@@ -51,6 +117,30 @@ class Packages:
             if level == self.root:
                 return
 
+    @property
+    def on_disk(self) -> Packages:
+        """The same packages: builds compare their files."""
+        return self
+
+    def explain_missing(self, folder: str, specifier: str) -> Refusal:  # noqa: ARG002 - the same for every folder
+        """Return what to do about a package that is not installed."""
+        name = package_name(specifier)
+        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
+        return Refusal(f"the npm package `{name}` is not installed", hint, "package-missing")
+
+    def pins(self, packages: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - nothing pins what is in a folder
+        """Return nothing: each build compares the files that it used."""
+        return ()
+
+    @asynccontextmanager
+    async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:  # noqa: ARG002 - they are there already
+        """Yield the packages as they are."""
+        yield Installed(self)
+
+    def checked(self, packages: Iterable[str], built: Built) -> Built:  # noqa: ARG002 - whatever was found may be used
+        """Return the build."""
+        return built
+
     def holds(self, path: Path) -> bool:
         """Return whether a path is below the root after all links are resolved."""
         return Path(os.path.realpath(path)).is_relative_to(self.root)
@@ -65,6 +155,34 @@ def package_name(specifier: str) -> str:
     """Return the package of a bare import: ``@scope/name`` of ``@scope/name/part``."""
     parts = PurePosixPath(specifier).parts
     return "/".join(parts[: 2 if specifier.startswith("@") else 1])
+
+
+def describe_package(folder: Path, size: int) -> BundledPackage:
+    """Return the package in a folder as its ``package.json`` describes it; ``size`` is its number of bytes in the code."""
+    about = _read_about(folder / "package.json")
+    scope = f"{folder.parent.name}/" if folder.parent.name.startswith("@") else ""
+    name = _text(about.get("name")) or f"{scope}{folder.name}"
+    return BundledPackage(name, _text(about.get("version")), _license(about), size)
+
+
+def _read_about(file: Path) -> Mapping[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            found = json.loads(opened.read(MAX_ABOUT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _license(about: Mapping[str, Any]) -> str | None:
+    """Return the SPDX expression, or what older packages say: ``{"type": …}``, or a list of those in ``licenses``."""
+    named = about.get("license", about.get("licenses"))
+    types = (item.get("type") if isinstance(item, dict) else item for item in (named if isinstance(named, list) else [named]))
+    return " OR ".join(text for item in types if (text := _text(item))) or None
+
+
+def _text(value: object) -> str | None:
+    return visible(value.strip())[:MAX_TEXT] or None if isinstance(value, str) else None
 
 
 def is_built_in(specifier: str) -> bool:

@@ -29,6 +29,12 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
     return Diagnostic("syntax", f"syntax error{near}", file, shape.error)
 
 
+def limit_diagnostic(limit: str, file: str) -> Diagnostic:
+    """Return the diagnostic for a file that there is too much of something in; ``limit`` is the end of a sentence."""
+    hint = "is it code that people or a bundler wrote? Split it, or import less"
+    return Diagnostic("too-intricate", f"the file {limit}", file, Place(1, 1), hint)
+
+
 def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:
     """Yield the diagnostics about a file's handler.
 

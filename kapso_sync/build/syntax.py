@@ -50,6 +50,28 @@ class Place:
     text: str = ""
 
 
+MAX_NESTING = 500
+"""Deepest nesting of brackets: the parser takes hundreds of bytes for each, and what people write has a few dozen."""
+
+MAX_NODES = 1_000_000
+"""Most nodes of a syntax tree; 1 MiB of minified code has about half as many."""
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"([{}])"))
+
+
+def is_nested_too_deeply(code: bytes) -> bool:
+    """Return whether more than `MAX_NESTING` brackets are open at once; those in strings and comments count as well."""
+    depth = 0
+    for bracket in code.translate(None, _NO_BRACKETS):
+        if bracket in b"([{":
+            depth += 1
+            if depth > MAX_NESTING:
+                return True
+        elif depth:
+            depth -= 1
+    return False
+
+
 def parse(code: bytes, grammar: Grammar) -> Node:
     """Return the root of the code's syntax tree; never raises, for any bytes."""
     return tree_sitter.Parser(_language(grammar)).parse(code).root_node

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.syntax import Grammar, Place, first_error, member, nodes, parse, string_text
+from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, string_text
 
 NAME = "tsconfig.json"
+MAX_BYTES = 64 * 1024
 OPTIONS = (
     "experimentalDecorators",
     "jsx",
@@ -30,6 +31,8 @@ def read_options(content: bytes | None) -> tuple[str, Diagnostic | None]:
     if content is None:
         return "{}", None
     code = b"(" + content.removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n)"
+    if len(code) > MAX_BYTES or is_nested_too_deeply(code):
+        return "{}", Diagnostic("tsconfig", "too large, or nested too deeply", NAME, Place(1, 1), "keep what TypeScript needs")
     root = parse(code, Grammar.JAVASCRIPT)
     if root.has_error:
         where = first_error(root, code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import shlex
 import sys
@@ -25,6 +24,7 @@ from kapso_sync.cli.context import (
     with_flags,
     with_overrides,
 )
+from kapso_sync.cli.plain import print_document, print_line
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _with_first_word(hint: str, words: Sequence[str]) -> str:
 
 def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
     if asked:
-        click.echo(f"kapso-sync {__version__}")
+        print_line(f"kapso-sync {__version__}")
         ctx.exit()
 
 
@@ -415,6 +415,9 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, context: 
 @click.option(
     "--world", multiple=True, metavar="NAME=VALUE|FILE", help="A switch, or a JSON file of them (docs/emulator.md); repeatable."
 )
+@click.option(
+    "--control-token", metavar="VALUE", help="What requests below /_emulator/ must send. Default: random, and printed."
+)
 def emulator(
     *,
     port: int,
@@ -426,12 +429,15 @@ def emulator(
     quota: int | None,
     runtime: str,
     world: tuple[str, ...],
+    control_token: str | None,
 ) -> int:
     """Serve a local Kapso, to try kapso-sync and to test against."""
     from kapso_sync.cli import emulator as emulator_command
 
     return emulator_command.serve(
-        emulator_command.EmulatorArgs(port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world)
+        emulator_command.EmulatorArgs(
+            port, data, faults, rate_limit, window, deploy_delay, quota, runtime, world, control_token
+        )
     )
 
 
@@ -474,7 +480,7 @@ def schema() -> int:
     """Print the JSON Schema of the manifest."""
     from kapso_sync.manifest import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    print_document(json_schema())
     return int(ExitCode.OK)
 
 

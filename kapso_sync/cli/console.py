@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
-from kapso_sync.visible import visible
+from kapso_sync.visible import json_text, visible, visible_code, without_commands
 
 DEFAULT_WIDTH = 80
 """Columns of a terminal that does not say how wide it is."""
@@ -70,7 +71,7 @@ class Console:
     """Prints lines to one stream.
 
     A terminal gets lines that are wrapped at words. Anything else gets one line for each `line`, so that grep works. Every text
-    is made `visible`, and nothing in it is markup.
+    is made `visible`, nothing in it is markup, and no line is a command to a CI system. Nothing else writes to these streams.
     """
 
     def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:
@@ -112,7 +113,26 @@ class Console:
 
     def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a line of code or of a diff, which is never wrapped."""
-        self._print(Text(visible(text), style), indent)
+        self._print(Text(visible_code(text), style), indent)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print one JSON document."""
+        self._write(json_text(document))
+
+    def markdown(self, text: str) -> None:
+        """Print a page of Markdown, whose texts are safe already."""
+        self._write("\n".join(map(without_commands, text.removesuffix("\n").split("\n"))))
+
+    def annotation(self, line: str) -> None:
+        """Print a command to GitHub's runner, whose values are escaped already."""
+        self._write(line)
+
+    def raw(self, text: str) -> None:
+        """Print a function's answer as it is: a pipe gets the data, like that of curl, and a terminal never sees it."""
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        write_text(self._stream, text)
 
     def blank(self) -> None:
         """Print an empty line."""
@@ -164,6 +184,9 @@ class Console:
         self._stream.flush()
 
     def _print(self, text: Text, indent: int) -> None:
+        safe = without_commands(text.plain)
+        if safe != text.plain:
+            text = Text(safe, text.style)
         self._rich.print(Text.assemble(" " * indent, text) if indent and text.plain else text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +45,7 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     if "leader" in answer:
         return _at_leader(answer, wait=wait, json_output=json_output)
     if json_output:
-        print(json.dumps(answer, indent=2))
+        stdout_console().document(answer)
     elif wait:
         status = answer["status"]
         print_status(stdout_console(), status, advise_next=context.of_source(status["source"]).advise)
@@ -59,7 +58,7 @@ def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_outp
     """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
     if json_output:
-        print(json.dumps(answer, indent=2))
+        stdout_console().document(answer)
     else:
         ending = advise("The daemon reconciles once `kapso-sync resume` ends it.")
         stdout_console().line(f"Suspended: {reason}. {ending}")
@@ -71,7 +70,7 @@ def _at_leader(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> i
     leader = answer["leader"] or "the next one, as soon as a replica leads"
     text = f"This replica is a standby. The leader reconciles: {leader}."
     if json_output:
-        print(json.dumps(answer, indent=2))
+        stdout_console().document(answer)
     else:
         stdout_console().line(text)
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)

@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import httpx
-
 import kapso_sync
 from kapso_sync.advice import Advice
 from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd, start_locally
-from kapso_sync.emulator.options import EmulatorOptions
+from kapso_sync.emulator.options import EmulatorOptions, random_token
 from kapso_sync.emulator.server import Emulator, running_emulator
 from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.model.report import Report, Result
@@ -49,7 +47,10 @@ def demo() -> int:
     async def work() -> int:
         with tempfile.TemporaryDirectory(prefix="kapso-sync-demo-") as folder:
             workerd = find_workerd()
-            options = EmulatorOptions(deploy_delay=DEPLOY_DELAY, workerd=workerd.path if workerd else None)
+            # A key of its own, as other users of this machine know the usual one.
+            options = EmulatorOptions(
+                deploy_delay=DEPLOY_DELAY, workerd=workerd.path if workerd else None, api_key=random_token()
+            )
             async with running_emulator(options) as kapso:
                 return await _Show(Path(folder), kapso).run(runs_code=workerd is not None)
 
@@ -111,10 +112,9 @@ class _Show:
     async def _drift(self) -> bool:
         self._scene("4. Somebody edits a function in the dashboard")
         slug, _ = self._pick()
-        async with httpx.AsyncClient(trust_env=False) as client:
-            change = {"function": {"code": HOTFIX}, "deploy": True}
-            answer = await client.patch(f"{self._kapso.url}/_emulator/functions/{slug}", json=change)
-            answer.raise_for_status()
+        function = self._kapso.world.function(slug)
+        self._kapso.world.update(function, {"code": HOTFIX})
+        await self._kapso.parts.deployer.deploy(function)
         self._command("kapso-sync sync flows/   # drift is found, saved to backups/, and corrected")
         report = await self._sync()
         return report.drifted == 1 and report.deployed == 1

@@ -21,17 +21,19 @@ from kapso_sync.cli.runner import print_problems
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
-from kapso_sync.emulator.server import Emulator, running_emulator
+from kapso_sync.emulator.server import EmbeddedEmulator, embedded_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid, Problem
 from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
 from kapso_sync.sources import SecretMissing
-from kapso_sync.visible import visible, visible_lines
+from kapso_sync.visible import visible_code, visible_lines
 from kapso_sync.wiring.local import open_local_folder
 
 INVOKE_TIMEOUT = 660.0
 """Seconds to wait for an answer: functions have deadlines of their own."""
+BASE_URL = "http://localhost/platform/v1"
+"""What functions see as the beginning of their URL."""
 UNLIMITED = 1_000_000
 
 
@@ -88,10 +90,14 @@ async def _bench(workerd: Workerd, args: DevArgs, console: Console, local: Local
     # Who works on a function wants to see its own answer, whatever its status, and not the envelope around a failure.
     behaviour = Behaviour(invoke_failure="passthrough")
     options = EmulatorOptions(deploy_delay=0.0, rate_limit=UNLIMITED, workerd=workerd.path, network=True, behaviour=behaviour)
+    # It holds the real values of secrets, so it has no socket that others could call.
     async with (
-        running_emulator(options) as kapso,
+        embedded_emulator(options) as kapso,
         httpx.AsyncClient(
-            base_url=kapso.base("/platform/v1"), headers={"X-API-Key": kapso.key}, trust_env=False, timeout=INVOKE_TIMEOUT
+            transport=httpx.ASGITransport(kapso.app),
+            base_url=BASE_URL,
+            headers={"X-API-Key": kapso.key},
+            timeout=INVOKE_TIMEOUT,
         ) as http,
     ):
         yield _Bench(kapso, http, args, console, local)
@@ -100,7 +106,9 @@ async def _bench(workerd: Workerd, args: DevArgs, console: Console, local: Local
 class _Bench:
     """Deploys changed functions on its own emulator, and shows their answers."""
 
-    def __init__(self, kapso: Emulator, http: httpx.AsyncClient, args: DevArgs, console: Console, local: LocalFolder) -> None:
+    def __init__(
+        self, kapso: EmbeddedEmulator, http: httpx.AsyncClient, args: DevArgs, console: Console, local: LocalFolder
+    ) -> None:
         self._kapso = kapso
         self._http = http
         self._args = args
@@ -182,7 +190,7 @@ class _Bench:
             try:
                 yield name, self._local.secrets.read(source)
             except SecretMissing as missing:
-                self._warn_once(f"env.{name} is not set: it {missing.message}")
+                self._warn_once(f"env.{name} is not set: it {missing.message}; {missing.hint}")
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:
@@ -296,7 +304,7 @@ def _frame(slug: str, words: str, code: str) -> Iterator[str]:
         return
     last, column = int(place[1]), int(place[2])
     for number in range(max(1, last - CONTEXT), last + 1):
-        yield f"{number:>4} | {visible(lines[number - 1][:MAX_LINE])}".rstrip()
+        yield f"{number:>4} | {visible_code(lines[number - 1][:MAX_LINE])}".rstrip()
     if column <= MAX_LINE:
         yield " " * (7 + column - 1) + "^"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from kapso_sync.advice import Advise
 from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.context import CommandContext
@@ -36,7 +34,7 @@ async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, ye
     failed = {result.slug: result.error for result in results if result.error is not None}
     if json_output:
         functions = [_document(remote.slug, remote.id, failed.get(remote.slug), yes=yes) for remote in chosen]
-        print(json.dumps({"owner": session.owner, "functions": functions}, indent=2))
+        stdout_console().document({"owner": session.owner, "functions": functions})
     else:
         console = stdout_console()
         done = [remote.slug for remote in chosen if remote.slug not in failed]

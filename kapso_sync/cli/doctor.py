@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -39,7 +37,7 @@ def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
             "setup": [dataclasses.asdict(check) for check in checks],
             "api": None if report is None else _document(report),
         }
-        print(json.dumps(document, indent=2))
+        stdout_console().document(document)
     else:
         _print(checks, report, asked=ask, key=has_key(settings))
     return int(ExitCode.CONFIG if any(check.level is Level.ERROR for check in checks) else ExitCode.OK)
@@ -59,7 +57,9 @@ def _local(settings: Settings) -> tuple[SetupCheck, ...]:
     except ConfigError:
         workerd = None
     words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
-    return tuple(check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, os.environ))
+    return tuple(
+        check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, settings.network_variables)
+    )
 
 
 def _may_ask(*, yes: bool, json_output: bool) -> bool:

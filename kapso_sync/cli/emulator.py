@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
-from kapso_sync.cli.console import stdout_console, whole
+from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
-from kapso_sync.emulator.options import DEFAULT_KEY, Behaviour, EmulatorError, EmulatorOptions
+from kapso_sync.emulator.access import TOKEN_HEADER
+from kapso_sync.emulator.options import Behaviour, EmulatorError, EmulatorOptions, random_token
+from kapso_sync.emulator.server import Emulator
 from kapso_sync.emulator.server import serve as serve_emulator
 from kapso_sync.errors import ConfigError, ExitCode
 
@@ -19,7 +22,8 @@ from kapso_sync.errors import ConfigError, ExitCode
 class EmulatorArgs:
     """The options of the command; ``runtime``: auto, off, or the path of a workerd.
 
-    ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files with an object of them.
+    ``world`` holds ``NAME=VALUE`` of switches, or paths of JSON files with an object of them. ``control_token`` None: a random
+    one, new for each process.
     """
 
     port: int
@@ -31,24 +35,26 @@ class EmulatorArgs:
     quota: int | None
     runtime: str
     world: tuple[str, ...] = ()
+    control_token: str | None = None
 
 
 def serve(serving: EmulatorArgs) -> int:
     """Serve until a signal comes; the first lines say how to use it. Raises `ConfigError`."""
     workerd = find_workerd(serving.runtime)
-    options = EmulatorOptions(
-        port=serving.port,
-        data=serving.data,
-        faults=serving.faults,
-        rate_limit=serving.rate_limit,
-        window=serving.window,
-        deploy_delay=serving.deploy_delay,
-        quota=serving.quota,
-        workerd=workerd.path if workerd else None,
-        network=True,
-    )
     try:
-        options = replace(options, behaviour=_world(serving.world))
+        options = EmulatorOptions(
+            port=serving.port,
+            data=serving.data,
+            faults=serving.faults,
+            rate_limit=serving.rate_limit,
+            window=serving.window,
+            deploy_delay=serving.deploy_delay,
+            quota=serving.quota,
+            workerd=workerd.path if workerd else None,
+            network=True,
+            behaviour=_world(serving.world),
+            control_token=random_token() if serving.control_token is None else serving.control_token,
+        )
         asyncio.run(serve_emulator(options, functools.partial(_announce, _runs(serving.runtime, workerd))))
     except EmulatorError as error:
         raise ConfigError(str(error), hint=error.hint) from error
@@ -80,13 +86,13 @@ def _runs(wanted: str, workerd: Workerd | None) -> str:
     return f"Functions are deployed but not run: workerd is not installed. To run them: {HOW_TO_GET_IT}"
 
 
-def _announce(runs: str, url: str) -> None:
+def _announce(runs: str, emulator: Emulator) -> None:
     console = stdout_console()
-    console.line(f"The Kapso emulator listens on {url}. In another terminal:")
-    console.verbatim(f"export KAPSO_API_BASE_URL={url}/api/v1 KAPSO_API_KEY={DEFAULT_KEY}", indent=2)
+    console.line(f"The Kapso emulator listens on {emulator.url}. In another terminal:")
+    console.verbatim(f"export KAPSO_API_BASE_URL={emulator.base('/api/v1')} KAPSO_API_KEY={emulator.key}", indent=2)
     console.verbatim("kapso-sync sync ./functions", indent=2)
-    console.line(
-        whole(f"Requests it saw: {url}/_emulator/requests"), "   ", whole(f"Everything it holds: {url}/_emulator/state"), hang=0
-    )
+    token = shlex.quote(f"{TOKEN_HEADER}: {emulator.control_token}")
+    curl = f"curl --header {token} {emulator.url}/_emulator/requests"
+    console.verbatim(f"{curl}   # what it saw; /_emulator/state: what it holds", indent=2)
     console.line(runs)
     console.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
             "events": [dict(entry) for entry in entries],
             "backups": [_backup_document(backup) for backup in backups],
         }
-        print(json.dumps(document, indent=2))
+        stdout_console().document(document)
     else:
         _print(stdout_console(), entries, backups)
     return int(ExitCode.OK)

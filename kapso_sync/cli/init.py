@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from kapso_sync.advice import Advise
@@ -28,7 +27,7 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
         if write and proposal.change is not None:
             write_file(target.home, proposal.change)
         if json_output:
-            print(json.dumps(_document(proposal, written=write), indent=2))
+            stdout_console().document(_document(proposal, written=write))
         else:
             _print(stdout_console(), proposal, target.home, context.advise, written=write)
         return int(ExitCode.OK)

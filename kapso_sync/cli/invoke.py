@@ -38,7 +38,7 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
                 "content_type": answer.content_type,
                 "body": text,
             }
-            print(json.dumps(document, indent=2))
+            stdout_console().document(document)
         else:
             stderr_console().line(f"{answer.status} {answer.content_type}")
             _print_body(text)
@@ -51,7 +51,7 @@ def _print_body(text: str) -> None:
     """Print an answer: as it came into a pipe, and without control characters on a terminal."""
     console = stdout_console()
     if not console.terminal:
-        print(text)
+        console.raw(text)
         return
     for line in visible_lines(text):
         console.verbatim(line)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from kapso_sync.model.desired import BundledPackage
 from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
@@ -20,7 +21,7 @@ def plan_document(plan: Plan) -> dict[str, Json]:
         "in_sync": plan.in_sync,
         "digest": plan.digest,
         "summary": dict(plan.summary),
-        "functions": [_step_document(step) for step in plan.steps],
+        "functions": [_step_document(step, plan.packages.get(step.slug, ())) for step in plan.steps],
         "warnings": [
             {"code": notice.code, "message": notice.message, "location": str(notice.location) if notice.location else None}
             for notice in plan.notices
@@ -28,7 +29,7 @@ def plan_document(plan: Plan) -> dict[str, Json]:
     }
 
 
-def _step_document(step: Step) -> dict[str, Json]:
+def _step_document(step: Step, packages: Iterable[BundledPackage]) -> dict[str, Json]:
     return {
         "slug": step.slug,
         "id": step.function_id,
@@ -41,6 +42,10 @@ def _step_document(step: Step) -> dict[str, Json]:
         "desired_hash": step.desired_hash,
         "remote_hash": step.remote_hash,
         "diff": step.diff,
+        "packages": [
+            {"name": package.name, "version": package.version, "license": package.license, "bytes": package.size}
+            for package in packages
+        ],
     }
 
 

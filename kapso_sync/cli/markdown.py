@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.render import plan_summary, revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
-from kapso_sync.visible import visible
+from kapso_sync.visible import visible, visible_code
 
 MAX_LENGTH = 65_000
 """Maximum number of characters; GitHub takes 65,536, and the program that posts the text may add a line."""
@@ -131,7 +131,7 @@ def _diff(step: Step) -> str:
 
 
 def _folded(step: Step) -> str:
-    lines = [visible(line) for line in _diff(step).split("\n")[:-1]]
+    lines = [visible_code(line) for line in _diff(step).split("\n")[:-1]]
     body = "\n".join(lines)
     longest = max((len(run) for run in _RUN.findall(body)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -146,7 +146,7 @@ def _cut(text: str) -> str:
 def _inline(text: str) -> str:
     """Return text that is only text in a paragraph or a table's cell: no markup, no HTML, no mention, no second line."""
     escaped = _SPECIAL.sub(r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
-    return escaped.replace("@", "@\u200b")
+    return escaped.replace("@", "@&#8203;")
 
 
 def _marked(text: str) -> str:

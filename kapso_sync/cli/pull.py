@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +63,7 @@ def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions) -> int:
         for change in plan.changes:
             write_file(target.home, change)
     if output.json_output:
-        print(json.dumps(_document(plan), indent=2))
+        stdout_console().document(_document(plan))
     else:
         _print(stdout_console(), plan, output)
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)

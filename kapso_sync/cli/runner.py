@@ -11,17 +11,19 @@ from typing import Any
 from kapso_sync.cli.console import Console, stderr_console
 from kapso_sync.cli.grouping import group_by, shared_hints
 from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
+from kapso_sync.process import STOP_LIMIT, end_in_time
 
 
-def run_to_end(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def run_to_end(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float = STOP_LIMIT) -> int:
     """Run a coroutine until it ends or a signal ends it; return the exit code.
 
-    The first SIGINT or SIGTERM cancels the work; its call in flight is journaled. A second one exits at once.
+    The first SIGINT or SIGTERM cancels the work; its call in flight is journaled. A second one exits at once, and so does the
+    process ``stop_limit`` seconds after the first one.
     """
-    return asyncio.run(_with_signals(work))
+    return asyncio.run(_with_signals(work, stop_limit))
 
 
-async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work())
     received: list[int] = []
@@ -30,6 +32,7 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         if received:
             os._exit(128 + number)
         received.append(number)
+        end_in_time(128 + number, stop_limit)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,14 +9,15 @@ from kapso_sync.errors import UsageError
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.database import read_last_pass
+from kapso_sync.store.folder import is_private
 from kapso_sync.wiring import find_state_folder
 from kapso_sync.wiring.source import source_spec, state_root
 
 
 def state_folders(settings: Settings) -> tuple[Path, ...]:
-    """Return every state folder of this user."""
+    """Return every state folder of this user, without those that others may have written."""
     root = state_root(settings)
-    return tuple(sorted(folder for folder in root.iterdir() if folder.is_dir())) if root.is_dir() else ()
+    return tuple(sorted(folder for folder in root.iterdir() if folder.is_dir() and is_private(folder))) if root.is_dir() else ()
 
 
 def source_of(folder: Path) -> str | None:

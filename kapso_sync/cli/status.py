@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ def status(context: CommandContext, *, json_output: bool) -> int:
     running = DaemonClient(settings, folder).status()
     document = running or _of_folder(settings, folder)
     if json_output:
-        print(json.dumps(document, indent=2))
+        stdout_console().document(document)
     else:
         of_its_source = context.of_source(source_of(folder)).advise
         # A daemon has completed the commands in its texts.

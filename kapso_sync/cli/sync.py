@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ def sync(args: PassArgs) -> int:
                 report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
         report = report.advised(args.context.advise)
         if args.json_output:
-            print(json.dumps(report_document(report), indent=2))
+            stdout_console().document(report_document(report))
         else:
             print_report(stdout_console(), report, args.advise_again)
         return int(report.exit_code)
@@ -88,9 +87,9 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
         if args.json_output:
-            print(json.dumps(plan_document(plan), indent=2))
+            stdout_console().document(plan_document(plan))
         elif markdown:
-            print(plan_markdown(plan, args.advise_exactly), end="")
+            stdout_console().markdown(plan_markdown(plan, args.advise_exactly))
         else:
             print_plan(stdout_console(), plan, args.advise_exactly)
         return int(plan_exit_code(plan, detailed=detailed))

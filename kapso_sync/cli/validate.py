@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
         report = replace(report, problems=context.advised(report.problems))
         if args.json:
-            print(json.dumps(_document(report), indent=2))
+            stdout_console().document(_document(report))
         else:
             _print(report, github=args.github)
         return int(ExitCode.INVALID if report.problems else ExitCode.OK)
@@ -48,7 +47,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 def _print(report: SourceReport, *, github: bool) -> None:
     if github:
         for line in _annotations(report):
-            print(line)
+            stdout_console().annotation(line)
     else:
         errors = stderr_console()
         print_problems(errors, report.problems)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import kapso_sync
+from kapso_sync.cli.plain import print_document, print_line
 from kapso_sync.errors import ExitCode
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces, own_copies
 
@@ -28,11 +28,11 @@ def show(*, json_output: bool) -> int:
         "esbuild": _esbuild(),
     }
     if json_output:
-        print(json.dumps(versions, indent=2))
+        print_document(versions)
     else:
-        print(f"kapso-sync {versions.pop('kapso-sync')}")
+        print_line(f"kapso-sync {versions.pop('kapso-sync')}")
         for name, value in versions.items():
-            print(f"  {name:<12} {value}")
+            print_line(f"  {name:<12} {value}")
     return int(ExitCode.OK)
 
 

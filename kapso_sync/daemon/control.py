@@ -62,6 +62,10 @@ class DaemonController:
         settings = self._settings.current
         return self._service.status().source, settings.branch or settings.ref
 
+    def moved_to(self) -> str | None:
+        """Return the address to which the git server redirects us, if it does."""
+        return self._service.moved_to
+
     def webhook_secret(self) -> str | None:
         """Return the secret that signs the webhook's pushes, or None if there is no webhook. Raises `ConfigError`."""
         return self._settings.current.webhook_key()
@@ -73,6 +77,10 @@ class DaemonController:
     async def request_after_push(self) -> None:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""
         await self._service.request(ReplicaRequest(Trigger.WEBHOOK))
+
+    def look_for_changes(self) -> None:
+        """Look at the source, here, and reconcile only if it has changed."""
+        self._service.look_for_changes()
 
     async def request_reconcile(self, overrides: PassOverrides) -> None:
         """Request a pass that does what a person allows, here or at the leader. Raises `LeaseError`."""

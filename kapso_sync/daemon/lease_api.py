@@ -62,10 +62,10 @@ def find_access(settings: Settings, service_account: Path = SERVICE_ACCOUNT) -> 
 def _find_url(settings: Settings) -> str:
     url = settings.kube_api
     if url is None:
-        host = settings.variables.get("KUBERNETES_SERVICE_HOST", "")
+        host = settings.environment.get("KUBERNETES_SERVICE_HOST", "")
         if not host:
             raise ConfigError("KAPSO_SYNC_LEASE is set, and there is no Kubernetes here", hint=_IN_CLUSTER)
-        url = f"https://{f'[{host}]' if ':' in host else host}:{settings.variables.get('KUBERNETES_SERVICE_PORT', '443')}"
+        url = f"https://{f'[{host}]' if ':' in host else host}:{settings.environment.get('KUBERNETES_SERVICE_PORT', '443')}"
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:

@@ -17,7 +17,7 @@ from typing import Protocol
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
-from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, UsageError
+from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
@@ -32,11 +32,20 @@ INITIAL_RETRY_DELAY = 5.0
 HEARTBEAT = 10.0
 """The loop shows that it is alive at least this often, in seconds."""
 
+MAX_SILENCE = 60.0
+"""Seconds without a heartbeat after which the loop counts as stuck."""
+
+MAX_SILENCE_OF_PASS = 900.0
+"""Seconds without an event after which a pass counts as stuck. Each API call is an event; a transfer by git is none."""
+
 PASS_TIMEOUT = 2 * 3600.0
 """Seconds after which a pass is cancelled; even thousands of functions at a slow rate limit take less."""
 
 MAX_SUPERSEDED_IN_A_ROW = 3
 """After newer revisions ended this many passes in a row, the next one runs to its end, even if more pushes arrive."""
+
+WEBHOOK_SPACING = 10.0
+"""Seconds after the start of a webhook's pass in which a further webhook means a pass only if the source has moved."""
 
 
 class PassRunner(Protocol):
@@ -109,10 +118,12 @@ class Loop:
         self._emit = emit
         self._on_wait = on_wait
         self._leadership = leadership
+        self._max_retry_delay = timing.max_retry_delay
         self._pass_backoff = Backoff(INITIAL_RETRY_DELAY, timing.max_retry_delay)
         self._failures = 0
         self._retry_at = 0.0
         self._superseded_in_a_row = 0
+        self._spaced_until = 0.0
         self._busy = False
         self._superseded = asyncio.Event()
         self._pending: list[PendingOverrides] = []
@@ -124,14 +135,21 @@ class Loop:
     async def run(self) -> None:
         """Run passes until `stop`."""
         while not self._stopping:
-            self._beat = self._clock.monotonic()
+            self.show_life()
             triggers = await self._next()
             if triggers and not self._stopping:
                 await (self._read_source() if self._is_standby else self._answer(triggers))
 
-    def silent_for(self) -> float:
-        """Return how many seconds ago the loop last showed that it is alive; 0 during a pass, which has its own timeout."""
-        return 0.0 if self._busy else self._clock.monotonic() - self._beat
+    def show_life(self) -> None:
+        """Note that the loop, or the pass that runs, gets on."""
+        self._beat = self._clock.monotonic()
+
+    def stuck(self) -> str | None:
+        """Return that the loop or its pass is stuck, and for how long, or None."""
+        silent = self._clock.monotonic() - self._beat
+        if silent <= (MAX_SILENCE_OF_PASS if self._busy else MAX_SILENCE):
+            return None
+        return f"the {'pass' if self._busy else 'loop'} has been silent for {silent:.0f} s"
 
     def stop(self) -> None:
         """Start nothing new, do not wait for deployments, and end after the API call in flight."""
@@ -215,6 +233,7 @@ class Loop:
 
     async def _read_source(self) -> None:
         self._busy = True
+        self.show_life()
         try:
             await self._passes.read_source()
         except Exception as error:  # noqa: BLE001 - as in a pass
@@ -227,6 +246,7 @@ class Loop:
             self._emit(events.TriggerReceived(trigger=trigger))
         self._superseded = asyncio.Event()
         self._busy = True
+        self.show_life()
         if self._leadership is not None:
             self._leadership.begin_pass()
         try:
@@ -238,9 +258,11 @@ class Loop:
     async def _needs_pass(self, triggers: tuple[Trigger, ...]) -> bool:
         """Return whether there may be something to do.
 
-        A superseded pass left work to do even if the source did not move since.
+        A superseded pass left work to do even if the source did not move since. Soon after the pass of a webhook, another
+        webhook means one only if the source moved: nobody who sends captured pushes again keeps us busy.
         """
-        if self._superseded_in_a_row or not ONLY_IF_SOURCE_MOVED.issuperset(triggers):
+        spaced = {Trigger.WEBHOOK} if self._clock.monotonic() < self._spaced_until else set()
+        if self._superseded_in_a_row or not (ONLY_IF_SOURCE_MOVED | spaced).issuperset(triggers):
             return True
         try:
             return await self._passes.moved()
@@ -251,6 +273,8 @@ class Loop:
         """Run a pass, and set the backoff by its result."""
         if ASKED_BY_PEOPLE.intersection(triggers):
             self._backoff.reset()
+        if Trigger.WEBHOOK in triggers:
+            self._spaced_until = self._clock.monotonic() + WEBHOOK_SPACING
         self.passes += 1
         deadline = asyncio.timeout(self._timing.pass_timeout)
         try:
@@ -258,6 +282,8 @@ class Loop:
                 report = await self._pass(triggers[0])
         except NotLeading:
             pass
+        except SourceUnverified:
+            self._retry_later(soon=False)
         except KapsoSyncError:
             self._retry_later()
         except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested
@@ -332,10 +358,13 @@ class Loop:
         else:
             self._retry_later()
 
-    def _retry_later(self) -> None:
-        """Schedule a retry of the whole pass: Kapso, git or the manifest failed, and not a single function."""
+    def _retry_later(self, *, soon: bool = True) -> None:
+        """Schedule a retry of the whole pass: Kapso, git or the manifest failed, and not a single function.
+
+        ``soon=False``: only a push or a person mends it, and polls and intervals see that.
+        """
         self._failures += 1
-        delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5)
+        delay = self._pass_backoff.jittered(self._failures, self._timing.random(), least=0.5) if soon else self._max_retry_delay
         self._retry_at = self._clock.monotonic() + delay
 
 

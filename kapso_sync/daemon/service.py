@@ -35,6 +35,7 @@ from kapso_sync.errors import ExitCode, KapsoSyncError, NotLeading, SourceMissin
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReplicaStatus, Role, Suspension
+from kapso_sync.process import end_in_time
 from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
@@ -42,9 +43,6 @@ from kapso_sync.store.lock import held
 
 OPEN_BACKOFF = Backoff(initial=5.0, maximum=60.0)
 """Seconds between attempts to reach a git server that does not answer while the daemon starts."""
-
-MAX_SILENCE = 60.0
-"""Seconds without a heartbeat after which the loop counts as stuck."""
 
 STARTUP_TIMEOUT = 20.0
 """Seconds after which the daemon counts as started even if the git server does not answer: no remote failure may stop it."""
@@ -174,6 +172,7 @@ class DaemonService:
         self._emit = deps.emit
         self._settings = deps.settings
         self._started = False
+        self.moved_to: str | None = None
         self._stopped = asyncio.Event()
         self._reloaded = asyncio.Event()
         self._schedule: Schedule | None = None
@@ -195,24 +194,31 @@ class DaemonService:
         """Return what is wrong with the daemon itself, or None if it is healthy; remote failures do not count."""
         if self.loop is None or self._stopped.is_set():
             return None
-        silent = self.loop.silent_for()
-        return f"the loop has been silent for {silent:.0f} s" if silent > MAX_SILENCE else None
+        return self.loop.stuck()
 
     def admin_token(self) -> str:
         """Return the admin token of the settings; without one, the token that is created once and kept in the state folder."""
         return self._settings.current.admin_key() or self.files.token()
 
     def listen(self, event: events.Event) -> None:
-        """Handle the events of a pass that the service needs."""
+        """Handle the events of a pass that the service needs; each one shows that the pass is alive."""
+        if self.loop is not None:
+            self.loop.show_life()
         match event:
             case events.SourceChanged() | events.SourceUnchanged() | events.SourceFailed() | events.ReconcileFailed():
                 self._started = True
+            case events.SourceMoved():
+                self.moved_to = event.moved_to
             case events.Resumed():
                 self.suspensions.expired()
             case events.ReconcileFinished():
                 asyncio.get_running_loop().call_later(TRIM_DELAY, process_memory.trim_malloc)
             case _:
                 pass
+
+    def look_for_changes(self) -> None:
+        """Look at the source, and reconcile only if it has changed."""
+        self.triggers.request(Trigger.POLL)
 
     async def request(self, request: ReplicaRequest) -> None:
         """Do what reached this daemon, or have it done by the replica that leads. Raises `LeaseError`."""
@@ -366,7 +372,7 @@ class DaemonService:
             supervisor.start("clock", self._schedule.restart_when_clock_is_set)
             if session.is_folder:
                 supervisor.start("watcher", self._watcher(Path(session.location), Trigger.FILES).run)
-            if settings.secrets_dir.is_dir():
+            if settings.secrets_dir is not None and settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
             show = self._deps.tracker.show_unused
             supervisor.start("unused", lambda: track_unused_functions(lambda: self._unused(session), show, self._clock))
@@ -401,6 +407,7 @@ class DaemonService:
         failures = 0
         while not (self._stopped.is_set() or self._reloaded.is_set()):
             settings = with_prune_grace(self._settings.current)
+            self.moved_to = None
             try:
                 async with interrupted_by(self._stopped, self._reloaded):
                     session = await stack.enter_async_context(self._deps.open_session(settings))
@@ -450,6 +457,7 @@ class DaemonService:
         if self._stopped.is_set():
             # A second signal ends the process at once, which is safe because every write is journaled.
             os._exit(int(ExitCode.TERMINATED if reason == "SIGTERM" else ExitCode.INTERRUPTED))
+        end_in_time(int(ExitCode.TERMINATED))
         self._emit(events.DaemonStopping(reason=reason))
         self._deps.systemd.stopping()
         self._stopped.set()

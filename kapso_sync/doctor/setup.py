@@ -5,10 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import platform
-import re
 import shutil
-import ssl
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,17 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kapso_sync.errors import ConfigError
+from kapso_sync.network import AUTHORITY_VARIABLES, PROXY_VARIABLES, read_network, system_has_authorities
+from kapso_sync.sources.git_version import heeds_settings, is_fixed, parse_git_version
+from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
-
-OLDEST_GIT = ((2, 39, 4), (2, 45, 1))
-"""Older versions have known holes in reading hostile repositories; each release line has its own first good version."""
 
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 """A clock before this is wrong: certificates and signatures would be refused."""
 
 FREE_BYTES = 200 * 1024 * 1024
 WATCHES = 8192
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 class Level(enum.StrEnum):
@@ -58,7 +55,7 @@ def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment
         hint = "`dev` needs it: npm install workerd"
         yield SetupCheck("workerd", Level.WARNING, "not found: functions do not run here", hint)
     yield check_clock(datetime.now(UTC))
-    yield _proxies(environment)
+    yield check_proxies(environment)
     yield check_authorities(environment)
     yield check_state_folder(state)
     yield _watches()
@@ -69,11 +66,13 @@ def check_git(text: str | None) -> SetupCheck:
     if text is None:
         hint = "install git: https://git-scm.com; a folder can be synced without it"
         return SetupCheck("git", Level.WARNING, "not found: git sources cannot be read", hint)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-    good = numbers >= OLDEST_GIT[1] or OLDEST_GIT[0] <= numbers < (2, 40)
-    if good:
+    version = parse_git_version(text)
+    if version is not None and not heeds_settings(version):
+        return SetupCheck("git", Level.ERROR, text, "git 2.31 or newer is needed: older ones ignore our settings")
+    if version is not None and is_fixed(version):
         return SetupCheck("git", Level.OK, text)
-    return SetupCheck("git", Level.WARNING, text, "2.39.4, 2.45.1 and newer close known holes: upgrade git")
+    hint = "2.39.4, 2.45.1 and newer close known holes, which your distribution may have closed under this number"
+    return SetupCheck("git", Level.WARNING, text, hint)
 
 
 def check_clock(now: datetime) -> SetupCheck:
@@ -87,21 +86,25 @@ def check_clock(now: datetime) -> SetupCheck:
 
 def check_authorities(environment: Mapping[str, str]) -> SetupCheck:
     """Return the check of the certificate authorities."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        path = environment.get(name)
-        if path and not Path(path).exists():
-            return SetupCheck(
-                "authorities", Level.ERROR, f"{name} names {path}, which does not exist", f"correct or unset {name}"
-            )
-    if environment.get("SSL_CERT_FILE"):
-        try:
-            ssl.create_default_context(cafile=environment["SSL_CERT_FILE"])
-        except (OSError, ssl.SSLError) as error:
-            return SetupCheck(
-                "authorities", Level.ERROR, f"SSL_CERT_FILE: {error}", "it has to hold certificates in PEM format"
-            )
-    known = ssl.create_default_context().cert_store_stats()["x509_ca"]
-    return SetupCheck("authorities", Level.OK, f"{known} of the system's" if known else "the ones that come with certifi")
+    names = [name for name in AUTHORITY_VARIABLES if environment.get(name)]
+    try:
+        network = read_network({name: environment[name] for name in names})
+    except ConfigError as error:
+        return SetupCheck("authorities", Level.ERROR, error.message, error.hint)
+    if names:
+        return SetupCheck("authorities", Level.OK, ", ".join(f"{name} {environment[name]}" for name in names))
+    known = network.ssl_context().cert_store_stats()["x509_ca"]
+    return SetupCheck("authorities", Level.OK, "the system's" if system_has_authorities() else f"certifi's {known}")
+
+
+def check_proxies(environment: Mapping[str, str]) -> SetupCheck:
+    """Return the check of the proxies; their addresses are not shown, since they may hold passwords."""
+    spellings = {name: spelled for name in PROXY_VARIABLES for spelled in (name, name.lower()) if environment.get(spelled)}
+    try:
+        read_network({spelled: environment[spelled] for spelled in spellings.values()})
+    except ConfigError as error:
+        return SetupCheck("proxy", Level.ERROR, error.message, error.hint)
+    return SetupCheck("proxy", Level.OK, f"set: {', '.join(spellings)}" if spellings else "none set")
 
 
 def check_state_folder(state: Path) -> SetupCheck:
@@ -113,9 +116,10 @@ def check_state_folder(state: Path) -> SetupCheck:
     free = shutil.disk_usage(there).free
     if free < FREE_BYTES:
         return SetupCheck("state folder", Level.WARNING, f"{state}: {free // 2**20} MiB free", "free some space")
-    mode = stat.S_IMODE(state.stat().st_mode) if state.exists() else 0o700
-    if mode & 0o022 and not state.is_mount():
-        return SetupCheck("state folder", Level.WARNING, f"{state}: others may write it ({mode:o})", f"chmod 700 {state}")
+    who = who_may_write_root(state)
+    if who is not None:
+        hint = "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
+        return SetupCheck("state folder", Level.WARNING, f"{state}: {who}", hint)
     return SetupCheck("state folder", Level.OK, f"{state}, {free // 2**20} MiB free")
 
 
@@ -136,11 +140,6 @@ def _esbuild(tools: ToolPlaces) -> SetupCheck:
     if found is None:
         return SetupCheck("esbuild", Level.WARNING, "not found: TypeScript, modules and imports stay blocked", hint)
     return SetupCheck("esbuild", Level.OK, str(found))
-
-
-def _proxies(environment: Mapping[str, str]) -> SetupCheck:
-    names = [name for name in PROXIES if environment.get(name) or environment.get(name.lower())]
-    return SetupCheck("proxy", Level.OK, f"set: {', '.join(names)}" if names else "none set")
 
 
 def _watches() -> SetupCheck:

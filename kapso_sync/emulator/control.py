@@ -1,18 +1,19 @@
 """The control API below ``/_emulator/``: shows requests and state, and changes them behind the client's back.
 
-It takes no key and answers loopback addresses only.
+It takes no key: who may use it is decided in `access`. No answer has a secret's value.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
+from kapso_sync.emulator.access import ControlCheck
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.deps import EmulatorDeps
 from kapso_sync.emulator.faults import Rule, read_rules, show_rule
@@ -36,8 +37,11 @@ class Control:
         self._deployer = parts.deployer
         self._rules = tuple(rules)
 
-    def routes(self) -> list[Route]:
-        """Return the routes, below ``/_emulator``."""
+    def app(self, token: str) -> ASGIApp:
+        """Return the application that serves the routes to who has the token."""
+        return ControlCheck(Router(self._routes()), token)
+
+    def _routes(self) -> list[Route]:
         return [
             Route(path, _guarded(endpoint), methods=[method])
             for method, path, endpoint in (
@@ -68,7 +72,7 @@ class Control:
         if not (since.isascii() and since.isdigit()):
             raise _Bad(f"since: expected a number, got {since!r}")
         entries = [entry.to_json() for entry in self._log.entries if entry.seq > int(since)]
-        return _json({"requests": list(entries)})
+        return self._json({"requests": list(entries)})
 
     async def delete_requests(self, _: Request) -> Response:
         """Empty the request log."""
@@ -76,10 +80,10 @@ class Control:
         return Response(status_code=204)
 
     async def get_state(self, request: Request) -> Response:
-        """Return the whole state: functions with their running code and secrets, deployments, workflows."""
+        """Return the whole state: functions with their running code and the names of their secrets, deployments, workflows."""
         world = self._world
         origin = str(request.base_url).rstrip("/").removesuffix("/_emulator")
-        return _json(
+        return self._json(
             {
                 "project_id": world.project_id,
                 "functions": [_show(item, world, origin) for item in world.functions.values()],
@@ -93,7 +97,7 @@ class Control:
 
     async def get_faults(self, _: Request) -> Response:
         """Return the fault rules in force."""
-        return _json({"faults": [show_rule(rule) for rule in self._faults.rules]})
+        return self._json({"faults": [show_rule(rule) for rule in self._faults.rules]})
 
     async def put_faults(self, request: Request) -> Response:
         """Replace the fault rules: ``{"faults": [rule…]}``."""
@@ -104,7 +108,9 @@ class Control:
         """Return the behaviour, with ``deploy_delay`` and ``quota``."""
         delay = self._world.deploy_delay
         shown: JsonObject = parse_json(dump_json(asdict(self._world.behaviour)))  # type: ignore[assignment]  # an object
-        return _json(shown | {"deploy_delay": list(delay) if isinstance(delay, tuple) else delay, "quota": self._world.quota})
+        return self._json(
+            shown | {"deploy_delay": list(delay) if isinstance(delay, tuple) else delay, "quota": self._world.quota}
+        )
 
     async def put_behaviour(self, request: Request) -> Response:
         """Change the named parts of the behaviour; the others stay."""
@@ -126,7 +132,7 @@ class Control:
         self._world.seed_secrets(function, secrets)
         if body.get("deployed"):
             await self._deployer.deploy(function, delay=0.0)
-        return _json(_show(self._world.function(function.id), self._world, ""), 201)
+        return self._json(_show(self._world.function(function.id), self._world, ""), 201)
 
     async def patch_function(self, request: Request) -> Response:
         """Edit a function as the dashboard would: ``{"function": {…}, "deploy"?: bool}``; the slug may change too."""
@@ -135,7 +141,7 @@ class Control:
         self._world.update(function, _object(body, "function", {}), may_rename=True)
         if body.get("deploy"):
             await self._deployer.deploy(function)
-        return _json(_show(function, self._world, ""))
+        return self._json(_show(function, self._world, ""))
 
     async def delete_function(self, request: Request) -> Response:
         """Delete a function as the dashboard would."""
@@ -147,7 +153,7 @@ class Control:
         attributes = _object(await _body(request), "workflow")
         name, status = str(attributes.get("name", "Workflow")), str(attributes.get("status", "active"))
         workflow = self._world.add_workflow(name, _object(attributes, "definition"), status=status)
-        return _json(workflow.to_document(), 201)
+        return self._json(workflow.to_document(), 201)
 
     async def delete_workflow(self, request: Request) -> Response:
         """Delete a workflow as the dashboard would."""
@@ -161,17 +167,19 @@ class Control:
         """Seed a WhatsApp Flow: ``{"flow": {"name": …, "function_id"?: …, "url"?: …}}``."""
         flow = _object(await _body(request), "flow")
         function_id, url = (str(flow[name]) if flow.get(name) else None for name in ("function_id", "url"))
-        return _json(self._world.add_flow(str(flow.get("name", "Flow")), function_id, url=url), 201)
+        return self._json(self._world.add_flow(str(flow.get("name", "Flow")), function_id, url=url), 201)
 
     async def post_webhook(self, request: Request) -> Response:
         """Seed a webhook: ``{"webhook": {"url": …, "phone_number_id"?: …}}``."""
         webhook = _object(await _body(request), "webhook")
         number = webhook.get("phone_number_id")
-        return _json(self._world.add_webhook(str(webhook.get("url")), phone_number_id=str(number) if number else None), 201)
+        return self._json(
+            self._world.add_webhook(str(webhook.get("url")), phone_number_id=str(number) if number else None), 201
+        )
 
     async def post_release(self, _: Request) -> Response:
         """Close the connections of all requests that hang."""
-        return _json({"released": self._hangs.release()})
+        return self._json({"released": self._hangs.release()})
 
     async def post_reset(self, _: Request) -> Response:
         """Reset to the start: an empty project, the first behaviour and faults, an empty log, a full rate limit."""
@@ -184,6 +192,9 @@ class Control:
         self._log.clear()
         return Response(status_code=204)
 
+    def _json(self, value: Json, status: int = 200) -> Response:
+        return _json(self._world.secret_mask.json(value), status)
+
 
 class _Bad(EmulatorError):
     """A control request that cannot be read."""
@@ -191,8 +202,6 @@ class _Bad(EmulatorError):
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
     async def serve(request: Request) -> Response:
-        if request.client is None or not ipaddress.ip_address(request.client.host).is_loopback:
-            return _json({"error": "The control API answers loopback addresses only"}, 403)
         try:
             return await endpoint(request)
         except NoSuch:
@@ -224,7 +233,7 @@ async def _body(request: Request) -> JsonObject:
 def _object(body: JsonObject, name: str, default: JsonObject | None = None) -> JsonObject:
     value = body.get(name, default)
     if not isinstance(value, dict):
-        raise _Bad(f"{name}: expected an object, got {value!r}")
+        raise _Bad(f"{name}: expected an object, got {'nothing' if value is None else type(value).__name__}")
     return value
 
 
@@ -249,5 +258,5 @@ def _show(function: Function, world: EmulatedProject, origin: str) -> JsonObject
         "live_code": function.live_code,
         "live_fields": function.live_fields,
         "failure": function.failure,
-        "secrets": dict(function.secrets),
+        "secrets": function.described_secrets(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import secrets
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +14,12 @@ from typing import Any, Literal, Self
 from kapso_sync.emulator.values import is_int, is_number
 
 DEFAULT_KEY = "kapso-emulator-key"
+_TOKEN = re.compile(r"[!-~]{1,200}")
+
+
+def random_token() -> str:
+    """Return a new token that nobody can guess."""
+    return secrets.token_urlsafe(24)
 
 
 def _switch(*, default: object, meaning: str) -> Any:
@@ -184,7 +192,8 @@ class EmulatorOptions:
     ``faults``: a YAML file with fault rules. ``rate_limit`` requests are answered in each window of ``window`` seconds.
     ``deploy_delay``: seconds a deployment takes, or a range to draw from. ``quota``: how many functions may be deployed; None
     for no limit. ``workerd``: the binary that compiles and runs what is deployed; None: code is only parsed, and not run.
-    ``network``: functions that run reach public addresses. Raises EmulatorError for a rate limit that allows nothing.
+    ``network``: functions that run reach public addresses. ``control_token`` opens the control API. Raises EmulatorError for a
+    rate limit that allows nothing, and for a token that cannot be sent in a header.
     """
 
     port: int = 0
@@ -199,8 +208,12 @@ class EmulatorOptions:
     workerd: Path | None = None
     network: bool = False
     behaviour: Behaviour = field(default_factory=Behaviour)
+    control_token: str = field(default_factory=random_token, repr=False)
 
     def __post_init__(self) -> None:
+        if not _TOKEN.fullmatch(self.control_token):
+            hint = "name 1 to 200 printable ASCII characters without spaces, or none for a random token"
+            raise EmulatorError("the control token cannot be sent in a header", hint=hint)
         if self.rate_limit < 1 or self.window <= 0:
             raise EmulatorError("the rate limit needs at least one request in a window longer than 0 seconds")
 

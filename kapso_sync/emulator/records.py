@@ -27,7 +27,8 @@ class Function:
     ``live_code`` and ``live_fields`` are what really runs; the Functions API never shows them. ``live_deployment`` is the id
     of the deployment that made them live. ``former`` is the previous version, which still answers invocations until
     ``former_until``. ``failure`` is why the last deployment ended in ``error``. ``script`` is the name of the Worker script
-    that was deployed last; it holds the slug of that time.
+    that was deployed last; it holds the slug of that time. ``secrets_updated_at`` says when each secret was set, if
+    that is known.
     """
 
     id: str
@@ -50,7 +51,8 @@ class Function:
     former: JsonObject | None = None
     former_until: datetime | None = None
     failure: str | None = None
-    secrets: dict[str, Json] = field(default_factory=dict)
+    secrets: dict[str, Json] = field(default_factory=dict, repr=False)
+    secrets_updated_at: dict[str, str] = field(default_factory=dict)
     lock_version: int = 0
     script: str | None = None
 
@@ -70,6 +72,24 @@ class Function:
     def deployable_fields(self) -> JsonObject:
         """Return a copy of the fields that take effect with a deployment."""
         return {name: cast("Json", getattr(self, name)) for name in LIVE_FIELDS}
+
+    def keep_secret(self, name: str, value: Json, now: datetime) -> None:
+        """Set a secret."""
+        self.secrets[name] = value
+        self.secrets_updated_at[name] = rfc3339(now)
+
+    def drop_secrets(self, *names: str) -> None:
+        """Forget these secrets."""
+        for name in names:
+            del self.secrets[name]
+            self.secrets_updated_at.pop(name, None)
+
+    def described_secrets(self) -> JsonObject:
+        """Return the type of each secret and when it was set, by name, without any value."""
+        return {
+            name: {"type": secret_type(value), "updated_at": self.secrets_updated_at.get(name)}
+            for name, value in self.secrets.items()
+        }
 
     def to_document(self) -> JsonObject:
         """Return everything, secrets included, as JSON."""
@@ -181,6 +201,11 @@ class Workflow:
     def from_document(cls, document: Mapping[str, Json]) -> Self:
         """Return what `to_document` wrote."""
         return cls(**_values(document, ("created_at",)))  # type: ignore[arg-type]
+
+
+def secret_type(value: Json) -> str:
+    """Return the type that the API lists for a secret of this value."""
+    return "text" if isinstance(value, str) else "json"
 
 
 def stamp(moment: datetime | None) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kapso_sync.emulator.clock import rfc3339
+from kapso_sync.emulator.masking import without_secret
 from kapso_sync.emulator.values import Json, JsonObject
 
 KEPT = 50_000
@@ -38,9 +39,10 @@ class Entry:
     user_agent: str | None = None
 
     def to_json(self) -> JsonObject:
-        """Return the entry as the control API shows it."""
+        """Return the entry as the control API shows it: of a secret only the name."""
         shown: JsonObject = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return shown | {"time": rfc3339(self.time)}
+        body = without_secret(self.body) if "/secrets" in self.path.lower() else self.body
+        return shown | {"time": rfc3339(self.time), "body": body}
 
 
 class RequestLog:

@@ -1,4 +1,4 @@
-"""Runs an emulator: inside a test's own loop, or in the foreground until a signal comes."""
+"""Runs an emulator: without a socket, inside a test's own loop, or in the foreground until a signal comes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import contextlib
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
+from kapso_sync.emulator.access import TOKEN_HEADER, NameCheck
 from kapso_sync.emulator.clock import Clock, SystemClock
 from kapso_sync.emulator.control import Control
 from kapso_sync.emulator.deps import Deployer, EmulatorDeps
-from kapso_sync.emulator.faults import Faults, read_fault_file
+from kapso_sync.emulator.faults import Faults, Rule, read_fault_file
 from kapso_sync.emulator.limiter import FixedWindow
 from kapso_sync.emulator.middleware import ApiMiddleware
 from kapso_sync.emulator.options import EmulatorError, EmulatorOptions
@@ -31,12 +33,40 @@ from kapso_sync.emulator.world import EmulatedProject
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedEmulator:
+    """An emulator without a socket: ``app`` serves the Functions API, without the control API, to who holds this object."""
+
+    app: ASGIApp
+    key: str
+    parts: EmulatorDeps
+
+    @property
+    def world(self) -> EmulatedProject:
+        """The functions, secrets, deployments and workflows."""
+        return self.parts.world
+
+    @property
+    def log(self) -> RequestLog:
+        """The request log."""
+        return self.parts.log
+
+
+@dataclass(frozen=True, slots=True)
 class Emulator:
-    """A running emulator: its URL, and its parts for direct assertions. ``url`` is ``http://HOST:PORT``."""
+    """A running emulator: its URL, and its parts for direct assertions. ``url`` is ``http://HOST:PORT``.
+
+    ``control_headers`` are the headers that open the control API.
+    """
 
     url: str
     key: str
+    control_token: str = field(repr=False)
     parts: EmulatorDeps
+
+    @property
+    def control_headers(self) -> Mapping[str, str]:
+        """The headers of a request to the control API."""
+        return {TOKEN_HEADER: self.control_token}
 
     @property
     def world(self) -> EmulatedProject:
@@ -59,6 +89,16 @@ class Emulator:
 
 
 @contextlib.asynccontextmanager
+async def embedded_emulator(
+    options: EmulatorOptions, *, clock: Clock | None = None, runtime: Runtime | None = None
+) -> AsyncIterator[EmbeddedEmulator]:
+    """Yield an emulator that nothing outside this process can call; raises like `running_emulator`."""
+    async with contextlib.AsyncExitStack() as stack:
+        parts, _ = await _open(stack, stack, options, clock or SystemClock(), runtime)
+        yield EmbeddedEmulator(_api(parts, options), options.api_key, parts)
+
+
+@contextlib.asynccontextmanager
 async def running_emulator(
     options: EmulatorOptions | None = None, *, clock: Clock | None = None, runtime: Runtime | None = None
 ) -> AsyncIterator[Emulator]:
@@ -68,37 +108,50 @@ async def running_emulator(
     or the fault file cannot be used.
     """
     options = options or EmulatorOptions()
-    clock = clock or SystemClock()
-    rules = read_fault_file(options.faults) if options.faults else ()
     async with contextlib.AsyncExitStack() as held, contextlib.AsyncExitStack() as running:
         listener = held.enter_context(_listen(options.host, options.port))
-        storage: Storage = held.enter_context(
-            contextlib.closing(SqliteStorage(options.data) if options.data else MemoryStorage())
-        )
-        if runtime is None and options.workerd is not None:
-            runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
-        world = EmulatedProject(options, clock=clock, storage=storage, project_id=_project_of(options.port))
-        parts = EmulatorDeps(
-            world=world,
-            faults=Faults(rules),
-            limiter=FixedWindow(options.rate_limit, options.window, clock),
-            log=RequestLog(),
-            hangs=Hangs(),
-            clock=clock,
-            deployer=Deployer(world, runtime),
-        )
-        gate = ApiMiddleware(parts, FunctionsApi(world, parts.deployer), options.api_key)
-        app = Starlette(routes=[Mount("/_emulator", routes=Control(parts, rules).routes()), Mount("/", app=gate)])
-        async with serving(app, listener):
+        parts, rules = await _open(held, running, options, clock or SystemClock(), runtime)
+        control = Control(parts, rules).app(options.control_token)
+        app = Starlette(routes=[Mount("/_emulator", app=control), Mount("/", app=_api(parts, options))])
+        async with serving(NameCheck(app, options.host), listener):
             try:
-                yield Emulator(_url(listener), options.api_key, parts)
+                yield Emulator(_url(listener), options.api_key, options.control_token, parts)
             finally:
                 # Code that runs ends before the connections do: then its callers have an answer, and nothing is cut off.
                 await running.aclose()
 
 
-async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> None:
-    """Serve an emulator until cancelled, or until SIGINT or SIGTERM; ``on_ready`` gets its URL. Raises EmulatorError."""
+async def _open(
+    held: contextlib.AsyncExitStack,
+    running: contextlib.AsyncExitStack,
+    options: EmulatorOptions,
+    clock: Clock,
+    runtime: Runtime | None,
+) -> tuple[EmulatorDeps, tuple[Rule, ...]]:
+    """Open an emulator's parts, and return them with the first fault rules. ``running`` ends the code that runs."""
+    rules = read_fault_file(options.faults) if options.faults else ()
+    storage: Storage = held.enter_context(contextlib.closing(SqliteStorage(options.data) if options.data else MemoryStorage()))
+    if runtime is None and options.workerd is not None:
+        runtime = await running.enter_async_context(workerd_runtime(options.workerd, clock=clock, network=options.network))
+    world = EmulatedProject(options, clock=clock, storage=storage, project_id=_project_of(options.port))
+    parts = EmulatorDeps(
+        world=world,
+        faults=Faults(rules),
+        limiter=FixedWindow(options.rate_limit, options.window, clock),
+        log=RequestLog(),
+        hangs=Hangs(),
+        clock=clock,
+        deployer=Deployer(world, runtime),
+    )
+    return parts, rules
+
+
+def _api(parts: EmulatorDeps, options: EmulatorOptions) -> ASGIApp:
+    return ApiMiddleware(parts, FunctionsApi(parts.world, parts.deployer), options.api_key)
+
+
+async def serve(options: EmulatorOptions, on_ready: Callable[[Emulator], None]) -> None:
+    """Serve an emulator until cancelled, or until SIGINT or SIGTERM; ``on_ready`` gets it. Raises EmulatorError."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -106,7 +159,7 @@ async def serve(options: EmulatorOptions, on_ready: Callable[[str], None]) -> No
         for number in signals:
             loop.add_signal_handler(number, stop.set)
         try:
-            on_ready(emulator.url)
+            on_ready(emulator)
             await stop.wait()
         finally:
             for number in signals:

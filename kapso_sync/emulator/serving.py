@@ -56,6 +56,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # who calls is decided by the connection, not by what the caller says in a header
         timeout_keep_alive=75,
     )
     config.load()

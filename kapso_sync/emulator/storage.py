@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Literal, Protocol
@@ -60,14 +61,17 @@ class MemoryStorage:
 class SqliteStorage:
     """Stores documents in ``emulator.sqlite3`` below a folder, for one emulator at a time.
 
-    A write is complete when it returns.
+    A write is complete when it returns. Only the file's owner can read it.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open or make the file; raises DataUnusable when that fails."""
         path = folder / "emulator.sqlite3"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # It has the values of secrets. SQLite gives the files beside it the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            path.chmod(0o600)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(path, error) from error

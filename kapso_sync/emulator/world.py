@@ -12,6 +12,7 @@ from typing import Any
 
 from kapso_sync.emulator.clock import Clock, rfc3339
 from kapso_sync.emulator.deployments import Deployments
+from kapso_sync.emulator.masking import SecretMask
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.records import (
     BLANK,
@@ -27,6 +28,7 @@ from kapso_sync.emulator.records import (
     Live,
     Workflow,
     read_attributes,
+    secret_type,
     slug_from,
 )
 from kapso_sync.emulator.storage import Storage
@@ -67,8 +69,8 @@ class Conflict(Exception):
 class EmulatedProject:
     """One emulated project; every access to it first ends the deployments that are due.
 
-    ``behaviour``, ``deploy_delay`` and ``quota`` may be changed while the emulator runs. An example of a deployment's timing,
-    with a ``deploy_delay`` of 5 seconds and nothing running in the background:
+    ``behaviour``, ``deploy_delay`` and ``quota`` may be changed while the emulator runs. ``secret_mask`` knows all values of
+    secrets. An example of a deployment's timing, with a ``deploy_delay`` of 5 seconds and nothing running in the background:
 
         12:00:00  `deploy`: the deployment keeps the present code, with ``ends_at`` 12:00:05
         12:00:03  `function`: the deployment is not due, so the former code and status stay
@@ -95,6 +97,10 @@ class EmulatedProject:
         self.quota = options.quota
         self.project_id, self.created_by_id = self._project(project_id)
         self._functions = {item.id: item for item in map(Function.from_document, storage.load("function"))}
+        self.secret_mask = SecretMask()
+        for function in self._functions.values():
+            for value in function.secrets.values():
+                self.secret_mask.learn(value)
         self._slugs = {item.slug: item.id for item in self._functions.values()}
         self._deployments = Deployments(storage)
         self._settling = threading.Lock()
@@ -263,11 +269,12 @@ class EmulatedProject:
         self._settle()
         if not function.running:
             return {}
-        own = {name: "text" if isinstance(value, str) else "json" for name, value in function.secrets.items()}
+        own = {name: secret_type(value) for name, value in function.secrets.items()}
         return dict.fromkeys(self.behaviour.inherited_secrets, "inherited") | own
 
     def set_secret(self, function: Function, name: Json, value: Json) -> None:
         """Set a secret of a deployed function; raises Unprocessable or Rejected."""
+        self.secret_mask.learn(value)
         self._require_running(function)
         errors: Errors = {}
         if not isinstance(name, str) or not SECRET_NAME.match(name):
@@ -278,7 +285,7 @@ class EmulatedProject:
             errors["value"] = [BLANK]
         if errors:
             raise Rejected(errors)
-        function.secrets[str(name)] = value
+        function.keep_secret(str(name), value, self._clock.now())
         self._save(function)
 
     def delete_secret(self, function: Function, name: str) -> None:
@@ -286,12 +293,14 @@ class EmulatedProject:
         self._require_running(function)
         if name not in function.secrets:
             raise NoSuch
-        del function.secrets[name]
+        function.drop_secrets(name)
         self._save(function)
 
     def seed_secrets(self, function: Function, secrets: Mapping[str, Json]) -> None:
         """Give a function secrets, deployed or not."""
-        function.secrets.update(secrets)
+        for name, value in secrets.items():
+            self.secret_mask.learn(value)
+            function.keep_secret(name, value, self._clock.now())
         self._save(function)
 
     def record_invocation(  # noqa: PLR0913 - each is a column of the record
@@ -417,7 +426,7 @@ class EmulatedProject:
         behaviour, script = self.behaviour, self._script_of(function)
         moved = function.script is not None and function.script != script
         if behaviour.secrets_on_deploy == "drop" or (moved and behaviour.slug_change_loses_secrets):
-            function.secrets.clear()
+            function.drop_secrets(*function.secrets)
         if moved and function.script is not None and not behaviour.old_scripts_count:
             self._drop_script(function.script)
         function.script = script

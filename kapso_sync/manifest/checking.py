@@ -17,10 +17,9 @@ from kapso_sync.manifest.schema import (
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
     SECRET_PATTERN,
-    SLUG_PATTERN,
     VARIABLE_PATTERN,
 )
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import SLUG_PATTERN, Json
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -111,12 +110,14 @@ def _problem(document: Document, model: type[BaseModel], path: Path, item: Mappi
     is_key = item["loc"][-1:] == ("[key]",)
     expected = _EXPECTED[kind](item) if kind in _EXPECTED else str(item["msg"])
     text = f"{name}: {expected}" + (
-        "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value)}"
+        "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value, kind)}"
     )
     return document.problem("value", text, document.location(path, key=is_key), _hint(kind, value))
 
 
-def _got(document: Document, path: Path, value: Json) -> str:
+def _got(document: Document, path: Path, value: Json, kind: str) -> str:
+    if isinstance(value, dict | list) and kind == "too_long":
+        return f"{len(value)}"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
@@ -171,7 +172,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda item: f"expected {item['ctx']['expected'].replace(chr(39), '')}",
     "string_pattern_mismatch": lambda item: _PATTERNS.get(item["ctx"]["pattern"], "expected another spelling"),
     "string_too_short": lambda _: "expected some text",
-    "too_long": lambda item: f"expected at most {item['ctx']['max_length']} of them",
+    "too_long": lambda item: f"expected at most {item['ctx']['max_length']}",
     "string_too_long": lambda item: f"expected at most {item['ctx']['max_length']} characters",
     "greater_than_equal": lambda item: f"expected at least {item['ctx']['ge']}",
     "less_than_equal": lambda item: f"expected at most {item['ctx']['le']}",

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,10 +13,10 @@ from kapso_sync.errors import Location, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.entries import path_problem
-from kapso_sync.manifest.schema import SLUG_PATTERN, FolderModel, ManifestModel
+from kapso_sync.manifest.schema import FolderModel, ManifestModel
 from kapso_sync.manifest.text import Edit, edited
 from kapso_sync.model.desired import Notice
-from kapso_sync.model.functions import Json, same_json
+from kapso_sync.model.functions import Json, is_slug, same_json
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, SourceFile
 
 EMPTY_MANIFEST = "version: 1\nfunctions:\n"
@@ -165,7 +164,7 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
     document = read_document(path, file.content)
     model = check(document, FolderModel) if not document.problems else None
     slug = model.slug if model is not None and model.slug is not None else folder
-    if not re.fullmatch(SLUG_PATTERN, slug):
+    if not is_slug(slug):
         hint = "give a `slug` of lower-case letters, digits and hyphens"
         document.problems.append(Problem("slug", f"the folder's name `{slug}` is not a slug", start, hint))
     if model is None or document.problems:

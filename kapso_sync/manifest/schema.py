@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.desired import MAX_CHECKS
+from kapso_sync.model.functions import MAX_SLUG, SLUG_PATTERN, Json
 
-SLUG_PATTERN = "^[a-z0-9-]+$"
 SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
@@ -29,7 +29,7 @@ MAX_ENVIRONMENTS = 50
 
 ENVIRONMENT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
-Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=255)]
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=MAX_SLUG)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=ENVIRONMENT_PATTERN, max_length=100)]
 SecretName = Annotated[str, StringConstraints(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
@@ -122,7 +122,9 @@ class SharedModel(_Strict):
     protected: bool | None = Field(default=None, description="True: never deleted by kapso-sync.")
     drift: Literal["correct", "report"] | None = Field(default=None, description="What to do about changes made on Kapso.")
     secrets: dict[SecretName, SecretModel] | None = Field(default=None, description="Secrets by name.")
-    checks: list[CheckModel] | None = Field(default=None, description="Requests to send after each deployment.")
+    checks: Annotated[list[CheckModel], Field(max_length=MAX_CHECKS)] | None = Field(
+        default=None, description="Requests to send after each deployment."
+    )
 
 
 class RolloutModel(_Strict):
@@ -205,7 +207,7 @@ def json_schema() -> dict[str, Json]:
     """Return the JSON Schema of a manifest, with the draft it is written for."""
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
     for model in (schema, schema["$defs"]["EnvironmentModel"]):
-        model["properties"]["functions"]["anyOf"][0]["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": 255}
+        model["properties"]["functions"]["anyOf"][0]["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": MAX_SLUG}
     names = {"pattern": ENVIRONMENT_PATTERN, "maxLength": 100}
     schema["properties"]["environments"]["anyOf"][0]["propertyNames"] = names
     for model in ("DefaultsModel", "EntryModel"):

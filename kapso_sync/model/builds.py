@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kapso_sync.model.desired import Notice
+from kapso_sync.model.desired import BundledPackage, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,13 @@ class Built:
     """The result of a build.
 
     ``inputs`` are files outside the snapshot, below the source's root, with their sha256. ``notices`` are the bundler's own
-    warnings.
+    warnings. ``packages`` are the npm packages in the code.
     """
 
     code: str = field(repr=False)
     inputs: Sequence[tuple[str, str]] = ()
     notices: tuple[Notice, ...] = ()
+    packages: tuple[BundledPackage, ...] = ()
 
 
 class BuildStore(Protocol):

@@ -77,6 +77,10 @@ class SecretValue:
     digest: str
 
 
+MAX_CHECKS = 20
+"""Maximum number of checks of one function."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A request to send after a deployment, and the expected answer.
@@ -178,12 +182,25 @@ MODULE_TAIL = "\nexport default { fetch: (request, env, ctx) => handler(request,
 
 
 @dataclass(frozen=True, slots=True)
+class BundledPackage:
+    """An npm package in a function's code: ``size`` is the number of bytes of it there, after everything unused was left out.
+
+    ``name``, ``version`` and ``license`` are what its own ``package.json`` says, None where it says nothing.
+    """
+
+    name: str
+    version: str | None
+    license: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class DesiredFunction:
     """A usable function: its entry, the code to upload, and the values of its secrets.
 
     ``style`` is the style of the code if it may be uploaded in the other one as well; None if the manifest asks for one.
     ``compiled``: the code was built, and is not the file byte for byte. ``secrets_digest`` is the digest of all values together
-    for the ownership mark; None if there is no secret, or a value is missing.
+    for the ownership mark; None if there is no secret, or a value is missing. ``packages`` are the npm packages in the code.
     """
 
     entry: Entry
@@ -192,6 +209,7 @@ class DesiredFunction:
     style: CodeStyle | None = None
     compiled: bool = False
     secrets_digest: str | None = None
+    packages: tuple[BundledPackage, ...] = ()
 
     def in_style(self, style: CodeStyle) -> DesiredFunction:
         """Return the function with its code in a style; unchanged if only one style is possible."""

@@ -95,6 +95,14 @@ class SourceChanged(Event, name="source.changed"):
     author: str | None = None
 
 
+class SourceMoved(Event, name="source.moved", level=Level.WARNING):
+    """The git server redirects to another address on the same host, which is used from now on; reported once."""
+
+    source: str
+    moved_to: str
+    hint: str | None = None
+
+
 class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
     """The source shows the revision that was read last."""
 
@@ -102,7 +110,13 @@ class SourceUnchanged(Event, name="source.unchanged", level=Level.DEBUG):
 
 
 class SourceFailed(Failure, name="source.failed"):
-    """The source could not be read; the last good revision stays in force."""
+    """The source could not be read; the last good revision stays in force.
+
+    For a commit that nobody who may has signed, `commit` is its id, and `signer` the fingerprint of whoever did sign it.
+    """
+
+    commit: str | None = None
+    signer: str | None = None
 
 
 class ManifestRejected(Failure, name="manifest.invalid"):

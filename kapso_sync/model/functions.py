@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeGuard
 
 from typing_extensions import TypeAliasType
 
@@ -38,8 +39,29 @@ Code and texts may be normalised by the server.
 """
 
 
+SLUG_PATTERN = "^[a-z0-9-]+$"
+"""Kapso's rule for slugs, and the manifest's."""
+
+MAX_SLUG = 255
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_SLUG = re.compile(r"[a-z0-9-]{1,255}")
+_SLUG = re.compile(f"{SLUG_PATTERN[1:-2]}{{1,{MAX_SLUG}}}")
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Return whether a value can be an id of Kapso's; nothing else ever becomes a part of a URL."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def is_slug(value: object) -> TypeGuard[str]:
+    """Return whether a value can be a function's slug."""
+    return isinstance(value, str) and _SLUG.fullmatch(value) is not None
+
+
+def is_secret_name(value: object) -> TypeGuard[str]:
+    """Return whether a value can be a secret's name; Kapso documents capitals, digits and ``_``, and more is read here."""
+    return isinstance(value, str) and _SECRET_NAME.fullmatch(value) is not None
 
 
 class FunctionType(enum.StrEnum):
@@ -98,11 +120,6 @@ class RemoteFunction:
         object.__setattr__(self, "mark", mark)
 
     @property
-    def readable(self) -> bool:
-        """Return whether id and slug are well-formed; a record with malformed ones is left alone, and so is its slug."""
-        return _ID.fullmatch(self.id) is not None and _SLUG.fullmatch(self.slug) is not None
-
-    @property
     def name(self) -> str:
         """The display name, or the slug if the record has none."""
         name = self.fields.get("name")
@@ -113,6 +130,28 @@ class RemoteFunction:
         """The raw description, ownership mark included."""
         text = self.fields.get(DESCRIPTION)
         return text if isinstance(text, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class GarbledRecord:
+    """A record of Kapso's list that cannot be believed: it is left alone, and so is the function that it may be.
+
+    ``reason`` says what is wrong. ``id`` and ``slug`` are the record's own texts, and empty where it has none; ``mark`` is the
+    ownership mark in its description.
+    """
+
+    id: str
+    slug: str
+    reason: str
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionList:
+    """Kapso's whole list: the functions, each with an id and a slug of its own, and the records that cannot be believed."""
+
+    functions: tuple[RemoteFunction, ...]
+    garbled: tuple[GarbledRecord, ...] = ()
 
 
 class SecretType(enum.StrEnum):
@@ -223,6 +262,11 @@ def same_json(left: Json, right: Json) -> bool:
         elif (one is not other) if isinstance(one, bool) or isinstance(other, bool) else one != other:
             return False
     return True
+
+
+MAX_JSON_DEPTH = 100
+"""Deepest nesting of JSON that is kept or sent: Rails, which Kapso's own errors are in the form of, reads no deeper JSON by
+default, and pydantic, which reads the state folder, at most 255 levels."""
 
 
 def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:

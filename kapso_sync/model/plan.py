@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import Problem
-from kapso_sync.model.desired import DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
+from kapso_sync.model.desired import BundledPackage, DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.source import Revision
@@ -336,7 +336,7 @@ class BlockedBy(enum.Enum):
     """The deployment may drop a secret that has no value in git."""
     RENAME = enum.auto()
     """A function cannot get its slug: another function has it, or Kapso or git prevents it."""
-    UNREADABLE = enum.auto()
+    GARBLED = enum.auto()
     """Kapso's record of it is malformed."""
     BUILD = enum.auto()
     """Its code needs a build that is not available here."""
@@ -422,7 +422,8 @@ class Plan:
     ``owned`` counts our functions, vanished ones included; limits in percent refer to it. ``project_id`` is the project that
     the key opens, if Kapso says so. ``forget`` holds the ids of functions that are gone from git and from Kapso. ``missing``
     are our functions that git does not list. ``vacations`` are functions that must leave their slug for another one.
-    ``renames`` is the journal of each ``moved_from``, written before anything else.
+    ``renames`` is the journal of each ``moved_from``, written before anything else. ``packages`` are the npm packages in the
+    code of functions, by slug.
     """
 
     source: str
@@ -438,6 +439,7 @@ class Plan:
     missing: tuple[MissingFunction, ...] = ()
     vacations: tuple[SlugVacation, ...] = ()
     renames: Mapping[str, RenameRecord] = field(default_factory=dict)
+    packages: Mapping[str, tuple[BundledPackage, ...]] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
+from kapso_sync.model.functions import FunctionList, Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import (
     ApiFacts,
@@ -57,7 +57,11 @@ class FunctionsApi(Protocol):
         ...
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
-        """Return every function of the project."""
+        """Return every function of the project; records that cannot be believed are left out."""
+        ...
+
+    async def list_records(self) -> FunctionList:
+        """Return every function of the project, and the records that cannot be believed."""
         ...
 
     async def get_function(self, function_id: str) -> RemoteFunction:

@@ -13,6 +13,9 @@ CODE_LIMIT = 1024 * 1024
 MANIFEST_LIMIT = 256 * 1024
 """Maximum size of a manifest or a ``function.yaml``, in bytes."""
 
+LOCK_LIMIT = 8 * 1024 * 1024
+"""Maximum size of a `LOCK_FILE`, in bytes."""
+
 FILE_COUNT_LIMIT = 10_000
 """Maximum number of files below the functions folder."""
 
@@ -21,6 +24,7 @@ DEFAULT_FOLDER = "functions"
 
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 FUNCTION_FILE = "function.yaml"
+LOCK_FILE = "package-lock.json"
 REMOTE_MAP = ".kapso/remote-map.json"
 PROJECT_FILE = ".kapso/project.json"
 """The Kapso CLI keeps both files below the repository's root: `REMOTE_MAP` has functions' ids, `PROJECT_FILE` the project."""
@@ -75,7 +79,8 @@ class Snapshot:
 
     ``path`` is the functions folder inside the source, with forward slashes, empty for the root. ``remote_map`` is the content
     of the repository's `REMOTE_MAP`, a hint that does not count as part of the revision, and ``project_file`` that of its
-    `PROJECT_FILE`, which says which project the functions belong to.
+    `PROJECT_FILE`, which says which project the functions belong to. ``lock_files`` holds each `LOCK_FILE` above the functions
+    folder of a git source, by the path of its folder below the repository's root; those inside are among ``files``.
     """
 
     source: str
@@ -84,6 +89,7 @@ class Snapshot:
     files: Mapping[str, SourceFile] = field(default_factory=dict)
     remote_map: bytes | None = field(default=None, repr=False)
     project_file: bytes | None = field(default=None, repr=False)
+    lock_files: Mapping[str, SourceFile] = field(default_factory=dict)
 
 
 def folder_digest(files: Mapping[str, SourceFile]) -> str:

@@ -107,7 +107,8 @@ class RecentEvent:
 class PassStatus:
     """The last pass that ended. ``error`` says why nothing could be planned, or what halted it; ``error_type`` is its class.
 
-    ``revision`` is the one that the pass read, whether or not it could be planned; None where it read none. ``broken_by`` is
+    ``revision`` is the one that the pass read, whether or not it could be planned, or that it did not read because nobody who
+    may had signed it (of that only the id is known); None where there is none. ``broken_by`` is
     the first revision since the last good one from which no plan could be made, while that lasts. ``issue`` is the kind of
     issue that the error opens; an error without one leaves earlier issues open.
     """

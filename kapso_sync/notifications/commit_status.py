@@ -6,7 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from kapso_sync.errors import ExitCode
+from kapso_sync.errors import ExitCode, IssueKind
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReadyReason
 from kapso_sync.plurals import counted
@@ -34,9 +34,9 @@ class CommitStatus:
 
 
 def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
-    """Return the status of the commit that the running or last pass read; None if the pass says nothing about a commit.
+    """Return the status of the commit that the running or last pass read, or refused to read.
 
-    That is so if Kapso or git do not answer, the key is rejected, or a newer revision came.
+    None if the pass says nothing about a commit: if Kapso or git do not answer, the key is rejected, or a newer revision came.
     """
     if status.reconciling:
         commit = _commit(status.reading)
@@ -46,7 +46,7 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
     if last is None or commit is None:
         return None
     if last.error is not None:
-        fault_of_git = last.exit_code == ExitCode.INVALID
+        fault_of_git = last.exit_code == ExitCode.INVALID or last.issue is IssueKind.UNVERIFIED
         return CommitStatus(commit, CommitState.FAILURE, " ".join(last.error.split())) if fault_of_git else None
     not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
     failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != ReadyReason.NOT_TRIED]

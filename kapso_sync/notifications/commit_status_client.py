@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import certifi
 import httpx
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.http_client import open_client
+from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.notifications.commit_status import CommitStatus
 from kapso_sync.notifications.forges import Repository, StatusRequest, is_settled, status_request
 
@@ -38,13 +38,17 @@ class PostResult:
 
 @dataclass(frozen=True, slots=True)
 class CommitStatusClient:
-    """Sets statuses in one repository. ``token`` is called before each request; ``page`` is the status page's URL."""
+    """Sets statuses in one repository.
+
+    ``token`` is called before each request; ``page`` is the status page's URL; ``network`` says how to reach the forge.
+    """
 
     repository: Repository
     context: str
     token: Callable[[], str]
     page: str | None = None
     deadline: float = REQUEST_TIMEOUT
+    network: Network = field(default_factory=Network)
 
     async def post(self, status: CommitStatus) -> PostResult:
         """Set a commit's status; never raises."""
@@ -58,14 +62,17 @@ class CommitStatusClient:
         except TimeoutError:
             return PostResult(f"no answer within {self.deadline:.0f} s", again=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return PostResult(f"no connection: {type(error).__name__}", again=True)
+            return PostResult(f"no connection: {type(error).__name__}", _connection_hint(error), again=True)
 
     async def _send(self, request: StatusRequest) -> PostResult:
-        secure = request.url.startswith("https:")
-        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=certifi.where()) if secure else False
         headers = {"User-Agent": "kapso-sync", **request.headers}
         async with (
-            httpx.AsyncClient(verify=verify, timeout=self.deadline, follow_redirects=False, trust_env=False) as client,
+            open_client(
+                self.network,
+                timeout=httpx.Timeout(self.deadline),
+                limits=httpx.Limits(max_connections=1),
+                secure=request.url.startswith("https:"),
+            ) as client,
             client.stream("POST", request.url, headers=headers, json=dict(request.body)) as answer,
         ):
             text = await _first_bytes(answer)
@@ -79,6 +86,12 @@ class CommitStatusClient:
             again,
             float(wait) if again and wait.isdecimal() and len(wait) < 6 else None,
         )
+
+
+def _connection_hint(error: Exception) -> str | None:
+    if is_unverified(error):
+        return AUTHORITY_HINT
+    return PROXY_HINT if isinstance(error, httpx.ProxyError) else None
 
 
 async def _first_bytes(answer: httpx.Response) -> str:

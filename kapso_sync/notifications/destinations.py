@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.util
+import json
+import os
 import re
-import threading
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.notifications.messages import Message
 from kapso_sync.permissions import describe_owner, hint_for_owner
+from kapso_sync.process import run_process
 
 MAX_FILE_BYTES = 64 * 1024
 """Maximum size of the file with addresses, in bytes."""
@@ -22,7 +24,10 @@ MAX_FILE_BYTES = 64 * 1024
 MAX_DESTINATIONS = 20
 """Maximum number of addresses in it."""
 
-_STATUS_IN_LOG = re.compile(r"error=(\d{3})\b")
+MAX_PROCESSES = 2
+"""Maximum number of messages that are sent at the same time; the process of each takes 45 MB."""
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,20})://", re.IGNORECASE)
 
 
@@ -82,72 +87,41 @@ def require_apprise() -> None:
         )
 
 
-def send_with_apprise(url: str, message: Message) -> str | None:
-    """Send a message, without a time limit; return the error in words that quote nothing, or None."""
-    import apprise  # noqa: PLC0415 - an optional part, and slow to import
-
-    asset = apprise.AppriseAsset(
-        app_id="kapso-sync",
-        app_desc="kapso-sync",
-        async_mode=False,
-        http_redirects=False,
-        storage_mode=apprise.PersistentStoreMode.MEMORY,
-        pgp_autogen=False,
-        pem_autogen=False,
-    )
-    sender = apprise.Apprise(asset=asset)
-    # What apprise logs may quote the address: it is caught, and of it only a status code leaves this function.
-    with apprise.LogCapture() as said:  # type: ignore[no-untyped-call]
-        if not sender.add(url):
-            return "Apprise does not know such an address"
-        sent = sender.notify(
-            body=message.body,
-            title=message.title,
-            notify_type=apprise.NotifyType(str(message.kind)),
-            body_format=apprise.NotifyFormat.TEXT,
-        )
-        answer = _STATUS_IN_LOG.search(said.getvalue())
-    if sent:
-        return None
-    return f"it answered {answer[1]}" if answer else "it cannot be reached, or refused the message"
-
-
 class AppriseSender:
-    """Sends messages, each in a thread, which is abandoned when it takes too long: a blocking call cannot be cancelled.
+    """Sends messages with Apprise, each in a process of its own, which is killed when it takes too long.
 
-    ``send`` blocks, and returns the error or None; ``deadline`` is in seconds.
+    Apprise blocks, and so do the libraries below it, which take proxies and authorities from the environment alone.
+    ``environment`` returns that of the process; ``deadline`` is in seconds.
     """
 
-    def __init__(self, send: Callable[[str, Message], str | None] = send_with_apprise, deadline: float = 30.0) -> None:
-        self._send = send
+    def __init__(self, environment: Callable[[], Mapping[str, str]] = dict, deadline: float = 30.0) -> None:
+        self._environment = environment
         self._deadline = deadline
-        self._threads: dict[str, threading.Thread] = {}
+        self._slots = asyncio.Semaphore(MAX_PROCESSES)
 
     async def send(self, destination: Destination, message: Message) -> str | None:
-        """Return the error, or None; never raises, and never keeps more than one thread for a destination."""
-        before = self._threads.get(destination.key)
-        if before is not None and before.is_alive():
-            return "the message before is still on its way"
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
-
-        def settle(error: str | None) -> None:
-            if not answer.done():
-                answer.set_result(error)
-
-        def work() -> None:
+        """Return the error, in words that quote nothing, or None; never raises."""
+        request = {"url": destination.url, "title": message.title, "body": message.body, "kind": str(message.kind)}
+        async with self._slots:
             try:
-                error = self._send(destination.url, message)
-            except Exception as failure:  # noqa: BLE001 - whatever a plugin raises; its text may quote the address
-                error = f"apprise failed: {type(failure).__name__}"
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(settle, error)
+                ended = await run_process(
+                    [sys.executable, "-m", "kapso_sync.notifications.apprise_process"],
+                    environment={**_inherited(), **self._environment()},
+                    cwd=Path.cwd(),
+                    deadline=self._deadline,
+                    stdin=json.dumps(request).encode("ascii"),
+                )
+                answer = json.loads(ended.output)
+                error = answer["error"]
+            except ConfigError as wrong:
+                return wrong.message
+            except TimeoutError:
+                return f"no answer within {self._deadline:.0f} s"
+            except (OSError, ValueError, LookupError, TypeError) as failure:
+                return f"apprise failed: {type(failure).__name__}"
+        return None if error is None else str(error)
 
-        thread = threading.Thread(target=work, name="notify", daemon=True)
-        self._threads[destination.key] = thread
-        thread.start()
-        try:
-            async with asyncio.timeout(self._deadline):
-                return await answer
-        except TimeoutError:
-            return f"no answer within {self._deadline:.0f} s"
+
+def _inherited() -> dict[str, str]:
+    """Return what a Python process needs of our environment; no credential of ours is among it."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}

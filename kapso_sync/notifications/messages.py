@@ -92,6 +92,7 @@ _OPENED_TEXT = {
     IssueKind.STALLED: "needs somebody",
     IssueKind.DRIFTED: "was changed on Kapso, and is only reported",
     IssueKind.SOURCE: "the source cannot be read",
+    IssueKind.UNVERIFIED: "a revision is not read, since nobody who may has signed it",
     IssueKind.REJECTED: "what git says cannot be used",
     IssueKind.KEY: "Kapso rejects the key",
     IssueKind.SILENT: "Kapso does not answer",
@@ -101,6 +102,7 @@ _OPENED_TEXT = {
 
 _CLOSED_TEXT = {
     IssueKind.SOURCE: "the source can be read again",
+    IssueKind.UNVERIFIED: "the revision is signed as wanted again",
     IssueKind.REJECTED: "what git says can be used again",
     IssueKind.KEY: "Kapso accepts the key again",
     IssueKind.SILENT: "Kapso answers again",

@@ -17,9 +17,7 @@ from kapso_sync.errors import (
     ManifestInvalid,
     NotLeading,
     PlanChanged,
-    SourceMissing,
-    SourceRefused,
-    SourceUnavailable,
+    SourceUnverified,
     UsageError,
 )
 from kapso_sync.model import events
@@ -114,12 +112,20 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
     return report
 
 
+async def _read_source(deps: PassDeps) -> Snapshot:
+    try:
+        return await deps.source.fetch()
+    except KapsoSyncError as error:
+        emit_source_failure(deps.emit, error)
+        raise
+
+
 async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     """Return the plan of a pass, guarded and narrowed to the request; writes nothing."""
     policy = deps.policy.overridden(request.overrides)
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
-    snapshot = await deps.source.fetch()
+    snapshot = await _read_source(deps)
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
     observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
@@ -202,6 +208,11 @@ def emit_plan(emit: events.Listener, guarded: Guarded) -> None:
         emit(events.PruneBlocked(slugs=held.slugs, reason=held.reason, hint=held.hint))
 
 
+def emit_source_failure(emit: events.Listener, error: KapsoSyncError) -> None:
+    """Report what keeps the source from being read, whatever it is: the remote, the state folder's disk, a token's file."""
+    emit(source_failed(error))
+
+
 def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
     """Report why nothing could be planned."""
     kind = type(error).__name__
@@ -213,11 +224,21 @@ def emit_failure(emit: events.Listener, error: KapsoSyncError) -> None:
                     error=problem.message, error_type=kind, hint=problem.hint, location=location, code=problem.code
                 )
             )
-    elif isinstance(error, SourceUnavailable | SourceMissing | SourceRefused):
-        emit(events.SourceFailed(error=error.message, error_type=kind, hint=error.hint))
     elif isinstance(error, ApiUnauthorized):
         emit(events.ApiKeyRejected(error=error.message, error_type=kind, hint=error.hint))
     emit(events.ReconcileFailed(error=error.message, error_type=kind, hint=error.hint))
+
+
+def source_failed(error: KapsoSyncError) -> events.SourceFailed:
+    """Return the event for a source that cannot be read."""
+    refused = error if isinstance(error, SourceUnverified) else None
+    return events.SourceFailed(
+        error=error.message,
+        error_type=type(error).__name__,
+        hint=error.hint,
+        commit=refused.commit if refused is not None else None,
+        signer=refused.signer if refused is not None else None,
+    )
 
 
 def emit_report(emit: events.Listener, report: Report) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from kapso_sync.build import Builder, Packages
+from kapso_sync.build import Builder, PackageSource
 from kapso_sync.errors import Problem
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
@@ -26,14 +27,14 @@ class DesiredBuilder:
         self,
         builder: Builder,
         notices: tuple[Notice, ...] = (),
-        packages: Callable[[Snapshot], Packages | None] = lambda _snapshot: None,
+        packages: Callable[[Snapshot], PackageSource | None] = lambda _snapshot: None,
         secrets: SecretValues | None = None,
         environment: str | None = None,
     ) -> None:
         """Create a builder.
 
-        ``notices`` are warnings from other parts that every plan must show. ``packages`` returns the location of a snapshot's
-        npm packages, or None if its source has none. ``secrets`` is None if no values are needed. ``environment`` is the name
+        ``notices`` are warnings from other parts that every plan must show. ``packages`` returns the npm packages
+        of a snapshot, or None if its source has none. ``secrets`` is None if no values are needed. ``environment`` is the name
         of the manifest's environment to use.
         """
         self._environment = environment
@@ -46,9 +47,9 @@ class DesiredBuilder:
     async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
         """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
         manifest = read_manifest(snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment)
-        built = await self._builder.build(
-            manifest.entries, snapshot.files, self._packages(snapshot), elsewhere=manifest.elsewhere
-        )
+        # A lock file may have megabytes, and a parser that holds the event loop for them.
+        packages = await asyncio.to_thread(self._packages, snapshot)
+        built = await self._builder.build(manifest.entries, snapshot.files, packages, elsewhere=manifest.elsewhere)
         given = GivenSecrets(built.functions) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(
             UnusableFunction(slug, None, problems, moved_from=manifest.moved_from.get(slug))

@@ -30,17 +30,17 @@ async def observe(
     functions; ``allow_recreate`` accepts the empty project.
     """
     wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
-    listed = await api.list_functions()
-    functions = tuple(remote for remote in listed if remote.readable)
+    listed = await api.list_records()
+    functions = listed.functions
     require_same_project(functions, state, desired.project_id)
-    if not (functions or allow_recreate):
+    if not (functions or listed.garbled or allow_recreate):
         _not_emptied(state)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
     if bare:
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = resolve_intents(functions, state, owner)
-    observed = replace(observed, unreadable=tuple(remote for remote in listed if not remote.readable))
+    observed = replace(observed, garbled=listed.garbled)
     return replace(observed, secrets=await _secrets(api, observed, desired, now))
 
 
@@ -91,7 +91,7 @@ async def observe_owned(api: FunctionsApi, state: ReconcilerState, owner: str) -
 
     Raises `ApiError` when the list cannot be read, and `StateForeign` when the API key opens another project.
     """
-    functions = tuple(remote for remote in await api.list_functions() if remote.readable)
+    functions = await api.list_functions()
     require_same_project(functions, state, None)
     return tuple(sorted(resolve_intents(functions, state, owner).ours, key=lambda remote: remote.slug))
 

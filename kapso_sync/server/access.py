@@ -30,6 +30,10 @@ _ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics", "/hooks/git"})
 """Paths that kubelets, scrapers and git hosts request, under any name of this host."""
 
 
+_BY_PROXIES = frozenset({"forwarded", "via", "x-real-ip"})
+"""Headers that proxies add, besides ``X-Forwarded-*``."""
+
+
 class SafeHeaders:
     """Middleware that puts the headers on every answer of the application."""
 
@@ -67,6 +71,22 @@ class HostCheck:
             await error(403, "ask for this server by its own name: localhost")(scope, receive, send)
 
 
+class FramingCheck:
+    """Middleware against request smuggling: a body whose length two headers give is refused, as RFC 9112 section 6.3 allows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        names = {name for name, _ in scope["headers"]} if scope["type"] == "http" else set()
+        if names >= {b"content-length", b"transfer-encoding"}:
+            refusal = error(400, "send either Content-Length or Transfer-Encoding", Connection="close")
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 class Json(JSONResponse):
     """JSON of any text, lone surrogates included: no text that people wrote may prevent the status from being shown."""
 
@@ -84,6 +104,11 @@ def _is_ours(headers: Headers) -> bool:
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return is_loopback(name)
+
+
+def is_proxied(headers: Headers) -> bool:
+    """Return whether a request came through a proxy, whose clients may be anybody, though it itself is on this machine."""
+    return any(name in _BY_PROXIES or name.startswith("x-forwarded-") for name in headers)
 
 
 def can_act(request: Request, token: Callable[[], str]) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -23,9 +24,10 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import Role, status_document
-from kapso_sync.server.access import HEADERS, HostCheck, Json, SafeHeaders, can_act, can_read, error
+from kapso_sync.server.access import HEADERS, FramingCheck, HostCheck, Json, SafeHeaders, can_act, can_read, error, is_proxied
+from kapso_sync.server.bodies import BodyReader
 from kapso_sync.server.control import DaemonControl, ServerLimits
-from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
+from kapso_sync.server.hooks import Ignored, Ping, Refused, concerns, read_hook
 from kapso_sync.server.page import render_page
 
 MAX_SUSPENSION = 365 * 86400
@@ -36,7 +38,9 @@ STATIC = Path(__file__).with_name("static")
 
 def make_app(control: DaemonControl, clock: Clock, *, public: bool, limits: ServerLimits) -> Starlette:
     """Return the application. ``public``: it listens on other addresses than loopback, so page and status need the token."""
-    server = _Server(control, clock, public, limits)
+    server = _Server(
+        control, clock, public, limits, Replays(clock, limits.replay_window, limits.deliveries), BodyReader(limits)
+    )
     routes = [
         Route("/healthz", server.healthz),
         Route("/readyz", server.readyz),
@@ -52,12 +56,42 @@ def make_app(control: DaemonControl, clock: Clock, *, public: bool, limits: Serv
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(SafeHeaders), Middleware(HostCheck, public=public)],
+        middleware=[Middleware(SafeHeaders), Middleware(FramingCheck), Middleware(HostCheck, public=public)],
         exception_handlers={HTTPException: _http_error, KapsoSyncError: _told_error, Exception: _internal_error},
     )
     # A redirect would be built from the Host header, which anybody can choose.
     app.router.redirect_slashes = False
     return app
+
+
+class Replays:
+    """The pushes that were taken within the last ``window`` seconds, at most ``limit``, by what was signed.
+
+    Whoever has captured a push can send it again under another delivery id: the signature holds for the body alone. After the
+    window it counts once more, so that *Redeliver* works.
+    """
+
+    def __init__(self, clock: Clock, window: float, limit: int) -> None:
+        self._clock = clock
+        self._window = window
+        self._limit = limit
+        self._taken: OrderedDict[bytes, float] = OrderedDict()
+
+    def taken(self, body: bytes) -> bool:
+        """Return whether this body was taken within the window; if it was not, it is now."""
+        now, key = self._clock.monotonic(), hashlib.sha256(body).digest()
+        while self._taken and next(iter(self._taken.values())) + self._window <= now:
+            self._taken.popitem(last=False)
+        if key in self._taken:
+            return True
+        self._taken[key] = now
+        while len(self._taken) > self._limit:
+            self._taken.popitem(last=False)
+        return False
+
+    def forget(self, body: bytes) -> None:
+        """Let the body be taken again."""
+        self._taken.pop(hashlib.sha256(body).digest(), None)
 
 
 @dataclass
@@ -68,7 +102,8 @@ class _Server:
     clock: Clock
     public: bool
     limits: ServerLimits
-    seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    replays: Replays
+    bodies: BodyReader
     streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
@@ -137,7 +172,7 @@ class _Server:
             return error(503, "the webhook's secret cannot be read at the moment")
         if not secret:
             return error(404, "no webhook is configured")
-        body = await read_body(request, self.limits.body_timeout)
+        body = await self.bodies.read(request)
         if isinstance(body, Response):
             return body
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -147,32 +182,22 @@ class _Server:
         if isinstance(verdict, Ping):
             return Json({"pong": True})
         delivery = verdict.delivery or uuid.uuid4().hex
-        ignored = self._ignored(verdict)
+        if isinstance(verdict, Ignored):
+            ignored: str | None = verdict.reason
+        else:
+            ignored = concerns(verdict, *self.control.watched(), self.control.moved_to())
+        if ignored is None and self.replays.taken(body):
+            # A script may send the same body for each push: what is new is found all the same, and nothing else is done.
+            self.control.look_for_changes()
+            ignored = "the same push was taken less than a minute ago"
         if ignored is not None:
             return Json({"delivery": delivery, "ignored": ignored}, 202)
         try:
             await self.control.request_after_push()
         except KapsoSyncError:
-            self.seen.pop(verdict.delivery or "", None)  # The leader was not told: the same delivery, sent again, is no replay.
+            self.replays.forget(body)  # The leader was not told: the same push, sent again, is no replay.
             raise
         return Json({"delivery": delivery}, 202)
-
-    def _ignored(self, verdict: Ignored | Push) -> str | None:
-        if isinstance(verdict, Ignored):
-            return verdict.reason
-        elsewhere = concerns(verdict, *self.control.watched())
-        if elsewhere is None and self._replayed(verdict.delivery):
-            return "this delivery was taken before"
-        return elsewhere
-
-    def _replayed(self, delivery: str | None) -> bool:
-        if delivery is None:
-            return False
-        known = delivery in self.seen
-        self.seen[delivery] = None
-        while len(self.seen) > self.limits.deliveries:
-            self.seen.popitem(last=False)
-        return known
 
     async def reconcile(self, request: Request) -> Response:
         """Request a pass; ``?retry=SLUG`` and its like are `PassOverrides`, and ``?wait=1`` answers when the pass has ended.
@@ -213,7 +238,7 @@ class _Server:
         """Stop writing: ``{"reason": "…", "for_seconds": 7200}``."""
         if (closed := self._admin(request)) is not None:
             return closed
-        body = await read_body(request, self.limits.body_timeout)
+        body = await self.bodies.read(request)
         if isinstance(body, Response):
             return body
         try:
@@ -237,8 +262,8 @@ class _Server:
         return Json({"suspended": False}, 202)
 
     def _closed(self, request: Request) -> Response | None:
-        """Refuse callers that may not read; on loopback everybody may."""
-        if not self.public:
+        """Refuse callers that may not read; on loopback everybody may who does not come through a proxy."""
+        if not self.public and not is_proxied(request.headers):
             return None
         return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
 
@@ -304,38 +329,3 @@ async def _told_error(_: Request, problem: Exception) -> Response:
 async def _internal_error(_: Request, __: Exception) -> Response:
     """Starlette answers these outside of all middleware."""
     return error(500, "something went wrong here; the log may say more", **HEADERS)
-
-
-MAX_BYTES = 1024 * 1024
-"""Maximum size of a body, in bytes."""
-
-DISCARDED = 8 * MAX_BYTES
-"""Number of bytes that are read and discarded, so that the sender of a large body gets our answer, not a broken connection."""
-
-
-async def read_body(request: Request, limit: float) -> bytes | Response:
-    """Return the whole body; 413 above the size limit, announced or not, and 408 if it takes longer than ``limit`` seconds."""
-    # h11 has checked that it is a number; with Expect the body has not been sent yet, and never needs to be.
-    announced = int(request.headers.get("content-length", "0"))
-    if announced > DISCARDED or (announced > MAX_BYTES and "expect" in request.headers):
-        return _too_large()
-    parts, size = list[bytes](), 0
-    try:
-        async with asyncio.timeout(limit):
-            async for part in request.stream():
-                size += len(part)
-                if size > DISCARDED:
-                    break
-                if size > MAX_BYTES:
-                    parts.clear()
-                else:
-                    parts.append(part)
-    except TimeoutError:
-        return _too_large() if size > MAX_BYTES else error(408, "the body did not arrive in time", Connection="close")
-    except ClientDisconnect:
-        return error(400, "the connection was closed")  # never delivered; it replaces a traceback in the log
-    return _too_large() if size > MAX_BYTES else b"".join(parts)
-
-
-def _too_large() -> Response:
-    return error(413, "the body is larger than 1 MiB", Connection="close")

@@ -40,6 +40,10 @@ class DaemonControl(Protocol):
         """Return the source's address and, if one is configured, its branch or tag."""
         ...
 
+    def moved_to(self) -> str | None:
+        """Return the address to which the git server redirects us, if it does."""
+        ...
+
     def webhook_secret(self) -> str | None:
         """Return the secret that pushes are signed with; None: no webhook. Raises `ConfigError`."""
         ...
@@ -50,6 +54,10 @@ class DaemonControl(Protocol):
 
     async def request_after_push(self) -> None:
         """Request a pass because of a push. Raises `LeaseError` if the leader cannot be told."""
+        ...
+
+    def look_for_changes(self) -> None:
+        """Look at the source, and reconcile only if it has changed."""
         ...
 
     async def request_reconcile(self, overrides: PassOverrides) -> None:
@@ -67,17 +75,24 @@ class DaemonControl(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """The limits of the server; times are in seconds.
+    """The limits of the server; times are in seconds, sizes in bytes.
 
     ``heartbeat`` is the interval of keep-alive messages in a quiet event stream. ``gather``: changes within this time are one
-    event. ``streams`` is the maximum number of event streams. ``deliveries`` is the number of webhook delivery ids that are
-    remembered, to answer a replay without another pass. ``head_timeout`` and ``body_timeout`` are how long a request's head
-    and body may take to arrive.
+    event. ``streams`` is the maximum number of event streams. A webhook that was taken and comes again within ``replay_window``
+    is a replay; ``deliveries`` is how many are remembered for that. ``head_timeout`` and ``body_timeout`` are how long a
+    request's head and body may take to arrive, ``unread_timeout`` how long a client may leave an answer unread.
+    ``connections`` is the maximum number of connections, ``connections_each`` that of one address, and ``bodies`` the memory
+    for all bodies that are arriving.
     """
 
     heartbeat: float = 15.0
     gather: float = 0.2
     streams: int = 100
+    replay_window: float = 60.0
     deliveries: int = 1000
     head_timeout: float = 10.0
     body_timeout: float = 10.0
+    unread_timeout: float = 60.0
+    connections: int = 500
+    connections_each: int = 250
+    bodies: int = 16 * 1024 * 1024

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from kapso_sync.urls import parse_remote
+from kapso_sync.urls import is_same_path, parse_remote
 
 TIMESTAMP_TOLERANCE = 300.0
 """Maximum difference, in seconds, between a signed timestamp and our clock."""
@@ -244,12 +244,17 @@ def _default_branch(payload: Mapping[str, Any]) -> str | None:
     return None
 
 
-def concerns(push: Push, location: str, ref: str | None) -> str | None:
+def concerns(push: Push, location: str, ref: str | None, moved_to: str | None = None) -> str | None:
     """Return why a push does not concern us, or None.
+
+    ``location`` is the address of our repository, ``moved_to`` the one to which the server redirects us, if it does. Only their
+    paths are compared, since a forge may have other names in its payload than for us: inside of a cluster, behind a proxy, for
+    ssh. A needless pass is harmless, and the signature was made with our own secret.
 
     ``ref`` None: the default branch is watched; any ref may be the default branch, unless the payload has its name.
     """
-    if push.repositories and not any(same_repository(address, location) for address in push.repositories):
+    ours = (location,) if moved_to is None else (location, moved_to)
+    if push.repositories and not any(_is_same(address, one) for address in push.repositories for one in ours):
         return "another repository"
     watched = ref or push.default_branch
     if watched is not None and push.refs and not any(_plain(name) == _plain(watched) for name in push.refs):
@@ -261,15 +266,8 @@ def _plain(ref: str) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-def same_repository(left: str, right: str) -> bool:
-    """Return whether two addresses name the same repository, whatever the transport, user, port or case of the host."""
-    return _identity(left) == _identity(right)
-
-
-def _identity(address: str) -> str:
-    """Return host and path in one spelling. Case in paths is ignored, as most hosts do: a needless pass is harmless."""
+def _is_same(address: str, location: str) -> bool:
     try:
-        remote = parse_remote(address)
+        return is_same_path(parse_remote(address).path, parse_remote(location).path)
     except ValueError:
-        return address
-    return f"{remote.host}/{remote.path}".lower()
+        return address == location

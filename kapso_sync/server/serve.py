@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import ClassVar, cast
 
@@ -15,43 +16,99 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kapso_sync.server.access import HEADERS
+from kapso_sync.server.control import ServerLimits
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that requests in flight may take when the server stops."""
 
-CONNECTIONS = 1000
+MAX_HEAD_BYTES = 16 * 1024
+"""Maximum size of a request's head. Git hosts send about 1 KiB."""
 
 _BAD_REQUEST = b'{"error":"this is not an HTTP request"}'
 
 
-class _Impatient(H11Protocol):
-    """Closes connections when a request does not arrive in time; uvicorn itself waits for the first byte without end."""
+class Connections:
+    """The open connections, oldest first. Beyond a limit another one is closed, never the one that has just come.
 
-    head_timeout: ClassVar[float] = 10.0
+    So whoever fills the server with silent connections loses them, and a probe that asks at once is answered.
+    """
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total = total
+        self._each = each
+        self._open: dict[_Impatient, str] = {}
+        self._of: Counter[str] = Counter()
+
+    def add(self, connection: _Impatient, address: str) -> None:
+        """Add a connection, and close one for it where there are too many, of this address or in all."""
+        self._open[connection] = address
+        self._of[address] += 1
+        if self._of[address] > self._each:
+            self._close_one([other for other, its in self._open.items() if its == address])
+        elif len(self._open) > self._total:
+            self._close_one(list(self._open))
+
+    def remove(self, connection: _Impatient) -> None:
+        """Forget a connection that is closed."""
+        address = self._open.pop(connection, None)
+        if address is not None:
+            self._of[address] -= 1
+            if not self._of[address]:
+                del self._of[address]
+
+    def _close_one(self, among: list[_Impatient]) -> None:
+        """Close the oldest that has no request in flight, or else the oldest; the last one is the newest, and stays."""
+        others = among[:-1]
+        victim = next((other for other in others if not other.is_busy), others[0] if others else None)
+        if victim is not None:
+            self.remove(victim)
+            victim.transport.abort()
+
+
+class _Impatient(H11Protocol):
+    """Closes connections when a request does not arrive in time; uvicorn itself waits for the first byte without end.
+
+    The same for an answer that nobody reads.
+    """
+
+    limits: ClassVar[ServerLimits]
+    open: ClassVar[Connections]
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the timer for a request; beyond the maximum number of connections, the connection is not served."""
+        """Start the timer for a request."""
         super().connection_made(cast("asyncio.Transport", transport))
-        if len(self.connections) > CONNECTIONS:
-            self.transport.abort()
-        else:
-            self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
+        self.open.add(self, self.client[0] if self.client else "")
+        self._timer = self.loop.call_later(self.limits.head_timeout, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Receive data; a complete request head stops the timer, and the next request starts it again."""
         super().data_received(data)
-        busy = self._is_busy()
+        busy = self.is_busy
         if busy and self._timer is not None:
             self._timer.cancel()
             self._timer = None
         elif not busy and self._timer is None:
-            self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
+            self._timer = self.loop.call_later(self.limits.head_timeout, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Start the timer for a client that does not read: the transport's buffer is full."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.limits.unread_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Cancel that timer: the client has read."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Cancel the timers."""
+        for timer in (self._timer, self._unread):
+            if timer is not None:
+                timer.cancel()
+        self.open.remove(self)
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
@@ -71,10 +128,12 @@ class _Impatient(H11Protocol):
     def hang_up(self) -> None:
         """Close connections that would never close by themselves: idle ones, and endless answers such as events."""
         self.shutdown()
-        if self._is_busy() and self.cycle.response_started:
+        if self.is_busy and self.cycle.response_started:
             self.transport.close()
 
-    def _is_busy(self) -> bool:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is in flight."""
         # uvicorn declares the attribute as always set; before the first request it is None.
         return bool(self.cycle) and not self.cycle.response_complete
 
@@ -103,15 +162,13 @@ async def _ended(tasks: list[asyncio.Task[None]], seconds: float) -> list[asynci
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette, host: str, port: int, *, head_timeout: float) -> AsyncIterator[str]:
-    """Serve the application until the block ends and yield its URL; raises OSError if the address is not available.
-
-    ``head_timeout``: seconds that a request's head may take to arrive, and that a connection may idle.
-    """
+async def serving(app: Starlette, host: str, port: int, *, limits: ServerLimits) -> AsyncIterator[str]:
+    """Serve the application until the block ends and yield its URL; raises OSError if the address is not available."""
+    connections = Connections(limits.connections, limits.connections_each)
     with _listen(host, port) as listener:
         config = uvicorn.Config(
             app,
-            http=type("_Protocol", (_Impatient,), {"head_timeout": head_timeout}),
+            http=type("_Protocol", (_Impatient,), {"limits": limits, "open": connections}),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -120,8 +177,8 @@ async def serving(app: Starlette, host: str, port: int, *, head_timeout: float) 
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_keep_alive=math.ceil(head_timeout),
-            h11_max_incomplete_event_size=64 * 1024,
+            timeout_keep_alive=math.ceil(limits.head_timeout),
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         config.load()
         server = _Server(config)
@@ -140,7 +197,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(1024)
         listener.setblocking(False)  # noqa: FBT003 - the standard library has it so
         yield listener
 

@@ -9,11 +9,37 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
+from kapso_sync.network import Network
+from kapso_sync.permissions import make_private
 from kapso_sync.process import run_process
+from kapso_sync.sources.git_version import Version, heeds_settings, is_fixed, parse_git_version
+from kapso_sync.sources.redirects import find_redirect
+
+_HARMLESS = (
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badName",
+    "badTimezone",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "multipleAuthors",
+    "nulInCommit",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+)
+"""Oddities of old commits and trees, by their names in git: nobody can write those again, and no file's content hangs on them.
+
+`fetch.fsckObjects` alone makes errors even of what git itself calls a warning. Source: https://git-scm.com/docs/git-fsck#_fsck_messages
+"""
 
 _CONFIG = {
+    "core.bigFileThreshold": "1m",
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "credential.helper": "",
@@ -25,10 +51,22 @@ _CONFIG = {
     "maintenance.auto": "false",
     "protocol.allow": "never",
     "transfer.credentialsInUrl": "die",
+    **{f"fetch.fsck.{name}": "warn" for name in _HARMLESS},
 }
-"""Settings that override any configuration of a repository, a user or a machine."""
+"""Settings that override any configuration of a repository, a user or a machine.
+
+Blobs above ``bigFileThreshold`` pass through git in pieces, and not whole through its memory; we read none that is larger.
+"""
+
+MIRROR = "mirror"
+"""Name of the mirror in git's home folder."""
+QUERY_TIMEOUT = 60.0
+"""Most seconds for a question to the remote, in which nothing is transferred."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
+MAX_ERROR_LENGTH = 600
+"""Characters of what git prints about an error that are shown, at most."""
+
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -51,14 +89,45 @@ class GitFailed(Exception):
 
 
 class Git:
-    """Runs git against one remote. ``home`` is a private, empty home folder; ``deadline`` is in seconds."""
+    """Runs git against one remote.
 
-    def __init__(self, *, protocol: str, location: str, home: Path, credentials: GitCredentials, deadline: float) -> None:
+    ``home`` is a private, empty home folder; ``deadline``, in seconds, is that of one transfer. ``network`` says which proxy to
+    go through, and which authorities to trust.
+    """
+
+    def __init__(
+        self,
+        *,
+        protocol: str,
+        location: str,
+        home: Path,
+        credentials: GitCredentials,
+        deadline: float,
+        network: Network | None = None,
+    ) -> None:
         self._protocol = protocol
         self._location = location
         self._home = home
         self._credentials = credentials
         self._deadline = deadline
+        self._local = _local_folder(location) if protocol == "file" else None
+        self._is_checked = False
+        self._network = network or Network()
+
+    @property
+    def location(self) -> str:
+        """The remote's address: the configured one, or the one to which the server redirects."""
+        return self._location
+
+    def use_location(self, location: str) -> None:
+        """Talk to this address from now on; it must be on the same host."""
+        self._location = location
+
+    async def find_redirect(self) -> str | None:
+        """Return the address to which the server redirects, or None; raises `SourceUnavailable` for one on another host."""
+        authorization = self._authorization()
+        headers = {} if authorization is None else {"Authorization": authorization}
+        return await find_redirect(self._location, headers, self._network, min(self._deadline, QUERY_TIMEOUT))
 
     @property
     def home(self) -> Path:
@@ -73,23 +142,55 @@ class Git:
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
 
-        Raises `GitFailed`, `SourceUnavailable` at the deadline (with the whole process group gone), `ConfigError` without git.
+        Only ``git fetch`` may take the whole deadline: everything else transfers nothing.
+
+        Raises `GitFailed`, `SourceUnavailable` at the deadline (with the whole process group gone), `ConfigError` without git
+        or with one that is too old.
         """
         environment = self.environment(network=network)
+        if not self._is_checked:
+            self._check(parse_git_version(await self._execute(["--version"], environment, QUERY_TIMEOUT)))
+            self._is_checked = True
+        transfers = _command(arguments) == "fetch"
+        deadline = self._deadline if transfers or not network else min(self._deadline, QUERY_TIMEOUT)
+        return await self._execute(arguments, environment, deadline)
+
+    async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str], deadline: float) -> str:
         try:
-            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=self._deadline)
+            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=deadline)
         except FileNotFoundError as error:
             raise ConfigError(
                 "git is not installed, or not on PATH", hint="install git; reading a repository needs it"
             ) from error
         except TimeoutError:
             raise SourceUnavailable(
-                f"git {arguments[0]} did not end within {self._deadline:g} s",
-                hint="is the git server up? Try again; a daemon does so by itself",
+                f"git {_command(arguments)} did not end within {deadline:g} s",
+                hint="is the line slow, or the repository large? A longer KAPSO_SYNC_GIT_TIMEOUT lets one transfer end"
+                if _command(arguments) == "fetch"
+                else "is the git server up? Try again; a daemon does so by itself",
             ) from None
         if ended.status:
             raise GitFailed(ended.status, self._clean(ended.errors))
         return ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace")
+
+    def _check(self, version: Version | None) -> None:
+        """Raise `ConfigError` for a git that is not safe to use here; `git_version` has the reasons."""
+        if version is None:
+            return
+        name = ".".join(map(str, version))
+        if not heeds_settings(version):
+            raise ConfigError(f"git {name} ignores the settings that make it safe", hint="install git 2.31 or newer")
+        if self._local is None or is_fixed(version):
+            return
+        try:
+            owner = self._local.stat().st_uid
+        except OSError:
+            return  # git says what is wrong with it
+        if owner not in (0, os.geteuid()):
+            raise ConfigError(
+                f"git {name} may run programs of the repository {self._local}, which belongs to uid {owner}",
+                hint="install git 2.39.4, 2.45.1 or newer; or read the repository over ssh or https; or as its owner",
+            )
 
     def environment(self, *, network: bool = False) -> dict[str, str]:
         """Return git's environment: nothing is inherited but PATH; it holds credentials for network commands only."""
@@ -108,12 +209,8 @@ class Git:
             "GIT_HTTP_LOW_SPEED_TIME": "20",
         }
         if network:
-            for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-                if name in os.environ:
-                    environment[f"GIT_{name.replace('SSL_CERT_FILE', 'SSL_CAINFO').replace('SSL_CERT_DIR', 'SSL_CAPATH')}"] = (
-                        os.environ[name]
-                    )
-            config |= self._authentication()
+            environment |= self._network.git_environment(self._protocol)
+            config |= self._http_config()
             environment["GIT_SSH_COMMAND"] = self.ssh_command()
         environment["GIT_CONFIG_COUNT"] = str(len(config))
         for number, (key, value) in enumerate(sorted(config.items())):
@@ -128,29 +225,50 @@ class Git:
         return inherited | self.environment() | {name: str(repository / below) for name, below in places.items()}
 
     def _global_config(self) -> Path:
-        """Return a configuration file that lets git read repositories of other users; it takes the setting in no other way."""
+        """Return a configuration file that lets git read our mirror and the source, whoever owns them, and nothing else.
+
+        git takes this setting from a file alone. The file has the paths that are asked for as well as the real ones.
+        """
         path = self._home / "gitconfig"
+        places = [self._home / MIRROR, *(self._local / name for name in (".", ".git") if self._local)]
+        names = dict.fromkeys(name for place in places for name in (str(place), os.path.realpath(place)))
+        text = "[safe]\n" + "".join(f"\tdirectory = {_quoted(name)}\n" for name in names)
         try:
-            if not path.exists():
-                self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                path.write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                make_private(self._home)
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise StateUnusable(
                 f"{self._home} cannot be written: {error.strerror}", hint="git needs a folder of its own for its mirror"
             ) from error
         return path
 
-    def _authentication(self) -> Mapping[str, str]:
+    def _http_config(self) -> Mapping[str, str]:
+        if self._protocol not in ("http", "https"):
+            return {}
+        authorization, proxy = self._authorization(), self._network.proxy_for(self._location)
+        config = {} if proxy is None else {"http.proxy": proxy}
+        if authorization is not None:
+            config[f"http.{self._location}.extraHeader"] = f"Authorization: {authorization}"
+        return config
+
+    def _authorization(self) -> str | None:
         password = self._credentials.password() if self._protocol in ("http", "https") else None
         if password is None:
-            return {}
+            return None
         pair = f"{self._credentials.username or 'x-access-token'}:{password}"
-        header = base64.b64encode(pair.encode()).decode("ascii")
-        return {f"http.{self._location}.extraHeader": f"Authorization: Basic {header}"}
+        return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
+
+    def credentials_version(self) -> tuple[object, ...]:
+        """Return a value that changes when the credentials do. Raises `ConfigError` if the token's file cannot be read."""
+        return self._authorization(), *map(
+            _modified, (self._credentials.ssh_key_file, self._credentials.known_hosts_file, self._network.ssh_agent)
+        )
 
     def ssh_command(self) -> str:
         """Return the ssh command: it never asks a question, accepts no unknown host, and uses only our key."""
         options = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
+        options += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
         if self._credentials.ssh_key_file is not None:
             options += ["-i", str(self._credentials.ssh_key_file), "-o", "IdentitiesOnly=yes"]
         if self._credentials.known_hosts_file is not None:
@@ -158,8 +276,44 @@ class Git:
         return shlex.join(options)
 
     def _clean(self, errors: bytes) -> str:
-        text = " ".join(errors[-4000:].decode("utf-8", "replace").split())
+        text = _readable(errors.decode("utf-8", "replace"))
         password = self._credentials.password()
         if password:
             text = text.replace(password, "[redacted]")
-        return _USERINFO.sub("", text)[-600:]
+        return _shortened(_USERINFO.sub("", text))
+
+
+def _local_folder(location: str) -> Path:
+    """Return the folder of a source on this machine, which is named by a path or by a ``file://`` URL."""
+    return Path(unquote(urlsplit(location).path) if location.startswith("file://") else location)
+
+
+def _quoted(value: str) -> str:
+    """Return a value as git's configuration spells it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
+
+
+def _readable(errors: str) -> str:
+    """Return what git and ssh printed as one line, without the frames that ssh draws around its warnings."""
+    lines = (line.strip().strip("@").strip() for line in errors.splitlines())
+    return " ".join(" ".join(line.split()) for line in lines if line)
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning and the end of a long text, each of whole words."""
+    if len(text) <= MAX_ERROR_LENGTH:
+        return text
+    half = MAX_ERROR_LENGTH // 2
+    return f"{text[:half].rpartition(' ')[0]} … {text[-half:].partition(' ')[2]}"
+
+
+def _modified(path: Path | str | None) -> int | None:
+    try:
+        return None if path is None else Path(path).stat().st_mtime_ns
+    except OSError:
+        return None

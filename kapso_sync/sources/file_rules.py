@@ -10,6 +10,8 @@ from kapso_sync.model.source import (
     CODE_SUFFIXES,
     FILE_COUNT_LIMIT,
     FUNCTION_FILE,
+    LOCK_FILE,
+    LOCK_LIMIT,
     MANIFEST_LIMIT,
     MANIFEST_NAMES,
     TEXT_SUFFIXES,
@@ -33,6 +35,8 @@ def too_large(path: str, size: int) -> str | None:
     name = PurePosixPath(path).name
     manifest = name == FUNCTION_FILE or path in MANIFEST_NAMES
     limit, kind = (MANIFEST_LIMIT, "a manifest") if manifest else (CODE_LIMIT, "a code file")
+    if name == LOCK_FILE:
+        limit, kind = LOCK_LIMIT, "a lock file"
     if size <= limit:
         return None
     return f"is {_human(size)}; the limit for {kind} is {_human(limit)}"

@@ -172,6 +172,24 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
     return None
 
 
+def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
+    """Return the JSON files of a folder and of those above it up to ``top``, by their paths below ``top``, nearest first.
+
+    Links, hidden files and files larger than `CODE_LIMIT` are left out, and so is what cannot be read.
+    """
+    home, top = Path(os.path.realpath(home)), Path(os.path.realpath(top))
+    found: dict[str, bytes] = {}
+    for folder in (home, *home.parents):
+        if not folder.is_relative_to(top):
+            break
+        for name in sorted(name for name in os.listdir(folder) if is_read(name) and name.endswith(".json")):  # noqa: PTH208
+            path = folder / name
+            file = _load(_look(name, str(path), inside=not path.is_symlink()))
+            if file.content is not None:
+                found[path.relative_to(top).as_posix()] = file.content
+    return found
+
+
 def _listing(home: Path) -> Iterator[_Seen]:
     """Yield every file to read, in a fixed order; links are followed as long as they stay inside."""
     pending, count = [""], 0

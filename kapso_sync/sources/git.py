@@ -1,79 +1,120 @@
 """Reads a git repository as a source.
 
-It keeps a bare, shallow mirror of one branch, tag or commit, and reads the blobs of one commit's tree.
+It keeps a bare, shallow mirror of one branch, tag or commit, and reads the blobs of one commit's tree. With a verifier, the
+commit must be signed as wanted, or the annotated tag where one is named, before anything of it is read. What was read stays the
+snapshot of this process until the remote shows another commit: a key that is removed later does not take it back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable, StateUnusable
+from kapso_sync.errors import (
+    ConfigError,
+    KapsoSyncError,
+    SourceDenied,
+    SourceMissing,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUnverified,
+    StateUnusable,
+)
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
     DEFAULT_FOLDER,
+    LOCK_FILE,
     PROJECT_FILE,
     REMOTE_MAP,
     Revision,
     Snapshot,
     SourceFile,
 )
-from kapso_sync.permissions import describe_owner, hint_for_owner
+from kapso_sync.permissions import make_private
+from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
+from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
 from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.signatures import (
+    SignatureRefused,
+    SignatureVerifier,
+    SignedContent,
+    split_commit,
+    split_tag,
+    tag_target,
+)
 from kapso_sync.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
+    from git import Repo
     from git.objects import Blob, Commit, Tree
 
 MAX_PACKS = 50
-"""Maximum number of packs in the mirror. Each fetch adds one; beyond it, the shallow mirror is created again."""
+"""Maximum number of packs in the mirror. Each fetch adds one; beyond it, what is still used is packed into one."""
+
+DENIED_BACKOFF = Backoff(initial=30.0, maximum=600.0)
+"""How long a remote that refused us is not asked again: sshd and forges lock out addresses that knock too often."""
+
+MAX_NESTED_TAGS = 8
+"""Maximum number of tags that may name each other before one names a commit."""
 
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+_SHA256_ID = re.compile(r"[0-9a-f]{64}")
 _LINK, _SUBMODULE = 0o120000, 0o160000
-_REFUSED = re.compile(
-    r"authentication failed|could not read (username|password)|permission denied|access denied|\b40[13]\b"
-    r"|host key verification failed|terminal prompts disabled",
-    re.IGNORECASE,
-)
-_NAMELESS = "No user exists for uid"
-"""What ssh says, and ends, when its user has no line in /etc/passwd."""
-_MISSING = re.compile(
-    r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
-)
-_DISK = re.compile(r"no space left on device|disk quota exceeded|read-only file system", re.IGNORECASE)
+_REDIRECTED = re.compile(r"returned error: 30[12378]")
+MAX_LISTED_BRANCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The remote's answer: the ref to fetch, its commit (None if only a fetch can tell), and the default branch."""
+    """The remote's answer: the ref to fetch, its commit (None if only a fetch can tell), and the default branch.
+
+    ``tag`` is the id of the tag object if the ref is an annotated tag.
+    """
 
     ref: str
     commit: str | None
     default_branch: str | None
+    tag: str | None = None
 
 
 class GitSource:
-    """Reads a git repository through a mirror of its own in the folder ``mirror``."""
+    """Reads a git repository through a mirror of its own in the folder ``mirror``; None as ``verifier``: signed or not.
 
-    def __init__(self, spec: SourceSpec, mirror: Path, git: Git, emit: events.Listener) -> None:
+    A remote that refused us is asked again when its credentials change, or after a delay that grows.
+    """
+
+    def __init__(
+        self,
+        spec: SourceSpec,
+        mirror: Path,
+        git: Git,
+        emit: events.Listener,
+        verifier: SignatureVerifier | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._spec = spec
         self._mirror = mirror
         self._git = git
         self._emit = emit
+        self._verifier = verifier
         self._last: Snapshot | None = None
         self._first: Snapshot | None = None
         self._found: _Head | None = None
+        self._monotonic = monotonic
+        self._denied: _Denied | None = None
         self._contents: dict[bytes, bytes] = {}
 
     async def home(self) -> str:
@@ -93,8 +134,9 @@ class GitSource:
     async def fetch(self) -> Snapshot:
         """Return the wanted revision; nothing is fetched when the mirror has it already.
 
-        Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceMissing` when the repository, the
-        branch, the ref or the functions folder is not there, `StateUnusable` when the mirror cannot be written.
+        Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceUnverified` when the revision is not
+        signed as wanted, `SourceMissing` when the repository, the branch, the ref or the functions folder is not there,
+        `StateUnusable` when the mirror cannot be written.
         """
         snapshot, self._first = self._first or await self._current(), None
         previous = self._last.revision.id if self._last else None
@@ -111,12 +153,24 @@ class GitSource:
     async def moved(self, *, keep: bool = True) -> bool:
         """Return whether the ref points to another commit than the last one read, by one ``ls-remote``.
 
-        With ``keep`` the next fetch, which must follow at once, uses this answer. Raises like `fetch`.
+        With ``keep`` the next fetch, which must follow at once, uses this answer. Without it a commit that is not signed as
+        wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
         if self._last is not None and head.commit == self._last.revision.id:
             return False
         self._found = head if keep else None
+        return keep or await self._may_be_read(head)
+
+    async def _may_be_read(self, head: _Head) -> bool:
+        if self._verifier is None:
+            return True
+        try:
+            await self._verify(self._verifier, head.tag, await self._obtain(head))
+        except SourceUnverified:
+            return False
+        except (GitFailed, _Broken, OSError):
+            pass  # The next fetch mends the mirror, or says what is wrong.
         return True
 
     async def _current(self) -> Snapshot:
@@ -136,7 +190,7 @@ class GitSource:
         patterns = ["HEAD"]
         patterns += [f"refs/heads/{branch}"] if branch else []
         patterns += [f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}"] if ref else []
-        text = await self._remote(["ls-remote", "--symref", "--", self._spec.location, *patterns])
+        text = await self._ask(*patterns)
         commits: dict[str, str] = {}
         default_branch = None
         for line in text.splitlines():
@@ -145,10 +199,16 @@ class GitSource:
                 default_branch = value.removeprefix("ref:").strip().removeprefix("refs/heads/")
             else:
                 commits[name] = value
+        if any(map(_SHA256_ID.fullmatch, commits.values())):
+            raise SourceRefused(
+                f"{self._spec.location} names its commits by SHA-256, and only SHA-1 repositories are read",
+                hint="push the functions to a repository that `git init --object-format=sha1` made",
+            )
         if ref is not None:
             tag = f"refs/tags/{ref}"
             if tag in commits:
-                return _Head(tag, commits.get(f"{tag}^{{}}", commits[tag]), default_branch)
+                peeled = commits.get(f"{tag}^{{}}")
+                return _Head(tag, peeled or commits[tag], default_branch, commits[tag] if peeled else None)
             if _COMMIT_ID.fullmatch(ref):
                 return _Head(ref, ref if len(ref) == 40 else None, default_branch)
             raise SourceMissing(
@@ -156,33 +216,91 @@ class GitSource:
             )
         name = f"refs/heads/{branch}" if branch else "HEAD"
         if name not in commits:
-            what = f"branch {branch}" if branch else "commit yet"
-            raise SourceMissing(f"{self._spec.location} has no {what}", hint="push the branch, or name another with --branch")
+            raise await self._no_branch()
         return _Head(name, commits[name], default_branch)
+
+    async def _no_branch(self) -> SourceMissing:
+        """Return the error for a branch that is not there, or a HEAD that names none."""
+        where, branch = self._spec.location, self._spec.branch
+        if branch is not None:
+            return SourceMissing(f"{where} has no branch {branch}", hint="push the branch, or name another with --branch")
+        lines = (await self._ask("refs/heads/*")).splitlines()
+        names = sorted(line.partition("\t")[2].removeprefix("refs/heads/") for line in lines if "\trefs/heads/" in line)
+        if not names:
+            return SourceMissing(f"{where} has no commit yet", hint="push the branch, or name another with --branch")
+        listed = ", ".join(names[:MAX_LISTED_BRANCHES]) + (", …" if len(names) > MAX_LISTED_BRANCHES else "")
+        return SourceMissing(
+            f"the HEAD of {where} names a branch that does not exist",
+            hint=f"set the repository's default branch, or name one with --branch: {listed}",
+        )
 
     async def _read(self, head: _Head) -> Snapshot:
         """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
         try:
-            commit = await self._obtain(head)
-            return await asyncio.to_thread(self._snapshot, commit)
-        except (GitFailed, _Broken):
+            return await self._obtain_verified(head)
+        except GitFailed as error:
+            if is_network_failure(error.text):
+                raise self._explain(error) from error
+            await asyncio.to_thread(_wipe, self._mirror)
+        except _Broken:
             await asyncio.to_thread(_wipe, self._mirror)
         try:
-            commit = await self._obtain(head)
-            return await asyncio.to_thread(self._snapshot, commit)
+            return await self._obtain_verified(head)
         except GitFailed as error:
             raise self._explain(error) from error
         except _Broken as error:
             raise SourceUnavailable(f"the repository cannot be read: {error}", hint="run git fsck on the remote") from error
 
+    async def _obtain_verified(self, head: _Head) -> Snapshot:
+        commit = await self._obtain(head)
+        if self._verifier is not None:
+            await self._verify(self._verifier, head.tag, commit)
+        return await asyncio.to_thread(self._snapshot, commit)
+
+    async def _verify(self, verifier: SignatureVerifier, tag: str | None, commit: str) -> None:
+        """Raise `SourceUnverified` unless the tag object ``tag``, or without one the commit, is signed as wanted."""
+        what = f"commit {commit[:12]}" if tag is None else f"tag {self._spec.ref} at commit {commit[:12]}"
+        try:
+            signed = await asyncio.to_thread(self._signed_content, tag, commit)
+            await verifier.verify(signed)
+        except SignatureRefused as refused:
+            raise SourceUnverified(
+                f"{what} is not read: {refused.reason}", commit=commit, signer=refused.signer, hint=refused.hint
+            ) from refused
+        except ConfigError as error:  # at the start it was good: whoever mounts the file may put it back
+            raise SourceUnavailable(f"{what} cannot be verified: {error.message}", hint=error.hint) from error
+
+    def _signed_content(self, tag: str | None, commit: str) -> SignedContent:
+        """Return what must be signed; raises `SignatureRefused`."""
+        with self._repository() as repository:
+            if tag is None:
+                return split_commit(_raw(repository, commit, "commit"))
+            content = _raw(repository, tag, "tag")
+            target = tag_target(content)
+            if target.name != self._spec.ref:
+                # Whoever may push, and has no key, could give an old release the name of a new one.
+                raise SignatureRefused(
+                    f"its signature is for the tag {target.name}", hint="tags cannot be renamed: make a new one"
+                )
+            for _ in range(MAX_NESTED_TAGS):
+                if target.kind != "tag":
+                    break
+                target = tag_target(_raw(repository, target.id, "tag"))
+            # The remote said which commit the tag names; the tag itself has to say the same.
+            if (target.kind, target.id) != ("commit", commit):
+                raise SignatureRefused(f"the tag names {target.kind} {target.id[:12]}")
+            return split_tag(content)
+
     async def _obtain(self, head: _Head) -> str:
-        """Return the full id of the wanted commit, present in the mirror."""
+        """Return the full id of the wanted commit, present in the mirror, and with a verifier the tag object as well."""
+        tag = head.tag if self._verifier is not None else None
+        await asyncio.to_thread(_remove_leftovers, self._mirror)
         if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
-            await asyncio.to_thread(_wipe, self._mirror)
+            await self._repack()
         if not (self._mirror / "HEAD").is_file():
-            self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._mirror)
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
-        if head.commit is not None and await self._has(head.commit):
+        if head.commit is not None and await self._has(f"{head.commit}^{{tree}}") and (not tag or await self._has(tag)):
             return head.commit
         try:
             await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
@@ -201,9 +319,17 @@ class GitSource:
             raise
         return commit.strip()
 
-    async def _has(self, commit: str) -> bool:
+    async def _repack(self) -> None:
+        """Pack the mirror into one pack of what the last commit needs; where that fails, the mirror is fetched again."""
         try:
-            await self._in_mirror("cat-file", "-e", f"{commit}^{{tree}}")
+            await self._in_mirror("repack", "-a", "-d", "-q")
+            await self._in_mirror("prune", "--expire=now")
+        except GitFailed:
+            await asyncio.to_thread(_wipe, self._mirror)
+
+    async def _has(self, name: str) -> bool:
+        try:
+            await self._in_mirror("cat-file", "-e", name)
         except GitFailed:
             return False
         return True
@@ -212,48 +338,63 @@ class GitSource:
         command = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head", "--no-auto-gc"]
         options = [argument for argument in arguments if argument.startswith("--")]
         refs = [argument for argument in arguments if not argument.startswith("--")]
-        await self._git.run([f"--git-dir={self._mirror}", *command, *options, "--", self._spec.location, *refs], network=True)
+        await self._git.run([f"--git-dir={self._mirror}", *command, *options, "--", self._git.location, *refs], network=True)
 
     async def _in_mirror(self, *arguments: str) -> str:
         return await self._git.run([f"--git-dir={self._mirror}", *arguments])
 
-    async def _remote(self, arguments: list[str]) -> str:
+    async def _ask(self, *patterns: str) -> str:
+        """Return what ``ls-remote`` says of these refs; a redirect within the host is followed from then on."""
+        self._raise_if_denied()
         try:
-            return await self._git.run(arguments, network=True)
+            return await self._list(*patterns)
+        except GitFailed as error:
+            if _REDIRECTED.search(error.text) and await self._follow():
+                with self._explained():
+                    return await self._list(*patterns)
+            self._git.use_location(self._spec.location)
+            raise self._explain(error) from error
+
+    async def _list(self, *patterns: str) -> str:
+        text = await self._git.run(["ls-remote", "--symref", "--", self._git.location, *patterns], network=True)
+        self._denied = None
+        return text
+
+    async def _follow(self) -> bool:
+        """Use the address to which the server redirects, and report it; return whether there is one."""
+        target = await self._git.find_redirect()
+        if target is None:
+            return False
+        self._git.use_location(target)
+        hint = f"let the source be {target}: the redirect may end, and commit statuses are set at the configured address"
+        self._emit(events.SourceMoved(source=self._spec.location, moved_to=target, hint=hint))
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except GitFailed as error:
             raise self._explain(error) from error
 
-    def _explain(self, error: GitFailed) -> SourceUnavailable | SourceMissing | StateUnusable:
-        where = self._spec.location
-        # What the server says about its own disk comes as `remote: …`.
-        if _DISK.search(error.text) and "remote:" not in error.text:
-            return StateUnusable(
-                f"{self._mirror} cannot be written: {error.text}",
-                hint=f"free space for the mirror of the source: `df -h {self._git.home}` shows its disk",
-            )
-        if _NAMELESS in error.text:
-            return SourceUnavailable(
-                f"{where} cannot be fetched, since ssh wants a name for the user: {error.text}",
-                hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
-            )
-        key = self._git.ssh_key_file
-        if key is not None and "Load key" in error.text and not os.access(key, os.R_OK):
-            return SourceUnavailable(
-                f"{where} cannot be fetched, since KAPSO_SYNC_GIT_SSH_KEY_FILE {key} cannot be read: {describe_owner(key)}",
-                hint=hint_for_owner(key),
-            )
-        if _REFUSED.search(error.text):
-            return SourceUnavailable(
-                f"{where} refuses us: {error.text}",
-                hint="look at KAPSO_SYNC_GIT_TOKEN(_FILE), KAPSO_SYNC_GIT_SSH_KEY_FILE and KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE",
-            )
-        if _MISSING.search(error.text):
-            return SourceMissing(
-                f"{where} is not a repository that we can read: {error.text}", hint="is the URL right, and the token allowed?"
-            )
-        return SourceUnavailable(f"{where} cannot be fetched: {error.text}", hint="try again; a daemon does so by itself")
+    def _explain(self, error: GitFailed) -> KapsoSyncError:
+        found = explain(error.text, RemoteContext(self._spec.location, self._mirror, self._git.ssh_key_file))
+        if isinstance(found, SourceDenied):
+            times = self._denied.times + 1 if self._denied is not None else 1
+            until = self._monotonic() + DENIED_BACKOFF.delay(times)
+            self._denied = _Denied(found, times, until, self._git.credentials_version())
+        return found
 
-    def _snapshot(self, commit_id: str) -> Snapshot:
+    def _raise_if_denied(self) -> None:
+        denied = self._denied
+        if denied is None or self._monotonic() >= denied.until:
+            return
+        if denied.credentials == self._git.credentials_version():
+            raise SourceDenied(denied.error.message, hint=denied.error.hint)
+
+    @contextlib.contextmanager
+    def _repository(self) -> Iterator[Repo]:
+        """Open the mirror with a library until the block ends; raises `_Broken` for what is not readable in it."""
         # GitPython takes a tenth of a second to import, and only a git source needs it.
         import git  # noqa: PLC0415
 
@@ -261,11 +402,23 @@ class GitSource:
         try:
             repository = git.Repo(self._mirror, expand_vars=False)
             repository.git.update_environment(**self._git.reading_environment(self._mirror))
+            yield repository
+        except (KapsoSyncError, SignatureRefused):
+            raise
+        except Exception as error:  # a damaged pack fails in a dozen ways, zlib.error and struct.error among them
+            raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        finally:
+            if repository is not None:
+                repository.close()
+
+    def _snapshot(self, commit_id: str) -> Snapshot:
+        with self._repository() as repository:
             commit = repository.commit(commit_id)
             _content(commit)
             tree, path = self._home(commit.tree)
             fresh: dict[bytes, bytes] = {}
             files = {file.path: file for file in _files(tree, self._contents, fresh)}
+            lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh))
             self._contents = fresh
             remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
@@ -273,16 +426,9 @@ class GitSource:
                 commit.hexsha,
                 subject=message.splitlines()[0][:200] if message.strip() else None,
                 author=author,
-                committed_at=datetime.fromtimestamp(commit.committed_date, UTC),
+                committed_at=_moment(commit.committed_date),
             )
-        except KapsoSyncError:
-            raise
-        except Exception as error:  # a damaged pack fails in a dozen ways, zlib.error and struct.error among them
-            raise _Broken(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-        finally:
-            if repository is not None:
-                repository.close()
-        return Snapshot(self._spec.location, revision, path, files, remote_map, project)
+        return Snapshot(self._spec.location, revision, path, files, remote_map, project, lock_files)
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -303,6 +449,16 @@ class GitSource:
 
 class _Broken(Exception):
     """The mirror is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Denied:
+    """The remote refused these credentials so many times in a row; it is not asked again before ``until``, a monotonic time."""
+
+    error: SourceDenied
+    times: int
+    until: float
+    credentials: tuple[object, ...]
 
 
 def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
@@ -338,6 +494,18 @@ def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes
     return SourceFile(path, content)
 
 
+def _lock_files_above(
+    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]
+) -> Iterator[tuple[str, SourceFile]]:
+    """Yield each lock file between a repository's root and its functions folder, with the path of its folder."""
+    tree, folder = root, ""
+    for name in path.split("/") if path else []:
+        item = next((blob for blob in tree.blobs if blob.name == LOCK_FILE), None)
+        if item is not None:
+            yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh)
+        tree, folder = tree / name, f"{folder}/{name}".removeprefix("/")
+
+
 def _cli_file(root: Tree, path: str) -> bytes | None:
     """Return a file of the Kapso CLI at the same commit, or None, also for a file that is not a plain one."""
     item: Tree | Blob = root
@@ -353,11 +521,36 @@ def _cli_file(root: Tree, path: str) -> bytes | None:
 
 def _content(item: Commit | Tree | Blob) -> bytes:
     """Return an object's bytes, checked against its id: the library checks no sums, and a bad disk would deploy garbage."""
-    content: bytes = item.data_stream.read()
-    digest = hashlib.sha1(f"{item.type} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
-    if digest != item.binsha:
-        raise ValueError(f"{item.type} {item.hexsha} is damaged")
+    return _checked(item.data_stream.read(), item.type, item.hexsha)
+
+
+def _raw(repository: Repo, object_id: str, kind: str) -> bytes:
+    """Return the bytes of a commit or a tag object, checked against its id; raises ValueError for another kind of object."""
+    stream = repository.odb.stream(bytes.fromhex(object_id))
+    return _checked(stream.read(), kind, object_id)
+
+
+def _checked(content: bytes, kind: str, object_id: str) -> bytes:
+    digest = hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False)
+    if digest.hexdigest() != object_id:
+        raise ValueError(f"{kind} {object_id} is damaged")
     return content
+
+
+def _moment(seconds: int) -> datetime | None:
+    """Return a commit's time, or None if it is beyond what a calendar shows."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _remove_leftovers(mirror: Path) -> None:
+    """Remove what a killed git left: locks, which would stop the next one, and parts of packs, which nothing reads."""
+    if mirror.is_dir():
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/pack/*.keep", "objects/tmp_*"):
+            for path in mirror.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def _wipe(folder: Path) -> None:

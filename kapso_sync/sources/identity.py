@@ -6,7 +6,7 @@ What happens when one of them changes:
     a remote is added to a folder         the remote  same          former owners' functions stay ours, (1)
     the remote is spelled otherwise       same        same (2)      nothing; without state, marks are recognised
     the remote is renamed                 new         same (2)      as for an added one; without state, a conflict (3)
-    the default branch becomes another    new (4)     same          as for an added remote
+    the default branch becomes another    same (4)    same          nothing
     the folder is moved                   same (5)    new           marks are recognised
     another --path or --env               new         new           two sets of functions, a conflict names the other (3)
     the API key is rotated                same        same          nothing
@@ -16,24 +16,29 @@ What happens when one of them changes:
     another machine's state folder        same        its own       marks are recognised; both take turns
 
     (1) and get the new mark with their next write   (2) new for a URL   (3) with a hint: --env, --take-from, KAPSO_SYNC_OWNER
-    (4) where --branch is given: with #branch, unless it is the default   (5) new without a remote: then a conflict (3)
+    (4) --branch adds #branch, unless it is the default branch when the state folder is made; without state that is asked again:
+    what the branch wrote is recognised then, and what the default branch wrote is a conflict (3), since it may be another's
+    (5) new without a remote: then a conflict (3)
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from kapso_sync.errors import ConfigError
+from kapso_sync.model.ownership import comparable_owner
+from kapso_sync.process import run_process
 from kapso_sync.urls import comparable_path, parse_remote
 
 _SAFE = "/._-~+@"
-_ORIGIN = re.compile(r'^\s*\[remote\s+"origin"\]\s*$')
-_SECTION = re.compile(r"^\s*\[")
-_URL = re.compile(r"^\s*url\s*=\s*(?P<url>\S.*?)\s*$")
+CONFIG_TIMEOUT = 10.0
+"""Seconds for git to read a configuration file, with the files that it includes."""
 
 
 def remote_identity(location: str, path: str) -> str:
@@ -57,12 +62,14 @@ def folder_identity(folder: Path) -> str:
 class WorkTree:
     """A git work tree, read as text: git itself is never run in one, since its configuration may name programs.
 
-    ``origin`` is the remote's URL; ``head`` is the checked-out revision, such as ``main@4f1c2ab``.
+    ``config`` is the repository's configuration file; ``head`` is the checked-out revision, such as ``main@4f1c2ab``;
+    ``default_branch`` is that of the remote it was cloned from, or None.
     """
 
     root: Path
-    origin: str | None
+    config: Path
     head: str | None
+    default_branch: str | None = None
 
 
 def find_work_tree(folder: Path) -> WorkTree | None:
@@ -70,12 +77,22 @@ def find_work_tree(folder: Path) -> WorkTree | None:
     for parent in (folder, *folder.parents):
         dot_git = parent / ".git"
         if dot_git.is_dir():
-            return WorkTree(parent, _origin(dot_git / "config"), _head(dot_git, dot_git))
+            return _work_tree(parent, dot_git, dot_git)
         if dot_git.is_file():
             private = _private_dir(dot_git)
-            common = _common_dir(private)
-            return WorkTree(parent, _origin(common / "config"), _head(private, common))
+            return _work_tree(parent, private, _common_dir(private))
     return None
+
+
+def _work_tree(root: Path, private: Path, common: Path) -> WorkTree:
+    prefix = "ref: refs/remotes/origin/"
+    default = _text(common / "refs/remotes/origin/HEAD").strip()
+    return WorkTree(
+        root,
+        common / "config",
+        _head(private, common),
+        default.removeprefix(prefix) if default.startswith(prefix) else None,
+    )
 
 
 def _private_dir(dot_git: Path) -> Path:
@@ -109,41 +126,91 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _origin(config: Path) -> str | None:
-    inside = False
-    for line in _text(config).splitlines():
-        if _SECTION.match(line):
-            inside = bool(_ORIGIN.match(line))
-        elif inside and (match := _URL.match(line)):
-            return match["url"].strip('"')
-    return None
+async def find_origin(tree: WorkTree) -> str | None:
+    """Return the URL of a work tree's remote ``origin``, as ``git remote get-url`` does, or None.
+
+    git reads the file, since only git knows its syntax. It is handed the file as data, in an environment of its own, and
+    starts no program for that. Included files are read wherever they lie, as git does: only this value of them is used.
+    Raises `ConfigError` if git is not installed.
+    """
+    if not tree.config.is_file():
+        return None
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CEILING_DIRECTORIES": "/",
+    }
+    command = ["git", "config", "--file", str(tree.config), "--includes", "--null", "--get-all", "remote.origin.url"]
+    try:
+        ended = await run_process(command, environment=environment, cwd=Path("/"), deadline=CONFIG_TIMEOUT)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "git is not installed, or not on PATH, and the owner is named after the remote in .git/config",
+            hint="install git, or set KAPSO_SYNC_OWNER",
+        ) from error
+    except TimeoutError:
+        raise ConfigError(
+            f"{tree.config} cannot be read within {CONFIG_TIMEOUT:g} s", hint="which files does it include?"
+        ) from None
+    values = ended.output.decode("utf-8", "replace").split("\0")[:-1] if ended.status == 0 else []
+    return next(filter(None, values), None)  # git fetches from the first of several
 
 
 def owner_of_folder(
-    root: Path, tree: WorkTree | None, home: Callable[[], str], *, named: str | None, env: str | None
+    root: Path, tree: WorkTree | None, origin: str | None, home: Callable[[], str], *, named: str | None, env: str | None
 ) -> tuple[str, bool]:
     """Return the owner of a folder's functions, and whether it stays the same when the folder moves.
 
-    ``named`` is the owner in the settings. Without one, a work tree's remote is the owner, else the folder's own path.
-    ``home`` returns the functions folder inside ``root``; it is only called for a work tree.
+    ``named`` is the owner in the settings. Without one, a work tree's remote ``origin`` is the owner, else the folder's own
+    path. ``home`` returns the functions folder inside ``root``; it is only called for a work tree. Raises `ConfigError` for an
+    origin that is no address.
     """
     if named:
         owner, stable = named, True
-    elif tree is not None and tree.origin is not None:
+    elif tree is not None and origin is not None:
         inside = root.relative_to(tree.root).as_posix()
         path = "/".join(part for part in (inside if inside != "." else "", home()) if part)
-        owner, stable = remote_identity(tree.origin, path), True
+        owner, stable = origin_identity(tree, origin, path), True
     else:
         owner, stable = folder_identity(root), False
     return with_environment(owner, env), stable
 
 
-def owner_of_repository(location: str, home: str, *, named: str | None, branch: str | None, env: str | None) -> str:
-    """Return the owner of a repository's functions; ``branch`` is given if it is not the default branch."""
-    owner = named or remote_identity(location, home)
-    if branch is not None and not named:
-        owner += f"#{quote(branch, safe=_SAFE)}"
-    return with_environment(owner, env)
+def origin_identity(tree: WorkTree, origin: str, path: str) -> str:
+    """Return `remote_identity` of a work tree's origin; a relative one is a path from the work tree. Raises `ConfigError`."""
+    try:
+        remote = parse_remote(origin)
+    except ValueError as error:
+        raise ConfigError(
+            f"the remote origin in {tree.config} is not an address: {error}", hint="correct it, or set KAPSO_SYNC_OWNER"
+        ) from error
+    local = remote.scheme == "file" and "://" not in origin
+    return remote_identity(os.path.normpath(tree.root / origin) if local else origin, path)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryOwners:
+    """The owners that a repository's functions may have: ``plain``, or, on a branch that is not the default, ``of_branch``.
+
+    Others may change the default branch at any time, and the owner must stay. So the one that was used first is kept.
+    """
+
+    plain: str
+    of_branch: str
+
+    def known(self, former: Sequence[str]) -> str | None:
+        """Return the first of ``former`` that is one of these, in this spelling; None: none is."""
+        comparable = {comparable_owner(owner): owner for owner in (self.plain, self.of_branch)}
+        return next((comparable[spelling] for spelling in map(comparable_owner, former) if spelling in comparable), None)
+
+
+def owners_of_repository(identity: str, *, branch: str | None, env: str | None) -> RepositoryOwners:
+    """Return the owners of a repository's functions; ``identity`` names repository and path, ``branch`` is in the settings."""
+    on_branch = identity if branch is None else f"{identity}#{quote(branch, safe=_SAFE)}"
+    return RepositoryOwners(with_environment(identity, env), with_environment(on_branch, env))
 
 
 def with_environment(owner: str, env: str | None) -> str:

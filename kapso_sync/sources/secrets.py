@@ -7,25 +7,32 @@ no file outside the secrets folder, and no file in it that holds one of our cred
 from __future__ import annotations
 
 import fnmatch
-import io
 import json
 import os
-import stat
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from kapso_sync.env_file import parse_env_file
+from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
-from kapso_sync.model.functions import Json, canonical_json, is_nested_within
+from kapso_sync.model.functions import MAX_JSON_DEPTH, Json, canonical_json, is_nested_within
 
 OURS = "KAPSO_"
-POD = "kubernetes.io"
-"""The folder below ``/run/secrets`` in which Kubernetes mounts the Pod's own token."""
-MAX_DEPTH = 100
-"""Levels that a JSON secret may be nested."""
+OF_THE_MACHINE = (
+    *("PATH", "HOME", "USER", "SHELL", "LD_*", "DYLD_*", "PYTHON*", "*_PROXY", "SSL_*", "SSH_*", "GIT_*", "GPG_*"),
+    *("AWS_*", "AZURE_*", "ARM_*", "GOOGLE_*", "GCLOUD_*", "GCP_*", "CLOUDSDK_*", "CLOUDFLARE_*", "CF_*", "DIGITALOCEAN_*"),
+    *("GITHUB_*", "GH_*", "ACTIONS_*", "RUNNER_*", "GITLAB_*", "CI_*", "BITBUCKET_*", "GITEA_*", "FORGEJO_*", "CODEBERG_*"),
+    *("KUBERNETES_*", "KUBE*", "VAULT_*", "DOCKER_*", "NPM_*", "NODE_AUTH_TOKEN", "PYPI_*", "TWINE_*", "CARGO_*"),
+)
+"""Variables that no pattern of ``KAPSO_SYNC_SECRET_ENV`` covers: whoever may push could send them to a function of theirs."""
 
+OF_THE_POD = frozenset({"kubernetes.io", "eks.amazonaws.com"})
+"""Folders below ``/run/secrets`` in which clusters mount the Pod's own tokens."""
+
+MOUNTS_LIMIT = 4 * 1024 * 1024
+_OCTAL = re.compile(r"\\([0-7]{3})")
 SIZE_LIMIT = 64 * 1024
 """Maximum size of a value, and of a file with values, in bytes."""
 
@@ -39,19 +46,39 @@ class SecretMissing(Exception):
         self.hint = hint
 
 
+def is_of_the_machine(name: str) -> bool:
+    """Return whether a variable by its name is a setting or a credential of the machine, the cluster or the CI job."""
+    return any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in OF_THE_MACHINE)
+
+
+def mounts_below(folder: Path) -> tuple[Path, ...]:
+    """Return the mount points below a folder, itself left out; none where the system does not list them as Linux does."""
+    try:
+        lines = read_small(Path("/proc/self/mountinfo"), MOUNTS_LIMIT).decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ()
+    # The fifth field is the mount point; white space and backslashes in it are written as octal escapes.
+    points = (_OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4]) for line in lines if line.count(" ") > 4)
+    return tuple(path for path in map(Path, points) if path.is_relative_to(folder) and path != folder)
+
+
 @dataclass(frozen=True, slots=True)
 class SecretReader:
     """Reads the values again at each call.
 
-    ``allowed`` are globs of variables, ``folder`` holds files, ``ours`` are files and folders of our own credentials.
-    ``on_value`` is called with every value that is not plain configuration, so that it can be redacted.
+    ``environment`` is the process's own, of which the globs ``allowed`` may be read; what the ``env_file`` sets may always be.
+    ``folder`` holds files; None: there are none. ``ours`` are files and folders of our own credentials. ``mounts`` returns the
+    mount points below a folder. ``on_value`` is called with every value that is not plain configuration, so that it can be
+    redacted.
     """
 
     environment: Mapping[str, str] = field(repr=False)
+    env_file: Mapping[str, str] = field(repr=False)
     allowed: Sequence[str]
-    folder: Path
+    folder: Path | None
     ours: Sequence[Path]
     on_value: Callable[[str], None]
+    mounts: Callable[[Path], Sequence[Path]] = mounts_below
 
     def read(self, source: GivenSecret) -> Json:
         """Return the value: text, or an object or a list if the source is marked as JSON; raises `SecretMissing`."""
@@ -71,8 +98,8 @@ class SecretReader:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise SecretMissing("is not JSON", "take `json: true` away, or write an object or a list") from None
-        if not is_nested_within(value, MAX_DEPTH):
-            raise SecretMissing(f"is JSON that is nested deeper than {MAX_DEPTH} levels", "is it the right file?")
+        if not is_nested_within(value, MAX_JSON_DEPTH):
+            raise SecretMissing(f"is JSON that is nested deeper than {MAX_JSON_DEPTH} levels", "is it the right file?")
         if not isinstance(value, dict | list):
             raise SecretMissing("is neither a JSON object nor a list", "take `json: true` away")
         for leaf in _texts(value):
@@ -90,41 +117,57 @@ class SecretReader:
             raise SecretMissing(
                 f"may not be {source.name} of {source.file}: it is kapso-sync's own", "give it a name of its own"
             )
-        values = dotenv_values(stream=io.StringIO(self._file(source.file)), interpolate=False)
-        value = values.get(source.name)
+        found = parse_env_file(self._file(source.file))
+        value = found.variables.get(source.name)
+        if value is None and found.wrong_lines:
+            text = f"is not in {source.file}, or in what is not NAME=value there: {found.wrong}"
+            raise SecretMissing(text, f"correct {found.wrong}, or add a line {source.name}=… to it")
         if value is None:
             raise SecretMissing(f"is not in {source.file}", f"add a line {source.name}=… to it")
         return value
 
     def _variable(self, name: str) -> str:
+        """Return a variable's value: of the process where the list allows it, else of the ``--env-file``."""
         if name.upper().startswith(OURS):
             raise SecretMissing(f"may not be the variable {name}: it is kapso-sync's own", "give it a name of its own")
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.allowed):
-            raise SecretMissing(f"may not be the variable {name}", "KAPSO_SYNC_SECRET_ENV says which ones may be read")
-        if name not in self.environment:
+        if name in self.environment and (name in self.allowed or (self._is_listed(name) and not is_of_the_machine(name))):
+            return self.environment[name]
+        if name in self.env_file:
+            return self.env_file[name]
+        if name in self.environment and is_of_the_machine(name):
+            text = f"may not be the variable {name}: by its name it belongs to this machine, and not to functions"
             raise SecretMissing(
-                f"needs the variable {name}, which is not set", "set it where kapso-sync runs, or in an --env-file"
+                text, f"give it another name, or spell it out in KAPSO_SYNC_SECRET_ENV: no pattern covers {name}"
             )
-        return self.environment[name]
+        setting = "" if self._is_listed(name) else f", with KAPSO_SYNC_SECRET_ENV={','.join((*self.allowed, name))}"
+        if name in self.environment:
+            text = f"may not be the variable {name}, which KAPSO_SYNC_SECRET_ENV does not list"
+            raise SecretMissing(text, f"put it into an --env-file, or list it: {setting.removeprefix(', with ')}")
+        text = f"needs the variable {name}, which is not set"
+        raise SecretMissing(text, f"put it into an --env-file, or set it where kapso-sync runs{setting}")
+
+    def _is_listed(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.allowed)
 
     def _file(self, name: str) -> str:
+        if self.folder is None:
+            text = f"may not be the file {name}: no folder holds files for functions"
+            raise SecretMissing(text, "set KAPSO_SYNC_SECRETS_DIR to the folder that does, and put nothing else there")
         if "\0" in name:
             raise SecretMissing(f"may not be the file {name}: no file has a NUL character in its name", "correct the name")
         folder = Path(os.path.realpath(self.folder))
         path = Path(os.path.realpath(folder / name))
         if not path.is_relative_to(folder) or path == folder:
             raise SecretMissing(f"may not be the file {name}: it is outside {self.folder}", "name a file below that folder")
-        if path.relative_to(folder).parts[0] == POD:
-            raise SecretMissing(f"may not be the file {name}: it is a credential of the Pod's", "use another file")
+        inside = path.relative_to(folder)
+        if inside.parts[0] in OF_THE_POD or any(mount in (path, *path.parents) for mount in self.mounts(folder)):
+            text = f"may not be the file {name}: something else is mounted there, such as a token of the Pod's"
+            raise SecretMissing(text, f"mount secrets of functions at {self.folder} itself")
         try:
             found = path.stat()
             if any(_same(found, own) or path.is_relative_to(os.path.realpath(own)) for own in self.ours):
                 raise SecretMissing(f"may not be the file {name}: it holds a credential of kapso-sync's", "use another file")
-            if not stat.S_ISREG(found.st_mode):
-                raise SecretMissing(f"needs {name} below {self.folder}, which is not a regular file", "mount the secret there")
-            if found.st_size > SIZE_LIMIT:
-                raise SecretMissing(f"is {found.st_size} bytes; {SIZE_LIMIT} are allowed", "is it the right file?")
-            return path.read_text(encoding="utf-8")
+            return read_beneath(folder, inside, SIZE_LIMIT).decode("utf-8")
         except UnicodeDecodeError as error:
             raise SecretMissing(
                 f"needs {name} below {self.folder}, which is not UTF-8 text", "is it the right file?"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
-from kapso_sync.urls import is_loopback
-
-_SCP_LIKE = re.compile(r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^\s:][^\s]*)")
+from kapso_sync.sources.identity import find_work_tree
+from kapso_sync.urls import is_loopback, is_scp_like
 
 
 class SourceKind(enum.Enum):
@@ -36,7 +36,7 @@ class SourceSpec:
         """The only transport that git may use for it."""
         if "://" in self.location:
             return self.location.partition("://")[0]
-        return "ssh" if _SCP_LIKE.fullmatch(self.location) else "file"
+        return "ssh" if is_scp_like(self.location) else "file"
 
 
 def parse_source(
@@ -57,27 +57,40 @@ def parse_source(
         raise SourceRefused(
             f"source {text!r} is not a folder or a repository", hint="it must not start with - or hold control characters"
         )
-    if "::" in text.partition("/")[0]:
+    if re.match(r"[A-Za-z0-9+.-]+::", text):
         raise SourceRefused(f"source {text!r} names a remote helper", hint="use https://, ssh://, git@host:path or a folder")
+    text = re.sub(r"^(git\+ssh|ssh\+git)://", "ssh://", text)  # other names of the same, which git knows too
     if "://" in text:
         return SourceSpec(SourceKind.GIT, _checked_url(text), branch, ref, where)
-    if _SCP_LIKE.fullmatch(text):
-        return SourceSpec(SourceKind.GIT, text, branch, ref, where)
     folder = Path(cwd, text)
-    if not _is_folder(folder):
+    if is_scp_like(text) and not _holds(folder.exists):
+        return SourceSpec(SourceKind.GIT, text, branch, ref, where)
+    if not _holds(folder.is_dir):
         raise SourceMissing(f"{text} is not a folder", hint="name a folder with functions, or a git repository")
     location = str(folder.absolute())
-    if is_bare_repository(folder) or branch is not None or ref is not None:
+    if is_bare_repository(folder):
         return SourceSpec(SourceKind.GIT, location, branch, ref, where)
+    if branch is not None or ref is not None:
+        top, below = _repository_of(folder.absolute(), where)
+        return SourceSpec(SourceKind.GIT, str(top), branch, ref, below)
     return SourceSpec(SourceKind.FOLDER, location, path=where)
 
 
-def _is_folder(path: Path) -> bool:
-    """Return whether there is such a folder; a name that the file system refuses, such as one that is too long, has none."""
+def _holds(test: Callable[[], bool]) -> bool:
+    """Return what a test of a path says; a name that the file system refuses, such as one that is too long, passes none."""
     try:
-        return path.is_dir()
+        return test()
     except (OSError, ValueError):
         return False
+
+
+def _repository_of(folder: Path, path: str | None) -> tuple[Path, str | None]:
+    """Return the root of the repository that a folder belongs to, and the path in it that means ``path`` in the folder."""
+    tree = find_work_tree(folder)
+    if tree is None:
+        raise SourceMissing(f"{folder} is in no git repository", hint="--branch and --ref are for repositories")
+    inside = folder.relative_to(tree.root).as_posix()
+    return tree.root, "/".join(part for part in ("" if inside == "." else inside, path) if part) or path
 
 
 def is_bare_repository(folder: Path) -> bool:
@@ -104,7 +117,7 @@ def _checked_url(text: str) -> str:
         )
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
-        if not _is_folder(folder):
+        if not _holds(folder.is_dir):
             raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
         return folder.as_uri()
     if parts.scheme == "http" and is_loopback(host or ""):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from kapso_sync.errors import InvalidSource, KapsoSyncError
+from kapso_sync.errors import InvalidSource, KapsoSyncError, SourceUnverified
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
@@ -285,6 +285,8 @@ class StatusTracker:
         hint = error.hint if error is not None else None
         kind = type(error).__name__ if error is not None else None
         revision = self._running.revision if self._running else None
+        if isinstance(error, SourceUnverified):
+            revision = Revision(error.commit)
         issue = error.issue if error is not None else None
         broken = self._broken_by
         self._last = PassStatus(

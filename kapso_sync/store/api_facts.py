@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.model.state import ApiFacts
+from kapso_sync.permissions import is_ours
 from kapso_sync.store.json_file import PrivateJsonFile
 
 _NAMES = tuple(field.name for field in dataclasses.fields(ApiFacts))
@@ -26,8 +27,8 @@ class ApiFactsFile:
         return cls(root / f"api-{digest}.json")
 
     def read(self) -> ApiFacts:
-        """Return the facts; values that are neither true nor false are ignored."""
-        kept = PrivateJsonFile(self.path).read()
+        """Return the facts; values that are neither true nor false are ignored, and so is a file that others may write."""
+        kept = PrivateJsonFile(self.path).read() if is_ours(self.path) else {}
         known = {name: value for name in _NAMES if isinstance(value := kept.get(name), bool)}
         return ApiFacts(**known)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
+from kapso_sync.permissions import make_private
 
 MAX_COPIES = 20
 """Maximum number of backups of each function, besides those that are never dropped."""
@@ -58,7 +59,7 @@ def back_up(folder: Path, remote: RemoteFunction, reason: str, now: datetime, *,
     """
     path = folder / copy_name(remote)
     home = path.parent
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(home)
     known = read_backup(path)
     kept = keep or (known is not None and known.keep)
     why = known.reason if known is not None and known.keep and not keep else reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,7 +13,8 @@ from typing import Any
 
 from kapso_sync.errors import Location
 from kapso_sync.model.builds import Built
-from kapso_sync.model.desired import Notice
+from kapso_sync.model.desired import BundledPackage, Notice
+from kapso_sync.permissions import make_private
 
 FOLDER = "builds"
 MAX_BUILDS = 4000
@@ -49,7 +51,7 @@ class BuildFolder:
             return
         part = self._folder / f"{key}.{os.getpid()}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._folder)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(_encoded(built), file, ensure_ascii=True)
@@ -73,6 +75,7 @@ def _encoded(built: Built) -> dict[str, Any]:
         "sha256": hashlib.sha256(built.code.encode()).hexdigest(),
         "code": built.code,
         "inputs": [list(pair) for pair in built.inputs],
+        "packages": [list(dataclasses.astuple(package)) for package in built.packages],
         "notices": [
             [notice.code, notice.message, *((where.file, where.line, where.column) if (where := notice.location) else ())]
             for notice in built.notices
@@ -86,4 +89,5 @@ def _decoded(data: Any) -> Built:
     if hashlib.sha256(code.encode()).hexdigest() != data["sha256"]:
         raise ValueError("the file is damaged")
     notices = tuple(Notice(kind, text, Location(*where) if where else None) for kind, text, *where in data["notices"])
-    return Built(code, tuple((str(path), str(digest)) for path, digest in data["inputs"]), notices)
+    packages = tuple(BundledPackage(*package) for package in data["packages"])
+    return Built(code, tuple((str(path), str(digest)) for path, digest in data["inputs"]), notices, packages)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar
@@ -23,6 +23,7 @@ from kapso_sync.model.state import (
     RenameRecord,
 )
 from kapso_sync.model.status import RunningPass, running_document
+from kapso_sync.permissions import make_private
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.lock import is_held
@@ -57,7 +58,7 @@ class StateStore:
         self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
         with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(folder)
             try:
                 self._db = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, _Newer) as error:
@@ -81,12 +82,13 @@ class StateStore:
         """Store the observed behaviour of this API base, for every source that uses it."""
         self._facts.write(facts)
 
-    def remember_owner(self, owner: str) -> None:
-        """Record the folder's owner; former owners stay known."""
+    def remember_owner(self, owner: str, also: Collection[str] = ()) -> None:
+        """Record the folder's owner; former owners stay known, and ``also`` are known as if they were former ones."""
         known = self._meta("owner")
-        if known == owner:
+        before = set(json.loads(self._meta("former_owners") or "[]"))
+        former = {known, *before, *also} - {owner, None}
+        if known == owner and former == before:
             return
-        former = {known, *json.loads(self._meta("former_owners") or "[]")} - {owner, None}
         self._set_meta("former_owners", json.dumps(sorted(former)) if former else None)
         self._set_meta("owner", owner)
 
@@ -197,6 +199,16 @@ class StateStore:
 def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
     """Return the content of a state folder, without lock and without writing; empty if nothing is readable."""
     return dataclasses.replace(_read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
+
+
+def read_owners(folder: Path) -> tuple[str, ...]:
+    """Return the owners that a state folder knows, the present one first, without lock and without writing."""
+
+    def query(db: sqlite3.Connection) -> tuple[str, ...]:
+        owner = _get_meta(db, "owner")
+        return (*([] if owner is None else [owner]), *json.loads(_get_meta(db, "former_owners") or "[]"))
+
+    return _read_only(folder, query) or ()
 
 
 def _own_facts(folder: Path) -> ApiFactsFile:

@@ -103,7 +103,7 @@ class History:
                 self._now().isoformat(timespec="milliseconds"),
                 slug,
                 None if function_id is None else _storable(function_id),
-                _storable(self._entry(event)),
+                self._entry(event),
             )
             number = db.execute("INSERT INTO history (at, slug, function_id, entry) VALUES (?, ?, ?, ?)", row).lastrowid or 0
             db.execute(_DROP_OLD, {"slug": slug, "kept": self._max_revisions})
@@ -114,7 +114,7 @@ class History:
         revision = self._revision
         known = {"revision": revision.id, "subject": revision.subject, "author": revision.author} if revision else {}
         known |= {"described": revision.described} if revision is not None and revision.described is not None else {}
-        text = json.dumps({"event": event.name, **known, **detail}, ensure_ascii=False, default=str)
+        text = json.dumps({"event": event.name, **known, **detail}, default=str)
         return self._redact(text)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kapso_sync.errors import StateUnusable
 from kapso_sync.model.functions import Json
+from kapso_sync.permissions import make_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class PrivateJsonFile:
 def write_private(path: Path, text: str) -> None:
     """Replace a file that only its owner can read. Raises `StateUnusable`."""
     with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

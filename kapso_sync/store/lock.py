@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kapso_sync.errors import StateLocked, StateUnusable
+from kapso_sync.store.folder import open_private
 
 LOCK_NAME = "lock"
 HOLDER_NAME = "lock.json"
@@ -22,11 +23,12 @@ HOLDER_NAME = "lock.json"
 def held(folder: Path, started: datetime) -> Iterator[None]:
     """Lock the state folder, which is created if it is missing.
 
-    Raises `StateLocked`, naming the holder's pid and host, and `StateUnusable` when the folder cannot be written.
+    Raises `StateLocked`, naming the holder's pid and host, `StateUnusable` when the folder cannot be written, and
+    `StateExposed` when others may write it.
     """
     lock = FileLock(folder / LOCK_NAME, mode=0o600)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        open_private(folder)
         lock.acquire(timeout=0)
     except Timeout:
         raise StateLocked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger, Processor
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
-from kapso_sync.visible import visible
+from kapso_sync.visible import safe_json, visible, without_commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def make_logger(settings: LogSettings, stream: TextIO, clock: Clock, redactor: R
         renderer,
     ]
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        _Stream(stream),
+        _Stream(stream, without_commands if console else safe_json),
         processors=processors,
         # No event is critical, so this level writes nothing.
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -101,14 +101,15 @@ def reconcile_context(reconcile_id: str) -> Iterator[None]:
 
 
 class _Stream:
-    """The output. A closed or broken stream loses the line, and never stops the program."""
+    """The output. A closed or broken stream loses the line, and never stops the program. ``safe`` completes each line."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, safe: Callable[[str], str]) -> None:
         self._stream = stream
+        self._safe = safe
 
     def msg(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            self._stream.write(line.encode("utf-8", "replace").decode("utf-8") + "\n")
+            self._stream.write(self._safe(line).encode("utf-8", "replace").decode("utf-8") + "\n")
             self._stream.flush()
 
     debug = info = warning = error = critical = msg

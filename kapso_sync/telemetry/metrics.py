@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from kapso_sync.errors import IssueKind
 from kapso_sync.model import events
 from kapso_sync.model.events import Event
 from kapso_sync.model.status import ConditionType, DaemonStatus, Role
@@ -55,6 +56,11 @@ class Metrics:
             "kapso_sync_last_success_timestamp_seconds", "When a pass last found or made everything right", registry=registry
         )
         self._source = Gauge("kapso_sync_source_info", "The revision that was read last", ["revision"], registry=registry)
+        self._unverified = Gauge(
+            "kapso_sync_source_unverified",
+            "1 while a revision is not read, since nobody who may has signed it",
+            registry=registry,
+        )
         self._triggers = Counter("kapso_sync_triggers_total", "Triggers", ["trigger"], registry=registry)
         self._suspended = Gauge("kapso_sync_suspended", "1 while suspended", registry=registry)
         self._leader = Gauge(
@@ -114,6 +120,7 @@ class Metrics:
             self._source.labels(status.revision.id).set(1)
         if status.in_sync and status.last_pass is not None:
             self._last_success.set(status.last_pass.finished_at.timestamp())
+        self._unverified.set(status.last_pass is not None and status.last_pass.issue is IssueKind.UNVERIFIED)
         self._suspended.set(status.suspension is not None)
         self._leader.set(status.role is Role.LEADER)
         if status.replica is not None:

@@ -8,17 +8,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Esbuild, Packages, Target
+from kapso_sync.build import Builder, Bundler, Esbuild, Packages, PackageSource, Target
+from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
+from kapso_sync.clock import SystemClock
+from kapso_sync.http_client import open_client
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import Snapshot
+from kapso_sync.network import read_network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.store.secretkey import LENGTH
 from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
+
+REGISTRY_CONNECT_TIMEOUT = 10.0
+"""Most seconds that a connection to the npm registry may take; one that takes longer holds a whole pass."""
+
+TARBALL_TIMEOUT_FACTOR = 4
+"""Factor by which the download of a package may take longer than an API request."""
 
 
 def make_desired_builder(
@@ -27,16 +39,42 @@ def make_desired_builder(
     store: BuildStore,
     secret_values: SecretValues | None = None,
     notices: tuple[Notice, ...] = (),
+    npm_packages: NpmPackages | None = None,
 ) -> DesiredBuilder:
     """Return the builder of desired functions; builds are cached in ``store``, and ``notices`` shown in each plan.
 
-    Without ``secret_values`` functions have no values of secrets.
+    Without ``secret_values`` functions have no values of secrets. ``npm_packages`` are those of a git source, if it has any.
     """
     home = folder_of(spec)
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
-    packages: Callable[[Snapshot], Packages | None] = lambda snapshot: find_packages(spec, snapshot)  # noqa: E731
+    packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (lambda snapshot: find_packages(spec, snapshot))
     return DesiredBuilder(builder, (*settings.notices, *notices), packages, secret_values, settings.env)
+
+
+def make_npm_packages(
+    settings: Settings, spec: SourceSpec, tarballs: TarballCache, *, online: bool = True
+) -> NpmPackages | None:
+    """Return the npm packages of a git source; None for a folder, and where the settings name no registry.
+
+    ``tarballs`` keeps what is fetched; without ``online`` nothing is. Raises `ConfigError` for a URL that no registry has.
+    """
+    if settings.npm_registry is None:
+        return None
+    url = parse_registry_url(settings.npm_registry, allow_http=settings.allow_http)
+    if spec.kind is SourceKind.FOLDER:
+        return None
+
+    network = read_network(settings.network_variables)
+    timeout = httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT))
+
+    def new_client() -> httpx.AsyncClient:
+        client = open_client(network, timeout=timeout, limits=httpx.Limits(), secure=url.startswith("https:"))
+        client.headers["User-Agent"] = settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"
+        return client
+
+    limits = RegistryLimits(deadline=settings.request_timeout * TARBALL_TIMEOUT_FACTOR)
+    return NpmPackages(Registry(url, new_client, SystemClock(), limits), tarballs, online=online)
 
 
 def make_secret_values(
@@ -48,8 +86,9 @@ def make_secret_values(
     state folder itself. ``required``: a function that lacks a value fails.
     """
     reader = SecretReader(
-        environment=settings.variables,
-        allowed=tuple(pattern.strip() for pattern in settings.secret_env.split(",") if pattern.strip()),
+        environment=settings.environment,
+        env_file=settings.env_file_variables,
+        allowed=tuple(pattern.strip() for pattern in (settings.secret_env or "").split(",") if pattern.strip()),
         folder=settings.secrets_dir,
         ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,

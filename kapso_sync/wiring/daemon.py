@@ -112,7 +112,7 @@ async def open_server(address: str, control: DaemonControl, clock: Clock) -> Asy
     app = make_app(control, clock, public=not is_loopback(host), limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            url = await stack.enter_async_context(serving(app, host, port, head_timeout=limits.head_timeout))
+            url = await stack.enter_async_context(serving(app, host, port, limits=limits))
         except OSError as error:
             raise ConfigError(
                 f"KAPSO_SYNC_LISTEN {address} cannot be opened: {error.strerror or error}",

@@ -14,6 +14,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
+from kapso_sync.build.npm import TARBALLS, TarballCache
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
@@ -25,7 +26,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
-from kapso_sync.reconcile.cycle import PassDeps, emit_failure
+from kapso_sync.reconcile.cycle import PassDeps, emit_failure, emit_source_failure
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.retry import Backoff
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
@@ -34,16 +35,22 @@ from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, read_last_pass, read_state
+from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
-from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.building import make_desired_builder, make_npm_packages, make_secret_values
+from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
 
 MayCall = Callable[[], None]
 """Raises `NotLeading` if no request may be sent to Kapso now."""
 
+STATE_ROOT_WRITABLE = (
+    "the folder of the state folders {root} is not this user's alone: {who}. Whoever may write it can have the state replaced; "
+    "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
+)
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
     "and KAPSO_SYNC_OWNER keeps one when the folder moves"
@@ -90,23 +97,30 @@ async def open_session(
     """
     clock = SystemClock()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    find_network(settings, bus.redactor)
     bus.redactor.add(settings.key())
-    bus.redactor.add(settings.git_password())
     async with contextlib.AsyncExitStack() as stack:
         # A session that only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
         try:
+            bus.redactor.add(settings.git_password())
             source = await resolve_source(settings, base_url, bus.emit, git_home)
         except KapsoSyncError as error:
+            emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
-        notices = _owner_notices(source, read_state(source.folder))
+        notices = (*_owner_notices(source, read_state(source.folder)), *_root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus, may_call))
         api = KapsoClient(transport)
+        tarballs = TarballCache(source.folder / TARBALLS)
+        if git_home is not None:
+            tarballs = TarballCache(git_home / TARBALLS, source.folder / TARBALLS)
+        else:
+            tarballs.drop_old(clock.now())
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
         deps = PassDeps(
             source=source.source,
@@ -116,9 +130,10 @@ async def open_session(
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
                 notices,
+                make_npm_packages(settings, source.spec, tarballs),
             ),
             api=api,
-            load_state=store.load_state if store else lambda: read_state(source.folder, facts),
+            load_state=store.load_state if store else lambda: _read_state(source, facts),
             policy=_policy(settings, source.owner),
             limits=Limits(
                 settings.max_delete,
@@ -148,10 +163,16 @@ def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, fac
     """Lock the state folder, and open its database."""
     with held(source.folder, clock.now()), StateStore(source.folder, clock.now, facts=facts) as store:
         store.forget_running_pass()
-        store.remember_owner(source.owner)
+        store.remember_owner(source.owner, source.other_owners)
         if store.set_aside is not None:
             emit(events.StateSetAside(path=str(store.set_aside)))
         yield store
+
+
+def _read_state(source: ResolvedSource, facts: ApiFactsFile) -> ReconcilerState:
+    """Return the state as a writing session would find it."""
+    state = read_state(source.folder, facts)
+    return replace(state, owners=state.owners | source.other_owners)
 
 
 def poll_intervals(settings: Settings) -> Backoff:
@@ -208,6 +229,7 @@ def make_transport(
             concurrency=settings.concurrency,
             user_agent=settings.user_agent or f"kapso-sync/{__version__}",
             key_source=settings.key_source,
+            network=find_network(settings, bus.redactor),
         ),
         scrub=bus.redactor.text,
         may_call=may_call,
@@ -227,6 +249,12 @@ def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Noti
     if source.owner_is_stable or state.owned:
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
+
+
+def _root_notices(root: Path) -> tuple[Notice, ...]:
+    """Return a warning if others may put folders of theirs in place of the state folders."""
+    who = who_may_write_root(root)
+    return () if who is None else (Notice("state-root-writable", STATE_ROOT_WRITABLE.format(root=root, who=who)),)
 
 
 def _policy(settings: Settings, owner: str) -> Policy:

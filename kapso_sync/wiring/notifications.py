@@ -29,6 +29,7 @@ from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.json_file import PrivateJsonFile
 from kapso_sync.telemetry import Redactor
 from kapso_sync.urls import is_loopback
+from kapso_sync.wiring.network import find_network
 
 TOLD_NAME = "told.json"
 COMMITS_NAME = "commits.json"
@@ -76,7 +77,7 @@ async def run_notifications(deps: NotificationDeps, folder: Path) -> AsyncIterat
             redact=deps.redactor.text,
             emit=deps.emit,
         ),
-        AppriseSender().send,
+        AppriseSender(lambda: find_network(settings(), deps.redactor).requests_environment()).send,
         PrivateJsonFile(folder / TOLD_NAME),
         deps.clock,
     )
@@ -101,12 +102,13 @@ async def _post(deps: NotificationDeps, wanted: CommitStatus) -> PostResult:
 
     try:
         repository = _repository(settings, deps.tracker.source)
+        network = find_network(settings, deps.redactor)
     except ConfigError as error:
         return PostResult(error.message, error.hint)
     if repository is None:
         return PostResult()
     context = f"kapso-sync/{settings.env}" if settings.env else "kapso-sync"
-    return await CommitStatusClient(repository, context, token, settings.public_url).post(wanted)
+    return await CommitStatusClient(repository, context, token, settings.public_url, network=network).post(wanted)
 
 
 def check_notification_settings(settings: Settings) -> None:

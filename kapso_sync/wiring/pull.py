@@ -10,6 +10,7 @@ from pathlib import Path
 from kapso_sync.api import parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import SourceMissing, UsageError
+from kapso_sync.manifest.id_registry import read_id_registry
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.pull import PullPlan
@@ -19,14 +20,15 @@ from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.reconcile.pull.proposal import Proposal
 from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
-from kapso_sync.sources.identity import owner_of_folder
+from kapso_sync.sources.folder import read_json_files
+from kapso_sync.sources.identity import find_origin, owner_of_folder
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import make_desired_builder
 from kapso_sync.wiring.engine import open_api
-from kapso_sync.wiring.source import source_spec, state_folder
+from kapso_sync.wiring.source import refuse_unverifiable, source_spec, state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,13 @@ async def plan_an_init(settings: Settings, bus: EventBus) -> tuple[FolderTarget,
     """
     target = await open_folder_target(settings, bus, may_be_missing=False)
     deps = await _pull_deps(settings, target)
+    tree = find_work_tree(target.home)
+    registries = await asyncio.to_thread(read_json_files, target.home, target.home if tree is None else tree.root)
+    registered = [each for name, content in registries.items() for each in read_id_registry(name, content)]
     if not settings.has_key:
-        return target, await procedure.propose(deps, None)
+        return target, await procedure.propose(deps, None, registered)
     async with open_api(settings, bus) as api:
-        return target, await procedure.propose(deps, api)
+        return target, await procedure.propose(deps, api, registered)
 
 
 async def plan_a_restore(settings: Settings, backup: Backup, bus: EventBus, *, force: bool) -> tuple[FolderTarget, PullPlan]:
@@ -96,6 +101,7 @@ async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missin
     """
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = _folder_spec(settings)
+    refuse_unverifiable(settings, spec)
     root = Path(spec.location)
     tree = find_work_tree(root)
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=bus.emit)
@@ -110,7 +116,8 @@ async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missin
         whole_tree = not path and spec.path is None and tree is not None and tree.root == root
         if may_be_missing and whole_tree and read_layout(snapshot.files).empty:
             path, snapshot = _nothing(replace(spec, path=DEFAULT_FOLDER))
-    owner, _ = owner_of_folder(root, tree, lambda: path, named=settings.owner, env=settings.env)
+    origin = await find_origin(tree) if tree is not None and not settings.owner else None
+    owner, _ = owner_of_folder(root, tree, origin, lambda: path, named=settings.owner, env=settings.env)
     return FolderTarget(spec, _real(root) / path, snapshot, owner, state_folder(settings, base_url, spec))
 
 

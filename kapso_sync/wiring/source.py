@@ -12,11 +12,13 @@ import platformdirs
 
 from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
+from kapso_sync.build.npm import NOT_CACHED, TARBALLS, TarballCache
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
-from kapso_sync.model.desired import Desired, Notice
+from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.state import ReconcilerState
+from kapso_sync.network import read_network
 from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
@@ -25,18 +27,27 @@ from kapso_sync.sources import (
     Git,
     GitCredentials,
     GitSource,
+    SignatureVerifier,
     SourceKind,
     SourceSpec,
     find_work_tree,
     parse_source,
 )
-from kapso_sync.sources.identity import owner_of_folder, owner_of_repository, state_folder_name
+from kapso_sync.sources.command import MIRROR
+from kapso_sync.sources.identity import (
+    find_origin,
+    origin_identity,
+    owner_of_folder,
+    owners_of_repository,
+    remote_identity,
+    state_folder_name,
+    with_environment,
+)
 from kapso_sync.store.builds import BuildFolder
+from kapso_sync.store.database import read_owners
+from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.building import find_packages, make_desired_builder
-
-GIT_TIMEOUT_FACTOR = 4
-"""Factor by which a git transfer may take longer than an API request."""
+from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
 
 
 def source_spec(settings: Settings) -> SourceSpec:
@@ -51,9 +62,11 @@ def find_state_folder(settings: Settings) -> Path:
 
 
 def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
-    """Return the state folder of a source and an API base."""
+    """Return the state folder of a source and an API base; raises `StateExposed` if others may have written it."""
     parts = {"base": base_url, "source": spec.location, "path": spec.path, "env": settings.env, "branch": spec.branch}
-    return state_root(settings) / state_folder_name(parts)
+    folder = state_root(settings) / state_folder_name(parts)
+    require_private(folder)
+    return folder
 
 
 def state_root(settings: Settings) -> Path:
@@ -82,29 +95,79 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
     """Return the reader of the source, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
+    refuse_unverifiable(settings, spec)
     if spec.kind is SourceKind.FOLDER:
-        return _resolve_folder(settings, spec, folder, emit)
+        return await _resolve_folder(settings, spec, folder, emit)
     credentials = GitCredentials(
         settings.git_password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file
     )
-    timeout = settings.request_timeout * GIT_TIMEOUT_FACTOR
     home = git_home or folder / "git"
-    git = Git(protocol=spec.protocol, location=spec.location, home=home, credentials=credentials, deadline=timeout)
-    source = GitSource(spec, home / "mirror", git, emit)
-    path = "" if settings.owner else await source.home()
-    other_branch = None
-    if spec.branch is not None and not settings.owner and spec.branch != await source.default_branch():
-        other_branch = spec.branch
-    owner = owner_of_repository(spec.location, path, named=settings.owner, branch=other_branch, env=settings.env)
-    return ResolvedSource(spec, source, owner, folder)
+    git = Git(
+        protocol=spec.protocol,
+        location=spec.location,
+        home=home,
+        credentials=credentials,
+        deadline=settings.git_timeout,
+        network=read_network(settings.network_variables),
+    )
+    source = GitSource(spec, home / MIRROR, git, emit, _make_verifier(settings, home))
+    if settings.owner:
+        return ResolvedSource(spec, source, with_environment(settings.owner, settings.env), folder)
+    owners = owners_of_repository(await _repository_identity(spec, source), branch=spec.branch, env=settings.env)
+    owner = owners.known(read_owners(folder))
+    if owner is None:
+        default = spec.branch is None or spec.branch == await _default_branch(spec, source)
+        owner = owners.plain if default else owners.of_branch
+    # Only who follows this branch ever wrote the owner of the branch; the plain one may be that of another branch's functions.
+    others = frozenset({owners.of_branch} - {owner}) if owner == owners.plain else frozenset[str]()
+    return ResolvedSource(spec, source, owner, folder, other_owners=others)
 
 
-def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
+async def _repository_identity(spec: SourceSpec, source: GitSource) -> str:
+    """Return the name of a repository and the functions folder in it; a work tree on this machine has that of its origin."""
+    path = await source.home()
+    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
+    origin = await find_origin(tree) if tree is not None and tree.root == Path(spec.location) else None
+    if tree is None or origin is None:
+        return remote_identity(spec.location, path)
+    return origin_identity(tree, origin, path)
+
+
+async def _default_branch(spec: SourceSpec, source: GitSource) -> str | None:
+    """Return the default branch of the remote; what is checked out in a work tree here is not it."""
+    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
+    cloned = tree.default_branch if tree is not None and tree.root == Path(spec.location) else None
+    return cloned or await source.default_branch()
+
+
+def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
+    """Raise `ConfigError` if signatures are wanted of a folder: it has none, and to read it all the same would deceive."""
+    if settings.verify_file is None or spec.kind is not SourceKind.FOLDER:
+        return
+    raise ConfigError(
+        f"KAPSO_SYNC_VERIFY_FILE is set, and nobody can sign the folder {spec.location}: its files need not be those of a "
+        "commit, also where it is a work tree, or git-sync published it",
+        hint="to deploy, name the repository by its URL: kapso-sync then fetches the commit and verifies it; "
+        "leave KAPSO_SYNC_VERIFY_FILE unset for a folder that you work in",
+    )
+
+
+def _make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
+    """Return what judges the source's signatures; raises `ConfigError` if it could judge none."""
+    if settings.verify_file is None:
+        return None
+    verifier = SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
+    verifier.check()
+    return verifier
+
+
+async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
     root = Path(spec.location)
     tree = find_work_tree(root)
     describe: Callable[[], str | None] = lambda: found.head if (found := find_work_tree(root)) else None  # noqa: E731
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=emit, describe=describe)
-    owner, stable = owner_of_folder(root, tree, source.home, named=settings.owner, env=settings.env)
+    origin = await find_origin(tree) if tree is not None and not settings.owner else None
+    owner, stable = owner_of_folder(root, tree, origin, source.home, named=settings.owner, env=settings.env)
     return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
 
 
@@ -128,13 +191,28 @@ async def read_source(settings: Settings, logging: EventBus, *, types: bool = Fa
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
         place = await resolve_source(settings, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
-    packages = find_packages(place.spec, snapshot)
-    inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
-    builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
-    try:
-        desired = await make_desired_builder(settings, place.spec, builds)(snapshot, ReconcilerState())
-    except ManifestInvalid as error:
-        return SourceReport(None, error.problems, (), inside)
-    problems = tuple(problem for function in desired.unusable for problem in function.problems)
+        packages = find_packages(place.spec, snapshot)
+        inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
+        builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
+        tarballs = TarballCache(Path(git_home) / TARBALLS, place.folder / TARBALLS)
+        npm_packages = make_npm_packages(settings, place.spec, tarballs, online=False)
+        build = make_desired_builder(settings, place.spec, builds, npm_packages=npm_packages)
+        try:
+            desired = await build(snapshot, ReconcilerState())
+        except ManifestInvalid as error:
+            return SourceReport(None, error.problems, (), inside)
+    unbuilt = tuple(notice for function in desired.unusable if (notice := _unbuilt_notice(function)) is not None)
+    problems = tuple(
+        problem for function in desired.unusable if _unbuilt_notice(function) is None for problem in function.problems
+    )
     wrong, untold = await check_types(packages, os.environ.get("PATH", os.defpath)) if types else ((), ())
-    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *untold), inside)
+    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *unbuilt, *untold), inside)
+
+
+def _unbuilt_notice(function: UnusableFunction) -> Notice | None:
+    """Return a warning if a function was not built only because no request may be made for its packages, or None."""
+    if any(problem.code != NOT_CACHED for problem in function.problems):
+        return None
+    first, more = function.problems[0], len(function.problems) - 1
+    others = f" (nor {'is' if more == 1 else 'are'} {more} more)" if more else ""
+    return Notice(first.code, f"it was not built: {first.message}{others}; {first.hint}", first.location)

@@ -346,27 +346,6 @@ def test_an_insecure_or_invalid_api_base_url_is_refused(text: str, said: str) ->
         assert parse_base_url(text, allow_http=True).startswith("http://")
 
 
-@pytest.mark.parametrize("name", ["..", ".", ""])
-async def test_a_secret_name_that_leads_to_the_function_itself_is_never_sent(name: str) -> None:
-    """`DELETE …/secrets/..` is `DELETE` of the function; the names come from an answer."""
-    async with connected_client(answer(204)) as line:
-        with pytest.raises(ApiGarbled, match="name that cannot be"):
-            await line.api.delete_secret("id-greet", name)
-        assert line.server.lines == []
-        await line.api.delete_secret("id-greet", "a/../b")
-        assert line.server.lines == ["DELETE /functions/id-greet/secrets/a%2F..%2Fb"]
-
-
-async def test_a_workflow_id_that_leads_elsewhere_is_never_sent() -> None:
-    """Its users are unknown then, so that nothing is deleted."""
-    page = answer(200, {"data": [{"id": "..", "name": "x"}, {"id": "", "name": "y"}, {"id": "w1", "name": "z"}]})
-    empty = answer(200, {"data": []})
-    async with connected_client(page, empty, empty, empty) as line:
-        found = await line.api.find_users([])
-        assert found.unknown is not None
-        assert all("/definition" not in asked or asked.endswith("/workflows/w1/definition") for asked in line.server.lines)
-
-
 def test_a_password_in_a_malformed_base_url_is_not_shown() -> None:
     """A URL that cannot be parsed may carry one all the same."""
     for text in (

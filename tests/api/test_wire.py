@@ -177,6 +177,11 @@ def test_server_error_messages_are_truncated() -> None:
     assert len(said) == MESSAGE_LIMIT + 1
 
 
+def test_half_a_surrogate_pair_in_an_error_is_replaced() -> None:
+    """No stream and no database takes it; what else is there stays."""
+    assert error_text(b'{"error": "bad \\ud800 caf\\u00e9"}') == "bad ? café"
+
+
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "NaN", "-Infinity", "true", '"12"'])
 def test_a_duration_that_no_float_holds_is_left_out(number: str) -> None:
     """Python's reader takes more for numbers than can be rounded and shown."""

@@ -287,10 +287,13 @@ class TestBuildFolder:
     def test_a_cached_build_is_read_back_unchanged(self, tmp_path: Path) -> None:
         """Only its owner can read the file; it keeps warnings with their places."""
         from kapso_sync.errors import Location
-        from kapso_sync.model.desired import Notice
+        from kapso_sync.model.desired import BundledPackage, Notice
 
         built = Built(
-            "code é", (("node_modules/x/index.js", "abc"),), (Notice("a", "b", Location("f", 1, 2)), Notice("c", "d"))
+            "code é",
+            (("node_modules/x/index.js", "abc"),),
+            (Notice("a", "b", Location("f", 1, 2)), Notice("c", "d")),
+            (BundledPackage("x", None, "MIT", 12),),
         )
         BuildFolder(tmp_path, NOW, writes=True).put("key", built)
         assert BuildFolder(tmp_path, NOW, writes=False).get("key") == built

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import Packages
+from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import Event
 from kapso_sync.sources import FolderSource
-from tests.build.workbench import MODULE, SCRIPT, Workbench, answers, bad, entry, good, needs_esbuild, needs_node
+from tests.build.workbench import MODULE, SCRIPT, Workbench, answers, bad, build, entry, good, needs_esbuild, needs_node
 
 SECRET = "TOP-SECRET-OF-THIS-MACHINE"
 
 
-def package(folder: Path, name: str, code: str, **about: object) -> Path:
+def package(folder: Path, name: str, code: str, /, **about: object) -> Path:
     """Install a package."""
     home = folder / "node_modules" / name
     home.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,39 @@ def test_a_changed_npm_package_rebuilds_the_function(tmp_path: Path) -> None:
 
 
 @needs_esbuild
+@pytest.mark.parametrize("minify", [False, True])
+def test_the_packages_in_the_code_are_listed_with_version_license_and_bytes(tmp_path: Path, *, minify: bool) -> None:
+    """Nested and scoped ones, an alias by its real name, one that ships a `node_modules`; not what is left out of the code."""
+    package(tmp_path, "@scope/root", "exports.root = () => 'root+' + require('inner').inner;", license="MIT")
+    package(tmp_path, "inner", "exports.inner = 'top';", version="1.2.3")
+    package(
+        tmp_path / "node_modules/@scope/root", "inner", "exports.inner = 'nested';", version="0.9.0", license={"type": "ISC"}
+    )
+    package(tmp_path, "alias", "export const alias = 'alias';", name="real", licenses=[{"type": "MIT"}, {"type": "GPL-2.0"}])
+    shipping = package(tmp_path, "shipping", "export { x } from './dist/node_modules/tslib/x.js';", license="0BSD\nforged")
+    (shipping / "dist/node_modules/tslib").mkdir(parents=True)
+    (shipping / "dist/node_modules/tslib/x.js").write_text("export const x = 'shipped';")
+    package(tmp_path, "unused", "export const unused = 1;")
+    text = (
+        "import { root } from '@scope/root';\nimport { alias } from 'alias';\nimport { x } from 'shipping';\n"
+        "import { unused } from 'unused';\nexport default () => new Response(root() + alias + x);"
+    )
+    found = build({"a.ts": text}, entry("a.ts", minify=minify), packages=Packages(tmp_path, tmp_path))
+    assert isinstance(found, DesiredFunction)
+    assert [(one.name, one.version, one.license) for one in found.packages] == [
+        ("@scope/root", "1.0.0", "MIT"),
+        ("inner", "0.9.0", "ISC"),
+        ("real", "1.0.0", "MIT OR GPL-2.0"),
+        ("shipping", "1.0.0", "0BSD\\nforged"),
+    ]
+    assert all(0 < one.size < len(found.code) for one in found.packages)
+    assert sum(one.size for one in found.packages) < len(found.code)
+    own = build({"a.ts": "export default () => new Response('x')"}, "a.ts", packages=Packages(tmp_path, tmp_path))
+    assert isinstance(own, DesiredFunction)
+    assert own.packages == ()
+
+
+@needs_esbuild
 @needs_node
 def test_pnpm_packages_behind_symlinks_are_found(tmp_path: Path) -> None:
     """They are symlinks into a store inside node_modules."""
@@ -90,14 +124,15 @@ def test_pnpm_packages_behind_symlinks_are_found(tmp_path: Path) -> None:
 
 
 def test_a_missing_npm_package_is_a_build_error(tmp_path: Path) -> None:
-    """Not installed, and a git source, which has no packages: two messages, each with what to do."""
+    """Not installed, or a git source without a registry, which has no packages: two messages, each with what to do."""
     text = {"a.ts": "import { z } from 'zod/v4';\nexport default () => z"}
     (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
     assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
     assert "`npm install zod`" in (problem.hint or "")
-    (problem,) = bad(text, "a.ts")
+    (problem,) = bad(text, "a.ts", blocked=True)
     assert (problem.code, str(problem.location)) == ("package-unavailable", "a.ts:1:19")
     assert "has no node_modules" in problem.message
+    assert "set KAPSO_SYNC_NPM_REGISTRY to the registry" in (problem.hint or "")
 
 
 @needs_esbuild
@@ -109,7 +144,7 @@ def test_imports_of_types_need_no_package() -> None:
         "export default { fetch: (_: Request, o: Order, s: S.Any) => new Response('x') } satisfies H<Stripe.Event>;"
     )
     assert "import" not in good({"a.ts": text, "types.d.ts": ""}, "a.ts")
-    (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts")
+    (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts", blocked=True)
     assert problem.code == "package-unavailable"
 
 

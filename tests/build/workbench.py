@@ -85,12 +85,17 @@ def good(texts: Texts | str, name: str | Entry = "greet.js", target: Target = SC
 
 
 def bad(
-    texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: Packages | None = None
+    texts: Texts | str,
+    name: str | Entry = "greet.js",
+    target: Target = SCRIPT,
+    packages: Packages | None = None,
+    *,
+    blocked: bool = False,
 ) -> tuple[Problem, ...]:
-    """Everything that is wrong with an entry; it must not be sound, for good."""
+    """Everything that is wrong with an entry; it must not be sound, for good unless it is ``blocked``."""
     made = build(texts, name, target, packages)
     assert isinstance(made, UnusableFunction), made
-    assert not made.blocked, made
+    assert made.blocked is blocked, made
     return made.problems
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -175,6 +177,20 @@ def test_every_command_reads_settings_from_an_env_file(kapso: Served, folder: Pa
     assert missing.code == 78
 
 
+def test_a_wrong_line_of_an_env_file_is_a_warning_with_its_number(kapso: Served, folder: Path, tmp_path: Path) -> None:
+    """Logs stay JSON, whatever the library that reads the file would write; the line itself may be half of a key."""
+    lines = [f"{name}={value}" for name, value in kapso.environment(tmp_path / "state").items()]
+    file = tmp_path / "settings.env"
+    file.write_text("\n".join([*lines, "", "KAPSO_SYNC_GIT_TOKEN hunter2", "KAPSO_SYNC_OWNER=acme/flows"]))
+    arguments = [sys.executable, "-m", "kapso_sync", "sync", str(folder), "--log-format", "json", "--env-file", str(file)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    told = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert ran.returncode == 0
+    said = f"--env-file {file}: line {len(lines) + 2} is not NAME=value, and left out"
+    assert said in json.dumps(told)
+    assert "hunter2" not in ran.stderr + ran.stdout
+
+
 def test_sync_without_an_api_key_exits_with_78(folder: Path, environment: Environment) -> None:
     """The error says where to get a key."""
     ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_API_KEY": ""})
@@ -193,6 +209,34 @@ def test_the_emulator_command_serves_until_sigterm(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(10) == 0
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_command_that_the_emulator_prints_reads_its_requests() -> None:
+    """Copied as it stands. The token is new with each start, also on the same port, where the project is the same."""
+    tokens, projects, port = [], [], "0"
+    for _ in range(2):
+        with started("emulator", "--port", port, "--runtime", "off", environment={}) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(5)]
+            command = lines[3].strip()
+            assert _answered(command) == {"requests": []}
+            projects.append(_answered(command.replace("/requests", "/state"))["project_id"])
+            tokens += re.findall(r"X-Emulator-Token: ([\w-]{32})'", command)
+            port = lines[0].split("127.0.0.1:")[1].partition(".")[0]
+    assert len(set(tokens)) == 2
+    with started("emulator", "--port", port, "--runtime", "off", "--control-token", "it's mine!", environment={}) as process:
+        assert process.wait(20) == 78
+    with started("emulator", "--port", port, "--runtime", "off", "--control-token", "it's-mine!", environment={}) as process:
+        assert process.stdout is not None
+        command = [process.stdout.readline() for _ in range(5)][3]
+        projects.append(_answered(command.replace("/requests", "/state"))["project_id"])
+    assert projects[1] == projects[2], "the first had a port of its own choice, and so a random project"
+
+
+def _answered(command: str) -> Any:
+    return json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=20).stdout)
 
 
 @pytest.mark.e2e

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -16,6 +18,7 @@ import pytest
 from inline_snapshot import snapshot
 
 from kapso_sync.cli.workerd import find_workerd
+from tests.proc import family, tcp_ports, unix_sockets
 from tests.program import git, kapso_sync, started, write_functions
 
 needs_workerd = pytest.mark.skipif(find_workerd() is None, reason="needs workerd: npm ci")
@@ -74,14 +77,15 @@ def test_dev_runs_saved_functions_and_prints_the_response(tmp_path: Path) -> Non
     secrets = '    secrets: {RATE: {value: "0.19"}, TOKEN: {env: TOKEN}, KEY: {env: KEY}, CERT: {file: cert}}\n'
     manifest = folder / "manifest.yaml"
     manifest.write_text(manifest.read_text().replace("greet.js\n", f"greet.js\n{secrets}"))
-    with developing(folder, "--data", '{"a": 1}', environment={"TOKEN": "abc", "KAPSO_SYNC_SECRETS_DIR": "SECRETS"}) as screen:
+    given = {"TOKEN": "abc", "KAPSO_SYNC_SECRET_ENV": "TOKEN", "KAPSO_SYNC_SECRETS_DIR": "SECRETS"}
+    with developing(folder, "--data", '{"a": 1}', environment=given) as screen:
         assert screen.until("  other") == snapshot(
             """\
 Functions of FOLDER on workerd DATE. Save a file to run them again; Ctrl-C ends.
 
-warning: env.KEY is not set: it needs the variable KEY, which is not set
+warning: env.KEY is not set: it needs the variable KEY, which is not set; put it into an --env-file, or set it where kapso-sync runs, with KAPSO_SYNC_SECRET_ENV=TOKEN,KEY
 
-warning: env.CERT is not set: it needs cert below SECRETS: No such file or directory
+warning: env.CERT is not set: it needs cert below SECRETS: No such file or directory; mount it there; KAPSO_SYNC_SECRETS_DIR names the folder
 
 greet  200  application/json  N ms
   {
@@ -93,7 +97,7 @@ greet  200  application/json  N ms
 
 other  200  text/plain  N ms
   other
-"""
+"""  # noqa: E501 - as it is printed
         )
         (folder / "greet.js").write_text("function handler(request, env) {\n  console.log('in');\n  return env.TOKEN.x.y;\n}\n")
         assert screen.until("  }") == snapshot(
@@ -160,6 +164,30 @@ def test_dev_runs_a_single_function_at_every_save(tmp_path: Path) -> None:
         assert "error: manifest.yaml:3:" in screen.until("?")
         (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  other:\n    file: other.js\n")
         screen.until("error: there is no function `count` in the source")
+
+
+@pytest.mark.e2e
+@needs_workerd
+@pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="needs Linux's /proc")
+def test_dev_listens_where_no_other_user_can_call_it(tmp_path: Path) -> None:
+    """It has real secrets: sockets in folders of our own, no port, no abstract name. A control: the emulator has a port."""
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": "const handler = () => new Response('here');\n"})
+    with started("dev", "--source", str(folder), environment={}) as process:
+        Screen(process, folder).until("  here")
+        everything = family(process.pid)
+        assert len(everything) > 3, "workerd runs"
+        assert tcp_ports(everything) == set()
+        sockets = [Path(name) for name in unix_sockets(everything)]
+        assert len(sockets) >= 3
+        for path in sockets:
+            found = path.parent.stat()
+            assert (path.is_absolute(), found.st_uid, stat.S_IMODE(found.st_mode)) == (True, os.geteuid(), 0o700)
+    with started("emulator", "--port", "0", environment={}) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline()
+        (port,) = tcp_ports(family(process.pid))
+        assert f":{port}." in address
 
 
 @pytest.mark.e2e

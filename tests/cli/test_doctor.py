@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.doctor.setup import Level, check_authorities, check_clock, check_git, check_state_folder
+from kapso_sync.doctor.setup import Level, check_authorities, check_clock, check_git, check_proxies, check_state_folder
 from tests.program import kapso_sync
 from tests.served import Served
 
@@ -55,14 +55,18 @@ def test_doctor_without_an_api_key_checks_only_the_local_setup(environment: Envi
         ("2.39.5 (Apple Git-154)", Level.OK),
         ("2.45.1", Level.OK),
         ("2.51.0", Level.OK),
+        ("2.43.5", Level.OK),
         ("2.39.3", Level.WARNING),
         ("2.43.0", Level.WARNING),
-        ("1.8.3", Level.WARNING),
+        ("2.34.1", Level.WARNING),
+        ("2.30.9", Level.ERROR),
+        ("1.8.3", Level.ERROR),
+        ("a new way to say it", Level.WARNING),
         (None, Level.WARNING),
     ],
 )
 def test_doctor_warns_of_a_vulnerable_git_version(version: str | None, level: Level) -> None:
-    """Each release line has its own first good version."""
+    """Each release line has its own first good version; one that ignores our settings cannot be used."""
     assert check_git(version).level is level
 
 
@@ -74,6 +78,9 @@ def test_doctor_reports_a_broken_setup_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("no certificate")
     assert check_authorities({"SSL_CERT_FILE": str(tmp_path / "empty.pem")}).level is Level.ERROR
     assert check_authorities({}).level is Level.OK
+    wrong = check_proxies({"HTTPS_PROXY": "ftp://ada:s3cr3t@proxy.example"})
+    assert (wrong.level, "s3cr3t" in f"{wrong.found} {wrong.hint}") == (Level.ERROR, False)
+    assert check_proxies({"https_proxy": "http://proxy.example:3128"}).found == "set: HTTPS_PROXY"
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)

@@ -303,23 +303,104 @@ def test_the_state_of_another_machine_makes_no_second_function_and_no_conflict(c
     colleague.check()
 
 
-def test_a_default_branch_that_moves_keeps_the_functions(front: Front, tmp_path: Path) -> None:
-    """The branch becomes part of the owner where it is not the default any more; the state folder knows both owners."""
-    checkout = Checkout(front, tmp_path, text="main")
+@dataclass(slots=True)
+class Branches:
+    """A bare repository with the branches main and develop, of the same functions, and a reader of it."""
+
+    front: Front
+    home: Path
+
+    def begin(self) -> None:
+        tree = self.home / "tree"
+        write_functions(tree / "functions", {"greet": answering("one"), "part": answering("bye")})
+        git(tree, "init", "--quiet", "--initial-branch=main")
+        git(tree, "add", "--all")
+        git(tree, "commit", "--quiet", "--message", "One")
+        git(tree, "branch", "develop")
+        git(self.home, "clone", "--quiet", "--bare", str(tree), "upstream.git")
+
+    @property
+    def owner(self) -> str:
+        """The owner on the default branch."""
+        return f"file{self.home}/upstream//functions"
+
+    def set_default(self, branch: str) -> None:
+        git(self.home / "upstream.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+    def run(self, command: str, branch: str, *flags: str, state: str = "state") -> Ran:
+        environment = self.front.environment(self.home / state)
+        return kapso_sync(command, (self.home / "upstream.git").as_uri(), "--branch", branch, *flags, environment=environment)
+
+    def owner_of(self, branch: str, state: str = "state") -> object:
+        return self.run("plan", branch, "--json", state=state).document["owner"]
+
+
+@pytest.fixture
+def branches(front: Front, tmp_path: Path) -> Branches:
+    made = Branches(front, tmp_path)
+    made.begin()
+    return made
+
+
+def nothing_is_written(branches: Branches, branch: str, state: str = "state") -> None:
+    branches.front.one.forget_requests()
+    ran = branches.run("sync", branch, state=state)
+    assert ran.code == 0, ran.out + ran.err
+    assert {call.split()[0] for call in branches.front.one.calls()} == {"GET"}
+
+
+def test_a_default_branch_that_moves_away_changes_no_owner(branches: Branches) -> None:
+    """Whoever may set it must not be able to change whose the functions are; it may move there and back."""
+    assert branches.run("sync", "main").code == 0
+    for default in ("develop", "main", "develop"):
+        branches.set_default(default)
+        assert branches.owner_of("main") == branches.owner
+        nothing_is_written(branches, "main")
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_branch_that_becomes_the_default_keeps_its_functions(branches: Branches, remembered: bool) -> None:
+    """With the state folder the owner stays; without it the marks of the branch are known to be ours."""
+    branches.set_default("develop")
+    assert branches.run("sync", "main").code == 0
+    assert branches.owner_of("main") == f"{branches.owner}#main"
+    branches.set_default("main")
+    state = "state" if remembered else "another state"
+    assert branches.owner_of("main", state) == (f"{branches.owner}#main" if remembered else branches.owner)
+    nothing_is_written(branches, "main", state)
+    nothing_is_written(branches, "main", state)
+
+
+def test_two_branches_never_share_an_owner(branches: Branches) -> None:
+    """Nor where one of them has no state: its functions may be those of the other. The error says what to do in each case."""
+    assert branches.run("sync", "main").code == 0
+    before = branches.front.one.world.live_code()
+    refused = branches.run("sync", "develop", state="another state")
+    assert (refused.code, branches.front.one.world.live_code()) == (1, before)
+    assert "did you mean to run without `--branch`" in refused.out
+    taken = branches.run("sync", "develop", "--take-from", branches.owner, state="another state")
+    assert taken.code == 0, taken.out + taken.err
+    again = branches.run("sync", "main", state="a third state")
+    assert (again.code, "did you mean its `--branch`" in again.out) == (1, True), again.out
+
+
+@pytest.mark.parametrize("inside", ["", "functions"])
+def test_a_branch_of_a_work_tree_has_the_owner_of_its_remote(front: Front, tmp_path: Path, inside: str) -> None:
+    """What is checked out there is no default branch, and the folder's path is no owner."""
+    checkout = Checkout(front, tmp_path)
     checkout.begin()
+    checkout.set_remote(REMOTE)
     git(checkout.root, "add", "--all")
     git(checkout.root, "commit", "--quiet", "--message", "One")
-    git(checkout.root, "branch", "develop")
-    git(tmp_path, "clone", "--quiet", "--bare", str(checkout.root), "upstream.git")
-    source, environment = (tmp_path / "upstream.git").as_uri(), front.environment(checkout.state)
-    assert kapso_sync("sync", source, "--branch", "main", environment=environment).code == 0
-    ids = front.functions
-    git(tmp_path / "upstream.git", "symbolic-ref", "HEAD", "refs/heads/develop")
-    front.one.forget_requests()
-    assert kapso_sync("sync", source, "--branch", "main", environment=environment).code == 0
-    assert {call.split()[0] for call in front.one.calls()} == {"GET"}
-    assert front.functions == ids
-    checkout.check()
+    git(checkout.root, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git(checkout.root, "checkout", "--quiet", "-b", "feature")
+    environment = front.environment(checkout.state)
+
+    def owner(*flags: str) -> object:
+        return kapso_sync("plan", str(checkout.root / inside), *flags, "--json", environment=environment).document["owner"]
+
+    assert owner() == owner("--branch", "main") == "github.com/acme/flows//functions"
+    assert owner("--branch", "feature") == "github.com/acme/flows//functions#feature"
 
 
 class Changes(RuleBasedStateMachine):

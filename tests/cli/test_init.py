@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -218,3 +219,62 @@ def test_a_proposed_manifest_is_always_valid(stems: list[str]) -> None:
         manifest = read_manifest(folder_of({**files, "manifest.yaml": proposal.change.new}))
         listed = {entry.slug for entry in manifest.entries} | set(manifest.broken)
         assert listed == {function.slug for function in proposal.functions}
+
+
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+
+
+def test_init_takes_the_slugs_of_ids_that_a_deploy_script_has_noted(
+    kapso: Served, tmp_path: Path, environment: Environment
+) -> None:
+    """Whatever the files are called, by path or by key, wherever between the folder and the repository's root it is noted."""
+    functions = tmp_path / "flows" / "bot" / "functions"
+    functions.mkdir(parents=True)
+    git(tmp_path / "flows", "init", "--quiet")
+    ids = {}
+    for slug in ("odoo-lead-intake", "task-list", "greeting"):
+        body = {"function": {"slug": slug, "name": slug, "code": answering(slug)}, "deployed": True}
+        ids[slug] = kapso.control("POST", "/functions", body)["id"]
+    for name in ("lead.js", "on_task_list.js", "greet.js", "gone.js", "plain.js"):
+        (functions / name).write_text(answering(name), encoding="utf-8")
+    registry = {
+        "functions": {"intake": {"kapso_function_id": ids["odoo-lead-intake"], "local_path": "bot/functions/lead.js"}},
+        "order detail": {"deep": {"gone": {"functionId": UNKNOWN_ID, "file": "gone.js"}}},
+    }
+    (functions.parent / "service_registry.json").write_text(json.dumps(registry), encoding="utf-8")
+    (functions / "ids.json").write_text(json.dumps({"onTaskList": ids["task-list"].upper()}), encoding="utf-8")
+    (tmp_path / "flows" / "package.json").write_text('{"name": "flows"}', encoding="utf-8")
+    (tmp_path / "ids.json").write_text(json.dumps({"greet": ids["greeting"]}), encoding="utf-8")
+    ran = kapso_sync("init", str(functions), "--json", environment=environment)
+    assert {f["file"]: (f["slug"], f["remarks"][0]) for f in ran.document["functions"]} == snapshot(
+        {
+            "gone.js": ("gone", "the id that bot/service_registry.json has for it is not on Kapso"),
+            "greet.js": ("greet", "not on Kapso: a sync creates it"),
+            "lead.js": ("odoo-lead-intake", "on Kapso, with other code: a plan shows the difference, and a sync waits for you"),
+            "plain.js": ("plain", "not on Kapso: a sync creates it"),
+            "on_task_list.js": (
+                "task-list",
+                "on Kapso, with other code: a plan shows the difference, and a sync waits for you",
+            ),
+        }
+    )
+    del environment["KAPSO_API_KEY"]
+    without_key = kapso_sync("init", str(functions), "--json", environment=environment)
+    assert {f["file"]: (f["slug"], f["remarks"]) for f in without_key.document["functions"]} == snapshot(
+        {
+            "gone.js": (
+                "gone",
+                ["bot/service_registry.json has its id: with an API key, `init` takes the slug that it has on Kapso"],
+            ),
+            "greet.js": ("greet", []),
+            "lead.js": (
+                "lead",
+                ["bot/service_registry.json has its id: with an API key, `init` takes the slug that it has on Kapso"],
+            ),
+            "on_task_list.js": (
+                "on-task-list",
+                ["bot/functions/ids.json has its id: with an API key, `init` takes the slug that it has on Kapso"],
+            ),
+            "plain.js": ("plain", []),
+        }
+    )

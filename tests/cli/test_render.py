@@ -179,7 +179,7 @@ def test_terminal_escape_sequences_in_code_are_escaped() -> None:
     text = shown(plan)
     assert "\x1b" not in text
     assert "\\x1b[2J\\x9b31m" in text
-    assert visible("a\tb") == "a\tb"
+    assert visible("a\tb") == "a\\tb"
 
 
 def test_a_text_plan_lists_deletions_last_with_their_backups() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
+from tests.sources.servers import GitServer, serving
 
 Environment = dict[str, str]
 
@@ -63,8 +66,10 @@ def test_plan_as_json_has_the_documented_shape(folder: Path, environment: Enviro
     assert plan["summary"]["create"] == 2
     first = plan["functions"][0]
     assert set(first) == {
-        *("slug", "id", "action", "deploy", "origin", "fields", "reasons", "file", "desired_hash", "remote_hash", "diff")
+        *("slug", "id", "action", "deploy", "origin", "fields", "reasons", "file", "desired_hash", "remote_hash", "diff"),
+        "packages",
     }
+    assert first["packages"] == []
     assert (first["slug"], first["action"], first["origin"], first["deploy"]) == ("greet", "create", "new", True)
     assert first["reasons"] == ["in the manifest, not on Kapso"]
 
@@ -233,6 +238,46 @@ def test_an_unavailable_git_server_exits_with_69_and_is_logged(environment: Envi
     assert ran.event("source.failed")["hint"]
 
 
+@pytest.mark.parametrize("obstacle", ["branch", "repository", "token", "git", "mirror", "redirect", "sha256"])
+def test_whatever_keeps_the_source_from_being_read_is_logged_as_source_failed(
+    obstacle: str, environment: Environment, tmp_path: Path
+) -> None:
+    """A dashboard that follows `source.failed` misses none; `reconcile.failed` comes with it, and a good source has neither."""
+    repository = tmp_path / "upstream"
+    repository.mkdir()
+    git(repository, "init", "--quiet", *(["--object-format=sha256"] if obstacle == "sha256" else []))
+    write_functions(repository / "functions", {"greet": answering("hello")})
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "One")
+    source, flags, settings = repository.as_uri(), list[str](), {**environment, "KAPSO_SYNC_LOG_LEVEL": "info"}
+    if obstacle != "sha256":
+        good = kapso_sync("sync", source, environment=settings)
+        assert not {"source.failed", "reconcile.failed"} & {event["event"] for event in good.events}
+    with contextlib.ExitStack() as stack:
+        match obstacle:
+            case "branch":
+                flags = ["--branch", "gone"]
+            case "repository":
+                (repository / ".git/HEAD").unlink()
+            case "token":
+                settings["KAPSO_SYNC_GIT_TOKEN_FILE"] = str(tmp_path / "absent")
+                source = "https://127.0.0.1:9/acme/flows"
+            case "git":
+                settings["PATH"] = str(tmp_path)
+            case "mirror":
+                (mirror,) = tmp_path.rglob("mirror")
+                shutil.rmtree(mirror)
+                mirror.write_text("in the way")
+                git(repository, "commit", "--quiet", "--allow-empty", "--message", "Two")
+            case "redirect":
+                other = stack.enter_context(serving(GitServer(tmp_path, redirect="http://127.0.0.1:9")))
+                source = f"{other.url}/upstream"
+        failed = kapso_sync("sync", source, *flags, environment=settings)
+    assert failed.code in (69, 78), failed.err
+    assert failed.event("source.failed")["error"] == failed.event("reconcile.failed")["error"]
+    assert failed.event("source.failed")["hint"]
+
+
 def test_a_misspelt_setting_is_a_warning_with_a_suggestion(folder: Path, environment: Environment) -> None:
     """It has no effect otherwise."""
     ran = kapso_sync("plan", str(folder), "--json", environment={**environment, "KAPSO_SYNC_PRUNNE": "true"})
@@ -364,11 +409,11 @@ def test_a_folder_that_gets_a_remote_keeps_its_functions(kapso: Served, folder: 
 
 
 def test_what_is_missing_on_this_machine_is_not_sent_to_git(folder: Path, environment: Environment) -> None:
-    """A secret's value is set where kapso-sync runs: its hint is printed, and the next step names it."""
+    """A secret's value is set where kapso-sync runs: the hint says how, and the next step names it."""
     write_functions(folder, {"greet": answering("hello")}, "    secrets:\n      TOKEN: {env: TOKEN}\n")
     ran = kapso_sync("sync", str(folder), environment=environment)
     assert ran.code == 1
-    assert "hint: set it where kapso-sync runs" in ran.out
+    assert "hint: put it into an --env-file, or set it where kapso-sync runs, with KAPSO_SYNC_SECRET_ENV=TOKEN" in ran.out
     assert ran.out.splitlines()[-1] == f"next: follow the hint for `greet`, then run `kapso-sync sync {folder}`"
 
 
@@ -376,7 +421,7 @@ def test_a_missing_secret_is_reported_at_its_own_line(folder: Path, environment:
     """The line of the secret, not that of the function; the hint names the file that may hold values."""
     secrets = "    secrets:\n      A: {value: plain}\n      TOKEN: {env: TOKEN}\n"
     write_functions(folder, {"greet": answering("hello")}, extra=secrets)
-    ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_SYNC_SECRET_ENV": "*"})
+    ran = kapso_sync("sync", str(folder), environment=environment)
     invalid = ran.event("function.invalid")
     assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:7")
     assert "--env-file" in invalid["hint"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,9 +15,18 @@ from hypothesis import strategies as st
 
 from kapso_sync.daemon.backoff import BACKOFF, STALLED_AFTER, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
-from kapso_sync.daemon.loop import HEARTBEAT, INITIAL_RETRY_DELAY, PASS_TIMEOUT, Loop, PendingOverrides, Timing
+from kapso_sync.daemon.loop import (
+    HEARTBEAT,
+    INITIAL_RETRY_DELAY,
+    MAX_SILENCE_OF_PASS,
+    PASS_TIMEOUT,
+    WEBHOOK_SPACING,
+    Loop,
+    PendingOverrides,
+    Timing,
+)
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
-from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, UsageError
+from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, SourceUnverified, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -306,6 +316,23 @@ async def test_an_unchanged_source_starts_no_pass(name: Trigger) -> None:
         assert running.place.passes == [name]
 
 
+async def test_webhooks_in_a_row_mean_a_pass_only_if_the_source_moved() -> None:
+    """A captured push that somebody sends again and again costs a look at git; a real one is never delayed."""
+    async with running_loop() as running:
+
+        async def push(*, moved: bool) -> int:
+            """Return how many passes there were so far; fewer turns of the loop than let time move on."""
+            running.place.is_moved = moved
+            running.triggers.request(Trigger.WEBHOOK)
+            for _ in range(15):
+                await asyncio.sleep(0)
+            return len(running.place.passes)
+
+        assert [await push(moved=moved) for moved in (False, False, False, True, False)] == [1, 1, 1, 2, 2]
+        await running.clock.sleep(WEBHOOK_SPACING)
+        assert await push(moved=False) == 3
+
+
 async def test_a_failing_pass_is_retried_with_backoff_and_never_ends_the_loop() -> None:
     """5 s, doubling up to the interval; the first good pass resets it. No function is blamed."""
     async with running_loop(slowest=60.0) as running:
@@ -317,6 +344,17 @@ async def test_a_failing_pass_is_retried_with_backoff_and_never_ends_the_loop() 
         assert gaps == [5, 10, 20, 40, 60, 60]
         assert running.place.passes[1:] == [Trigger.RETRY] * 6
         assert running.backoff.failing == ()
+
+
+async def test_a_revision_that_nobody_signed_is_retried_no_sooner_than_an_interval() -> None:
+    """Only a push or a key helps, and polls and intervals see both. The control is the test above."""
+    async with running_loop(slowest=60.0) as running:
+        running.place.results = [SourceUnverified("not signed", commit="c" * 40)] * 3
+        running.triggers.request(Trigger.POLL)
+        for _ in range(250):
+            await running.clock.sleep(1)
+        gaps = [round(later - earlier) for earlier, later in itertools.pairwise(running.place.times)]
+        assert gaps == [60, 60, 60]
 
 
 async def test_a_suspended_loop_starts_no_pass_until_it_is_resumed() -> None:
@@ -469,21 +507,27 @@ async def test_a_git_server_that_hangs_leaves_the_loop_healthy() -> None:
         running.place.answer = asyncio.Event()
         running.triggers.request(Trigger.POLL)
         await running.settle()
-        await running.clock.sleep(120)
-        assert running.loop.silent_for() == 0
+        await running.clock.sleep(600)
+        assert running.loop.stuck() is None
         running.place.answer.set()
 
 
-async def test_the_loop_sends_heartbeats_unless_it_is_stuck() -> None:
-    """While it waits or runs a pass it is healthy."""
+async def test_a_pass_without_a_sign_of_life_is_stuck_after_a_quarter_of_an_hour() -> None:
+    """Each event is one, such as an API call; a pass may take hours with them. The waiting loop has a heartbeat of its own."""
     async with running_loop() as running:
-        await running.settle()
-        assert running.loop.silent_for() == 0
+        for _ in range(10):
+            await running.clock.sleep(HEARTBEAT)
+            await running.settle()
+        assert running.loop.stuck() is None
         running.place.gate = asyncio.Event()
         running.triggers.request(Trigger.INTERVAL)
         await running.settle()
-        await running.clock.sleep(HEARTBEAT * 10)
-        assert running.loop.silent_for() == 0
+        for _ in range(10):
+            await running.clock.sleep(MAX_SILENCE_OF_PASS - 1)
+            assert running.loop.stuck() is None
+            running.loop.show_life()
+        await running.clock.sleep(MAX_SILENCE_OF_PASS + 1)
+        assert running.loop.stuck() == "the pass has been silent for 901 s"
         running.place.gate.set()
 
 

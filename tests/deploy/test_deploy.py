@@ -90,6 +90,7 @@ TROUBLE = {
     'kapso_sync_drift_total, slug="greet", field="code"}': f"0x{HOUR} 1 2 3 4x{HOUR}",
     'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 2 - 5} 1x{HOUR}",
     "kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}",
+    "kapso_sync_source_unverified}": f"1x{HOUR * 3}",
 }
 """What would raise every alert at a leader."""
 
@@ -101,6 +102,7 @@ def series(values: dict[str, str], instance: str = "a:8321") -> list[dict[str, s
         "process_start_time_seconds}": f"0x{HOUR * 3}",
         "kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR * 3}",
         "kapso_sync_suspended}": f"0x{HOUR * 3}",
+        "kapso_sync_source_unverified}": f"0x{HOUR * 3}",
         "kapso_sync_build_info}": f"1x{HOUR * 3}",
         "up}": f"1x{HOUR * 3}",
         'kapso_sync_reconcile_total, result="success"}': f"0+1x{HOUR * 3}",
@@ -142,6 +144,8 @@ QUIET_START = {
         ({"kapso_sync_last_success_timestamp_seconds}": f"0+60x{HOUR} {HOUR * 60}x{HOUR * 2}"}, "KapsoSyncNotInSync"),
         ({"kapso_sync_last_success_timestamp_seconds}": f"0x{HOUR * 3}"}, "KapsoSyncNotInSync"),
         ({'kapso_sync_deploy_total, result="failed"}': f"0x{HOUR + 40} 1 2 3 4x{HOUR}"}, "KapsoSyncDeploymentsFail"),
+        ({"kapso_sync_source_unverified}": f"0x{HOUR * 2 - 1} 1x{HOUR}"}, "KapsoSyncRevisionUnverified"),
+        ({"kapso_sync_source_unverified}": f"1x{HOUR} 0x{HOUR * 2}"}, None),
         ({'kapso_sync_drift_total, slug="greet", field="code"}': f"0x{HOUR} 1 2 3 4x{HOUR}"}, "KapsoSyncDriftRecurs"),
         ({'kapso_sync_api_requests_total, status="401"}': f"0x{HOUR * 2 - 5} 1x{HOUR}"}, "KapsoSyncKeyRejected"),
         ({"kapso_sync_api_rate_limit_remaining}": f"90x{HOUR} 1x{HOUR * 2}"}, "KapsoSyncRateLimitExhausted"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_daemon import live
-from tests.program import answering, write_functions
+from tests.program import answering, git, write_functions
 from tests.served import served
+from tests.sources.signing import SshSigner
 
 pytestmark = pytest.mark.e2e
 UID = "12345"
@@ -44,6 +45,20 @@ def test_without_a_home_the_error_names_the_setting(tmp_path: Path, command: str
     assert f"the user {UID} has no home folder" in ran.stderr
     assert "KAPSO_SYNC_STATE_DIR" in ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["functions"]
+
+
+def test_a_user_without_a_name_cannot_verify_ssh_signatures_and_is_told_why(tmp_path: Path) -> None:
+    """ssh-keygen ends before it looks at anything; exit code 78, the setting, and what to do."""
+    write_functions(tmp_path / "repository" / "functions", {"greet": answering("hi")})
+    git(tmp_path / "repository", "init", "--quiet", "--initial-branch=main")
+    signer = SshSigner.make(tmp_path / "ssh", "ada")
+    (tmp_path / "signers").write_text(signer.line())
+    environment = {"KAPSO_SYNC_VERIFY_FILE": str(tmp_path / "signers"), "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")}
+    source = (tmp_path / "repository").as_uri()
+    ran = run_as_nobody_known("validate", source, environment=environment, folder=tmp_path)
+    assert ran.returncode == 78, ran.stderr
+    assert f"KAPSO_SYNC_VERIFY_FILE lists ssh keys, and ssh-keygen wants a name for the user {UID}" in ran.stderr
+    assert "/etc/passwd" in ran.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")

@@ -141,6 +141,7 @@ def test_functions_secrets_are_read_from_their_own_mount(rendered: dict[str, lis
     for documents in rendered.values():
         daemon = daemon_of(pod_of(documents))
         folder = load_settings({}, environment=variables_of(daemon)).secrets_dir
+        assert folder == Path("/run/function-secrets")
         mounts = {mount["name"]: Path(mount["mountPath"]) for mount in daemon["volumeMounts"]}
         assert [name for name, path in mounts.items() if path.is_relative_to(folder)] == ["function-secrets"]
 

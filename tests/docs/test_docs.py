@@ -116,6 +116,8 @@ def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_
         **GIT_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "REPOSITORY": home.as_uri(),
+        "EMULATOR_URL": kapso.emulator.url,
+        "EMULATOR_TOKEN": kapso.emulator.control_token,
     }
     ran = subprocess.run(["bash", "-c", script], cwd=home, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -23,6 +23,7 @@ import pytest
 
 from tests.program import answering, git, kapso_sync, started, write_functions
 from tests.served import Served, served
+from tests.sources.servers import GitServer, serving
 
 pytestmark = pytest.mark.e2e
 SECRET = "webhook-secret-of-this-test"
@@ -179,6 +180,25 @@ def test_twenty_files_saved_at_once_are_one_pass(kapso: Served, tmp_path: Path, 
         until(live(kapso, **{f"f{number}": "two" for number in range(20)}))
         running.event("reconcile.finished", 2)
         assert len(running.named("reconcile.finished")) == 2
+
+
+def test_a_repository_that_moved_on_its_host_is_read_and_its_webhook_counts(
+    kapso: Served, repository: Path, environment: dict[str, str]
+) -> None:
+    """The setting has the former name, the forge's payload the new one; the move is logged once."""
+    with serving(GitServer(repository.parent)) as server:
+        server.moved = {"/acme/before": "/repository"}
+        with daemon(f"{server.url}/acme/before", environment) as running:
+            running.event("reconcile.finished")
+            moved = running.event("source.moved")
+            assert (moved["source"], moved["moved_to"]) == (f"{server.url}/acme/before", f"{server.url}/repository")
+            commit(repository, {"greet": answering("two")}, "Second")
+            payload = {"repository": {"clone_url": "https://git.acme.example/repository.git"}}
+            assert "ignored" not in push_hook(running, **payload).json()
+            until(live(kapso, greet="two"))
+            other = {"repository": {"clone_url": "https://git.acme.example/other.git"}}
+            assert push_hook(running, **other).json()["ignored"] == "another repository"
+            assert len(running.named("source.moved")) == 1
 
 
 def test_a_webhook_for_a_push_deploys_the_configured_branch(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kapso_sync.tools import VERSION
+from tests.proc import naming
 from tests.program import answering, kapso_sync, started, write_functions
 from tests.served import Served, served
+from tests.sources.servers import unresponsive_server
 
 
 @pytest.fixture
@@ -53,6 +58,48 @@ def test_a_second_sync_on_a_locked_state_folder_exits_with_75(kapso: Served, tmp
         assert kapso_sync("plan", str(tmp_path / "functions"), environment=environment).code == 0
         status = kapso_sync("status", str(tmp_path / "functions"), "--json", environment=environment)
         assert status.document["unfinished"] == ["deploy greet"]
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_sigkill_while_git_waits_for_its_server_leaves_no_process(tmp_path: Path) -> None:
+    """Neither git nor its remote helper, which would wait for a server that never answers."""
+    with unresponsive_server() as (host, port):
+        url = f"http://{host}:{port}/flows.git"
+        environment = {"KAPSO_API_KEY": "x", "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
+        with started("plan", url, environment=environment) as process:
+            wait_until(lambda: len(naming(url)) > 3)
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+            wait_until(lambda: not naming(url))
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_sigkill_while_esbuild_waits_for_a_pipe_leaves_no_process(tmp_path: Path) -> None:
+    """A stand-in for esbuild, which reads a pipe for ever, as esbuild does where a pipe lies in place of a file."""
+    folder, program, pipe = tmp_path / "functions", tmp_path / "esbuild", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo {VERSION} && exit\ncat {pipe}\n')
+    program.chmod(0o700)
+    write_functions(folder, {"greet": "export default { fetch: () => new Response('hello') };\n"})
+    (folder / "greet.js").rename(folder / "greet.ts")
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet: {file: greet.ts}\n")
+    # A killed process leaves its temporary folder behind.
+    environment = {"KAPSO_SYNC_ESBUILD": str(program), "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
+    with started("validate", str(folder), environment=environment) as process:
+        wait_until(lambda: naming(f"cat\0{pipe}"))
+        assert naming(str(program)), "a control"
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        wait_until(lambda: not naming(str(pipe)) and not naming(str(program)))
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_until_deploying(kapso: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,20 +20,25 @@ CODE = "async function handler(request, env) {\n  return new Response('hello');\
 BROKEN = "async function handler(request) {\n  return (;\n}\n"
 DELAY = 10.0
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without authorities, which take longer to read than a test to run."""
+
 WORKER = {"function_type": "cloudflare_worker"}
 """What a create has to say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kapso:
-    """An emulator, a client with the right key on one of its bases, and the clock that rules it."""
+    """An emulator, a client with the right key on one of its bases, one without, and the clock that rules it."""
 
     emulator: Emulator
     http: httpx.AsyncClient
+    bare: httpx.AsyncClient
     clock: VirtualClock
 
     async def control(self, method: str, path: str, body: object = None) -> httpx.Response:
-        return await self.http.request(method, f"{self.emulator.url}/_emulator{path}", json=body)
+        url = f"{self.emulator.url}/_emulator{path}"
+        return await self.http.request(method, url, json=body, headers=self.emulator.control_headers)
 
     async def faults(self, *rules: dict[str, object]) -> None:
         answer = await self.control("PUT", "/faults", {"faults": list(rules)})
@@ -90,7 +96,8 @@ async def opened(
     async with (
         running_emulator(options or EmulatorOptions(deploy_delay=DELAY), clock=clock, runtime=runtime) as emulator,
         httpx.AsyncClient(
-            base_url=emulator.base(base), headers={"X-API-Key": emulator.key}, trust_env=False, timeout=5
+            base_url=emulator.base(base), headers={"X-API-Key": emulator.key}, verify=NO_TLS, trust_env=False, timeout=5
         ) as http,
+        httpx.AsyncClient(verify=NO_TLS, trust_env=False, timeout=5) as bare,
     ):
-        yield Kapso(emulator, http, clock)
+        yield Kapso(emulator, http, bare, clock)

@@ -163,7 +163,7 @@ async def test_client_that_disconnects_during_a_request_causes_no_error(caplog: 
     async with opened() as kapso:
         port = int(kapso.emulator.url.rpartition(":")[2])
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /platform/v1/functions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /platform/v1/functions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -196,7 +196,7 @@ async def test_the_foreground_server_ends_on_sigterm_or_sigint(number: signal.Si
         "import asyncio\n"
         "from kapso_sync.emulator.options import EmulatorOptions\n"
         "from kapso_sync.emulator.server import serve\n"
-        "asyncio.run(serve(EmulatorOptions(), lambda url: print(url, flush=True)))\n"
+        "asyncio.run(serve(EmulatorOptions(control_token='mine'), lambda emulator: print(emulator.url, flush=True)))\n"
     )
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, "-W", "error", "-c", program, stdout=pipe, stderr=pipe)
@@ -204,7 +204,7 @@ async def test_the_foreground_server_ends_on_sigterm_or_sigint(number: signal.Si
     async with asyncio.timeout(20):
         url = (await process.stdout.readline()).decode().strip()
         async with httpx.AsyncClient(trust_env=False) as http:
-            assert (await http.get(f"{url}/_emulator/state")).status_code == 200
+            assert (await http.get(f"{url}/_emulator/state", headers={"X-Emulator-Token": "mine"})).status_code == 200
         os.kill(process.pid, number)
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"", b"")

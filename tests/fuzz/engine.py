@@ -1,6 +1,7 @@
-"""Runs one target in a process of its own, by coverage with atheris where it is installed, and by hypothesis elsewhere.
+"""Runs one target in a process of its own, guided by coverage with atheris where it is installed, and blindly elsewhere.
 
-Atheris has wheels for Linux on x86-64 only; without it, inputs are made and changed by the same grammar, but blindly.
+Atheris has wheels for Linux on x86-64 only; without it, the same grammar makes and changes inputs, but nothing tells it which
+of them reached new code.
 What fails is written once for each place in the code, and the run goes on.
 """
 

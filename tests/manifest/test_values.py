@@ -86,6 +86,10 @@ def test_an_entry_overrides_the_defaults() -> None:
             "checks: [{expect: {status: 20}}]",
             "manifest.yaml:4:32: functions.greet.checks[0].expect.status: expected at least 100",
         ),
+        (
+            f"checks: [{', '.join(['{expect: {status: 200}}'] * 21)}]",
+            "manifest.yaml:4:13: functions.greet.checks: expected at most 20, got 21",
+        ),
         ("secrets: {lower: {env: A}}", "manifest.yaml:4:15: functions.greet.secrets.lower: expected a secret's name"),
         ("secrets: {A: {env: a-b}}", "manifest.yaml:4:24: functions.greet.secrets.A.env: expected the name of an environment"),
         ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),

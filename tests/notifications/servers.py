@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ class Ear:
     heard: list[ReceivedPost] = field(default_factory=list)
     answers: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
     hangs: threading.Event | None = None
+    reached: threading.Event = field(default_factory=threading.Event)
 
     @property
     def address(self) -> str:
@@ -47,6 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._ear.heard.append(ReceivedPost(self.path, dict(self.headers), body))
+        self._ear.reached.set()
         if self._ear.hangs is not None:
             self._ear.hangs.wait(20)
         status, text, headers = self._ear.answers.pop(0) if self._ear.answers else (201, "{}", {})
@@ -54,8 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(BrokenPipeError):  # who was made to wait may be gone
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""

@@ -19,6 +19,7 @@ from kapso_sync.errors import (
     PassCutOff,
     Problem,
     SourceUnavailable,
+    SourceUnverified,
 )
 from kapso_sync.model import events
 from kapso_sync.model.plan import Plan
@@ -118,6 +119,7 @@ def test_issues_of_functions_that_were_not_tried_are_unchanged() -> None:
     ("error", "state"),
     [
         (SourceUnavailable("no git"), IssueKind.SOURCE),
+        (SourceUnverified("not signed", commit="c" * 40), IssueKind.UNVERIFIED),
         (ManifestInvalid((Problem("syntax", "bad yaml"),)), IssueKind.REJECTED),
         (ApiUnavailable("no answer", call=CALL), IssueKind.SILENT),
         (ApiUnauthorized("no", call=CALL, status=401), IssueKind.KEY),
@@ -259,6 +261,22 @@ def test_a_broken_manifest_sets_a_failure_status_on_its_own_commit() -> None:
     board(events.SourceChanged(revision=B, previous=A))
     board.failed(ManifestInvalid((Problem("syntax", "bad yaml"),)))
     assert commit_status_for(board.status()) == CommitStatus(B, CommitState.FAILURE, "bad yaml")
+    assert board.status().revision == Revision(A)
+
+
+def test_a_revision_that_nobody_signed_fails_on_its_own_commit() -> None:
+    """In a pass, and before the first one. Nothing else of it is shown: anybody may have written its message."""
+    refused = SourceUnverified("commit is not read: it is not signed", commit=B)
+    board = board_at(A)
+    board.planned(plan_at(A))
+    board.ended(Report(plan_at(A), tuple(Outcome(step, Result.UNCHANGED) for step in plan_at(A).steps)))
+    board.began("poll")
+    assert commit_status_for(board.status()) is None, "nothing is known of it yet"
+    board.failed(refused)
+    for status in (board.status(), failed(refused, commit=None)):
+        assert commit_status_for(status) == CommitStatus(B, CommitState.FAILURE, refused.message)
+        assert status.last_pass is not None
+        assert (status.last_pass.revision, status.last_pass.broken_by) == (Revision(B), None)
     assert board.status().revision == Revision(A)
 
 

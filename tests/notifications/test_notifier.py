@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.status import DaemonStatus, Suspension
-from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations, send_with_apprise
+from kapso_sync.notifications.destinations import AppriseSender, Destination, read_destinations
 from kapso_sync.notifications.messages import Kind, Message, MessageContext
 from kapso_sync.notifications.notifier import Notifier, NotifierDeps
 from kapso_sync.notifications.worker import run_worker
@@ -24,6 +25,7 @@ from kapso_sync.wiring.notifications import check_notification_settings
 from tests.builders import DAWN
 from tests.clock import VirtualClock
 from tests.notifications.servers import Ear, listening
+from tests.sources.repositories import command_lines
 
 CHAT, PAGER = Destination("x://chat-secret", "x (line 1)", "chat"), Destination("x://pager-secret", "x (line 2)", "pager")
 CALM = DaemonStatus("0.1.0", DAWN, DAWN, "acme/flows")
@@ -205,26 +207,22 @@ def test_an_invalid_notification_address_file_is_an_error(tmp_path: Path, conten
         read_destinations(path)
 
 
-# A plugin of apprise's tries a module that this Python has and the next has not.
-apprises_own = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+async def send(address: str, deadline: float = 30.0) -> str | None:
+    return await AppriseSender(deadline=deadline).send(Destination(address, "", "key"), MESSAGE)
 
 
-@apprises_own
-def test_apprise_delivers_title_body_and_type(ear: Ear) -> None:
+async def test_apprise_delivers_title_body_and_type(ear: Ear) -> None:
     """They arrive unchanged."""
-    assert send_with_apprise(f"{ear.address}/hook", MESSAGE) is None
+    assert await send(f"{ear.address}/hook") is None
     (heard,) = ear.heard
     assert (heard.body["title"], heard.body["message"], heard.body["type"]) == ("a title", "a body", "failure")
 
 
-@apprises_own
-def test_notification_errors_do_not_show_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_notification_errors_do_not_show_the_address(ear: Ear, capfd: pytest.CaptureFixture[str]) -> None:
     """A refusal, a redirect (never followed), an unreachable host, an invalid address; apprise's own log is suppressed."""
     ear.answers += [(403, "", {}), (302, "", {"Location": f"{ear.url}/elsewhere"})]
-    said = [
-        send_with_apprise(address, MESSAGE)
-        for address in (f"{ear.address}/s3cr3t", f"{ear.address}/s3cr3t", "json://127.0.0.1:9/s3cr3t", "unheard-of://s3cr3t")
-    ]
+    addresses = (f"{ear.address}/s3cr3t", f"{ear.address}/s3cr3t", "json://127.0.0.1:9/s3cr3t", "unheard-of://s3cr3t")
+    said = [await send(address) for address in addresses]
     assert said[0] == "it answered 403"
     assert None not in said
     assert len(ear.heard) == 2
@@ -233,23 +231,46 @@ def test_notification_errors_do_not_show_the_address(ear: Ear, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_hanging_destination_times_out_and_does_not_block_others() -> None:
-    """After the timeout the next message does not wait behind it, and other destinations are reached meanwhile."""
-    gate = threading.Event()
+async def test_a_hanging_destination_times_out_and_does_not_block_others(ear: Ear) -> None:
+    """Its process ends at the deadline, so that the next message does not wait behind it; others are reached meanwhile."""
+    with listening(Ear(hangs=threading.Event())) as deaf:
+        sender = AppriseSender()
+        hanging = asyncio.create_task(sender.send(Destination(f"{deaf.address}/s3cr3t", "", "deaf"), MESSAGE))
+        assert await asyncio.to_thread(deaf.reached.wait, 20)
+        assert await sender.send(Destination(f"{ear.address}/hook", "", "ear"), MESSAGE) is None
+        assert not hanging.done()
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        assert await send(f"{deaf.address}/s3cr3t", deadline=0.3) == "no answer within 0 s"
+        assert not [line for line in command_lines() if b"apprise_process" in line]
 
-    def send(url: str, message: Message) -> str | None:
-        if url == CHAT.url:
-            gate.wait(20)
-        if url == "raises":
-            raise ValueError("x://a-secret")
-        return None
 
-    courier = AppriseSender(send, deadline=0.1)
-    assert await courier.send(CHAT, MESSAGE) == "no answer within 0 s"
-    assert await courier.send(CHAT, MESSAGE) == "the message before is still on its way"
-    assert await courier.send(PAGER, MESSAGE) is None
-    assert await courier.send(Destination("raises", "", "r"), MESSAGE) == "apprise failed: ValueError"
-    gate.set()
+async def test_the_process_of_a_message_has_no_credential_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its environment is made from nothing, and the address is not on its command line."""
+    monkeypatch.setenv("KAPSO_API_KEY", "the-key-of-kapso")
+    with listening(Ear(hangs=threading.Event())) as deaf:
+        sending = asyncio.create_task(send(f"{deaf.address}/s3cr3t"))
+        assert await asyncio.to_thread(deaf.reached.wait, 20)
+        ours = [
+            path for path in Path("/proc").glob("[0-9]*") if b"apprise_process" in _read(path / "cmdline") and _is_child(path)
+        ]
+        assert len(ours) == 1
+        assert b"PATH=" in _read(ours[0] / "environ")
+        assert b"the-key-of-kapso" not in _read(ours[0] / "environ")
+        assert b"s3cr3t" not in _read(ours[0] / "cmdline")
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _is_child(process: Path) -> bool:
+    return _read(process / "stat").rpartition(b")")[2].split()[1:2] == [str(os.getpid()).encode()]
 
 
 def settings_with(tmp_path: Path, **given: str) -> dict[str, str]:

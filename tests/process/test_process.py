@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import kapso_sync
 from kapso_sync.process import run_process
+from kapso_sync.tools import own_copies
+from tests.proc import naming
 
+ESBUILD = next((path for path in own_copies(Path(kapso_sync.__file__).parent, Path(sys.prefix)) if path.is_file()), None)
+
+PATH = {"PATH": os.environ["PATH"]}
 LINGERING = "sleep 600 & echo $! > child; wait"
 
 
@@ -35,6 +46,17 @@ async def test_a_program_returns_exit_status_and_output(tmp_path: Path) -> None:
     assert await run(script, tmp_path) == (3, f"this\n{tmp_path}\n".encode(), b"wrong\n")
 
 
+async def test_a_program_reads_what_it_is_given_or_nothing(tmp_path: Path) -> None:
+    """More than a pipe holds; a program that reads none of it ends all the same; without input there is an end at once."""
+    for script, stdin, status, output in (
+        ("exec wc -c", b"x" * 300_000, 0, b"300000\n"),
+        ("exit 3", b"x" * 300_000, 3, b""),
+        ("exec wc -c", None, 0, b"0\n"),
+    ):
+        ended = await run_process(["/bin/sh", "-c", script], environment=PATH, cwd=tmp_path, deadline=10, stdin=stdin)
+        assert (ended.status, ended.output) == (status, output)
+
+
 async def test_a_missing_program_raises_the_operating_systems_error(tmp_path: Path) -> None:
     """The caller knows best what to report."""
     with pytest.raises(FileNotFoundError):
@@ -48,11 +70,105 @@ async def test_a_timeout_kills_the_whole_process_group(tmp_path: Path) -> None:
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
-async def test_a_timeout_kills_children_that_outlive_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", ["", "</dev/null >/dev/null 2>&1"])
+async def test_children_that_outlive_the_program_end_after_it(tmp_path: Path, streams: str) -> None:
+    """Whether they hold the pipes open or not; exit status and output are those of the program."""
+    ended = await run(f"sleep 600 {streams} & echo $! > child; echo done; exit 3", tmp_path)
+    assert ended == (3, b"done\n", b"")
+    assert is_gone(int((tmp_path / "child").read_text()))
+
+
+async def test_a_timeout_kills_children_that_ignore_the_end_of_the_program(tmp_path: Path) -> None:
     """They keep the pipes open until then."""
     with pytest.raises(TimeoutError):
-        await run("sleep 600 & echo $! > child", tmp_path, deadline=0.3)
+        await run("trap '' TERM; sleep 600 & echo $! > child", tmp_path, deadline=0.3)
     assert is_gone(int((tmp_path / "child").read_text()))
+
+
+async def test_a_program_that_a_signal_ends_has_a_status_above_128(tmp_path: Path) -> None:
+    """As in a shell; nothing of it is taken for success."""
+    status, _, _ = await run("kill -KILL $$", tmp_path)
+    assert status == 128 + 9
+
+
+async def test_a_program_reads_nothing_from_standard_input(tmp_path: Path) -> None:
+    """It is at its end, and the pipe to the guard is not handed on."""
+    status, output, _ = await run("cat; ls /proc/self/fd 2>/dev/null | wc -l", tmp_path)
+    assert status == 0
+    assert int(output) <= 4  # the standard streams, and the folder that is listed
+
+
+@pytest.mark.parametrize(("mode", "error"), [(0o600, PermissionError), (None, FileNotFoundError)])
+async def test_a_program_that_cannot_be_executed_raises_the_operating_systems_error(
+    tmp_path: Path, mode: int | None, error: type[OSError]
+) -> None:
+    """With its reason."""
+    program = tmp_path / "program"
+    if mode is not None:
+        program.write_text("")
+        program.chmod(mode)
+    with pytest.raises(error) as caught:
+        await run_process([str(program)], environment={}, cwd=tmp_path, deadline=1)
+    assert caught.value.strerror
+
+
+KILLED = """
+import asyncio, pathlib, sys
+from kapso_sync.process import run_process
+
+async def main():
+    folder, *command = sys.argv[1:]
+    await run_process(command, environment={"PATH": "/usr/bin:/bin"}, cwd=pathlib.Path(folder), deadline=600)
+
+asyncio.run(main())
+"""
+
+
+def kill_while_waiting(folder: Path, *command: str) -> None:
+    """Have another process run a program, and kill that process once the program reads from ``pipe.js``, which never ends."""
+    os.mkfifo(folder / "pipe.js")
+    runner = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), *command])
+    try:
+        with os.fdopen(open_for_reader(folder / "pipe.js")):
+            assert len(naming(str(folder))) >= 3, "a control: runner, guard and program"
+            runner.send_signal(signal.SIGKILL)
+            runner.wait(10)
+            until(lambda: not naming(str(folder)))
+    finally:
+        runner.kill()
+        runner.wait(10)
+
+
+def open_for_reader(pipe: Path) -> int:
+    """Return a descriptor of the writing end as soon as there is a reader."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_sigkill_of_this_process_ends_the_program_and_its_children(tmp_path: Path) -> None:
+    """Nothing can be cleaned up then, and the program waits for a pipe; so does a child without any stream of ours."""
+    os.mkfifo(tmp_path / "other")
+    script = f"trap '' TERM INT HUP; cat {tmp_path}/other </dev/null >/dev/null 2>&1 & cat {tmp_path}/pipe.js"
+    kill_while_waiting(tmp_path, "/bin/sh", "-c", script)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or ESBUILD is None, reason="needs Linux's /proc, and esbuild: npm ci")
+def test_sigkill_of_this_process_ends_an_esbuild_that_reads_a_pipe(tmp_path: Path) -> None:
+    """The real one."""
+    kill_while_waiting(tmp_path, str(ESBUILD), "--bundle", f"{tmp_path}/pipe.js", f"--outfile={tmp_path}/out.js")
 
 
 @pytest.mark.parametrize("turns", range(0, 30, 3))
@@ -66,3 +182,22 @@ async def test_a_cancelled_program_leaves_no_process(tmp_path: Path, turns: int)
         await asyncio.wait_for(task, 5)
     child = tmp_path / "child"
     assert not child.exists() or not child.read_text().strip() or is_gone(int(child.read_text()))
+
+
+def test_a_signal_ends_a_command_in_time_although_a_thread_is_stuck() -> None:
+    """Python itself would wait for the thread; what ends by itself has its own exit code, and is not waited for."""
+    script = (
+        "import asyncio, sys, time\n"
+        "from kapso_sync.cli.runner import run_to_end\n"
+        "async def work():\n"
+        "    print('working', flush=True)\n"
+        "    await asyncio.to_thread(time.sleep, float(sys.argv[1]))\n"
+        "    return 7\n"
+        "sys.exit(run_to_end(work, 0.2))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, "0"], check=False, stdout=subprocess.DEVNULL).returncode == 7
+    with subprocess.Popen([sys.executable, "-c", script, "600"], stdout=subprocess.PIPE) as stuck:
+        assert stuck.stdout is not None
+        assert stuck.stdout.readline() == b"working\n"
+        stuck.send_signal(signal.SIGTERM)
+        assert stuck.wait(20) == 128 + signal.SIGTERM

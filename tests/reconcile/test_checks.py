@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation, Json
-from kapso_sync.reconcile.apply.checks import SHOWN, check_mismatch, describe, includes
+from kapso_sync.reconcile.apply.checks import SHOWN, CheckPace, check_mismatch, describe, includes
+from tests.builders import desired, want
+from tests.reconcile.passes import Bench
 
 json_values: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -76,3 +80,35 @@ def test_a_check_failure_shows_the_response_on_one_short_line() -> None:
     assert "\n" not in shown
     assert "\x1b" not in shown
     assert len(shown) < SHOWN * 2
+
+
+@pytest.mark.parametrize("depth", [500, 990, 100_000])
+def test_a_check_survives_a_response_of_any_depth(depth: int) -> None:
+    """It goes no deeper than what the manifest expects; a control finds it."""
+    deep = "[" * depth + "]" * depth
+    for wrapped in (False, True):
+        assert ask(Check({}, json={"ok": True}), text=f'{{"data": {deep}}}', wrapped=wrapped) is not None
+    assert ask(Check({}, json={"ok": True}), text=f'{{"ok": true, "deep": {"[" * 500 + "]" * 500}}}') is None
+
+
+async def test_a_check_is_judged_beside_the_event_loop(bench: Bench) -> None:
+    """A pattern that takes its whole second blocks nothing: health is answered meanwhile."""
+    longest, last = 0.0, time.monotonic()
+
+    async def beat() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    heart = asyncio.create_task(beat())
+    bench.api.runtime = lambda _: Invocation(200, "", "a" * 1_000_000)
+    bench.settings = replace(bench.settings, checks=CheckPace(delay=0.0, window=0.0))
+    started = time.monotonic()
+    function = want("a")
+    checked = replace(function, entry=replace(function.entry, checks=(Check({}, matches=r"(a+)(\1)+b"),)))
+    report = await bench.sync(desired(checked))
+    heart.cancel()
+    assert report.exit_code == 1
+    assert time.monotonic() - started > 0.9
+    assert longest < 0.5

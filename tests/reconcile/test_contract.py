@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from kapso_sync.api.wire import parse_list
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiRejected, Call
 from kapso_sync.model.desired import DesiredFunction, DriftPolicy
 from kapso_sync.model.events import FieldRefused, FunctionStalled
-from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
+from kapso_sync.model.functions import FunctionList, Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.report import Report, Result
@@ -376,8 +377,9 @@ async def test_a_malformed_record_is_left_alone_and_reported(bench: Bench, funct
     """Its slug is blocked, nothing is sent to it, and the others go on."""
 
     class _Odd(WorldApi):
-        async def list_functions(self) -> tuple[RemoteFunction, ...]:
-            return (*await super().list_functions(), RemoteFunction(function_id, slug, DeploymentStatus.DEPLOYED, CODE_C))
+        async def list_records(self) -> FunctionList:
+            odd: list[Json] = [{"id": function_id, "slug": slug, "status": "deployed", "code": CODE_C}]
+            return FunctionList(await self.list_functions(), parse_list(odd, Call("GET", "/functions")).garbled)
 
     bench.api = _Odd(bench.api.world)
     report = await bench.sync(desired(*(want(name) for name in "abcd")))

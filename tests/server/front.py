@@ -31,6 +31,7 @@ class DaemonStub:
     ready: bool = True
     secret: str | None = SECRET
     watched: tuple[str, str | None] = ("https://github.com/acme/flows", None)
+    moved_to: str | None = None
     public: bool = False
     triggers: list[str] = field(default_factory=list)
     overrides: PassOverrides = field(default_factory=PassOverrides)
@@ -89,6 +90,9 @@ class Control:
     def watched(self) -> tuple[str, str | None]:
         return self.stub.watched
 
+    def moved_to(self) -> str | None:
+        return self.stub.moved_to
+
     def webhook_secret(self) -> str | None:
         return self.stub.webhook_secret()
 
@@ -99,6 +103,9 @@ class Control:
         if self.stub.unreachable is not None:
             raise self.stub.unreachable
         self.stub.triggers.append("webhook")
+
+    def look_for_changes(self) -> None:
+        self.stub.triggers.append("look")
 
     async def request_reconcile(self, overrides: PassOverrides) -> None:
         self.stub.overrides |= overrides
@@ -115,7 +122,7 @@ class Control:
 async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
     app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
-    async with serving(app, "127.0.0.1", 0, head_timeout=stub.limits.head_timeout) as url:
+    async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
             yield client

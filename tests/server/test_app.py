@@ -209,13 +209,13 @@ async def test_an_invalid_suspend_request_is_400(stub: DaemonStub, client: httpx
 
 
 async def test_a_webhook_triggers_a_pass_and_is_answered_at_once(stub: DaemonStub, client: httpx.AsyncClient) -> None:
-    """202 with a delivery id; a repeated delivery is accepted, and triggers nothing."""
+    """202 with a delivery id; a repeated delivery is accepted, and triggers no pass."""
     headers = {**SIGNED, "X-GitHub-Delivery": "d-1"}
     first = await client.post("/hooks/git", content=BODY, headers=headers)
     assert (first.status_code, first.json()) == (202, {"delivery": "d-1"})
     again = await client.post("/hooks/git", content=BODY, headers=headers)
     assert (again.status_code, "ignored" in again.json()) == (202, True)
-    assert stub.triggers == ["webhook"]
+    assert stub.triggers == ["webhook", "look"]
 
 
 async def test_a_webhook_delivery_that_triggered_nothing_is_not_a_replay(stub: DaemonStub, client: httpx.AsyncClient) -> None:
@@ -285,13 +285,123 @@ async def test_a_lone_surrogate_in_a_reason_breaks_neither_page_nor_json(stub: D
     assert (await client.get("/api/status")).json()["suspended"]["reason"] == "half ?"
 
 
-async def test_the_number_of_remembered_webhook_deliveries_is_bounded(stub: DaemonStub) -> None:
+def signed(body: bytes) -> dict[str, str]:
+    return {"X-Hub-Signature-256": f"sha256={hexed(body)}", "X-GitHub-Event": "push"}
+
+
+async def test_a_captured_push_under_another_delivery_id_triggers_no_pass(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """Only what is signed counts. git is looked at, for scripts that always send one body; after a minute it counts again."""
+    answers = []
+    for number, wait in enumerate((0.0, 1.0, 58.0, 2.0, 1.0)):
+        await stub.clock.sleep(wait)
+        answer = await client.post("/hooks/git", content=BODY, headers={**SIGNED, "X-GitHub-Delivery": f"d-{number}"})
+        answers.append((answer.status_code, answer.json().get("ignored")))
+    again = (202, "the same push was taken less than a minute ago")
+    assert answers == [(202, None), again, again, (202, None), again]
+    assert stub.triggers == ["webhook", "look", "look", "webhook", "look"]
+
+
+async def test_the_number_of_remembered_pushes_is_bounded(stub: DaemonStub) -> None:
     """The oldest are forgotten first."""
     stub.limits = ServerLimits(deliveries=5)
     async with open_server(stub) as client:
         for number in (*range(10), 9, 0):
-            await client.post("/hooks/git", content=BODY, headers={**SIGNED, "X-GitHub-Delivery": f"d-{number}"})
-    assert len(stub.triggers) == 11
+            body = BODY + b" " * number
+            await client.post("/hooks/git", content=body, headers=signed(body))
+    assert stub.triggers.count("webhook") == 11
+
+
+PROXIED = {
+    "Forwarded": "for=192.0.2.7",
+    "X-Forwarded-For": "192.0.2.7",
+    "X-Forwarded-Proto": "https",
+    "X-Real-IP": "192.0.2.7",
+    "Via": "1.1 proxy",
+}
+
+
+@pytest.mark.parametrize("header", PROXIED)
+async def test_reading_through_a_proxy_needs_the_token_on_loopback_too(client: httpx.AsyncClient, header: str) -> None:
+    """The proxy is on this machine, and its clients may be anywhere; what is open stays open."""
+    through = {header: PROXIED[header]}
+    for path in ("/", "/api/status"):
+        assert (await client.get(path)).status_code == 200
+        assert (await client.get(path, headers=through)).status_code == 401
+        assert (await client.get(path, headers={**through, **BEARER})).status_code == 200
+    assert (await client.get("/events", headers=through)).status_code == 401
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await client.get(path, headers=through)).status_code == 200
+
+
+async def test_two_headers_that_both_frame_the_body_are_refused(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """A proxy could go by the one, and we by the other; each alone is served."""
+    for framing, status in (
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked", b" 400 "),
+        (b"Transfer-Encoding: chunked", b" 401 "),
+        (b"Content-Length: 15", b" 401 "),
+    ):
+        async with connected(stub) as (reader, writer):
+            writer.write(
+                b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                + framing
+                + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            )
+            assert status in (await reader.read()).splitlines()[0]
+
+
+async def silent(stub: DaemonStub, stack: contextlib.AsyncExitStack, number: int, sent: bytes = b"") -> None:
+    """Open connections that say no more than this."""
+    host, port = stub.url.removeprefix("http://").rsplit(":", 1)
+    for _ in range(number):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        stack.callback(writer.close)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost",
+        b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n",
+        b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+)
+async def test_a_thousand_silent_connections_do_not_keep_a_probe_out(stub: DaemonStub, sent: bytes) -> None:
+    """Whatever they have begun to say: the probe gets its answer, and a silent one goes for it."""
+    async with open_server(stub) as client, contextlib.AsyncExitStack() as stack:
+        await silent(stub, stack, 1000, sent)
+        async with asyncio.timeout(1):
+            assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_connections_that_wait_go_before_those_with_a_request_in_flight(stub: DaemonStub) -> None:
+    """One that waits for the end of a pass stays, however many come after it."""
+    stub.limits = ServerLimits(connections=20, connections_each=10)
+    async with open_server(stub) as client, contextlib.AsyncExitStack() as stack:
+        asked = asyncio.create_task(client.post("/api/reconcile?wait=1", headers=BEARER))
+        async with asyncio.timeout(5):
+            while not stub.triggers:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.001)
+        await silent(stub, stack, 40)
+        assert (await client.get("/healthz")).status_code == 200
+        stub.passed.set()
+        assert (await asked).status_code == 202
+
+
+async def test_bodies_that_are_held_open_do_not_fill_the_memory(stub: DaemonStub) -> None:
+    """Those that were begun first are dropped; a push that comes meanwhile is taken."""
+    stub.limits = ServerLimits(bodies=100_000)
+    head = b"POST /hooks/git HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    async with open_server(stub), connected(stub) as (first_reader, first), connected(stub) as (second_reader, second):
+        first.write(head + b"x" * 59_999)
+        second.write(head + b"x" * 59_999)
+        readers = [asyncio.create_task(reader.readline()) for reader in (first_reader, second_reader)]
+        done, rest = await asyncio.wait(readers, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert [b" 503 " in task.result() for task in done] == [True]
+        for writer in (first, second):
+            writer.write(b"x")
+        assert [b" 401 " in await task for task in rest] == [True]
 
 
 async def test_request_bodies_above_the_limit_are_413(client: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook, same_repository
+from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
 
 SECRET = "the-webhook-secret"
 NOW = 1_767_268_800.0
@@ -203,23 +203,34 @@ def test_a_webhook_for_the_deletion_of_our_branch_triggers_a_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "location"),
     [
-        "https://github.com/acme/flows",
-        "https://GitHub.com/acme/flows.git",
-        "ssh://git@github.com:22/acme/flows.git",
-        "git@github.com:acme/flows",
-        "github.com:acme/flows.git",
-        "git@github.com:/acme/flows.git",
-        "https://github.com/Acme/Flows/",
+        ("https://GitHub.com/acme/flows.git", "git@github.com:acme/flows"),
+        ("https://github.com/Acme/Flows/", "ssh://git@ssh.github.com:443/acme/flows.git"),
+        ("https://gitlab.com/acme/flows.git", "ssh://git@altssh.gitlab.com:443/acme/flows.git"),
+        ("git@git.acme.example:acme/flows.git", "http://127.0.0.1:3000/acme/flows.git"),
+        ("https://git.acme.example/acme/flows", "https://gitea-http.gitea.svc.cluster.local:3000/acme/flows.git"),
+        ("https://acme.example/gitea/acme/flows.git", "ssh://git@gitea-ssh:2222/acme/flows.git"),
+        ("https://git.acme.example/scm/acme/flows.git", "git@git.acme.example:acme/flows"),
+        ("ssh://git@[2001:db8::1]:22/acme/flows.git", "git@[2001:db8::1]:acme/flows.git"),
+        ("https://git.acme.example/acme/team/flows.git", "github.com:acme/team/flows"),
+        ("https://git.acme.example/acme/flows.git", "/srv/mirrors/acme/flows.git"),
+        ("/srv/git/flows.git", "file:///srv/git/flows"),
     ],
 )
-def test_repository_urls_are_compared_without_transport_user_port_and_suffix(address: str) -> None:
-    """Nor case; a bare repository's path has a URL as well."""
-    assert same_repository("/srv/git/flows.git", "file:///srv/git/flows")
-    assert same_repository(address, HTTPS)
-    assert not same_repository(address, "https://github.com/acme/other")
-    assert not same_repository(address, "https://gitlab.com/acme/flows")
+def test_a_signed_push_to_our_path_is_looked_at_under_every_name_of_the_host(address: str, location: str) -> None:
+    """A forge has one name for people, one in the cluster, one for ssh; another path is another repository."""
+    assert concerns(push_of({"repository": {"clone_url": address}}), location, None) is None
+    for other in ("https://git.acme.example/acme/other", "https://git.acme.example/flows", "https://git.acme.example/x/flows"):
+        assert concerns(push_of({"repository": {"clone_url": other}}), location, None) == "another repository"
+
+
+def test_a_push_to_the_address_that_the_repository_moved_to_is_looked_at() -> None:
+    """After a rename the payload has the new name, and the setting the former one."""
+    push = push_of({"repository": {"clone_url": "https://git.acme.example/acme/renamed.git"}})
+    assert concerns(push, "https://git.acme.example/acme/flows", None) == "another repository"
+    moved = "https://git.acme.example/acme/renamed"
+    assert concerns(push, "https://git.acme.example/acme/flows", None, moved) is None
 
 
 @given(

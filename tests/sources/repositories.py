@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
-from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SourceKind, parse_source
+from kapso_sync.network import Network
+from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SignatureVerifier, SourceKind, parse_source
 
 SECRET = "s3cret-t0ken-of-ours"
 MANIFEST = "version: 1\nfunctions: {}\n"
@@ -69,7 +71,10 @@ class Reader:
     folder: Path
     credentials: GitCredentials = field(default_factory=GitCredentials)
     deadline: float = 20.0
+    network: Network = field(default_factory=Network)
+    monotonic: Callable[[], float] = time.monotonic
     seen: list[events.Event] = field(default_factory=list)
+    verify_file: Path | None = None
 
     @property
     def mirror(self) -> Path:
@@ -78,7 +83,14 @@ class Reader:
 
     def git(self, location: str, protocol: str = "file") -> Git:
         """Open git for one remote."""
-        return Git(protocol=protocol, location=location, home=self.folder, credentials=self.credentials, deadline=self.deadline)
+        return Git(
+            protocol=protocol,
+            location=location,
+            home=self.folder,
+            credentials=self.credentials,
+            deadline=self.deadline,
+            network=self.network,
+        )
 
     def open(
         self, text: str | Path, *, branch: str | None = None, ref: str | None = None, path: str | None = None
@@ -86,7 +98,14 @@ class Reader:
         """Open what a SOURCE means, which must be a repository."""
         spec = parse_source(str(text), branch=branch, ref=ref, path=path, cwd=Path.cwd())
         assert spec.kind is SourceKind.GIT
-        return GitSource(spec, self.mirror, self.git(spec.location, spec.protocol), self.seen.append)
+        git = self.git(spec.location, spec.protocol)
+        return GitSource(spec, self.mirror, git, self.seen.append, self.verifier(), monotonic=self.monotonic)
+
+    def verifier(self) -> SignatureVerifier | None:
+        """Judge signatures by the keys in `verify_file`, if there is one."""
+        if self.verify_file is None:
+            return None
+        return SignatureVerifier(self.verify_file, self.folder / "verify", path=os.environ["PATH"])
 
     def open_folder(self, folder: Path, path: str | None = None, *, work_tree: bool = False) -> FolderSource:
         """Open a folder."""

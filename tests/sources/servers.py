@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -18,18 +20,37 @@ from urllib.parse import urlsplit
 from tests.sources.repositories import command_lines
 
 
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class GitServer:
-    """A git server's content, users and requests. ``redirect`` redirects every request; ``status`` fails every request."""
+    """A git server's content, users and requests.
+
+    ``redirect`` redirects every request to another server, ``moved`` from one path to another; ``status`` fails every request.
+    ``cut`` ends an answer to a POST after so many bytes, and while ``stalls`` is not set, no fetch is answered. ``sent`` counts
+    the bytes of all answers.
+    ``commands`` are those of git's protocol, such as ``ls-refs`` and ``fetch``.
+    """
 
     root: Path
     password: str | None = None
     username: str = "x-access-token"
     redirect: str | None = None
     status: int | None = None
+    moved: dict[str, str] = field(default_factory=dict)
+    moved_status: int = 301
+    cut: int | None = None
+    stalls: threading.Event = field(default_factory=_set_event)
+    sent: int = 0
+    paths: list[str] = field(default_factory=list)
     url: str = ""
     authorizations: list[str | None] = field(default_factory=list)
     processes: set[bytes] = field(default_factory=set)
+    commands: list[str] = field(default_factory=list)
 
     def admits(self, authorization: str | None) -> bool:
         """Tell whether a request may pass."""
@@ -47,7 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         admitted = self._seen.admits(authorization)
         self._seen.processes.update(command_lines())
-        if self._seen.redirect is not None:
+        self._seen.paths.append(self.path)
+        moved = next((path for path in self._seen.moved if self.path.startswith(f"{path}/")), None)
+        if moved is not None:
+            target = self._seen.moved[moved] + self.path.removeprefix(moved)
+            self._answer(self._seen.moved_status, {"Location": target})
+        elif self._seen.redirect is not None:
             self._answer(302, {"Location": self._seen.redirect + self.path})
         elif self._seen.status is not None:
             self._answer(self._seen.status, {}, f"you said {authorization}".encode())
@@ -77,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1",
         }
         body = self.rfile.read(length)
+        if b"command=fetch" in body:
+            self._seen.stalls.wait(20)
+        self._seen.commands += re.findall(r"command=([a-z-]+)", body.decode("latin-1"))
         done = subprocess.run(["git", "http-backend"], env=environment, input=body, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
@@ -88,7 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        cut = self._seen.cut if self.command == "POST" else None
+        with contextlib.suppress(BrokenPipeError):  # who was made to wait may be gone
+            self._seen.sent += self.wfile.write(content[:cut])
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
+from kapso_sync.network import Network
 from kapso_sync.sources import find_work_tree
 from kapso_sync.sources.command import GitFailed
 from tests.sources.repositories import CODE, Reader, Repository, children, contents
@@ -135,20 +137,24 @@ async def test_git_does_not_inherit_environment_variables(
     assert not (tmp_path / "trace").exists()
 
 
-def test_gits_environment_has_certificates_and_no_secrets(
-    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine's certificates are passed for network access only."""
-    monkeypatch.setenv("KAPSO_API_KEY", "key")
-    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ours.pem")
-    monkeypatch.setenv("SSL_CERT_DIR", "/etc/ours")
-    git = reader.git("https://example.com/a/b", "https")
+def test_gits_environment_has_network_settings_and_no_secrets(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Authorities, proxy and agent are passed for network access only, and only to the transport that they are for."""
+    for name in ("KAPSO_API_KEY", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "of the machine")
+    network = Network({"https": "http://proxy.example:3128"}, (), "/etc/ours.pem", "/etc/ours", None, "/run/agent")
+    git = replace(reader, network=network).git("https://example.com/a/b", "https")
     offline, online = git.environment(), git.environment(network=True)
+    over_ssh = replace(reader, network=network).git("git@example.com:a/b", "ssh").environment(network=True)
     assert {name for name in offline if not name.startswith("GIT_")} == {"PATH", "HOME", "LC_ALL"}
     assert (offline["GIT_ALLOW_PROTOCOL"], offline["GIT_TERMINAL_PROMPT"]) == ("https", "0")
     assert offline["HOME"] == str(reader.folder)
     assert (online["GIT_SSL_CAINFO"], online["GIT_SSL_CAPATH"]) == ("/etc/ours.pem", "/etc/ours")
-    assert not {"GIT_SSL_CAINFO", "GIT_SSL_CAPATH"} & offline.keys()
+    assert "http://proxy.example:3128" in online.values()
+    assert over_ssh["SSH_AUTH_SOCK"] == "/run/agent"
+    assert not {"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSH_AUTH_SOCK"} & offline.keys()
+    assert "http://proxy.example:3128" not in [*offline.values(), *over_ssh.values()]
+    assert not {"SSH_AUTH_SOCK", "HTTPS_PROXY"} & online.keys()
+    assert "of the machine" not in [*online.values(), *over_ssh.values()]
 
 
 async def test_git_may_use_the_sources_transport_only(upstream: Repository, reader: Reader) -> None:

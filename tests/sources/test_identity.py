@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.sources import find_work_tree, folder_identity, remote_identity
+from kapso_sync.errors import ConfigError
+from kapso_sync.sources import WorkTree, find_work_tree, folder_identity, remote_identity
+from kapso_sync.sources.identity import find_origin, origin_identity
 from tests.sources.repositories import Repository
 
 
@@ -20,6 +22,8 @@ from tests.sources.repositories import Repository
         "ssh://git@example.com:2222/acme/flows.git",
         "git@example.com:acme/flows.git",
         "deploy@Example.com:/acme/flows",
+        "example.com:acme/flows.git",
+        "https://example.com./acme//flows/",
     ],
 )
 def test_one_remote_has_one_owner_in_every_url_spelling(location: str) -> None:
@@ -65,7 +69,7 @@ def test_a_folder_without_remote_is_owned_by_its_path() -> None:
     assert folder_identity(Path("/")).startswith("folder/root-")
 
 
-def test_a_work_tree_is_found_from_its_sub_folders(upstream: Repository) -> None:
+async def test_a_work_tree_is_found_from_its_sub_folders(upstream: Repository) -> None:
     """Root, origin and checked out commit are known in every folder of it, without running git."""
     (upstream.folder / "deep/er").mkdir(parents=True)
     upstream.git("remote", "add", "other", "https://example.com/not/this")
@@ -73,14 +77,11 @@ def test_a_work_tree_is_found_from_its_sub_folders(upstream: Repository) -> None
     commit = upstream.git("rev-parse", "HEAD")
     found = find_work_tree(upstream.folder / "deep/er")
     assert found is not None
-    assert (found.root, found.origin, found.head) == (
-        upstream.folder,
-        "git@example.com:acme/flows.git",
-        f"main@{commit[:12]}",
-    )
+    assert (found.root, found.head) == (upstream.folder, f"main@{commit[:12]}")
+    assert await find_origin(found) == "git@example.com:acme/flows.git"
 
 
-def test_a_packed_branch_and_a_detached_head_are_described(upstream: Repository) -> None:
+async def test_a_packed_branch_and_a_detached_head_are_described(upstream: Repository) -> None:
     """The description survives git gc and checkouts of a commit."""
     commit = upstream.git("rev-parse", "HEAD")
     upstream.git("pack-refs", "--all")
@@ -90,16 +91,16 @@ def test_a_packed_branch_and_a_detached_head_are_described(upstream: Repository)
     assert packed is not None
     assert detached is not None
     assert (packed.head, detached.head) == (f"main@{commit[:12]}", commit[:12])
-    assert packed.origin is None
+    assert await find_origin(packed) is None
 
 
-def test_a_linked_work_tree_has_its_repositorys_origin(upstream: Repository, tmp_path: Path) -> None:
+async def test_a_linked_work_tree_has_its_repositorys_origin(upstream: Repository, tmp_path: Path) -> None:
     """It belongs to the same remote, on a branch of its own."""
     upstream.git("remote", "add", "origin", "https://example.com/acme/flows")
     upstream.git("worktree", "add", "--quiet", "-b", "side", str(tmp_path / "linked"))
     found = find_work_tree(tmp_path / "linked")
     assert found is not None
-    assert found.origin == "https://example.com/acme/flows"
+    assert await find_origin(found) == "https://example.com/acme/flows"
     assert found.head is not None
     assert found.head.startswith("side@")
 
@@ -111,13 +112,82 @@ def test_a_work_tree_before_its_first_commit_is_on_its_branch(tmp_path: Path) ->
     assert found.head == "main"
 
 
-def test_a_damaged_git_folder_is_a_work_tree_without_commit_and_origin(tmp_path: Path) -> None:
+async def test_a_damaged_git_folder_is_a_work_tree_without_commit_and_origin(tmp_path: Path) -> None:
     """Missing or binary files cause no error: the folder is still readable."""
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/config").write_bytes(b"\xff\xfe")
     found = find_work_tree(tmp_path)
     assert found is not None
-    assert (found.origin, found.head) == (None, None)
+    assert (await find_origin(found), found.head) == (None, None)
+
+
+def _in(folder: Path) -> WorkTree:
+    found = find_work_tree(folder)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '[remote "origin"]\n\turl = https://example.com/acme/flows ; the one at the office\n',
+        '[remote "origin"]\n\turl = https://example.com/acme/flows # moved in May\n',
+        '[remote "origin"] url = https://example.com/acme/flows\n',
+        '[Remote "origin"]\n\tURL = "https://example.com/acme/flows"\n',
+        '[remote "origin"]\n\turl = https://example.com/\\\nacme/flows\n',
+        '[remote "origin"]\n\tpushurl = git@else.example:a/b\n\turl = https://example.com/acme/flows\n\turl = https://mirror.example/x\n',
+        '[remote "other"]\n\turl = https://else.example/a/b\n[include]\n\tpath = shared\n',
+        "[include]\n\tpath = ../outside-of-git\n",
+    ],
+    ids=["comment", "hash", "one line", "case", "continued", "two URLs", "included", "included from outside"],
+)
+async def test_the_origin_is_what_git_reads_in_its_configuration(config: str, upstream: Repository) -> None:
+    """Comments, quotes, case, continued lines and included files: all are one owner."""
+    included = '[remote "origin"]\n\turl = https://example.com/acme/flows\n'
+    (upstream.folder / ".git/shared").write_text(included)
+    (upstream.folder / "outside-of-git").write_text(included)
+    with (upstream.folder / ".git/config").open("a") as file:
+        file.write(config)
+    assert upstream.git("remote", "get-url", "origin") == "https://example.com/acme/flows"
+    assert await find_origin(_in(upstream.folder)) == "https://example.com/acme/flows"
+
+
+async def test_reading_the_origin_runs_no_program(upstream: Repository, tmp_path: Path) -> None:
+    """The configuration of a work tree names programs wherever git takes one; git reads it as data."""
+    script, ran = tmp_path / "trap", tmp_path / "ran"
+    script.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    script.chmod(0o755)
+    for key in (
+        "core.fsmonitor",
+        "core.pager",
+        "pager.config",
+        "core.sshCommand",
+        "core.editor",
+        "alias.config",
+        "credential.helper",
+    ):
+        upstream.git("config", key, f"!{script}" if key.startswith("alias") else str(script))
+    upstream.git("config", "remote.origin.url", "https://example.com/acme/flows")
+    assert await find_origin(_in(upstream.folder)) == "https://example.com/acme/flows"
+    assert not ran.exists()
+
+
+async def test_without_git_the_owner_of_a_work_tree_is_an_error(
+    upstream: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another owner than the one that a machine with git finds would be worse; a setting names it as well."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="git is not installed") as caught:
+        await find_origin(_in(upstream.folder))
+    assert "KAPSO_SYNC_OWNER" in str(caught.value.hint)
+
+
+def test_a_relative_origin_is_a_path_from_its_work_tree(upstream: Repository) -> None:
+    """Two folders with the same words in their configuration are two owners."""
+    owner = origin_identity(_in(upstream.folder), "../other.git", "")
+    assert owner == remote_identity(str(upstream.folder.parent / "other.git"), "")
+    with pytest.raises(ConfigError, match="is not an address"):
+        origin_identity(_in(upstream.folder), "https://[::1/acme/flows", "")
 
 
 def test_a_folder_outside_of_git_is_not_a_work_tree() -> None:

@@ -11,6 +11,7 @@ import pytest
 from kapso_sync.errors import SourceUnavailable, StateUnusable
 from kapso_sync.sources.git import MAX_PACKS
 from tests.sources.repositories import CODE, Reader, Repository, contents
+from tests.sources.servers import GitServer, serving
 
 
 def _inode(path: Path) -> int:
@@ -41,17 +42,51 @@ async def test_every_push_adds_to_the_same_mirror(upstream: Repository, reader: 
     assert _inode(reader.mirror / "HEAD") == head
 
 
-async def test_a_mirror_of_many_packs_is_replaced(upstream: Repository, reader: Reader) -> None:
-    """A daemon that runs for a year does not fill its disk."""
-    source = reader.open(upstream.url)
-    await source.fetch()
-    pack = next(reader.mirror.glob("objects/pack/*.pack"))
+def _multiply_packs(mirror: Path) -> None:
+    """Have as many packs as many pushes leave."""
+    pack = next(mirror.glob("objects/pack/*.pack"))
     for number in range(MAX_PACKS):
         for part in (pack, pack.with_suffix(".idx")):
             shutil.copy(part, part.with_stem(f"pack-{number:040x}"))
-    upstream.commit({"a.ts": "new"})
-    assert contents(await source.fetch())["a.ts"] == b"new"
-    assert len(list(reader.mirror.glob("objects/pack/*.pack"))) == 1
+
+
+async def test_many_packs_become_one_without_another_whole_transfer(
+    upstream: Repository, reader: Reader, tmp_path: Path
+) -> None:
+    """A daemon that runs for a year fills no disk, and fetches what lies beside the functions once."""
+    upstream.commit({"beside.bin": os.urandom(400_000), "old.bin": os.urandom(300_000)})
+    with serving(GitServer(tmp_path)) as server:
+        source = reader.open(f"{server.url}/upstream/.git")
+        await source.fetch()
+        assert server.sent > 600_000
+        upstream.git("rm", "--quiet", "old.bin")
+        upstream.commit({"a.ts": "second"})
+        await source.fetch()
+        _multiply_packs(reader.mirror)
+        server.sent = 0
+        upstream.commit({"a.ts": "third"})
+        assert contents(await source.fetch())["a.ts"] == b"third"
+        assert 0 < server.sent < 50_000
+    packs = list(reader.mirror.glob("objects/pack/*.pack"))
+    assert len(packs) == 2
+    assert 400_000 < sum(pack.stat().st_size for pack in packs) < 600_000
+
+
+async def test_a_fetch_that_breaks_on_its_way_keeps_the_mirror(upstream: Repository, reader: Reader, tmp_path: Path) -> None:
+    """Over a bad line the next fetch transfers what changed, and not everything again; nothing is left of the broken one."""
+    upstream.commit({"beside.bin": os.urandom(400_000)})
+    with serving(GitServer(tmp_path)) as server:
+        source = reader.open(f"{server.url}/upstream/.git")
+        await source.fetch()
+        upstream.commit({"a.ts": "new", "more.bin": os.urandom(200_000)})
+        server.cut = 100_000
+        with pytest.raises(SourceUnavailable, match="cannot be fetched"):
+            await source.fetch()
+        (reader.mirror / "objects/pack/tmp_pack_Ab12").write_bytes(b"of a fetch that was killed")
+        server.cut, server.sent = None, 0
+        assert contents(await source.fetch())["a.ts"] == b"new"
+        assert 200_000 < server.sent < 300_000
+    assert not list(reader.mirror.glob("objects/pack/tmp_*"))
 
 
 @pytest.mark.parametrize("lock", ["shallow.lock", "HEAD.lock", "config.lock", "refs/kapso-sync/head.lock", "packed-refs.lock"])

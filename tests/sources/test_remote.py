@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.errors import KapsoSyncError, SourceMissing, SourceUnavailable
+from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, SourceUnavailable
+from kapso_sync.model.events import SourceMoved
 from kapso_sync.sources import GitCredentials
+from kapso_sync.sources.git import DENIED_BACKOFF
 from tests.sources.repositories import CODE, SECRET, Reader, Repository, command_lines, contents
 from tests.sources.servers import GitServer, serving, unresponsive_server
 
@@ -91,12 +93,105 @@ async def test_a_404_of_a_git_server_is_a_missing_repository(server: GitServer, 
 
 
 async def test_a_redirect_of_a_git_server_is_not_followed(server: GitServer, reader: Reader, tmp_path: Path) -> None:
-    """The token is for the configured host only."""
+    """The token is for the configured host and port only; the error says where it would go, and does not promise a retry."""
     with serving(GitServer(tmp_path, redirect=server.url)) as other:
-        with pytest.raises(SourceUnavailable):
+        with pytest.raises(SourceUnavailable, match=f"redirects to another host, {server.url}/upstream/.git") as caught:
             await _with_token(reader).open(f"{other.url}/upstream/.git").fetch()
         assert other.authorizations
     assert server.authorizations == []
+    assert "again" not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_on_the_same_host_is_followed_and_reported_once(
+    status: int, server: GitServer, upstream: Repository, reader: Reader
+) -> None:
+    """A renamed repository, or one that is named without .git; credentials go along, since the host is the same."""
+    server.moved, server.moved_status = {"/acme/before": "/acme/between", "/acme/between": "/upstream/.git"}, status
+    source = _with_token(reader).open(f"{server.url}/acme/before")
+    assert contents(await source.fetch())["a.ts"] == CODE.encode()
+    upstream.commit({"a.ts": "new"})
+    server.paths.clear()
+    snapshot = await source.fetch()
+    assert (contents(snapshot)["a.ts"], snapshot.source) == (b"new", f"{server.url}/acme/before")
+    moved = [event for event in reader.seen if isinstance(event, SourceMoved)]
+    assert [(event.source, event.moved_to) for event in moved] == [(f"{server.url}/acme/before", f"{server.url}/upstream/.git")]
+    assert {path.partition("/.git")[0] for path in server.paths} == {"/upstream"}
+
+
+async def test_an_absolute_redirect_to_ourselves_is_followed(server: GitServer, reader: Reader) -> None:
+    """Servers write the whole URL, or the path alone."""
+    server.moved = {"/acme/flows": f"{server.url}/upstream/.git"}
+    assert contents(await _with_token(reader).open(f"{server.url}/acme/flows").fetch())["a.ts"] == CODE.encode()
+
+
+async def test_a_repository_that_moves_back_is_found_again(server: GitServer, reader: Reader) -> None:
+    """Where the new address fails, the next fetch asks at the configured one."""
+    server.moved = {"/upstream/.git": "/gone"}
+    source = _with_token(reader).open(f"{server.url}/upstream/.git")
+    with pytest.raises(SourceMissing):
+        await source.fetch()
+    server.moved = {}
+    with pytest.raises(SourceMissing):
+        await source.fetch()
+    assert contents(await source.fetch())["a.ts"] == CODE.encode()
+
+
+@pytest.mark.parametrize(
+    ("moved", "message"),
+    [
+        ({"/a": "/a/a"}, "redirects more than 5 times"),
+        ({"/a": "/users/sign_in?from="}, "redirects to a page, /users/sign_in, and not to a repository"),
+        ({"/a": "https://127.0.0.1:1"}, "redirects to another host, https://127.0.0.1:1"),
+        ({"/a": "https://user:hunter22@git.acme.example"}, "redirects to another host, https://git.acme.example"),
+    ],
+)
+async def test_a_redirect_that_leads_nowhere_is_an_error(
+    moved: dict[str, str], message: str, server: GitServer, reader: Reader
+) -> None:
+    """A loop, a page to sign in, another scheme, another host; what the address holds beside is not shown."""
+    server.moved = moved
+    with pytest.raises(SourceUnavailable) as caught:
+        await _with_token(reader).open(f"{server.url}/a").fetch()
+    assert message in caught.value.message
+    assert b"hunter22" not in _told(caught.value)
+
+
+async def test_a_remote_that_refuses_us_is_asked_again_after_a_growing_delay(server: GitServer, reader: Reader) -> None:
+    """A forge locks out an address that knocks each minute with a revoked key; the error stays the same meanwhile."""
+    now, password = [0.0], ["revoked"]
+    source = replace(reader, credentials=GitCredentials(lambda: password[0]), monotonic=lambda: now[0]).open(
+        f"{server.url}/upstream/.git"
+    )
+    asked = []
+    for now[0] in range(0, 3600, 5):
+        before = len(server.authorizations)
+        with pytest.raises(SourceDenied, match="refuses us"):
+            await source.moved()
+        if len(server.authorizations) > before:
+            asked.append(now[0])
+    assert asked == [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]
+    password[0] = SECRET
+    assert contents(await source.fetch())["a.ts"] == CODE.encode()
+    password[0] = "revoked again"
+    with pytest.raises(SourceDenied):
+        await source.moved()
+    now[0] += DENIED_BACKOFF.initial
+    password[0] = SECRET
+    assert await source.moved() is False
+
+
+async def test_a_slow_transfer_ends_at_the_git_timeout_and_names_it(server: GitServer, reader: Reader) -> None:
+    """What ends it is `git fetch`, and a setting gives it more time."""
+    assert contents(await _with_token(reader).open(f"{server.url}/upstream/.git").fetch())
+    server.stalls.clear()
+    try:
+        slow = replace(_with_token(reader), deadline=2.0, folder=reader.folder / "slow")
+        with pytest.raises(SourceUnavailable, match=r"git fetch did not end within 2 s") as caught:
+            await slow.open(f"{server.url}/upstream/.git").fetch()
+    finally:
+        server.stalls.set()
+    assert "KAPSO_SYNC_GIT_TIMEOUT" in str(caught.value.hint)
 
 
 async def test_a_git_token_quoted_in_an_error_is_redacted(server: GitServer, reader: Reader) -> None:
@@ -144,9 +239,9 @@ def _program(folder: Path, name: str, script: str) -> None:
 async def test_a_git_helper_that_outlives_git_is_killed_at_the_timeout(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timeout kills the whole process group."""
+    """The timeout kills the whole process group, with those that ignore that git has ended."""
     mark = f"4711.{os.getpid()}"
-    _program(tmp_path / "bin", "git", f"sleep {mark} &\nexit 0")
+    _program(tmp_path / "bin", "git", f"trap '' TERM\nsleep {mark} &\nexit 0")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(SourceUnavailable, match="did not end"):
         await replace(reader, deadline=0.3).git("https://example.com/a/b").run(["version"])

@@ -8,6 +8,9 @@ import pytest
 
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
 from kapso_sync.sources import SecretMissing, SecretReader
+from kapso_sync.sources.secrets import mounts_below
+
+ENV_FILE = {"FROM_FILE": "of the file", "AWS_KEY": "aws of the file", "KAPSO_OF_FILE": "ours"}
 
 
 @pytest.fixture
@@ -30,9 +33,8 @@ def folder(tmp_path: Path) -> Path:
 
 def reader(folder: Path, told: list[str] | None = None, allowed: tuple[str, ...] = ("*",)) -> SecretReader:
     environment = {"STRIPE": "sk_1", "BLANK": "", "KAPSO_API_KEY": "ours", "kapso_sync_git_token": "ours", "AWS_KEY": "aws"}
-    return SecretReader(
-        environment, allowed, folder, (folder / "api-key", folder / "state"), ([] if told is None else told).append
-    )
+    ours = (folder / "api-key", folder / "state")
+    return SecretReader(environment, ENV_FILE, allowed, folder, ours, ([] if told is None else told).append)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,9 @@ def test_secret_values_are_read_from_variables_files_and_the_manifest(folder: Pa
         (EnvSecret("BLANK"), "is empty"),
         (FileSecret("api-key"), "a credential of kapso-sync's"),
         (FileSecret("hard"), "a credential of kapso-sync's"),
-        (FileSecret("kubernetes.io/serviceaccount/token"), "a credential of the Pod's"),
-        (FileSecret("tls/../kubernetes.io/serviceaccount/token"), "a credential of the Pod's"),
+        (FileSecret("kubernetes.io/serviceaccount/token"), "a token of the Pod's"),
+        (FileSecret("tls/../kubernetes.io/serviceaccount/token"), "a token of the Pod's"),
+        (FileSecret("eks.amazonaws.com/serviceaccount/token"), "a token of the Pod's"),
         (DotenvSecret("api-key", "X"), "a credential of kapso-sync's"),
         (DotenvSecret(".env", "KAPSO_API_KEY"), "it is kapso-sync's own"),
         (DotenvSecret(".env", "kapso_sync_git_token"), "it is kapso-sync's own"),
@@ -75,7 +78,7 @@ def test_secret_values_are_read_from_variables_files_and_the_manifest(folder: Pa
         (FileSecret("absent"), "No such file"),
         (FileSecret("binary"), "not UTF-8"),
         (FileSecret("nul"), "NUL"),
-        (FileSecret("big"), "65536 are allowed"),
+        (FileSecret("big"), "larger than 65536 bytes"),
         (DotenvSecret(".env", "ABSENT"), "is not in .env"),
         (DotenvSecret(".env", "EMPTY"), "is empty"),
     ],
@@ -88,12 +91,86 @@ def test_an_unavailable_secret_value_is_an_error_with_a_reason(folder: Path, sou
     assert "our own key" not in f"{missing.value.message}{missing.value.hint}"
 
 
-def test_only_allowed_environment_variables_are_secret_sources(folder: Path) -> None:
-    """Globs name them."""
-    limited = reader(folder, allowed=("STRIPE", "FN_*"))
-    assert limited.read(EnvSecret("STRIPE")) == "sk_1"
-    with pytest.raises(SecretMissing, match="may not be the variable AWS_KEY"):
-        limited.read(EnvSecret("AWS_KEY"))
+def test_only_listed_environment_variables_are_secret_sources(folder: Path) -> None:
+    """Globs name them; without a list there is none. The error says what to set, with what is listed already."""
+    limited = reader(folder, allowed=("FN_*",))
+    with pytest.raises(SecretMissing, match="may not be the variable STRIPE") as missing:
+        limited.read(EnvSecret("STRIPE"))
+    assert missing.value.hint == "put it into an --env-file, or list it: KAPSO_SYNC_SECRET_ENV=FN_*,STRIPE"
+    assert reader(folder, allowed=("FN_*", "STRIPE")).read(EnvSecret("STRIPE")) == "sk_1"
+    with pytest.raises(SecretMissing, match="may not be the variable STRIPE"):
+        reader(folder, allowed=()).read(EnvSecret("STRIPE"))
+
+
+def test_what_the_env_file_sets_may_be_read_without_a_list(folder: Path) -> None:
+    """Whoever starts kapso-sync has named the file; a listed variable of the process comes first, and ours is never read."""
+    assert reader(folder, allowed=()).read(EnvSecret("FROM_FILE")) == "of the file"
+    assert reader(folder, allowed=()).read(EnvSecret("AWS_KEY")) == "aws of the file"
+    assert reader(folder, allowed=("AWS_KEY",)).read(EnvSecret("AWS_KEY")) == "aws"
+    for allowed in ((), ("*",), ("KAPSO_OF_FILE",)):
+        with pytest.raises(SecretMissing, match="it is kapso-sync's own"):
+            reader(folder, allowed=allowed).read(EnvSecret("KAPSO_OF_FILE"))
+
+
+OF_OTHERS = [
+    *(
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_CLIENT_SECRET",
+        "ARM_CLIENT_SECRET",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+    *("CLOUDFLARE_API_TOKEN", "GITHUB_TOKEN", "GH_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_RUNTIME_TOKEN"),
+    *("CI_JOB_TOKEN", "GITLAB_TOKEN", "BITBUCKET_TOKEN", "KUBERNETES_SERVICE_HOST", "KUBECONFIG", "VAULT_TOKEN"),
+    *("DOCKER_AUTH_CONFIG", "NPM_TOKEN", "NODE_AUTH_TOKEN", "PYPI_TOKEN", "TWINE_PASSWORD", "HTTPS_PROXY", "https_proxy"),
+    *("ALL_PROXY", "NO_PROXY", "SSH_AUTH_SOCK", "GIT_ASKPASS", "PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "SSL_CERT_FILE"),
+]
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_no_pattern_reaches_credentials_of_clouds_forges_clusters_and_proxies(folder: Path, name: str) -> None:
+    """Only a name that is spelled out does; the error says so."""
+
+    def reading(*allowed: str) -> SecretReader:
+        return SecretReader({name: "canary"}, {}, allowed, folder, (), lambda _: None)
+
+    for patterns in (("*",), (f"{name[:3]}*",), (f"{name}*",), (name.lower() + "?", f"[{name[0]}]{name[1:]}")):
+        with pytest.raises(SecretMissing) as missing:
+            reading(*patterns).read(EnvSecret(name))
+        assert "canary" not in missing.value.message
+        assert (name in missing.value.hint, "KAPSO_SYNC_SECRET_ENV" in missing.value.hint) == (True, True)
+    assert reading("X", name).read(EnvSecret(name)) == "canary"
+
+
+def test_without_a_secrets_folder_no_file_is_a_secret_source(folder: Path) -> None:
+    """The error names the setting."""
+    for source in (FileSecret("tls/cert"), FileSecret("/etc/passwd"), DotenvSecret(".env", "STRIPE")):
+        with pytest.raises(SecretMissing) as missing:
+            SecretReader({}, {}, (), None, (), lambda _: None).read(source)
+        assert "KAPSO_SYNC_SECRETS_DIR" in missing.value.hint
+
+
+def test_another_mount_below_the_secrets_folder_is_not_read(folder: Path) -> None:
+    """Such as a token of the Pod's, whatever it is called; a file beside it is read."""
+    (folder / "projected").mkdir()
+    (folder / "projected" / "token").write_text("of the Pod")
+
+    def reading(*mounts: Path) -> SecretReader:
+        return SecretReader({}, {}, (), folder, (), lambda _: None, lambda _: mounts)
+
+    assert reading().read(FileSecret("projected/token")) == "of the Pod"
+    for mount in (folder / "projected", folder / "projected" / "token"):
+        with pytest.raises(SecretMissing, match="something else is mounted there"):
+            reading(mount).read(FileSecret("projected/token"))
+        assert reading(mount).read(FileSecret("tls/cert")).startswith("-----BEGIN")  # type: ignore[union-attr]  # a text
+
+
+def test_the_mount_points_below_a_folder_are_those_of_this_system() -> None:
+    """Below the root there is at least the one where they are listed; below a folder of ours there is none."""
+    found = mounts_below(Path("/"))
+    assert all(point.is_absolute() and point.is_mount() for point in found if point.exists())
+    assert not Path("/proc/self/mountinfo").exists() or Path("/proc") in found
+    assert mounts_below(Path(__file__).parent) == ()
 
 
 def test_a_rotated_mounted_secret_is_read_again(folder: Path) -> None:
@@ -127,6 +204,16 @@ def test_a_json_secret_that_is_not_json_is_an_error(folder: Path, text: str, sai
     (folder / "partners").write_text(text)
     with pytest.raises(SecretMissing, match=said):
         reader(folder).read(FileSecret("partners", json=True))
+
+
+def test_a_wrong_line_of_a_dotenv_file_is_named_where_a_value_is_missing(folder: Path) -> None:
+    """By its number and never by its content; a value that is there is read all the same."""
+    (folder / "mail.env").write_text("USER=me\n\n# comment\n\nPASSWORD hunter2\n")
+    assert reader(folder).read(DotenvSecret("mail.env", "USER")) == "me"
+    with pytest.raises(SecretMissing) as missing:
+        reader(folder).read(DotenvSecret("mail.env", "PASSWORD"))
+    assert missing.value.message == "is not in mail.env, or in what is not NAME=value there: line 5"
+    assert missing.value.hint == "correct line 5, or add a line PASSWORD=… to it"
 
 
 @pytest.mark.parametrize("source", [FileSecret("a\0b"), DotenvSecret("a\0b", "A")])

@@ -19,6 +19,9 @@ from tests.sources.repositories import SECRET, Repository
         ("ssh://git@example.com:2222/acme/flows.git", "ssh"),
         ("ssh://example.com/acme/flows", "ssh"),
         ("git@example.com:acme/flows.git", "ssh"),
+        ("example.com:acme/flows.git", "ssh"),
+        ("git@[2001:db8::1]:acme/flows.git", "ssh"),
+        ("ssh://git@[2001:db8::1]:2222/acme/flows.git", "ssh"),
         ("http://127.0.0.1:8080/flows.git", "http"),
         ("http://localhost/flows.git", "http"),
         ("http://[::1]:80/flows.git", "http"),
@@ -41,6 +44,30 @@ def test_a_local_path_is_a_folder_or_a_bare_repository(tmp_path: Path) -> None:
     assert kinds["bare.git"].location == str(bare.folder)
     assert kinds["bare.git"].protocol == "file"
     assert Path(kinds["tree"].location) == tree.folder
+
+
+@pytest.mark.parametrize("scheme", ["git+ssh", "ssh+git"])
+def test_other_names_of_ssh_are_the_same_source(scheme: str, tmp_path: Path) -> None:
+    """Git takes them too, and package managers write them."""
+    spec = parse_source(f"{scheme}://git@example.com/acme/flows.git", cwd=tmp_path)
+    assert (spec.location, spec.protocol) == ("ssh://git@example.com/acme/flows.git", "ssh")
+
+
+def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path) -> None:
+    """What exists here is meant, not a host of that name."""
+    (tmp_path / "flows:prod").mkdir()
+    assert parse_source("flows:prod", cwd=tmp_path).kind is SourceKind.FOLDER
+    assert parse_source("flows:test", cwd=tmp_path).protocol == "ssh"
+
+
+def test_a_branch_of_a_sub_folder_reads_that_folder_of_its_repository(tmp_path: Path) -> None:
+    """As git would, from wherever somebody stands; a folder in no repository has no branch."""
+    Repository(tmp_path / "tree").write({"apps/one/a.ts": "a"})
+    spec = parse_source("tree/apps", branch="main", path="one", cwd=tmp_path)
+    assert (spec.location, spec.path) == (str(tmp_path / "tree"), "apps/one")
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(SourceMissing, match="is in no git repository"):
+        parse_source("plain", branch="main", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("branch", "ref"), [("main", None), (None, "v1.0")])

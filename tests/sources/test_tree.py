@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kapso_sync.errors import InvalidSource, SourceUnavailable
-from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
+from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, LOCK_LIMIT, MANIFEST_LIMIT
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
 
@@ -116,3 +116,37 @@ async def test_a_folder_and_a_repository_of_the_same_files_agree(upstream: Repos
     committed = await reader.open(upstream.url).fetch()
     lying = await reader.open_folder(upstream.folder, work_tree=True).fetch()
     assert committed.files == lying.files
+
+
+async def test_the_lock_files_of_the_functions_folder_and_of_its_parents_are_read(upstream: Repository, reader: Reader) -> None:
+    """Up to the repository's root, and not beside it; a symbolic link is named, and not followed."""
+    (upstream.folder / "services").mkdir()
+    (upstream.folder / "services" / "package-lock.json").symlink_to("/etc/passwd")
+    commit = upstream.commit(
+        {
+            "package-lock.json": "root",
+            "other/package-lock.json": "beside",
+            "services/fns/package-lock.json": "home",
+            "services/fns/one/package-lock.json": "below",
+            "services/fns/a.ts": CODE,
+        }
+    )
+    snapshot = await reader.open(upstream.url, path="services/fns").fetch()
+    assert {folder: file.content for folder, file in snapshot.lock_files.items()} == {"": b"root", "services": None}
+    assert snapshot.lock_files["services"].problem == "is a symbolic link, which is not followed in a repository"
+    assert {path for path in snapshot.files if path.endswith(".json")} == {"package-lock.json", "one/package-lock.json"}
+    upstream.commit({"package-lock.json": "changed"})
+    again = await reader.open(upstream.url, path="services/fns").fetch()
+    assert again.revision.id != commit
+    assert again.lock_files[""].content == b"changed"
+
+
+async def test_a_lock_file_may_have_eight_mebibytes(upstream: Repository, reader: Reader) -> None:
+    """More than code, which may have one; a byte more is named and not read."""
+    upstream.commit(
+        {"package-lock.json": b"x" * LOCK_LIMIT, "deep/package-lock.json": b"x" * (LOCK_LIMIT + 1), "deep/fns/a.ts": CODE}
+    )
+    snapshot = await reader.open(upstream.url, path="deep/fns").fetch()
+    assert len(snapshot.lock_files[""].content or b"") == LOCK_LIMIT
+    assert snapshot.lock_files["deep"].content is None
+    assert snapshot.lock_files["deep"].problem == "is 8.1 MiB; the limit for a lock file is 8 MiB"

@@ -16,7 +16,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncErr
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, is_nested_within, same_json
+from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, same_json
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
 from kapso_sync.retry import Backoff
@@ -107,7 +107,8 @@ class CheckRunner:
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
         answer = await self._opened(record, answer)
-        expected = check_mismatch(check, answer, wrapped=wrapped)
+        # Not on the event loop: a regular expression may take its whole time limit, and health must be answered meanwhile.
+        expected = await asyncio.to_thread(check_mismatch, check, answer, wrapped=wrapped)
         if expected is None:
             return None
         if answer.status in CHECK_INCONCLUSIVE:
@@ -135,7 +136,7 @@ class CheckRunner:
         return Invocation(found.status_code, "application/json", body if isinstance(body, str) else canonical_json(body))
 
     def _shown(self, answer: Invocation) -> str:
-        return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text)))
+        return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text[:REDACTED])))
 
     def _report(self, slug: str, record: RemoteFunction, failures: Sequence[Failure]) -> None:
         for failure in failures:
@@ -162,8 +163,8 @@ class CheckRunner:
 SHOWN = 200
 """Maximum number of characters of an expectation and of an answer that are shown."""
 
-MAX_DEPTH = 500
-"""Levels of an answer beyond which it counts as text: no check asks for so many, and to write it again would take the stack."""
+REDACTED = 16 * 1024
+"""Number of characters of an answer that are redacted before they are cut to those that are shown."""
 
 SEARCHED = 1024 * 1024
 PATIENCE = 1.0
@@ -221,7 +222,10 @@ def describe(answer: Invocation) -> str:
 
 
 def includes(wanted: Json, given: Json) -> bool:
-    """Return whether ``given`` contains ``wanted``: lists must have the same length, objects may have more keys."""
+    """Return whether ``given`` contains ``wanted``: lists must have the same length, objects may have more keys.
+
+    It goes no deeper than ``wanted``, which comes from a manifest of limited depth, however deep ``given`` is.
+    """
     if isinstance(wanted, dict):
         return isinstance(given, dict) and all(name in given and includes(wanted[name], given[name]) for name in wanted)
     if isinstance(wanted, list):
@@ -242,18 +246,16 @@ def short(text: str) -> str:
 def _read(answer: Invocation, *, wrapped: bool) -> tuple[Json, str]:
     try:
         value: Json = json.loads(answer.text)
+        if not (wrapped and isinstance(value, dict) and "data" in value):
+            return value, answer.text
+        inner = value["data"]
+        return inner, inner if isinstance(inner, str) else canonical_json(inner)
     except (ValueError, RecursionError):
         return None, answer.text
-    if not is_nested_within(value, MAX_DEPTH):
-        return None, answer.text
-    if not (wrapped and isinstance(value, dict) and "data" in value):
-        return value, answer.text
-    inner = value["data"]
-    return inner, inner if isinstance(inner, str) else canonical_json(inner)
 
 
 def _found(pattern: str, text: str) -> bool:
     try:
-        return regex.search(pattern, text[:SEARCHED], timeout=PATIENCE) is not None
-    except TimeoutError:
+        return regex.search(pattern, text[:SEARCHED], timeout=PATIENCE, concurrent=True) is not None
+    except (TimeoutError, MemoryError):
         return False

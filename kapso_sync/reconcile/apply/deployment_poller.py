@@ -76,6 +76,11 @@ class _Deployment:
     ended: asyncio.Future[EndedDeployment]
     missed: int = 0
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a record of it that cannot be believed may still show."""
+        return self.baseline.id, self.baseline.slug
+
 
 class DeploymentPoller:
     """Polls the list while at least one deployment runs; an async context manager around the pass.
@@ -134,16 +139,19 @@ class DeploymentPoller:
     async def _look(self) -> None:
         asked = self._clock.monotonic()
         try:
-            records = {record.id: record for record in await self._api.list_functions()}
+            listed = await self._api.list_records()
+            records = {record.id: record for record in listed.functions}
+            garbled = {text for record in listed.garbled for text in (record.id, record.slug)}
         except ApiUnauthorized:
             raise
         except ApiError:
-            records = None
+            records, garbled = None, set()
         now = self._clock.monotonic()
         for deployment in self._waiting():
             elapsed = now - deployment.started
             record = records.get(deployment.baseline.id) if records is not None else None
-            if records is not None and deployment.started <= asked:
+            unknown = records is None or (record is None and not garbled.isdisjoint(deployment.names))
+            if not unknown and deployment.started <= asked:
                 verdict = self._judge(deployment, record, elapsed)
             else:
                 verdict = DeploymentState.TIMED_OUT if elapsed >= self._timeout else None

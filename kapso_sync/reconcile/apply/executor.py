@@ -134,7 +134,7 @@ class Executor:
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, self._settings.start_locally)
             rollout.load(_deployed_workers(observed), observed.state.quota)
             checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
-            writer = FunctionWriter(self._api, self._store, self._emit)
+            writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned})
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
             applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
@@ -169,8 +169,9 @@ class Executor:
         idle = self._settings.prune_idle
         # Code that was saved since the plan was made counts: deployments may have taken minutes.
         known = {remote.id: remote for remote in observed.functions}
-        fresh = (_newest(remote, known.get(remote.id)) for remote in await self._api.list_functions())
-        left = replace(observed, functions=tuple(remote for remote in fresh if remote.id not in gone))
+        listed = await self._api.list_records()
+        fresh = (_newest(remote, known.get(remote.id)) for remote in listed.functions)
+        left = replace(observed, functions=tuple(remote for remote in fresh if remote.id not in gone), garbled=listed.garbled)
         usages = await look_up_usage(self._api, left, deletions, idle, upcoming, later)
         now = self._clock.now()
         return lambda step: reason_against_deletion(step, usages[step.remote.id], now, idle)

@@ -14,6 +14,8 @@ from kapso_sync.model.users import FoundUsers
 from kapso_sync.reconcile.plan.function_usage import FunctionUsage, functions_that_name, last_invoked, upcoming_users
 from kapso_sync.reconcile.plan.observed import Observed
 
+_GARBLED = "another function's record on Kapso is garbled, so its code could not be read"
+
 INVOCATIONS = 20
 """Maximum number of invocations that Kapso lists in one answer."""
 
@@ -47,6 +49,8 @@ async def look_up_usage(
         else:
             named = (*functions_that_name(remote, coded), *upcoming_users(remote, upcoming))
             usage = replace(usage, users=(*usage.users, *dict.fromkeys(named)))
+        if observed.garbled:
+            usage = replace(usage, unknown=usage.unknown or _GARBLED)
         usages[remote.id] = usage
     if idle > 0:
         invoked = await asyncio.gather(*(_invoked(api, observed, remote, usages[remote.id]) for remote in doomed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kapso_sync.errors import (
@@ -32,7 +32,7 @@ from kapso_sync.model.functions import (
     code_hash,
     same_json,
 )
-from kapso_sync.model.ownership import AppliedDigests, split_description
+from kapso_sync.model.ownership import AppliedDigests, Mark, split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
@@ -45,6 +45,10 @@ from kapso_sync.reconcile.plan.steps import refusal_hint
 
 CREATE_ATTEMPTS = 3
 """Maximum number of attempts of a create, if each answer is lost and the list does not show the function."""
+
+_CREATE = Call("POST", "/functions")
+_LIST = Call("GET", "/functions")
+_LIST_DECIDES = "the next pass decides by Kapso's list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,16 @@ class Written:
 
 
 class FunctionWriter:
-    """Writes one function at a time. Raises `ApiError` if the function fails, `StateUnusable` if the state folder does."""
+    """Writes one function at a time. Raises `ApiError` if the function fails, `StateUnusable` if the state folder does.
 
-    def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener) -> None:
+    ``known_ids`` are the ids of functions that there were before the pass: no new function has one of them.
+    """
+
+    def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener, known_ids: Iterable[str]) -> None:
         self._api = api
         self._store = store
         self._emit = emit
+        self._known_ids = set(known_ids)
 
     async def create(self, step: Create) -> Written:
         """Create a function; if the answer is lost, the list is read before the request is sent again."""
@@ -97,7 +105,7 @@ class FunctionWriter:
             # In an empty project, this answer is the first that shows the project's id.
             self._store.remember_project(record.project_id)
         self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
-        _require_slug(step, record, Call("POST", "/functions"))
+        _require_slug(step, record, _CREATE)
         written = Written(record, owned, refused=self._refusals(step.slug, record, step.payload))
         return await self._complete(step, written, left) if left else written
 
@@ -152,14 +160,45 @@ class FunctionWriter:
     async def _create(self, step: Create) -> RemoteFunction:
         for attempt in range(1, CREATE_ATTEMPTS + 1):
             try:
-                return await self._api.create_function(step.payload)
+                record = await self._api.create_function(step.payload)
             except (ApiUnavailable, ApiGarbled):
-                found = {record.slug: record for record in await self._api.list_functions()}.get(step.slug)
-                if found is not None:
-                    return found if found.code is not None else await self._api.get_function(found.id)
-                if attempt == CREATE_ATTEMPTS:
+                found = await self._find_created(step)
+                if found is None and attempt == CREATE_ATTEMPTS:
                     raise
+            else:
+                found = record if self._is_created(step, record) else await self._find_created(step)
+                if found is None:
+                    raise ApiGarbled("POST /functions answered about another function", call=_CREATE, hint=_LIST_DECIDES)
+            if found is not None:
+                self._known_ids.add(found.id)
+                return found
         raise AssertionError(step.slug)
+
+    def _is_created(self, step: Create, record: RemoteFunction) -> bool:
+        """Return whether an answer is about the function that was just created.
+
+        A server that changes the slug still shows our mark for the slug that was sent.
+        """
+        mark = _sent_mark(step.payload)
+        marked = (
+            mark is not None and record.mark is not None and (record.mark.owner, record.mark.check) == (mark.owner, mark.check)
+        )
+        return record.id not in self._known_ids and (record.slug == step.slug or marked)
+
+    async def _find_created(self, step: Create) -> RemoteFunction | None:
+        """Return the function of a create whose answer is lost, or None if the list does not show it.
+
+        Raises `ApiGarbled` if the list does not say, and `ApiConflict` if another function has the slug.
+        """
+        listed = await self._api.list_records()
+        if any(record.slug == step.slug for record in listed.garbled):
+            raise ApiGarbled(f"GET /functions shows `{step.slug}` with a garbled record", call=_LIST, hint=_LIST_DECIDES)
+        found = next((record for record in listed.functions if record.slug == step.slug), None)
+        if found is None:
+            return None
+        if not self._is_created(step, found) or (DESCRIPTION in found.fields and found.mark is None):
+            raise ApiConflict("another function got its slug meanwhile", call=_LIST, hint=_LIST_DECIDES)
+        return found if found.code is not None else await self._api.get_function(found.id)
 
     async def overwrite(self, step: Modify) -> Written:
         """Write the differences (nothing, for a step that only deploys)."""
@@ -306,7 +345,8 @@ class FunctionWriter:
         try:
             await self._api.delete_function(step.remote.id)
         except ApiNotFound:
-            if any(record.id == step.remote.id for record in await self._api.list_functions()):
+            listed = await self._api.list_records()
+            if step.remote.id in {*(each.id for each in listed.functions), *(each.id for each in listed.garbled)}:
                 raise
         self._store.forget(step.remote.id)
         self._emit(events.FunctionDeleted(slug=step.slug, function_id=step.remote.id, backup=backup))
@@ -354,9 +394,13 @@ def sent_content(payload: Mapping[str, Json]) -> Content:
 
 def _sent_digests(payload: Mapping[str, Json]) -> AppliedDigests | None:
     """Return the digests of what is applied, as the mark in a payload has them."""
-    text = payload.get(DESCRIPTION)
-    mark = split_description(text)[1] if isinstance(text, str) else None
+    mark = _sent_mark(payload)
     return mark.applied if mark is not None else None
+
+
+def _sent_mark(payload: Mapping[str, Json]) -> Mark | None:
+    text = payload.get(DESCRIPTION)
+    return split_description(text)[1] if isinstance(text, str) else None
 
 
 def _live_after(step: Modify) -> LiveContent | None:

@@ -8,8 +8,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, code_hash
-from kapso_sync.model.ownership import comparable_owner, marks_in
+from kapso_sync.model.functions import (
+    CODE,
+    DESCRIPTION,
+    Content,
+    GarbledRecord,
+    RemoteFunction,
+    code_hash,
+    is_id,
+    is_slug,
+)
+from kapso_sync.model.ownership import check_of, comparable_owner, marks_in
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing
 
@@ -28,8 +37,8 @@ class Observed:
     """Kapso's list at one moment, and our state with every open intent settled against it.
 
     ``owner`` is who we are. ``uncertain`` holds, by function id, the deployments that were requested and not seen to end.
-    ``secrets`` holds the names of secrets of those functions that Kapso was asked for. ``unreadable`` are records whose id or
-    slug is malformed: nothing is done about them.
+    ``secrets`` holds the names of secrets of those functions that Kapso was asked for. ``garbled`` are records that cannot be
+    believed: nothing is done about the functions that they may be.
     """
 
     functions: tuple[RemoteFunction, ...]
@@ -38,7 +47,7 @@ class Observed:
     uncertain: Mapping[str, tuple[Intent, ...]]
     closed_intents: tuple[int, ...] = ()
     secrets: Mapping[str, SecretListing] = field(default_factory=dict)
-    unreadable: tuple[RemoteFunction, ...] = ()
+    garbled: tuple[GarbledRecord, ...] = ()
 
     @functools.cached_property
     def by_slug(self) -> Mapping[str, RemoteFunction]:
@@ -61,6 +70,22 @@ class Observed:
             return self.by_slug[slug]
         known = self.owned_by_slug.get(slug)
         return None if known is None else self.by_id.get(known.function_id)
+
+    def garbled_record_of(self, slug: str) -> GarbledRecord | None:
+        """Return the garbled record that may be git's function of this slug, or None.
+
+        It is known by its slug, by an id of our inventory, or by our mark. A record with neither an id nor a slug that can be
+        may be any function of ours that the list does not show: creating that one again would make a second one.
+        """
+        known, check = self.owned_by_slug.get(slug), check_of(self.owner, slug)
+        for record in self.garbled:
+            if record.slug == slug or (known is not None and record.id == known.function_id):
+                return record
+            if slug not in self.by_slug and record.mark is not None and record.mark.check == check:
+                return record
+        if known is None or known.function_id in self.by_id:
+            return None
+        return next((record for record in self.garbled if not (is_id(record.id) or is_slug(record.slug))), None)
 
     def content(self, remote: RemoteFunction) -> Content:
         """Return the record as comparable content: description without mark, code as a hash."""
@@ -97,8 +122,7 @@ class Observed:
 
 def parking_slug(function_id: str, check: str) -> str:
     """Return the slug of a parked function; it is derived from the function's id and the mark's ``check``."""
-    text = f"{function_id}\n{check}"
-    return "kapso-sync-moving-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
 
 
 def is_parked(remote: RemoteFunction) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -58,18 +59,17 @@ from kapso_sync.reconcile.plan.steps import (
 )
 from kapso_sync.reconcile.plan.warnings import (
     former_owner_notices,
+    garbled_notices,
     orphan_notices,
     quota_notices,
     secret_notices,
     unknown_field_notices,
-    unreadable_notices,
 )
 
 NO_SECRETS_REASON = "its manifest names secrets, and this API base has none"
 NO_SECRETS_HINT = "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest"
 
-UNREADABLE_REASON = "Kapso's record of it has an id that cannot be: nothing is written to it"
-UNREADABLE_HINT = "the next pass tries again; if it stays, ask Kapso's support about the record"
+GARBLED_HINT = "the next pass tries again; if it stays, ask Kapso's support about the record"
 
 OSCILLATION_LIMIT = 3
 """After this many corrections in a row that were undone, drift is not corrected any more."""
@@ -87,7 +87,11 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     missing = find_missing(desired, observed, absent, steps)
     steps += [planner.absent(remote) for remote in absent]
     steps = sorted(block_without_free_slug(steps, renames.vacations), key=lambda step: step.slug)
-    gone = [owned for owned in observed.state.owned.values() if owned.function_id not in observed.by_id]
+    gone = [
+        owned
+        for owned in observed.state.owned.values()
+        if owned.function_id not in observed.by_id and observed.garbled_record_of(owned.slug) is None
+    ]
     return Plan(
         source=desired.source,
         revision=desired.revision,
@@ -105,13 +109,14 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
             *unknown_field_notices(planner.unknown_fields),
             *former_owner_notices(observed, steps),
-            *unreadable_notices(observed),
+            *garbled_notices(observed),
         ),
         forget=tuple(sorted(owned.function_id for owned in gone if owned.slug not in desired.slugs)),
         rollout=desired.rollout,
         missing=missing,
         vacations=renames.vacations,
         renames=renames.journal,
+        packages={function.slug: function.packages for function in desired.functions if function.packages},
     )
 
 
@@ -121,7 +126,7 @@ def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteF
     ``remote`` is its record now, and ``state`` the state now: the pass itself may have written both meanwhile.
     """
     functions = tuple(remote if other.id == remote.id else other for other in observed.functions)
-    again = replace(resolve_intents(functions, state, policy.owner), secrets=observed.secrets)
+    again = replace(resolve_intents(functions, state, policy.owner), secrets=observed.secrets, garbled=observed.garbled)
     plan = make_plan(desired, again, policy)
     return next((step for step in plan.steps if step.function_id == remote.id), None)
 
@@ -146,9 +151,21 @@ def _other_owner_hint(theirs: str, ours: str) -> str:
         return f"did you mean `--env {theirs.removeprefix(f'{ours}@')}`? Else {take}"
     if ours.startswith(f"{theirs}@"):
         return f"did you mean to run without `--env`? Else {take}"
+    if theirs == _without_branch(ours):
+        return (
+            f"it belongs to the default branch of this repository: did you mean to run without `--branch`? If this branch "
+            f"was the default when the function was made, {take}"
+        )
+    if ours == _without_branch(theirs):
+        return f"it belongs to a branch of this repository that was not the default: did you mean its `--branch`? Else {take}"
     if theirs.startswith("folder/") and ours.startswith("folder/"):
         return f"two folders without a git remote have two owners: give both the same KAPSO_SYNC_OWNER. Else {take}"
     return take
+
+
+def _without_branch(owner: str) -> str:
+    """Return the owner of the same repository, path and environment on the default branch."""
+    return re.sub(r"#[^#@]*(?=@|$)", "", owner)
 
 
 def _undecided(record: InventoryRecord | None) -> bool:
@@ -179,17 +196,19 @@ class _Planner:
         """Plan one usable function of git."""
         if want.slug in self._renames.waiting:
             return self._unclear(want, self._renames.waiting[want.slug])
-        if any(record.slug == want.slug for record in self._observed.unreadable):
+        remote = self._find(want)
+        former = () if remote is not None else want.entry.moved_from or ()
+        garbled = next(filter(None, map(self._observed.garbled_record_of, (want.slug, *former))), None)
+        if garbled is not None:
             return Blocked(
-                by=BlockedBy.UNREADABLE,
+                by=BlockedBy.GARBLED,
                 slug=want.slug,
                 file=want.entry.file,
                 desired_hash=content_hash(want.content),
-                reasons=(UNREADABLE_REASON,),
-                hint=UNREADABLE_HINT,
+                reasons=(f"Kapso's record of it is garbled, so nothing is written to it: its {garbled.reason}",),
+                hint=GARBLED_HINT,
                 wanted="update",
             )
-        remote = self._find(want)
         facts = self._observed.state.facts
         if remote is None:
             return self._missing(in_preferred_style(want, facts))

@@ -238,8 +238,7 @@ class _RenameResolver:
         owner = self._observed.owner
         applied = None if mark is None or mark.applied is None else replace(mark.applied, running=False)
         if target is None:
-            digest = hashlib.sha256(remote.id.encode("utf-8", "surrogatepass")).hexdigest()
-            slug = f"{remote.slug[:200]}-before-{digest[:6]}"
+            slug = f"{remote.slug[:200]}-before-{hashlib.sha256(remote.id.encode()).hexdigest()[:6]}"
             new = mark_for(owner, slug, protected=protected, applied=applied)
             return SlugVacation(remote, slug, f"{text}{new}", None, last_applied)
         new = mark_for(owner, target, protected=protected, applied=applied)

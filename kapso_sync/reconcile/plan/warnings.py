@@ -81,12 +81,12 @@ def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, 
     )
 
 
-def unreadable_notices(observed: Observed) -> tuple[Notice, ...]:
-    """Warn of records with a malformed id or slug; they are left alone."""
-    if not observed.unreadable:
+def garbled_notices(observed: Observed) -> tuple[Notice, ...]:
+    """Warn of records that cannot be believed; they are left alone."""
+    if not observed.garbled:
         return ()
-    named = _some([repr(record.slug or record.id)[:60] for record in observed.unreadable])
-    return (Notice("unreadable-record", f"records on Kapso with an id or slug that cannot be are left alone: {named}"),)
+    named = _some([f"{ascii(record.slug or record.id)[:60]} ({record.reason})" for record in observed.garbled])
+    return (Notice("unreadable-record", f"garbled records on Kapso are left alone: {named}"),)
 
 
 def rename_notices(desired: Desired, observed: Observed) -> tuple[Notice, ...]:

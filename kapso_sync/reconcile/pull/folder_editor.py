@@ -12,7 +12,7 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.manifest.entries import folded
 from kapso_sync.manifest.layout import edited_file, misfit, read_layout
 from kapso_sync.manifest.remote_map import read_remote_map
-from kapso_sync.manifest.schema import SECRET_PATTERN, SLUG_PATTERN
+from kapso_sync.manifest.schema import SECRET_PATTERN
 from kapso_sync.manifest.text import Edit, edited
 from kapso_sync.model.desired import Contract, Desired, DesiredFunction
 from kapso_sync.model.functions import (
@@ -25,6 +25,7 @@ from kapso_sync.model.functions import (
     Json,
     RemoteFunction,
     code_hash,
+    is_slug,
     same_json,
 )
 from kapso_sync.model.pull import FileChange, FolderLayout
@@ -36,7 +37,6 @@ from kapso_sync.reconcile.plan.observed import stored_content
 MAX_FILE_STEM = 200
 """A longer name of a new file or folder is cut to this many characters, and a hash follows; file systems allow 255 bytes."""
 
-MAX_SLUG = 255
 SECRET_COMMENT = "its value is on Kapso alone: fill in {env: NAME} to set it from git"  # noqa: S105 - a comment
 
 _DEFAULTS: Mapping[str, Json] = {
@@ -120,7 +120,7 @@ class FolderEditor:
     def add(self, remote: RemoteFunction, secrets: Sequence[str]) -> FunctionEdit:
         """Add a function that the folder does not list; raises `CannotPull`, and then nothing of it is added."""
         draft = FunctionEdit(remote, _code_of(remote))
-        if not re.fullmatch(SLUG_PATTERN, draft.slug) or len(draft.slug) > MAX_SLUG:
+        if not is_slug(draft.slug):
             raise CannotPull("a manifest takes no such slug")
         if draft.slug in self._layout.left_out:
             raise CannotPull("this environment leaves it out")

@@ -7,13 +7,12 @@ decide, `folder_editor` edits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kapso_sync.build.contract import inspect
 from kapso_sync.build.graph import Graph, Shapes
-from kapso_sync.build.syntax import Grammar
 from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, UsageError
+from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.manifest.reader import looks_like_a_function
 from kapso_sync.model.clock import Clock
@@ -26,6 +25,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.observe import observe, require_same_project, with_code
 from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import Claim, Observed
+from kapso_sync.reconcile.plan.warnings import garbled_notices
 from kapso_sync.reconcile.pull.planner import (
     PullInputs,
     PullOptions,
@@ -73,7 +73,7 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
         plan = plan_pull(replace(inputs, modules=modules), options)
         after = await _desired_after(deps, plan)
     plan = verify(plan, after, observed)
-    return replace(plan, notices=(*notices, *plan.notices))
+    return replace(plan, notices=(*garbled_notices(observed), *notices, *plan.notices))
 
 
 async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> PullPlan:
@@ -84,10 +84,11 @@ async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> Pul
     return verify(plan, await _desired_after(deps, plan), observed)
 
 
-async def propose(deps: PullDeps, api: FunctionsApi | None) -> Proposal:
+async def propose(deps: PullDeps, api: FunctionsApi | None, registered: Sequence[RegisteredFunction] = ()) -> Proposal:
     """Return a manifest for a folder that has code and none; ``api`` None matches it with nothing.
 
-    Raises `UsageError` if there is a manifest, `EmptySource` if there is no code, and `ApiError`.
+    ``registered`` are the functions whose ids a deploy script has noted. Raises `UsageError` if there is a manifest,
+    `EmptySource` if there is no code, and `ApiError`.
     """
     layout = read_layout(deps.snapshot.files)
     if layout.manifest is not None:
@@ -96,14 +97,14 @@ async def propose(deps: PullDeps, api: FunctionsApi | None) -> Proposal:
     if inner is not None:
         raise UsageError(f"{DEFAULT_FOLDER}/{inner} is there already", hint=f"name the folder {DEFAULT_FOLDER} as the source")
     code = await _read_code(deps.snapshot)
-    functions = tuple(remote for remote in await api.list_functions() if remote.readable) if api is not None else ()
-    proposal = propose_manifest(code, frozenset(layout.folders), functions)
+    functions = await api.list_functions() if api is not None else None
+    proposal = propose_manifest(code, frozenset(layout.folders), functions, registered)
     if proposal.change is None and not layout.folders:
         raise _no_function(deps.snapshot, proposal)
     desired = await _desired(deps, with_changes(deps.snapshot, () if proposal.change is None else (proposal.change,)))
     faults = {function.slug: f"kapso-sync will not deploy this code: {function.problems[0]}" for function in desired.unusable}
     compared: Mapping[str, str] = {}
-    if api is not None:
+    if api is not None and functions is not None:
         require_same_project(functions, deps.state, desired.project_id)
         named = [remote.id for remote in functions if remote.slug in desired.slugs]
         observed = await with_code(api, Observed(functions, deps.owner, deps.state, {}), named)
@@ -113,7 +114,7 @@ async def propose(deps: PullDeps, api: FunctionsApi | None) -> Proposal:
     return replace(
         proposal,
         functions=tuple(
-            replace(function, remarks=tuple(said[slug] for said in (compared, faults) if slug in said))
+            replace(function, remarks=(*function.remarks, *(said[slug] for said in (compared, faults) if slug in said)))
             for slug, function in found.items()
         ),
     )
@@ -154,7 +155,8 @@ def _no_function(snapshot: Snapshot, proposal: Proposal) -> EmptySource:
 async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
     """Return every code file outside folders of the Kapso CLI, with the files that import it."""
     cli_folders = {path.partition("/")[0] for path in snapshot.files if path.partition("/")[2] == FUNCTION_FILE}
-    graph = Graph(snapshot.files, Shapes(), None)
+    shapes = Shapes()
+    graph = Graph(snapshot.files, shapes, None)
     contents: dict[str, bytes] = {}
     importers: dict[str, list[str]] = {}
     for path, file in sorted(snapshot.files.items()):
@@ -164,7 +166,7 @@ async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
             if path.partition("/")[0] not in cli_folders:
                 contents[path] = file.content
     return tuple(
-        CodeFile(path, inspect(content, Grammar.of(path)), tuple(importers.get(path, ()))) for path, content in contents.items()
+        [CodeFile(path, await shapes.read(path, content), tuple(importers.get(path, ()))) for path, content in contents.items()]
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Shape, Style
+from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import edited_file
 from kapso_sync.manifest.text import Edit
 from kapso_sync.model.functions import RemoteFunction
@@ -56,21 +57,31 @@ class Proposal:
     elsewhere: tuple[str, ...] | None = None
 
 
-def propose(code: Iterable[CodeFile], taken: frozenset[str], functions: Sequence[RemoteFunction]) -> Proposal:
+def propose(
+    code: Iterable[CodeFile],
+    taken: frozenset[str],
+    functions: Sequence[RemoteFunction] | None,
+    registered: Sequence[RegisteredFunction] = (),
+) -> Proposal:
     """Return a manifest for the code files.
 
-    ``taken`` are the slugs of CLI folders. ``functions`` are those on Kapso: a file that is named like one gets its slug,
-    however the words are joined. For example ``verifyToken.js``, where Kapso has ``verify-token``, becomes
+    ``taken`` are the slugs of CLI folders. ``functions`` are those on Kapso, or None without an API key: a file that is named
+    like one gets its slug, however the words are joined. For example ``verifyToken.js``, where Kapso has ``verify-token``,
+    becomes
 
         functions:
           verify-token:
             file: verifyToken.js
+
+    A function that is ``registered`` under an id has the slug that it has on Kapso, whatever its file is called.
     """
     left_out: dict[str, str] = {}
     chosen: dict[str, str] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     for file in sorted(code, key=_preference):
         reason = _why_left_out(file)
-        slug = _remote_slug(_stem(file.path), functions) or _slug(_stem(file.path))
+        known, remark = _registered_slug(file.path, registered, functions)
+        slug = known or _remote_slug(_stem(file.path), functions or ()) or _slug(_stem(file.path))
         if reason is None and not slug:
             reason = f"no slug can be made of its name; list it yourself, with `file: {file.path}`"
         if reason is None and slug in taken:
@@ -79,9 +90,10 @@ def propose(code: Iterable[CodeFile], taken: frozenset[str], functions: Sequence
             reason = f"{chosen[slug]} has the slug `{slug}`"
         if reason is None:
             chosen[slug] = file.path
+            remarks[slug] = remark
         else:
             left_out[file.path] = reason
-    proposed = tuple(ProposedFunction(slug, chosen[slug]) for slug in sorted(chosen))
+    proposed = tuple(ProposedFunction(slug, chosen[slug], remarks[slug]) for slug in sorted(chosen))
     edits = [Edit(("functions", function.slug, "file"), function.file) for function in proposed]
     name = MANIFEST_NAMES[0]
     change = FileChange(name, None, edited_file(name, None, edits)) if proposed else None
@@ -131,6 +143,30 @@ def _remote_slug(name: str, functions: Sequence[RemoteFunction]) -> str | None:
     alike = [remote.slug for remote in functions if wanted in (_letters(remote.slug), _letters(remote.name or ""))]
     found = exact or alike
     return found[0] if len(found) == 1 and wanted else None
+
+
+def _registered_slug(
+    path: str, registered: Sequence[RegisteredFunction], functions: Sequence[RemoteFunction] | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the slug of the function whose id is noted for a file, or None, and what there is to say of the note.
+
+    A note is of this file if its path ends with the file's, or, without a path, if its key is named like the file.
+    """
+    parts, stem = PurePosixPath(path).parts, _letters(_stem(path))
+    notes = [each for each in registered if each.path is not None and PurePosixPath(each.path).parts[-len(parts) :] == parts]
+    notes = notes or [each for each in registered if each.path is None and _letters(each.key) == stem]
+    if not notes:
+        return None, ()
+    ids = {each.id.lower() for each in notes}
+    registries = " and ".join(sorted({each.registry for each in notes}))
+    if functions is None:
+        return None, (f"{registries} has its id: with an API key, `init` takes the slug that it has on Kapso",)
+    slugs = sorted({remote.slug for remote in functions if remote.id.lower() in ids})
+    if len(slugs) == 1:
+        return slugs[0], ()
+    if slugs:
+        return None, (f"{registries} has ids of more than one function for it: {', '.join(slugs)}; the slug is a guess",)
+    return None, (f"the id that {registries} has for it is not on Kapso",)
 
 
 def _letters(name: str) -> str:

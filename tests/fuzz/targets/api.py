@@ -149,7 +149,7 @@ async def _one_pass(connected: Connected, source: Path, state: Path, overrides: 
             tracker(event)
             history.listen(event)
 
-        reader = SecretReader({"TOKEN": "the-token-of-greet"}, ["*"], state, [], connected.redactor.add)
+        reader = SecretReader({"TOKEN": "the-token-of-greet"}, {}, ["*"], state, [], connected.redactor.add)
         values = SecretValues(reader, keyed_digest(b"key"), together=secrets_digest(lambda: "key"))
         plain = builder_without_tools()
         build = DesiredBuilder(plain._builder, secrets=values)

@@ -25,7 +25,10 @@ ENVIRONMENT = {
     "KAPSO_API_KEY": CANARY,
     "kapso_x": CANARY,
     "OTHER": CANARY,
+    "AWS_SECRET_ACCESS_KEY": CANARY,
 }
+
+ENV_FILE = {"OF_FILE": "value", "KAPSO_API_KEY": CANARY}
 
 
 def run(data: bytes) -> None:
@@ -38,10 +41,14 @@ def run(data: bytes) -> None:
         (root / "out").symlink_to(root.parent / "canary")
         (root / "up").symlink_to(root.parent)
         (root / "hard").hardlink_to(ours)
+        for name in ("mount", "kubernetes.io"):
+            (root / name).mkdir()
+            (root / name / "token").write_text(CANARY, encoding="utf-8")
         for name, content in sections.items():
             if name != "sources":
                 _write(root, name, content)
-        reader = SecretReader(ENVIRONMENT, ["TOKEN", "JSON", "E*", "KAPSO*", "kapso*"], root, [ours], learned.append)
+        allowed = ["TOKEN", "JSON", "E*", "KAPSO*", "kapso*", "AWS*"]
+        reader = SecretReader(ENVIRONMENT, ENV_FILE, allowed, root, [ours], learned.append, lambda folder: [folder / "mount"])
         for source in _sources(sections.get("sources", b"")):
             try:
                 value = reader.read(source)
@@ -95,6 +102,7 @@ NAMES = (
     "../canary",
     "/etc/hostname",
     "kubernetes.io/token",
+    "mount/token",
     ".",
     "a\0b",
 )
@@ -108,7 +116,7 @@ def make(draw: Draw) -> bytes:
                 (
                     {"file": draw.pick((*NAMES, draw.text() or "x")), "json": draw.chance(0.5)},
                     {"dotenv": f"{draw.pick(NAMES)}#{draw.pick(('A', 'B1', 'KAPSO_API_KEY', draw.text()))}"},
-                    {"env": draw.pick((*ENVIRONMENT, draw.text()))},
+                    {"env": draw.pick((*ENVIRONMENT, *ENV_FILE, draw.text()))},
                 )
             )
         )

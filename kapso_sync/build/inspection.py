@@ -1,0 +1,62 @@
+"""Inspects a large file in a process of its own, with limits: code that was pushed must cost the daemon nothing.
+
+The parser takes up to a thousand bytes of memory for each byte of hostile code, holds the interpreter's lock meanwhile, and has
+no time limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import resource
+import sys
+from pathlib import Path
+
+from kapso_sync.build.contract import Shape, Style, inspect
+from kapso_sync.build.syntax import Grammar
+from kapso_sync.process import run_process
+
+MAX_MEMORY = 384 * 1024 * 1024
+"""Address space of the process, in bytes; a megabyte of minified code takes a third of it."""
+
+CPU_SECONDS = 5
+DEADLINE = 60.0
+"""Seconds until the process must have ended, on a machine that has other things to do as well."""
+
+
+async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
+    """Return the shape of a file, as `inspect` does; a file that takes too much has a `Shape.limit`."""
+    command = [sys.executable, "-P", "-m", "kapso_sync.build.inspection", grammar.name]
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = await run_process(command, environment=environment, cwd=Path("/"), deadline=DEADLINE, stdin=code)
+    except TimeoutError:
+        return _unfinished()
+    if ended.status != 0:
+        return _unfinished()
+    shape: Shape = pickle.loads(ended.output)  # noqa: S301 - written by the same code, below
+    return shape
+
+
+def _unfinished() -> Shape:
+    limit = f"cannot be read within {CPU_SECONDS} s and {MAX_MEMORY // 1024**2} MiB of memory"
+    return Shape(Style.NONE, limit=limit)
+
+
+def main() -> None:
+    """Inspect the code on stdin, and write its pickled shape to stdout."""
+    limits = (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_AS, MAX_MEMORY),
+    )
+    for limit, value in limits:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (value, value))
+    shape = inspect(sys.stdin.buffer.read(), Grammar[sys.argv[1]])
+    pickle.dump(shape, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

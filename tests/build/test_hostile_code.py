@@ -1,0 +1,115 @@
+"""Code that was pushed to cost much: it costs the process little, the event loop nothing, and is refused with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+
+import pytest
+
+from kapso_sync.build.contract import MAX_IMPORTS, MAX_PLACES, inspect
+from kapso_sync.build.graph import MAX_FAULTS
+from kapso_sync.build.syntax import MAX_NESTING, Grammar, is_nested_too_deeply
+from kapso_sync.model.desired import UnusableFunction
+from tests.build.workbench import Workbench, entry, source_files
+
+MIB = 1024 * 1024
+HANDLER = "\nasync function handler(request, env) { return new Response('a'); }\n"
+
+
+def filled(piece: str, before: str = "", after: str = "") -> str:
+    """1 MiB of a piece, between two texts."""
+    return before + piece * ((MIB - len(before) - len(after)) // len(piece)) + after
+
+
+HOSTILE = {
+    "brackets": ("a.js", filled("["), "too-intricate"),
+    "parentheses": ("a.ts", filled("("), "too-intricate"),
+    "template literals": ("a.js", filled("`${"), "too-intricate"),
+    "type assertions": ("a.ts", filled("<A>"), "too-intricate"),
+    "arrow functions": ("a.js", filled("a=>"), "syntax"),
+    "statements on one line": ("a.js", filled("a;", after=HANDLER), "too-intricate"),
+    "comment openings": ("a.js", filled("/*"), "syntax"),
+    "imports of nothing": ("a.js", filled("import './nope.js';\n", after=HANDLER), "too-intricate"),
+    "dynamic imports on one line": ("a.js", filled("import(x);", after=HANDLER), "too-intricate"),
+    "requires on one line": ("a.js", filled("require('x');", after=HANDLER), "require"),
+    "exports": ("a.js", filled("export {a};", after=HANDLER), "too-intricate"),
+}
+
+
+async def measured(texts: dict[str, str]) -> tuple[UnusableFunction | None, float, int]:
+    """Build the file, and return what is wrong with it, the longest stop of the event loop in s, and the memory in KiB."""
+    longest, last = 0.0, time.monotonic()
+
+    async def beat() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    heart = asyncio.create_task(beat())
+    await asyncio.sleep(0.01)
+    result = await Workbench().builder.build([entry(next(iter(texts)))], source_files(texts))
+    await asyncio.sleep(0.01)
+    heart.cancel()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return next(iter(result.unusable), None), longest, memory
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_mebibyte_of_hostile_code_costs_little(name: str) -> None:
+    """No 30 MB here, no second of the loop, and less than 5 s of a processor in the process that inspects it."""
+    file, code, said = HOSTILE[name]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    refused, longest, memory = await measured({file: code})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert refused is not None
+    assert refused.problems[0].code == said
+    assert len(refused.problems) <= MAX_FAULTS
+    assert memory < 30 * 1024
+    assert longest < 1.0
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 5.0
+
+
+async def test_a_mebibyte_of_bundled_code_is_taken() -> None:
+    """The control: what a bundler writes has half as many parts as are allowed."""
+    code = filled("function f(a,b){if(a.length>2){return b.call(a,'text',[1,2])}}", after=HANDLER)
+    refused, longest, _ = await measured({"a.js": code})
+    assert refused is None
+    assert longest < 1.0
+
+
+async def test_many_bad_imports_are_reported_in_part_and_at_once() -> None:
+    """Each used to parse the file again; at most so many are listed of one file, with their places."""
+    names = [f"import {{ n{number} }} from './nope{number}.js';" for number in range(MAX_IMPORTS - 1)]
+    code = "\n".join([*names, "export default { fetch() { return n1; } };"])
+    started = time.monotonic()
+    refused, _, _ = await measured({"a.ts": code.replace("import { n1 }", "import { n1, n2 }")})
+    assert refused is not None
+    assert [problem.code for problem in refused.problems] == ["unresolved-import"]
+    used = code.replace("return n1", "return [" + ",".join(f"n{number}" for number in range(MAX_IMPORTS - 1)) + "]")
+    refused, _, _ = await measured({"a.ts": used})
+    assert refused is not None
+    assert len(refused.problems) == MAX_FAULTS
+    assert refused.problems[3].location is not None
+    assert refused.problems[3].location.line == 4
+    assert time.monotonic() - started < 20
+
+
+def test_nesting_is_counted_up_to_its_limit() -> None:
+    """A closed bracket is not open; what is open in a text counts as well."""
+    assert not is_nested_too_deeply(b"[" * MAX_NESTING + b"]" * MAX_NESTING)
+    assert is_nested_too_deeply(b"[" * (MAX_NESTING + 1))
+    assert is_nested_too_deeply(b"`${" * (MAX_NESTING + 1))
+    assert not is_nested_too_deeply(b"(){}[];" * 100_000)
+    assert not is_nested_too_deeply(b"]" * 5000 + b"[" * MAX_NESTING)
+
+
+def test_places_of_one_kind_are_found_up_to_a_limit() -> None:
+    """And one fewer is one fewer, as a control."""
+    key = "'sk_live_abcdefghijklmnopqrstuvwx';\n"
+    for number in (MAX_PLACES - 1, MAX_PLACES + 5):
+        shape = inspect((f"require('x');\n{key}" * number).encode(), Grammar.JAVASCRIPT)
+        assert len(shape.requires) == len(shape.credentials) == min(number, MAX_PLACES)

@@ -1,0 +1,88 @@
+"""Repositories that are old, odd or half made: read where git's own rules allow it, and else named as what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import SourceMissing, SourceRefused, SourceUnavailable
+from tests.sources.repositories import CODE, Reader, Repository, contents
+
+
+def _commit_object(upstream: Repository, author: str, committer: str = "") -> str:
+    """Store a commit with these lines as they are, and let main point to it."""
+    tree = upstream.git("rev-parse", "HEAD^{tree}")
+    body = f"tree {tree}\nauthor {author}\ncommitter {committer or author}\n\nOdd\n"
+    commit = upstream.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=body.encode())
+    upstream.git("update-ref", "refs/heads/main", commit)
+    return commit
+
+
+@pytest.mark.parametrize(
+    "author",
+    [
+        "Ada <ada@example.com> 1700000000 +051800",
+        "Ada <ada@example.com> 1700000000 -7",
+        "Ada <ada@example.com> 01700000000 +0000",
+        "Ada ada@example.com 1700000000 +0000",
+        "<ada@example.com> 1700000000 +0000",
+    ],
+    ids=["time zone", "short time zone", "padded date", "no brackets", "no name"],
+)
+async def test_a_tip_with_an_odd_author_line_is_read(author: str, upstream: Repository, reader: Reader) -> None:
+    """Old tools wrote such lines, and nobody can write them again: they change no file."""
+    commit = _commit_object(upstream, author, "Ada <ada@example.com> 1700000000 +0000")
+    snapshot = await reader.open(upstream.url).fetch()
+    assert (snapshot.revision.id, contents(snapshot)["a.ts"]) == (commit, CODE.encode())
+
+
+@pytest.mark.parametrize("seconds", [10**12, 10**17, 2**63 - 1])
+async def test_a_commit_of_a_year_that_no_calendar_has_is_read_without_its_date(
+    seconds: int, upstream: Repository, reader: Reader
+) -> None:
+    """The year 33658 comes of milliseconds where seconds belong."""
+    commit = _commit_object(upstream, f"Ada <ada@example.com> {seconds} +0000")
+    revision = (await reader.open(upstream.url).fetch()).revision
+    assert (revision.id, revision.committed_at, revision.author) == (commit, None, "Ada")
+
+
+async def test_a_tree_with_zero_padded_modes_is_read(upstream: Repository, reader: Reader) -> None:
+    """Git calls it a warning, and so do we."""
+    blob = upstream.blob(b"inner")
+    inner = upstream.git("hash-object", "-t", "tree", "-w", "--stdin", stdin=b"100644 b.ts\0" + bytes.fromhex(blob))
+    upstream.commit_tree(("100644", b"a.ts", upstream.blob(b"outer")), ("040000", b"deep", inner))
+    assert contents(await reader.open(upstream.url).fetch()) == {"a.ts": b"outer", "deep/b.ts": b"inner"}
+
+
+@pytest.mark.parametrize("name", [b"..", b".", b".git", b"a/b"])
+async def test_a_tree_with_a_name_that_leads_elsewhere_is_refused(name: bytes, upstream: Repository, reader: Reader) -> None:
+    """Such a name is no oddity of old tools; the hint does not promise that another try helps."""
+    upstream.commit_tree(("100644", name, upstream.blob(b"outside")))
+    with pytest.raises(SourceUnavailable) as caught:
+        await reader.open(upstream.url).fetch()
+    assert "again; a daemon" not in str(caught.value.hint)
+    assert reader.seen == []
+
+
+@pytest.mark.parametrize("spelling", ["path", "url"])
+async def test_a_sha256_repository_is_named_as_what_it_is(spelling: str, reader: Reader, tmp_path: Path) -> None:
+    """It is not read, and asking again does not help; a SHA-1 repository beside it is read."""
+    folder = tmp_path / "sha256"
+    upstream = Repository(folder.with_name("work"))
+    upstream.git("init", "--quiet", "--object-format=sha256", "--initial-branch=main", str(folder))
+    upstream.git("-C", str(folder), "commit", "--quiet", "--allow-empty", "--message", "First")
+    with pytest.raises(SourceRefused, match="SHA-256") as caught:
+        await reader.open(folder if spelling == "path" else folder.as_uri(), branch="main").fetch()
+    assert caught.value.exit_code == 78
+    assert "--object-format=sha1" in str(caught.value.hint)
+
+
+async def test_a_head_that_names_a_missing_branch_is_said_as_such(upstream: Repository, reader: Reader) -> None:
+    """The branches that there are stand in the hint; naming one helps."""
+    upstream.git("branch", "release/1")
+    upstream.git("symbolic-ref", "HEAD", "refs/heads/master")
+    with pytest.raises(SourceMissing, match=r"HEAD of .* names a branch that does not exist") as caught:
+        await reader.open(upstream.url).fetch()
+    assert str(caught.value.hint).endswith("--branch: main, release/1")
+    assert contents(await reader.open(upstream.url, branch="main").fetch())["a.ts"] == CODE.encode()

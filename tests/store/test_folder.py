@@ -1,0 +1,166 @@
+"""What lies in a state folder is trusted, so it is ours alone, or not used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.errors import ExitCode, StateExposed
+from kapso_sync.model.state import ApiFacts
+from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.store.folder import is_private, require_private, who_may_write_root
+from kapso_sync.store.lock import held
+from tests.builders import DAWN
+
+VOLUME = Path("/dev/shm")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+needs_volume = pytest.mark.skipif(not VOLUME.is_mount(), reason="needs a mount point that everybody may write")
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder in a mount point."""
+    folder = Path(tempfile.mkdtemp(dir=VOLUME, prefix="kapso-sync-tests-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_state_folder_is_created_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    """With all that is missing above it, whatever the umask."""
+    folder = tmp_path / "root" / "state" / "one"
+    before = os.umask(umask)
+    try:
+        with held(folder, DAWN):
+            assert [mode(path) for path in (folder, folder.parent, folder.parent.parent)] == [0o700] * 3
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o770, 0o702, 0o720, 0o1777, 0o2770])
+def test_a_state_folder_that_others_may_write_is_refused(tmp_path: Path, bits: int) -> None:
+    """Nothing is written into it; after the group and others lost the right it is used again."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    folder.chmod(bits)
+    with pytest.raises(StateExposed, match=f"its mode is {bits:04o}") as caught, held(folder, DAWN):
+        pytest.fail("it was used")
+    assert caught.value.exit_code is ExitCode.CONFIG
+    assert caught.value.hint
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o700)
+    with held(folder, DAWN):
+        pass
+
+
+@pytest.mark.parametrize("bits", [0o755, 0o750, 0o701])
+def test_a_state_folder_that_others_may_read_is_closed(tmp_path: Path, bits: int) -> None:
+    """Nobody else can have written it, so it is used; an earlier version made such folders."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    folder.chmod(bits)
+    require_private(folder)
+    assert mode(folder) == bits, "looking changes nothing"
+    with held(folder, DAWN):
+        assert mode(folder) == 0o700
+
+
+@needs_root
+def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Whatever its mode, and also by a link that another user made; a link of our own is followed."""
+    folder, link = tmp_path / "one", tmp_path / "link"
+    folder.mkdir(mode=0o700)
+    link.symlink_to(folder)
+    assert is_private(folder)
+    assert is_private(link)
+    os.chown(link, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(StateExposed, match="it is a link of uid 1234, and this process is uid 0"):
+        require_private(link)
+    os.chown(folder, 1234, 1234)
+    with pytest.raises(StateExposed, match="it belongs to uid 1234, and this process is uid 0"), held(folder, DAWN):
+        pytest.fail("it was used")
+
+
+def test_a_file_in_place_of_a_state_folder_is_refused(tmp_path: Path) -> None:
+    """One that is missing is not: it can be created."""
+    (tmp_path / "one").write_text("")
+    (tmp_path / "one").chmod(0o600)
+    assert not is_private(tmp_path / "one")
+    assert is_private(tmp_path / "two")
+
+
+@needs_volume
+@needs_root
+def test_the_group_of_a_volume_may_have_been_given_rights(volume: Path) -> None:
+    """Kubernetes does that at each mount (fsGroup); they are taken away. Beside a mount point they are refused."""
+    inside = VOLUME / f"{volume.name}-state"
+    for folder, accepted in ((inside, True), (volume / "state", False)):
+        folder.mkdir()
+        try:
+            os.chown(folder, os.geteuid(), VOLUME.stat().st_gid)
+            folder.chmod(0o2770)
+            assert is_private(folder) is accepted
+            if accepted:
+                with held(folder, DAWN):
+                    assert mode(folder) & 0o777 == 0o700
+                folder.chmod(0o2777)
+                assert not is_private(folder)
+        finally:
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("bits", "who"),
+    [
+        (0o777, "others may write it (mode 0777)"),
+        (0o1777, "others may write it (mode 1777)"),
+        (0o770, "others may write it (mode 0770)"),
+    ],
+)
+def test_a_root_that_others_may_write_is_known(tmp_path: Path, bits: int, who: str) -> None:
+    """One that they may only read is fine, and so is one that is not there yet."""
+    root = tmp_path / "root"
+    assert who_may_write_root(root) is None
+    root.mkdir()
+    root.chmod(bits)
+    assert who_may_write_root(root) == who
+    root.chmod(0o755)
+    assert who_may_write_root(root) is None
+
+
+@needs_root
+def test_the_root_of_another_user_is_known(tmp_path: Path) -> None:
+    """Its owner may write it."""
+    (tmp_path / "root").mkdir(mode=0o755)
+    os.chown(tmp_path / "root", 1234, 1234)
+    assert who_may_write_root(tmp_path / "root") == "it belongs to uid 1234"
+
+
+@needs_volume
+def test_a_mount_point_is_nobodys_concern(volume: Path) -> None:
+    """An ``emptyDir`` of Kubernetes has mode 0777; a folder in it is judged as any other, and a link leads to it."""
+    assert VOLUME.stat().st_mode & 0o002
+    assert who_may_write_root(VOLUME) is None
+    (volume / "link").symlink_to(VOLUME)
+    assert who_may_write_root(volume / "link") is None
+    volume.chmod(0o777)
+    assert who_may_write_root(volume) == "others may write it (mode 0777)"
+
+
+def test_facts_about_an_api_that_others_may_write_are_not_read(tmp_path: Path) -> None:
+    """The file lies in the root. A control: what we wrote is read."""
+    file = ApiFactsFile.for_base(tmp_path, "https://api.example")
+    file.write(ApiFacts(secrets_survive=False))
+    assert file.read().secrets_survive is False
+    file.path.chmod(0o666)
+    assert file.read() == ApiFacts()

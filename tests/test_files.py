@@ -1,0 +1,77 @@
+"""Reading files that somebody else has made: no link is followed, nothing is waited for, and all of it is bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path, PurePath
+
+import pytest
+
+from kapso_sync.files import read_beneath, read_small
+
+CANARY = b"what is outside"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a file at two depths, and a canary beside it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "canary").write_bytes(CANARY)
+    (tmp_path / "folder" / "deep" / "er").mkdir(parents=True)
+    for path in ("file", "deep/er/file"):
+        (tmp_path / "folder" / path).write_bytes(b"12345")
+    return tmp_path / "folder"
+
+
+def failure(folder: Path, path: str, limit: int = 5) -> int | None:
+    with pytest.raises(OSError, match=r".") as raised:
+        read_beneath(folder, PurePath(path), limit)
+    return raised.value.errno
+
+
+def test_a_regular_file_is_read_up_to_the_limit(folder: Path) -> None:
+    """One byte more is an error, and not a part of the file."""
+    assert read_small(folder / "file", 5) == read_beneath(folder, PurePath("deep/er/file"), 5) == b"12345"
+    assert failure(folder, "file", 4) == failure(folder, "deep/er/file", 4) == errno.EFBIG
+
+
+def test_pipes_devices_and_folders_are_refused_without_waiting(folder: Path) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(folder / "pipe")
+    assert failure(folder, "pipe") == errno.EINVAL
+    assert failure(folder, "deep") == errno.EINVAL
+    with pytest.raises(OSError, match="not a regular file"):
+        read_small(Path("/dev/zero"), 5)
+
+
+def test_no_descriptor_stays_open(folder: Path) -> None:
+    """Whatever comes of it."""
+    os.mkfifo(folder / "pipe")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are enough
+    for path, limit in (("file", 5), ("file", 1), ("pipe", 5), ("deep", 5), ("deep/er/file", 5), ("deep/absent/file", 5)):
+        with contextlib.suppress(OSError):
+            read_beneath(folder, PurePath(path), limit)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+
+
+def test_no_link_leads_out_wherever_it_stands(folder: Path) -> None:
+    """As the file, or as a folder on the way; `follow` is for the last part alone."""
+    (folder / "link").symlink_to(folder.parent / "outside" / "canary")
+    (folder / "deep" / "out").symlink_to(folder.parent / "outside")
+    assert failure(folder, "link", 100) == errno.ELOOP
+    assert failure(folder, "deep/out/canary", 100) in (errno.ELOOP, errno.ENOTDIR)
+    assert failure(folder, "../outside/canary", 100) == errno.EXDEV
+    with pytest.raises(OSError, match=r"."):
+        read_small(folder / "link", 100)
+    assert read_small(folder / "link", 100, follow=True) == CANARY
+
+
+def test_a_folder_that_is_swapped_for_a_link_is_not_followed(folder: Path) -> None:
+    """Between a look at it and the reading; the other files are read as before."""
+    (folder / "deep" / "er").rename(folder.parent / "moved")
+    (folder.parent / "outside" / "file").write_bytes(CANARY)
+    (folder / "deep" / "er").symlink_to(folder.parent / "outside")
+    assert failure(folder, "deep/er/file", 100) in (errno.ELOOP, errno.ENOTDIR)
+    assert read_beneath(folder, PurePath("file"), 100) == b"12345"
