@@ -16,7 +16,7 @@ from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, content_hash
+from kapso_sync.model.functions import canonical_json, content_hash
 from kapso_sync.model.plan import MaxDelete, PassOverrides, Policy
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
@@ -29,9 +29,10 @@ from kapso_sync.reconcile.plan.observed import Observed, stored_content
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.sources import FolderSource, SecretReader
 from kapso_sync.status.tracker import StatusTracker
+from kapso_sync.store.codec import decode_record, encode_record
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.history import History, read_history
-from tests.builders import OWNER, desired, want
+from tests.builders import OWNER, desired, owned, want
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import RAW, TIMES, Draw, dumps
 from tests.fuzz.kapso import Connected, lying_kapso, rules_in
@@ -51,6 +52,7 @@ def run_answer(data: bytes) -> None:
         if "\n" in said or len(said) > wire.MESSAGE_LIMIT + 1:
             raise BrokenPromise(f"an error of several lines or without an end: {said[:400]!r}")
     wire.is_json_error(data), wire.is_name_taken(data)
+    _plan(data)
     try:
         value = wire.decode(data, CALL, 200)
     except KapsoSyncError as error:
@@ -66,26 +68,25 @@ def run_answer(data: bytes) -> None:
             print_error(error)
             continue
         repr(found)
-    _plan(value)
 
 
-def _plan(value: Json) -> None:
-    """Take the records of the answer for the list of functions, and for the users of one."""
-    functions: dict[str, RemoteFunction] = {}
+def _plan(data: bytes) -> None:
+    """Take the answer for the list of functions, and for the users of one: records that cannot be cost no other record."""
     try:
-        for record in wire.parse_records(value, CALL):
-            function = wire.parse_function(record, CALL)
-            functions[function.id] = function
-    except KapsoSyncError:
+        value = wire.decode(data, CALL, 200, cut=True)
+        listed = wire.parse_list(wire.parse_records(value, CALL), CALL)
+    except KapsoSyncError as error:
+        print_error(error)
         return
-    listed = tuple(functions.values())
-    users_in([Reference(UserKind.WORKFLOW, "a", value)], listed)
-    for function in listed:
+    users_in([Reference(UserKind.WORKFLOW, "a", value)], listed.functions)
+    for function in listed.functions:
         content_hash(stored_content(function))
         canonical_json(dict(function.fields))
+        decode_record(encode_record(owned(function, wanted={})))
     wanted = desired(want("greet"), want("other", name="Other", runtime_config={"a": [1]}, description="x"))
+    observed = Observed(listed.functions, OWNER, ReconcilerState(), {}, garbled=listed.garbled)
     for policy in (Policy(OWNER), Policy(OWNER, prune=True)):
-        plan = make_plan(wanted, Observed(listed, OWNER, ReconcilerState(), {}), policy)
+        plan = make_plan(wanted, observed, policy)
         printed(lambda console, p=plan: print_plan(console, p))  # type: ignore[misc]
         check_printed(plan_markdown(plan))
         json.dumps(plan_document(plan))
