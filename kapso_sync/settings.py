@@ -111,6 +111,10 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
 
+ENV_FILE_LINE = "env-file-line"
+"""Code of the warning about lines of an ``--env-file`` that are not ``NAME=value``."""
+
+
 class Settings(BaseModel):
     """All settings, validated; durations are in seconds. A secret in a file is read again at every access."""
 
@@ -248,7 +252,14 @@ class Settings(BaseModel):
 
     def key(self) -> str:
         """Return the API key, read again at every call; raises `ConfigError` if there is no key."""
-        return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
+        return _secret("api_key", self.api_key, self.api_key_file) or self._missing_key()
+
+    def _missing_key(self) -> str:
+        wrong = "".join(f"; {notice.message}" for notice in self._notices if notice.code == ENV_FILE_LINE)
+        where = "Kapso's dashboard, Project settings, API keys"
+        raise ConfigError(
+            f"no API key{wrong}", hint=f"set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it ({where})"
+        )
 
     @property
     def has_key(self) -> bool:
@@ -371,7 +382,7 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
     if not parsed.wrong_lines:
         return ()
     verb = "is" if len(parsed.wrong_lines) == 1 else "are"
-    return (Notice("env-file-line", f"--env-file {path}: {parsed.wrong} {verb} not NAME=value, and left out"),)
+    return (Notice(ENV_FILE_LINE, f"--env-file {path}: {parsed.wrong} {verb} not NAME=value, and left out"),)
 
 
 def _read_env_file(path: Path | None) -> EnvFile:
@@ -416,13 +427,6 @@ def _header_value(place: str, text: str) -> str:
                     hint="copy the value again; an editor may have changed quotes or dashes",
                 )
     return found
-
-
-def _missing_key() -> str:
-    raise ConfigError(
-        "no API key",
-        hint="set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it (Kapso's dashboard, Project settings, API keys)",
-    )
 
 
 def _explain(error: ValidationError) -> ConfigError:
