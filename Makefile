@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit check bench image-test network-test soak e2e-kubernetes clean lock format help
+.PHONY: demo test coverage unit check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -53,6 +53,16 @@ check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the te
 bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table
 	$(BIN)/python benchmarks/run.py
 
+# The corpus grows in .fuzz from run to run. Atheris has wheels for Linux on x86-64; elsewhere the same inputs are made blindly.
+FUZZ := $(VENV)/.fuzz-installed
+$(FUZZ): $(STAMP) requirements/fuzz.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt 2>/dev/null \
+	|| echo "there is no atheris for this machine: inputs are made without looking at coverage"
+	@touch $@
+
+fuzz: $(FUZZ) $(NODE_STAMP)  ## try hostile inputs for MINUTES (5); TARGET=… for one kind, with INPUT=FILE to replay one
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) --target "$(TARGET)" --input "$(INPUT)"
+
 # None is a part of `check`: they need docker, podman or buildah, an sshd, or Go for a kube-apiserver, whose build takes minutes once.
 # Where that is missing, pytest says so and skips.
 image-test: $(STAMP)     ## build the image and run it: read-only, foreign user, ssh, TypeScript, health, SIGTERM, 256 MB
@@ -77,4 +87,4 @@ lock:            ## pin every dependency again, with hashes (needs uv)
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules
+	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz

@@ -236,13 +236,26 @@ class InvalidSource(KapsoSyncError):
     issue = IssueKind.REJECTED
 
 
+MAX_PROBLEMS = 100
+"""Mistakes of one file that are shown: a small file can hold tens of thousands, and a person mends the first ones first."""
+
+
+def first_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return the first `MAX_PROBLEMS` mistakes, and one more problem that counts the others, if there are others."""
+    more = len(problems) - MAX_PROBLEMS
+    if more <= 0:
+        return tuple(problems)
+    last = Problem("more-problems", f"and {more} more mistakes, which are not shown", None, "correct these first")
+    return (*problems[:MAX_PROBLEMS], last)
+
+
 class ManifestInvalid(InvalidSource):
-    """The manifest is invalid; ``problems`` holds every mistake found, in file order."""
+    """The manifest is invalid; ``problems`` holds the mistakes found, in file order, as `first_problems` returns them."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = first_problems(problems)
         first = str(self.problems[0]) if self.problems else "the manifest is invalid"
-        more = len(self.problems) - 1
+        more = len(problems) - 1
         super().__init__(
             f"{first} (and {more} more)" if more > 0 else first,
             hint=self.problems[0].hint if self.problems else None,

@@ -6,7 +6,6 @@ No other module reads the environment.
 from __future__ import annotations
 
 import difflib
-import io
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,10 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
+from kapso_sync.credentials import MASKED
+from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
-from kapso_sync.mounted_files import BYTE_ORDER_MARK, header_value, read_mounted_text
+from kapso_sync.mounted_files import header_value, read_mounted_text
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -119,6 +120,10 @@ LeaseName = Annotated[str | None, BeforeValidator(_parse_lease_name)]
 HeaderText = Annotated[str | None, BeforeValidator(_parse_header)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+
+
+ENV_FILE_LINE = "env-file-line"
+"""Code of the warning about lines of an ``--env-file`` that are not ``NAME=value``."""
 
 
 class Settings(BaseModel):
@@ -246,7 +251,10 @@ class Settings(BaseModel):
         self._env_file_variables = loaded.get("env_file_variables", {})
         self._env_file = loaded.get("env_file")
         self._key_env_file = loaded.get("key_env_file")
-        self._notices = _unknown_variables({**self._env_file_variables, **self._environment})
+        self._notices = (
+            *loaded.get("notices", ()),
+            *_unknown_variables({**self._env_file_variables, **self._environment}),
+        )
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -255,7 +263,14 @@ class Settings(BaseModel):
 
     def key(self) -> str:
         """Return the API key, read again at every call; raises `ConfigError` if there is no key."""
-        return _secret("api_key", self.api_key, self.api_key_file) or _missing_key()
+        return _secret("api_key", self.api_key, self.api_key_file) or self._missing_key()
+
+    def _missing_key(self) -> str:
+        wrong = "".join(f"; {notice.message}" for notice in self._notices if notice.code == ENV_FILE_LINE)
+        where = "Kapso's dashboard, Project settings, API keys"
+        raise ConfigError(
+            f"no API key{wrong}", hint=f"set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it ({where})"
+        )
 
     @property
     def has_key(self) -> bool:
@@ -330,7 +345,8 @@ def load_settings(
     The keys of ``overrides`` are setting names (``state_dir``); those of ``environment`` (default: `os.environ`) are variables.
     """
     environment = os.environ if environment is None else environment
-    file = _read_env_file(env_file)
+    parsed = _read_env_file(env_file)
+    file = parsed.variables
     merged: dict[str, object] = {}
     for layer in (file, environment):
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES and _is_set(name, value)}
@@ -343,7 +359,13 @@ def load_settings(
     keys = ("KAPSO_API_KEY", "KAPSO_API_KEY_FILE")
     outside = any(_is_set(name, environment.get(name, "")) for name in keys) or "api_key" in overrides
     key_file = None if outside or not any(name in file for name in keys) else env_file
-    context = {"environment": environment, "env_file_variables": file, "env_file": kept, "key_env_file": key_file}
+    context = {
+        "environment": environment,
+        "env_file_variables": file,
+        "env_file": kept,
+        "key_env_file": key_file,
+        "notices": _env_file_notices(env_file, parsed),
+    }
     try:
         return Settings.model_validate(merged, context=context)
     except ValidationError as error:
@@ -371,14 +393,17 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     return tuple(notices)
 
 
-def _read_env_file(path: Path | None) -> Mapping[str, str]:
-    if path is None:
-        return {}
-    from dotenv import dotenv_values  # noqa: PLC0415 - imported only if a file is named, to start faster
+def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
+    if not parsed.wrong_lines:
+        return ()
+    verb = "is" if len(parsed.wrong_lines) == 1 else "are"
+    return (Notice(ENV_FILE_LINE, f"--env-file {path}: {parsed.wrong} {verb} not NAME=value, and left out"),)
 
-    text = read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines")
-    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {name: value.removeprefix(BYTE_ORDER_MARK) for name, value in values.items() if value is not None}
+
+def _read_env_file(path: Path | None) -> EnvFile:
+    if path is None:
+        return EnvFile()
+    return parse_env_file(read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines"))
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
@@ -407,7 +432,7 @@ def _explain(error: ValidationError) -> ConfigError:
         name = str(item["loc"][0])
         field = Settings.model_fields.get(name)
         secret = field is not None and field.annotation == SecretStr | None
-        shown = "" if secret else f" is {item['input']!r}"
+        shown = "" if secret else f" is {MASKED.sub('[redacted]', repr(item['input']))}"
         lines.append(f"{variable(name)}{shown}: {_expected(item)}")
     first, *rest = lines
     return ConfigError(

@@ -47,7 +47,16 @@ def split_http_url(text: str) -> SplitResult:
     authority = text.partition("//")[2] if "//" in text else text
     if "@" in authority.partition("/")[0]:
         raise CarriesPassword("it carries a user name or password")
-    parts = urlsplit(text.strip())
+    try:
+        return _http_parts(text.strip())
+    except ValueError:
+        if "@" in text:  # such as a password with a slash, whose first part is read as the port, and quoted
+            raise CarriesPassword("it carries a user name or password") from None
+        raise
+
+
+def _http_parts(text: str) -> SplitResult:
+    parts = urlsplit(text)
     host, _ = parts.hostname, parts.port
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("it is not an http(s) URL")

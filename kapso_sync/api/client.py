@@ -93,21 +93,22 @@ class KapsoClient:
         Raises `ApiGarbled` when pages are missing or do not end: an incomplete list must never be used as the whole list.
         """
         call = Call("GET", "/functions")
-        return wire.parse_list(await self._pages(call, "/functions", _ByteBudget(MAX_LIST_BYTES)), call)
+        budget = _ByteBudget(MAX_LIST_BYTES)
+        return wire.parse_list(await self._pages(ApiRequest(call, "/functions", cut=True), budget), call)
 
-    async def _pages(
-        self, call: Call, path: str, budget: _ByteBudget, base: str | None = None, *, until_empty: bool = False
-    ) -> list[Json]:
+    async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
         before = budget.left
         try:
-            return await self._read_pages(call, path, budget, base, until_empty=until_empty)
+            return await self._read_pages(request, budget, until_empty=until_empty)
         except _PageMoved:
             budget.left = before
             try:
-                return await self._read_pages(call, path, budget, base, until_empty=until_empty)
+                return await self._read_pages(request, budget, until_empty=until_empty)
             except _PageMoved as moved:
-                raise ApiGarbled(f"{call}: {moved}", call=call, hint="the next pass reads the list again") from None
+                raise ApiGarbled(
+                    f"{request.call}: {moved}", call=request.call, hint="the next pass reads the list again"
+                ) from None
 
     async def _read_within(self, request: ApiRequest, budget: _ByteBudget) -> Json:
         """Return an answer that is one of several with a limit in common; raises `AnswerTooLarge` above it."""
@@ -122,19 +123,18 @@ class KapsoClient:
         budget.left -= size
         return value
 
-    async def _read_pages(
-        self, call: Call, path: str, budget: _ByteBudget, base: str | None, *, until_empty: bool
-    ) -> list[Json]:
+    async def _read_pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool) -> list[Json]:
         """Read pages until the answers say that there are no more.
 
         If they do not say, the list ends with a page shorter than we asked for; with ``until_empty`` it ends with an empty or a
         repeated page, since a server may give shorter pages than we ask for.
         """
+        call = request.call
         records: list[Json] = []
         seen: set[str] = set()
         for number in range(1, MAX_PAGES + 1):
             query = {"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)}
-            value = await self._read_within(ApiRequest(call, path, query=query, base_url=base), budget)
+            value = await self._read_within(replace(request, query=query), budget)
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
             fresh = [record for record in page if _identity(record) not in seen]
             missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
@@ -319,7 +319,8 @@ class KapsoClient:
         for route in routes:
             for base in bases:
                 try:
-                    return route, base, await self._pages(Call("GET", route), route, budget, base, until_empty=True)
+                    request = ApiRequest(Call("GET", route), route, base_url=base)
+                    return route, base, await self._pages(request, budget, until_empty=True)
                 except (ApiNotFound, ApiUnsupported) as error:
                     failure = failure or error
                 except ApiError as error:

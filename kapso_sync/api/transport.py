@@ -87,7 +87,8 @@ class ApiRequest:
 
     ``repeatable``: sending the request twice does no harm, so it may be sent again when its answer is lost. ``deadline`` (in
     seconds) and ``base_url`` replace the transport's own. ``max_bytes`` limits the answer, decompressed. ``quotes`` False: no
-    text of an error answer is shown, because it may contain a secret's value.
+    text of an error answer is shown, because it may contain a secret's value. ``cut``: the answer is a list, in which a record
+    that is nested too deeply is cut, and noticed by `wire.parse_list`, instead of making the answer unreadable.
     """
 
     call: Call
@@ -99,6 +100,7 @@ class ApiRequest:
     base_url: str | None = None
     quotes: bool = True
     max_bytes: int | None = None
+    cut: bool = False
 
     def encoded(self) -> bytes | None:
         """Return the body as JSON bytes, or None; ASCII only, so that every text can be encoded."""
@@ -203,7 +205,7 @@ class Transport:
 
     def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
         try:
-            return decode(answer.body, request.call, answer.status)
+            return decode(answer.body, request.call, answer.status, cut=request.cut)
         except ApiGarbled as error:
             error.hint = self._other_base_hint()
             raise

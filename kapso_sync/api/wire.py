@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
     FIELDS,
+    MAX_JSON_DEPTH,
     SLUG,
     ConsoleLine,
     DeploymentStatus,
@@ -27,12 +30,16 @@ from kapso_sync.model.functions import (
     RemoteSecret,
     SecretType,
     is_id,
+    is_nested_within,
     is_secret_name,
     is_slug,
 )
 from kapso_sync.model.ownership import split_description
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
+MAX_VALUE_DEPTH = MAX_JSON_DEPTH - 2
+"""Deepest nesting of a record's value: in an answer about one function, the record and an envelope are around it."""
+
 MESSAGE_LIMIT = 300
 """Longest part of an answer that an error shows, in characters."""
 
@@ -40,35 +47,53 @@ MAX_SHOWN_ID = 60
 """Longest part of a malformed id that an error shows, in characters."""
 
 
-MAX_DEPTH = 100
-"""Deepest nesting of an answer; Rails, which Kapso's own errors are in the form of, reads no deeper JSON by default."""
+def decode(body: bytes, call: Call, status: int, *, cut: bool = False) -> Json:
+    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty.
 
-
-def decode(body: bytes, call: Call, status: int) -> Json:
-    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty."""
+    With ``cut``, JSON that is nested too deeply is no error: it comes back with `CUT_DEPTH` levels, which `parse_list` notices
+    in each record by itself.
+    """
     try:
-        value = _loads(body)
+        return _loads_cut(body) if cut else _loads(body)
     except (ValueError, RecursionError):
         page = body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
         what = "a web page" if page else "nothing" if not body.strip() else "something that is not JSON"
         raise ApiGarbled(f"{call} answered {status} with {what}", call=call, status=status) from None
-    return value
 
 
 def _loads(body: bytes) -> Json:
     """Return the JSON of a body; raises ValueError or RecursionError. What is read here is compared by recursion later."""
     value: Json = json.loads(body)
-    level: list[Json] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-            if isinstance(child, dict | list)
-        ]
-        if not level:
+    if not is_nested_within(value, MAX_JSON_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
+    return value
+
+
+CUT_DEPTH = 2 * MAX_JSON_DEPTH
+"""Levels that are left of JSON that is cut: too many for any record, and few enough to be read by recursion."""
+
+_BRACKET_OR_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+
+
+def _loads_cut(body: bytes) -> Json:
+    """Return the JSON of a body with null for what is deeper than `CUT_DEPTH`; raises like `_loads` for what is no JSON."""
+    with contextlib.suppress(RecursionError):
+        value: Json = json.loads(body)
+        if is_nested_within(value, CUT_DEPTH):
             return value
-    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    pieces: list[bytes] = []
+    level = kept = 0
+    for found in _BRACKET_OR_STRING.finditer(body):
+        if found[0] in (b"[", b"{"):
+            if level == CUT_DEPTH:
+                pieces += [body[kept : found.start()], b"null"]
+            level += 1
+        elif found[0] in (b"]", b"}"):
+            level -= 1
+            if level == CUT_DEPTH:
+                kept = found.end()
+    shallow: Json = json.loads(b"".join((*pieces, body[kept:])))
+    return shallow
 
 
 def unwrap(value: Json) -> Json:
@@ -79,7 +104,7 @@ def unwrap(value: Json) -> Json:
 
 
 def parse_function(value: Json, call: Call) -> RemoteFunction:
-    """Return one function record; raises `ApiGarbled` when its id or its slug is missing or malformed."""
+    """Return one function record; raises `ApiGarbled` when its id or its slug is missing or malformed, or it is too deep."""
     record = unwrap(value)
     if not isinstance(record, dict):
         raise ApiGarbled(f"{call} answered without a function record", call=call)
@@ -92,8 +117,8 @@ def parse_function(value: Json, call: Call) -> RemoteFunction:
 def parse_list(records: Sequence[Json], call: Call) -> FunctionList:
     """Return the functions of a complete list, and the records that cannot be believed.
 
-    An id or a slug that cannot be, or that several different records have, says nothing about any function. Raises `ApiGarbled`
-    when a record has neither: then it is not a list of functions.
+    An id or a slug that cannot be, or that several different records have, says nothing about any function; what is nested too
+    deeply cannot be kept. Raises `ApiGarbled` when a record has neither id nor slug: then it is not a list of functions.
     """
     functions: list[RemoteFunction] = []
     garbled: list[GarbledRecord] = []
@@ -116,14 +141,14 @@ def parse_list(records: Sequence[Json], call: Call) -> FunctionList:
 
 
 def _function(record: Mapping[str, Json]) -> RemoteFunction | GarbledRecord:
-    """Return a record as a function, or as garbled when its id or its slug is missing or malformed."""
+    """Return a record as a function, or as garbled when its id or its slug is missing or malformed, or it is too deep."""
     function_id, slug = record.get("id"), record.get(SLUG)
     if not is_id(function_id) or not is_slug(slug):
         name, value = (SLUG, slug) if is_id(function_id) else ("id", function_id)
-        reason = f"{name} is missing" if value is None else f"{name} cannot be: {ascii(value)[:MAX_SHOWN_ID]}"
-        description = record.get(DESCRIPTION)
-        mark = split_description(description)[1] if isinstance(description, str) else None
-        return GarbledRecord(_text(function_id) or "", _text(slug) or "", reason, mark)
+        return _garbled(record, f"{name} is missing" if value is None else f"{name} cannot be: {ascii(value)[:MAX_SHOWN_ID]}")
+    deep = next((name for name, value in record.items() if not is_nested_within(value, MAX_VALUE_DEPTH)), None)
+    if deep is not None:
+        return _garbled(record, f"{ascii(deep)[1:-1][:MAX_SHOWN_ID]} is nested too deeply")
     code = record.get(CODE)
     return RemoteFunction(
         id=function_id,
@@ -139,6 +164,12 @@ def _function(record: Mapping[str, Json]) -> RemoteFunction | GarbledRecord:
         lock_version=_count(record, ("lock_version",)),
         worker_address=_address(record.get("cf_worker_url")),
     )
+
+
+def _garbled(record: Mapping[str, Json], reason: str) -> GarbledRecord:
+    description = record.get(DESCRIPTION)
+    mark = split_description(description)[1] if isinstance(description, str) else None
+    return GarbledRecord(_text(record.get("id")) or "", _text(record.get(SLUG)) or "", reason, mark)
 
 
 def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:
@@ -165,10 +196,10 @@ def _invocation(record: Mapping[str, Json]) -> InvocationRecord:
 
 
 def _milliseconds(value: Json) -> float | None:
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:
+    """Return a finite number, or None for anything else: JSON has numbers that no float can hold, and Python's reader NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < sys.float_info.max:
         return None
+    return float(value)
 
 
 def _console_line(line: Mapping[str, Json]) -> ConsoleLine:

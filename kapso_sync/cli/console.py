@@ -34,8 +34,8 @@ MAX_NAMES = 24
 _IN_ASCII = str.maketrans({"✓": "+", "✗": "x", "─": "-", "…": "...", "“": '"', "”": '"', "→": "->", "·": "-"})
 """What our own texts hold beyond ASCII, for streams that cannot show it; the stream replaces everything else."""
 
-_COMMAND = re.compile(r"[^\s`]*`[^`]*`[^\s`]*")
-"""Text in backquotes, with what touches it."""
+_COMMAND = re.compile(r"(?<![^\s`])[^\s`]*+`[^`]*`[^\s`]*")
+"""Text in backquotes, with what touches it; looked for at the start of words alone, so that a long word costs one look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Console:
         """The columns of the terminal; None if lines are not wrapped."""
         if not self.terminal:
             return None
-        if self._columns.isdecimal() and int(self._columns):
+        if self._columns.isdecimal() and len(self._columns) < 6 and int(self._columns):
             return max(MIN_WIDTH, int(self._columns))
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns

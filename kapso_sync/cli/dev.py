@@ -298,7 +298,7 @@ def _show_frame(console: Console, slug: str, words: str, code: str) -> None:
 
 def _frame(slug: str, words: str, code: str) -> Iterator[str]:
     """Yield the lines of code around the first position in it that an error names, and a mark below the column."""
-    place = re.search(rf"{re.escape(slug)}\.js:(\d+):(\d+)", words)
+    place = re.search(rf"{re.escape(slug)}\.js:(\d{{1,9}}):(\d{{1,9}})", words)
     lines = code.splitlines()
     if place is None or not 0 < int(place[1]) <= len(lines):
         return

@@ -116,10 +116,12 @@ def _problem(document: Document, model: type[BaseModel], path: Path, item: Mappi
 
 
 def _got(document: Document, path: Path, value: Json, kind: str) -> str:
+    if isinstance(value, dict | list) and kind == "too_long":
+        return f"{len(value)}"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
-        return f"{len(value)}" if kind == "too_long" else "a list"
+        return "a list"
     return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
 
 

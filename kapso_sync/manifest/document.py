@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 from ruamel.yaml import YAML
@@ -23,6 +24,9 @@ from kapso_sync.errors import Location, Problem
 from kapso_sync.model.functions import Json
 
 MAX_DEPTH = 40
+FRAME_WIDTH, FRAME_BEFORE = 160, 100
+"""At most so many characters of a line are shown with a problem, and at most so many of them before its place."""
+
 MAX_NUMBER_DIGITS = 24
 """Maximum length of a number, in characters: every double fits."""
 
@@ -49,10 +53,11 @@ class Document:
     file: str
     text: str
     value: Json = None
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    key_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    places: MutableMapping[Path, tuple[int, int]] = field(default_factory=dict)
+    key_places: MutableMapping[Path, tuple[int, int]] = field(default_factory=dict)
     ambiguous: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _lines: list[str] | None = field(default=None, repr=False)
 
     def location(self, path: Path, *, key: bool = False) -> Location:
         """Return the position of a value (or of its key), or of the nearest enclosing value that is in the file."""
@@ -67,13 +72,18 @@ class Document:
         return Problem(code, message, location, hint, self.frame(location))
 
     def frame(self, location: Location) -> str | None:
-        """Return the line of a position with a caret below, or None if there is no such line."""
-        lines = self.text.splitlines()
-        if not 0 < location.line <= len(lines):
+        """Return the line of a position with a caret below, or None if there is no such line; of a long line, the part there.
+
+        A file may be one line, with a problem at every tenth character: a whole line for each would be gigabytes.
+        """
+        if self._lines is None:
+            self._lines = self.text.splitlines()
+        if not 0 < location.line <= len(self._lines):
             return None
-        line = lines[location.line - 1][:160]
+        skip = max(0, location.column - 1 - FRAME_BEFORE)
+        line = self._lines[location.line - 1][skip : skip + FRAME_WIDTH]
         margin = f"{location.line:>4} | "
-        return f"{margin}{line}\n{' ' * (len(margin) + max(location.column, 1) - 1)}^"
+        return f"{margin}{line}\n{' ' * (len(margin) + max(location.column - skip, 1) - 1)}^"
 
 
 def read_document(file: str, content: bytes) -> Document:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import Location, Problem
@@ -118,20 +119,39 @@ def path_problem(path: str) -> str | None:
     return "names no file" if str(pure) == "." else None
 
 
-def file_problem(slug: str, path: str, snapshot: Snapshot, location: Location) -> Problem | None:
+@dataclass(frozen=True, slots=True)
+class FileIndex:
+    """The files of a snapshot, to look up what a path that is not there may mean; thousands of entries may name one."""
+
+    snapshot: Snapshot
+    by_folded: Mapping[str, str]
+    paths: Sequence[str]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> FileIndex:
+        """Return the index of a snapshot."""
+        return cls(snapshot, {folded(path): path for path in snapshot.files}, sorted(snapshot.files))
+
+    def first_below(self, folder: str) -> str | None:
+        """Return the first file in a folder, or None."""
+        place = bisect.bisect_left(self.paths, f"{folder}/")
+        return self.paths[place] if place < len(self.paths) and self.paths[place].startswith(f"{folder}/") else None
+
+
+def file_problem(slug: str, path: str, index: FileIndex, location: Location) -> Problem | None:
     """Return why an entry's file cannot be used, or None."""
-    file = snapshot.files.get(path)
+    file = index.snapshot.files.get(path)
     if file is None:
-        return _absent(f"functions.{slug}: {path}", path, snapshot, location)
+        return _absent(f"functions.{slug}: {path}", path, index, location)
     if file.content is None:
         return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)
     return None
 
 
-def _absent(said: str, path: str, snapshot: Snapshot, location: Location) -> Problem:
+def _absent(said: str, path: str, index: FileIndex, location: Location) -> Problem:
     """Return why a file was not read; a person who sees it in the folder must not be told that it does not exist."""
-    files = snapshot.files
-    above = refused_parent(path, files)
+    snapshot = index.snapshot
+    above = refused_parent(path, snapshot.files)
     if above is not None:
         return Problem("unreadable-file", f"{said} is not read: {above.path} {above.problem}", location, _PUT_IT_THERE)
     skipped = next((part for part in PurePosixPath(path).parts if part.startswith(".") or part in NOT_FOLLOWED), None)
@@ -140,10 +160,10 @@ def _absent(said: str, path: str, snapshot: Snapshot, location: Location) -> Pro
     if path in snapshot.unread:
         hint = f"code ends with {', '.join(CODE_SUFFIXES)}"
         return Problem("unreadable-file", f"{said} is of a kind that is not read", location, hint)
-    inside = next((known for known in sorted(files) if known.startswith(f"{path}/")), None)
+    inside = index.first_below(path)
     if inside is not None:
         return Problem("missing-file", f"{said} is a folder", location, f"name a file in it, such as {inside}")
-    close = next((known for known in files if folded(known) == folded(path)), None)
+    close = index.by_folded.get(folded(path))
     hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
     return Problem("missing-file", f"{said} does not exist", location, hint)
 

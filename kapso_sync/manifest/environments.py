@@ -6,6 +6,7 @@ replaces the other as a whole, except for ``secrets``, which are merged by name.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -54,8 +55,8 @@ def declared(document: Document, model: ManifestModel, name: str | None) -> Decl
     return Declared(
         replace(
             plain,
-            places=plain.places | _moved(plain.places, name),
-            key_places=plain.key_places | _moved(plain.key_places, name),
+            places=ChainMap(_moved(plain.places, name), plain.places),
+            key_places=ChainMap(_moved(plain.key_places, name), plain.key_places),
         ),
         above,
         frozenset(left_out),

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kapso_sync.errors import Location, Problem
+from kapso_sync.errors import Location, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
@@ -169,7 +169,7 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
         hint = "give a `slug` of lower-case letters, digits and hyphens"
         document.problems.append(Problem("slug", f"the folder's name `{slug}` is not a slug", start, hint))
     if model is None or document.problems:
-        return CliFolder(slug, start, problems=tuple(document.problems))
+        return CliFolder(slug, start, problems=first_problems(document.problems))
     entrypoint = model.entrypoint or next(
         (name for name in DEFAULT_ENTRYPOINTS if f"{folder}/{name}" in files), DEFAULT_ENTRYPOINTS[0]
     )

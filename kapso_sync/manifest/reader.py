@@ -13,7 +13,16 @@ from kapso_sync.credentials import CREDENTIAL
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
-from kapso_sync.manifest.entries import GUESSED_SUFFIXES, check_names, choose_file, file_problem, make_entry, merged, twins
+from kapso_sync.manifest.entries import (
+    GUESSED_SUFFIXES,
+    FileIndex,
+    check_names,
+    choose_file,
+    file_problem,
+    make_entry,
+    merged,
+    twins,
+)
 from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
 from kapso_sync.manifest.layout import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.misnamed import MisnamedFile, find_misnamed
@@ -79,13 +88,16 @@ def _views(
     if environment is not None and environments is not None and environment not in environments:
         problems.append(unknown_environment(document, environments, environment))
     views = {name: declared(document, model, name) for name in (None, *(environments or {}))}
+    known = set(problems)
     for name, view in views.items():
         check_names(view.document, view.entries)
         _check_code_once(view.document, view.entries, folders)
         _check_canary(view.document, view.model, {*view.entries, *slugs - view.left_out})
-        fresh = [problem for problem in view.document.problems if problem not in problems]
+        fresh = [problem for problem in view.document.problems if problem not in known]
         suffix = "" if name is None else f" (in the environment {name})"
-        problems += [replace(problem, message=f"{problem.message}{suffix}") for problem in fresh]
+        told = [replace(problem, message=f"{problem.message}{suffix}") for problem in fresh]
+        problems += told
+        known |= {*told}
     if problems:
         raise ManifestInvalid(sorted(problems, key=_position))
     return views
@@ -201,6 +213,7 @@ class _Assembly:
         self._document = view.document if view else None
         self._defaults = view.model.defaults if view else None
         self._twins = twins(snapshot.files)
+        self._index = FileIndex.of(snapshot)
         self._entries: list[Entry] = []
         self._broken: dict[str, tuple[Problem, ...]] = {}
         self._unusable_files: set[str] = set()
@@ -238,7 +251,7 @@ class _Assembly:
 
     def _add(self, slug: str, file: str, values: Mapping[str, object], places: _Places) -> None:
         location = places.of("file")
-        problem = file_problem(slug, file, self._snapshot, location)
+        problem = file_problem(slug, file, self._index, location)
         if problem is None and file in self._twins:
             others = ", ".join(self._twins[file])
             text = f"functions.{slug}: {file} and {others} differ only by case or Unicode form"

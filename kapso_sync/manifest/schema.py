@@ -24,6 +24,9 @@ SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 
+MAX_ENVIRONMENTS = 50
+"""Most environments of a manifest: whichever holds, the whole manifest is checked for each of them."""
+
 ENVIRONMENT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=MAX_SLUG)]
@@ -179,7 +182,9 @@ class ManifestModel(_Strict):
     defaults: DefaultsModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
     functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
     environments: dict[EnvironmentName, EnvironmentModel] | None = Field(
-        default=None, description="What is different in each environment, by the name that --env gives."
+        default=None,
+        max_length=MAX_ENVIRONMENTS,
+        description="What is different in each environment, by the name that --env gives.",
     )
 
 

@@ -244,14 +244,42 @@ def content_hash(content: Content) -> str:
 
 
 def same_json(left: Json, right: Json) -> bool:
-    """Return whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(same_json(a, b) for a, b in zip(left, right, strict=True))
-    return left == right
+    """Return whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``.
+
+    It does not recurse, since answers may be nested deeper than Python's stack.
+    """
+    pending = [(left, right)]
+    while pending:
+        one, other = pending.pop()
+        if isinstance(one, dict) and isinstance(other, dict):
+            if one.keys() != other.keys():
+                return False
+            pending += [(item, other[key]) for key, item in one.items()]
+        elif isinstance(one, list) and isinstance(other, list):
+            if len(one) != len(other):
+                return False
+            pending += zip(one, other, strict=True)
+        elif (one is not other) if isinstance(one, bool) or isinstance(other, bool) else one != other:
+            return False
+    return True
+
+
+MAX_JSON_DEPTH = 100
+"""Deepest nesting of JSON that is kept or sent: Rails, which Kapso's own errors are in the form of, reads no deeper JSON by
+default, and pydantic, which reads the state folder, at most 255 levels."""
+
+
+def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:
+    """Return whether objects and lists are nested at most ``depth`` levels; a plain value has none."""
+    pending: list[tuple[object, int]] = [(value, 0)]
+    while pending:
+        item, above = pending.pop()
+        inside = item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else None
+        if inside is not None:
+            if above >= depth:
+                return False
+            pending += [(each, above + 1) for each in inside]
+    return True
 
 
 def agree(left: Content, right: Content, keys: tuple[str, ...]) -> bool:

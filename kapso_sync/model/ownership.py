@@ -42,7 +42,7 @@ class AppliedDigests:
 
 def check_of(owner: str, slug: str) -> str:
     """Return the first six hex digits of sha256(owner, newline, slug)."""
-    return hashlib.sha256(f"{owner}\n{slug}".encode()).hexdigest()[:6]
+    return hashlib.sha256(f"{owner}\n{slug}".encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 def comparable_owner(owner: str) -> str:

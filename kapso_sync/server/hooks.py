@@ -74,7 +74,7 @@ def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused
     payload = _payload(headers, body)
     if isinstance(payload, Refused):
         return payload
-    if event not in _PUSHES and not (event == "system hook" and payload.get("event_name") in _SYSTEM_PUSHES):
+    if event not in _PUSHES and not (event == "system hook" and str(payload.get("event_name")) in _SYSTEM_PUSHES):
         return Ignored(delivery, "not a push")
     return Push(delivery, _repositories(payload), _refs(payload), _default_branch(payload))
 

@@ -7,7 +7,6 @@ no file outside the secrets folder, and no file in it that holds one of our cred
 from __future__ import annotations
 
 import fnmatch
-import io
 import json
 import os
 import re
@@ -15,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from kapso_sync.env_file import parse_env_file
 from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
-from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.model.functions import MAX_JSON_DEPTH, Json, canonical_json, is_nested_within
 from kapso_sync.mounted_files import BYTE_ORDER_MARK
 
 OURS = "KAPSO_"
@@ -101,6 +99,8 @@ class SecretReader:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise SecretMissing("is not JSON", "take `json: true` away, or write an object or a list") from None
+        if not is_nested_within(value, MAX_JSON_DEPTH):
+            raise SecretMissing(f"is JSON that is nested deeper than {MAX_JSON_DEPTH} levels", "is it the right file?")
         if not isinstance(value, dict | list):
             raise SecretMissing("is neither a JSON object nor a list", "take `json: true` away")
         for leaf in _texts(value):
@@ -118,8 +118,11 @@ class SecretReader:
             raise SecretMissing(
                 f"may not be {source.name} of {source.file}: it is kapso-sync's own", "give it a name of its own"
             )
-        values = dotenv_values(stream=io.StringIO(self._file(source.file)), interpolate=False)
-        value = values.get(source.name)
+        found = parse_env_file(self._file(source.file))
+        value = found.variables.get(source.name)
+        if value is None and found.wrong_lines:
+            text = f"is not in {source.file}, or in what is not NAME=value there: {found.wrong}"
+            raise SecretMissing(text, f"correct {found.wrong}, or add a line {source.name}=… to it")
         if value is None:
             raise SecretMissing(f"is not in {source.file}", f"add a line {source.name}=… to it")
         return value
@@ -151,6 +154,8 @@ class SecretReader:
         if self.folder is None:
             text = f"may not be the file {name}: no folder holds files for functions"
             raise SecretMissing(text, "set KAPSO_SYNC_SECRETS_DIR to the folder that does, and put nothing else there")
+        if "\0" in name:
+            raise SecretMissing(f"may not be the file {name}: no file has a NUL character in its name", "correct the name")
         folder = Path(os.path.realpath(self.folder))
         path = Path(os.path.realpath(folder / name))
         if not path.is_relative_to(folder) or path == folder:

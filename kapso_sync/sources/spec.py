@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -67,9 +68,9 @@ def parse_source(
     if "://" in text:
         return SourceSpec(SourceKind.GIT, _checked_url(text), branch, ref, where)
     folder = Path(cwd, text)
-    if is_scp_like(text) and not folder.exists():
+    if is_scp_like(text) and not _holds(folder.exists):
         return SourceSpec(SourceKind.GIT, text, branch, ref, where)
-    if not folder.is_dir():
+    if not _holds(folder.is_dir):
         raise SourceMissing(f"{text} is not a folder", hint="name a folder with functions, or a git repository")
     location = str(folder.absolute())
     if is_bare_repository(folder):
@@ -99,6 +100,14 @@ def _declares(folder: Path) -> bool:
     except OSError:
         return False
     return any(name.casefold() in MANIFEST_NAMES or (folder / name / FUNCTION_FILE).is_file() for name in names)
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Return what a test of a path says; a name that the file system refuses, such as one that is too long, passes none."""
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
 
 
 def _repository_of(folder: Path, path: str | None) -> tuple[Path, str | None]:
@@ -134,7 +143,7 @@ def _checked_url(text: str) -> str:
         )
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
-        if not folder.is_dir():
+        if not _holds(folder.is_dir):
             raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
         return folder.as_uri()
     if parts.scheme == "http" and is_loopback(host or ""):

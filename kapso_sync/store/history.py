@@ -98,9 +98,15 @@ class History:
         if self._db is None or not isinstance(event, FunctionEvent) or event.name not in RECORDED_EVENTS:
             return
         with contextlib.suppress(sqlite3.Error), self._db as db:
-            row = (self._now().isoformat(timespec="milliseconds"), event.slug, event.function_id, self._entry(event))
+            slug, function_id = _storable(event.slug), event.function_id
+            row = (
+                self._now().isoformat(timespec="milliseconds"),
+                slug,
+                None if function_id is None else _storable(function_id),
+                self._entry(event),
+            )
             number = db.execute("INSERT INTO history (at, slug, function_id, entry) VALUES (?, ?, ?, ?)", row).lastrowid or 0
-            db.execute(_DROP_OLD, {"slug": event.slug, "kept": self._max_revisions})
+            db.execute(_DROP_OLD, {"slug": slug, "kept": self._max_revisions})
             db.execute("DELETE FROM history WHERE id <= ?", (number - self._max_entries,))
 
     def _entry(self, event: FunctionEvent) -> str:
@@ -124,9 +130,14 @@ def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
             return ()
         mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
-            return tuple(_entries(db.execute(query, {"slug": slug})))
+            return tuple(_entries(db.execute(query, {"slug": _storable(slug)})))
     except (OSError, sqlite3.Error):
         return ()
+
+
+def _storable(text: str) -> str:
+    """Return a text as SQLite can hold it: half of a surrogate pair, which JSON can carry, is spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _entries(rows: Iterable[tuple[str, str, str | None, str]]) -> Iterator[Mapping[str, Json]]:

@@ -290,25 +290,28 @@ async def test_a_duration_that_no_number_holds_is_unknown() -> None:
     assert found.duration_ms is None
 
 
-@pytest.mark.parametrize("depth", [150, 900])
+@pytest.mark.parametrize("depth", [150, 900, 5000])
 async def test_an_answer_nested_too_deeply_is_garbled(depth: int) -> None:
-    """Comparing it would end in a RecursionError, in the middle of a pass; a control is as deep as Kapso itself reads."""
+    """Comparing it would end in a RecursionError, in the middle of a pass; a control is as deep as Kapso itself reads.
+
+    In the list, it costs the record that is too deep, and no other.
+    """
+    deep = json.dumps(record()).encode()[:-1] + b', "runtime_config": ' + b"[" * depth + b"]" * depth + b"}"
+    other = json.dumps(record(id="f2", slug="other")).encode()
     async with connected_client(
-        answer(
-            200,
-            raw=b'{"data": ['
-            + json.dumps(record()).encode()[:-1]
-            + b', "runtime_config": '
-            + b"[" * depth
-            + b"]" * depth
-            + b"}]}",
-        ),
+        answer(200, raw=b'{"data": [' + deep + b"," + other + b"]}"),
+        answer(200, raw=b'{"data": ' + deep + b"}"),
         answer(422, raw=b'{"errors": ' + b"[" * depth + b"]" * depth + b"}"),
         answer(200, {"data": [record(runtime_config=nested(90))]}),
         settings=ONCE,
     ) as line:
+        listed = await line.api.list_records()
+        assert [function.id for function in listed.functions] == ["f2"]
+        assert [(garbled.id, garbled.reason) for garbled in listed.garbled] == [
+            ("id-greet", "runtime_config is nested too deeply")
+        ]
         with pytest.raises(ApiGarbled):
-            await line.api.list_functions()
+            await line.api.get_function("id-greet")
         with pytest.raises(ApiRejected):
             await line.api.deploy_function("f1")
         (function,) = await line.api.list_functions()

@@ -344,3 +344,16 @@ def test_an_insecure_or_invalid_api_base_url_is_refused(text: str, said: str) ->
         parse_base_url(text)
     if said == "unencrypted":
         assert parse_base_url(text, allow_http=True).startswith("http://")
+
+
+def test_a_password_in_a_malformed_base_url_is_not_shown() -> None:
+    """A URL that cannot be parsed may carry one all the same."""
+    for text in (
+        "https://user:hunter2@host:99999/x",
+        "https://user:hunter2/x@host",
+        "https://user:hunter2@[::1",
+        "ftp://user:hunter2@host",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_base_url(text)
+        assert "hunter2" not in caught.value.message

@@ -16,6 +16,7 @@ from kapso_sync.api.wire import (
     encode_function,
     error_text,
     parse_function,
+    parse_invocations,
     parse_paging,
     parse_records,
     parse_time,
@@ -179,3 +180,11 @@ def test_server_error_messages_are_truncated() -> None:
 def test_half_a_surrogate_pair_in_an_error_is_replaced() -> None:
     """No stream and no database takes it; what else is there stays."""
     assert error_text(b'{"error": "bad \\ud800 caf\\u00e9"}') == "bad ? café"
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "NaN", "-Infinity", "true", '"12"'])
+def test_a_duration_that_no_float_holds_is_left_out(number: str) -> None:
+    """Python's reader takes more for numbers than can be rounded and shown."""
+    body = f'{{"data": [{{"id": "a", "duration_ms": {number}}}, {{"id": "b", "duration_ms": 12}}]}}'.encode()
+    found = parse_invocations(decode(body, CALL, 200), CALL)
+    assert [record.duration_ms for record in found] == [None, 12.0]

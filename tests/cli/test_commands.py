@@ -177,6 +177,20 @@ def test_every_command_reads_settings_from_an_env_file(kapso: Served, folder: Pa
     assert missing.code == 78
 
 
+def test_a_wrong_line_of_an_env_file_is_a_warning_with_its_number(kapso: Served, folder: Path, tmp_path: Path) -> None:
+    """Logs stay JSON, whatever the library that reads the file would write; the line itself may be half of a key."""
+    lines = [f"{name}={value}" for name, value in kapso.environment(tmp_path / "state").items()]
+    file = tmp_path / "settings.env"
+    file.write_text("\n".join([*lines, "", "KAPSO_SYNC_GIT_TOKEN hunter2", "KAPSO_SYNC_OWNER=acme/flows"]))
+    arguments = [sys.executable, "-m", "kapso_sync", "sync", str(folder), "--log-format", "json", "--env-file", str(file)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    told = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert ran.returncode == 0
+    said = f"--env-file {file}: line {len(lines) + 2} is not NAME=value, and left out"
+    assert said in json.dumps(told)
+    assert "hunter2" not in ran.stderr + ran.stdout
+
+
 def test_sync_without_an_api_key_exits_with_78(folder: Path, environment: Environment) -> None:
     """The error says where to get a key."""
     ran = kapso_sync("sync", str(folder), environment={**environment, "KAPSO_API_KEY": ""})

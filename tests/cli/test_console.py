@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,13 @@ def test_screens_of_any_width_show_the_same_words(folder: Path, environment: Env
     shown = kapso_sync("plan", str(folder), environment=setting, terminal=True, width=width).out
     assert shown.split() == piped.split()
     assert (len(shown.splitlines()) > len(piped.splitlines())) is (width == 40)
+
+
+def test_a_long_word_is_wrapped_in_no_time() -> None:
+    """Foreign text may be one word of a megabyte; what stands in backquotes is still kept whole."""
+    terminal = Terminal()
+    started = time.process_time()
+    Console(terminal, {"COLUMNS": "40"}).line("x" * 500_000, " and `kapso-sync plan --branch main` for --x=`a b`, then")
+    assert time.process_time() - started < 5
+    assert "`kapso-sync plan --branch main`" in terminal.getvalue().replace("\n", "|")
+    assert "--x=`a b`," in terminal.getvalue()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.model.ownership import Mark, is_marked, mark_for, split_description, without_marks
+from kapso_sync.model.ownership import Mark, check_of, is_marked, mark_for, split_description, without_marks
 
 OURS = mark_for("example.com/acme/flows", "greet")
 THEIRS = mark_for("example.com/other", "greet", protected=True)
@@ -47,3 +47,8 @@ def test_a_description_that_is_more_than_text_and_one_mark_is_to_be_written_agai
     assert is_marked(f"Greets{OURS}", OURS)
     assert not is_marked(f"Greets{OURS}{extra}", OURS)
     assert not is_marked(f"Greets{THEIRS}", OURS)
+
+
+def test_half_of_a_surrogate_pair_in_a_slug_has_a_check() -> None:
+    """JSON can carry one, in the owner of a mark."""
+    assert check_of("\ud800", "greet") != check_of("\ud801", "greet")

@@ -249,3 +249,10 @@ def test_any_signed_webhook_payload_gets_a_verdict_without_an_exception(value: o
     """A valid signature does not restrict the payload."""
     for payload in ({"repository": value}, {"push": {"changes": value}}, {"changes": [value], "ref": value}):
         concerns(push_of(payload), HTTPS, "main")
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["push"], 1, None, True])
+def test_a_system_hook_whose_event_name_is_no_text_is_ignored(name: object) -> None:
+    """Whoever knows the secret gets an answer, and no traceback."""
+    body = json.dumps({"event_name": name}).encode()
+    assert isinstance(read_hook({"x-gitlab-token": SECRET, "x-gitlab-event": "System Hook"}, body, SECRET, NOW), Ignored)

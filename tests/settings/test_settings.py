@@ -278,3 +278,23 @@ def test_a_name_that_no_mark_can_hold_is_refused(variable: str, value: str) -> N
     with pytest.raises(ConfigError, match=f"{variable} .*without white space"):
         load_settings({}, environment={variable: value})
     load_settings({}, environment={variable: "acme/flows"})
+
+
+def test_a_wrong_value_is_shown_without_the_user_of_a_url() -> None:
+    """A variable may hold what was meant for another."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, environment={"KAPSO_SYNC_INTERVAL": "https://user:hunter2@host/x"})
+    assert "hunter2" not in caught.value.message
+    assert "KAPSO_SYNC_INTERVAL is 'https://[redacted]host/x'" in caught.value.message
+
+
+def test_a_missing_key_names_the_line_that_may_be_meant_to_set_it(tmp_path: Path) -> None:
+    """A space in place of `=`; the line itself is not shown, since it holds the key."""
+    file = tmp_path / "settings.env"
+    file.write_text("KAPSO_SYNC_OWNER=acme/flows\nKAPSO_API_KEY hunter2\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, env_file=file, environment={}).key()
+    assert caught.value.message == f"no API key; --env-file {file}: line 2 is not NAME=value, and left out"
+    file.write_text("KAPSO_SYNC_OWNER=acme/flows\n")
+    with pytest.raises(ConfigError, match=r"^no API key$"):
+        load_settings({}, env_file=file, environment={}).key()

@@ -218,3 +218,27 @@ def test_a_byte_order_mark_is_no_part_of_a_secrets_value(folder: Path, source: G
     marked = SecretReader({"PASTED": "\ufeffvalue"}, {}, ("*",), folder, (), told.append)
     assert marked.read(source) == "value"
     assert told == ["value"]
+
+
+def test_a_wrong_line_of_a_dotenv_file_is_named_where_a_value_is_missing(folder: Path) -> None:
+    """By its number and never by its content; a value that is there is read all the same."""
+    (folder / "mail.env").write_text("USER=me\n\n# comment\n\nPASSWORD hunter2\n")
+    assert reader(folder).read(DotenvSecret("mail.env", "USER")) == "me"
+    with pytest.raises(SecretMissing) as missing:
+        reader(folder).read(DotenvSecret("mail.env", "PASSWORD"))
+    assert missing.value.message == "is not in mail.env, or in what is not NAME=value there: line 5"
+    assert missing.value.hint == "correct line 5, or add a line PASSWORD=… to it"
+
+
+@pytest.mark.parametrize("source", [FileSecret("a\0b"), DotenvSecret("a\0b", "A")])
+def test_a_file_name_with_a_nul_character_is_refused(folder: Path, source: GivenSecret) -> None:
+    """No file has such a name, and the operating system's own complaint is none for people."""
+    with pytest.raises(SecretMissing, match="NUL character in its name"):
+        reader(folder).read(source)
+
+
+def test_a_json_secret_that_is_too_deep_is_refused(folder: Path) -> None:
+    """It could not be written again."""
+    (folder / "deep").write_text("[" * 900 + "]" * 900)
+    with pytest.raises(SecretMissing, match="nested deeper"):
+        reader(folder).read(FileSecret("deep", json=True))

@@ -164,3 +164,10 @@ def test_a_path_that_leaves_the_source_is_refused(path: str, tmp_path: Path) -> 
 def test_a_source_path_is_normalised(path: str | None, meant: str | None, tmp_path: Path) -> None:
     """Redundant dots and slashes make no difference."""
     assert parse_source(".", path=path, cwd=tmp_path).path == meant
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "file:///" + "x" * 5000, "file:///a%00b"])
+def test_a_name_that_no_file_system_takes_is_not_a_folder(text: str, tmp_path: Path) -> None:
+    """Too long, or with a NUL character."""
+    with pytest.raises(SourceMissing, match="is not a folder"):
+        parse_source(text, cwd=tmp_path)

@@ -88,5 +88,7 @@ def test_a_damaged_or_unwritable_history_is_not_an_error(tmp_path: Path) -> None
 def test_half_a_surrogate_pair_does_not_end_a_pass(tmp_path: Path) -> None:
     r"""JSON can carry it, as ``\ud800`` in an error of the server, and no database takes it as it is."""
     with History(tmp_path, lambda: DAWN) as book:
-        book.listen(events.DeployFailed(slug="a", function_id="id-a", error="bad \ud800 é"))
-    assert read_history(tmp_path, "a")[0]["error"] == "bad \ud800 é"
+        book.at(Revision("c0ffee", subject="\udfff", author="\ud800"))
+        book.listen(events.DeployFailed(slug="\ud800", function_id="\ud801", error="bad \ud800 é", hint=None))
+    (entry,) = read_history(tmp_path, "\ud800")
+    assert (entry["slug"], entry["error"], entry["subject"]) == ("\\ud800", "bad \ud800 é", "\udfff")

@@ -1,0 +1,28 @@
+"""The targets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.fuzz.target import Target
+from tests.fuzz.targets import (
+    api,
+    checks,
+    code,
+    events,
+    folder,
+    git,
+    lease,
+    manifest,
+    marks,
+    pull,
+    secrets,
+    settings,
+    webhook,
+)
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for module in (api, checks, code, events, folder, git, lease, manifest, marks, pull, secrets, settings, webhook)
+    for target in module.TARGETS
+}

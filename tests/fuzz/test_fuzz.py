@@ -1,0 +1,88 @@
+"""Every input that ever failed keeps every promise now, and so do a few new ones."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.archive import pack, unpack
+from tests.fuzz.engine import inputs
+from tests.fuzz.promises import CANARY, FORGED, BrokenPromise, Hang, bounded, check_no_canary, check_printed
+from tests.fuzz.target import CORPUS, Target
+from tests.fuzz.targets import TARGETS
+
+SECONDS = 60.0
+"""Seconds of the clock that an input may take on a busy machine; its CPU time is limited by the target."""
+
+NEW = 2
+"""New inputs for each target; `make fuzz` tries more."""
+
+KEPT = [pytest.param(target, path, id=f"{name}-{path.name}") for name, target in TARGETS.items() for path in target.corpus]
+
+
+@pytest.mark.parametrize(("target", "path"), KEPT)
+def test_an_input_that_once_failed_keeps_every_promise(target: Target, path: Path) -> None:
+    """No traceback, no hang, bounded memory, nothing from outside, no control character: for each file of the corpus."""
+    with bounded(target.cpu, SECONDS):
+        target.run(path.read_bytes())
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_new_inputs_keep_every_promise(target: Target) -> None:
+    """The grammar's inputs, the same ones at every run of the suite; their number is small, since the suite is fast."""
+    for data in itertools.islice(inputs(target, seed=1), len(target.corpus), len(target.corpus) + NEW):
+        with bounded(target.cpu, SECONDS):
+            target.run(data)
+
+
+def test_the_corpus_has_inputs_for_every_target_and_for_no_other() -> None:
+    """A renamed target would leave its regression inputs behind."""
+    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
+    assert all(target.corpus for target in TARGETS.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"quotes {CANARY}\n",
+        f"a line\n{FORGED}\n",
+        "red \x1b[31m\n",
+        "back \u202e\n",
+        "two \u2028 lines\n",
+        "c1 \x9b\n",
+        "half \ud800\n",
+    ],
+)
+def test_a_broken_promise_is_noticed(text: str) -> None:
+    """The positive control of every target that prints."""
+    with pytest.raises(BrokenPromise):
+        check_printed(text)
+
+
+def test_a_text_that_keeps_its_promises_passes() -> None:
+    """Letters of any script, tabs, and lines of our own."""
+    check_printed(f"ñ 🦊\tx\n said: {FORGED}\n", lines=2)
+    check_no_canary("nothing")
+
+
+def test_an_input_that_hangs_or_takes_memory_is_noticed() -> None:
+    """An endless loop ends at its deadline, also one that ignores every error, and 300 MB are too many."""
+
+    def spin() -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                sum(range(1000))
+
+    with pytest.raises(Hang), bounded(0.2, SECONDS):
+        spin()
+    with pytest.raises(BrokenPromise, match="MiB"), bounded(20.0, SECONDS):
+        bytearray(b"x") * (600 * 1024 * 1024)
+
+
+def test_an_archive_comes_back() -> None:
+    """Also with odd names and contents."""
+    files = {"a/b.js": b"x\n", "new\nline": b"-- not a head\n", "\udcff": b"\xff\n", "empty": b""}
+    assert dict(unpack(pack(files))) == files
