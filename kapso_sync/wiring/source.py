@@ -51,7 +51,7 @@ from kapso_sync.wiring.building import find_packages, make_desired_builder, make
 
 
 def source_spec(settings: Settings) -> SourceSpec:
-    """Return the parsed source of the settings; raises like `parse_source`."""
+    """Return the parsed source of the settings; raises like `parse_source`, and `StateExposed` like `state_folder`."""
     where = settings.source or "."
     spec = parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
     if spec.given is None:

@@ -204,7 +204,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_address(tmp_path: Path) -> No
         assert [found.url for found in read_destinations(tmp_path / "urls")] == ["json://example.com"]
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30))])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30)), b"# long\n" * 10_000 + b"x://y\n"],
+    ids=["missing", "not text", "too many", "too large"],
+)
 def test_an_invalid_notification_address_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     """Missing, not text, too large: the variable, the file and the reason; never its content."""
     path = tmp_path / "addresses"

@@ -106,6 +106,17 @@ def test_a_byte_order_mark_is_no_part_of_an_env_file(tmp_path: Path) -> None:
     assert settings.env_file_variables["STRIPE"] == "sk"
 
 
+def test_an_env_file_may_be_a_pipe(tmp_path: Path) -> None:
+    """As a shell makes one of `--env-file <(sops decrypt settings.env)`."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"KAPSO_SYNC_OWNER=acme/flows\n")
+        os.close(writing)
+        assert load_settings({}, env_file=Path(f"/dev/fd/{reading}"), environment={}).owner == "acme/flows"
+    finally:
+        os.close(reading)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_a_file_that_is_not_utf8_is_an_error_that_says_so(tmp_path: Path, encoding: str) -> None:
     """Mounting it again would not help."""
