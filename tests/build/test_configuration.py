@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import Packages
-from kapso_sync.build.tsconfig import Configs
+from kapso_sync.build.syntax import MAX_NESTING
+from kapso_sync.build.tsconfig import MAX_BYTES, MAX_EXTENDED, Configs
 from tests.build.test_packages import package
 from tests.build.workbench import (
     SCRIPT,
@@ -245,6 +246,42 @@ def test_a_circular_configuration_is_an_error_with_its_place() -> None:
     assert where(problem) == ("tsconfig", "b.json", 2, 12)
     (problem,) = bad({"a.ts": texts["f/a.ts"], "tsconfig.json": b'{"a": "\xe9"}'}, "a.ts")
     assert where(problem) == ("not-utf8", "tsconfig.json", 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"{{}}{' ' * MAX_BYTES}", "too large, or nested too deeply"),
+        ('{"x": ' * (MAX_NESTING + 1) + "1" + "}" * (MAX_NESTING + 1), "too large, or nested too deeply"),
+        (extending([f"./{number}" for number in range(MAX_EXTENDED + 1)]), f"it extends more than {MAX_EXTENDED} files"),
+    ],
+)
+def test_a_configuration_that_would_cost_much_is_refused(content: str, said: str) -> None:
+    """By its size, by its nesting, and by how many files it extends; each also as a base of another."""
+    for texts in ({"tsconfig.json": content}, {"tsconfig.json": extending("./base"), "base.json": content}):
+        (problem,) = bad({**texts, "a.ts": "export default () => 1"}, "a.ts")
+        assert (problem.code, problem.message) == ("tsconfig", said)
+
+
+def test_a_configuration_up_to_the_limits_is_read() -> None:
+    """The control of the refusals."""
+    bases = {f"b{number}.json": config(jsxFactory=f"h{number}") for number in range(MAX_EXTENDED)}
+    filler = " " * (MAX_BYTES - 2000)
+    texts = {"tsconfig.json": extending([f"./{name}" for name in bases]) + filler, **bases}
+    found = Configs(source_files(texts)).of("a.ts")
+    assert (found.option("jsxFactory"), found.faults) == (f"h{MAX_EXTENDED - 1}", ())
+
+
+def test_what_is_wrong_with_bases_is_said_up_to_a_limit() -> None:
+    """Many files that extend the same ones do not multiply what is said."""
+    levels = {
+        f"l{level}n{n}.json": extending([f"./l{level + 1}n{m}.json" for m in range(MAX_EXTENDED)])
+        for level in range(5)
+        for n in range(MAX_EXTENDED)
+    }
+    last = {f"l5n{n}.json": extending([f"package{n}-{m}" for m in range(MAX_EXTENDED)]) for n in range(MAX_EXTENDED)}
+    found = Configs(source_files({**levels, **last, "tsconfig.json": extending("./l0n0.json")})).of("a.ts")
+    assert len(found.notices) == MAX_EXTENDED
 
 
 def test_a_changed_configuration_rebuilds_the_functions_of_its_folder() -> None:
