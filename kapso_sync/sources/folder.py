@@ -14,15 +14,17 @@ from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
+    CONFIG_COUNT_LIMIT,
     DEFAULT_FOLDER,
     PROJECT_FILE,
     REMOTE_MAP,
+    Above,
     Revision,
     Snapshot,
     SourceFile,
     folder_digest,
 )
-from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import check_count, configurations, is_entered, is_read, too_large
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -108,12 +110,14 @@ class FolderSource:
         for _ in range(ATTEMPTS):
             root = Path(os.path.realpath(self._root))
             home, path = self._home(root)
+            top = self._top or root
+            above = _above(home, top)
             before = list(_listing(home))
             files = {seen.path: self._file(seen) for seen in before}
-            if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
+            if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before and _above(home, top) == above:
                 self._read_before = {path: self._read_before[path] for path in files}
-                revision = self._revision(root.name, folder_digest(files))
-                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
+                revision = self._revision(root.name, folder_digest({**files, **above.files}))
+                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, top), above=above)
         raise SourceUnstable(
             f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
         )
@@ -170,6 +174,25 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
                 return None
             return content if len(content) <= CODE_LIMIT else None
     return None
+
+
+def _above(home: Path, top: Path) -> Above:
+    """Return the configuration files of the folders above the functions folder, up to ``top``, nearest first."""
+    top = Path(os.path.realpath(top))
+    found: dict[str, SourceFile] = {}
+    if not home.is_relative_to(top):
+        return Above()
+    inside = home.relative_to(top)
+    for height, folder in enumerate(list(home.parents)[: len(inside.parts)], 1):
+        try:
+            names = configurations(os.listdir(folder))  # noqa: PTH208 - names, which need not be text
+        except OSError:
+            continue
+        for name in names[: CONFIG_COUNT_LIMIT - len(found)]:
+            real = os.path.realpath(folder / name)
+            file = _load(_look("../" * height + name, real, inside=Path(real).is_relative_to(top)))
+            found[file.path] = file
+    return Above(inside.as_posix().removeprefix("."), found)
 
 
 def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
