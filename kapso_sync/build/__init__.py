@@ -6,6 +6,7 @@
 * `parser` asks esbuild where tree-sitter is not sure, and `sourcemap` leads places in printed code back.
 * `graph` follows the imports of an entry to all files and packages that it needs.
 * `tsconfig` reads the options and aliases that hold for a file, and `subpaths` the `#name` imports of package.json.
+* `nearest` finds both for a file: in its folder, or in one above it.
 * `rules` returns the errors and warnings about shapes and imports, and `deno` those of a `supabase_function`.
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
 * `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.

@@ -34,11 +34,13 @@ from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
 from kapso_sync.model.functions import FunctionType
-from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, Above, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
 FORMAT = 3
 """Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
+
+_NOTHING_ABOVE = Above()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class _Site:
     files: Mapping[str, SourceFile]
     graph: Graph
     packages: PackageSource | None
+    above: Above
     results: dict[str, DesiredFunction | UnusableFunction] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     waiting: list[tuple[Entry, Job]] = field(default_factory=list)
@@ -102,7 +105,8 @@ class _Site:
             yield installed
 
     def _text(self, path: str) -> bytes | None:
-        return self.files[path].content if path in self.files else None
+        file = self.files.get(path) or self.above.files.get(path)
+        return file.content if file is not None else None
 
 
 class Builder:
@@ -123,14 +127,16 @@ class Builder:
         files: Mapping[str, SourceFile],
         packages: PackageSource | None = None,
         *,
+        above: Above = _NOTHING_ABOVE,
         elsewhere: Iterable[Entry] = (),
     ) -> BuildResult:
         """Build the entries and return the result; ``packages`` is None if the source has no packages.
 
+        ``above`` are the configuration files above the functions folder.
         ``elsewhere`` are entries of other environments: they are not built, but the files that they reach count as used.
         """
         listed = list(entries)
-        site = _Site(files, Graph(files, self._shapes, packages), packages)
+        site = _Site(files, Graph(files, self._shapes, packages, above), packages, above)
         for entry in listed:
             await self._take(entry, site)
         await self._parse(site)

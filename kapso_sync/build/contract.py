@@ -166,6 +166,9 @@ MAX_PLACES = 20
 MAX_IMPORTS = 1000
 """Maximum number of imports of one file, and of its exports."""
 
+MAX_STEPS = 100
+"""Maximum number of expressions around a name that are looked at: beyond, the name may be used in any way."""
+
 
 def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
     """Return the shape of a file; never raises, for any bytes.
@@ -178,6 +181,8 @@ def inspect(code: bytes, grammar: Grammar = Grammar.JAVASCRIPT) -> Shape:
     if root.descendant_count > MAX_NODES:
         return Shape(Style.NONE, limit=f"has more than {MAX_NODES:,} parts")
     found = _Found(root, code)
+    if found.too_deep:
+        return Shape(Style.NONE, limit=f"is nested deeper than {MAX_NESTING} functions and blocks")
     for node in root.children:
         found.take(node)
     shape = found.shape()
@@ -209,6 +214,11 @@ class _Found:
         self._defaults: dict[bytes, str] = {}
         self._forwards: str | None = None
         self._module_exports: Place | None = None
+
+    @property
+    def too_deep(self) -> bool:
+        """Whether functions and blocks are nested deeper than people write."""
+        return self._scopes.too_deep
 
     @property
     def exports(self) -> int:
@@ -513,7 +523,7 @@ class _Found:
     def _jsx(self) -> Jsx | None:
         elements = tuple(
             Element(self._place(node), frozenset(name.decode("utf-8", "replace") for name in names), _is_fragment(node))
-            for node, names in self._scopes.elements(_is_fragment)
+            for node, names in itertools.islice(self._scopes.elements(_is_fragment), MAX_PLACES)
         )
         if not elements:
             return None
@@ -618,17 +628,29 @@ def _credentials(code: bytes) -> Iterator[Place]:
 
 def _changes(name: Node) -> bool:
     """Return whether the use of a name may change the value, or hand it to code that may."""
-    parent = name.parent
-    if parent is None or parent.type in ("export_statement", "export_specifier", "variable_declarator"):
-        return parent is not None and parent.type == "variable_declarator" and parent.child_by_field_name("value") == name
-    if parent.type in ("class_declaration", "satisfies_expression", "as_expression", "parenthesized_expression"):
-        return parent.type != "class_declaration" and _changes(parent)
-    if parent.type == "arguments":
-        callee = parent.parent.child_by_field_name("function") if parent.parent is not None else None
-        return callee is None or callee.text not in _FREEZES or parent.parent is None or _changes(parent.parent)
-    while parent is not None and parent.type in ("member_expression", "subscript_expression"):
-        name, parent = parent, parent.parent
-    if parent is None or name.type not in ("member_expression", "subscript_expression"):
+    for _ in range(MAX_STEPS):
+        parent = name.parent
+        call = parent.parent if parent is not None and parent.type == "arguments" else None
+        callee = call.child_by_field_name("function") if call is not None else None
+        if call is not None and callee is not None and callee.text in _FREEZES:
+            name = call
+        elif parent is not None and parent.type in ("satisfies_expression", "as_expression", "parenthesized_expression"):
+            name = parent
+        else:
+            return _changes_in(parent, name)
+    return True
+
+
+def _changes_in(parent: Node | None, name: Node) -> bool:
+    if parent is None or parent.type in ("export_statement", "export_specifier", "class_declaration"):
+        return False
+    if parent.type == "variable_declarator":
+        return parent.child_by_field_name("value") == name
+    members = ("member_expression", "subscript_expression")
+    steps = 0
+    while parent is not None and parent.type in members and steps < MAX_STEPS:
+        name, parent, steps = parent, parent.parent, steps + 1
+    if parent is None or name.type not in members or parent.type in members:
         return True
     return parent.type == "assignment_expression" and parent.child_by_field_name("right") != name
 

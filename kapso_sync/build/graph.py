@@ -19,7 +19,7 @@ from kapso_sync.build.subpaths import PACKAGE, Subpaths
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
 from kapso_sync.build.tsconfig import Config, Configs
-from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, SourceFile, refused_parent
+from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, Above, SourceFile, refused_parent
 from kapso_sync.tools import ToolMissing
 
 MAX_FAULTS = 20
@@ -172,14 +172,19 @@ class _Resolving:
 
 
 class Graph:
-    """The import graph of one snapshot; ``packages`` is None if the source has no packages, as a git source."""
+    """The import graph of one snapshot; ``packages`` is None if the source has no packages.
 
-    def __init__(self, files: Mapping[str, SourceFile], shapes: Shapes, packages: PackageSource | None) -> None:
+    ``above`` are the configuration files above the functions folder.
+    """
+
+    def __init__(
+        self, files: Mapping[str, SourceFile], shapes: Shapes, packages: PackageSource | None, above: Above | None = None
+    ) -> None:
         self._files = files
         self._shapes = shapes
         self._packages = packages
-        self._configs = Configs(files)
-        self._subpaths = Subpaths(files)
+        self._configs = Configs(files, above)
+        self._subpaths = Subpaths(files, above)
         self._links: dict[str, Links] = {}
         self._factories: dict[str, frozenset[str]] = {}
 
@@ -398,13 +403,14 @@ class Graph:
             return Diagnostic(code, text, path, item.place, "correct the path, or add the file")
         if specifier.startswith("#"):
             found = self._subpaths.find(path, specifier)
-            text = found.problem or f"`{specifier}` means `{found.target}`, which does not exist"
+            lacking = "is outside of the functions folder" if (found.target or "").startswith("../") else "does not exist"
+            text = found.problem or f"`{specifier}` means `{found.target}`, which {lacking}"
             return Diagnostic("unresolved-import", text, path, item.place, f"`imports` of {PACKAGE} says what it means")
         if "!" in specifier:
             text = f"`{specifier}` names a loader of webpack, which a build does not have"
             return Diagnostic("import-query", text, path, item.place, _KINDS)
         if not _PACKAGE_NAME.match(specifier) and not specifier.startswith(("/", "\\")) and not _URL.match(specifier):
-            text = f"`{specifier}` is an alias that no tsconfig.json of the functions folder defines"
+            text = f"`{specifier}` is an alias that no tsconfig.json of the functions folder, or above it, defines"
             hint = "add it to `paths` there, or import by a path that starts with ./ or ../"
             return Diagnostic("unresolved-import", text, path, item.place, hint)
         return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
-from kapso_sync.build.syntax import FUNCTIONS, nodes
+from kapso_sync.build.syntax import FUNCTIONS, MAX_NESTING, nodes
 
 _BLOCKS = frozenset({"statement_block", "for_statement", "for_in_statement", "switch_body", "catch_clause"})
 _NAMED = frozenset(
@@ -56,6 +57,7 @@ _STRICT_WORDS = frozenset(
 """Words that are names in sloppy mode and reserved in strict mode."""
 
 _READ_ONLY = frozenset({b"NaN", b"Infinity"})
+_GLOBAL_PROPERTY = re.compile(rb"\b(?:globalThis|self)\s*(?:\?\.|\.|\[\s*[\"'`])\s*((?:[\w$]|[^\x00-\x7f])+)")
 _DEFINES_GLOBALS = re.compile(rb"\b(?:assign|defineProperty|defineProperties)\s*\(\s*(?:globalThis|self)\b")
 
 _GLOBALS = """
@@ -87,6 +89,11 @@ class Scope:
     function: bool
     names: set[bytes] = field(default_factory=set)
     hoisted: set[bytes] = field(default_factory=set)
+    depth: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count the scopes around this one."""
+        self.depth = self.parent.depth + 1 if self.parent is not None else 0
 
     def declares(self, name: bytes, *, sloppy: bool = False) -> bool:
         """Return whether this scope or one around it declares a name."""
@@ -127,7 +134,10 @@ class Sloppy:
 
 
 class Scopes:
-    """The scopes of one file. Names may be declared after they are used, so everything is resolved after one walk."""
+    """The scopes of one file. Names may be declared after they are used, so everything is resolved after one walk.
+
+    ``too_deep``: more than `MAX_NESTING` scopes are inside each other, which brackets do not show; then nothing else is known.
+    """
 
     def __init__(self, root: Node, code: bytes) -> None:
         self._root = root
@@ -139,6 +149,7 @@ class Scopes:
         self._hoisted: set[bytes] = set()
         self._bodies: set[int] = set()
         self._found: list[Sloppy] = []
+        self.too_deep = False
         self._walk()
 
     def undeclared_writes(self) -> Iterator[tuple[Node, bytes]]:
@@ -183,6 +194,9 @@ class Scopes:
         while True:
             node = cursor.node
             inner = self._enter(node, scope) if node is not None and node.type in _VISITED else scope
+            if inner.depth > MAX_NESTING:
+                self.too_deep = True
+                return
             if cursor.goto_first_child():
                 outside.append(scope)
                 scope = inner
@@ -341,11 +355,15 @@ class Scopes:
 
     def _is_property_of_global(self, name: bytes) -> bool:
         """Return whether the file makes a name a property of the global object, so that strict mode may assign it."""
-        if _DEFINES_GLOBALS.search(self._code):
-            return True
-        return (
-            re.search(rb"\b(?:globalThis|self)\s*(?:\?\.|\.|\[\s*[\"'`])\s*" + re.escape(name) + rb"\b", self._code) is not None
-        )
+        return self._defines_globals or name in self._properties_of_global
+
+    @functools.cached_property
+    def _defines_globals(self) -> bool:
+        return _DEFINES_GLOBALS.search(self._code) is not None
+
+    @functools.cached_property
+    def _properties_of_global(self) -> frozenset[bytes]:
+        return frozenset(_GLOBAL_PROPERTY.findall(self._code))
 
 
 def bound_names(pattern: Node) -> Iterator[Node]:

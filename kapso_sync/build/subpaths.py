@@ -1,16 +1,20 @@
-"""Resolve ``#name`` imports by the field ``imports`` of the nearest ``package.json`` in the functions folder."""
+"""Resolve ``#name`` imports by the field ``imports`` of the nearest ``package.json`` in the functions folder or above it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from kapso_sync.model.source import SourceFile
+from kapso_sync.build.nearest import Surroundings
+from kapso_sync.model.source import Above, SourceFile
 
 PACKAGE = "package.json"
 CONDITIONS = frozenset({"workerd", "worker", "browser", "import", "module", "default"})
 """Conditions that hold in a build; of an object's keys the first that holds counts, as Node's documentation has it."""
+
+MAX_SUBPATHS = 1000
+"""Maximum number of `imports` of a package.json, since each import is compared with all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +25,21 @@ class Subpath:
     problem: str = ""
 
 
-@dataclass(slots=True)
 class Subpaths:
-    """The ``imports`` of all package.json files of a snapshot; each file is read once."""
+    """The ``imports`` of all package.json files of a snapshot, and of those above it; each file is read once."""
 
-    files: Mapping[str, SourceFile]
-    _read: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    def __init__(self, files: Mapping[str, SourceFile], above: Above | None = None) -> None:
+        self._around = Surroundings(files, above or Above())
+        self._read: dict[str, Mapping[str, object]] = {}
 
     def find(self, path: str, specifier: str) -> Subpath:
         """Return what a ``#name`` import of a file means."""
-        package = self._nearest(path)
+        package = self._around.nearest(path.rpartition("/")[0], (PACKAGE,))
         if package is None:
-            return Subpath(problem=f"no {PACKAGE} of the functions folder defines `{specifier}`")
+            return Subpath(problem=f"no {PACKAGE} of the functions folder, or above it, defines `{specifier}`")
         imports = self._imports(package)
+        if len(imports) > MAX_SUBPATHS:
+            return Subpath(problem=f"{package} has more than {MAX_SUBPATHS} `imports`, which are not followed")
         value, star = imports.get(specifier) if "*" not in specifier else None, ""
         if value is None:
             value, star = _pattern(specifier, imports)
@@ -43,22 +49,14 @@ class Subpaths:
         target = target.replace("*", star)
         if not target.startswith("./") or ".." in target.split("/"):
             return Subpath(problem=f"{package} makes `{specifier}` mean `{target}`: only files beside it are followed")
-        return Subpath(package.removesuffix(PACKAGE) + target.removeprefix("./"))
-
-    def _nearest(self, path: str) -> str | None:
-        folder = path.rpartition("/")[0]
-        while True:
-            name = f"{folder}/{PACKAGE}" if folder else PACKAGE
-            if name in self.files:
-                return name
-            if not folder:
-                return None
-            folder = folder.rpartition("/")[0]
+        return Subpath(self._around.normal(package.removesuffix(PACKAGE) + target))
 
     def _imports(self, package: str) -> Mapping[str, object]:
         if package not in self._read:
+            file = self._around.get(package)
+            content = file.content if file is not None else None
             try:
-                document = json.loads(self.files[package].content or b"{}")
+                document = json.loads(content or b"{}")
             except (ValueError, RecursionError):
                 document = {}
             found = document.get("imports") if isinstance(document, dict) else None

@@ -11,10 +11,11 @@ from tree_sitter import Node
 from kapso_sync.build.contract import Jsx
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
+from kapso_sync.build.nearest import Surroundings
 from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
-from kapso_sync.model.source import SourceFile
+from kapso_sync.model.source import Above, SourceFile
 
 NAME = "tsconfig.json"
 NAMES = (NAME, "jsconfig.json")
@@ -41,7 +42,12 @@ MAX_DEPTH = 20
 MAX_EXTENDED = 20
 """Maximum number of files that one configuration file extends itself, and of its faults and its notices that are kept."""
 
+MAX_ALIASES = 1000
+"""Maximum number of `paths`, since each import is compared with all of them."""
+
 _HERE = "${configDir}"
+_ABSENT = "there is no such file in the functions folder"
+_UNREAD_ABOVE = "above the functions folder, only tsconfig*.json in the folders up to the repository's root is read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Config:
     options: Mapping[str, Value] = field(default_factory=dict)
     faults: tuple[Diagnostic, ...] = ()
     notices: tuple[Notice, ...] = ()
+    around: Surroundings = field(default_factory=lambda: Surroundings({}), repr=False, compare=False)
 
     def option(self, name: str) -> object:
         """Return the value of an option, or None."""
@@ -143,18 +150,18 @@ class Config:
     def _path(self, target: str, base: Value) -> str:
         own = (self.file or "").rpartition("/")[0]
         if target.startswith(_HERE):
-            return _normal(f"{own}/{target.removeprefix(_HERE)}")
+            return self.around.normal(f"{own}/{target.removeprefix(_HERE)}")
         given = base.value if isinstance(base.value, str) else ""
         if given.startswith(_HERE):
-            return _normal(f"{own}/{given.removeprefix(_HERE)}/{target}")
-        return _normal(f"{base.folder}/{given}/{target}")
+            return self.around.normal(f"{own}/{given.removeprefix(_HERE)}/{target}")
+        return self.around.normal(f"{base.folder}/{given}/{target}")
 
 
 class Configs:
-    """Finds the configuration of each folder of a snapshot; each file is read once."""
+    """Finds the configuration of each folder of a snapshot, also ``above`` it; each file is read once."""
 
-    def __init__(self, files: Mapping[str, SourceFile]) -> None:
-        self._files = files
+    def __init__(self, files: Mapping[str, SourceFile], above: Above | None = None) -> None:
+        self._around = Surroundings(files, above or Above())
         self._folders: dict[str, Config] = {}
         self._read: dict[str, Config] = {}
 
@@ -166,22 +173,17 @@ class Configs:
         return self._folders[folder]
 
     def _find(self, folder: str) -> Config:
-        while True:
-            for name in NAMES:
-                path = f"{folder}/{name}" if folder else name
-                if path in self._files:
-                    return self._load(path, ())
-            if not folder:
-                return Config()
-            folder = folder.rpartition("/")[0]
+        path = self._around.nearest(folder, NAMES)
+        return self._load(path, ()) if path is not None else Config()
 
     def _load(self, path: str, above: tuple[str, ...]) -> Config:
         """Return a file's configuration; ``above`` are the files that extend it."""
         if path in self._read:
             return self._read[path]
-        content = self._files[path].content
+        file = self._around.get(path)
+        content = file.content if file is not None else None
         if content is None:
-            text = f"{path} {self._files[path].problem}"
+            text = f"{path} {file.problem if file is not None else 'does not exist'}"
             return Config(path, faults=(Diagnostic("tsconfig", text, path, Place(1, 1), "it decides how the code is built"),))
         document = _Document(path, content)
         faults = dict.fromkeys([document.fault] if document.fault is not None else [])
@@ -199,7 +201,8 @@ class Configs:
         metadata = options.get("emitDecoratorMetadata")
         if metadata is not None and metadata.value is True:
             notices[_notice(metadata, "is not done by a build: decorators get no types")] = None
-        self._read[path] = found = Config(path, options, tuple(faults)[:MAX_EXTENDED], tuple(notices)[:MAX_EXTENDED])
+        kept = tuple(faults)[:MAX_EXTENDED], tuple(notices)[:MAX_EXTENDED]
+        self._read[path] = found = Config(path, options, *kept, self._around)
         return found
 
     def _extended(self, value: Value, above: tuple[str, ...]) -> Config | str:
@@ -208,12 +211,11 @@ class Configs:
         if not text.startswith(("./", "../")) and text not in (".", ".."):
             what = "a path of this machine" if text.startswith("/") else "an npm package"
             return f"is not followed: it is {what}"
-        base = _normal(f"{value.folder}/{text}")
-        if base.startswith("../") or base == "..":
-            return "is not followed: it leads out of the functions folder"
-        path = next((name for name in (base, f"{base}.json", f"{base}/{NAME}") if name in self._files), None)
+        base = self._around.normal(f"{value.folder}/{text}")
+        names = (base, f"{base}.json", f"{base}/{NAME}")
+        path = next((name for name in names if self._around.get(name) is not None), None)
         if path is None:
-            return "is not followed: there is no such file in the functions folder"
+            return f"is not followed: {_UNREAD_ABOVE if base.startswith('..') else _ABSENT}"
         if path in above or len(above) > MAX_DEPTH:
             place = value.place
             fault = Diagnostic("tsconfig", f"`extends` of `{text}` is circular", value.file, place, "take one of them away")
@@ -244,6 +246,11 @@ class _Document:
             text, where = f"it extends more than {MAX_EXTENDED} files", self.extends()[MAX_EXTENDED].place
             self.fault = Diagnostic("tsconfig", text, path, where, "extend one file that has what they share")
             self._whole = None
+        paths = self._option("paths")
+        if paths is not None and paths.named_child_count > MAX_ALIASES:
+            text = f"`paths` has more than {MAX_ALIASES} aliases"
+            self.fault = Diagnostic("tsconfig", text, path, self._value(paths, None).place, "use patterns such as `@/*`")
+            self._whole = None
 
     def extends(self) -> list[Value]:
         """Return the files that this one extends, in the order in which they count."""
@@ -253,10 +260,9 @@ class _Document:
 
     def options(self) -> dict[str, Value]:
         """Return the compiler options that matter here."""
-        options = member(self._whole, b"compilerOptions") if self._whole is not None else None
         found: dict[str, Value] = {}
-        for name in (*OPTIONS, "baseUrl", "paths", "emitDecoratorMetadata") if options is not None else ():
-            node = member(options, name.encode()) if options is not None and options.type == "object" else None
+        for name in (*OPTIONS, "baseUrl", "paths", "emitDecoratorMetadata"):
+            node = self._option(name)
             if node is None:
                 continue
             if node.type in ("true", "false"):
@@ -266,6 +272,10 @@ class _Document:
             elif node.type == "object" and name == "paths":
                 found[name] = self._value(node, dict(_patterns(node)))
         return found
+
+    def _option(self, name: str) -> Node | None:
+        options = member(self._whole, b"compilerOptions") if self._whole is not None else None
+        return member(options, name.encode()) if options is not None and options.type == "object" else None
 
     def _value(self, node: Node, value: object) -> Value:
         return Value(value, self._path, self._moved(place(node, self._code)))
@@ -310,17 +320,6 @@ def _match(specifier: str, patterns: Mapping[str, tuple[str, ...]]) -> list[str]
         return None
     star = _star(specifier, pattern) if "*" in pattern else None
     return [target.replace("*", star, 1) if star is not None else target for target in patterns[pattern]]
-
-
-def _normal(path: str) -> str:
-    """Return a path without ``.`` and ``..``; the latter remain at the beginning if the path leads out of the folder."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == ".." and parts and parts[-1] != "..":
-            parts.pop()
-        elif part not in (".", ""):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _notice(value: Value, text: str) -> Notice:

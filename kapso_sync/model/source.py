@@ -13,6 +13,12 @@ CODE_LIMIT = 1024 * 1024
 MANIFEST_LIMIT = 256 * 1024
 """Maximum size of a manifest or a ``function.yaml``, in bytes."""
 
+CONFIG_LIMIT = 256 * 1024
+"""Maximum size of a configuration file above the functions folder, in bytes."""
+
+CONFIG_COUNT_LIMIT = 20
+"""Maximum number of configuration files above the functions folder; the nearest are read."""
+
 LOCK_LIMIT = 8 * 1024 * 1024
 """Maximum size of a `LOCK_FILE`, in bytes."""
 
@@ -77,6 +83,18 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Above:
+    """The configuration files in the folders above a functions folder, which decide how its code is built.
+
+    ``home`` is the path of the functions folder below the root of the repository, or of the folder that is the source. The
+    paths of ``files`` are relative to the functions folder, such as ``../tsconfig.json``; none is above that root.
+    """
+
+    home: str = ""
+    files: Mapping[str, SourceFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One revision of a functions folder. ``source`` is fit to be shown: it carries no credentials.
 
@@ -85,7 +103,7 @@ class Snapshot:
     `PROJECT_FILE`, which says which project the functions belong to. ``lock_files`` holds each `LOCK_FILE` above the functions
     folder of a git source, by the path of its folder below the repository's root; those inside are among ``files``. ``unread``
     are paths of files of other kinds, which are no part of the revision: an entry that names one must not be told that it does
-    not exist.
+    not exist. ``above`` are the files above the functions folder that configure builds; they count as part of the revision.
     """
 
     source: str
@@ -96,6 +114,7 @@ class Snapshot:
     project_file: bytes | None = field(default=None, repr=False)
     lock_files: Mapping[str, SourceFile] = field(default_factory=dict)
     unread: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    above: Above = field(default_factory=Above)
 
 
 def refused_parent(path: str, files: Mapping[str, SourceFile]) -> SourceFile | None:

@@ -49,7 +49,9 @@ class DesiredBuilder:
         manifest = read_manifest(snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment)
         # A lock file may have megabytes, and a parser that holds the event loop for them.
         packages = await asyncio.to_thread(self._packages, snapshot)
-        built = await self._builder.build(manifest.entries, snapshot.files, packages, elsewhere=manifest.elsewhere)
+        built = await self._builder.build(
+            manifest.entries, snapshot.files, packages, above=snapshot.above, elsewhere=manifest.elsewhere
+        )
         given = GivenSecrets(built.functions) if self._secrets is None else self._secrets.give(built.functions)
         broken = tuple(
             UnusableFunction(slug, None, problems, moved_from=manifest.moved_from.get(slug))

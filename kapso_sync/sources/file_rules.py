@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from kapso_sync.model.source import (
     CODE_LIMIT,
     CODE_SUFFIXES,
+    CONFIG_LIMIT,
     FUNCTION_FILE,
     LOCK_FILE,
     LOCK_LIMIT,
@@ -18,6 +21,18 @@ from kapso_sync.model.source import (
 
 MAX_UNREAD_NAMES = 2_000
 """Maximum number of names that a snapshot keeps of files that are not read."""
+
+
+_CONFIGURES = re.compile(r"package\.json|(?!\.)[\w.-]*(?:ts|js)config[\w.-]*\.json")
+
+
+def configurations(names: Iterable[str]) -> list[str]:
+    """Return those names of a folder above the functions folder that are read to configure builds, the most important first.
+
+    ``tsconfig.json`` may extend others beside it, such as ``tsconfig.base.json``.
+    """
+    first = ("tsconfig.json", "jsconfig.json", "package.json")
+    return sorted((name for name in names if _CONFIGURES.fullmatch(name)), key=lambda name: (name not in first, name))
 
 
 def is_read(name: str) -> bool:
@@ -37,6 +52,8 @@ def too_large(path: str, size: int) -> str | None:
     limit, kind = (MANIFEST_LIMIT, "a manifest") if manifest else (CODE_LIMIT, "a code file")
     if name == LOCK_FILE:
         limit, kind = LOCK_LIMIT, "a lock file"
+    if path.startswith("../"):
+        limit, kind = CONFIG_LIMIT, "a configuration file above the functions folder"
     if size <= limit:
         return None
     return f"is {_human(size)}; the limit for {kind} is {_human(limit)}"

@@ -16,15 +16,17 @@ from kapso_sync.files import read_beneath
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
+    CONFIG_COUNT_LIMIT,
     DEFAULT_FOLDER,
     PROJECT_FILE,
     REMOTE_MAP,
+    Above,
     Revision,
     Snapshot,
     SourceFile,
     folder_digest,
 )
-from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large
 from kapso_sync.sources.walk import WalkBudget
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -123,15 +125,18 @@ class FolderSource:
         for _ in range(ATTEMPTS):
             root = Path(os.path.realpath(self._root))
             home, path = self._home(root)
+            top = self._top or root
+            above = _above(home, top)
             budget = WalkBudget(str(home), self._monotonic)
             before = _listing(home, budget)
             files = {seen.path: self._file(seen, home, budget) for seen in before.files}
             again = WalkBudget(str(home), self._monotonic)
-            if Path(os.path.realpath(self._root)) == root and _listing(home, again).files == before.files:
+            same = _listing(home, again).files == before.files and _above(home, top) == above
+            if Path(os.path.realpath(self._root)) == root and same:
                 self._read_before = {path: self._read_before[path] for path in files}
-                revision = self._revision(root, folder_digest(files))
-                cli_files = _cli_files(home, self._top or root)
-                return Snapshot(str(self._root), revision, path, files, *cli_files, unread=frozenset(before.unread))
+                revision = self._revision(root, folder_digest({**files, **above.files}))
+                unread = frozenset(before.unread)
+                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, top), above=above, unread=unread)
         raise SourceUnstable(
             f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
         )
@@ -192,6 +197,25 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
             except OSError:
                 return None
     return None
+
+
+def _above(home: Path, top: Path) -> Above:
+    """Return the configuration files of the folders above the functions folder, up to ``top``, nearest first."""
+    top = Path(os.path.realpath(top))
+    found: dict[str, SourceFile] = {}
+    if not home.is_relative_to(top):
+        return Above()
+    inside = home.relative_to(top)
+    for height, folder in enumerate(list(home.parents)[: len(inside.parts)], 1):
+        try:
+            names = configurations(os.listdir(folder))  # noqa: PTH208 - names, which need not be text
+        except OSError:
+            continue
+        for name in names[: CONFIG_COUNT_LIMIT - len(found)]:
+            real = os.path.realpath(folder / name)
+            file = _load(_look("../" * height + name, real, inside=Path(real).is_relative_to(top)), top)
+            found[file.path] = file
+    return Above(inside.as_posix().removeprefix("."), found)
 
 
 def read_json_files(home: Path, top: Path) -> dict[str, bytes]:

@@ -32,10 +32,12 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
+    CONFIG_COUNT_LIMIT,
     DEFAULT_FOLDER,
     LOCK_FILE,
     PROJECT_FILE,
     REMOTE_MAP,
+    Above,
     Revision,
     Snapshot,
     SourceFile,
@@ -44,7 +46,7 @@ from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
-from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -422,6 +424,7 @@ class GitSource:
             unread: list[str] = []
             files = {file.path: file for file in _files(tree, self._contents, fresh, unread, budget)}
             lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh, budget))
+            configs = {file.path: file for file in _configs_above(commit.tree, path, self._contents, fresh, budget)}
             self._contents = fresh
             remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
@@ -439,6 +442,7 @@ class GitSource:
             remote_map=remote_map,
             project_file=project,
             lock_files=lock_files,
+            above=Above(path, configs),
             unread=frozenset(unread),
         )
 
@@ -528,11 +532,29 @@ def _lock_files_above(
     root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget
 ) -> Iterator[tuple[str, SourceFile]]:
     """Yield each lock file between a repository's root and its functions folder, with the path of its folder."""
-    tree, folder = root, ""
-    for name in path.split("/") if path else []:
+    for folder, tree in _trees_above(root, path):
         item = next((blob for blob in tree.blobs if blob.name == LOCK_FILE), None)
         if item is not None:
             yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh, budget)
+
+
+def _configs_above(
+    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget
+) -> Iterator[SourceFile]:
+    """Yield the configuration files above a functions folder, by their paths from there, nearest first."""
+    count = 0
+    for height, (_, tree) in enumerate(reversed(list(_trees_above(root, path))), 1):
+        blobs = {str(blob.name): blob for blob in tree.blobs}
+        for name in configurations(blobs)[: CONFIG_COUNT_LIMIT - count]:
+            count += 1
+            yield _file("../" * height + name, blobs[name], known, fresh, budget)
+
+
+def _trees_above(root: Tree, path: str) -> Iterator[tuple[str, Tree]]:
+    """Yield the folders from a repository's root to the one above its functions folder, each with its path."""
+    tree, folder = root, ""
+    for name in path.split("/") if path else []:
+        yield folder, tree
         tree, folder = tree / name, f"{folder}/{name}".removeprefix("/")
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import Packages
-from kapso_sync.build.tsconfig import Configs
+from kapso_sync.build.syntax import MAX_NESTING
+from kapso_sync.build.tsconfig import MAX_ALIASES, MAX_BYTES, MAX_EXTENDED, Configs
+from kapso_sync.model.desired import DesiredFunction, UnusableFunction
+from kapso_sync.model.source import Above
 from tests.build.test_packages import package
 from tests.build.workbench import (
     SCRIPT,
@@ -247,6 +250,43 @@ def test_a_circular_configuration_is_an_error_with_its_place() -> None:
     assert where(problem) == ("not-utf8", "tsconfig.json", 1, 8)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"{{}}{' ' * MAX_BYTES}", "too large, or nested too deeply"),
+        ('{"x": ' * (MAX_NESTING + 1) + "1" + "}" * (MAX_NESTING + 1), "too large, or nested too deeply"),
+        (extending([f"./{number}" for number in range(MAX_EXTENDED + 1)]), f"it extends more than {MAX_EXTENDED} files"),
+        (config(paths={f"{number}": [] for number in range(MAX_ALIASES + 1)}), f"`paths` has more than {MAX_ALIASES} aliases"),
+    ],
+)
+def test_a_configuration_that_would_cost_much_is_refused(content: str, said: str) -> None:
+    """By its size, by its nesting, and by how many files it extends; each also as a base of another."""
+    for texts in ({"tsconfig.json": content}, {"tsconfig.json": extending("./base"), "base.json": content}):
+        (problem,) = bad({**texts, "a.ts": "export default () => 1"}, "a.ts")
+        assert (problem.code, problem.message) == ("tsconfig", said)
+
+
+def test_a_configuration_up_to_the_limits_is_read() -> None:
+    """The control of the refusals."""
+    bases = {f"b{number}.json": config(jsxFactory=f"h{number}") for number in range(MAX_EXTENDED)}
+    filler = " " * (MAX_BYTES - 2000)
+    texts = {"tsconfig.json": extending([f"./{name}" for name in bases]) + filler, **bases}
+    found = Configs(source_files(texts)).of("a.ts")
+    assert (found.option("jsxFactory"), found.faults) == (f"h{MAX_EXTENDED - 1}", ())
+
+
+def test_what_is_wrong_with_bases_is_said_up_to_a_limit() -> None:
+    """Many files that extend the same ones do not multiply what is said."""
+    levels = {
+        f"l{level}n{n}.json": extending([f"./l{level + 1}n{m}.json" for m in range(MAX_EXTENDED)])
+        for level in range(5)
+        for n in range(MAX_EXTENDED)
+    }
+    last = {f"l5n{n}.json": extending([f"package{n}-{m}" for m in range(MAX_EXTENDED)]) for n in range(MAX_EXTENDED)}
+    found = Configs(source_files({**levels, **last, "tsconfig.json": extending("./l0n0.json")})).of("a.ts")
+    assert len(found.notices) == MAX_EXTENDED
+
+
 def test_a_changed_configuration_rebuilds_the_functions_of_its_folder() -> None:
     """The options are a part of what a cached build is known by."""
     bench = Workbench()
@@ -265,8 +305,103 @@ def test_the_metadata_of_decorators_is_said_to_be_left_out() -> None:
     assert "emitDecoratorMetadata" in notice.message
 
 
-def test_a_configuration_above_the_functions_folder_is_not_read(tmp_path: Path) -> None:
-    """A build depends on the revision's files alone, whatever lies above or in the temporary folder."""
+def test_a_build_reads_no_configuration_by_itself(tmp_path: Path) -> None:
+    """A build depends on the revision's files alone, whatever lies in or above the temporary folder."""
     assert Configs(source_files({"a.ts": ""})).of("a.ts").file is None
     made = asyncio.run(Workbench().builder.build([entry("a.js")], source_files({"a.js": PAGE}), Packages(tmp_path, tmp_path)))
     assert made.unusable[0].problems[0].code == "jsx-factory"
+
+
+def build_below(
+    bench: Workbench, home: str, above: Mapping[str, str], texts: Mapping[str, str], name: str = "a.ts"
+) -> DesiredFunction | UnusableFunction:
+    """Build one entry of a functions folder that has configuration files above it."""
+    around = Above(home, source_files(above))
+    made = asyncio.run(bench.builder.build([entry(name)], source_files(texts), above=around))
+    return made.functions[0] if made.functions else made.unusable[0]
+
+
+ALIASES = {
+    "paths, relative to the root": ("@/lib/x", {"../../tsconfig.json": config(paths={"@/*": ["./apps/fns/*"]})}),
+    "paths, relative to baseUrl": ("@/x", {"../../tsconfig.json": config(baseUrl="apps", paths={"@/*": ["fns/lib/*"]})}),
+    "baseUrl": ("apps/fns/lib/x", {"../../tsconfig.json": config(baseUrl=".")}),
+    "the nearest of two": (
+        "@/x",
+        {"../../tsconfig.json": config(), "../tsconfig.json": config(paths={"@/*": ["./fns/lib/*"]})},
+    ),
+    "a jsconfig.json": ("@/x", {"../jsconfig.json": config(paths={"@/*": ["./fns/lib/*"]})}),
+    "a base beside it": (
+        "@/x",
+        {
+            "../../tsconfig.json": extending("./tsconfig.base.json"),
+            "../../tsconfig.base.json": config(paths={"@/*": ["./apps/fns/lib/*"]}),
+        },
+    ),
+    "imports of package.json": ("#lib/x.js", {"../../package.json": '{"imports": {"#lib/*.js": "./apps/fns/lib/*.ts"}}'}),
+}
+
+
+@needs_node
+@pytest.mark.parametrize("how", ALIASES)
+def test_an_alias_is_followed_by_a_configuration_above_the_functions_folder(how: str) -> None:
+    """As TypeScript and Node do; without the file above, the alias is unknown."""
+    specifier, above = ALIASES[how]
+    texts = {
+        "f/a.ts": f"import {{ said }} from '{specifier}';\nexport default () => new Response(said as string);",
+        "lib/x.ts": "export const said = 'found';",
+    }
+    made = build_below(Workbench(), "apps/fns", above, texts, "f/a.ts")
+    assert isinstance(made, DesiredFunction), made
+    assert answers([made.code], SCRIPT) == [(200, "found")]
+    lacking = build_below(Workbench(), "apps/fns", {}, texts, "f/a.ts")
+    assert isinstance(lacking, UnusableFunction)
+
+
+def test_a_configuration_inside_goes_before_those_above() -> None:
+    """And may extend one of them."""
+    above = Above("fns", source_files({"../tsconfig.json": config(jsxFactory="h", target="es2020")}))
+    inside = Configs(source_files({"tsconfig.json": config(jsxFactory="mine")}), above).of("f/a.ts")
+    assert (inside.option("jsxFactory"), inside.option("target")) == ("mine", None)
+    extended = Configs(source_files({"tsconfig.json": extending("../tsconfig", jsxFactory="mine")}), above).of("f/a.ts")
+    assert (extended.option("jsxFactory"), extended.option("target"), extended.notices) == ("mine", "es2020", ())
+
+
+def test_what_leads_out_of_the_root_is_never_read() -> None:
+    """Nor what is above the functions folder and no configuration: the reason is said at its place."""
+    files = {"../tsconfig.json": extending(["../base.json", "./other/tsconfig.json"], paths={"@/*": ["./src/*", "../../x/*"]})}
+    around = Above("fns", source_files(files))
+    config_above = Configs(source_files({}), around).of("a.ts")
+    assert [(n.location and n.location.file, "repository's root" in n.message) for n in config_above.notices] == [
+        ("../tsconfig.json", True)
+    ] * 2
+    made = build_below(Workbench(), "fns", files, {"a.ts": "import '@/y';\nexport default () => 1"})
+    assert isinstance(made, UnusableFunction)
+    assert (made.problems[0].code, "`../src/y` is outside of the functions folder" in made.problems[0].message) == (
+        "import-outside",
+        True,
+    )
+
+
+def test_a_broken_configuration_above_is_shown_with_its_line() -> None:
+    """It decides how TypeScript is compiled; plain JavaScript is not concerned."""
+    above = {"../tsconfig.json": '{\n  "compilerOptions": [1\n}'}
+    made = build_below(Workbench(), "fns", above, {"a.ts": "export default () => 1"})
+    assert isinstance(made, UnusableFunction)
+    (problem,) = made.problems
+    assert where(problem)[:3] == ("tsconfig", "../tsconfig.json", 2)
+    assert '"compilerOptions": [1' in (problem.frame or "")
+    plain = build_below(Workbench(), "fns", above, {"a.js": "export default () => 1"}, "a.js")
+    assert isinstance(plain, DesiredFunction)
+
+
+def test_a_changed_configuration_above_rebuilds_what_it_concerns() -> None:
+    """By the build's key: what the options do not touch keeps its code."""
+    bench = Workbench()
+    code = "export default () => { class A { x = 1 } return new Response(String(new A().x)) }"
+    old, new = ({"../tsconfig.json": config(useDefineForClassFields=defined)} for defined in (True, False))
+    first = build_below(bench, "fns", old, {"a.ts": code})
+    second = build_below(bench, "fns", new, {"a.ts": code})
+    assert isinstance(first, DesiredFunction)
+    assert isinstance(second, DesiredFunction)
+    assert "this.x = 1" in second.code
+    assert "this.x = 1" not in first.code

@@ -98,6 +98,39 @@ async def test_many_bad_imports_are_reported_in_part_and_at_once() -> None:
     assert time.monotonic() - started < 20
 
 
+SMALL = {
+    "undeclared names": "".join(f"a{number}=1;" for number in range(7500)),
+    "components in one scope": "var " + ",".join(f"a{n}" for n in range(5000)) + ";" + "(()=><a/>);" * 3000,
+    "functions without brackets": "a=>" * 10_000 + "(" + ",".join(f"b{n}=1" for n in range(5000)) + ")",
+    "loops without brackets": "for(;;)" * 4000 + "x=" + "y=" * 15_000 + "1",
+    "members of the handler": "const h = 1; export default h; h" + ".a" * 30_000,
+    "types of the handler": "export default x; let x = 1; x" + " as a" * 12_000,
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_code_that_is_inspected_here_takes_seconds_at_most(name: str) -> None:
+    """Up to 64 KiB, which no other process inspects: no step is repeated for each of many names, and none recurses."""
+    code = SMALL[name].encode()
+    assert len(code) <= 70 * 1024
+    started = time.process_time()
+    inspect(code, Grammar.TSX)
+    assert time.process_time() - started < 5.0
+
+
+def test_nested_functions_without_brackets_are_counted_up_to_the_limit() -> None:
+    """What people write is taken, as the control."""
+    assert inspect(b"a=>" * MAX_NESTING + b"1").limit is None
+    assert inspect(b"a=>" * (MAX_NESTING + 1) + b"1").limit == f"is nested deeper than {MAX_NESTING} functions and blocks"
+
+
+def test_a_property_of_the_global_object_may_be_assigned() -> None:
+    """However it is written; another name may not, as the control."""
+    for write in ("globalThis.é1$ = 0;", "self['é1$'] = 0;", "globalThis?.é1$;", "Object.assign(globalThis, {});"):
+        assert inspect(f"'use strict'; {write} é1$ = 1;".encode()).undeclared is None
+    assert inspect("'use strict'; globalThis.é1$ = 0; é1 = 1;".encode()).undeclared is not None
+
+
 def test_nesting_is_counted_up_to_its_limit() -> None:
     """A closed bracket is not open; what is open in a text counts as well."""
     assert not is_nested_too_deeply(b"[" * MAX_NESTING + b"]" * MAX_NESTING)

@@ -278,6 +278,25 @@ async def test_the_functions_folder_of_a_work_tree_is_found(folder: Path, reader
     assert (await reader.open_folder(folder, "", work_tree=True).fetch()).path == ""
 
 
+async def test_a_configuration_above_counts_in_the_revision(folder: Path, reader: Reader) -> None:
+    """Without one, the revision is what it was; other files above do not matter."""
+    (folder / "functions").mkdir()
+    (folder / "functions/b.ts").write_text(CODE)
+    source = reader.open_folder(folder, work_tree=True)
+    bare = (await source.fetch()).revision.id
+    (folder / "notes.json").write_text("{}")
+    assert not await source.moved()
+    (folder / "tsconfig.json").write_text("{}")
+    assert await source.moved()
+    one = (await source.fetch()).revision.id
+    (folder / "tsconfig.json").write_text('{"compilerOptions": {}}')
+    assert await source.moved()
+    assert len({bare, one, (await source.fetch()).revision.id}) == 3
+    (folder / "tsconfig.json").unlink()
+    assert await source.moved()
+    assert (await source.fetch()).revision.id == bare
+
+
 async def test_the_git_description_of_a_work_tree_is_not_part_of_the_revision(folder: Path) -> None:
     """The checked out commit is reported beside the digest."""
     source = FolderSource(folder, None, top=folder, emit=lambda _event: None, describe=lambda: "main@4f1c2ab")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kapso_sync.errors import InvalidSource, SourceMissing, SourceUnavailable
-from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, LOCK_LIMIT, MANIFEST_LIMIT
+from kapso_sync.model.source import CODE_LIMIT, CONFIG_COUNT_LIMIT, CONFIG_LIMIT, FILE_COUNT_LIMIT, LOCK_LIMIT, MANIFEST_LIMIT
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
 
@@ -161,6 +161,60 @@ async def test_the_lock_files_of_the_functions_folder_and_of_its_parents_are_rea
     again = await reader.open(upstream.url, path="services/fns").fetch()
     assert again.revision.id != commit
     assert again.lock_files[""].content == b"changed"
+
+
+async def test_the_configurations_above_the_functions_folder_are_read(upstream: Repository, reader: Reader) -> None:
+    """Up to the repository's root, and not beside it; a folder and a repository of the same files agree."""
+    upstream.commit(
+        {
+            "tsconfig.json": "root",
+            "tsconfig.base.json": "base",
+            "other.json": "no configuration",
+            ".tsconfig.json": "hidden",
+            "beside/tsconfig.json": "beside",
+            "services/package.json": "{}",
+            "services/jsconfig.json": "{}",
+            "services/fns/tsconfig.json": "inside",
+            "services/fns/a.ts": CODE,
+        }
+    )
+    (upstream.folder.parent / "tsconfig.json").write_text("outside")
+    snapshot = await reader.open(upstream.url, path="services/fns").fetch()
+    assert {path: file.content for path, file in snapshot.above.files.items()} == {
+        "../jsconfig.json": b"{}",
+        "../package.json": b"{}",
+        "../../tsconfig.json": b"root",
+        "../../tsconfig.base.json": b"base",
+    }
+    assert snapshot.above.home == "services/fns"
+    assert "tsconfig.json" in snapshot.files
+    lying = await reader.open_folder(upstream.folder, "services/fns", work_tree=True).fetch()
+    assert lying.above == snapshot.above
+    assert (await reader.open(upstream.url, path="").fetch()).above.files == {}
+
+
+async def test_configurations_above_are_small_few_and_no_links(upstream: Repository, reader: Reader) -> None:
+    """What is not read is named; of many the nearest are read."""
+    (upstream.folder / "deep").mkdir()
+    (upstream.folder / "deep" / "jsconfig.json").symlink_to("/etc/passwd")
+    upstream.commit(
+        {
+            "tsconfig.json": b" " * CONFIG_LIMIT,
+            "deep/tsconfig.json": b" " * (CONFIG_LIMIT + 1),
+            **{f"tsconfig.{number:02}.json": "{}" for number in range(30)},
+            "deep/fns/a.ts": CODE,
+        }
+    )
+    for opened in (
+        reader.open(upstream.url, path="deep/fns"),
+        reader.open_folder(upstream.folder, "deep/fns", work_tree=True),
+    ):
+        files = (await opened.fetch()).above.files
+        assert len(files) == CONFIG_COUNT_LIMIT
+        assert len(files["../../tsconfig.json"].content or b"") == CONFIG_LIMIT
+        large = "is 256.1 KiB; the limit for a configuration file above the functions folder is 256 KiB"
+        assert (files["../tsconfig.json"].content, files["../tsconfig.json"].problem) == (None, large)
+        assert files["../jsconfig.json"].content is None
 
 
 async def test_a_lock_file_may_have_eight_mebibytes(upstream: Repository, reader: Reader) -> None:

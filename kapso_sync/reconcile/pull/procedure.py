@@ -156,7 +156,7 @@ async def _read_code(snapshot: Snapshot) -> tuple[CodeFile, ...]:
     """Return every code file outside folders of the Kapso CLI, with the files that import it."""
     cli_folders = {path.partition("/")[0] for path in snapshot.files if path.partition("/")[2] == FUNCTION_FILE}
     shapes = Shapes()
-    graph = Graph(snapshot.files, shapes, None)
+    graph = Graph(snapshot.files, shapes, None, snapshot.above)
     contents: dict[str, bytes] = {}
     importers: dict[str, list[str]] = {}
     for path, file in sorted(snapshot.files.items()):
