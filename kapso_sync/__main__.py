@@ -12,8 +12,10 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]
     from kapso_sync.cli.app import run_command_line
+    from kapso_sync.cli.output import use_safe_streams
     from kapso_sync.cli.plain import print_traceback
 
+    use_safe_streams()
     sys.excepthook = print_traceback
     sys.exit(run_command_line(sys.argv[1:]))
 

@@ -16,10 +16,13 @@ _SHAPES = (
     r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?",  # JSON Web Tokens
 )
 
+USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
+"""The user, and maybe a password, in a URL."""
+
 CREDENTIAL = re.compile("|".join((*_SHAPES, r"-----BEGIN [A-Z ]*PRIVATE KEY")))
 """A well-known credential; if it is in code or in a manifest, the user gets a warning."""
 
-MASKED = re.compile("|".join((*_SHAPES, r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", r"(?<=://)[^/@\s\"']+@")))
+MASKED = re.compile("|".join((*_SHAPES, r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", USERINFO.pattern)))
 """Text that is removed from all output of the program: well-known credentials, header values, and users in URLs."""
 
 LONG_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")

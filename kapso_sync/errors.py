@@ -56,6 +56,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 64
     INVALID = 65
     UNAVAILABLE = 69
+    OUTPUT_LOST = 74
     LOCKED = 75
     KEY_REJECTED = 77
     CONFIG = 78

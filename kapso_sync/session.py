@@ -64,7 +64,7 @@ class ResolvedSource:
     """A resolved SOURCE argument: how to read it, the owner of its functions, and the state folder.
 
     ``owner_is_stable``: the owner stays the same when the folder moves. ``other_owners`` are names of the same owner, whose
-    functions are ours too.
+    functions are ours too. ``home`` returns the functions folder in a folder.
     """
 
     spec: SourceSpec
@@ -73,6 +73,7 @@ class ResolvedSource:
     folder: Path
     owner_is_stable: bool = True
     other_owners: frozenset[str] = frozenset()
+    home: Callable[[], str] = lambda: ""
 
     def require_stable_owner(self) -> None:
         """Raise `ConfigError` if the owner may change: then functions of another folder would count as ours."""
@@ -111,6 +112,10 @@ class Session:
     def is_folder(self) -> bool:
         """Whether the source is a folder that can be watched."""
         return self.source.spec.kind is SourceKind.FOLDER
+
+    def functions_folder(self) -> str:
+        """Return the functions folder inside of a folder, empty for the folder itself. Raises `SourceMissing`."""
+        return self.source.home()
 
     @property
     def state_folder(self) -> Path:

@@ -19,7 +19,7 @@ from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
-from kapso_sync.permissions import describe_owner, hint_for_owner
+from kapso_sync.mounted_files import BYTE_ORDER_MARK, header_value, read_mounted_text
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -92,6 +92,16 @@ def _parse_name(value: object) -> object:
     return name or None
 
 
+def _parse_header(value: object) -> object:
+    """Return a text that an HTTP header can carry, or None for no text; raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("expected printable ASCII characters on one line")
+    return text or None
+
+
 def _parse_lease_name(value: object) -> object:
     """Return a name that a Kubernetes object can have, or None for no text; raises ValueError."""
     if isinstance(value, str) and value.strip() and not re.fullmatch(_OBJECT_NAME, value.strip()):
@@ -107,6 +117,7 @@ Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
 Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
 Name = Annotated[str | None, BeforeValidator(_parse_name)]
 LeaseName = Annotated[str | None, BeforeValidator(_parse_lease_name)]
+HeaderText = Annotated[str | None, BeforeValidator(_parse_header)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
@@ -194,7 +205,7 @@ class Settings(BaseModel):
     prune_idle: Grace = Field(
         default=24 * 3600.0, description="A function that was invoked within this time is not deleted; `0` turns this off."
     )
-    user_agent: Text = Field(default=None, description="The User-Agent of every request. Default: `kapso-sync/VERSION`.")
+    user_agent: HeaderText = Field(default=None, description="The User-Agent of every request. Default: `kapso-sync/VERSION`.")
     deploy_poll: Duration = Field(
         default=2.0, description="First interval between polls of running deployments; grows fivefold."
     )
@@ -339,7 +350,11 @@ def load_settings(
     merged: dict[str, object] = {}
     for layer in (file, environment):
         merged |= {VARIABLES[name]: value for name, value in layer.items() if name in VARIABLES and _is_set(name, value)}
-    merged |= overrides
+    for name, value in overrides.items():
+        if isinstance(value, str) and not _is_set(variable(name), value):
+            merged.pop(name, None)  # a flag without a value, as a script's empty variable makes it: the default holds
+        else:
+            merged[name] = value
     kept = env_file if _CREDENTIALS & file.keys() else None
     keys = ("KAPSO_API_KEY", "KAPSO_API_KEY_FILE")
     outside = any(_is_set(name, environment.get(name, "")) for name in keys) or "api_key" in overrides
@@ -388,44 +403,21 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
 def _read_env_file(path: Path | None) -> EnvFile:
     if path is None:
         return EnvFile()
-    try:
-        return parse_env_file(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--env-file {path} cannot be read: {error}", hint="name a file of NAME=value lines") from error
+    parsed = parse_env_file(read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines"))
+    variables = {name: value.removeprefix(BYTE_ORDER_MARK) for name, value in parsed.variables.items()}
+    return EnvFile(variables, parsed.wrong_lines)
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
     """Return a credential that an HTTP header can carry, or None; raises `ConfigError`, which never shows the value."""
     if file is None:
-        return _header_value(variable(name), value.get_secret_value()) if value is not None else None
+        return header_value(variable(name), value.get_secret_value()) if value is not None else None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
     place = f"{variable(name)}_FILE {file}"
-    try:
-        text = file.read_text(encoding="utf-8")
-    except PermissionError as error:
-        raise ConfigError(f"{place} cannot be read: {describe_owner(file)}", hint=hint_for_owner(file)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{place} cannot be read: {reason}", hint="mount the secret there") from error
-    found = _header_value(place, text)
+    found = header_value(place, read_mounted_text(place, file, missing="mount the secret there"))
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
-    return found
-
-
-def _header_value(place: str, text: str) -> str:
-    """Return the value without a byte order mark and white space around it; raises `ConfigError` if no header can carry it."""
-    found = text.removeprefix("\ufeff").strip()
-    for number, line in enumerate(found.splitlines(), start=1):
-        if number > 1:
-            raise ConfigError(f"{place} has more than one line", hint="keep the value alone in it: no comment, no second value")
-        for column, character in enumerate(line, start=1):
-            if not "!" <= character <= "~" and character != " ":
-                raise ConfigError(
-                    f"{place}: character {column} is U+{ord(character):04X}, which no key has",
-                    hint="copy the value again; an editor may have changed quotes or dashes",
-                )
     return found
 
 

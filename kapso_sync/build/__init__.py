@@ -1,14 +1,16 @@
 """Check the code of each function, and bundle it with esbuild if it cannot be uploaded as it is.
 
-* `syntax` parses code with tree-sitter (without Node) and walks the tree.
+* `encoding` checks that a file is UTF-8 text, and names what git's filters leave in its place.
+* `syntax` parses code with tree-sitter (without Node) and walks the tree; `scopes` resolves names, and finds sloppy code.
 * `contract` finds the shape of a file: its handler, its imports and its first syntax error.
+* `parser` asks esbuild where tree-sitter is not sure, and `sourcemap` leads places in printed code back.
 * `graph` follows the imports of an entry to all files and packages that it needs.
-* `rules` returns the errors and warnings about shapes and imports.
+* `tsconfig` reads the options and aliases that hold for a file, and `subpaths` the `#name` imports of package.json.
+* `rules` returns the errors and warnings about shapes and imports, and `deno` those of a `supabase_function`.
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
 * `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
 * `bundler` finds esbuild and runs it for many entries at once, and `wrapping` writes the code around a bundle.
 * `packages` finds npm packages in ``node_modules``, and `npm` fetches those of a git source.
-* `tsconfig` reads the TypeScript options.
 * `types` runs the repository's own TypeScript compiler.
 
 The package uses `model` for its values, `errors`, `credentials`, `process` to run programs, and `tools` to find esbuild.

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
+from kapso_sync.build.deno import deno_diagnostics, deno_notices
 from kapso_sync.build.diagnostics import Diagnostic
+from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph, Shapes
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     built_in_diagnostics,
-    deno_notice,
+    credential_notices,
     entry_diagnostics,
     entry_notices,
     file_diagnostics,
@@ -24,18 +26,18 @@ from kapso_sync.build.rules import (
     notices,
     size_diagnostic,
     size_notices,
+    sloppy_diagnostic,
     syntax_diagnostic,
+    unanswerable_diagnostic,
 )
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.build.tsconfig import NAME as TSCONFIG
-from kapso_sync.build.tsconfig import read_options
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
 from kapso_sync.model.functions import FunctionType
 from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
-FORMAT = 2
+FORMAT = 3
 """Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
 
 
@@ -56,10 +58,10 @@ class _Site:
     files: Mapping[str, SourceFile]
     graph: Graph
     packages: PackageSource | None
-    tsconfig: tuple[str, Diagnostic | None]
     results: dict[str, DesiredFunction | UnusableFunction] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     waiting: list[tuple[Entry, Job]] = field(default_factory=list)
+    plain: list[tuple[Entry, Shape]] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
@@ -110,8 +112,9 @@ class Builder:
         self._target = target
         self._bundler = bundler
         self._store = store or NoBuilds()
-        self._shapes = Shapes()
+        self._shapes = Shapes(bundler.parser)
         self._outside = ExternalInputs()
+        self._parsed: dict[tuple[str, bytes], Place | None] = {}
         self._known: dict[str, Built | Failure] = {}
 
     async def build(
@@ -127,11 +130,10 @@ class Builder:
         ``elsewhere`` are entries of other environments: they are not built, but the files that they reach count as used.
         """
         listed = list(entries)
-        tsconfig = files.get(TSCONFIG)
-        options = read_options(tsconfig.content if tsconfig is not None else None)
-        site = _Site(files, Graph(files, self._shapes, packages), packages, options)
+        site = _Site(files, Graph(files, self._shapes, packages), packages)
         for entry in listed:
             await self._take(entry, site)
+        await self._parse(site)
         await self._bundle(site)
         for entry in elsewhere:
             reached = await site.graph.closure(entry.file)
@@ -150,24 +152,16 @@ class Builder:
         """Accept or refuse an entry, or put it into the queue for the bundler."""
         content = site.content(entry.file)
         site.used.add(entry.file)
-        fault = _undecodable(entry.file, content)
+        fault = encoding_diagnostic(entry.file, content) or _no_code(entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
             return
-        code = content.decode("utf-8")
         shape = await self._shapes.read(entry.file, content)
         if shape.limit is not None:
             site.refuse(entry, [limit_diagnostic(shape.limit, entry.file)])
             return
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
-            notice = deno_notice(shape, entry.file)
-            site.notices += [notice] if notice is not None else []
-            fault = size_diagnostic(code, entry.file)
-            if fault is not None:
-                site.refuse(entry, [fault])
-                return
-            site.notices += size_notices(code, entry.file)
-            site.results[entry.slug] = DesiredFunction(entry, code)
+            self._take_deno(entry, shape, site)
             return
         closure = await site.graph.closure(entry.file)
         site.used |= {*closure.files, *closure.types}
@@ -179,19 +173,62 @@ class Builder:
         for path in closure.files:
             site.notices += notices(site.shapes[path], path) if path in site.shapes else ()
         site.notices += entry_notices(shape, closure, entry.file)
+        site.notices += () if plain else self._config_notices(site, closure)
         if faults:
             first = entry.file
             site.refuse(entry, sorted(faults, key=lambda f: (f.file != first, f.file, f.place.line, f.place.column)))
         elif plain:
-            self._accept(entry, Built(code), site, compiled=False)
+            site.plain.append((entry, shape))
         else:
             self._plan_job(entry, shape, closure, site, script=script)
+
+    def _take_deno(self, entry: Entry, shape: Shape, site: _Site) -> None:
+        """Accept or refuse a `supabase_function`: one file, which Deno runs as it is."""
+        faults = list(deno_diagnostics(shape, entry.file))
+        site.notices += [*deno_notices(shape, entry.file), *credential_notices(shape, entry.file)]
+        if faults:
+            site.refuse(entry, sorted(faults, key=lambda fault: (fault.place.line, fault.place.column)))
+        else:
+            site.plain.append((entry, shape))
+
+    async def _parse(self, site: _Site) -> None:
+        """Accept the files that go up as they are, unless esbuild finds a syntax error that our parser does not see."""
+        files = {entry.file: site.content(entry.file) for entry, shape in site.plain}
+        unknown = {path: content for path, content in files.items() if (path, content) not in self._parsed}
+        try:
+            errors = await self._bundler.parser.errors(unknown) if unknown else {}
+        except ToolMissing:
+            errors = {}
+        else:
+            self._parsed |= {(path, content): errors.get(path) for path, content in unknown.items()}
+        self._parsed = {key: error for key, error in self._parsed.items() if files.get(key[0]) == key[1]}
+        for entry, shape in site.plain:
+            error = self._parsed.get((entry.file, files[entry.file]))
+            if error is not None:
+                broken = replace(shape, error=error, confirmed=True)
+                site.refuse(entry, [fault for fault in [syntax_diagnostic(broken, entry.file)] if fault is not None])
+            else:
+                built = Built(files[entry.file].decode("utf-8"))
+                self._accept(entry, built, site, compiled=False, sloppy=shape.sloppy is not None)
+
+    @staticmethod
+    def _config_notices(site: _Site, closure: Closure) -> Iterable[Notice]:
+        """Return the notices of the configurations that decide how the files are built."""
+        for path, shape in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
+            if _is_configured(path, shape):
+                yield from site.graph.config(path).notices
 
     def _style(self, entry: Entry, shape: Shape) -> tuple[bool, bool]:
         """Return whether script style is wanted, and whether the file can be uploaded as it is."""
         contract = self._wanted(entry)
-        bare = Grammar.of(entry.file) is Grammar.JAVASCRIPT and shape.jsx is None and not shape.imports and not entry.minify
-        plain_script = bare and shape.style is Style.SCRIPT and not shape.exports
+        bare = (
+            Grammar.of(entry.file) is Grammar.JAVASCRIPT
+            and shape.jsx is None
+            and shape.modern is None
+            and not shape.imports
+            and not entry.minify
+        )
+        plain_script = bare and shape.style is Style.SCRIPT and not shape.exports and shape.meta is None
         script = contract is not Contract.MODULE
         return script, plain_script if script else bare and shape.style is Style.MODULE
 
@@ -202,44 +239,72 @@ class Builder:
         """Return all diagnostics of an entry and of the files that it imports."""
         shape = site.shapes[entry.file]
         faults: list[Diagnostic] = []
-        # esbuild knows the language better than the parser here, and gives better syntax errors.
-        is_module = Grammar.of(entry.file) is not Grammar.JAVASCRIPT or b"export" in site.content(entry.file)
-        judged_later = not plain and (shape.style is not Style.NONE or is_module)
-        for path, each in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
-            if each.limit is not None:
-                faults.append(limit_diagnostic(each.limit, path))
+        for path in closure.files:
+            unreadable = encoding_diagnostic(path, site.content(path))
+            if unreadable is not None:
+                faults.append(unreadable)
                 continue
-            broken = syntax_diagnostic(each, path)
-            if broken is not None and not judged_later:
-                faults.append(broken)
-            elif broken is None:
-                faults += file_diagnostics(each, path, script=script)
+            each = site.shapes.get(path)
+            if each is not None and each.limit is not None:
+                faults.append(limit_diagnostic(each.limit, path))
+            elif each is not None:
+                broken = syntax_diagnostic(each, path)
+                faults += [broken] if broken is not None else file_diagnostics(each, path, script=script)
+        if not plain and not self._stays_sloppy(shape, closure, script=script):
+            faults += [
+                fault
+                for path in closure.files
+                if path in site.shapes and (fault := sloppy_diagnostic(site.shapes[path], path)) is not None
+            ]
         if shape.error is None:
             by_entry = entry.contract is Contract.MODULE
             asked = "the manifest asks for" if by_entry else "KAPSO_SYNC_CONTRACT asks for"
             faults += entry_diagnostics(shape, entry.file, module=self._wanted(entry) is Contract.MODULE, asked=asked)
+            faults += self._forwarded_faults(entry.file, site)
         faults += closure.faults
         if script and not plain:
             faults += built_in_diagnostics(closure)
-        unread = site.tsconfig[1]
-        if not plain and unread is not None and any(Grammar.of(path) is not Grammar.JAVASCRIPT for path in closure.files):
-            faults.append(unread)
+        if not plain:
+            configured = (p for p in closure.files if p in site.shapes and _is_configured(p, site.shapes[p]))
+            faults += dict.fromkeys(fault for path in configured for fault in site.graph.config(path).faults)
         return faults
 
+    @staticmethod
+    def _forwarded_faults(file: str, site: _Site) -> Iterable[Diagnostic]:
+        """Yield a diagnostic if the default export that an entry takes from another file cannot answer a request."""
+        seen = {file}
+        while (specifier := site.shapes[file].forwards) is not None:
+            target = site.graph.target(file, specifier)
+            if target is None or target in seen or target not in site.shapes:
+                return
+            file = target
+            seen.add(file)
+        shape = site.shapes[file]
+        if len(seen) > 1 and shape.style is Style.MODULE and shape.unanswerable is not None:
+            yield unanswerable_diagnostic(shape, file, shape.unanswerable)
+
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
-        options = Options(script, entry.minify, site.tsconfig[0])
-        digest = hashlib.sha256(
-            json.dumps([FORMAT, VERSION, options.flags, entry.file, closure.packages, *site.pins(closure)]).encode()
-        )
+        options = Options(script, entry.minify, self._stays_sloppy(shape, closure, script=script))
+        known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
+        digest = hashlib.sha256(json.dumps([*known, *site.pins(closure)]).encode())
         for path in closure.files:
             digest.update(f"{path}\0{hashlib.sha256(site.content(path)).hexdigest()}\0".encode("utf-8", "surrogateescape"))
         job = Job(digest.hexdigest(), entry.file, shape, closure, options)
         site.jobs[job.key] = job
         site.waiting.append((entry, job))
 
+    @staticmethod
+    def _stays_sloppy(shape: Shape, closure: Closure, *, script: bool) -> bool:
+        """Return whether an entry is not strict and can be built so that it stays so: it is the only file of its bundle."""
+        alone = len(closure.files) == 1 and not closure.packages and not closure.built_ins
+        return script and alone and not shape.module and not shape.shadows and shape.jsx is None
+
     async def _bundle(self, site: _Site) -> None:
         """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""
         missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
+        tails = {
+            path: site.graph.config(path).jsx_comment(shape.jsx) for path, shape in site.shapes.items() if shape.jsx is not None
+        }
         failed: ToolMissing | None = None
         lacking: dict[str, list[Diagnostic]] = {}
         groups = [missing] if missing else []
@@ -249,7 +314,7 @@ class Builder:
                 refused = {job.key: reasons for job in group if (reasons := _refusals(job, installed.refused))}
                 try:
                     ready = [job for job in group if job.key not in refused]
-                    made = await self._bundler.bundle(ready, site.content, site.shapes, installed.packages)
+                    made = await self._bundler.bundle(ready, site.content, site.shapes, installed.packages, tails)
                 except ToolMissing as error:
                     failed = error
                 else:
@@ -260,12 +325,12 @@ class Builder:
         for entry, job in site.waiting:
             became = self._known.get(job.key)
             if isinstance(became, Built):
-                self._accept(entry, became, site)
+                self._accept(entry, became, site, sloppy=job.options.sloppy and job.shape.sloppy_built is not None)
             elif became is not None:
                 site.refuse(entry, became.faults)
             elif job.key in lacking:
                 site.refuse(entry, lacking[job.key])
-            elif failed is not None and not self._refuse_broken(entry, job, site):
+            elif failed is not None:
                 text = f"{_why(job)}: {failed.message}"
                 fault = Diagnostic("needs-esbuild", text, job.file, Place(0, 0), failed.hint, unavailable=True)
                 site.refuse(entry, [fault])
@@ -297,35 +362,30 @@ class Builder:
             self._known[job.key] = known
         return known
 
-    @staticmethod
-    def _refuse_broken(entry: Entry, job: Job, site: _Site) -> bool:
-        """Refuse an entry with syntax errors and return whether it has any; used when there is no esbuild to report them."""
-        files = [path for path in job.closure.files if path in site.shapes]
-        faults = [fault for path in files if (fault := syntax_diagnostic(site.shapes[path], path)) is not None]
-        if faults:
-            site.refuse(entry, faults)
-        return bool(faults)
-
-    def _accept(self, entry: Entry, built: Built, site: _Site, *, compiled: bool = True) -> None:
+    def _accept(self, entry: Entry, built: Built, site: _Site, *, compiled: bool = True, sloppy: bool = False) -> None:
+        """Make an entry usable, unless its code is too large; ``sloppy`` code has only one style, since a module is strict."""
         fault = size_diagnostic(built.code, entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
             return
-        style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO else None
+        style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO and not sloppy else None
+        if entry.function_type is FunctionType.SUPABASE_FUNCTION:
+            style = None
         site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled, packages=built.packages)
         site.notices += (*size_notices(built.code, entry.file), *built.notices)
 
 
-def _undecodable(file: str, content: bytes) -> Diagnostic | None:
-    try:
-        code = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        return Diagnostic("not-utf8", "the file is not UTF-8 text", file, Place(line, 1), "save it as UTF-8")
-    if "\0" in code:
-        line = code[: code.index("\0")].count("\n") + 1
-        return Diagnostic("binary", "the file holds a NUL character", file, Place(line, 1), "is it code?")
-    return None
+def _no_code(file: str) -> Diagnostic | None:
+    """Return a diagnostic if an entry's file is no code by its name, or None."""
+    if file.endswith(CODE_SUFFIXES):
+        return None
+    hint = f"name a file that ends with {' '.join(CODE_SUFFIXES)}"
+    return Diagnostic("entry-kind", "a function needs a file of code", file, Place(1, 1), hint)
+
+
+def _is_configured(path: str, shape: Shape) -> bool:
+    """Return whether a tsconfig.json decides how a file is compiled."""
+    return Grammar.of(path) is not Grammar.JAVASCRIPT or shape.jsx is not None
 
 
 def _refusals(job: Job, refused: Mapping[str, Refusal]) -> list[Refusal]:
@@ -355,6 +415,8 @@ def _why(job: Job) -> str:
         return f"it imports `{job.shape.imports[0].specifier}`"
     if job.options.minify:
         return "it is to be minified"
+    if job.shape.modern is not None:
+        return "it has decorators"
     return f"it is in {job.shape.style.value} style"
 
 

@@ -6,19 +6,23 @@ import asyncio
 import hashlib
 import json
 import os
+import posixpath
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kapso_sync.build.contract import Shape
 from kapso_sync.build.diagnostics import Diagnostic, Message, read_messages
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
 from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages, describe_package
+from kapso_sync.build.parser import LANGUAGE, EsbuildParser
 from kapso_sync.build.syntax import Place
+from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage
@@ -34,24 +38,24 @@ BUILD_TIMEOUT = "build-timeout"
 WRAPPERS = ".kapso-sync"
 """Folder of the wrappers in the stage; the name is free, because source files in hidden folders are never read."""
 
-LANGUAGE = "es2024"
-"""The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a whole run of esbuild; ``tsconfig`` is JSON."""
+    """The options of a whole run of esbuild.
+
+    ``sloppy``: the entry is not strict and stays so, which needs a bundle that is no ECMAScript module.
+    """
 
     script: bool
     minify: bool
-    tsconfig: str = "{}"
+    sloppy: bool = False
 
     @property
     def flags(self) -> list[str]:
         """The part of esbuild's command line that is the same for all runs with these options."""
         return [
             "--bundle",
-            "--format=esm",
+            f"--format={'cjs' if self.sloppy else 'esm'}",
             "--platform=browser",
             "--main-fields=browser,module,main",
             "--conditions=workerd,worker,browser",
@@ -64,13 +68,13 @@ class Options:
             "--color=false",
             "--preserve-symlinks",
             f"--resolve-extensions={','.join(RESOLVED)}",
-            f"--tsconfig-raw={self.tsconfig}",
             '--define:process.env.NODE_ENV="production"',
             "--loader:.js=jsx",
             *(f"--loader:{suffix}=text" for suffix in TEXT_LOADED),
+            "--log-override:empty-import-meta=silent",
             "--external:node:*",
             "--external:cloudflare:*",
-            *(["--supported:top-level-await=false"] if self.script else []),
+            *(["--supported:top-level-await=false", "--supported:import-meta=false"] if self.script else []),
             *(["--minify"] if self.minify else []),
         ]
 
@@ -104,13 +108,20 @@ class Bundler:
     def __init__(self, esbuild: Esbuild, deadline: float = ESBUILD_TIMEOUT) -> None:
         self._esbuild = esbuild
         self._deadline = deadline
+        self.parser = EsbuildParser(esbuild, deadline)
 
     async def bundle(
-        self, jobs: Sequence[Job], contents: Contents, shapes: Mapping[str, Shape], packages: Packages | None
+        self,
+        jobs: Sequence[Job],
+        contents: Contents,
+        shapes: Mapping[str, Shape],
+        packages: Packages | None,
+        tails: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, Built | Failure]:
         """Build all jobs and return their results by key; raises `ToolMissing`.
 
-        A job that fails does not make other jobs fail. ``shapes`` has the shape of each code file that the jobs reach, by path.
+        A job that fails does not make other jobs fail. ``shapes`` has the shape of each code file that the jobs reach, by path,
+        and ``tails`` what to add to the end of files.
         """
         program = await self._esbuild.find()
         results: dict[str, Built | Failure] = {}
@@ -120,7 +131,7 @@ class Bundler:
         for options, group in groups.items():
             with tempfile.TemporaryDirectory(prefix="kapso-sync-build-") as folder:
                 stage = _Stage(folder, packages)
-                await asyncio.to_thread(stage.fill, group, contents, shapes)
+                await asyncio.to_thread(stage.fill, group, contents, shapes, tails)
                 run = _Run(program, stage, options, self._deadline)
                 pending = [group]
                 while pending:
@@ -178,19 +189,37 @@ class _Stage:
         self.outputs = folder / "out"
         self.metafile = folder / "meta.json"
 
-    def fill(self, jobs: Sequence[Job], contents: Contents, shapes: Mapping[str, Shape]) -> None:
-        """Write the files, the wrappers and the links to packages."""
+    def fill(self, jobs: Sequence[Job], contents: Contents, shapes: Mapping[str, Shape], tails: Mapping[str, str]) -> None:
+        """Write the files, the wrappers, the options of each folder, and the links to packages.
+
+        ``tails`` is the text to add to files that esbuild would read otherwise than their author.
+        """
         self.home.mkdir(parents=True)
-        # esbuild searches the parent folders for a package.json; this one ends the search.
+        # esbuild searches the parent folders for both files; these end the search.
         self._write(self._root / "package.json", b'{"private": true, "browser": {}}')
+        self._write(self._root / TSCONFIG, b"{}")
         files = {path for job in jobs for path in job.closure.files}
+        own = {job.file: appended(job.shape, sloppy=job.options.sloppy) for job in jobs}
         for path in files:
-            tail = appended(shapes[path]).encode() if path in shapes else b""
-            self._write(self.home / path, contents(path) + tail)
+            tail = own.get(path, appended(shapes[path]) if path in shapes else "") + tails.get(path, "")
+            self._write(self.home / path, contents(path) + tail.encode())
         for job in jobs:
-            self._write(self.home / entry_path(job.file), wrapper(job.shape, f"../{job.file}").encode())
+            name = entry_path(job.file, sloppy=job.options.sloppy)
+            self._write(self.home / name, wrapper(job.shape, f"../{job.file}", sloppy=job.options.sloppy).encode())
+        self._configure(jobs)
         if self.packages is not None and any(job.closure.packages for job in jobs):
             self._link(self.packages, {path.rpartition("/")[0] for path in files})
+
+    def _configure(self, jobs: Sequence[Job]) -> None:
+        """Write a tsconfig.json into each folder with the options that hold there, and the aliases that its files import."""
+        paths: dict[str, dict[str, list[str]]] = {}
+        for folder, specifier, target in (alias for job in jobs for alias in job.closure.aliases):
+            relative = posixpath.relpath(target, folder or ".")
+            paths.setdefault(folder, {})[specifier] = [relative if relative.startswith(".") else f"./{relative}"]
+        for folder, options in {pair for job in jobs for pair in job.closure.configs}:
+            given = {**json.loads(options), **({"paths": paths[folder]} if folder in paths else {})}
+            self._write(self.home / folder / TSCONFIG, json.dumps({"compilerOptions": given}, sort_keys=True).encode())
+        self._write(self.home / WRAPPERS / TSCONFIG, b"{}")
 
     def _link(self, packages: Packages, folders: set[str]) -> None:
         for level in {level for folder in folders for level in packages.levels(folder)}:
@@ -221,12 +250,19 @@ class _Stage:
                 return
 
     def located(self, message: Message) -> Message:
-        """Return the message with its column in characters; esbuild counts bytes."""
+        """Return the message with its column in characters."""
         try:
-            line = (self.home / (message.file or "")).read_bytes().split(b"\n")[message.line - 1]
-        except (OSError, IndexError):
+            return message.located((self.home / (message.file or "")).read_bytes())
+        except OSError:
             return message
-        return replace(message, column=len(line[: message.column].decode("utf-8", "replace")))
+
+    def place_of(self, file: str, specifier: str) -> Place:
+        """Return where a file of the stage imports a specifier; the file as a whole if that is not seen."""
+        for number, line in enumerate((self.home / file).read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+            found = [at for quote in "\"'`" if (at := line.find(f"{quote}{specifier}{quote}")) >= 0]
+            if found:
+                return Place(number, min(found) + 1)
+        return Place(0, 0)
 
     def escaped(self, path: str) -> bool:
         """Return whether an input of the build is outside the stage and, with links resolved, outside the source's root."""
@@ -297,7 +333,7 @@ class _Run:
             *(f"--external:{name}" for name in self._stage.built_ins()),
             f"--outdir={self._stage.outputs}",
             f"--metafile={self._stage.metafile}",
-            *(entry_path(job.file) for job in jobs),
+            *(entry_path(job.file, sloppy=self._options.sloppy) for job in jobs),
         ]
         ended = await run_process(command, environment=self._stage.environment(), cwd=self._stage.home, deadline=self.deadline)
         said = read_messages(ended.errors.decode("utf-8", "replace"))
@@ -311,7 +347,7 @@ class _Run:
 
     def result(self, job: Job, messages: Sequence[Message]) -> Built | Failure:
         """Return the result of the last run for one of its jobs."""
-        entry = entry_path(job.file)
+        entry = entry_path(job.file, sloppy=self._options.sloppy)
         inputs = self._reached(entry)
         escaped = next((path for path in inputs if self._stage.escaped(path)), None)
         if escaped is not None:
@@ -319,17 +355,33 @@ class _Run:
                 f"the build read `{escaped}`, which is outside of the source",
                 "what a package links to must lie inside",
             )
-            return Failure((Diagnostic("import-outside", text, job.file, Place(0, 0), hint),), lasting=False)
+            file, place = self._origin(job, escaped)
+            return Failure((Diagnostic("import-outside", text, file, place, hint),), lasting=False)
         path, output = self._outputs[entry]
         external = [item["path"] for item in output["imports"] if item.get("external") and item["kind"] == "import-statement"]
         if external and self._options.script:
+            file, place = self._origin(job, self._importer(inputs, external[0]))
             text, hint = f"a package imports `{external[0]}`, which script style cannot", "use a package made for Workers"
-            return Failure((Diagnostic("built-in", text, job.file, Place(0, 0), hint),), lasting=False)
+            return Failure((Diagnostic("built-in", text, file, place, hint),), lasting=False)
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
-        code = finished(bundle, job.file, job.shape, script=self._options.script)
+        code = finished(bundle, job.file, job.shape, script=self._options.script, sloppy=self._options.sloppy)
         own = [message for message in messages if message.file in job.closure.files]
         packages = self._stage.bundled({path: item["bytesInOutput"] for path, item in output["inputs"].items()})
         return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own), packages)
+
+    def _importer(self, inputs: Sequence[str], name: str) -> str:
+        """Return the first input that imports a module of the runtime, or nothing."""
+        imports = ((path, item) for path in inputs for item in self._meta["inputs"][path]["imports"])
+        return next((path for path, item in imports if item.get("external") and item["path"] == name), "")
+
+    def _origin(self, job: Job, path: str) -> tuple[str, Place]:
+        """Return which file of the function imports an input of the build, directly or through packages, and where."""
+        own, meta = set(job.closure.files), self._meta["inputs"]
+        for file in job.closure.files:
+            for item in meta.get(file, {}).get("imports", ()):
+                if not item.get("external") and item["path"] not in own and path in self._reached(item["path"]):
+                    return file, self._stage.place_of(file, str(item.get("original", "")))
+        return job.file, Place(0, 0)
 
     def _reached(self, entry: str) -> list[str]:
         """Return the inputs of one entry, sorted, from esbuild's metafile."""
@@ -344,9 +396,10 @@ class _Run:
         return sorted(path for path in reached if not path.startswith("(disabled):"))
 
 
-def entry_path(file: str) -> str:
+def entry_path(file: str, *, sloppy: bool = False) -> str:
     """Return the path of a file's wrapper in the stage: a name that esbuild's command line cannot misread as an option."""
-    return f"{WRAPPERS}/{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.mjs"
+    name = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{WRAPPERS}/{name}.{'cjs' if sloppy else 'mjs'}"
 
 
 def _by_name(package: BundledPackage) -> tuple[str, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tree_sitter import Node
 
+from kapso_sync.build.scopes import Scopes, imported_names
 from kapso_sync.build.syntax import (
     FUNCTIONS,
     MAX_NESTING,
@@ -34,7 +36,22 @@ _MADE_OF = (b"handler", b"default", b"fetch")
 """The properties of ``module.exports`` that hold a handler."""
 
 _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
-
+_IMPORT_META = re.compile(rb"\bimport\s*\.\s*meta\b")
+_SETS_FETCH = re.compile(rb"\bthis\s*(?:\.\s*fetch\b|\[)|\bassign\s*\(\s*this\b|\bdefineProperty\s*\(\s*this\b")
+_JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)\s+([^\s*]+)")
+_FREEZES = (b"Object.freeze", b"Object.seal", b"Object.preventExtensions")
+_VALUES = {
+    "string": "a string",
+    "template_string": "a string",
+    "number": "a number",
+    "true": "a boolean",
+    "false": "a boolean",
+    "null": "null",
+    "undefined": "undefined",
+    "regex": "a regular expression",
+    "array": "a list",
+}
+"""Kinds of expressions that are no function and have no `fetch`, in words."""
 
 PARAMETERS = 2
 """A handler gets the request and its environment; Kapso's documentation promises no context as a third parameter."""
@@ -75,14 +92,40 @@ class Import:
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """The first JSX element or fragment of a scope: its place, and the names that are in scope there."""
+
+    place: Place
+    names: frozenset[str]
+    fragment: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Jsx:
+    """The JSX of a file: its elements, and the values of its ``@jsx…`` comments by name."""
+
+    elements: tuple[Element, ...]
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """The properties of a file that matter for checking and building it.
 
     ``handlers`` are the places that declare a handler. ``exports``: the file has any export. ``local``: the handler is a
     top-level name that is not exported. ``parameters`` (their number) and ``returns`` (it can return a value) are None if the
     handler's function cannot be found in the file. ``also`` is a second style in the same file. Each place is the first one:
-    ``error`` is a syntax error, ``awaits`` an ``await`` at the top level, ``evaluated`` a handler that is made from text.
+    ``error`` is a syntax error (``confirmed``: its text is esbuild's message), ``awaits`` an ``await`` at the top level,
+    ``evaluated`` a handler that is made from text, ``unanswerable`` a value that no request can be given to, ``modern`` syntax
+    that Workers run only after a build, ``listens`` a handler in the format of service workers, ``meta`` an ``import.meta``.
     ``limit`` says what there is too much of in the file, as the end of a sentence; then nothing else of it is known.
+
+    ``forwards`` is the specifier of the file whose default export this file exports as its own.
+
+    ``module``: the file is an ECMAScript module, which runs in strict mode. Of any other file, ``sloppy`` is the first place
+    that only sloppy mode runs, and ``sloppy_built`` the first one that a build does not rewrite. ``undeclared`` is an
+    assignment that throws an error when it runs, since the file runs in strict mode. ``shadows``: a name at the top level hides
+    CommonJS's own `module`.
     """
 
     style: Style
@@ -94,8 +137,9 @@ class Shape:
     local: bool = False
     generator: Place | None = None
     error: Place | None = None
+    confirmed: bool = False
     also: Style | None = None
-    jsx: Place | None = None
+    jsx: Jsx | None = None
     awaits: Place | None = None
     evaluated: Place | None = None
     parameters: int | None = None
@@ -103,6 +147,16 @@ class Shape:
     process_env: Place | None = None
     credentials: tuple[Place, ...] = ()
     deno: bool = False
+    unanswerable: Place | None = None
+    forwards: str | None = None
+    modern: Place | None = None
+    listens: Place | None = None
+    meta: Place | None = None
+    module: bool = False
+    sloppy: Place | None = None
+    sloppy_built: Place | None = None
+    undeclared: Place | None = None
+    shadows: bool = False
     limit: str | None = None
 
 
@@ -142,6 +196,8 @@ class _Found:
     def __init__(self, root: Node, code: bytes) -> None:
         self._root = root
         self._code = code
+        self._scopes = Scopes(root, code)
+        self._is_module = False
         self._imports: list[Import] = []
         self._script: list[Place] = []
         self._default: list[Place] = []
@@ -150,6 +206,8 @@ class _Found:
         self._handler: Node | None = None
         self._values: dict[bytes, Node] = {}
         self._exports = 0
+        self._defaults: dict[bytes, str] = {}
+        self._forwards: str | None = None
         self._module_exports: Place | None = None
 
     @property
@@ -159,6 +217,9 @@ class _Found:
 
     def take(self, node: Node) -> None:
         """Read one top-level statement."""
+        if node.type in ("import_statement", "export_statement"):
+            commonjs = any(child.type in ("import_require_clause", "=") for child in node.children)
+            self._is_module = self._is_module or not commonjs
         if node.type == "import_statement":
             self._import(node)
         elif node.type == "export_statement":
@@ -168,8 +229,8 @@ class _Found:
         elif len(self._script) < MAX_PLACES:
             self._script += self._declared(node)
 
-    def _place(self, node: Node) -> Place:
-        return place(node, self._code)
+    def _place(self, node: Node, text: str | bytes = b"") -> Place:
+        return place(node, self._code, text.encode() if isinstance(text, str) else text)
 
     def _import(self, node: Node) -> None:
         if len(self._imports) > MAX_IMPORTS:
@@ -182,10 +243,26 @@ class _Found:
             return
         text = string_text(source)
         types = any(child.type in ("type", "typeof") for child in node.children)
-        names = frozenset((name.text or b"").decode("utf-8", "replace") for name in _bound(node))
+        if text is not None:
+            self._remember_default(node, text.decode("utf-8", "replace"))
+        names = frozenset((name.text or b"").decode("utf-8", "replace") for name in imported_names(node))
         self._imports.append(
             Import(self._place(source), None if text is None else text.decode("utf-8", "replace"), names, types)
         )
+
+    def _remember_default(self, node: Node, specifier: str) -> None:
+        """Remember the names for the default export of another file, and whether this file exports it as its own."""
+        for part in nodes(node, ("import_clause", "import_specifier", "export_specifier")):
+            local = part.child_by_field_name("name")
+            alias = part.child_by_field_name("alias") or local
+            if part.type == "import_clause":
+                names = [child.text or b"" for child in part.children if child.type == "identifier"]
+                self._defaults |= dict.fromkeys(names, specifier)
+            elif local is not None and alias is not None and local.text == b"default":
+                if part.type == "import_specifier":
+                    self._defaults[alias.text or b""] = specifier
+                elif alias.text == b"default":
+                    self._forwards = specifier
 
     def _export(self, node: Node) -> None:
         self._exports += 1
@@ -261,28 +338,44 @@ class _Found:
     def shape(self) -> Shape:
         """Return the shape of the whole file."""
         style, also = self._style()
-        handler = self._resolve(self._handler if style is not Style.SCRIPT and self._handler else self._values.get(HANDLER))
+        given = self._handler if style is not Style.SCRIPT and self._handler else self._values.get(HANDLER)
+        handler = self._resolve(given)
         function = self._function(handler)
+        meta = self._meta()
+        strict = self._is_module or meta is not None or self._has_strict_directive()
+        sloppy = [] if strict else self._scopes.sloppy()
         where = {Style.MODULE: self._default, Style.NAMED_EXPORT: self._named, Style.SCRIPT: self._script}
         commonjs = self._commonjs or ([self._module_exports] if self._module_exports else [])
         return Shape(
             style=style,
             handlers=tuple(where.get(style, commonjs[:1] if style is Style.COMMONJS else ()))[:MAX_PLACES],
             imports=(*self._imports, *itertools.islice(self._import_calls(), MAX_IMPORTS + 1)),
-            requires=tuple(self._place(node) for node, _ in itertools.islice(self._calls(b"require"), MAX_PLACES)),
-            form=self._form(handler) if style is Style.MODULE else Form.UNCLEAR if style is Style.COMMONJS else Form.FUNCTION,
+            requires=tuple(
+                self._place(node) for node in itertools.islice(self._scopes.undeclared_calls(b"require"), MAX_PLACES)
+            ),
+            form=self._style_form(style, handler),
             exports=self._exports > 0 or self._module_exports is not None,
             local=style is Style.SCRIPT or (style is Style.COMMONJS and not self._commonjs),
             generator=self._place(function) if function is not None and _is_generator(function) else None,
             error=first_error(self._root, self._code) if self._root.has_error else None,
             also=also,
-            jsx=self._first(("jsx_element", "jsx_self_closing_element"), b"</", b"/>"),
+            jsx=self._jsx(),
             awaits=self._awaits(),
             evaluated=self._evaluated(style, handler),
             parameters=_parameters(function) if function is not None else None,
             returns=_returns(function) if function is not None else None,
             process_env=self._process_env(),
             credentials=tuple(itertools.islice(_credentials(self._code), MAX_PLACES)),
+            unanswerable=self._unanswerable(style, given),
+            forwards=self._forwarded(given),
+            modern=self._first(("decorator",), b"@"),
+            listens=self._listens(),
+            meta=meta,
+            module=self._is_module or meta is not None,
+            sloppy=next((self._place(each.node, each.problem) for each in sloppy), None),
+            sloppy_built=next((self._place(each.node, each.problem) for each in sloppy if not each.rewritten), None),
+            undeclared=next((self._place(n, name) for n, name in self._scopes.undeclared_writes()), None) if strict else None,
+            shadows=b"module" in self._values,
             deno=b"Deno.serve" in self._code or next(self._calls(b"serve"), None) is not None or bool(self._default),
         )
 
@@ -310,6 +403,11 @@ class _Found:
             node = self._values.get(node.text or b"")
         return node
 
+    def _style_form(self, style: Style, handler: Node | None) -> Form:
+        if style is Style.COMMONJS:
+            return Form.UNCLEAR
+        return self._form(handler) if style in (Style.MODULE, Style.NAMED_EXPORT) else Form.FUNCTION
+
     def _form(self, node: Node | None) -> Form:
         if node is None:
             return Form.UNCLEAR
@@ -318,6 +416,84 @@ class _Found:
         if node.type in ("class_declaration", "class", "abstract_class_declaration"):
             return Form.CLASS
         return Form.FETCH if node.type == "object" and member(node, b"fetch") is not None else Form.UNCLEAR
+
+    def _unanswerable(self, style: Style, handler: Node | None) -> Place | None:
+        """Return the place of a handler that cannot answer a request, with what it is as text, or None if it may answer."""
+        if style is Style.NONE or handler is None:
+            return None
+        value, names = self._constant(handler)
+        names += [HANDLER] if handler is self._values.get(HANDLER) else []
+        if value is None or any(self._may_change(name) for name in names):
+            return None
+        if value.type in _VALUES:
+            return self._place(value, f"is {_VALUES[value.type]}")
+        if value.type == "object":
+            what = "is an object" if style is Style.SCRIPT else self._without_fetch(value)
+            return None if what is None else self._place(value, what)
+        if value.type in ("class", "class_declaration"):
+            what = "is a class, which needs `new`" if style is Style.SCRIPT else self._class_without_fetch(value)
+            return None if what is None else self._place(value, what)
+        return None
+
+    def _constant(self, node: Node | None) -> tuple[Node | None, list[bytes]]:
+        """Return the value of an expression, and the names that it was found through."""
+        names: list[bytes] = []
+        for _ in range(10):
+            node = unwrapped(node)
+            if node is None:
+                break
+            callee = node.child_by_field_name("function") if node.type == "call_expression" else None
+            if callee is not None and callee.text in _FREEZES:
+                arguments = node.child_by_field_name("arguments")
+                node = next((each for each in arguments.named_children if each.type != "comment"), None) if arguments else None
+            elif node.type in ("identifier", "shorthand_property_identifier"):
+                names.append(node.text or b"")
+                node = self._values.get(node.text or b"")
+            else:
+                name = node.child_by_field_name("name") if node.type.endswith("_declaration") else None
+                names += [name.text or b""] if name is not None else []
+                break
+        return (node if node is None or node.type != "variable_declarator" else None), names
+
+    def _forwarded(self, handler: Node | None) -> str | None:
+        """Return the specifier of the file whose default export the handler is, unless this file may change it."""
+        node = unwrapped(handler)
+        name = node.text or b"" if node is not None and node.type == "identifier" else b""
+        imported = self._defaults.get(name)
+        if imported is not None and not any(_changes(each) for each in self._scopes.uses(name) if not _is_imported(each)):
+            return imported
+        return self._forwards
+
+    def _may_change(self, name: bytes) -> bool:
+        """Return whether a top-level value may get properties after it was made: it is assigned to, or given to a function."""
+        return any(_changes(node) for node in self._scopes.uses(name))
+
+    def _without_fetch(self, value: Node) -> str | None:
+        """Return what is wrong with an object that cannot answer, or None if it has a `fetch`, or may have one."""
+        if any(child.type == "spread_element" or _has_computed_name(child) for child in value.named_children):
+            return None
+        found = member(value, b"fetch")
+        if found is None:
+            return None if _SETS_FETCH.search(value.text or b"") else "is an object without `fetch`"
+        inner, names = self._constant(found) if found.type not in FUNCTIONS else (found, [])
+        if inner is None or inner.type not in {*_VALUES, "object"} or any(self._may_change(name) for name in names):
+            return None
+        return f"is an object whose `fetch` is {_VALUES.get(inner.type, 'an object')}"
+
+    def _class_without_fetch(self, value: Node) -> str | None:
+        """Return what is wrong with a class that cannot answer, or None if it has a `fetch`, or may have one."""
+        body = value.child_by_field_name("body")
+        decorated = any(child.type == "decorator" for child in value.children)
+        parent = next((child for child in value.children if child.type == "class_heritage"), None)
+        if body is None or decorated or _may_have_fetch(body) or (parent is not None and not self._is_entrypoint(parent)):
+            return None
+        return "is a class without `fetch`"
+
+    def _is_entrypoint(self, parent: Node) -> bool:
+        """Return whether a class extends the runtime's own base class, which has no `fetch`."""
+        named = [node.text for node in nodes(parent, ("identifier",))]
+        imported = any("WorkerEntrypoint" in item.names for item in self._imports if item.specifier == "cloudflare:workers")
+        return imported and named == [b"WorkerEntrypoint"]
 
     def _function(self, node: Node | None) -> Node | None:
         """Return the function that handles a request, or None if it cannot be found in the file."""
@@ -334,11 +510,44 @@ class _Found:
                 text = string_text(argument)
                 yield Import(self._place(node), None if text is None else text.decode("utf-8", "replace"))
 
+    def _jsx(self) -> Jsx | None:
+        elements = tuple(
+            Element(self._place(node), frozenset(name.decode("utf-8", "replace") for name in names), _is_fragment(node))
+            for node, names in self._scopes.elements(_is_fragment)
+        )
+        if not elements:
+            return None
+        comments = (node.text or b"" for node in nodes(self._root, ("comment",))) if b"@jsx" in self._code else ()
+        found = (pair for comment in comments for pair in _JSX_COMMENT.findall(comment))
+        return Jsx(elements, {name.decode(): value.decode("utf-8", "replace") for name, value in found})
+
     def _first(self, types: tuple[str, ...], *signs: bytes) -> Place | None:
         """Return the place of the first node of these types; without one of the ``signs`` in the code there is none."""
         if not any(sign in self._code for sign in signs):
             return None
         return next((self._place(node) for node in nodes(self._root, types)), None)
+
+    def _meta(self) -> Place | None:
+        if not _IMPORT_META.search(self._code):
+            return None
+        found = nodes(self._root, ("meta_property",))
+        return next((self._place(node) for node in found if (node.text or b"").startswith(b"import")), None)
+
+    def _listens(self) -> Place | None:
+        if b"addEventListener" not in self._code:
+            return None
+        found = ((node, node.child_by_field_name("arguments")) for node in self._scopes.undeclared_calls(b"addEventListener"))
+        return next((self._place(n) for n, given in found if given is not None and b"fetch" in (given.text or b"")[:8]), None)
+
+    def _has_strict_directive(self) -> bool:
+        for node in self._root.children:
+            text = node.children[0] if node.type == "expression_statement" and node.children else None
+            if text is not None and text.type == "string":
+                if string_text(text) == b"use strict":
+                    return True
+            elif node.type not in ("comment", "hash_bang_line"):
+                return False
+        return False
 
     def _awaits(self) -> Place | None:
         if b"await" not in self._code:
@@ -364,6 +573,32 @@ class _Found:
         return next((self._place(node) for node in found if node.text == b"process.env"), None)
 
 
+def moved(shape: Shape, move: Callable[[Place], Place], original: Shape) -> Shape:
+    """Return a shape of printed code with its places in the original code; credentials and types come from ``original``."""
+    places: dict[str, Any] = {
+        name: None if where is None else move(where) for name in _PLACES for where in (getattr(shape, name),)
+    }
+    known = {item.specifier for item in shape.imports}
+    types = (replace(item, types=True) for item in original.imports if item.specifier not in known)
+    comments = original.jsx.comments if original.jsx is not None else {}
+    jsx = shape.jsx
+    return replace(
+        shape,
+        handlers=tuple(map(move, shape.handlers)),
+        imports=(*(replace(item, place=move(item.place), names=frozenset()) for item in shape.imports), *types),
+        requires=tuple(map(move, shape.requires)),
+        credentials=original.credentials,
+        jsx=jsx and Jsx(tuple(replace(each, place=move(each.place)) for each in jsx.elements), comments),
+        **places,
+    )
+
+
+_PLACES = (
+    *("generator", "awaits", "evaluated", "process_env", "unanswerable", "modern", "listens", "meta", "sloppy"),
+    *("sloppy_built", "undeclared"),
+)
+
+
 def _value_names(root: Node) -> frozenset[str]:
     """Return the names that a file uses as values, outside its imports; a build removes names that are used only as types."""
     kinds = ("identifier", "shorthand_property_identifier")
@@ -381,14 +616,50 @@ def _credentials(code: bytes) -> Iterator[Place]:
         yield Place(text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start()))
 
 
-def _bound(node: Node) -> Iterator[Node]:
-    for part in nodes(node, ("import_clause", "import_specifier", "namespace_import", "import_require_clause")):
-        if part.type == "import_specifier":
-            name = part.child_by_field_name("alias") or part.child_by_field_name("name")
-            if name is not None:
-                yield name
-        else:
-            yield from (child for child in part.children if child.type == "identifier")
+def _changes(name: Node) -> bool:
+    """Return whether the use of a name may change the value, or hand it to code that may."""
+    parent = name.parent
+    if parent is None or parent.type in ("export_statement", "export_specifier", "variable_declarator"):
+        return parent is not None and parent.type == "variable_declarator" and parent.child_by_field_name("value") == name
+    if parent.type in ("class_declaration", "satisfies_expression", "as_expression", "parenthesized_expression"):
+        return parent.type != "class_declaration" and _changes(parent)
+    if parent.type == "arguments":
+        callee = parent.parent.child_by_field_name("function") if parent.parent is not None else None
+        return callee is None or callee.text not in _FREEZES or parent.parent is None or _changes(parent.parent)
+    while parent is not None and parent.type in ("member_expression", "subscript_expression"):
+        name, parent = parent, parent.parent
+    if parent is None or name.type not in ("member_expression", "subscript_expression"):
+        return True
+    return parent.type == "assignment_expression" and parent.child_by_field_name("right") != name
+
+
+def _is_imported(name: Node) -> bool:
+    """Return whether a name stands in the import that binds it."""
+    return name.parent is not None and name.parent.type in ("import_clause", "import_specifier")
+
+
+def _has_computed_name(part: Node) -> bool:
+    key = part.child_by_field_name("key") or part.child_by_field_name("name")
+    return key is not None and key.type == "computed_property_name"
+
+
+def _may_have_fetch(body: Node) -> bool:
+    """Return whether the instances of a class have a `fetch`, or may get one."""
+    for part in body.named_children:
+        name = part.child_by_field_name("name") or part.child_by_field_name("property")
+        static = any(child.type == "static" for child in part.children)
+        if (
+            name is not None
+            and not static
+            and (name.type == "computed_property_name" or name.text in (b"fetch", b'"fetch"', b"'fetch'"))
+        ):
+            return True
+    return _SETS_FETCH.search(body.text or b"") is not None
+
+
+def _is_fragment(element: Node) -> bool:
+    opening = element.child_by_field_name("open_tag")
+    return opening is not None and opening.child_by_field_name("name") is None
 
 
 def _is_generator(function: Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location, Problem
@@ -23,6 +23,13 @@ class Message:
     line: int = 0
     column: int = 0
     error: bool = False
+
+    def located(self, content: bytes) -> Message:
+        """Return the message with its column in characters of the file's content; esbuild counts bytes."""
+        lines = content.split(b"\n")
+        if not 0 < self.line <= len(lines):
+            return self
+        return replace(self, column=len(lines[self.line - 1][: self.column].decode("utf-8", "replace")))
 
     def fault(self, entry: str) -> Diagnostic:
         """Return an error message as a diagnostic of the entry."""

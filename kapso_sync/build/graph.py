@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from kapso_sync.build.contract import Import, Shape, inspect
+from kapso_sync.build.contract import Import, Jsx, Shape, inspect, moved
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.inspection import inspect_apart
-from kapso_sync.build.packages import UNAVAILABLE, PackageSource, Refusal, is_built_in
+from kapso_sync.build.packages import MODULES, UNAVAILABLE, PackageSource, Refusal, is_built_in
+from kapso_sync.build.parser import TARGETS, EsbuildParser
+from kapso_sync.build.subpaths import PACKAGE, Subpaths
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.model.source import CODE_SUFFIXES, SourceFile
+from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
+from kapso_sync.build.tsconfig import Config, Configs
+from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, SourceFile, refused_parent
+from kapso_sync.tools import ToolMissing
 
 MAX_FAULTS = 20
 """Maximum number of mistakes that are reported of one file."""
@@ -25,9 +31,21 @@ TEXT_LOADED = (".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql")
 RESOLVED = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".mts", ".cjs", ".cts", ".json")
 """Suffixes that an import may leave out, in the order of preference."""
 
-_WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".tsx",), ".mjs": (".mts",), ".cjs": (".cts",)}
+_WRITTEN_AS = {".js": (".ts", ".tsx"), ".jsx": (".ts", ".tsx"), ".mjs": (".mts",), ".cjs": (".cts",)}
 _TYPES = re.compile(r"\.d\.[cm]?ts$")
+_QUERY = re.compile(r"\?[\w=&.-]*$")
+_PACKAGE_NAME = re.compile(r"(?:@[\w~-][\w.~-]*/)?[\w-][\w.~-]*(?:/|$)")
+_DENO = re.compile(r"(npm|jsr):@?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
+_NPM_NAME = "use a package of npm, or put the code into the functions folder"
+_KINDS = f"code, .json and {' '.join(TEXT_LOADED)} can be imported"
+_OTHER = """
+avif bin csv db env gif gz hbs ico ini jpeg jpg json5 jsonc less liquid mjml mp3 mp4 otf pdf pem png proto sass scss sqlite
+svelte tar toml tsv ttf vue webp woff woff2 xml zip
+"""
+_OTHER_KINDS = frozenset(f".{kind}" for kind in _OTHER.split())
+"""Endings of files that are not read, so that an import of one is not said not to exist."""
+
 _NO_REGISTRY = (
     "set KAPSO_SYNC_NPM_REGISTRY to the registry that the packages of package-lock.json are fetched from, sync from a checkout "
     "after `npm ci`, or put the code into the functions folder"
@@ -42,7 +60,9 @@ _TURN = 0.02
 class Shapes:
     """Cache of file shapes by content, so that an unchanged file is parsed once; shapes that are no longer used are dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, parser: EsbuildParser | None = None) -> None:
+        """Create the cache; ``parser`` decides about code that our own parser takes for a syntax error."""
+        self._parser = parser
         self._known: dict[tuple[bytes, Grammar], Shape] = {}
         self._seen: dict[tuple[bytes, Grammar], Shape] = {}
         self._since = 0.0
@@ -52,13 +72,38 @@ class Shapes:
         key = (content, Grammar.of(path))
         shape = self._seen.get(key) or self._known.get(key)
         if shape is None:
-            if len(content) > _LARGE:
-                shape = await inspect_apart(*key)
-            else:
-                await self.rest()
-                shape = inspect(*key)
+            shape = await self._inspect(*key)
+            if shape.error is not None and self._parser is not None:
+                try:
+                    shape = await self._second_opinion(path, content, shape)
+                except ToolMissing:
+                    return shape
         self._seen[key] = shape
         return shape
+
+    async def _inspect(self, code: bytes, grammar: Grammar) -> Shape:
+        if len(code) > _LARGE:
+            return await inspect_apart(code, grammar)
+        await self.rest()
+        return inspect(code, grammar)
+
+    async def _second_opinion(self, path: str, content: bytes, shape: Shape) -> Shape:
+        """Return the shape of code that our parser does not understand, by the code that esbuild prints of it.
+
+        Even where our parser does not understand that either, the code has no syntax error: then the best that it finds counts.
+        """
+        found = shape
+        for target in TARGETS:
+            printed = await self._parser.print(path, content, target) if self._parser is not None else None
+            if isinstance(printed, Place):
+                return replace(shape, error=printed, confirmed=True)
+            if printed is None:
+                return shape
+            again = await self._inspect(printed.code, Grammar.JAVASCRIPT)
+            found = moved(replace(again, error=None), printed.places.original, shape)
+            if again.error is None and target == TARGETS[0]:
+                return found
+        return replace(found, modern=found.modern or shape.error)
 
     async def rest(self) -> None:
         """Let the event loop run other tasks, if it did not for a while."""
@@ -74,24 +119,34 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The targets of one file's imports; ``packages`` are paths of packages below the source's root."""
+    """The targets of one file's imports; ``packages`` are paths of packages below the source's root.
+
+    ``aliases`` are specifiers that are no paths, each with the file that it means.
+    """
 
     files: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     built_ins: tuple[Place, ...] = ()
     faults: tuple[Diagnostic, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """All files that an entry reaches, itself included, sorted; ``types`` are files that only type checkers need."""
+    """All files that an entry reaches, itself included, sorted; ``types`` are files that only type checkers need.
+
+    ``configs`` has the options of each folder of these files as JSON, and ``aliases`` each specifier that is no path, with the
+    folder that imports it and the file that it means.
+    """
 
     files: tuple[str, ...]
     types: frozenset[str]
     packages: tuple[str, ...]
     built_ins: tuple[tuple[str, Place], ...]
     faults: tuple[Diagnostic, ...]
+    configs: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -103,9 +158,17 @@ class _Resolving:
     packages: list[str] = field(default_factory=list)
     built_ins: list[Place] = field(default_factory=list)
     faults: list[Diagnostic] = field(default_factory=list)
+    aliases: list[tuple[str, str]] = field(default_factory=list)
 
     def done(self) -> Links:
-        return Links(tuple(self.files), tuple(self.types), tuple(self.packages), tuple(self.built_ins), tuple(self.faults))
+        return Links(
+            tuple(self.files),
+            tuple(self.types),
+            tuple(self.packages),
+            tuple(self.built_ins),
+            tuple(self.faults),
+            tuple(self.aliases),
+        )
 
 
 class Graph:
@@ -115,7 +178,21 @@ class Graph:
         self._files = files
         self._shapes = shapes
         self._packages = packages
+        self._configs = Configs(files)
+        self._subpaths = Subpaths(files)
         self._links: dict[str, Links] = {}
+        self._factories: dict[str, frozenset[str]] = {}
+
+    def target(self, path: str, specifier: str) -> str | None:
+        """Return the file that an import of a file means, or None if it is no file of the snapshot."""
+        if not specifier.startswith(("./", "../")):
+            return self._alias(path, specifier)
+        base = _joined(path, specifier)
+        return self._file(base) if base is not None else None
+
+    def config(self, path: str) -> Config:
+        """Return the options that hold for a file."""
+        return self._configs.of(path)
 
     async def closure(self, entry: str) -> Closure:
         """Return everything that an entry reaches, directly or through other files."""
@@ -133,6 +210,10 @@ class Graph:
             packages=tuple(sorted({found for links in reached.values() for found in links.packages})),
             built_ins=tuple((path, place) for path in order for place in reached[path].built_ins),
             faults=tuple(fault for path in order for fault in reached[path].faults),
+            configs=tuple(
+                sorted({(_folder(path), json.dumps(self.config(path).for_esbuild, sort_keys=True)) for path in order})
+            ),
+            aliases=tuple(sorted({(_folder(path), *alias) for path in order for alias in reached[path].aliases})),
         )
 
     async def links(self, path: str) -> Links:
@@ -141,11 +222,15 @@ class Graph:
             content = self._files[path].content or b""
             found = _Resolving()
             if path.endswith(CODE_SUFFIXES):
-                for item in (await self._shapes.read(path, content)).imports:
+                shape = await self._shapes.read(path, content)
+                self._factories[path] = self._jsx_names(path, shape)
+                for item in shape.imports:
                     await self._shapes.rest()
                     self._resolve(path, item, found)
                     if len(found.faults) >= MAX_FAULTS:
                         break
+                if shape.jsx is not None:
+                    self._resolve_jsx(path, shape.jsx, found)
             self._links[path] = found.done()
         return self._links[path]
 
@@ -162,24 +247,89 @@ class Graph:
         else:
             self._bare(path, item, specifier, found)
 
+    def _jsx_names(self, path: str, shape: Shape) -> frozenset[str]:
+        """Return the names that the JSX of a file uses without writing them."""
+        how = self.config(path).jsx(shape.jsx) if shape.jsx is not None else None
+        return frozenset() if how is None or how.automatic else frozenset({_root(how.factory), _root(how.fragment)})
+
+    def _resolve_jsx(self, path: str, jsx: Jsx, found: _Resolving) -> None:
+        """Resolve the module that JSX imports without saying so, or check that its factory is in scope."""
+        how = self.config(path).jsx(jsx)
+        if how.automatic:
+            before = len(found.faults)
+            self._resolve(path, Import(jsx.elements[0].place, how.runtime), found)
+            found.faults[before:] = [
+                replace(fault, message=f"JSX imports `{how.runtime}`: {fault.message}") for fault in found.faults[before:]
+            ]
+            return
+        for element in jsx.elements:
+            for name in (how.factory, *([how.fragment] if element.fragment else [])):
+                root = _root(name)
+                if root not in element.names and root not in ("globalThis", "self", "null") and not root.startswith(("'", '"')):
+                    text = f"JSX is compiled to `{name}`, and `{root}` is not in scope here"
+                    hint = (
+                        f"import `{root}`; or set `jsx` and `jsxImportSource` in a tsconfig.json of the functions folder, "
+                        "or `/** @jsx NAME */` in the file"
+                    )
+                    found.faults.append(Diagnostic("jsx-factory", text, path, element.place, hint))
+                    return
+
     def _relative(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
         base = _joined(path, specifier)
         if base is None:
             text, hint = f"`{specifier}` leads out of the functions folder", "move what it names into the folder"
             found.faults.append(Diagnostic("import-outside", text, path, item.place, hint))
             return
-        target = next((name for name in _candidates(base) if name in self._files), None)
-        fault = self._unusable(path, item, specifier, target) if target is not None else None
-        if target is None:
-            if not (item.types or item.unused):
-                hint = self._close(base) or "add the file, or correct the path"
-                found.faults.append(Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint))
-        elif fault is not None:
+        target = self._file(base)
+        if target is not None:
+            self._take(path, item, target, found, exact=target == base)
+        elif not self._only_types(path, item):
+            found.faults.append(self._absent(path, item, specifier, base))
+
+    def _file(self, base: str) -> str | None:
+        return next((name for name in _candidates(base) if name in self._files), None)
+
+    def _take(self, path: str, item: Import, target: str, found: _Resolving, *, exact: bool) -> None:
+        """Add the file that an import means; ``exact``: its whole name was written."""
+        fault = self._unusable(path, item, item.specifier or "", target)
+        if fault is not None:
             found.faults.append(fault)
-        elif item.types or (_TYPES.search(target) and target != base):
+        elif item.types or (_TYPES.search(target) and not exact):
             found.types.append(target)
         else:
             found.files.append(target)
+
+    def _absent(self, path: str, item: Import, specifier: str, base: str) -> Diagnostic:
+        """Return why a relative import names nothing that can be used."""
+        above = refused_parent(base, self._files)
+        if above is not None:
+            text = f"`{specifier}`: {above.path} {above.problem}"
+            return Diagnostic("import-unreadable", text, path, item.place, "it cannot be built in")
+        query = _QUERY.search(base)
+        written = base.removesuffix(query[0]) if query is not None else base
+        name = written.rpartition("/")[2]
+        if name.endswith(".wasm"):
+            text, hint = f"`{specifier}` is WebAssembly, and Kapso takes code only", "use a version of it in JavaScript"
+            return Diagnostic("import-kind", text, path, item.place, hint)
+        if query is not None:
+            text = f"`{query[0]}` is a feature of bundlers such as Vite, which a build does not have"
+            hint = f"drop `{query[0]}`: such a file is imported as a string" if name.endswith(TEXT_LOADED) else _KINDS
+            return Diagnostic("import-query", text, path, item.place, hint)
+        if MODULES in base.split("/"):
+            text, hint = f"`{specifier}` is a path into {MODULES}", "import the package by its name"
+            return Diagnostic("import-kind", text, path, item.place, hint)
+        if any(part.startswith(".") for part in base.split("/")):
+            text, hint = f"`{specifier}` is hidden, and hidden files are not read", "give it a name without the dot"
+            return Diagnostic("import-kind", text, path, item.place, hint)
+        ending = PurePosixPath(name).suffix
+        if ending in _OTHER_KINDS:
+            text = f"`{specifier}` is a kind of file that cannot be imported"
+            return Diagnostic("import-kind", text, path, item.place, _KINDS)
+        if ending and ending not in (*CODE_SUFFIXES, *TEXT_SUFFIXES):
+            text = f"`{specifier}` does not exist, or is of a kind that is not read"
+            return Diagnostic("unresolved-import", text, path, item.place, _KINDS)
+        hint = self._close(base) or "add the file, or correct the path"
+        return Diagnostic("unresolved-import", f"`{specifier}` does not exist", path, item.place, hint)
 
     def _unusable(self, path: str, item: Import, specifier: str, target: str) -> Diagnostic | None:
         """Return a diagnostic if an existing file cannot be imported, or None."""
@@ -188,22 +338,76 @@ class Graph:
             return Diagnostic(
                 "import-unreadable", f"`{specifier}`: {target} {file.problem}", path, item.place, "it cannot be built in"
             )
-        if target.rpartition("/")[2] == "package.json":
-            hint = "write what you need of it into the code: package.json would change how the code is built"
+        name = target.rpartition("/")[2]
+        if name in (PACKAGE, *CONFIG_NAMES):
+            hint = f"write what you need of it into the code: {name} would change how the code is built"
             return Diagnostic("import-package-json", f"`{specifier}` cannot be imported", path, item.place, hint)
         if not target.endswith((*CODE_SUFFIXES, ".json", *TEXT_LOADED)):
-            hint = f"code, .json and {' '.join(TEXT_LOADED)} can be imported"
-            return Diagnostic("import-kind", f"`{specifier}` is a kind of file that cannot be imported", path, item.place, hint)
+            text = f"`{specifier}` is a kind of file that cannot be imported"
+            return Diagnostic("import-kind", text, path, item.place, _KINDS)
         return None
 
     def _bare(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
+        target = self._alias(path, specifier)
+        if target is not None:
+            self._take(path, item, target, found, exact=False)
+            if not item.types:
+                found.aliases.append((specifier, target))
+            return
         folder = _folder(path)
+        replaced = self._package_alias(path, specifier) if not item.types else None
+        if replaced is not None:
+            found.packages.append(replaced[0])
+            found.aliases.append((specifier, replaced[1]))
+            return
         at = self._packages.find(folder, specifier) if self._packages is not None and not _strange(specifier) else None
         if at is not None:
             if not item.types:
                 found.packages.append(at)
-        elif not (item.types or item.unused):
-            found.faults.append(self._missing(path, item, specifier))
+        elif not self._only_types(path, item):
+            found.faults.append(self._unaliased(path, item, specifier) or self._missing(path, item, specifier))
+
+    def _alias(self, path: str, specifier: str) -> str | None:
+        """Return the file that a specifier means by tsconfig.json or by ``imports`` of package.json, or None."""
+        for base in self.config(path).targets(specifier):
+            target = self._file(base) if not base.startswith("..") else None
+            if target is not None:
+                return target
+        found = self._subpaths.find(path, specifier) if specifier.startswith("#") else None
+        return self._file(found.target) if found is not None and found.target is not None else None
+
+    def _package_alias(self, path: str, specifier: str) -> tuple[str, str] | None:
+        """Return the package that `paths` of tsconfig.json puts in place of another, and its path from the functions folder."""
+        packages = self._packages
+        for base in self.config(path).targets(specifier) if packages is not None else ():
+            _, inside, package = base.rpartition(f"{MODULES}/")
+            at = packages.find(_folder(path), package) if packages is not None and inside and not _strange(package) else None
+            if at is not None:
+                return at, base
+        return None
+
+    def _unaliased(self, path: str, item: Import, specifier: str) -> Diagnostic | None:
+        """Return why an alias names no file, or None if the specifier is no alias."""
+        matched = self.config(path).matched(specifier)
+        if matched is not None:
+            targets = list(self.config(path).targets(specifier))
+            outside = [target for target in targets if target.startswith("..")]
+            code = "import-outside" if outside else "unresolved-import"
+            what = "is outside of the functions folder" if outside else "does not exist"
+            text = f"`{specifier}` matches {matched}, and `{(outside or targets)[0]}` {what}"
+            return Diagnostic(code, text, path, item.place, "correct the path, or add the file")
+        if specifier.startswith("#"):
+            found = self._subpaths.find(path, specifier)
+            text = found.problem or f"`{specifier}` means `{found.target}`, which does not exist"
+            return Diagnostic("unresolved-import", text, path, item.place, f"`imports` of {PACKAGE} says what it means")
+        if "!" in specifier:
+            text = f"`{specifier}` names a loader of webpack, which a build does not have"
+            return Diagnostic("import-query", text, path, item.place, _KINDS)
+        if not _PACKAGE_NAME.match(specifier) and not specifier.startswith(("/", "\\")) and not _URL.match(specifier):
+            text = f"`{specifier}` is an alias that no tsconfig.json of the functions folder defines"
+            hint = "add it to `paths` there, or import by a path that starts with ./ or ../"
+            return Diagnostic("unresolved-import", text, path, item.place, hint)
+        return None
 
     def _missing(self, path: str, item: Import, specifier: str) -> Diagnostic:
         if specifier.startswith("/") or re.match(r"[A-Za-z]:[\\/]", specifier) or "\\" in specifier:
@@ -212,6 +416,11 @@ class Graph:
                 "import by a path that starts with ./ or ../",
             )
             return Diagnostic("import-outside", text, path, item.place, hint)
+        deno = _DENO.match(specifier)
+        if deno is not None:
+            text = f"`{specifier}` is an import of Deno, and Workers do not have it"
+            hint = f"import `{specifier.removeprefix('npm:')}` by its name alone" if deno[1] == "npm" else _NPM_NAME
+            return Diagnostic("import-url", text, path, item.place, hint)
         if _URL.match(specifier):
             text, hint = f"`{specifier}` is a URL: a build loads nothing", "put the code into the functions folder"
             return Diagnostic("import-url", text, path, item.place, hint)
@@ -226,9 +435,21 @@ class Graph:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""
         return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
 
+    def _only_types(self, path: str, item: Import) -> bool:
+        """Return whether the build removes an import, because the file uses its names only as types."""
+        if item.types or not item.unused:
+            return item.types
+        kept = self.config(path).option("verbatimModuleSyntax") is True
+        return not kept and item.names.isdisjoint(self._factories.get(path, frozenset()))
+
     def _close(self, base: str) -> str | None:
         near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)
         return f"there is {near[0]}" if near else None
+
+
+def _root(name: str) -> str:
+    """Return the variable at the beginning of a name such as ``React.createElement``."""
+    return re.split(r"[.\[]", name)[0]
 
 
 def _folder(path: str) -> str:

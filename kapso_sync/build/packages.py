@@ -125,7 +125,7 @@ class Packages:
     def explain_missing(self, folder: str, specifier: str) -> Refusal:  # noqa: ARG002 - the same for every folder
         """Return what to do about a package that is not installed."""
         name = package_name(specifier)
-        hint = f"`npm install {name}` in the repository; aliases of tsconfig.json and package.json are not followed"
+        hint = f"`npm install {name}` in the repository; for an alias, `paths` in a tsconfig.json of the functions folder"
         return Refusal(f"the npm package `{name}` is not installed", hint, "package-missing")
 
     def pins(self, packages: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - nothing pins what is in a folder

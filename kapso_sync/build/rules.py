@@ -25,6 +25,8 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
     """Return a diagnostic for the first syntax error, or None; later errors of the parser may not be real."""
     if shape.error is None:
         return None
+    if shape.confirmed:
+        return Diagnostic("syntax", f"syntax error: {shape.error.text}", file, shape.error)
     near = f" near `{shape.error.text.splitlines()[0]}`" if shape.error.text.strip() else ""
     return Diagnostic("syntax", f"syntax error{near}", file, shape.error)
 
@@ -44,6 +46,9 @@ def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> I
     if shape.evaluated is not None:
         text, hint = "the handler is made from text, and Workers run no `eval`", "write the code itself into the file"
         yield Diagnostic("eval", text, file, shape.evaluated, hint)
+    elif shape.style is Style.NONE and shape.listens is not None:
+        text = 'Kapso calls a handler, and never `addEventListener("fetch", …)`'
+        yield Diagnostic("no-handler", text, file, shape.listens, SCRIPT_FORM)
     elif shape.style is Style.NONE:
         yield Diagnostic("no-handler", "there is no handler", file, Place(1, 1), SCRIPT_FORM)
     if shape.generator is not None:
@@ -51,19 +56,39 @@ def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> I
     if shape.also is not None or len(shape.handlers) > 1:
         again = shape.handlers[-1] if shape.handlers else first
         yield Diagnostic("two-handlers", "there is more than one handler", file, again, "keep one of them")
+    elif shape.unanswerable is not None:
+        yield unanswerable_diagnostic(shape, file, shape.unanswerable)
     if module and shape.style not in (Style.MODULE, Style.NONE):
         text = f"{asked} module style, and there is no `export default`"
         yield Diagnostic("contract", text, file, Place(1, 1), "drop one of them")
 
 
+def unanswerable_diagnostic(shape: Shape, file: str, where: Place) -> Diagnostic:
+    """Return the diagnostic for a handler that cannot answer a request."""
+    what = "`handler`" if shape.style in (Style.SCRIPT, Style.NAMED_EXPORT) else "what the file exports"
+    hint = SCRIPT_FORM if shape.style is Style.SCRIPT else "export a function, or an object with `fetch(request, env)`"
+    return Diagnostic("no-fetch", f"{what} {where.text}: it cannot answer a request", file, where, hint)
+
+
 def file_diagnostics(shape: Shape, file: str, *, script: bool) -> Iterator[Diagnostic]:
     """Yield the diagnostics about any file that becomes part of a function; ``script``: the function runs in script style."""
+    if shape.style is Style.COMMONJS and file.endswith((".mjs", ".mts")):
+        where, hint = shape.handlers[0] if shape.handlers else Place(1, 1), "write `export default`, or name the file .cjs"
+        yield Diagnostic("commonjs", "`module.exports` does not exist in a file of this name", file, where, hint)
     hint = "write `import`, or drop it; Workers have the Web's own APIs"
     for where in shape.requires:
         yield Diagnostic("require", "`require` does not work on Kapso", file, where, hint)
     if script and shape.awaits is not None:
         text = "`await` at the top level does not work in script style"
         yield Diagnostic("top-level-await", text, file, shape.awaits, "await inside of the handler")
+
+
+def sloppy_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
+    """Return a diagnostic if a file that becomes a part of strict code works only in sloppy mode, or None."""
+    if shape.sloppy_built is None:
+        return None
+    text = f"the code {shape.sloppy_built.text}: that works only in sloppy mode, and this becomes a part of code in strict mode"
+    return Diagnostic("strict-mode", text, file, shape.sloppy_built, "declare names with `const`, `let` or `var`")
 
 
 def built_in_diagnostics(closure: Closure) -> Iterator[Diagnostic]:
@@ -92,11 +117,23 @@ def size_notices(code: str, file: str) -> Iterator[Notice]:
 
 def notices(shape: Shape, file: str) -> Iterator[Notice]:
     """Yield the notices about any file that becomes part of a function."""
-    for where in shape.credentials:
-        yield _notice("credential", "this looks like a credential: anyone who reads git has it; use a secret", file, where)
+    yield from credential_notices(shape, file)
+    if shape.undeclared is not None:
+        text = (
+            f"`{shape.undeclared.text}` is declared nowhere: assigning it throws an error, since this file runs in strict mode"
+        )
+        yield _notice("undeclared", text, file, shape.undeclared)
+    if shape.meta is not None:
+        yield _notice("import-meta", "`import.meta` is empty on Workers", file, shape.meta)
     if shape.process_env is not None:
         text = "`process.env` is empty on Kapso: secrets come as the handler's second parameter"
         yield _notice("process-env", text, file, shape.process_env)
+
+
+def credential_notices(shape: Shape, file: str) -> Iterator[Notice]:
+    """Yield a notice for each text that looks like a credential."""
+    for where in shape.credentials:
+        yield _notice("credential", "this looks like a credential: anyone who reads git has it; use a secret", file, where)
 
 
 def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]:
@@ -112,13 +149,6 @@ def entry_notices(shape: Shape, closure: Closure, file: str) -> Iterator[Notice]
     for importer, place in closure.built_ins:
         text = f"`{place.text}` is there only where the runtime's compatibility flags allow it"
         yield _notice("built-in", text, importer, place)
-
-
-def deno_notice(shape: Shape, file: str) -> Notice | None:
-    """Return a notice if a `supabase_function` does not serve requests, or None."""
-    if shape.deno or shape.error is not None:
-        return None
-    return _notice("no-server", "there is no `Deno.serve(…)`: nothing would answer", file, Place(1, 1))
 
 
 def _notice(code: str, message: str, file: str, where: Place) -> Notice:

@@ -19,39 +19,49 @@ _CTX = "ctx ?? { waitUntil: (work) => void Promise.resolve(work).catch(() => {})
 ``waitUntil`` continues as long as the runtime allows it, and a warning says so."""
 
 
-def appended(shape: Shape) -> str:
-    """Return the code to add at the end of a file, so that its handler can be imported from another file."""
+def appended(shape: Shape, *, sloppy: bool = False) -> str:
+    """Return the code to add at the end of a file, so that its handler can be imported from another file.
+
+    ``sloppy``: the file must stay a script or a CommonJS module, which an `export` would end.
+    """
     if not shape.local:
         return ""
-    return "\nmodule.exports = handler;\n" if shape.style is Style.COMMONJS else "\nexport { handler as default };\n"
+    commonjs = sloppy or shape.style is Style.COMMONJS
+    return "\nmodule.exports = handler;\n" if commonjs else "\nexport { handler as default };\n"
 
 
-def wrapper(shape: Shape, file: str) -> str:
-    """Return a module that exports the file's handler by default; ``file`` is the path from the wrapper to it."""
+def wrapper(shape: Shape, file: str, *, sloppy: bool = False) -> str:
+    """Return a module that exports the file's handler by default, or a sloppy script that returns it.
+
+    ``file`` is the path from the wrapper to the file.
+    """
     source = json.dumps(file)
+    value = "file_exports.handler ?? file_exports.default ?? file_exports"
+    if sloppy:
+        return f"const file_exports = require({source});\nreturn {value};\n"
     if shape.style is Style.COMMONJS:
         return (
-            f"const file_exports = require({source});\n"
-            "const file_handler = file_exports.handler ?? file_exports.default ?? file_exports;\n"
-            "export { file_handler as default };\n"
+            f"const file_exports = require({source});\nconst file_handler = {value};\nexport {{ file_handler as default }};\n"
         )
     name = "handler" if shape.style is Style.NAMED_EXPORT else "default"
     return f"export {{ {name} as default }} from {source};\n"
 
 
-def finished(bundle: str, file: str, shape: Shape, *, script: bool) -> str:
+def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool = False) -> str:
     """Return the code to upload, made from a bundle with one default export; raises ValueError for any other bundle.
 
     A script puts the bundle into a function, so that its names cannot clash with names outside. ``shape`` is the entry's shape.
+    ``sloppy``: the bundle returns the handler, and must not become strict.
     """
     end = _EXPORT.search(bundle)
-    if end is None:
+    if end is None and not sloppy:
         raise ValueError("the bundle has no default export")
     source = "".join(char if char.isprintable() else "?" for char in file)
     banner = f"// Built by kapso-sync from {source}: edit that file, not this.\n"
     if not script:
         return banner + bundle
-    body = bundle[: end.start()].rstrip("\n")
+    body = bundle.rstrip("\n") if end is None else bundle[: end.start()].rstrip("\n")
+    body = body if end is None else f'"use strict";\n{body}\nreturn {end[1]};'
     name = "built"
     while re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body):
         name += "_"
@@ -59,6 +69,6 @@ def finished(bundle: str, file: str, shape: Shape, *, script: bool) -> str:
     args = f"request, env, {_CTX}" if wants_ctx else "request, env"
     call = _CALLS[shape.form].format(name=name, args=args, ctx=_CTX)
     return (
-        f'{banner}const {name} = (() => {{\n"use strict";\n{body}\nreturn {end[1]};\n}})();\n'
+        f"{banner}const {name} = (() => {{\n{body}\n}})();\n"
         f"async function handler(request, env, ctx) {{\n  return {call};\n}}\n"
     )

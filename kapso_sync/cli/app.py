@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from kapso_sync.cli.context import (
     with_flags,
     with_overrides,
 )
+from kapso_sync.cli.output import OutputLost
 from kapso_sync.cli.plain import print_document, print_line
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
@@ -32,10 +32,26 @@ if TYPE_CHECKING:
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; print every error to stderr."""
+    """Run one command line and return its exit code; print every error to stderr.
+
+    Output that cannot be written is an error of its own, whatever the command did. Like git, nothing is said to whoever closed
+    the pipe on purpose.
+    """
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except OutputLost as lost:
+        if not lost.reader_is_gone:
+            from kapso_sync.cli.console import stderr_console
+
+            stderr_console().error(f"standard output cannot be written: {lost.reason.strerror}")
+        return int(ExitCode.OUTPUT_LOST)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
-        sys.stdout.flush()
     except KapsoSyncError as error:
         from kapso_sync.cli.runner import print_error
 
@@ -46,10 +62,6 @@ def run_command_line(arguments: Sequence[str]) -> int:
         from kapso_sync.cli.runner import print_error
 
         return int(print_error(UsageError(_lower_first(error.format_message()), hint=_usage_hint(error))))
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.OK)
     return int(code or 0)
 
 

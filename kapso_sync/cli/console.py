@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
+from kapso_sync.telemetry import Redactor
 from kapso_sync.visible import json_text, visible, visible_code, without_commands
 
 DEFAULT_WIDTH = 80
@@ -29,6 +30,9 @@ MIN_WIDTH = 20
 
 MAX_NAMES = 24
 """How many names of a group a terminal shows; a pipe shows all of them."""
+
+_IN_ASCII = str.maketrans({"✓": "+", "✗": "x", "─": "-", "…": "...", "“": '"', "”": '"', "→": "->", "·": "-"})
+"""What our own texts hold beyond ASCII, for streams that cannot show it; the stream replaces everything else."""
 
 _COMMAND = re.compile(r"(?<![^\s`])[^\s`]*+`[^`]*`[^\s`]*")
 """Text in backquotes, with what touches it; looked for at the start of words alone, so that a long word costs one look."""
@@ -72,9 +76,11 @@ class Console:
 
     A terminal gets lines that are wrapped at words. Anything else gets one line for each `line`, so that grep works. Every text
     is made `visible`, nothing in it is markup, and no line is a command to a CI system. Nothing else writes to these streams.
+    ``redactor`` removes the secrets of this process from everything but the log, whose lines went through it before.
     """
 
-    def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:
+    def __init__(self, stream: TextIO, environment: Mapping[str, str], redactor: Redactor | None = None) -> None:
+        self._redactor = redactor or Redactor()
         self.terminal = stream.isatty()
         self.colour = uses_colour(environment, terminal=self.terminal)
         self.progress = shows_progress(environment, terminal=self.terminal)
@@ -107,29 +113,30 @@ class Console:
 
     def line(self, *parts: Part, style: str = "", indent: int = 0, hang: int = 2) -> None:
         """Print one line. On a terminal its continuations are indented by ``hang`` more columns than its start."""
-        text, unbroken = _assemble(parts, style)
+        text, unbroken = _assemble(parts, style, self._shown)
         for number, piece in enumerate(_wrapped(text, unbroken, self.width, indent, indent + hang)):
             self._print(piece, indent if number == 0 else indent + hang)
 
     def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a line of code or of a diff, which is never wrapped."""
-        self._print(Text(visible_code(text), style), indent)
+        self._print(Text(self._shown(text, visible_code), style), indent)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document."""
-        self._write(json_text(document))
+        self._write(json_text(self._redactor.document(document)))
 
     def markdown(self, text: str) -> None:
         """Print a page of Markdown, whose texts are safe already."""
-        self._write("\n".join(map(without_commands, text.removesuffix("\n").split("\n"))))
+        lines = self._redactor.text(text.removesuffix("\n")).split("\n")
+        self._write("\n".join(map(without_commands, lines)))
 
     def annotation(self, line: str) -> None:
         """Print a command to GitHub's runner, whose values are escaped already."""
-        self._write(line)
+        self._write(self._redactor.text(line))
 
     def raw(self, text: str) -> None:
-        """Print a function's answer as it is: a pipe gets the data, like that of curl, and a terminal never sees it."""
-        self._write(text)
+        """Print a function's answer for a pipe, which gets the data as from curl: it is as it came, but for secrets."""
+        self._write(self._redactor.text(text))
 
     def _write(self, text: str) -> None:
         write_text(self._stream, text)
@@ -141,7 +148,7 @@ class Console:
     def title(self, text: str) -> None:
         """Print a heading, on a terminal with a rule behind it."""
         rule = " " + "─" * max(0, self.width - cell_len(text) - 1) if self.width else ""
-        self._print(Text.assemble((visible(text), "bold"), (rule, "green")), 0)
+        self._print(Text.assemble((self._shown(text), "bold"), (self._shown(rule), "green")), 0)
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error, and what to do about it."""
@@ -183,6 +190,15 @@ class Console:
         """Write everything out."""
         self._stream.flush()
 
+    def _shown(self, text: str, spelled: Callable[[str], str] = visible) -> str:
+        """Return a text without secrets and control characters, in characters that the stream's encoding has."""
+        text = spelled(self._redactor.text(text))
+        try:
+            text.encode(getattr(self._stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            return text.translate(_IN_ASCII)
+        return text
+
     def _print(self, text: Text, indent: int) -> None:
         safe = without_commands(text.plain)
         if safe != text.plain:
@@ -190,14 +206,14 @@ class Console:
         self._rich.print(Text.assemble(" " * indent, text) if indent and text.plain else text)
 
 
-def stdout_console() -> Console:
+def stdout_console(redactor: Redactor | None = None) -> Console:
     """Return the console for reports."""
-    return Console(sys.stdout, os.environ)
+    return Console(sys.stdout, os.environ, redactor)
 
 
-def stderr_console() -> Console:
+def stderr_console(redactor: Redactor | None = None) -> Console:
     """Return the console for errors, progress and logs."""
-    return Console(sys.stderr, os.environ)
+    return Console(sys.stderr, os.environ, redactor)
 
 
 class _LogStream(io.TextIOBase):
@@ -250,13 +266,13 @@ class Progress:
         self._bars.update(self._bars.tasks[0].id, completed=len(self._ended), total=len(self._started))
 
 
-def _assemble(parts: Sequence[Part], style: str) -> tuple[Text, list[tuple[int, int]]]:
-    """Return the text of a line, and the ranges in it that must not be broken."""
+def _assemble(parts: Sequence[Part], style: str, shown: Callable[[str], str]) -> tuple[Text, list[tuple[int, int]]]:
+    """Return the text of a line, each part as it is ``shown``, and the ranges in it that must not be broken."""
     text, unbroken = Text(style=style), list[tuple[int, int]]()
     for part in parts:
         piece = part if isinstance(part, Piece) else Piece(*((part,) if isinstance(part, str) else part))
         begin = len(text)
-        text.append(visible(piece.text), piece.style or None)
+        text.append(shown(piece.text), piece.style or None)
         if piece.whole:
             unbroken.append((begin, len(text)))
     return text, unbroken

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kapso_sync.cli.console import Console
     from kapso_sync.model import events
     from kapso_sync.settings import Settings
-    from kapso_sync.telemetry import EventBus
+    from kapso_sync.telemetry import EventBus, Redactor
 
 Command = Callable[..., int]
 
@@ -85,16 +85,36 @@ DAEMON_KNOWN_BY = ("source", *STATE_FLAGS)
 """Settings by which a command finds a running daemon."""
 
 
+def _new_redactor() -> Redactor:
+    from kapso_sync.telemetry import Redactor
+
+    return Redactor()
+
+
 @dataclass(frozen=True, slots=True)
 class CommandContext:
     """The command line's settings by name, its SOURCE included, and the file that ``--env-file`` names.
 
-    ``commands`` are all commands, by name: a hint repeats what its command takes.
+    ``commands`` are all commands, by name: a hint repeats what its command takes. ``redactor`` learns the secrets of this
+    process; log, reports, documents and errors all go through it.
     """
 
     overrides: Mapping[str, object] = field(default_factory=dict)
     env_file: Path | None = None
     commands: Mapping[str, click.Command] = field(default_factory=dict, repr=False)
+    redactor: Redactor = field(default_factory=_new_redactor, repr=False)
+
+    def stdout(self) -> Console:
+        """Return the console for reports."""
+        from kapso_sync.cli.console import stdout_console
+
+        return stdout_console(self.redactor)
+
+    def stderr(self) -> Console:
+        """Return the console for errors, progress and logs."""
+        from kapso_sync.cli.console import stderr_console
+
+        return stderr_console(self.redactor)
 
     def of_source(self, source: str | None) -> CommandContext:
         """Return the context with this source, if the command line names none and it is not the current folder."""
@@ -106,9 +126,18 @@ class CommandContext:
         """Return the text with this command line's SOURCE and flags in the commands that it names."""
         return self._advice(self.overrides, self.env_file)(text)
 
-    def advised(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
-        """Return the problems with the commands in their hints completed."""
-        return tuple(replace(problem, hint=self.advise(problem.hint) if problem.hint else None) for problem in problems)
+    def shown(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        """Return the problems without secrets, and with the commands in their hints completed."""
+        redact = self.redactor.text
+        return tuple(
+            replace(
+                problem,
+                message=redact(problem.message),
+                hint=redact(self.advise(problem.hint)) if problem.hint else None,
+                frame=redact(problem.frame) if problem.frame else None,
+            )
+            for problem in problems
+        )
 
     def advise_for_daemon(self, settings: Settings, text: str) -> str:
         """Return the text with commands that work in another process beside the daemon of these settings.
@@ -148,18 +177,19 @@ class CommandContext:
         On a terminal the default is no log: the command's report says the same to the same person. ``console`` is the one on
         stderr, if the command prints there too.
         """
-        from kapso_sync.cli.console import stderr_console
         from kapso_sync.wiring import make_event_bus
 
-        errors = console or stderr_console()
-        return make_event_bus(
+        errors = console or self.stderr()
+        bus = make_event_bus(
             settings,
             errors.log_stream(),
-            *listeners,
             level="off" if errors.terminal else level,
             advise=self.advise,
             colour=errors.colour,
+            redactor=self.redactor,
         )
+        bus.add(*listeners)
+        return bus
 
 
 def _command_arguments(parameters: Sequence[click.Parameter], given: Mapping[str, object]) -> str:
@@ -194,9 +224,10 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
             try:
                 return command(**given, context=context)
             except KapsoSyncError as error:
-                error.hint = context.advise(error.hint) if error.hint else None
+                error.message = context.redactor.text(error.message)
+                error.hint = context.redactor.text(context.advise(error.hint)) if error.hint else None
                 if isinstance(error, ManifestInvalid):
-                    error.problems = context.advised(error.problems)
+                    error.problems = context.shown(error.problems)
                 raise
 
         decorated = click.option("--env-file", type=click.Path(path_type=Path), help="Read settings from this file as well.")(

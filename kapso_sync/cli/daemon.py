@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from kapso_sync.advice import Advise
-from kapso_sync.cli.console import stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.status import print_status
@@ -29,7 +27,7 @@ def run(context: CommandContext) -> int:
         return settings
 
     async def work() -> int:
-        console = stderr_console()
+        console = context.stderr()
         return await make_daemon(
             load, console.log_stream(), context.advise_for_daemon, start_locally, colour=console.colour
         ).run()
@@ -41,38 +39,38 @@ def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, 
     """Request a pass with ``overrides``; with ``wait`` print its result, and return its exit code."""
     answer = DaemonClient.of(context.load_settings()).reconcile(overrides, wait=wait)
     if "suspended" in answer:
-        return _not_now(answer, context.advise, wait=wait, json_output=json_output)
+        return _not_now(answer, context, wait=wait, json_output=json_output)
     if "leader" in answer:
-        return _at_leader(answer, wait=wait, json_output=json_output)
+        return _at_leader(answer, context, wait=wait, json_output=json_output)
     if json_output:
-        stdout_console().document(answer)
+        context.stdout().document(answer)
     elif wait:
         status = answer["status"]
-        print_status(stdout_console(), status, advise_next=context.of_source(status["source"]).advise)
+        print_status(context.stdout(), status, advise_next=context.of_source(status["source"]).advise)
     else:
-        stdout_console().line("The daemon reconciles now.")
+        context.stdout().line("The daemon reconciles now.")
     return int(answer.get("exit_code", ExitCode.OK))
 
 
-def _not_now(answer: Mapping[str, Any], advise: Advise, *, wait: bool, json_output: bool) -> int:
+def _not_now(answer: Mapping[str, Any], context: CommandContext, *, wait: bool, json_output: bool) -> int:
     """Report that the daemon is suspended, so that there is no pass to wait for."""
     reason = answer["suspended"]
     if json_output:
-        stdout_console().document(answer)
+        context.stdout().document(answer)
     else:
-        ending = advise("The daemon reconciles once `kapso-sync resume` ends it.")
-        stdout_console().line(f"Suspended: {reason}. {ending}")
+        ending = context.advise("The daemon reconciles once `kapso-sync resume` ends it.")
+        context.stdout().line(f"Suspended: {reason}. {ending}")
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 
-def _at_leader(answer: Mapping[str, Any], *, wait: bool, json_output: bool) -> int:
+def _at_leader(answer: Mapping[str, Any], context: CommandContext, *, wait: bool, json_output: bool) -> int:
     """Report that this daemon is a standby, which cannot wait for the leader's pass."""
     leader = answer["leader"] or "the next one, as soon as a replica leads"
     text = f"This replica is a standby. The leader reconciles: {leader}."
     if json_output:
-        stdout_console().document(answer)
+        context.stdout().document(answer)
     else:
-        stdout_console().line(text)
+        context.stdout().line(text)
     return int(ExitCode.FUNCTION_FAILED if wait else ExitCode.OK)
 
 
@@ -85,12 +83,12 @@ def suspend(context: CommandContext, reason: str, duration: str | None) -> int:
     DaemonClient.of(context.load_settings()).suspend(reason, seconds)
     until = f", or {duration} from now." if duration else "."
     ends = context.advise("`kapso-sync resume` ends it")
-    stdout_console().line(f"Suspended: {reason}. {ends}{until}")
+    context.stdout().line(f"Suspended: {reason}. {ends}{until}")
     return int(ExitCode.OK)
 
 
 def resume(context: CommandContext) -> int:
     """Ask the daemon to write again."""
     DaemonClient.of(context.load_settings()).resume()
-    stdout_console().line("Resumed; the daemon reconciles now.")
+    context.stdout().line("Resumed; the daemon reconciles now.")
     return int(ExitCode.OK)

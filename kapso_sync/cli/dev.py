@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from kapso_sync.cli.console import Console, stdout_console, whole
+from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import request_body
 from kapso_sync.cli.runner import print_problems
@@ -64,7 +64,7 @@ def dev(args: DevArgs) -> int:
 
 
 async def _work(local: LocalFolder, workerd: Workerd, args: DevArgs) -> None:
-    console = stdout_console()
+    console = args.context.stdout()
     async with _bench(workerd, args, console, local) as bench:
         console.line(
             *(

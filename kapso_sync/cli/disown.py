@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from kapso_sync.advice import Advise
-from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
@@ -19,12 +17,12 @@ def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_ou
     async def work() -> int:
         bus = context.event_bus(settings)
         async with open_session(settings, bus, writes=yes) as session:
-            return await _disown(session, only, context.advise, yes=yes, json_output=json_output)
+            return await _disown(session, only, context, yes=yes, json_output=json_output)
 
     return run_to_end(work)
 
 
-async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, yes: bool, json_output: bool) -> int:
+async def _disown(session: Session, only: tuple[str, ...], context: CommandContext, *, yes: bool, json_output: bool) -> int:
     owned = await session.owned_functions()
     unknown = set(only) - {remote.slug for remote in owned}
     if unknown:
@@ -34,16 +32,16 @@ async def _disown(session: Session, only: tuple[str, ...], advise: Advise, *, ye
     failed = {result.slug: result.error for result in results if result.error is not None}
     if json_output:
         functions = [_document(remote.slug, remote.id, failed.get(remote.slug), yes=yes) for remote in chosen]
-        stdout_console().document({"owner": session.owner, "functions": functions})
+        context.stdout().document({"owner": session.owner, "functions": functions})
     else:
-        console = stdout_console()
+        console = context.stdout()
         done = [remote.slug for remote in chosen if remote.slug not in failed]
         if done:
             console.line(f"- {console.names(done)}")
         for slug, error in failed.items():
             console.line((f"! {slug}", "magenta"), f"  {error}")
         number = f"{counted(len(chosen), 'function')} of {session.owner}"
-        doing_it = advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}` does it.")
+        doing_it = context.advise(f"`kapso-sync disown --yes{''.join(f' --only {slug}' for slug in only)}` does it.")
         console.line(
             f"{number}: {len(chosen) - len(failed)} disowned, {len(failed)} failed."
             if yes

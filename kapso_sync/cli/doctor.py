@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kapso_sync.cli.console import Console, stderr_console, stdout_console
+from kapso_sync.cli.console import Console, stderr_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import find_workerd
@@ -37,9 +37,9 @@ def doctor(context: CommandContext, *, yes: bool, json_output: bool) -> int:
             "setup": [dataclasses.asdict(check) for check in checks],
             "api": None if report is None else _document(report),
         }
-        stdout_console().document(document)
+        context.stdout().document(document)
     else:
-        _print(checks, report, asked=ask, key=has_key(settings))
+        _print(context.stdout(), checks, report, asked=ask, key=has_key(settings))
     return int(ExitCode.CONFIG if any(check.level is Level.ERROR for check in checks) else ExitCode.OK)
 
 
@@ -100,8 +100,7 @@ def _document(report: DoctorReport) -> dict[str, object]:
     }
 
 
-def _print(checks: tuple[SetupCheck, ...], report: DoctorReport | None, *, asked: bool, key: bool) -> None:
-    console = stdout_console()
+def _print(console: Console, checks: tuple[SetupCheck, ...], report: DoctorReport | None, *, asked: bool, key: bool) -> None:
     symbols = {Level.OK: ("✓ ", "green"), Level.WARNING: ("! ", "yellow"), Level.ERROR: ("✗ ", "red")}
     for check in checks:
         console.line(symbols[check.level], f"{check.name}: {check.found}")

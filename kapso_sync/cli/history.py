@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.cli.console import Console, stdout_console
+from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.pull import OutputOptions, finish
 from kapso_sync.cli.runner import run_to_end
@@ -42,9 +42,9 @@ def history(slug: str, context: CommandContext, *, json_output: bool) -> int:
             "events": [dict(entry) for entry in entries],
             "backups": [_backup_document(backup) for backup in backups],
         }
-        stdout_console().document(document)
+        context.stdout().document(document)
     else:
-        _print(stdout_console(), entries, backups)
+        _print(context.stdout(), entries, backups)
     return int(ExitCode.OK)
 
 
@@ -56,7 +56,7 @@ def restore(slug: str, which: str | None, context: CommandContext, output: Outpu
     async def work() -> int:
         bus = context.event_bus(settings)
         target, plan = await plan_a_restore(settings, backup, bus, force=output.force)
-        return finish(target, plan, output)
+        return finish(target, plan, output, context)
 
     return run_to_end(work)
 

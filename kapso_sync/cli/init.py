@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kapso_sync.advice import Advise
-from kapso_sync.cli.console import Console, stdout_console, whole
+from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
@@ -27,9 +27,9 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
         if write and proposal.change is not None:
             write_file(target.home, proposal.change)
         if json_output:
-            stdout_console().document(_document(proposal, written=write))
+            context.stdout().document(_document(proposal, written=write))
         else:
-            _print(stdout_console(), proposal, target.home, context.advise, written=write)
+            _print(context.stdout(), proposal, target.home, context.advise, written=write)
         return int(ExitCode.OK)
 
     return run_to_end(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kapso_sync.cli.console import stderr_console, stdout_console
+from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
@@ -38,18 +38,17 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
                 "content_type": answer.content_type,
                 "body": text,
             }
-            stdout_console().document(document)
+            context.stdout().document(document)
         else:
-            stderr_console().line(f"{answer.status} {answer.content_type}")
-            _print_body(text)
+            context.stderr().line(f"{answer.status} {answer.content_type}")
+            _print_body(text, context.stdout())
         return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
 
     return run_to_end(work)
 
 
-def _print_body(text: str) -> None:
+def _print_body(text: str, console: Console) -> None:
     """Print an answer: as it came into a pipe, and without control characters on a terminal."""
-    console = stdout_console()
     if not console.terminal:
         console.raw(text)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kapso_sync.cli.console import Console, stdout_console, whole
+from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.grouping import group_by
 from kapso_sync.cli.render import print_diff
@@ -52,20 +52,20 @@ def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -
 
     async def work() -> int:
         target, plan = await plan_a_pull(settings, options, context.event_bus(settings))
-        return finish(target, plan, output)
+        return finish(target, plan, output, context)
 
     return run_to_end(work)
 
 
-def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions) -> int:
+def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions, context: CommandContext) -> int:
     """Write the files and report them; return the exit code."""
     if not output.dry:
         for change in plan.changes:
             write_file(target.home, change)
     if output.json_output:
-        stdout_console().document(_document(plan))
+        context.stdout().document(_document(plan))
     else:
-        _print(stdout_console(), plan, output)
+        _print(context.stdout(), plan, output)
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
-from kapso_sync.cli.console import Console, Part, stdout_console, whole
+from kapso_sync.cli.console import Console, Part, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.grouping import common_text, group_by, split_place, without_slug
@@ -30,11 +30,11 @@ def status(context: CommandContext, *, json_output: bool) -> int:
     running = DaemonClient(settings, folder).status()
     document = running or _of_folder(settings, folder)
     if json_output:
-        stdout_console().document(document)
+        context.stdout().document(document)
     else:
         of_its_source = context.of_source(source_of(folder)).advise
         # A daemon has completed the commands in its texts.
-        print_status(stdout_console(), document, folder, as_it_is if running else of_its_source, of_its_source)
+        print_status(context.stdout(), document, folder, as_it_is if running else of_its_source, of_its_source)
     return int(ExitCode.OK)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from kapso_sync.cli.console import Progress, stderr_console, stdout_console
+from kapso_sync.cli.console import Progress
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
@@ -46,7 +46,7 @@ def sync(args: PassArgs) -> int:
     settings = args.context.load_settings()
 
     async def work() -> int:
-        errors = stderr_console()
+        errors = args.context.stderr()
         with Progress(errors) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info", console=errors)
             opened = open_session(settings, bus, writes=True, start_locally=start_locally)
@@ -54,9 +54,9 @@ def sync(args: PassArgs) -> int:
                 report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
         report = report.advised(args.context.advise)
         if args.json_output:
-            stdout_console().document(report_document(report))
+            args.context.stdout().document(report_document(report))
         else:
-            print_report(stdout_console(), report, args.advise_again)
+            print_report(args.context.stdout(), report, args.advise_again)
         return int(report.exit_code)
 
     return run_to_end(work)
@@ -87,11 +87,11 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
         if args.json_output:
-            stdout_console().document(plan_document(plan))
+            args.context.stdout().document(plan_document(plan))
         elif markdown:
-            stdout_console().markdown(plan_markdown(plan, args.advise_exactly))
+            args.context.stdout().markdown(plan_markdown(plan, args.advise_exactly))
         else:
-            print_plan(stdout_console(), plan, args.advise_exactly)
+            print_plan(args.context.stdout(), plan, args.advise_exactly)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)

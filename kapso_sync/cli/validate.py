@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kapso_sync.cli.console import stderr_console, stdout_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
@@ -34,31 +33,31 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 
     async def work() -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
-        report = replace(report, problems=context.advised(report.problems))
+        report = replace(report, problems=context.shown(report.problems))
         if args.json:
-            stdout_console().document(_document(report))
+            context.stdout().document(_document(report))
         else:
-            _print(report, github=args.github)
+            _print(report, context, github=args.github)
         return int(ExitCode.INVALID if report.problems else ExitCode.OK)
 
     return run_to_end(work)
 
 
-def _print(report: SourceReport, *, github: bool) -> None:
+def _print(report: SourceReport, context: CommandContext, *, github: bool) -> None:
     if github:
         for line in _annotations(report):
-            stdout_console().annotation(line)
+            context.stdout().annotation(line)
     else:
-        errors = stderr_console()
+        errors = context.stderr()
         print_problems(errors, report.problems)
         for notice in report.notices:
             place = f"{notice.location}: " if notice.location else ""
             errors.warning(f"{place}{notice.message}")
     count = len(report.problems)
     if count:
-        stdout_console().line(f"{counted(count, 'problem')} found.", style="bold")
+        context.stdout().line(f"{counted(count, 'problem')} found.", style="bold")
     elif report.desired is not None:
-        stdout_console().line(f"Valid: {counted(len(report.desired.functions), 'function')}.", style="bold")
+        context.stdout().line(f"Valid: {counted(len(report.desired.functions), 'function')}.", style="bold")
 
 
 def _document(report: SourceReport) -> dict[str, Json]:

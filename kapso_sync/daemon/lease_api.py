@@ -17,6 +17,7 @@ import httpx
 
 from kapso_sync.daemon.lease import Lease, new_lease
 from kapso_sync.errors import ConfigError, LeaseConflict, LeaseError, LeaseForbidden, LeaseMissing
+from kapso_sync.mounted_files import header_value, read_mounted_text
 from kapso_sync.settings import Settings
 from kapso_sync.urls import is_loopback
 
@@ -148,7 +149,7 @@ class KubeLeaseApi:
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> Lease:
         headers = {"Accept": "application/json", "User-Agent": self._user_agent}
         if self._access.token_file is not None:
-            headers["Authorization"] = f"Bearer {_read(self._access.token_file, 'token').decode('ascii', 'replace').strip()}"
+            headers["Authorization"] = f"Bearer {_token(self._access.token_file)}"
         content = None
         if body is not None:
             content = json.dumps(body).encode("ascii")
@@ -218,6 +219,14 @@ def _ssl_context(authority: bytes | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=None if authority is None else authority.decode("ascii"))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def _token(file: Path) -> str:
+    place = f"the token of Kubernetes' API, {file},"
+    try:
+        return header_value(place.removesuffix(","), read_mounted_text(place, file, missing="mount it there"))
+    except ConfigError as error:
+        raise LeaseError(error.message, hint=error.hint) from error
 
 
 def _read(file: Path, what: str) -> bytes:

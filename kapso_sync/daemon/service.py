@@ -73,6 +73,10 @@ class PassSession(PassRunner, Protocol):
         """Whether the source is a folder that can be watched."""
         ...
 
+    def functions_folder(self) -> str:
+        """Return the functions folder inside of a folder, empty for the folder itself. Raises `KapsoSyncError`."""
+        ...
+
     @property
     def state_folder(self) -> Path:
         """The state folder of the source."""
@@ -177,6 +181,7 @@ class DaemonService:
         self._reloaded = asyncio.Event()
         self._schedule: Schedule | None = None
         self._without_loop: list[PendingOverrides] = []
+        self._degraded: set[str] = set()
 
     # Calls while the service runs
 
@@ -371,7 +376,7 @@ class DaemonService:
             self._schedule = stack.enter_context(Schedule(self.triggers.request, intervals, self._clock))
             supervisor.start("clock", self._schedule.restart_when_clock_is_set)
             if session.is_folder:
-                supervisor.start("watcher", self._watcher(Path(session.location), Trigger.FILES).run)
+                supervisor.start("watcher", self._watcher(Path(session.location), Trigger.FILES, session.functions_folder).run)
             if settings.secrets_dir is not None and settings.secrets_dir.is_dir():
                 supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
             show = self._deps.tracker.show_unused
@@ -437,14 +442,21 @@ class DaemonService:
         self._started = True
         self._deps.systemd.ready()
 
-    def _watcher(self, folder: Path, trigger: Trigger) -> FileWatcher:
+    def _watcher(self, folder: Path, trigger: Trigger, inside: Callable[[], str] = lambda: "") -> FileWatcher:
         return FileWatcher(
             folder,
             lambda: self.triggers.request(trigger),
             debounce=self._settings.current.debounce,
             clock=self._clock,
-            on_trouble=lambda reason: self._emit(events.WatchDegraded(reason=reason)),
+            on_trouble=self._watch_degraded,
+            inside=inside,
         )
+
+    def _watch_degraded(self, reason: str) -> None:
+        """Report why changes are noticed late, once for all watchers: they meet the same limit of the kernel."""
+        if reason not in self._degraded:
+            self._degraded.add(reason)
+            self._emit(events.WatchDegraded(reason=reason))
 
     async def _report_to_systemd(self) -> None:
         while True:

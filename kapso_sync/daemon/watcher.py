@@ -4,6 +4,10 @@ Measured with watchfiles 1.x: if a symbolic link above the watched folder change
 removed and made again, there are no more events. Files in new nested folders are missed. One file name that is not UTF-8 ends
 the watch. Therefore the target of the path is checked twice a second, and the watch starts again whenever the target changes
 or the watch ends.
+
+Watching recursively takes an inotify watch for each folder of ``node_modules``, ``.git`` and ``.venv``, and
+``ignore_permission_denied`` hides that the kernel's limit is reached. So only the folders that a source reads are watched, each
+by itself, and no error is ignored.
 """
 
 from __future__ import annotations
@@ -11,13 +15,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from watchfiles import Change, awatch
 
+from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.source import NOT_FOLLOWED
 from kapso_sync.retry import Backoff
+from kapso_sync.sources.file_rules import is_entered
 
 STEP_MS = 100
 """Milliseconds between two polls of the library for events; it delivers them after a step without any."""
@@ -28,6 +36,12 @@ CHECK_SECONDS = 0.5
 NESTED_SECONDS = 0.25
 """Seconds until another pass is requested after a folder was made, because the events of its files may have been missed."""
 
+RELIST_SECONDS = 30.0
+"""Seconds between two looks for folders that were made without an event."""
+
+MAX_FOLDERS = 10_000
+"""Maximum number of folders that are watched."""
+
 POLL_MS = 1000
 FIRST_BURST_DELAY = 10
 """If changes do not end, a pass is requested after this many times ``debounce``."""
@@ -35,14 +49,18 @@ FIRST_BURST_DELAY = 10
 RESTART_BACKOFF = Backoff(initial=0.2, maximum=10.0)
 """Seconds before a failed watch starts again."""
 
-_SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv"})
+_SKIPPED = NOT_FOLLOWED | {".git", ".venv"}
+_LIMIT = re.compile(r"inotify|space left|too many open files|watch limit", re.IGNORECASE)
+"""How the library spells the limits of the kernel: on watches, on watchers, and on open files."""
+
 _PASSING = (".swp", ".swx", ".tmp", "~", ".part")
 
 
 class FileWatcher:
     """Calls ``on_change`` once after each burst of changes below ``root``; ``debounce`` is the quiet time, in seconds.
 
-    ``on_trouble`` is called, once for each reason, with why changes are noticed late.
+    ``on_trouble`` is called, once for each reason, with why changes are noticed late. ``inside`` returns the folder in ``root``
+    that is read, empty for ``root`` itself; of the rest only the folders on the way are watched.
     """
 
     def __init__(
@@ -53,7 +71,9 @@ class FileWatcher:
         debounce: float,
         clock: Clock,
         on_trouble: Callable[[str], None],
+        inside: Callable[[], str] = lambda: "",
     ) -> None:
+        self._inside = inside
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links on the way must stay visible
         self._on_change = on_change
         self._debounce = debounce
@@ -83,12 +103,18 @@ class FileWatcher:
             await asyncio.gather(ringer, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Watch the path's current target; return when the target changes."""
+        """Watch the path's current target; return when the target changes, or the folders below it."""
         identity = self._identity()
+        folders = [] if identity is None else await asyncio.to_thread(self._folders, identity[0])
         async with asyncio.TaskGroup() as group:
-            following = None if identity is None else group.create_task(self._follow(identity[0]))
-            while self._identity() == identity:
+            following = group.create_task(self._follow(folders)) if folders else None
+            looked = self._clock.monotonic()
+            while self._identity() == identity and not (following is not None and following.done()):
                 await self._clock.sleep(CHECK_SECONDS)
+                if self._clock.monotonic() - looked >= RELIST_SECONDS and identity is not None:
+                    looked = self._clock.monotonic()
+                    if await asyncio.to_thread(self._folders, identity[0]) != folders:
+                        break
             if following is not None:
                 following.cancel()
         self._touch()
@@ -102,23 +128,40 @@ class FileWatcher:
             return None
         return real, found.st_dev, found.st_ino
 
-    async def _follow(self, folder: str) -> None:
+    def _folders(self, root: str) -> list[str]:
+        """Return the real paths of the folders to watch: those on the way to what is read, and those of it."""
+        try:
+            inside = self._inside()
+        except KapsoSyncError:  # the functions folder is missing: it may appear in one of these
+            inside = ""
+        way = [root]
+        for name in PurePosixPath(inside).parts:
+            way.append(os.path.realpath(f"{way[-1]}{os.sep}{name}"))
+        return list(dict.fromkeys([*filter(_is_folder, way[:-1]), *_folders_below(way[-1])]))
+
+    async def _follow(self, folders: list[str]) -> None:
+        """Watch these folders; return when there may be another one."""
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
-            folder,
+            *folders,
             watch_filter=_matters,
             debounce=STEP_MS * 2,
             step=STEP_MS,
             rust_timeout=5000,
-            recursive=True,
+            recursive=False,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,
-            ignore_permission_denied=True,
+            ignore_permission_denied=False,
         )
-        async with contextlib.aclosing(events) as changes:
-            async for batch in changes:
-                self._touch(STEP_MS / 1000)
-                if any(change is Change.added and _is_folder(path) for change, path in batch):
-                    asyncio.get_running_loop().call_later(NESTED_SECONDS, self._touch)
+        try:
+            async with contextlib.aclosing(events) as changes:
+                async for batch in changes:
+                    self._touch(STEP_MS / 1000)
+                    if any(change is Change.added and _is_folder(path) for change, path in batch):
+                        # Files in it have caused no event; once it is watched as well, everything is read again.
+                        await self._clock.sleep(NESTED_SECONDS)
+                        return
+        except FileNotFoundError:
+            return  # a folder was removed before its watch began
 
     def _touch(self, ago: float = 0.0) -> None:
         self._last = self._clock.monotonic() - ago
@@ -139,9 +182,11 @@ class FileWatcher:
 
     def _trouble(self, error: BaseException) -> None:
         reasons = _leaves(error)
-        if any(isinstance(reason, OSError) or "inotify" in str(reason) or "space left" in str(reason) for reason in reasons):
+        if any(isinstance(reason, OSError) or _LIMIT.search(str(reason)) for reason in reasons):
             self._polling = True
-        reason = "; ".join(dict.fromkeys(" ".join(str(item).split()) or type(item).__name__ for item in reasons))
+        # The library appends the path at which it happened, which says nothing and differs from time to time.
+        texts = (" ".join(str(item).partition(" about [")[0].split()) or type(item).__name__ for item in reasons)
+        reason = "; ".join(dict.fromkeys(texts)).removesuffix(".")
         if reason not in self._told and len(self._told) < 100:
             self._told.add(reason)
             how = "files are polled every second from now on" if self._polling else "the watch starts again"
@@ -154,9 +199,26 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+def _folders_below(root: str) -> list[str]:
+    """Return the real paths of a folder and of those below it that a source reads, links inside followed."""
+    pending, found = [root], dict.fromkeys([root])
+    while pending and len(found) < MAX_FOLDERS:
+        folder = pending.pop()
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if is_entered(entry.name) and entry.is_dir())
+        except OSError:
+            continue  # it is gone, or may not be read: then the source says so
+        for name in names:
+            real = os.path.realpath(f"{folder}{os.sep}{name}")
+            if real not in found and real.startswith(f"{root}{os.sep}"):
+                found[real] = None
+                pending.append(real)
+    return list(found)
+
+
 def _matters(_change: Change, path: str) -> bool:
-    parts = Path(path).parts
-    return not _SKIPPED.intersection(parts) and not parts[-1].endswith(_PASSING) and not parts[-1].startswith(".#")
+    name = Path(path).name
+    return name not in _SKIPPED and not name.endswith(_PASSING) and not name.startswith(".#")
 
 
 def _is_folder(path: str) -> bool:

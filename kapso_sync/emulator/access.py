@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -23,8 +24,8 @@ _ORIGIN = re.compile(r"https?://(?P<authority>[^/?#@]+)")
 _BODYLESS = ("GET", "HEAD", "DELETE")
 
 
-def is_own_name(authority: str, host: str) -> bool:
-    """Return whether a ``Host`` such as ``localhost:8787`` names this machine: localhost, a loopback address, or ``host``.
+def is_own_name(authority: str, names: Collection[str]) -> bool:
+    """Return whether a ``Host`` such as ``localhost:8787`` is localhost, a loopback address, or one of ``names``.
 
     Any port is ours, since a tunnel such as ``ssh -L`` may listen on another one.
     """
@@ -32,23 +33,23 @@ def is_own_name(authority: str, host: str) -> bool:
     if match is None:
         return False
     name = (match["address"] or match["name"]).lower()
-    return name in ("localhost", host.lower()) or _is_loopback(name)
+    return name in {"localhost", *map(str.lower, names)} or _is_loopback(name)
 
 
 class NameCheck:
     """An ASGI application that answers only requests for this machine's own names, and from pages of this machine.
 
-    ``host`` is the address that the emulator listens on.
+    ``names`` are its names besides localhost and loopback addresses.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app
-        self._host = host
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it with 403."""
         headers = Headers(scope=scope)
-        if not is_own_name(headers.get("host", ""), self._host):
+        if not is_own_name(headers.get("host", ""), self._names):
             refusal = _refusal(403, "The request is for another host", "ask for localhost, or for 127.0.0.1")
         elif not all(self._is_own_origin(origin) for origin in headers.getlist("origin")):
             refusal = _refusal(
@@ -61,7 +62,7 @@ class NameCheck:
 
     def _is_own_origin(self, origin: str) -> bool:
         match = _ORIGIN.fullmatch(origin)
-        return match is not None and is_own_name(match["authority"], self._host)
+        return match is not None and is_own_name(match["authority"], self._names)
 
 
 class ControlCheck:

@@ -192,7 +192,8 @@ class EmulatorOptions:
     ``faults``: a YAML file with fault rules. ``rate_limit`` requests are answered in each window of ``window`` seconds.
     ``deploy_delay``: seconds a deployment takes, or a range to draw from. ``quota``: how many functions may be deployed; None
     for no limit. ``workerd``: the binary that compiles and runs what is deployed; None: code is only parsed, and not run.
-    ``network``: functions that run reach public addresses. ``control_token`` opens the control API. Raises EmulatorError for a
+    ``network``: functions that run reach public addresses. ``names`` are further names under which it answers, as those of a
+    proxy in front of it. ``control_token`` opens the control API. Raises EmulatorError for a
     rate limit that allows nothing, and for a token that cannot be sent in a header.
     """
 
@@ -207,6 +208,7 @@ class EmulatorOptions:
     quota: int | None = None
     workerd: Path | None = None
     network: bool = False
+    names: tuple[str, ...] = ()
     behaviour: Behaviour = field(default_factory=Behaviour)
     control_token: str = field(default_factory=random_token, repr=False)
 

@@ -113,7 +113,7 @@ async def running_emulator(
         parts, rules = await _open(held, running, options, clock or SystemClock(), runtime)
         control = Control(parts, rules).app(options.control_token)
         app = Starlette(routes=[Mount("/_emulator", app=control), Mount("/", app=_api(parts, options))])
-        async with serving(NameCheck(app, options.host), listener):
+        async with serving(NameCheck(app, (options.host, *options.names)), listener):
             try:
                 yield Emulator(_url(listener), options.api_key, options.control_token, parts)
             finally:

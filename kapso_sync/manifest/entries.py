@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -24,7 +25,9 @@ from kapso_sync.model.desired import (
 )
 from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
 from kapso_sync.model.ownership import without_marks
-from kapso_sync.model.source import SourceFile
+from kapso_sync.model.source import CODE_SUFFIXES, NOT_FOLLOWED, Snapshot, SourceFile, refused_parent
+
+_PUT_IT_THERE = "put the file itself into the functions folder"
 
 GUESSED_SUFFIXES = (".ts", ".js")
 """Suffixes of the file ``<slug>`` that an entry without ``file`` means."""
@@ -84,12 +87,20 @@ def _secret(model: SecretModel) -> SecretSource:
     return PlainSecret(model.value if isinstance(model.value, str | dict | list) else canonical_json(model.value))
 
 
+MAX_PATH = 4096
+"""Longest path of a file, in characters; Linux takes no more bytes than that."""
+
+SHOWN_PATH = 200
+
+
 def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:
     """Return the path of an entry's code, or the problem with it."""
     if entry.file is not None:
         wrong = path_problem(entry.file)
         if wrong is not None:
-            return Problem("path", f"functions.{slug}.file: {entry.file!r} {wrong}", location, "name a file inside the folder")
+            return Problem(
+                "path", f"functions.{slug}.file: {entry.file[:SHOWN_PATH]!r} {wrong}", location, "name a file inside the folder"
+            )
         return str(PurePosixPath(entry.file))
     found = [f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES if f"{slug}{suffix}" in files]
     if len(found) == 1:
@@ -104,6 +115,8 @@ def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], l
 
 def path_problem(path: str) -> str | None:
     """Return why a path is refused, as the end of a sentence, or None."""
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} characters"
     pure = PurePosixPath(path)
     if pure.is_absolute() or path[1:2] == ":":
         return "is absolute"
@@ -116,18 +129,52 @@ def path_problem(path: str) -> str | None:
     return "names no file" if str(pure) == "." else None
 
 
-def file_problem(
-    slug: str, path: str, files: Mapping[str, SourceFile], location: Location, by_folded: Mapping[str, str]
-) -> Problem | None:
-    """Return why an entry's file cannot be used, or None. ``by_folded`` holds the files' paths as `folded` spells them."""
-    file = files.get(path)
+class FileNames:
+    """The names of a snapshot's files, to look up those that a manifest names and that are not there: it may be thousands."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._paths = sorted(files)
+        self._by_folded = {folded(path): path for path in reversed(self._paths)}
+
+    def below(self, folder: str) -> str | None:
+        """Return the first file below a folder, or None."""
+        place = bisect.bisect_left(self._paths, f"{folder}/")
+        found = self._paths[place] if place < len(self._paths) else ""
+        return found if found.startswith(f"{folder}/") else None
+
+    def like(self, path: str) -> str | None:
+        """Return a file whose name differs only by case or Unicode form, or None."""
+        return self._by_folded.get(folded(path))
+
+
+def file_problem(slug: str, path: str, snapshot: Snapshot, names: FileNames, location: Location) -> Problem | None:
+    """Return why an entry's file cannot be used, or None. ``names`` are those of the snapshot's files."""
+    file = snapshot.files.get(path)
     if file is None:
-        close = by_folded.get(folded(path))
-        hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
-        return Problem("missing-file", f"functions.{slug}: {path} does not exist", location, hint)
+        return _absent(f"functions.{slug}: {path}", path, snapshot, names, location)
     if file.content is None:
         return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)
     return None
+
+
+def _absent(said: str, path: str, snapshot: Snapshot, names: FileNames, location: Location) -> Problem:
+    """Return why a file was not read; a person who sees it in the folder must not be told that it does not exist."""
+    files = snapshot.files
+    above = refused_parent(path, files)
+    if above is not None:
+        return Problem("unreadable-file", f"{said} is not read: {above.path} {above.problem}", location, _PUT_IT_THERE)
+    skipped = next((part for part in PurePosixPath(path).parts if part.startswith(".") or part in NOT_FOLLOWED), None)
+    if skipped is not None:
+        return Problem("unreadable-file", f"{said} is not read, since {skipped} is left out", location, _PUT_IT_THERE)
+    if path in snapshot.unread:
+        hint = f"code ends with {', '.join(CODE_SUFFIXES)}"
+        return Problem("unreadable-file", f"{said} is of a kind that is not read", location, hint)
+    inside = names.below(path)
+    if inside is not None:
+        return Problem("missing-file", f"{said} is a folder", location, f"name a file in it, such as {inside}")
+    close = names.like(path)
+    hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
+    return Problem("missing-file", f"{said} does not exist", location, hint)
 
 
 def twins(files: Mapping[str, SourceFile]) -> Mapping[str, tuple[str, ...]]:

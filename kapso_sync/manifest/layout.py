@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import Location, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
-from kapso_sync.manifest.document import read_document
+from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
 from kapso_sync.manifest.schema import FolderModel, ManifestModel
 from kapso_sync.manifest.text import Edit, edited
@@ -137,7 +137,7 @@ DEFAULT_ENTRYPOINTS = ("index.js", "index.ts")
 class CliFolder:
     """One folder: its slug, its code's path, and its managed fields; or the problems that make it unusable.
 
-    ``remarks`` are keys of its ``function.yaml`` without effect.
+    ``remarks`` are keys of its ``function.yaml`` without effect. ``document`` is that file, if it could be read.
     """
 
     slug: str
@@ -146,6 +146,7 @@ class CliFolder:
     values: Mapping[str, object] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()
+    document: Document | None = field(default=None, repr=False, compare=False)
 
 
 def read_folders(files: Mapping[str, SourceFile]) -> Iterator[CliFolder]:
@@ -178,7 +179,7 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
         return CliFolder(slug, start, problems=(document.problem("path", f"entrypoint: {entrypoint!r} {wrong}", place),))
     managed = {name: getattr(model, name) for name in model.model_fields_set - {"slug", "entrypoint"}}
     remarks = tuple(_remarks(document.value if isinstance(document.value, dict) else {}))
-    return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, remarks=remarks)
+    return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, remarks=remarks, document=document)
 
 
 def _remarks(value: Mapping[str, object]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -15,16 +15,17 @@ from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import (
     GUESSED_SUFFIXES,
+    FileNames,
     check_names,
     choose_file,
     file_problem,
-    folded,
     make_entry,
     merged,
     twins,
 )
 from kapso_sync.manifest.environments import Declared, declared, environment_problems, unknown_environment
 from kapso_sync.manifest.layout import CliFolder, folder_notices, read_folders
+from kapso_sync.manifest.misnamed import MisnamedFile, find_misnamed
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
@@ -32,7 +33,7 @@ from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 
 NAMED = 10
-"""Maximum number of unlisted files that the warning names; it counts the rest."""
+"""Maximum number of files that a warning names, or that get a warning each; unlisted ones are counted beyond it."""
 
 Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
 """Valid manifests that were read before, by name and content."""
@@ -49,13 +50,14 @@ def read_manifest(
     """
     document, model = _read_file(snapshot, {} if known is None else known)
     folders = list(read_folders(snapshot.files))
+    paths = {*snapshot.files, *snapshot.unread}
     if document is None and (expected or not folders):
-        raise ManifestInvalid([_missing(snapshot, expected=expected)])
+        raise ManifestInvalid([_missing(snapshot, find_misnamed(paths, ()), expected=expected)])
     views = {} if document is None else _views(document, model, folders, environment)
     view = views.get(environment if model is not None and model.environments is not None else None)
     entries = view.entries if view is not None else {}
     folders = [folder for folder in folders if view is None or folder.slug not in view.left_out]
-    assembly = _Assembly(snapshot.files, view)
+    assembly = _Assembly(snapshot, view)
     for slug, entry in entries.items():
         assembly.add_entry(slug, entry or EntryModel(), next((f for f in folders if f.slug == slug), None))
     counts = Counter(folder.slug for folder in folders)
@@ -64,7 +66,14 @@ def read_manifest(
             assembly.add_folder(folder, twice=counts[folder.slug] > 1)
     assembly.notices += folder_notices(folders)
     manifest = assembly.manifest(present=document is not None)
-    return replace(manifest, elsewhere=_elsewhere(snapshot.files, views.values()))
+    elsewhere = _elsewhere(snapshot.files, views.values())
+    misnamed = find_misnamed(paths, [entry.file for entry in (*manifest.entries, *elsewhere)])
+    return replace(
+        manifest,
+        elsewhere=elsewhere,
+        notices=(*manifest.notices, *(Notice("misnamed-file", str(file), Location(file.path)) for file in misnamed[:NAMED])),
+        misnamed=tuple(str(file) for file in misnamed if file.declares),
+    )
 
 
 def _views(
@@ -135,8 +144,13 @@ def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, Mani
     return document, model
 
 
-def _missing(snapshot: Snapshot, *, expected: bool) -> Problem:
+def _missing(snapshot: Snapshot, misnamed: Sequence[MisnamedFile], *, expected: bool) -> Problem:
     where = snapshot.path or snapshot.source
+    # Where there was a manifest, only another name of it explains that it is gone.
+    first = next((file for file in misnamed if not expected or "/" not in file.path), None)
+    if first is not None:
+        text = f"no manifest in {where}, and {first.path} is not one: {first.reason}"
+        return Problem("missing-manifest", text, Location(first.path), first.hint)
     if expected:
         return Problem(
             "missing-manifest",
@@ -192,13 +206,14 @@ def _position(problem: Problem) -> tuple[float, int]:
 class _Assembly:
     """The entries so far, and the unusable ones."""
 
-    def __init__(self, files: Mapping[str, SourceFile], view: Declared | None) -> None:
-        self._files = files
+    def __init__(self, snapshot: Snapshot, view: Declared | None) -> None:
+        self._snapshot = snapshot
+        self._files = snapshot.files
         self._view = view
         self._document = view.document if view else None
         self._defaults = view.model.defaults if view else None
-        self._twins = twins(files)
-        self._by_folded = {folded(path): path for path in files}
+        self._twins = twins(snapshot.files)
+        self._names = FileNames(snapshot.files)
         self._entries: list[Entry] = []
         self._broken: dict[str, tuple[Problem, ...]] = {}
         self._unusable_files: set[str] = set()
@@ -206,21 +221,21 @@ class _Assembly:
 
     def add_entry(self, slug: str, entry: EntryModel, folder: CliFolder | None) -> None:
         """Add a manifest entry; one without ``file`` adds its keys to a folder of the same slug."""
-        location = self._document.location(("functions", slug), key=True) if self._document else Location("")
+        places = _Places(slug, self._document, folder)
         values = merged(entry, self._defaults)
         if folder is not None:
             if folder.problems:
                 self._broken[slug] = folder.problems
                 return
             values = merged(None, self._defaults) | dict(folder.values) | merged(entry, None)
-            self._add(slug, folder.file, values, location)
+            self._add(slug, folder.file, values, places)
             return
-        file = choose_file(slug, entry, self._files, location)
+        file = choose_file(slug, entry, self._files, places.of("file"))
         if isinstance(file, Problem):
-            self._broken[slug] = (file,)
+            self._broken[slug] = (places.framed(file),)
             self._unusable_files |= {f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES}
         else:
-            self._add(slug, file, values, location)
+            self._add(slug, file, values, places)
 
     def add_folder(self, folder: CliFolder, *, twice: bool) -> None:
         """Add a folder that the manifest does not name."""
@@ -228,38 +243,30 @@ class _Assembly:
             self._broken[folder.slug] = folder.problems
         elif twice:
             hint = "give each folder its own `slug`"
-            self._broken[folder.slug] = (
-                Problem("duplicate", f"two folders have the slug `{folder.slug}`", folder.location, hint),
-            )
+            where = folder.location if folder.document is None else folder.document.location(("slug",))
+            self._broken[folder.slug] = (Problem("duplicate", f"two folders have the slug `{folder.slug}`", where, hint),)
         else:
             values = merged(None, self._defaults) | dict(folder.values)
-            self._add(folder.slug, folder.file, values, folder.location)
+            self._add(folder.slug, folder.file, values, _Places(folder.slug, self._document, folder))
 
-    def _add(self, slug: str, file: str, values: Mapping[str, object], location: Location) -> None:
-        problem = file_problem(slug, file, self._files, location, self._by_folded)
+    def _add(self, slug: str, file: str, values: Mapping[str, object], places: _Places) -> None:
+        location = places.of("file")
+        problem = file_problem(slug, file, self._snapshot, self._names, location)
         if problem is None and file in self._twins:
             others = ", ".join(self._twins[file])
             text = f"functions.{slug}: {file} and {others} differ only by case or Unicode form"
             problem = Problem("colliding-names", text, location, "rename one of them")
         if problem is not None:
-            self._broken[slug] = (problem,)
+            self._broken[slug] = (places.framed(problem),)
             self._unusable_files |= {file, *self._twins.get(file, ())}
             return
         policy = self._defaults.secrets_policy if self._defaults else None
-        entry = make_entry(slug, file, values, location)
-        entry = replace(entry, exact_secrets=policy == "exact", secret_locations=self._secret_locations(entry))
-        self.notices += _text_notices(slug, values, location)
+        entry = make_entry(slug, file, values, places.start)
+        secrets = {name: places.of("secrets", name) for name in entry.secrets}
+        entry = replace(entry, exact_secrets=policy == "exact", secret_locations=secrets)
+        self.notices += _text_notices(slug, values, places)
         self._entries.append(entry)
-        self.notices += _notices(entry)
-
-    def _secret_locations(self, entry: Entry) -> dict[str, Location]:
-        """Return the positions of the secrets that the entry itself names; those of the defaults stand elsewhere."""
-        if self._document is None:
-            return {}
-        paths = {name: ("functions", entry.slug, "secrets", name) for name in entry.secrets}
-        return {
-            name: self._document.location(path, key=True) for name, path in paths.items() if path in self._document.key_places
-        }
+        self.notices += _notices(entry, places)
 
     def manifest(self, *, present: bool) -> Manifest:
         """Return everything, sorted by slug."""
@@ -283,27 +290,68 @@ class _Assembly:
         return RolloutPolicy() if given is None else RolloutPolicy(given.canary, given.max_failures)
 
 
-def _notices(entry: Entry) -> Iterator[Notice]:
+class _Places:
+    """Where the values of one function stand: in its entry, in its folder's ``function.yaml``, or in the defaults."""
+
+    def __init__(self, slug: str, document: Document | None, folder: CliFolder | None) -> None:
+        self._slug = slug
+        self._document = document
+        self._folder = folder
+
+    @property
+    def start(self) -> Location:
+        """Where the function is declared: its key in the manifest, else its folder's file."""
+        path = ("functions", self._slug)
+        if self._document is not None and path in self._document.key_places:
+            return self._document.location(path, key=True)
+        return self._folder.location if self._folder is not None else Location("")
+
+    def of(self, *keys: str) -> Location:
+        """Return the position of a value that holds for the function, or `start` if none of its files has one."""
+        for document, path in self._candidates(keys):
+            if path in document.places:
+                return document.location(path)
+        return self.start
+
+    def _candidates(self, keys: tuple[str, ...]) -> Iterator[tuple[Document, tuple[str, ...]]]:
+        if self._document is not None:
+            yield self._document, ("functions", self._slug, *keys)
+        if self._folder is not None and self._folder.document is not None:
+            yield self._folder.document, ("entrypoint",) if keys == ("file",) else keys
+        if self._document is not None:
+            yield self._document, ("defaults", *keys)
+
+    def framed(self, problem: Problem) -> Problem:
+        """Return the problem with the line at its position."""
+        documents = (self._document, self._folder.document if self._folder is not None else None)
+        for document in documents:
+            if document is not None and problem.location is not None and document.file == problem.location.file:
+                return replace(problem, frame=document.frame(problem.location))
+        return problem
+
+
+def _notices(entry: Entry, places: _Places) -> Iterator[Notice]:
     for what, given in (("secrets", entry.secrets), ("checks", entry.checks)):
         if given and not entry.deploy:
-            yield Notice("not-applied", f"functions.{entry.slug}.{what}: they wait, since `deploy` is false", entry.location)
+            text = f"functions.{entry.slug}.{what}: they wait, since `deploy` is false"
+            yield Notice("not-applied", text, places.of(what))
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
-            yield Notice("credential-value", text, entry.location)
+            yield Notice("credential-value", text, places.of("secrets", name))
 
 
-def _text_notices(slug: str, values: Mapping[str, object], location: Location) -> Iterator[Notice]:
+def _text_notices(slug: str, values: Mapping[str, object], places: _Places) -> Iterator[Notice]:
     """Yield a warning for a mark in a description, and for keys that Kapso's own tools would spell otherwise."""
     text = values.get("description")
     if isinstance(text, str) and without_marks(text) != text:
         said = f"functions.{slug}.description: an ownership mark in it is left out; kapso-sync writes it itself"
-        yield Notice("mark-in-text", said, location)
+        yield Notice("mark-in-text", said, places.of("description"))
     config = values.get("runtime_config")
     for name in sorted(config) if isinstance(config, dict) else ():
         if re.search(r"[a-z][A-Z]", name):
             said = f"functions.{slug}.runtime_config.{name}: Kapso's own tools spell keys in snake_case"
-            yield Notice("camel-case", said, location)
+            yield Notice("camel-case", said, places.of("runtime_config", name))
 
 
 def unlisted_files(snapshot: Snapshot, used: frozenset[str]) -> tuple[Notice, ...]:

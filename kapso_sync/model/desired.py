@@ -112,7 +112,7 @@ class Entry:
     ``file`` is relative to the functions folder. ``fields`` holds the managed fields only: omitted ones are not managed.
     ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
     ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
-    ``secret_locations`` are the positions of the secrets that the entry names itself.
+    ``secret_locations`` are the positions of the values of its secrets, which may be in the defaults.
     """
 
     slug: str
@@ -152,7 +152,8 @@ class Manifest:
     ``broken`` holds, by slug, the entries that name a file which is missing or cannot be read: each is its own
     function's failure. ``moved_from`` holds the former slugs that they name. ``present`` says whether there was a manifest
     file (folders of the Kapso CLI need none). ``elsewhere`` holds an entry for each file that another environment names:
-    it is not built here, but it is not unlisted either. ``unusable_files`` are files that a broken entry means.
+    it is not built here, but it is not unlisted either. ``unusable_files`` are files that a broken entry means. ``misnamed``
+    says, a line each, which files are not read and may declare functions nevertheless: their names are nearly right.
     """
 
     entries: tuple[Entry, ...]
@@ -163,6 +164,7 @@ class Manifest:
     elsewhere: tuple[Entry, ...] = ()
     unusable_files: frozenset[str] = frozenset()
     moved_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    misnamed: tuple[str, ...] = ()
 
 
 class CodeStyle(enum.StrEnum):
@@ -261,7 +263,7 @@ class Desired:
     """The desired state at one revision. Functions are sorted by slug.
 
     ``remote_ids`` holds functions' ids by slug, from the map of a Kapso CLI: a hint, often out of date. ``project_id`` is the
-    project that the repository belongs to, where the CLI's project file says so.
+    project that the repository belongs to, where the CLI's project file says so. ``misnamed`` is as in `Manifest`.
     """
 
     source: str
@@ -273,6 +275,7 @@ class Desired:
     rollout: RolloutPolicy = RolloutPolicy()
     remote_ids: Mapping[str, str] = field(default_factory=dict)
     project_id: str | None = None
+    misnamed: tuple[str, ...] = ()
 
     @property
     def slugs(self) -> frozenset[str]:

@@ -220,7 +220,7 @@ def code_hash(code: str) -> str:
 
 
 def normal_code(code: str) -> str:
-    """Return the code with LF line endings and without trailing newlines, for adoption to compare."""
+    """Return the code with LF line endings and without trailing newlines: code that differs in nothing else is the same."""
     return code.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 

@@ -422,8 +422,8 @@ class Plan:
     ``owned`` counts our functions, vanished ones included; limits in percent refer to it. ``project_id`` is the project that
     the key opens, if Kapso says so. ``forget`` holds the ids of functions that are gone from git and from Kapso. ``missing``
     are our functions that git does not list. ``vacations`` are functions that must leave their slug for another one.
-    ``renames`` is the journal of each ``moved_from``, written before anything else. ``packages`` are the npm packages in the
-    code of functions, by slug.
+    ``renames`` is the journal of each ``moved_from``, written before anything else. ``misnamed`` is as in `Desired`.
+    ``packages`` are the npm packages in the code of functions, by slug.
     """
 
     source: str
@@ -439,6 +439,7 @@ class Plan:
     missing: tuple[MissingFunction, ...] = ()
     vacations: tuple[SlugVacation, ...] = ()
     renames: Mapping[str, RenameRecord] = field(default_factory=dict)
+    misnamed: tuple[str, ...] = ()
     packages: Mapping[str, tuple[BundledPackage, ...]] = field(default_factory=dict)
 
     @property

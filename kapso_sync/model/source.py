@@ -29,6 +29,9 @@ REMOTE_MAP = ".kapso/remote-map.json"
 PROJECT_FILE = ".kapso/project.json"
 """The Kapso CLI keeps both files below the repository's root: `REMOTE_MAP` has functions' ids, `PROJECT_FILE` the project."""
 
+NOT_FOLLOWED = frozenset({"node_modules", "__pycache__"})
+"""Names of folders that are not read; nor are those whose name begins with a dot."""
+
 CODE_SUFFIXES = (".js", ".ts", ".mjs", ".mts", ".cjs", ".cts", ".jsx", ".tsx")
 TEXT_SUFFIXES = (".json", ".txt", ".md", ".html", ".css", ".svg", ".sql", ".graphql", ".yaml", ".yml")
 
@@ -80,7 +83,9 @@ class Snapshot:
     ``path`` is the functions folder inside the source, with forward slashes, empty for the root. ``remote_map`` is the content
     of the repository's `REMOTE_MAP`, a hint that does not count as part of the revision, and ``project_file`` that of its
     `PROJECT_FILE`, which says which project the functions belong to. ``lock_files`` holds each `LOCK_FILE` above the functions
-    folder of a git source, by the path of its folder below the repository's root; those inside are among ``files``.
+    folder of a git source, by the path of its folder below the repository's root; those inside are among ``files``. ``unread``
+    are paths of files of other kinds, which are no part of the revision: an entry that names one must not be told that it does
+    not exist.
     """
 
     source: str
@@ -90,6 +95,17 @@ class Snapshot:
     remote_map: bytes | None = field(default=None, repr=False)
     project_file: bytes | None = field(default=None, repr=False)
     lock_files: Mapping[str, SourceFile] = field(default_factory=dict)
+    unread: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+
+def refused_parent(path: str, files: Mapping[str, SourceFile]) -> SourceFile | None:
+    """Return the submodule or link above a path that is not followed, or None: a path below it is only absent for that."""
+    parts = path.split("/")
+    for end in range(1, len(parts)):
+        file = files.get("/".join(parts[:end]))
+        if file is not None and file.content is None:
+            return file
+    return None
 
 
 def folder_digest(files: Mapping[str, SourceFile]) -> str:

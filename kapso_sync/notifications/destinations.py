@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.mounted_files import read_mounted_text
 from kapso_sync.notifications.messages import Message
-from kapso_sync.permissions import describe_owner, hint_for_owner
 from kapso_sync.process import run_process
 
 MAX_FILE_BYTES = 64 * 1024
@@ -45,21 +45,11 @@ def read_destinations(path: Path) -> tuple[Destination, ...]:
 
     Raises `ConfigError` if the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
-    except PermissionError as error:
-        raise ConfigError(
-            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(
-            f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} cannot be read: {reason}", hint="mount a file there, one address a line"
-        ) from error
+    place, missing = f"KAPSO_SYNC_NOTIFY_URLS_FILE {path}", "mount a file there, one address a line"
+    text = read_mounted_text(place, path, missing=missing, limit=MAX_FILE_BYTES)
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     addresses = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if len(text) > MAX_FILE_BYTES or len(addresses) > MAX_DESTINATIONS:
+    if len(addresses) > MAX_DESTINATIONS:
         raise ConfigError(
             f"KAPSO_SYNC_NOTIFY_URLS_FILE {path} holds more than {MAX_DESTINATIONS} addresses",
             hint="let a chat pass the message on",

@@ -69,6 +69,7 @@ class DesiredBuilder:
             ),
             manifest_present=manifest.present,
             rollout=manifest.rollout,
+            misnamed=manifest.misnamed,
             remote_ids=read_remote_map(snapshot.remote_map).ids,
             project_id=read_project_id(snapshot.project_file),
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from kapso_sync.credentials import USERINFO
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.permissions import make_private
@@ -66,8 +66,6 @@ QUERY_TIMEOUT = 60.0
 OUTPUT_LIMIT = 16 * 1024 * 1024
 MAX_ERROR_LENGTH = 600
 """Characters of what git prints about an error that are shown, at most."""
-
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +274,12 @@ class Git:
         return shlex.join(options)
 
     def _clean(self, errors: bytes) -> str:
+        """Return git's message on one line; it is scrubbed whole, and then shortened, so that no half of a password stays."""
         text = _readable(errors.decode("utf-8", "replace"))
         password = self._credentials.password()
         if password:
-            text = text.replace(password, "[redacted]")
-        return _shortened(_USERINFO.sub("", text))
+            text = text.replace(" ".join(password.split()), "[redacted]")
+        return _shortened(USERINFO.sub("", text))
 
 
 def _local_folder(location: str) -> Path:

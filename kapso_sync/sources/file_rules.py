@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from kapso_sync.errors import InvalidSource
 from kapso_sync.model.source import (
     CODE_LIMIT,
     CODE_SUFFIXES,
-    FILE_COUNT_LIMIT,
     FUNCTION_FILE,
     LOCK_FILE,
     LOCK_LIMIT,
     MANIFEST_LIMIT,
     MANIFEST_NAMES,
+    NOT_FOLLOWED,
     TEXT_SUFFIXES,
 )
 
-SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+MAX_UNREAD_NAMES = 2_000
+"""Maximum number of names that a snapshot keeps of files that are not read."""
 
 
 def is_read(name: str) -> bool:
@@ -27,7 +27,7 @@ def is_read(name: str) -> bool:
 
 def is_entered(name: str) -> bool:
     """Return whether a folder of this name is searched."""
-    return not name.startswith(".") and name not in SKIPPED_FOLDERS
+    return not name.startswith(".") and name not in NOT_FOLLOWED
 
 
 def too_large(path: str, size: int) -> str | None:
@@ -40,15 +40,6 @@ def too_large(path: str, size: int) -> str | None:
     if size <= limit:
         return None
     return f"is {_human(size)}; the limit for {kind} is {_human(limit)}"
-
-
-def check_count(count: int, where: str) -> None:
-    """Raise `InvalidSource` when a functions folder holds too many files."""
-    if count > FILE_COUNT_LIMIT:
-        raise InvalidSource(
-            f"{where} holds more than {FILE_COUNT_LIMIT} files",
-            hint="name the functions folder with --path; node_modules and hidden folders are not counted",
-        )
 
 
 def _human(size: int) -> str:

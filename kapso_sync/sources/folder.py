@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
+from kapso_sync.files import read_beneath
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
@@ -22,9 +24,12 @@ from kapso_sync.model.source import (
     SourceFile,
     folder_digest,
 )
-from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, is_entered, is_read, too_large
+from kapso_sync.sources.walk import WalkBudget
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+_LEADS_OUT = "is a link that leads out of the folder"
 
 ATTEMPTS = 5
 """Maximum number of times that a folder is read again because it changed meanwhile."""
@@ -38,6 +43,14 @@ class _Seen:
     target: str
     stamp: tuple[int, int, int, int] | None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The files to read, in a fixed order, and the paths of others."""
+
+    files: list[_Seen] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +76,14 @@ class FolderSource:
         top: Path | None,
         emit: events.Listener,
         describe: Callable[[], str | None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._path = path
         self._top = top
         self._emit = emit
         self._describe = describe
+        self._monotonic = monotonic
         self._last: str | None = None
         self._published: tuple[str, str] | None = None
         self._found: Snapshot | None = None
@@ -108,34 +123,43 @@ class FolderSource:
         for _ in range(ATTEMPTS):
             root = Path(os.path.realpath(self._root))
             home, path = self._home(root)
-            before = list(_listing(home))
-            files = {seen.path: self._file(seen) for seen in before}
-            if Path(os.path.realpath(self._root)) == root and list(_listing(home)) == before:
+            budget = WalkBudget(str(home), self._monotonic)
+            before = _listing(home, budget)
+            files = {seen.path: self._file(seen, home, budget) for seen in before.files}
+            again = WalkBudget(str(home), self._monotonic)
+            if Path(os.path.realpath(self._root)) == root and _listing(home, again).files == before.files:
                 self._read_before = {path: self._read_before[path] for path in files}
-                revision = self._revision(root.name, folder_digest(files))
-                return Snapshot(str(self._root), revision, path, files, *_cli_files(home, self._top or root))
+                revision = self._revision(root, folder_digest(files))
+                cli_files = _cli_files(home, self._top or root)
+                return Snapshot(str(self._root), revision, path, files, *cli_files, unread=frozenset(before.unread))
         raise SourceUnstable(
             f"{self._root} keeps changing while it is read", hint="try again when it rests; a daemon does so by itself"
         )
 
-    def _revision(self, name: str, digest: str) -> Revision:
-        """Return the commit that git-sync names a published folder by, as long as nobody edits the folder; else the digest."""
-        if not _COMMIT.fullmatch(name):
+    def _revision(self, root: Path, digest: str) -> Revision:
+        """Return the commit that git-sync names a published folder by, as long as nobody edits the folder; else the digest.
+
+        ``root`` is the real path of the source, which may be a folder in what was published.
+        """
+        name = next((part for part in reversed(root.parts) if _COMMIT.fullmatch(part)), None)
+        if name is None:
             return Revision(digest, described=self._describe())
         if self._published is None or self._published[0] != name:
             self._published = (name, digest)
         return Revision(name if self._published[1] == digest else digest)
 
-    def _file(self, seen: _Seen) -> SourceFile:
+    def _file(self, seen: _Seen, home: Path, budget: WalkBudget) -> SourceFile:
         """Return a file's content; a file that did not change in two listings is not read a third time.
 
         The change time cannot be set by hand, but it is coarse: a second read finds what was written within the same tick.
         """
+        if seen.problem is None and seen.stamp is not None:
+            budget.take_content(seen.stamp[2])
         known = self._read_before.get(seen.path)
         same = known is not None and known.seen == seen
         if known is not None and same and known.reads > 1:
             return known.file
-        file = _load(seen)
+        file = _load(seen, home)
         self._read_before[seen.path] = _Read(seen, file, known.reads + 1 if known is not None and same else 1)
         return file
 
@@ -164,11 +188,9 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
         path = folder / name
         if folder.is_relative_to(top) and path.is_file() and path.resolve().is_relative_to(top):
             try:
-                with path.open("rb") as file:
-                    content = file.read(CODE_LIMIT + 1)
+                return read_beneath(top, path.resolve().relative_to(top), CODE_LIMIT)
             except OSError:
                 return None
-            return content if len(content) <= CODE_LIMIT else None
     return None
 
 
@@ -184,19 +206,24 @@ def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
             break
         for name in sorted(name for name in os.listdir(folder) if is_read(name) and name.endswith(".json")):  # noqa: PTH208
             path = folder / name
-            file = _load(_look(name, str(path), inside=not path.is_symlink()))
+            file = _load(_look(name, str(path), inside=not path.is_symlink()), folder)
             if file.content is not None:
                 found[path.relative_to(top).as_posix()] = file.content
     return found
 
 
-def _listing(home: Path) -> Iterator[_Seen]:
-    """Yield every file to read, in a fixed order; links are followed as long as they stay inside."""
-    pending, count = [""], 0
+def _listing(home: Path, budget: WalkBudget) -> _Listed:
+    """Return every file to read; links are followed as long as they stay inside, those to folders as well.
+
+    Kubernetes publishes the items of a ConfigMap as such links: ``greet -> ..data/greet``. A link to a folder that it is in
+    itself would never end, and is refused.
+    """
+    pending, listed = [("", str(home))], _Listed()
     while pending:
-        folder = pending.pop()
+        folder, where_really = pending.pop()
+        budget.enter(f"{folder}/" if folder else "")
         try:
-            names = sorted(os.listdir(home / folder))  # noqa: PTH208 - names, which need not be text
+            names = sorted(os.listdir(where_really))  # noqa: PTH208 - names, which need not be text
         except OSError as error:
             if folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                 continue  # it was moved: the second listing will tell
@@ -205,18 +232,31 @@ def _listing(home: Path) -> Iterator[_Seen]:
                 f"{where} cannot be read: {error.strerror}", hint="make it readable; a daemon tries again by itself"
             ) from error
         for name in names:
+            budget.look()
             path = f"{folder}/{name}" if folder else name
-            full = f"{home}{os.sep}{path}"
+            full = f"{where_really}{os.sep}{name}"
             link, folder_found = _kind(full)
             real = os.path.realpath(full) if link else full
             inside = not link or Path(real).is_relative_to(home)
-            if inside and (folder_found or (link and os.path.isdir(real))):  # noqa: PTH112 - a path that may not be text
-                if is_entered(name) and not link:
-                    pending.append(path)
+            if folder_found or (link and os.path.isdir(real)):  # noqa: PTH112 - a path that may not be text
+                problem = _link_problem(real, where_really, inside=inside) if link else None
+                if is_entered(name) and problem is not None:
+                    listed.files.append(_Seen(path, real, None, problem))
+                elif is_entered(name):
+                    pending.append((path, real))
             elif is_read(name):
-                count += 1
-                check_count(count, str(home))
-                yield _look(path, real, inside=inside)
+                budget.take_file()
+                listed.files.append(_look(path, real, inside=inside))
+            elif is_entered(name) and len(listed.unread) < MAX_UNREAD_NAMES:
+                listed.unread.append(path)
+    return listed
+
+
+def _link_problem(real: str, where_really: str, *, inside: bool) -> str | None:
+    """Return why a link to a folder is not followed, or None; ``where_really`` is the real path of the folder that it is in."""
+    if not inside:
+        return _LEADS_OUT
+    return "is a link to a folder that it is in itself" if Path(where_really).is_relative_to(real) else None
 
 
 def _kind(full: str) -> tuple[bool, bool]:
@@ -230,7 +270,7 @@ def _kind(full: str) -> tuple[bool, bool]:
 
 def _look(path: str, real: str, *, inside: bool) -> _Seen:
     if not inside:
-        return _Seen(path, real, None, "is a link that leads out of the folder")
+        return _Seen(path, real, None, _LEADS_OUT)
     try:
         found = os.stat(real)  # noqa: PTH116 - a path that may not be text
     except OSError as error:
@@ -241,13 +281,12 @@ def _look(path: str, real: str, *, inside: bool) -> _Seen:
     return _Seen(path, real, stamp, too_large(path, found.st_size))
 
 
-def _load(seen: _Seen) -> SourceFile:
+def _load(seen: _Seen, home: Path) -> SourceFile:
+    """Read a file below its real folder, which holds no link any more: what was swapped for one since then is not followed."""
     if seen.problem is not None:
         return SourceFile(seen.path, None, seen.problem)
     try:
-        descriptor = os.open(seen.target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            size = seen.stamp[2] if seen.stamp else 0
-            return SourceFile(seen.path, file.read(size + 1))
+        size = seen.stamp[2] if seen.stamp else 0
+        return SourceFile(seen.path, read_beneath(home, Path(seen.target).relative_to(home), size))
     except OSError as error:
         return SourceFile(seen.path, None, f"cannot be read: {error.strerror}")

@@ -44,7 +44,7 @@ from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
-from kapso_sync.sources.file_rules import check_count, is_entered, is_read, too_large
+from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, is_entered, is_read, too_large
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -54,6 +54,7 @@ from kapso_sync.sources.signatures import (
     tag_target,
 )
 from kapso_sync.sources.spec import SourceSpec
+from kapso_sync.sources.walk import WalkBudget
 
 if TYPE_CHECKING:
     from git import Repo
@@ -417,8 +418,10 @@ class GitSource:
             _content(commit)
             tree, path = self._home(commit.tree)
             fresh: dict[bytes, bytes] = {}
-            files = {file.path: file for file in _files(tree, self._contents, fresh)}
-            lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh))
+            budget = WalkBudget(path or "the repository", self._monotonic)
+            unread: list[str] = []
+            files = {file.path: file for file in _files(tree, self._contents, fresh, unread, budget)}
+            lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh, budget))
             self._contents = fresh
             remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
@@ -428,7 +431,16 @@ class GitSource:
                 author=author,
                 committed_at=_moment(commit.committed_date),
             )
-        return Snapshot(self._spec.location, revision, path, files, remote_map, project, lock_files)
+        return Snapshot(
+            self._spec.location,
+            revision,
+            path,
+            files,
+            remote_map=remote_map,
+            project_file=project,
+            lock_files=lock_files,
+            unread=frozenset(unread),
+        )
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
         path = self._spec.path
@@ -439,9 +451,9 @@ class GitSource:
         for name in path.split("/") if path else []:
             found = next((child for child in tree.trees if child.name == name), None)
             if found is None:
-                raise SourceMissing(
-                    f"{self._spec.location} has no folder {path}", hint="--path names the functions folder inside it"
-                )
+                other = next((child for child in tree if str(child.path).rpartition("/")[2] == name), None)
+                what = f"has no folder {path}" if other is None else f"has no folder {path}: {other.path} {_kind(other)}"
+                raise SourceMissing(f"{self._spec.location} {what}", hint="--path names the functions folder inside it")
             tree = found
             _content(tree)
         return tree, path
@@ -461,48 +473,66 @@ class _Denied:
     credentials: tuple[object, ...]
 
 
-def _files(home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> Iterator[SourceFile]:
-    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again."""
-    pending, count = [("", home)], 0
+def _kind(item: Tree | Blob) -> str:
+    """Return what an object is that is no folder, as the end of a sentence that begins with its path."""
+    kinds = {
+        _SUBMODULE: "is a submodule, which is not followed",
+        _LINK: "is a symbolic link, which is not followed in a repository",
+    }
+    return kinds.get(item.mode, "is a file")
+
+
+def _files(
+    home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], unread: list[str], budget: WalkBudget
+) -> Iterator[SourceFile]:
+    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again.
+
+    ``unread`` gets the paths of files of other kinds.
+    """
+    pending = [("", home)]
     while pending:
         prefix, tree = pending.pop()
+        budget.enter(prefix, tree.size)
+        _content(tree)
         for item in tree:
+            budget.look()
             name = str(item.path).rpartition("/")[2]  # a submodule has no name of its own to ask for
             path = f"{prefix}{name}"
             if item.type == "tree":
                 if is_entered(name):
-                    _content(item)
                     pending.append((f"{path}/", item))
-            elif is_read(name) or item.mode == _SUBMODULE:
-                count += 1
-                check_count(count, str(home.path) or "the repository")
-                yield _file(path, item, known, fresh)
+            elif is_read(name) or (item.mode in (_SUBMODULE, _LINK) and is_entered(name)):
+                budget.take_file()
+                yield _file(path, item, known, fresh, budget)
+            elif is_entered(name) and len(unread) < MAX_UNREAD_NAMES:
+                unread.append(path)
 
 
-def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]) -> SourceFile:
-    if blob.mode == _SUBMODULE:
-        return SourceFile(path, None, "is a submodule, which is not followed")
-    if blob.mode == _LINK:
-        return SourceFile(path, None, "is a symbolic link, which is not followed in a repository")
-    content = known.get(blob.binsha)
+def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget) -> SourceFile:
+    if blob.mode in (_SUBMODULE, _LINK):
+        return SourceFile(path, None, _kind(blob))
+    content = fresh.get(blob.binsha)
     if content is None:
-        problem = too_large(path, blob.size)
-        if problem is not None:
-            return SourceFile(path, None, problem)
-        content = _content(blob)
-    fresh[blob.binsha] = content
+        content = known.get(blob.binsha)
+        if content is None:
+            problem = too_large(path, blob.size)
+            if problem is not None:
+                return SourceFile(path, None, problem)
+            content = _content(blob)
+        budget.take_content(len(content))
+        fresh[blob.binsha] = content
     return SourceFile(path, content)
 
 
 def _lock_files_above(
-    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes]
+    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget
 ) -> Iterator[tuple[str, SourceFile]]:
     """Yield each lock file between a repository's root and its functions folder, with the path of its folder."""
     tree, folder = root, ""
     for name in path.split("/") if path else []:
         item = next((blob for blob in tree.blobs if blob.name == LOCK_FILE), None)
         if item is not None:
-            yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh)
+            yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh, budget)
         tree, folder = tree / name, f"{folder}/{name}".removeprefix("/")
 
 

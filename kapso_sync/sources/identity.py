@@ -8,6 +8,7 @@ What happens when one of them changes:
     the remote is renamed                 new         same (2)      as for an added one; without state, a conflict (3)
     the default branch becomes another    same (4)    same          nothing
     the folder is moved                   same (5)    new           marks are recognised
+    a project's folder is named instead   same        same          nothing: it stands for its functions folder (6)
     another --path or --env               new         new           two sets of functions, a conflict names the other (3)
     the API key is rotated                same        same          nothing
     the key opens another project         same        same          refused (78) before any write
@@ -19,6 +20,7 @@ What happens when one of them changes:
     (4) --branch adds #branch, unless it is the default branch when the state folder is made; without state that is asked again:
     what the branch wrote is recognised then, and what the default branch wrote is a conflict (3), since it may be another's
     (5) new without a remote: then a conflict (3)
+    (6) outside of a work tree; not once it was synced as a functions folder itself
 """
 
 from __future__ import annotations
@@ -32,9 +34,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.files import read_small
 from kapso_sync.model.ownership import comparable_owner
 from kapso_sync.process import run_process
 from kapso_sync.urls import comparable_path, parse_remote
+
+MAX_GIT_FILE_BYTES = 4 * 1024 * 1024
+"""Maximum size of one of git's own files, such as the list of packed refs, in bytes; a larger one counts as empty."""
 
 _SAFE = "/._-~+@"
 CONFIG_TIMEOUT = 10.0
@@ -49,13 +55,13 @@ def remote_identity(location: str, path: str) -> str:
     """
     remote = parse_remote(location)
     whole = f"{remote.host}/{comparable_path(remote.host, remote.path)}" if remote.host else f"file/{remote.path}"
-    return quote(f"{whole}//{path}" if path else whole, safe=_SAFE)
+    return quote(f"{whole}//{path}" if path else whole, safe=_SAFE, errors="surrogateescape")
 
 
 def folder_identity(folder: Path) -> str:
     """Return a folder's name and a hash of its path, for a folder without a remote."""
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()
-    return f"folder/{quote(folder.name or 'root', safe=_SAFE)}-{digest[:12]}"
+    return f"folder/{quote(folder.name or 'root', safe=_SAFE, errors='surrogateescape')}-{digest[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ def _packed(common: Path, name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path, MAX_GIT_FILE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -220,6 +226,8 @@ def with_environment(owner: str, env: str | None) -> str:
 
 def state_folder_name(parts: Mapping[str, str | None]) -> str:
     """Return the folder's name: a readable beginning from ``parts["source"]``, and a hash of all parts."""
-    digest = hashlib.sha256("\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\0".join(f"{name}={parts[name] or ''}" for name in sorted(parts)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", (parts["source"] or "").rpartition("/")[2]).strip("-.")[:40]
     return f"{readable or 'source'}-{digest[:16]}"

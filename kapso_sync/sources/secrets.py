@@ -18,6 +18,7 @@ from kapso_sync.env_file import parse_env_file
 from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
 from kapso_sync.model.functions import MAX_JSON_DEPTH, Json, canonical_json, is_nested_within
+from kapso_sync.mounted_files import BYTE_ORDER_MARK
 
 OURS = "KAPSO_"
 OF_THE_MACHINE = (
@@ -84,7 +85,7 @@ class SecretReader:
         """Return the value: text, or an object or a list if the source is marked as JSON; raises `SecretMissing`."""
         if isinstance(source, PlainSecret):
             return source.value
-        value = self._value(source)
+        value = self._value(source).removeprefix(BYTE_ORDER_MARK)
         if not value:
             raise SecretMissing("is empty", "give it a value")
         if "\0" in value:
@@ -111,7 +112,7 @@ class SecretReader:
         if isinstance(source, EnvSecret):
             return self._variable(source.env)
         if isinstance(source, FileSecret):
-            text = self._file(source.file).removeprefix("\ufeff")
+            text = self._file(source.file)
             return text.removesuffix("\n").removesuffix("\r")
         if source.name.upper().startswith(OURS):
             raise SecretMissing(
@@ -167,7 +168,7 @@ class SecretReader:
             found = path.stat()
             if any(_same(found, own) or path.is_relative_to(os.path.realpath(own)) for own in self.ours):
                 raise SecretMissing(f"may not be the file {name}: it holds a credential of kapso-sync's", "use another file")
-            return read_beneath(folder, inside, SIZE_LIMIT).decode("utf-8")
+            return read_beneath(folder, inside, SIZE_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SecretMissing(
                 f"needs {name} below {self.folder}, which is not UTF-8 text", "is it the right file?"

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
+from kapso_sync.model.source import DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES
 from kapso_sync.sources.identity import find_work_tree
 from kapso_sync.urls import is_loopback, is_scp_like
 
@@ -23,13 +24,17 @@ class SourceKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source that may be read. ``location`` is an absolute folder, or a git remote; it carries no password."""
+    """A source that may be read. ``location`` is an absolute folder, or a git remote; it carries no password.
+
+    ``given`` is the project's folder that was named, where its functions folder is used in its place.
+    """
 
     kind: SourceKind
     location: str
     branch: str | None = None
     ref: str | None = None
     path: str | None = None
+    given: str | None = None
 
     @property
     def protocol(self) -> str:
@@ -44,8 +49,8 @@ def parse_source(
 ) -> SourceSpec:
     """Return the parsed source. URLs, scp-like names and bare repositories are git; a folder is a folder.
 
-    A branch or ref makes a folder the repository that it belongs to. Raises `SourceRefused` for unsafe sources,
-    `SourceMissing` for missing ones, and `ConfigError` for contradictions.
+    A branch or ref makes a folder the repository that it belongs to, and a project's folder is its functions folder. Raises
+    `SourceRefused` for unsafe sources, `SourceMissing` for missing ones, and `ConfigError` for contradictions.
     """
     if branch is not None and ref is not None:
         raise ConfigError("both a branch and a ref are given", hint="--branch follows a branch, --ref pins a tag or a commit")
@@ -73,6 +78,8 @@ def parse_source(
     if branch is not None or ref is not None:
         top, below = _repository_of(folder.absolute(), where)
         return SourceSpec(SourceKind.GIT, str(top), branch, ref, below)
+    if where is None and is_project(folder):
+        return SourceSpec(SourceKind.FOLDER, str(folder.absolute() / DEFAULT_FOLDER), given=location)
     return SourceSpec(SourceKind.FOLDER, location, path=where)
 
 
@@ -82,6 +89,25 @@ def _holds(test: Callable[[], bool]) -> bool:
         return test()
     except (OSError, ValueError):
         return False
+
+
+def is_project(folder: Path) -> bool:
+    """Return whether a folder outside of any work tree only holds a functions folder, and is not one itself.
+
+    A work tree is always read that way. Elsewhere `plan .` means `plan ./functions`, with the same owner and state, only where
+    nothing else can be meant.
+    """
+    functions = folder / DEFAULT_FOLDER
+    return _declares(functions) and not _declares(folder) and find_work_tree(folder) is None
+
+
+def _declares(folder: Path) -> bool:
+    """Return whether a folder has a manifest, in any capitals, or folders of the Kapso CLI."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return False
+    return any(name.casefold() in MANIFEST_NAMES or (folder / name / FUNCTION_FILE).is_file() for name in names)
 
 
 def _repository_of(folder: Path, path: str | None) -> tuple[Path, str | None]:

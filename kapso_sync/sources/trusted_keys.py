@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.files import read_small
-from kapso_sync.permissions import describe_owner, hint_for_owner
+from kapso_sync.mounted_files import read_mounted
 from kapso_sync.sources.armor import PUBLIC_KEY_PACKET, SECRET_KEY_PACKET, packet_tags, remove_armor, ssh_strings
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -48,12 +47,7 @@ class TrustedKeys:
 def read_trusted_keys(path: Path) -> TrustedKeys:
     """Return the keys of a file; raises `ConfigError`, which names the setting, for a file that lists none."""
     place = f"KAPSO_SYNC_VERIFY_FILE {path}"
-    try:
-        content = read_small(path, MAX_BYTES, follow=True)  # a mounted file is a link, which moves when it changes
-    except PermissionError as error:
-        raise ConfigError(f"{place} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)) from error
-    except OSError as error:
-        raise ConfigError(f"{place} cannot be read: {error.strerror or error}", hint="mount the file there") from error
+    content = read_mounted(place, path, missing="mount the file there", limit=MAX_BYTES)
     try:
         return parse_trusted_keys(content)
     except ValueError as error:

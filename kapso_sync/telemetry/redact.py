@@ -129,15 +129,22 @@ class Redactor:
         return "".join((*kept, text[done:]))
 
     def value(self, value: Any) -> Any:
-        """Return any value of a log line without secrets, as JSON types."""
+        """Return any value of a log line without secrets, as JSON types; a field that is named like a secret is masked."""
+        return self._json(value, lambda key: _KEYS.search(key) is not None)
+
+    def document(self, value: Any) -> Any:
+        """Return any JSON document without secrets. Its keys are our own, and a key such as ``secret`` holds a name."""
+        return self._json(value, lambda _: False)
+
+    def _json(self, value: Any, masked: Callable[[str], bool]) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, bool | int | float | None):
             return value
         if isinstance(value, Mapping):
-            return {self.text(str(key)): MASK if _KEYS.search(str(key)) else self.value(item) for key, item in value.items()}
+            return {self.text(str(key)): MASK if masked(str(key)) else self._json(item, masked) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
+            return [self._json(item, masked) for item in value]
         return self.text(str(value))
 
     def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -17,7 +17,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.http_client import open_client
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
-from kapso_sync.model.source import Snapshot
+from kapso_sync.model.source import DEFAULT_FOLDER, Snapshot
 from kapso_sync.network import read_network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
@@ -49,7 +49,13 @@ def make_desired_builder(
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
     packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (lambda snapshot: find_packages(spec, snapshot))
-    return DesiredBuilder(builder, (*settings.notices, *notices), packages, secret_values, settings.env)
+    return DesiredBuilder(builder, (*settings.notices, *notices, *_source_notices(spec)), packages, secret_values, settings.env)
+
+
+def _source_notices(spec: SourceSpec) -> tuple[Notice, ...]:
+    if spec.given is None:
+        return ()
+    return (Notice("functions-folder", f"{spec.given} declares no function, so its folder {DEFAULT_FOLDER} is the source"),)
 
 
 def make_npm_packages(

@@ -57,20 +57,22 @@ TEMPORARY_OWNER = (
 )
 
 
-def make_event_bus(
+def make_event_bus(  # noqa: PLR0913 - each is something that another caller decides
     settings: Settings,
     stream: TextIO,
-    *others: events.Listener,
+    *,
     level: str = "info",
     quiet: bool = False,
     advise: Advise = as_it_is,
     colour: bool = False,
+    redactor: Redactor | None = None,
 ) -> EventBus:
-    """Return the event bus, which logs to ``stream`` and calls ``others``; ``level`` is the default level."""
+    """Return the event bus, which logs to ``stream``; ``level`` is the default level.
+
+    ``redactor`` is the one that everything else of this process is printed through, where there is one.
+    """
     logs = log_settings(settings, level, colour=colour)
-    bus = EventBus(logs, stream, SystemClock(), Redactor(), quiet=quiet, advise=advise)
-    bus.add(*others)
-    return bus
+    return EventBus(logs, stream, SystemClock(), redactor or Redactor(), quiet=quiet, advise=advise)
 
 
 def log_settings(settings: Settings, level: str = "info", *, colour: bool = False) -> LogSettings:

@@ -38,6 +38,7 @@ async def open_local_folder(settings: Settings, bus: EventBus) -> LocalFolder:
             debounce=settings.debounce,
             clock=clock,
             on_trouble=lambda reason: bus.emit(events.WatchDegraded(reason=reason)),
+            inside=resolved.home,
         )
 
     return LocalFolder(

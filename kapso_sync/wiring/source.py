@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -44,7 +44,7 @@ from kapso_sync.sources.identity import (
     with_environment,
 )
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import read_owners
+from kapso_sync.store.database import read_owners, read_state
 from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
@@ -53,7 +53,14 @@ from kapso_sync.wiring.building import find_packages, make_desired_builder, make
 def source_spec(settings: Settings) -> SourceSpec:
     """Return the parsed source of the settings; raises like `parse_source`."""
     where = settings.source or "."
-    return parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+    spec = parse_source(where, branch=settings.branch, ref=settings.ref, path=settings.path, cwd=Path.cwd())
+    if spec.given is None:
+        return spec
+    itself = replace(spec, location=spec.given, given=None)
+    base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    before = read_state(state_folder(settings, base_url, itself))
+    # A manifest that vanished from it is an error, and no reason to read another one.
+    return itself if before.manifest_present or before.owned else spec
 
 
 def find_state_folder(settings: Settings) -> Path:
@@ -168,7 +175,7 @@ async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, em
     source = FolderSource(root, spec.path, top=tree.root if tree else None, emit=emit, describe=describe)
     origin = await find_origin(tree) if tree is not None and not settings.owner else None
     owner, stable = owner_of_folder(root, tree, origin, source.home, named=settings.owner, env=settings.env)
-    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable)
+    return ResolvedSource(spec, source, owner, folder, owner_is_stable=stable, home=source.home)
 
 
 @dataclass(frozen=True, slots=True)

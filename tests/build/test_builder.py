@@ -24,7 +24,12 @@ from tests.build.workbench import MODULE, Workbench, bad, build, entry, good, ne
 EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
 
-@pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values()])
+COMMENTED = (
+    "// an accessor x, @decorated, with import.meta and require('x')\nfunction handler() { return new Response('accessor y') }"
+)
+
+
+@pytest.mark.parametrize("code", [*SCRIPTS, *WRITTEN_BY_PEOPLE.values(), COMMENTED])
 def test_a_script_is_uploaded_unchanged_to_either_base(code: str) -> None:
     """A top-level ``handler``, however it is declared, and whatever strings and comments hold."""
     assert good(code) == code
@@ -35,7 +40,7 @@ def test_a_script_is_uploaded_unchanged_to_either_base(code: str) -> None:
         st.sampled_from([*SCRIPTS[:4], "const a = 1;", "// é\n", "\r\n", "\t", ";", "function other() { return `\u2028` }"])
     )
     .map("\n".join)
-    .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1)
+    .filter(lambda code: sum(code.count(script) for script in SCRIPTS[:4]) == 1 and code.count("const a") < 2)
 )
 def test_any_plain_script_is_uploaded_byte_for_byte(code: str) -> None:
     """Whatever surrounds the one handler, the bytes are the author's."""
@@ -61,7 +66,7 @@ def test_node_accepts_the_accepted_sample_code(code: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("code", "fault", "place"),
     [
-        ("async function handler() {\n  return (;\n}\n", "syntax", (2, 10)),
+        ("async function handler() {\n  return (;\n}\n", "syntax", (2, 11)),
         ("function handler() {", "syntax", (1, 21)),
         ("const x = 1;\n", "no-handler", (1, 1)),
         ("", "no-handler", (1, 1)),
@@ -162,6 +167,16 @@ def test_code_that_is_not_utf8_text_is_refused(content: bytes, code: str) -> Non
     """Binary or Latin-1: the error names the line."""
     (problem,) = bad({"greet.js": content})
     assert problem.code == code
+
+
+@pytest.mark.parametrize("kind", ["cloudflare_worker", "supabase_function"])
+@pytest.mark.parametrize("name", ["greet.txt", "greet.json", "greet.yaml"])
+def test_an_entry_that_is_no_code_by_its_name_is_refused(name: str, kind: str) -> None:
+    """Only that function, with its file; the content does not matter."""
+    listed = entry(name, function_type=kind)
+    made = Workbench().build({name: SCRIPTS[0], "other.js": SCRIPTS[0]}, listed, "other.js")
+    assert [where(problem) for problem in made.unusable[0].problems] == [("entry-kind", name, 1, 1)]
+    assert [function.slug for function in made.functions] == ["other"]
 
 
 def test_supabase_functions_are_uploaded_unchanged() -> None:
@@ -266,3 +281,26 @@ def test_code_inspection_never_raises_an_exception(code: str) -> None:
         shape = inspect(code.encode("utf-8", "surrogatepass"), grammar)
         assert isinstance(shape.style, Style)
     assert isinstance(build({"greet.js": code.encode("utf-8", "surrogatepass")}), DesiredFunction | UnusableFunction)
+
+
+@pytest.mark.parametrize(
+    ("specifier", "said"),
+    [
+        ("./vendor/words.js", "`./vendor/words.js`: vendor is a submodule, which is not followed"),
+        ("./shared/a/b.js", "`./shared/a/b.js`: shared is a symbolic link, which is not followed in a repository"),
+        ("./rates.csv", "`./rates.csv` does not exist, or is of a kind that is not read"),
+        ("./words.js", "`./words.js` does not exist"),
+    ],
+)
+def test_an_import_of_what_is_not_read_says_what_it_is(specifier: str, said: str) -> None:
+    """A person who sees the file in a checkout must not be told that it does not exist."""
+    code = f"import words from '{specifier}';\nasync function handler() {{ return new Response(words); }}\n"
+    files = {
+        **source_files({"greet.js": code}),
+        "vendor": SourceFile("vendor", None, "is a submodule, which is not followed"),
+        "shared": SourceFile("shared", None, "is a symbolic link, which is not followed in a repository"),
+    }
+    made = asyncio.run(Workbench().builder.build([entry("greet.js")], files))
+    (problem,) = made.unusable[0].problems
+    assert problem.message == said
+    assert str(problem.location).startswith("greet.js:1:")

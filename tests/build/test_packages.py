@@ -162,9 +162,11 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
     code = good({"a.js": text.replace("Buffer", "x")}, "a.js", MODULE, Packages(tmp_path, tmp_path))
     assert 'from "events"' not in code
     package(tmp_path, "needs-node", "import fs from 'node:fs'; export const x = fs;")
-    text = "import { x } from 'needs-node'; export default () => x"
-    (problem,) = bad({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path))
+    package(tmp_path, "uses-it", "export { x } from 'needs-node'")
+    texts = {"a.js": "export { default } from './b.js'", "b.js": "\nimport { x } from 'uses-it';\nexport default () => x"}
+    (problem,) = bad(texts, "a.js", packages=Packages(tmp_path, tmp_path))
     assert "`node:fs`, which script style cannot" in problem.message
+    assert str(problem.location) == "b.js:2:19"
 
 
 @pytest.mark.parametrize(
@@ -179,8 +181,8 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
         ("https://example.com/x.js", "import-url"),
         ("//example.com/x.js", "import-outside"),
         ("data:text/javascript,export default 1", "import-url"),
-        ("#internal", "package-missing"),
-        ("@/lib/x", "package-missing"),
+        ("#internal", "unresolved-import"),
+        ("@/lib/x", "unresolved-import"),
         ("pkg/../../../outside", "package-missing"),
         ("..", "import-outside"),
         ("./", "unresolved-import"),
@@ -272,7 +274,7 @@ def test_no_config_plugin_or_script_of_the_folder_is_run(tmp_path: Path) -> None
     )
     (tmp_path / "tsconfig.json").write_text('{"compilerOptions": {"paths": {"thing": ["./functions/plugin.js"]}}}')
     (home / "tsconfig.json").write_text(
-        '{"extends": "../../etc/passwd", "compilerOptions": {"paths": {"thing": ["./plugin.js"]}, "plugins": [{"name": "x"}]}}'
+        '{"extends": "../../etc/passwd", "compilerOptions": {"plugins": [{"name": "x", "transform": "./plugin.js"}]}}'
     )
     (home / "a.ts").write_text("import { thing } from 'thing';\nexport default () => new Response(thing);\n")
     snapshot = asyncio.run(FolderSource(home, None, top=None, emit=lambda _: None).fetch())

@@ -120,10 +120,10 @@ greet  500  application/json  N ms
         assert screen.until("^") == snapshot(
             """\
 
-error: greet.js:2:10: syntax error near `(`
+error: greet.js:2:11: syntax error: Unexpected ";"
      1 | function handler(request, env) {
      2 |   return (;
-                  ^
+                   ^
 """
         )
         (folder / "greet.js").write_text("throw new Error('not yet');\nfunction handler() {}\n")

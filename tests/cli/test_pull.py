@@ -28,7 +28,7 @@ def seed(kapso: Served, slug: str, *, code: str | None = None, secrets: Mapping[
 def project(kapso: Served) -> Served:
     """A project with functions, drafts, secrets and fields."""
     seed(kapso, "greet", name="Greet", description="Says hello.", secrets={"TOKEN": "hush"})
-    seed(kapso, "legacy", code="module.exports = 1\n")
+    seed(kapso, "legacy", code="module.exports = () => 1\n")
     seed(kapso, "theirs", description="x [kapso-sync:github.com/other/flows#123456]")
     seed(kapso, "twin", name="Greet")
     return kapso

@@ -417,11 +417,134 @@ def test_what_is_missing_on_this_machine_is_not_sent_to_git(folder: Path, enviro
     assert ran.out.splitlines()[-1] == f"next: follow the hint for `greet`, then run `kapso-sync sync {folder}`"
 
 
-def test_a_missing_secret_is_reported_at_its_own_line(folder: Path, environment: Environment) -> None:
+def test_a_missing_secret_is_reported_at_its_value(folder: Path, environment: Environment) -> None:
     """The line of the secret, not that of the function; the hint names the file that may hold values."""
     secrets = "    secrets:\n      A: {value: plain}\n      TOKEN: {env: TOKEN}\n"
     write_functions(folder, {"greet": answering("hello")}, extra=secrets)
     ran = kapso_sync("sync", str(folder), environment=environment)
     invalid = ran.event("function.invalid")
-    assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:7")
+    assert (ran.code, invalid["location"]) == (1, "manifest.yaml:7:14")
     assert "--env-file" in invalid["hint"]
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_where_every_entry_is_broken_each_says_why(command: str, folder: Path, environment: Environment) -> None:
+    """A source with broken entries is not an empty one: exit 1, and no hint to allow emptiness."""
+    manifest = "version: 1\nfunctions:\n  greet: {file: gone.js}\n  part: {file: ../part.js}\n"
+    (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
+    ran = kapso_sync(command, str(folder), environment=environment)
+    assert ran.code == 1
+    assert "manifest.yaml:3:17: functions.greet: gone.js does not exist" in ran.out
+    assert "manifest.yaml:4:16: functions.part.file: '../part.js' leads out of the folder" in ran.out
+    assert "empty" not in (ran.out + ran.err).lower()
+
+
+def test_a_source_without_entries_is_still_an_empty_one(folder: Path, environment: Environment) -> None:
+    """The other side of the rule: nothing is listed, and the hint says how that is allowed."""
+    (folder / "manifest.yaml").write_text("version: 1\nfunctions: {}\n", encoding="utf-8")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 65
+    assert "--allow-empty" in ran.err
+
+
+def test_a_function_yaml_renamed_to_yml_is_a_warning_and_deletes_nothing(
+    kapso: Served, tmp_path: Path, environment: Environment
+) -> None:
+    """With prune on, and nobody else to hold it; with its right name again all is as before."""
+    folder = tmp_path / "folders"
+    for slug in ("greet", "part"):
+        (folder / slug).mkdir(parents=True)
+        (folder / slug / "function.yaml").write_text(f"name: {slug}\n", encoding="utf-8")
+        (folder / slug / "index.js").write_text(answering(slug), encoding="utf-8")
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows", "KAPSO_SYNC_PRUNE": "true"}
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "part/function.yaml").rename(folder / "part/function.yml")
+    ran = kapso_sync("sync", str(folder), environment=environment)
+    assert ran.code == 1
+    assert "part/function.yml is not read: did you mean function.yaml?" in ran.out
+    assert ran.event("prune.blocked")["slugs"] == ["part"]
+    assert {function.slug for function in kapso.world.functions.values()} == {"greet", "part"}
+    (folder / "part/function.yml").rename(folder / "part/function.yaml")
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "part/function.yaml").unlink()
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert {function.slug for function in kapso.world.functions.values()} == {"greet"}
+
+
+SECRET = "correct-horse-battery-staple-42"
+TOKEN = "glpat-abcdefghijklmnopqrst"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--format", "markdown")], ids=["text", "json", "markdown"])
+def test_reports_are_redacted_as_the_log_is(
+    form: tuple[str, ...], kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """A secret that somebody put into code on Kapso, and a credential by its shape, in the diff of a plan."""
+    write_functions(folder, {"greet": answering("hello")}, extra="    secrets:\n      TOKEN: {env: TOKEN}\n")
+    environment = {**environment, "TOKEN": SECRET, "KAPSO_SYNC_SECRET_ENV": "TOKEN"}
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    kapso.edit("greet", code=f"// {SECRET} {TOKEN} stays\n{answering('other')}")
+    ran = kapso_sync("plan", str(folder), *form, environment=environment)
+    assert ran.code == 0
+    assert "stays" in ran.out
+    assert SECRET not in ran.out + ran.err
+    assert TOKEN not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--github",)], ids=["text", "json", "github"])
+def test_a_credential_in_a_broken_line_is_not_shown(form: tuple[str, ...], folder: Path, environment: Environment) -> None:
+    """The frame of a problem quotes the manifest."""
+    manifest = f"version: 1\nfunctions:\n  greet:\n    secrets: {{A: {{value: {TOKEN}, oops: 1}}}}\n"
+    (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
+    for command in (("validate", *form), ("plan",)):
+        ran = kapso_sync(command[0], str(folder), *command[1:], environment=environment)
+        assert ran.code == 65
+        assert "oops" in ran.out + ran.err
+        assert TOKEN not in ran.out + ran.err
+
+
+def test_a_checkout_with_other_line_ends_plans_nothing(kapso: Served, tmp_path: Path, environment: Environment) -> None:
+    """What a repository has with LF, a checkout with `eol=crlf` shows with CRLF; a real edit there is still one."""
+    work = tmp_path / "work"
+    write_functions(work / "functions", {"greet": answering("hello"), "part": answering("bye")})
+    for first in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "one")):
+        git(work, *first)
+    environment = {**environment, "KAPSO_SYNC_OWNER": "acme/flows"}
+    assert kapso_sync("sync", str(work), environment=environment).code == 0
+    (work / ".gitattributes").write_text("* text eol=crlf\n", encoding="utf-8")
+    for again in (("add", "."), ("commit", "--quiet", "-m", "two"), ("rm", "--quiet", "--cached", "-r", ".")):
+        git(work, *again)
+    git(work, "reset", "--quiet", "--hard")
+    assert (work / "functions/greet.js").read_bytes() == answering("hello").replace("\n", "\r\n").encode()
+    for state in ("state", "another machine"):
+        environment["KAPSO_SYNC_STATE_DIR"] = str(tmp_path / state)
+        kapso.forget_requests()
+        ran = kapso_sync("plan", str(work), "--detailed-exitcode", environment=environment)
+        assert (ran.code, ran.out.splitlines()[-1]) == (0, "In sync: 2 functions, nothing to do.")
+        assert kapso_sync("sync", str(work), environment=environment).code == 0
+        assert [call for call in kapso.calls() if not call.startswith("GET")] == []
+    (work / "functions/part.js").write_bytes(answering("changed").replace("\n", "\r\n").encode())
+    changed = kapso_sync("plan", str(work), "--json", environment=environment)
+    found = {function["slug"]: (function["action"], function["origin"]) for function in changed.document["functions"]}
+    assert found == {"greet": ("none", None), "part": ("update", "git")}
+
+
+@pytest.mark.parametrize("ends", ["crlf", "no final newline", "more newlines", "old Mac"])
+def test_a_change_on_kapso_is_drift_whatever_the_line_ends_here(
+    ends: str, kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """Two checkouts take turns; then somebody edits the function on Kapso: git did not change it."""
+    code = answering("hello")
+    spelled = {
+        "crlf": code.replace("\n", "\r\n"),
+        "no final newline": code.rstrip("\n"),
+        "more newlines": f"{code}\n\n",
+        "old Mac": code.replace("\n", "\r"),
+    }
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    (folder / "greet.js").write_bytes(spelled[ends].encode())
+    assert kapso_sync("plan", str(folder), "--detailed-exitcode", environment=environment).code == 0
+    kapso.edit("greet", code=answering("somebody"))
+    ran = kapso_sync("plan", str(folder), "--json", "--detailed-exitcode", environment=environment)
+    found = {function["slug"]: function["origin"] for function in ran.document["functions"]}
+    assert (ran.code, found["greet"]) == (3, "drift")

@@ -34,7 +34,7 @@ error: broken.js:1:15: `../outside.js` leads out of the functions folder
 hint: move what it names into the folder
 error: broken.js:3:1: the handler is a generator
      1 | import x from '../outside.js';
-     2 | const key = 'sk_live_0123456789abcdef';
+     2 | const key = '[redacted]';
      3 | function* handler(request) {}
          ^
 hint: drop the `*`

@@ -68,6 +68,31 @@ async def test_an_update_of_an_older_version_is_a_conflict(kube: LeaseServer, ac
     await api.close()
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + TOKEN.encode(), TOKEN.encode() + b"\n"])
+async def test_a_token_may_have_a_byte_order_mark_and_a_line_end(
+    kube: LeaseServer, access: KubeAccess, tmp_path: Path, content: bytes
+) -> None:
+    """Neither is part of it."""
+    (tmp_path / "token").write_bytes(content)
+    api = KubeLeaseApi(replace(access, token_file=tmp_path / "token"), "replica")
+    try:
+        assert await api.read(2) is None
+    finally:
+        await api.close()
+
+
+@pytest.mark.parametrize("content", [b"to\xc3\xa9ken", b"one\ntwo", b"\xff\xfe"])
+async def test_a_token_that_no_header_can_carry_is_an_error_that_names_the_file(
+    kube: LeaseServer, access: KubeAccess, tmp_path: Path, content: bytes
+) -> None:
+    """And never the token."""
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(LeaseError) as caught:
+        await KubeLeaseApi(replace(access, token_file=tmp_path / "token"), "replica").read(2)
+    assert str(tmp_path / "token") in caught.value.message
+    assert "ken" not in caught.value.message.replace("token", "")
+
+
 async def test_a_rotated_token_is_used_with_the_next_call(kube: LeaseServer, access: KubeAccess) -> None:
     """Kubernetes replaces the mounted file; the old token is refused, and named by its file alone."""
     api = KubeLeaseApi(access, "replica")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kapso_sync.errors import ManifestInvalid, Problem
 from kapso_sync.manifest import read_manifest
@@ -12,15 +12,15 @@ from kapso_sync.model.source import Revision, Snapshot, SourceFile
 CODE = "async function handler() { return new Response('x'); }\n"
 
 
-def folder(files: Mapping[str, str | bytes | SourceFile]) -> Snapshot:
-    """A snapshot of these files."""
+def folder(files: Mapping[str, str | bytes | SourceFile], unread: Collection[str] = ()) -> Snapshot:
+    """A snapshot of these files, beside others of kinds that are not read."""
     made = {
         path: content
         if isinstance(content, SourceFile)
         else SourceFile(path, content if isinstance(content, bytes) else content.encode())
         for path, content in files.items()
     }
-    return Snapshot("test", Revision("c0ffee"), files=made)
+    return Snapshot("test", Revision("c0ffee"), files=made, unread=frozenset(unread))
 
 
 def read(manifest: str | bytes, name: str = "manifest.yaml", **files: str) -> Manifest:

@@ -131,8 +131,8 @@ def test_an_error_in_one_environment_is_reported_for_all(old: str, new: str, sai
     assert str(raised.value.problems[0]).startswith(f"manifest.yaml:{said}")
 
 
-def test_a_missing_file_is_reported_at_the_environments_key() -> None:
-    """The place is that of the key in force."""
+def test_a_missing_file_is_reported_at_the_environments_value() -> None:
+    """The place is that of the value in force."""
     manifest = read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "staging")
-    assert str(manifest.broken["probe"][0]).startswith("manifest.yaml:21:7: functions.probe: probes/prope.js does not exist")
+    assert str(manifest.broken["probe"][0]).startswith("manifest.yaml:21:21: functions.probe: probes/prope.js does not exist")
     assert not read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "production").broken

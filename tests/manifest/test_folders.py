@@ -102,7 +102,7 @@ def test_a_path_outside_the_folder_fails_only_its_function(path: str, said: str)
     manifest = read(f'version: 1\nfunctions:\n  bad: {{file: "{path}"}}\n  greet:\n')
     assert [entry.slug for entry in manifest.entries] == ["greet"]
     assert said in str(manifest.broken["bad"][0])
-    assert str(manifest.broken["bad"][0]).startswith("manifest.yaml:3:3: functions.bad")
+    assert str(manifest.broken["bad"][0]).startswith("manifest.yaml:3:15: functions.bad")
 
 
 def test_an_unreadable_file_fails_only_its_function() -> None:

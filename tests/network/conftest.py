@@ -74,7 +74,7 @@ def company(authority: Authority, tmp_path: Path) -> Iterator[Company]:
     git(upstream, "add", "--all")
     git(upstream, "commit", "--quiet", "--message", "One")
     with (
-        served(EmulatorOptions(deploy_delay=0.02)) as kapso,
+        served(EmulatorOptions(deploy_delay=0.02, names=("api.acme.example",))) as kapso,
         serving(GitServer(tmp_path / "repositories")) as server,
         tls_before(authority, kapso.emulator.url) as api_port,
         tls_before(authority, server.url) as git_port,

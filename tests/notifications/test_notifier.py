@@ -197,6 +197,13 @@ def test_notification_addresses_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_destinations(path) == ()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_address(tmp_path: Path) -> None:
+    """Nor of a comment in its place."""
+    for head in (b"", b"# ours\n"):
+        (tmp_path / "urls").write_bytes(b"\xef\xbb\xbf" + head + b"json://example.com\n")
+        assert [found.url for found in read_destinations(tmp_path / "urls")] == ["json://example.com"]
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"x://y\n" * 5 + b"".join(b"x://%d\n" % n for n in range(30))])
 def test_an_invalid_notification_address_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     """Missing, not text, too large: the variable, the file and the reason; never its content."""

@@ -155,6 +155,21 @@ async def test_a_mass_deletion_is_held_before_the_grace_begins(bench: Bench) -> 
 # What it may have become
 
 
+async def test_deletions_wait_while_a_nearly_right_name_is_not_read(bench: Bench) -> None:
+    """`function.yaml` became `function.yml`: the function left git for us, and not for the person who did it."""
+    bench.policy = PRUNING
+    await bench.sync(desired(want("greet", CODE_A), want("part", CODE_B)))
+    left = replace(desired(want("greet", CODE_A)), misnamed=("part/function.yml is not read: did you mean function.yaml?",))
+    plan = await bench.plan(left)
+    (held,) = [step for step in plan.steps if isinstance(step, Blocked)]
+    assert held.slug == "part"
+    assert held.reasons == ("deletions wait, since part/function.yml is not read: did you mean function.yaml?",)
+    bench.policy = replace(PRUNING, delete=frozenset({"part"}))
+    assert [step.slug for step in (await bench.plan(left)).deletions] == ["part"]
+    bench.policy = PRUNING
+    assert [step.slug for step in (await bench.plan(replace(left, misnamed=()))).deletions] == ["part"]
+
+
 async def test_a_function_that_looks_renamed_is_not_deleted(bench: Bench) -> None:
     """For a new slug with similar code the plan suggests ``moved_from``, and the old function stays, pass after pass."""
     await bench.sync(desired(want("old", code("a")), want("else")))

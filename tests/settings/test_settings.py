@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.model.desired import DriftPolicy
 from kapso_sync.model.plan import MaxDelete
 from kapso_sync.settings import VARIABLES, Settings, load_settings, parse_duration, variable
 
@@ -53,7 +54,12 @@ def test_an_api_key_file_may_have_a_byte_order_mark_and_a_line_break(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("# our key\nthe-s3cret-key\n", "has more than one line"),
+        ("# our key\nthe-s3cret-key\n", "has more than one line: line 1 is not the last"),
+        ("\n\nthe-s3cret-key\r\nthe-s3cret-key", "has more than one line: line 3 is not the last"),
+        ("\nthe-s3cret-k\x00ey", "line 2, character 13 is U+0000"),
+        ("the-s3cret-key\x0b", "character 15 is U+000B"),
+        ("the-s3cret\x85key", "character 11 is U+0085"),
+        ("the-s3cret-key\u00a0", "character 15 is U+00A0"),
         ("the-s3cret-k\u00e9y", "character 13 is U+00E9"),
         ("\u201cthe-s3cret-key\u201d", "character 1 is U+201C"),
         ("the-s3cret\tkey", "character 11 is U+0009"),
@@ -70,6 +76,70 @@ def test_an_api_key_that_is_invalid_in_a_header_is_a_configuration_error(tmp_pat
         assert "s3cret" not in f"{raised.value.message} {raised.value.hint}"
     with pytest.raises(ConfigError, match=re.escape(str(file))):
         load(KAPSO_API_KEY_FILE=str(file)).key()
+
+
+BOM = "\ufeff".encode()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields))
+def test_a_byte_order_mark_is_no_part_of_any_credential_in_a_file(tmp_path: Path, name: str) -> None:
+    """Windows' editors write one; a file without one reads the same."""
+    reads = {
+        "api_key": Settings.key,
+        "webhook_secret": Settings.webhook_key,
+        "admin_token": Settings.admin_key,
+        "git_token": Settings.git_password,
+        "commit_status_token": Settings.commit_status_key,
+    }
+    for content in (BOM + b"the-value\r\n", b"the-value"):
+        (tmp_path / "file").write_bytes(content)
+        settings = load(**{f"{variable(name)}_FILE": str(tmp_path / "file")})
+        assert reads[name](settings) == "the-value"
+
+
+def test_a_byte_order_mark_is_no_part_of_an_env_file(tmp_path: Path) -> None:
+    """Neither of its first name, nor of a value that was pasted with one; functions' secrets included."""
+    file = tmp_path / "settings.env"
+    file.write_bytes(BOM + b'KAPSO_SYNC_OWNER=acme/flows\nSTRIPE="' + BOM + b'sk"\n')
+    settings = load_settings({}, env_file=file, environment={})
+    assert settings.owner == "acme/flows"
+    assert settings.env_file_variables["STRIPE"] == "sk"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_that_is_not_utf8_is_an_error_that_says_so(tmp_path: Path, encoding: str) -> None:
+    """Mounting it again would not help."""
+    (tmp_path / "file").write_bytes("KAPSO_SYNC_OWNER=größe".encode(encoding))
+    for act in (
+        lambda: load(KAPSO_API_KEY_FILE=str(tmp_path / "file")).key(),
+        lambda: load_settings({}, env_file=tmp_path / "file", environment={}),
+    ):
+        with pytest.raises(ConfigError, match="it is not UTF-8 text") as raised:
+            act()
+        assert raised.value.hint == "save it as UTF-8"
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"listen"}))
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variable_or_flag_is_one_that_is_not_set(name: str, empty: str) -> None:
+    """For every setting: as CI and compose write `${MISSING}`. A flag's outranks the variable, and the default holds."""
+    unset = getattr(load(), name)
+    assert getattr(load(**{variable(name): empty}), name) == unset
+    assert getattr(load_settings({name: empty}, environment={}), name) == unset
+
+
+def test_an_empty_flag_takes_the_default_and_not_the_variable() -> None:
+    """Except for the address to listen on, of which an empty one means: no server."""
+    environment = {"KAPSO_SYNC_DRIFT": "report", "KAPSO_SYNC_LISTEN": "127.0.0.1:1"}
+    settings = load_settings({"drift": "", "listen": ""}, environment=environment)
+    assert (settings.drift, settings.listen) == (DriftPolicy.CORRECT, "")
+
+
+@pytest.mark.parametrize("value", ["kapso\nX-Evil: 1", "gr\u00fc\u00dfe", "a\x07b", "a\x00"])
+def test_a_user_agent_that_no_header_can_carry_is_refused(value: str) -> None:
+    """At the start, and not at each request."""
+    with pytest.raises(ConfigError, match="KAPSO_SYNC_USER_AGENT"):
+        load(KAPSO_SYNC_USER_AGENT=value)
 
 
 def test_settings_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:

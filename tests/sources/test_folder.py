@@ -16,6 +16,8 @@ from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
 from kapso_sync.sources import FolderSource
 from tests.sources.repositories import CODE, MANIFEST, Reader, contents, problems
 
+StrPath = str | os.PathLike[str]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -105,6 +107,91 @@ async def test_file_names_with_spaces_newlines_or_invalid_unicode_are_read(folde
     assert set(names) <= set(found)
 
 
+async def test_a_folder_inside_of_what_git_sync_published_is_shown_as_its_commit(tmp_path: Path, reader: Reader) -> None:
+    """The source may be named below the link; a folder that is edited by hand is no commit any more."""
+    commit = "5a" * 20
+    home = tmp_path / ".worktrees" / commit / "services" / "functions"
+    home.mkdir(parents=True)
+    (home / "manifest.yaml").write_text(MANIFEST)
+    (home / "a.ts").write_text(CODE)
+    (tmp_path / "current").symlink_to(Path(".worktrees", commit))
+    source = reader.open_folder(tmp_path / "current/services/functions")
+    assert (await source.fetch()).revision.id == commit
+    (home / "a.ts").write_text(CODE + CODE)
+    assert (await source.fetch()).revision.of_folder
+
+
+async def test_links_to_folders_inside_are_followed(folder: Path, reader: Reader) -> None:
+    """The items of a ConfigMap with folders: `greet -> ..data/greet`; links in such a folder are followed as well."""
+    (folder / "..2026/greet/lib").mkdir(parents=True)
+    (folder / "..2026/shared").mkdir()
+    (folder / "..2026/greet/function.yaml").write_text("name: Greet\n")
+    (folder / "..2026/greet/lib/words.js").write_text(CODE)
+    (folder / "..2026/shared/util.js").write_text(CODE)
+    (folder / "..2026/greet/shared").symlink_to("../shared")
+    (folder / "..data").symlink_to("..2026")
+    (folder / "greet").symlink_to("..data/greet")
+    snapshot = await reader.open_folder(folder).fetch()
+    assert snapshot.files["greet/lib/words.js"].content == CODE.encode()
+    assert {path for path in snapshot.files if path.startswith("greet/")} == {
+        "greet/function.yaml",
+        "greet/lib/words.js",
+        "greet/shared/util.js",
+    }
+    assert not problems(snapshot)
+
+
+async def test_a_link_flip_to_other_content_is_another_revision(folder: Path, reader: Reader) -> None:
+    """The kubelet publishes a new version by one rename of `..data`."""
+    for name, text in (("..1", "one"), ("..2", "two")):
+        (folder / name / "greet").mkdir(parents=True)
+        (folder / name / "greet/index.js").write_text(text)
+    (folder / "..data").symlink_to("..1")
+    (folder / "greet").symlink_to("..data/greet")
+    source = reader.open_folder(folder)
+    before = await source.fetch()
+    (folder / "..tmp").symlink_to("..2")
+    (folder / "..tmp").rename(folder / "..data")
+    after = await source.fetch()
+    assert [each.files["greet/index.js"].content for each in (before, after)] == [b"one", b"two"]
+    assert before.revision != after.revision
+
+
+async def test_a_link_to_a_folder_outside_is_a_problem_and_not_followed(folder: Path, tmp_path: Path, reader: Reader) -> None:
+    """Nothing outside of the functions folder is ever read; packages are linked that way, and are no news."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/secret.js").write_text(CODE)
+    for name in ("lib", "node_modules", ".venv"):
+        (folder / name).symlink_to(tmp_path / "lib")
+    snapshot = await reader.open_folder(folder).fetch()
+    assert problems(snapshot) == {"lib": "is a link that leads out of the folder"}
+    assert not [path for path in snapshot.files if "secret" in path]
+
+
+async def test_links_that_multiply_end_at_the_limit(folder: Path, reader: Reader) -> None:
+    """Two links in each of forty folders are a billion paths."""
+    for number in range(40):
+        (folder / f"..{number}").mkdir()
+        for name in ("a", "b"):
+            (folder / f"..{number}" / name).symlink_to(f"../..{number + 1}")
+    (folder / "..40").mkdir()
+    (folder / "start").symlink_to("..0")
+    with pytest.raises(InvalidSource, match="more than 10,000 folders"):
+        await reader.open_folder(folder).fetch()
+
+
+async def test_names_of_unread_files_are_known_and_no_part_of_the_revision(folder: Path, reader: Reader) -> None:
+    """An entry may name one by mistake; a picture that changes is no reason for a pass."""
+    before = await reader.open_folder(folder).fetch()
+    (folder / "part.wasm").write_bytes(b"\0asm")
+    (folder / "data").mkdir()
+    (folder / "data/rates.csv").write_text("a,b\n")
+    (folder / ".hidden.csv").write_text("a,b\n")
+    after = await reader.open_folder(folder).fetch()
+    assert after.unread == {"part.wasm", "data/rates.csv"}
+    assert after.revision == before.revision
+
+
 async def test_symlinks_inside_the_folder_are_followed_and_outside_are_not(
     folder: Path, tmp_path: Path, reader: Reader
 ) -> None:
@@ -121,8 +208,9 @@ async def test_symlinks_inside_the_folder_are_followed_and_outside_are_not(
     (folder / "again").symlink_to(".")
     snapshot = await reader.open_folder(folder).fetch()
     assert snapshot.files["map.ts"].content == CODE.encode()
-    assert set(snapshot.files) == {"manifest.yaml", "a.ts", "map.ts", "out.ts", "etc.json", "loop.ts", "gone.ts"}
+    assert set(snapshot.files) == {"manifest.yaml", "a.ts", "map.ts", "out.ts", "etc.json", "loop.ts", "gone.ts", "again"}
     found = problems(snapshot)
+    assert found["again"] == "is a link to a folder that it is in itself"
     assert found["out.ts"] == found["etc.json"] == "is a link that leads out of the folder"
     assert found["gone.ts"] == "cannot be read: No such file or directory"
     assert found["loop.ts"].startswith("cannot be read")
@@ -174,7 +262,7 @@ async def test_too_many_files_are_an_error_with_a_hint(folder: Path, reader: Rea
     """Ten thousand files are usually a mistake in --path."""
     for number in range(FILE_COUNT_LIMIT - 1):
         os.close(os.open(folder / f"{number}.json", os.O_CREAT | os.O_WRONLY))
-    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
+    with pytest.raises(InvalidSource, match="holds more than 10,000 files of code and text") as caught:
         await reader.open_folder(folder).fetch()
     assert "--path" in str(caught.value.hint)
 
@@ -216,11 +304,11 @@ async def test_a_folder_that_changes_while_it_is_read_is_read_again(
     """No snapshot mixes two states."""
     opened = os.open
 
-    def save_meanwhile(path: str, flags: int) -> int:
-        if path.endswith("manifest.yaml") and not (folder / "b.ts").exists():
+    def save_meanwhile(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith("manifest.yaml") and not (folder / "b.ts").exists():
             (folder / "a.ts").write_text("new")
             (folder / "b.ts").write_text("new")
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", save_meanwhile)
     found = contents(await reader.open_folder(folder).fetch())
@@ -231,11 +319,11 @@ async def test_a_folder_that_keeps_changing_is_an_error(folder: Path, reader: Re
     """After a few tries; the error names the folder."""
     opened, count = os.open, 0
 
-    def save_always(path: str, flags: int) -> int:
+    def save_always(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         nonlocal count
         count += 1
         (folder / "a.ts").write_text("x" * count)
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", save_always)
     with pytest.raises(SourceUnstable, match="flows keeps changing"):
@@ -249,11 +337,11 @@ async def test_a_file_that_becomes_a_symlink_while_it_is_read_is_not_followed(
     (folder / "z.ts").write_text(CODE)
     opened = os.open
 
-    def swap(path: str, flags: int) -> int:
-        if path.endswith("a.ts") and not (folder / "a.ts").is_symlink():
+    def swap(path: StrPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith("a.ts") and not (folder / "a.ts").is_symlink():
             (folder / "a.ts").unlink()
             (folder / "a.ts").symlink_to("/etc/passwd")
-        return opened(path, flags)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap)
     snapshot = await reader.open_folder(folder).fetch()
@@ -290,9 +378,9 @@ async def test_a_sub_folder_that_is_removed_meanwhile_is_not_an_error(
     (folder / "sub").mkdir()
     listed = os.listdir
 
-    def remove_first(path: Path) -> list[str]:
-        if path.name == "sub":
-            path.rmdir()
+    def remove_first(path: str) -> list[str]:
+        if Path(path).name == "sub":
+            Path(path).rmdir()
         return listed(path)
 
     monkeypatch.setattr(os, "listdir", remove_first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.sources import find_work_tree
-from kapso_sync.sources.command import GitFailed
+from kapso_sync.sources.command import Git, GitCredentials, GitFailed
 from tests.sources.repositories import CODE, Reader, Repository, children, contents
 
 
@@ -210,3 +211,29 @@ async def test_a_mirror_that_cannot_be_created_is_an_error(upstream: Repository,
     with pytest.raises(StateUnusable, match="mirror cannot be used: File exists"):
         await reader.open(upstream.url).fetch()
     assert reader.mirror.is_file()
+
+
+async def test_a_long_message_of_git_is_scrubbed_before_it_is_shortened(tmp_path: Path) -> None:
+    """Whatever length the text has, no half of a password stays at the place of the cut."""
+    password = "hunter2-" * 8
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\ncat "$HOME/said" >&2\nexit 128\n', encoding="utf-8")
+    fake.chmod(0o755)
+    git = Git(
+        protocol="https",
+        location="https://git.test/flows",
+        home=tmp_path,
+        credentials=GitCredentials(lambda: password),
+        deadline=20,
+    )
+    seen = set()
+    for length in (0, 500, 560, 590, 3950, 3990):
+        (tmp_path / "said").write_text(f"fatal: {password} is wrong {'x ' * (length // 2)}", encoding="utf-8")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+            with pytest.raises(GitFailed) as caught:
+                await git.run(["fetch"])
+        assert "unter2" not in caught.value.text
+        seen.add("[redacted]" in caught.value.text)
+    assert seen == {True, False}, "the control: the cut goes through the message as well"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kapso_sync.errors import InvalidSource, SourceUnavailable
+from kapso_sync.errors import InvalidSource, SourceMissing, SourceUnavailable
 from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, LOCK_LIMIT, MANIFEST_LIMIT
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
@@ -25,6 +25,28 @@ async def test_symlinks_and_submodules_in_a_tree_are_reported_and_not_followed(u
         "sub/module.ts": "is a submodule, which is not followed",
     }
     assert snapshot.files["a.ts"].content == CODE.encode()
+
+
+async def test_links_to_folders_are_reported_whatever_their_name(upstream: Repository, reader: Reader) -> None:
+    """`shared` is a link: an entry that names a file behind it must hear that, and not that the file does not exist."""
+    (upstream.folder / "lib").mkdir()
+    (upstream.folder / "shared").symlink_to("lib")
+    (upstream.folder / "node_modules").symlink_to("lib")
+    upstream.commit({"lib/b.ts": CODE, "logo.png": "x", "lib/rates.csv": "a"})
+    snapshot = await reader.open(upstream.url).fetch()
+    assert problems(snapshot) == {"shared": "is a symbolic link, which is not followed in a repository"}
+    assert snapshot.unread == {"logo.png", "lib/rates.csv"}
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("160000", "submodule"), ("120000", "symbolic link"), ("100644", "file")])
+async def test_a_functions_folder_of_another_kind_is_named_as_what_it_is(
+    mode: str, kind: str, upstream: Repository, reader: Reader
+) -> None:
+    """`--path vendor/flows`, where vendor is a submodule, a link or a file."""
+    target = upstream.commit() if mode == "160000" else upstream.blob(b"lib")
+    upstream.commit_tree(("100644", b"a.ts", upstream.blob(b"x")), (mode, b"vendor", target))
+    with pytest.raises(SourceMissing, match=f"has no folder vendor/flows: vendor is a {kind}"):
+        await reader.open(upstream.url, path="vendor/flows").fetch()
 
 
 async def test_the_executable_bit_makes_no_difference(upstream: Repository, reader: Reader) -> None:
@@ -77,7 +99,7 @@ async def test_too_many_files_are_an_error_with_a_hint(upstream: Repository, rea
     large = upstream.git("mktree", stdin=lines.encode())
     small = upstream.git("mktree", stdin=f"100644 blob {blob}\ta.ts\n".encode())
     upstream.commit_tree(("40000", b"data", large), ("40000", b"flows", small))
-    with pytest.raises(InvalidSource, match="holds more than 10000 files") as caught:
+    with pytest.raises(InvalidSource, match="holds more than 10,000 files of code and text") as caught:
         await reader.open(upstream.url).fetch()
     assert "--path" in str(caught.value.hint)
     assert set((await reader.open(upstream.url, path="flows").fetch()).files) == {"a.ts"}

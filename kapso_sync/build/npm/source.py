@@ -92,7 +92,8 @@ class LockedPackages:
         if isinstance(found, Refusal):
             return found
         name = package_name(specifier)
-        hint = f"`npm install {name}` in the repository, and commit {LOCK_FILE}; aliases of tsconfig.json are not followed"
+        alias = "for an alias, `paths` in a tsconfig.json of the functions folder"
+        hint = f"`npm install {name}` in the repository, and commit {LOCK_FILE}; {alias}"
         return Refusal(visible(f"no {LOCK_FILE} above the file has the npm package `{name}`"), hint)
 
     def _find(self, folder: str, specifier: str) -> LockedPackage | Refusal | None:

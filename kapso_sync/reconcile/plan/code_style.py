@@ -9,6 +9,7 @@ from kapso_sync.model.functions import CODE, DESCRIPTION, Content, Json, RemoteF
 from kapso_sync.model.plan import Origin, Update, Write
 from kapso_sync.model.state import ApiFacts, InventoryRecord
 from kapso_sync.reconcile.plan.last_applied import code_digest
+from kapso_sync.reconcile.plan.line_ends import comparable_content
 
 
 def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
@@ -18,7 +19,11 @@ def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunctio
 
 
 def in_style_of(
-    want: DesiredFunction, stored: Content, last_applied: InventoryRecord | None, facts: ApiFacts
+    want: DesiredFunction,
+    remote: RemoteFunction,
+    stored: Content,
+    last_applied: InventoryRecord | None,
+    facts: ApiFacts,
 ) -> DesiredFunction:
     """Return the function in the style that it has on Kapso, if the code is the same; otherwise in the preferred style.
 
@@ -26,8 +31,8 @@ def in_style_of(
     """
     for style in CodeStyle:
         styled = want.in_style(style)
-        hashed = styled.content[CODE]
-        if stored.get(CODE) == hashed or (last_applied is not None and last_applied.wanted.get(CODE) == hashed):
+        code = comparable_content(styled, remote, last_applied)[CODE]
+        if stored.get(CODE) == code or (last_applied is not None and last_applied.wanted.get(CODE) == code):
             return styled
     return in_preferred_style(want, facts)
 

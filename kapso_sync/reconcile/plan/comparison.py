@@ -29,6 +29,7 @@ from kapso_sync.model.ownership import AppliedDigests, Mark, comparable_owner, i
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
 from kapso_sync.reconcile.plan.last_applied import applied_by
+from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
 
 CHANGED_LINES_LIMIT = 2_000
@@ -398,7 +399,8 @@ class FunctionComparison:
         sources = self.desired.entry.secrets if keep_secrets else {}
         entry = replace(self.desired.entry, fields=fields, checks=(), secrets=sources, exact_secrets=False)
         desired = DesiredFunction(entry, version.code, self.desired.secrets if keep_secrets else {})
-        return replace(self, desired=desired, difference=compare(desired.content, self.remote_content, self.last_applied))
+        content = comparable_content(desired, self.remote, self.last_applied)
+        return replace(self, desired=desired, difference=compare(content, self.remote_content, self.last_applied))
 
     def learned(self) -> InventoryRecord:
         """Return the inventory record of a function that was found in sync."""

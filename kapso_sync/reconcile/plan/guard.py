@@ -50,12 +50,13 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
 
     Raises `EmptySource` when git lists no function at all and that is not allowed.
     """
-    if not limits.allow_empty and all(step.file is None and step.desired_hash is None for step in plan.steps):
+    if not limits.allow_empty and not any(step.in_git for step in plan.steps):
         raise EmptySource(
             "the source lists no function at all",
             hint="if that is meant, --allow-empty or KAPSO_SYNC_ALLOW_EMPTY=true allows it; else look at --path and manifest",
         )
-    held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan)), *_too_many_recreations(plan, limits)]
+    held = [*(_too_many_deletions(plan, limits) or _possible_renames(plan) or _misnamed(plan))]
+    held += _too_many_recreations(plan, limits)
     held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
     verdicts = {slug: item for item in held for slug in item.slugs}
     steps = tuple(
@@ -121,6 +122,20 @@ def _possible_renames(plan: Plan) -> list[HeldDeletions]:
             doomed,
             f"deletions wait while {names} cannot be used: it may be the same function under a new name",
             f"fix {names} in git first",
+        )
+    ]
+
+
+def _misnamed(plan: Plan) -> list[HeldDeletions]:
+    """Block deletions while a file that may declare one of the functions is not read, because its name is not quite right."""
+    doomed = tuple(step.slug for step in plan.steps if isinstance(step, Delete) and not step.confirmed)
+    if not doomed or not plan.misnamed:
+        return []
+    return [
+        HeldDeletions(
+            doomed,
+            f"deletions wait, since {plan.misnamed[0]}",
+            "give the file its right name, or remove it from git",
         )
     ]
 

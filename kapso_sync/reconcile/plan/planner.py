@@ -16,7 +16,6 @@ from kapso_sync.model.functions import (
     RemoteFunction,
     agree,
     content_hash,
-    normal_code,
 )
 from kapso_sync.model.ownership import check_of, mark_for, marks_in
 from kapso_sync.model.plan import (
@@ -44,6 +43,7 @@ from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, co
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.last_applied import applied_by, find_last_applied
+from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
@@ -116,6 +116,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         missing=missing,
         vacations=renames.vacations,
         renames=renames.journal,
+        misnamed=desired.misnamed,
         packages={function.slug: function.packages for function in desired.functions if function.packages},
     )
 
@@ -217,15 +218,16 @@ class _Planner:
         remote_content = self._observed.content(remote)
         taken = self._observed.other_owner(remote) in self._policy.take_from
         base = find_last_applied(want, remote, remote_content, known) if claim is Claim.OURS or taken else known
-        want = in_style_of(want, remote_content, base, facts)
+        want = in_style_of(want, remote, remote_content, base, facts)
         uncertain = self._observed.uncertain.get(remote.id, ())
+        content = comparable_content(want, remote, base)
         comparison = FunctionComparison(
             owner=self._policy.owner,
             desired=want,
             remote=remote,
             last_applied=base,
             remote_content=remote_content,
-            difference=compare(want.content, remote_content, None if _undecided(base) else base),
+            difference=compare(content, remote_content, None if _undecided(base) else base),
             uncertain=uncertain,
             listing=self._observed.secrets.get(remote.id),
             reset_secrets=self._policy.reset_secrets,
@@ -379,18 +381,14 @@ class _Planner:
                 "it is on Kapso already and is unowned",
                 "KAPSO_SYNC_ADOPT=identical or always adopts it",
             )
-        fields = comparison.difference.fields
-        if comparison.remote.code is not None and normal_code(comparison.remote.code) == normal_code(comparison.desired.code):
-            fields = tuple(name for name in fields if name != CODE)
-        if fields:
+        if comparison.difference.fields:
             return blocking(
                 comparison,
                 BlockedBy.ADOPTION,
                 "it is on Kapso already, is unowned, and differs from git",
                 "make git equal to it, or KAPSO_SYNC_ADOPT=always overwrites it, with a backup",
             )
-        same = replace(comparison, difference=replace(comparison.difference, fields=()))
-        return adopting(same, "on Kapso, unowned, and the same as in git", Origin.NEW)
+        return adopting(comparison, "on Kapso, unowned, and the same as in git", Origin.NEW)
 
     def _ours(self, comparison: FunctionComparison) -> Step:
         difference, want, last_applied = comparison.difference, comparison.desired, comparison.last_applied

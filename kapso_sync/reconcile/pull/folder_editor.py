@@ -26,12 +26,14 @@ from kapso_sync.model.functions import (
     RemoteFunction,
     code_hash,
     is_slug,
+    normal_code,
     same_json,
 )
 from kapso_sync.model.pull import FileChange, FolderLayout
 from kapso_sync.model.source import CODE_LIMIT, FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.comparison import compare
+from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import stored_content
 
 MAX_FILE_STEM = 200
@@ -238,18 +240,24 @@ class FolderEditor:
         if local is None:
             path = self._path_of(draft.slug)
             content = self._content(path) if path is not None else None
-            kept = {code_hash(draft.code), last_applied.wanted.get(CODE) if last_applied is not None else None}
-            return content is not None and code_hash(content.decode("utf-8", "replace")) not in kept
+            if content is None:
+                return False
+            code = content.decode("utf-8", "replace")
+            applied = last_applied.wanted.get(CODE) if last_applied is not None else None
+            return normal_code(code) != normal_code(draft.code) and code_hash(code) != applied
         last = stored_content(draft.remote) if last_applied is None else last_applied.wanted
         grown = last_applied is not None and local.content.keys() != last_applied.wanted.keys()
-        return grown or bool(compare(local.content, last, None).fields)
+        wanted = comparable_content(local, draft.remote, last_applied)
+        if CODE in last and normal_code(local.code) == normal_code(draft.code):
+            wanted = {**wanted, CODE: last[CODE]}
+        return grown or bool(compare(wanted, last, None).fields)
 
     def _rewrite_code(self, draft: FunctionEdit, local: DesiredFunction | None) -> None:
         path = local.entry.file if local is not None else self._path_of(draft.slug)
         if path is None:
             path = self._free_file(draft.slug, _suffix(draft.remote))
             self._set(draft, "file", path)
-        if local is not None and local.code == draft.code:
+        if local is not None and normal_code(local.code) == normal_code(draft.code):
             return
         built = local is not None and local.code.encode() != self._content(path)
         if built or (local is None and self._broken[draft.slug].blocked):

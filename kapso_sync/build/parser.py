@@ -1,0 +1,140 @@
+"""Ask esbuild about syntax: it knows the languages better than our own parser, and its word counts where the two differ."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from kapso_sync.build.diagnostics import Message, read_messages
+from kapso_sync.build.sourcemap import SourceMap
+from kapso_sync.build.syntax import Place
+from kapso_sync.process import run_process
+
+LANGUAGE = "es2024"
+"""The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""
+
+TARGETS = ("esnext", LANGUAGE)
+"""How a file is printed: as it is, and where our parser does not know its newest syntax, without that."""
+
+FLAGS = (
+    "--charset=utf8",
+    "--jsx=preserve",
+    "--loader:.js=jsx",
+    "--tsconfig-raw={}",
+    "--log-level=warning",
+    "--log-limit=0",
+    "--color=false",
+    "--outbase=.",
+    "--outdir=out",
+)
+PRINTING = ("--sourcemap=external", "--supported:template-literal=false")
+"""Without templates, since our parser does not know the escapes that a tagged one may hold, such as those of `String.raw`."""
+
+MAX_FILES = 200
+"""Maximum number of files of one run, so that its command line stays short."""
+
+
+class FindsEsbuild(Protocol):
+    """Finds esbuild."""
+
+    async def find(self) -> Path:
+        """Return its path; raises `ToolMissing`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A file as esbuild printed it, without types and comments, and the map back to the file."""
+
+    code: bytes
+    places: SourceMap
+
+
+class EsbuildParser:
+    """Runs esbuild on single files, without bundling; ``deadline`` is the timeout of one run, in seconds."""
+
+    def __init__(self, esbuild: FindsEsbuild, deadline: float) -> None:
+        self._esbuild = esbuild
+        self._deadline = deadline
+
+    async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place]:
+        """Return the first syntax error of each file that has one, with its message as text; raises `ToolMissing`.
+
+        Of files on which esbuild does not end in time nothing is known.
+        """
+        listed = list(files.items())
+        found: dict[str, Place] = {}
+        for start in range(0, len(listed), MAX_FILES):
+            found |= await self._errors(listed[start : start + MAX_FILES])
+        return found
+
+    async def _errors(self, files: Sequence[tuple[str, bytes]]) -> dict[str, Place]:
+        async with _folder() as folder:
+            names = await asyncio.to_thread(_write, folder, files)
+            try:
+                messages = await self._run(folder, names)
+            except TimeoutError:
+                return {}
+        contents = dict(zip(names, files, strict=True))
+        found: dict[str, Place] = {}
+        for message in messages:
+            if message.error and message.file in contents:
+                path, content = contents[message.file]
+                found.setdefault(path, _place(message, content))
+        return found
+
+    async def print(self, path: str, content: bytes, target: str) -> Printed | Place | None:
+        """Return a file as esbuild prints it for a version of the language, or the file's first syntax error.
+
+        None if esbuild did not end in time. Raises `ToolMissing`.
+        """
+        async with _folder() as folder:
+            (name,) = await asyncio.to_thread(_write, folder, [(path, content)])
+            try:
+                messages = await self._run(folder, [name], *PRINTING, f"--target={target}")
+            except TimeoutError:
+                return None
+            error = next((message for message in messages if message.error), None)
+            if error is not None:
+                return _place(error, content)
+            made = (folder / "out" / name).with_suffix(".js")
+            code, mapped = await asyncio.to_thread(lambda: (made.read_bytes(), Path(f"{made}.map").read_bytes()))
+        return Printed(code, SourceMap(mapped, code.decode("utf-8", "replace"), content.decode("utf-8", "replace")))
+
+    async def _run(self, folder: Path, names: Sequence[str], *flags: str) -> list[Message]:
+        """Run esbuild and return its messages; raises `TimeoutError`."""
+        command = [str(await self._esbuild.find()), *FLAGS, *flags, *names]
+        ended = await run_process(command, environment={}, cwd=folder, deadline=self._deadline)
+        messages = read_messages(ended.errors.decode("utf-8", "replace"))
+        if ended.status and not any(message.error for message in messages):
+            raise TimeoutError("esbuild ended with an error and said nothing")
+        return messages
+
+
+@contextlib.asynccontextmanager
+async def _folder() -> AsyncIterator[Path]:
+    """Yield a temporary folder; with a thousand files in it, its removal takes too long for the event loop."""
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="kapso-sync-build-")
+    try:
+        yield Path(folder)
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+def _place(message: Message, content: bytes) -> Place:
+    there = message.located(content)
+    return Place(max(there.line, 1), there.column + 1, message.text)
+
+
+def _write(folder: Path, files: Sequence[tuple[str, bytes]]) -> list[str]:
+    """Write the files under names that esbuild cannot misread, and return the names."""
+    names = [f"f{number}{PurePosixPath(path).suffix}" for number, (path, _) in enumerate(files)]
+    for name, (_, content) in zip(names, files, strict=True):
+        (folder / name).write_bytes(content)
+    return names
