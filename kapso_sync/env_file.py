@@ -42,7 +42,8 @@ def parse_env_file(text: str) -> EnvFile:
             blank = statement[: len(statement) - len(statement.lstrip())]
             wrong.append(binding.original.line + len(_LINE_END.findall(blank)))
         elif binding.key is not None and binding.value is not None:
-            variables[binding.key] = binding.value
+            # A value that was pasted from a file of Windows may begin with a mark, which is no part of it.
+            variables[binding.key] = binding.value.removeprefix("\ufeff")
         elif binding.key is not None:
             variables.pop(binding.key, None)
     return EnvFile(variables, tuple(wrong))

@@ -19,7 +19,7 @@ from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
-from kapso_sync.mounted_files import BYTE_ORDER_MARK, header_value, read_mounted_text
+from kapso_sync.mounted_files import header_value, read_mounted_text
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -403,9 +403,7 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
 def _read_env_file(path: Path | None) -> EnvFile:
     if path is None:
         return EnvFile()
-    parsed = parse_env_file(read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines"))
-    variables = {name: value.removeprefix(BYTE_ORDER_MARK) for name, value in parsed.variables.items()}
-    return EnvFile(variables, parsed.wrong_lines)
+    return parse_env_file(read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines"))
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import Location, Problem
@@ -98,9 +98,8 @@ def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], l
     if entry.file is not None:
         wrong = path_problem(entry.file)
         if wrong is not None:
-            return Problem(
-                "path", f"functions.{slug}.file: {entry.file[:SHOWN_PATH]!r} {wrong}", location, "name a file inside the folder"
-            )
+            text = f"functions.{slug}.file: {entry.file[:SHOWN_PATH]!r} {wrong}"
+            return Problem("path", text, location, "name a file inside the folder")
         return str(PurePosixPath(entry.file))
     found = [f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES if f"{slug}{suffix}" in files]
     if len(found) == 1:
@@ -129,38 +128,39 @@ def path_problem(path: str) -> str | None:
     return "names no file" if str(pure) == "." else None
 
 
-class FileNames:
-    """The names of a snapshot's files, to look up those that a manifest names and that are not there: it may be thousands."""
+@dataclass(frozen=True, slots=True)
+class FileIndex:
+    """The files of a snapshot, to look up what a path that is not there may mean; thousands of entries may name one."""
 
-    def __init__(self, files: Iterable[str]) -> None:
-        self._paths = sorted(files)
-        self._by_folded = {folded(path): path for path in reversed(self._paths)}
+    snapshot: Snapshot
+    by_folded: Mapping[str, str]
+    paths: Sequence[str]
 
-    def below(self, folder: str) -> str | None:
-        """Return the first file below a folder, or None."""
-        place = bisect.bisect_left(self._paths, f"{folder}/")
-        found = self._paths[place] if place < len(self._paths) else ""
-        return found if found.startswith(f"{folder}/") else None
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> FileIndex:
+        """Return the index of a snapshot."""
+        return cls(snapshot, {folded(path): path for path in snapshot.files}, sorted(snapshot.files))
 
-    def like(self, path: str) -> str | None:
-        """Return a file whose name differs only by case or Unicode form, or None."""
-        return self._by_folded.get(folded(path))
+    def first_below(self, folder: str) -> str | None:
+        """Return the first file in a folder, or None."""
+        place = bisect.bisect_left(self.paths, f"{folder}/")
+        return self.paths[place] if place < len(self.paths) and self.paths[place].startswith(f"{folder}/") else None
 
 
-def file_problem(slug: str, path: str, snapshot: Snapshot, names: FileNames, location: Location) -> Problem | None:
-    """Return why an entry's file cannot be used, or None. ``names`` are those of the snapshot's files."""
-    file = snapshot.files.get(path)
+def file_problem(slug: str, path: str, index: FileIndex, location: Location) -> Problem | None:
+    """Return why an entry's file cannot be used, or None."""
+    file = index.snapshot.files.get(path)
     if file is None:
-        return _absent(f"functions.{slug}: {path}", path, snapshot, names, location)
+        return _absent(f"functions.{slug}: {path}", path, index, location)
     if file.content is None:
         return Problem("unreadable-file", f"functions.{slug}: {path} {file.problem}", location)
     return None
 
 
-def _absent(said: str, path: str, snapshot: Snapshot, names: FileNames, location: Location) -> Problem:
+def _absent(said: str, path: str, index: FileIndex, location: Location) -> Problem:
     """Return why a file was not read; a person who sees it in the folder must not be told that it does not exist."""
-    files = snapshot.files
-    above = refused_parent(path, files)
+    snapshot = index.snapshot
+    above = refused_parent(path, snapshot.files)
     if above is not None:
         return Problem("unreadable-file", f"{said} is not read: {above.path} {above.problem}", location, _PUT_IT_THERE)
     skipped = next((part for part in PurePosixPath(path).parts if part.startswith(".") or part in NOT_FOLLOWED), None)
@@ -169,10 +169,10 @@ def _absent(said: str, path: str, snapshot: Snapshot, names: FileNames, location
     if path in snapshot.unread:
         hint = f"code ends with {', '.join(CODE_SUFFIXES)}"
         return Problem("unreadable-file", f"{said} is of a kind that is not read", location, hint)
-    inside = names.below(path)
+    inside = index.first_below(path)
     if inside is not None:
         return Problem("missing-file", f"{said} is a folder", location, f"name a file in it, such as {inside}")
-    close = names.like(path)
+    close = index.by_folded.get(folded(path))
     hint = f"there is {close}: names are compared exactly" if close else "add the file, or correct the name"
     return Problem("missing-file", f"{said} does not exist", location, hint)
 

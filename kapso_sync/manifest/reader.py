@@ -15,7 +15,7 @@ from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import (
     GUESSED_SUFFIXES,
-    FileNames,
+    FileIndex,
     check_names,
     choose_file,
     file_problem,
@@ -213,7 +213,7 @@ class _Assembly:
         self._document = view.document if view else None
         self._defaults = view.model.defaults if view else None
         self._twins = twins(snapshot.files)
-        self._names = FileNames(snapshot.files)
+        self._index = FileIndex.of(snapshot)
         self._entries: list[Entry] = []
         self._broken: dict[str, tuple[Problem, ...]] = {}
         self._unusable_files: set[str] = set()
@@ -251,7 +251,7 @@ class _Assembly:
 
     def _add(self, slug: str, file: str, values: Mapping[str, object], places: _Places) -> None:
         location = places.of("file")
-        problem = file_problem(slug, file, self._snapshot, self._names, location)
+        problem = file_problem(slug, file, self._index, location)
         if problem is None and file in self._twins:
             others = ", ".join(self._twins[file])
             text = f"functions.{slug}: {file} and {others} differ only by case or Unicode form"

@@ -83,14 +83,6 @@ def parse_source(
     return SourceSpec(SourceKind.FOLDER, location, path=where)
 
 
-def _holds(test: Callable[[], bool]) -> bool:
-    """Return what a test of a path says; a name that the file system refuses, such as one that is too long, passes none."""
-    try:
-        return test()
-    except (OSError, ValueError):
-        return False
-
-
 def is_project(folder: Path) -> bool:
     """Return whether a folder outside of any work tree only holds a functions folder, and is not one itself.
 
@@ -108,6 +100,14 @@ def _declares(folder: Path) -> bool:
     except OSError:
         return False
     return any(name.casefold() in MANIFEST_NAMES or (folder / name / FUNCTION_FILE).is_file() for name in names)
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Return what a test of a path says; a name that the file system refuses, such as one that is too long, passes none."""
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
 
 
 def _repository_of(folder: Path, path: str | None) -> tuple[Path, str | None]:

@@ -206,6 +206,20 @@ def test_a_json_secret_that_is_not_json_is_an_error(folder: Path, text: str, sai
         reader(folder).read(FileSecret("partners", json=True))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [EnvSecret("PASTED"), FileSecret("marked"), DotenvSecret("marked.env", "FIRST"), DotenvSecret("marked.env", "NEXT")],
+)
+def test_a_byte_order_mark_is_no_part_of_a_secrets_value(folder: Path, source: GivenSecret) -> None:
+    """From a file that Windows wrote, and from a value that was pasted from one."""
+    (folder / "marked").write_bytes(b"\xef\xbb\xbfvalue\r\n")
+    (folder / "marked.env").write_bytes(b'\xef\xbb\xbfFIRST=value\nNEXT="\xef\xbb\xbfvalue"\n')
+    told: list[str] = []
+    marked = SecretReader({"PASTED": "\ufeffvalue"}, {}, ("*",), folder, (), told.append)
+    assert marked.read(source) == "value"
+    assert told == ["value"]
+
+
 def test_a_wrong_line_of_a_dotenv_file_is_named_where_a_value_is_missing(folder: Path) -> None:
     """By its number and never by its content; a value that is there is read all the same."""
     (folder / "mail.env").write_text("USER=me\n\n# comment\n\nPASSWORD hunter2\n")
@@ -228,17 +242,3 @@ def test_a_json_secret_that_is_too_deep_is_refused(folder: Path) -> None:
     (folder / "deep").write_text("[" * 900 + "]" * 900)
     with pytest.raises(SecretMissing, match="nested deeper"):
         reader(folder).read(FileSecret("deep", json=True))
-
-
-@pytest.mark.parametrize(
-    "source",
-    [EnvSecret("PASTED"), FileSecret("marked"), DotenvSecret("marked.env", "FIRST"), DotenvSecret("marked.env", "NEXT")],
-)
-def test_a_byte_order_mark_is_no_part_of_a_secrets_value(folder: Path, source: GivenSecret) -> None:
-    """From a file that Windows wrote, and from a value that was pasted from one."""
-    (folder / "marked").write_bytes(b"\xef\xbb\xbfvalue\r\n")
-    (folder / "marked.env").write_bytes(b'\xef\xbb\xbfFIRST=value\nNEXT="\xef\xbb\xbfvalue"\n')
-    told: list[str] = []
-    marked = SecretReader({"PASTED": "\ufeffvalue"}, {}, ("*",), folder, (), told.append)
-    assert marked.read(source) == "value"
-    assert told == ["value"]
