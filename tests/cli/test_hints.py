@@ -395,7 +395,7 @@ BROKEN = "async function handler(\n"
 def a_plan_of_broken_code(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.write(greet=BROKEN)
     ran = yield bench.here("plan")
-    assert (ran.code, "greet.js:1:1" in ran.err) == (65, True)
+    assert (ran.code, "greet.js:2:1" in ran.err) == (65, True)
 
 
 @hint("does this")
