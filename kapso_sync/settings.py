@@ -403,7 +403,11 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
 def _read_env_file(path: Path | None) -> EnvFile:
     if path is None:
         return EnvFile()
-    return parse_env_file(read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines"))
+    text = read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines")
+    if "\0" in text:  # no file and no child process takes a value with it
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ConfigError(f"--env-file {path} cannot be read: line {line} holds a NUL character", hint="is it a text file?")
+    return parse_env_file(text)
 
 
 def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
@@ -417,13 +421,6 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found
-
-
-def _missing_key() -> str:
-    raise ConfigError(
-        "no API key",
-        hint="set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it (Kapso's dashboard, Project settings, API keys)",
-    )
 
 
 def _explain(error: ValidationError) -> ConfigError:

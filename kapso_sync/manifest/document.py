@@ -96,11 +96,19 @@ def read_document(file: str, content: bytes) -> Document:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         return _unreadable(file, "nul", "the file holds a NUL character", line, "is it a text file?")
-    document = Document(file, text)
+    document = Document(file, json_for_yaml(text) if file.endswith(".json") else text)
     if file.endswith(".json") and not _check_json(document):
         return document
     _Reader(document).read()
     return document
+
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+
+
+def json_for_yaml(text: str) -> str:
+    """Return JSON with those characters escaped that YAML refuses, or takes for the end of a line, and JSON for themselves."""
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _unreadable(file: str, code: str, message: str, line: int, hint: str) -> Document:

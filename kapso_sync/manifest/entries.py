@@ -87,12 +87,19 @@ def _secret(model: SecretModel) -> SecretSource:
     return PlainSecret(model.value if isinstance(model.value, str | dict | list) else canonical_json(model.value))
 
 
+MAX_PATH = 4096
+"""Longest path of a file, in characters; Linux takes no more bytes than that."""
+
+SHOWN_PATH = 200
+
+
 def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], location: Location) -> str | Problem:
     """Return the path of an entry's code, or the problem with it."""
     if entry.file is not None:
         wrong = path_problem(entry.file)
         if wrong is not None:
-            return Problem("path", f"functions.{slug}.file: {entry.file!r} {wrong}", location, "name a file inside the folder")
+            text = f"functions.{slug}.file: {entry.file[:SHOWN_PATH]!r} {wrong}"
+            return Problem("path", text, location, "name a file inside the folder")
         return str(PurePosixPath(entry.file))
     found = [f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES if f"{slug}{suffix}" in files]
     if len(found) == 1:
@@ -107,6 +114,8 @@ def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], l
 
 def path_problem(path: str) -> str | None:
     """Return why a path is refused, as the end of a sentence, or None."""
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} characters"
     pure = PurePosixPath(path)
     if pure.is_absolute() or path[1:2] == ":":
         return "is absolute"

@@ -46,7 +46,7 @@ def test_a_manifest_has_a_limited_number_of_environments() -> None:
     start = "version: 1\nfunctions:\n  greet:\nenvironments:\n"
     assert problems_of(start + few) == ()
     (problem,) = problems_of(start + many)
-    assert problem.message == f"environments: expected at most {MAX_ENVIRONMENTS} of them, got a mapping"
+    assert problem.message == f"environments: expected at most {MAX_ENVIRONMENTS}, got 5000"
 
 
 def test_many_entries_without_their_files_are_looked_up_once_each() -> None:
@@ -57,4 +57,15 @@ def test_many_entries_without_their_files_are_looked_up_once_each() -> None:
     started = time.process_time()
     manifest = read_manifest(snapshot)
     assert manifest.broken["k7"][0].hint == "there is f7.js: names are compared exactly"
+    assert time.process_time() - started < 10
+
+
+def test_a_path_that_no_file_system_takes_is_refused_at_once() -> None:
+    """Each folder above a missing file is looked up; the path itself may be most of the manifest."""
+    text = "version: 1\nfunctions:\n  greet: {file: " + "a/" * 200_000 + "b.js}\n"
+    started = time.process_time()
+    manifest = read_manifest(folder({"manifest.yaml": text}))
+    (problem,) = manifest.broken["greet"]
+    assert problem.message.endswith("is longer than 4096 characters")
+    assert len(problem.message) < 500
     assert time.process_time() - started < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -149,3 +150,14 @@ def test_plain_text_is_written_without_quotes(text: str) -> None:
 def test_a_value_that_a_manifest_cannot_hold_is_an_error(key: str, value: Json, said: str) -> None:
     """With the reader's reason."""
     assert said in str(misfit("x", key, value))
+
+
+@pytest.mark.parametrize("char", ["\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\ufffe", "\uffff"])
+def test_what_json_takes_for_text_and_yaml_does_not_is_read_as_json_says(char: str) -> None:
+    """YAML's parser gives the positions; it would refuse these, or fold the line. They are read, and written, in keys too."""
+    content = json.dumps({"version": 1, f"a {char}": f" {char} b"}, ensure_ascii=False).encode()
+    found = read_document("manifest.json", content)
+    assert (found.problems, found.value) == ([], {"version": 1, f"a {char}": f" {char} b"})
+    again = read_document("manifest.json", edited_file("manifest.json", content, [Edit(("b",), f"{char} c")]))
+    assert again.value == {"version": 1, f"a {char}": f" {char} b", "b": f"{char} c"}
+    assert read_document("manifest.json", f'{{"a":{char} 1}}'.encode()).problems[0].code == "syntax"

@@ -309,3 +309,12 @@ def test_a_missing_key_names_the_line_that_may_be_meant_to_set_it(tmp_path: Path
     file.write_text("KAPSO_SYNC_OWNER=acme/flows\n")
     with pytest.raises(ConfigError, match=r"^no API key$"):
         load_settings({}, env_file=file, environment={}).key()
+
+
+def test_an_env_file_with_a_nul_character_is_refused(tmp_path: Path) -> None:
+    """A file's name cannot hold one, and Python's own complaint is none for people."""
+    file = tmp_path / "settings.env"
+    file.write_bytes(b"KAPSO_SYNC_OWNER=acme/flows\nKAPSO_API_KEY_FILE=hunter2\0\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, env_file=file, environment={})
+    assert caught.value.message == f"--env-file {file} cannot be read: line 2 holds a NUL character"

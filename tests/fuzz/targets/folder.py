@@ -67,7 +67,7 @@ def place(root: Path, name: str, content: bytes) -> None:
         elif content == b"unreadable\n":
             Path(path).touch(mode=0)
         else:
-            with open(path, "wb") as file:  # noqa: PTH123
+            with open(path, "xb") as file:  # noqa: PTH123 - not through a link of the same name
                 file.write(content)
     except OSError:
         return
