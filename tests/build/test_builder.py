@@ -288,7 +288,7 @@ def test_code_inspection_never_raises_an_exception(code: str) -> None:
     [
         ("./vendor/words.js", "`./vendor/words.js`: vendor is a submodule, which is not followed"),
         ("./shared/a/b.js", "`./shared/a/b.js`: shared is a symbolic link, which is not followed in a repository"),
-        ("./rates.csv", "`./rates.csv` does not exist, or is of a kind that is not read"),
+        ("./rates.csv", "`./rates.csv` is a kind of file that cannot be imported"),
         ("./words.js", "`./words.js` does not exist"),
     ],
 )
