@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import git  # noqa: F401 - its import runs `git version` with this process's own environment, which a test makes hostile
+import git as _  # noqa: F401 - its import runs `git version` in this process's own environment, which a test makes hostile
 import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
