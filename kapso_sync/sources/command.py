@@ -147,7 +147,7 @@ class Git:
         """
         environment = self.environment(network=network)
         if not self._is_checked:
-            self._check(parse_git_version(await self._execute(["--version"], environment, QUERY_TIMEOUT)))
+            self._check(parse_git_version(await self._execute(["--version"], environment, min(self._deadline, QUERY_TIMEOUT))))
             self._is_checked = True
         transfers = _command(arguments) == "fetch"
         deadline = self._deadline if transfers or not network else min(self._deadline, QUERY_TIMEOUT)
