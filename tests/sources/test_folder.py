@@ -124,11 +124,11 @@ async def test_a_folder_inside_of_what_git_sync_published_is_shown_as_its_commit
 async def test_links_to_folders_inside_are_followed(folder: Path, reader: Reader) -> None:
     """The items of a ConfigMap with folders: `greet -> ..data/greet`; links in such a folder are followed as well."""
     (folder / "..2026/greet/lib").mkdir(parents=True)
-    (folder / "..2026/shared").mkdir()
+    (folder / "..2026/common").mkdir()
     (folder / "..2026/greet/function.yaml").write_text("name: Greet\n")
     (folder / "..2026/greet/lib/words.js").write_text(CODE)
-    (folder / "..2026/shared/util.js").write_text(CODE)
-    (folder / "..2026/greet/shared").symlink_to("../shared")
+    (folder / "..2026/common/util.js").write_text(CODE)
+    (folder / "..2026/greet/common").symlink_to("../common")
     (folder / "..data").symlink_to("..2026")
     (folder / "greet").symlink_to("..data/greet")
     snapshot = await reader.open_folder(folder).fetch()
@@ -136,7 +136,7 @@ async def test_links_to_folders_inside_are_followed(folder: Path, reader: Reader
     assert {path for path in snapshot.files if path.startswith("greet/")} == {
         "greet/function.yaml",
         "greet/lib/words.js",
-        "greet/shared/util.js",
+        "greet/common/util.js",
     }
     assert not problems(snapshot)
 
