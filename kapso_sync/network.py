@@ -142,7 +142,8 @@ def read_network(environment: Mapping[str, str]) -> Network:
         _named(environment, "GIT_SSL_CAINFO"),
         _named(environment, "SSH_AUTH_SOCK"),
     )
-    for name, file in (("SSL_CERT_FILE", network.cert_file), ("GIT_SSL_CAINFO", network.git_ca_info)):
+    # Often they are one file, and the public authorities take OpenSSL a while to read.
+    for file, name in {network.git_ca_info: "GIT_SSL_CAINFO", network.cert_file: "SSL_CERT_FILE"}.items():
         if file is not None:
             _check_file(name, file)
     if network.cert_dir is not None:

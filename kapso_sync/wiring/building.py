@@ -18,7 +18,7 @@ from kapso_sync.http_client import open_client
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import DEFAULT_FOLDER, Snapshot
-from kapso_sync.network import read_network
+from kapso_sync.network import Network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
@@ -59,7 +59,7 @@ def _source_notices(spec: SourceSpec) -> tuple[Notice, ...]:
 
 
 def make_npm_packages(
-    settings: Settings, spec: SourceSpec, tarballs: TarballCache, *, online: bool = True
+    settings: Settings, network: Network, spec: SourceSpec, tarballs: TarballCache, *, online: bool = True
 ) -> NpmPackages | None:
     """Return the npm packages of a git source; None for a folder, and where the settings name no registry.
 
@@ -71,7 +71,6 @@ def make_npm_packages(
     if spec.kind is SourceKind.FOLDER:
         return None
 
-    network = read_network(settings.network_variables)
     timeout = httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT))
 
     def new_client() -> httpx.AsyncClient:

@@ -17,6 +17,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.engine import make_transport, poll_intervals
+from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import state_root
 
 AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
@@ -36,12 +37,13 @@ async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[Do
     """Open a doctor of the settings' API base. Raises `ConfigError` if there is no key."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     clock = SystemClock()
+    network = find_network(settings, logging.redactor)
     logging.redactor.add(settings.key())
 
     @contextlib.asynccontextmanager
     async def connect(base: str | None, agent: str | None) -> AsyncIterator[FunctionsApi]:
         chosen = settings if agent is None else settings.model_copy(update={"user_agent": agent})
-        async with make_transport(chosen, base or base_url, clock, logging) as transport:
+        async with make_transport(chosen, network, base or base_url, clock, logging) as transport:
             yield KapsoClient(transport)
 
     async with connect(None, None) as api:

@@ -23,6 +23,7 @@ from kapso_sync.model.desired import Notice
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState
+from kapso_sync.network import Network
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
@@ -99,14 +100,14 @@ async def open_session(
     """
     clock = SystemClock()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    find_network(settings, bus.redactor)
+    network = find_network(settings, bus.redactor)
     bus.redactor.add(settings.key())
     async with contextlib.AsyncExitStack() as stack:
         # A session that only reads has a mirror of its own: it must not meet a sync in the state folder.
         git_home = None if writes else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kapso-sync-")))
         try:
             bus.redactor.add(settings.git_password())
-            source = await resolve_source(settings, base_url, bus.emit, git_home)
+            source = await resolve_source(settings, network, base_url, bus.emit, git_home)
         except KapsoSyncError as error:
             emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
@@ -116,7 +117,7 @@ async def open_session(
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
-        transport = await stack.enter_async_context(make_transport(settings, base_url, clock, bus, may_call))
+        transport = await stack.enter_async_context(make_transport(settings, network, base_url, clock, bus, may_call))
         api = KapsoClient(transport)
         tarballs = TarballCache(source.folder / TARBALLS)
         if git_home is not None:
@@ -132,7 +133,7 @@ async def open_session(
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
                 notices,
-                make_npm_packages(settings, source.spec, tarballs),
+                make_npm_packages(settings, network, source.spec, tarballs),
             ),
             api=api,
             load_state=store.load_state if store else lambda: _read_state(source, facts),
@@ -207,7 +208,7 @@ def _new_id() -> str:
 
 
 def make_transport(
-    settings: Settings, base_url: str, clock: Clock, bus: EventBus, may_call: MayCall | None = None
+    settings: Settings, network: Network, base_url: str, clock: Clock, bus: EventBus, may_call: MayCall | None = None
 ) -> Transport:
     """Return the connection to Kapso; the key is read again for each request. ``may_call`` is as in `Transport`."""
 
@@ -231,7 +232,7 @@ def make_transport(
             concurrency=settings.concurrency,
             user_agent=settings.user_agent or f"kapso-sync/{__version__}",
             key_source=settings.key_source,
-            network=find_network(settings, bus.redactor),
+            network=network,
         ),
         scrub=bus.redactor.text,
         may_call=may_call,
@@ -242,7 +243,8 @@ def make_transport(
 async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClient]:
     """Return a client of the settings' API alone."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    async with make_transport(settings, base_url, SystemClock(), bus) as transport:
+    network = find_network(settings, bus.redactor)
+    async with make_transport(settings, network, base_url, SystemClock(), bus) as transport:
         yield KapsoClient(transport)
 
 

@@ -16,6 +16,7 @@ from kapso_sync.sources import SourceKind
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source, source_spec
 
 
@@ -28,7 +29,7 @@ async def open_local_folder(settings: Settings, bus: EventBus) -> LocalFolder:
         )
     clock = SystemClock()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
-    resolved = await resolve_source(settings, base_url, bus.emit, None)
+    resolved = await resolve_source(settings, find_network(settings, bus.redactor), base_url, bus.emit, None)
     builds = BuildFolder(resolved.folder, clock.now(), writes=False)
 
     def make_watcher(on_change: Callable[[], None]) -> FileWatcher:

@@ -18,7 +18,7 @@ from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.network import read_network
+from kapso_sync.network import Network
 from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
@@ -48,6 +48,7 @@ from kapso_sync.store.database import read_owners, read_state
 from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
+from kapso_sync.wiring.network import find_network
 
 
 def source_spec(settings: Settings) -> SourceSpec:
@@ -98,7 +99,9 @@ def _readable(root: Path) -> Path:
     return root
 
 
-async def resolve_source(settings: Settings, base_url: str, emit: events.Listener, git_home: Path | None) -> ResolvedSource:
+async def resolve_source(
+    settings: Settings, network: Network, base_url: str, emit: events.Listener, git_home: Path | None
+) -> ResolvedSource:
     """Return the reader of the source, its owner and its state folder; ``git_home`` replaces the git folder in the latter."""
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -115,7 +118,7 @@ async def resolve_source(settings: Settings, base_url: str, emit: events.Listene
         home=home,
         credentials=credentials,
         deadline=settings.git_timeout,
-        network=read_network(settings.network_variables),
+        network=network,
     )
     source = GitSource(spec, home / MIRROR, git, emit, _make_verifier(settings, home))
     if settings.owner:
@@ -194,15 +197,16 @@ class SourceReport:
 async def read_source(settings: Settings, logging: EventBus, *, types: bool = False) -> SourceReport:
     """Return the report on the source, for the settings' API base; makes no API call. ``types``: run its own `tsc` as well."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
+    network = find_network(settings, logging.redactor)
     logging.redactor.add(settings.git_password())
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
-        place = await resolve_source(settings, base_url, logging.emit, Path(git_home))
+        place = await resolve_source(settings, network, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
         packages = find_packages(place.spec, snapshot)
         inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
         builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
         tarballs = TarballCache(Path(git_home) / TARBALLS, place.folder / TARBALLS)
-        npm_packages = make_npm_packages(settings, place.spec, tarballs, online=False)
+        npm_packages = make_npm_packages(settings, network, place.spec, tarballs, online=False)
         build = make_desired_builder(settings, place.spec, builds, npm_packages=npm_packages)
         try:
             desired = await build(snapshot, ReconcilerState())
