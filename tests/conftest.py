@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
+import pytest
 from hypothesis import settings
 
 from kapso_sync.network import AUTHORITY_VARIABLES, PROXY_VARIABLES
+from tests.build.workbench import needs_esbuild
+from tests.program import git, kapso_sync, started
+from tests.sources.repositories import Repository
 
 pytest_plugins = ["tests.fixtures_emulator"]
 
@@ -18,3 +23,15 @@ settings.load_profile("kapso-sync")
 for name in (*PROXY_VARIABLES, *AUTHORITY_VARIABLES):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
+
+STARTS_PROCESSES = (subprocess, git, started, kapso_sync, Repository)
+"""A module of tests that imports one of these runs git, a whole command or another program."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts processes as `e2e`, so that nobody has to think of it."""
+    for item in items:
+        module = getattr(item, "module", None)
+        uses = any(value is tool for value in vars(module).values() for tool in STARTS_PROCESSES) if module else False
+        if uses or needs_esbuild.mark in item.iter_markers("skipif"):
+            item.add_marker(pytest.mark.e2e)

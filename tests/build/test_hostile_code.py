@@ -14,6 +14,8 @@ from kapso_sync.build.syntax import MAX_NESTING, Grammar, is_nested_too_deeply
 from kapso_sync.model.desired import UnusableFunction
 from tests.build.workbench import Workbench, entry, source_files
 
+pytestmark = pytest.mark.e2e
+
 MIB = 1024 * 1024
 HANDLER = "\nasync function handler(request, env) { return new Response('a'); }\n"
 

@@ -623,6 +623,7 @@ async def test_functions_of_a_former_owner_stay_ours(bench: Bench) -> None:
 OWNERS = st.sampled_from(["folder/x-1", OWNER, f"{OWNER}@env", "example.com/renamed"])
 
 
+@pytest.mark.history
 @settings(max_examples=40)
 @given(
     st.lists(
