@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
+.PHONY: demo test coverage unit thorough check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -42,6 +42,9 @@ coverage: $(STAMP) $(NODE_STAMP) ## run every test, and print what they do not r
 
 unit: $(STAMP) $(NODE_STAMP)   ## run what needs no process of its own and no long history, in under a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e and not history"
+
+thorough: $(STAMP) $(NODE_STAMP) ## run the whole of what `check` runs a part of, such as each fault at each call
+	$(BIN)/python -m pytest -n auto --thorough -m thorough
 
 check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the tests
 	$(BIN)/ruff format --check .

@@ -28,8 +28,16 @@ STARTS_PROCESSES = (subprocess, git, started, kapso_sync, Repository)
 """A module of tests that imports one of these runs git, a whole command or another program."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes as `e2e`, so that nobody has to think of it."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make thorough`."""
+    parser.addoption("--thorough", action="store_true", help="also run what takes many minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what starts processes as `e2e`, so that nobody has to think of it, and leave out what is too long for each run."""
+    if not config.getoption("--thorough"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     for item in items:
         module = getattr(item, "module", None)
         uses = any(value is tool for value in vars(module).values() for tool in STARTS_PROCESSES) if module else False
