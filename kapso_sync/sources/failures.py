@@ -17,7 +17,8 @@ MAX_KEY_BYTES = 64 * 1024
 
 _NETWORK = re.compile(
     r"unable to access|could not read from remote|the remote end hung up|early eof|rpc failed|unexpected disconnect"
-    r"|connection (reset|refused|closed|timed out)|broken pipe|could not resolve host|remote: |kex_exchange",
+    r"|connection (reset|refused|closed|timed out)|broken pipe|could not resolve host|remote: |kex_exchange"
+    r"|couldn't find remote ref",
     re.IGNORECASE,
 )
 """What git says when the connection failed, or the server; the mirror is as good as before then."""

@@ -92,6 +92,14 @@ class _Head:
     tag: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A commit in the mirror, by its full id, and the id of the tag object that names it, if one was asked for."""
+
+    commit: str
+    tag: str | None = None
+
+
 class GitSource:
     """Reads a git repository through a mirror of its own in the folder ``mirror``; None as ``verifier``: signed or not.
 
@@ -160,7 +168,7 @@ class GitSource:
         wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
-        if self._last is not None and head.commit == self._last.revision.id:
+        if self._was_read(head) is not None:
             return False
         self._found = head if keep else None
         return keep or await self._may_be_read(head)
@@ -169,7 +177,7 @@ class GitSource:
         if self._verifier is None:
             return True
         try:
-            await self._verify(self._verifier, head.tag, await self._obtain(head))
+            await self._verify(self._verifier, await self._obtain(head))
         except SourceUnverified:
             return False
         except (GitFailed, _Broken, OSError):
@@ -178,14 +186,20 @@ class GitSource:
 
     async def _current(self) -> Snapshot:
         head, self._found = self._found or await self._head(), None
-        if self._last is not None and head.commit == self._last.revision.id:
-            return self._last
+        if (last := self._was_read(head)) is not None:
+            return last
         try:
             return await self._read(head)
         except OSError as error:
             raise StateUnusable(
                 f"{self._mirror} cannot be used: {error.strerror}", hint="git needs a folder of its own for its mirror"
             ) from error
+
+    def _was_read(self, head: _Head) -> Snapshot | None:
+        """Return the last snapshot if it is of this head; an id names the same commit for ever, also a short one or a tag's."""
+        if self._last is not None and (head.commit == self._last.revision.id or _COMMIT_ID.fullmatch(head.ref)):
+            return self._last
+        return None
 
     async def _head(self) -> _Head:
         """Ask the remote, with one ``ls-remote``, for the commit of the ref."""
@@ -212,8 +226,9 @@ class GitSource:
             if tag in commits:
                 peeled = commits.get(f"{tag}^{{}}")
                 return _Head(tag, peeled or commits[tag], default_branch, commits[tag] if peeled else None)
-            if _COMMIT_ID.fullmatch(ref):
-                return _Head(ref, ref if len(ref) == 40 else None, default_branch)
+            commit = ref.lower()
+            if _COMMIT_ID.fullmatch(commit):
+                return _Head(commit, commit if len(commit) == 40 else None, default_branch)
             raise SourceMissing(
                 f"{self._spec.location} has no tag or commit {ref}", hint="--branch names a branch, --ref a tag or commit"
             )
@@ -255,13 +270,14 @@ class GitSource:
             raise SourceUnavailable(f"the repository cannot be read: {error}", hint="run git fsck on the remote") from error
 
     async def _obtain_verified(self, head: _Head) -> Snapshot:
-        commit = await self._obtain(head)
+        found = await self._obtain(head)
         if self._verifier is not None:
-            await self._verify(self._verifier, head.tag, commit)
-        return await asyncio.to_thread(self._snapshot, commit)
+            await self._verify(self._verifier, found)
+        return await asyncio.to_thread(self._snapshot, found.commit)
 
-    async def _verify(self, verifier: SignatureVerifier, tag: str | None, commit: str) -> None:
-        """Raise `SourceUnverified` unless the tag object ``tag``, or without one the commit, is signed as wanted."""
+    async def _verify(self, verifier: SignatureVerifier, found: _Found) -> None:
+        """Raise `SourceUnverified` unless the tag object, or without one the commit, is signed as wanted."""
+        commit, tag = found.commit, found.tag
         what = f"commit {commit[:12]}" if tag is None else f"tag {self._spec.ref} at commit {commit[:12]}"
         try:
             signed = await asyncio.to_thread(self._signed_content, tag, commit)
@@ -294,17 +310,19 @@ class GitSource:
                 raise SignatureRefused(f"the tag names {target.kind} {target.id[:12]}")
             return split_tag(content)
 
-    async def _obtain(self, head: _Head) -> str:
-        """Return the full id of the wanted commit, present in the mirror, and with a verifier the tag object as well."""
-        tag = head.tag if self._verifier is not None else None
+    async def _obtain(self, head: _Head) -> _Found:
+        """Return the wanted commit, present in the mirror, and with a verifier the tag object as well.
+
+        The ref may have moved since the remote was asked. Then its new commit is what was fetched, and what is wanted.
+        """
         await asyncio.to_thread(_remove_leftovers, self._mirror)
         if sum(1 for _ in self._mirror.glob("objects/pack/*.pack")) > MAX_PACKS:
             await self._repack()
         if not (self._mirror / "HEAD").is_file():
             make_private(self._mirror)
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
-        if head.commit is not None and await self._has(f"{head.commit}^{{tree}}") and (not tag or await self._has(tag)):
-            return head.commit
+        if (found := await self._present(head)) is not None:
+            return found
         try:
             await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
         except GitFailed:
@@ -313,14 +331,35 @@ class GitSource:
             # Servers need not hand out a bare commit id: then it is looked for in the history of all branches.
             depth = ["--unshallow"] if (self._mirror / "shallow").exists() else []
             await self._fetch(*depth, "+refs/heads/*:refs/kapso-sync/heads/*")
-        wanted = head.commit or (head.ref if _COMMIT_ID.fullmatch(head.ref) else _OURS)
+        return await self._present(head) or await self._fetched(head)
+
+    async def _present(self, head: _Head) -> _Found | None:
+        """Return what the remote said if the mirror has all of it, else None."""
+        tag = head.tag if self._verifier is not None else None
+        if head.commit is None or not await self._has(f"{head.commit}^{{commit}}^{{tree}}"):
+            return None
+        if tag is not None and not await self._has(tag):
+            return None
+        return _Found(await self._parse(f"{head.commit}^{{commit}}"), tag)
+
+    async def _fetched(self, head: _Head) -> _Found:
+        """Return what the last fetch brought, whatever the remote said before it."""
+        is_id = _COMMIT_ID.fullmatch(head.ref) is not None
+        wanted = head.ref if is_id else _OURS
         try:
-            commit = await self._in_mirror("rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
+            commit = await self._parse(f"{wanted}^{{commit}}")
         except GitFailed as error:
-            if _COMMIT_ID.fullmatch(wanted) and head.ref == wanted:
+            if is_id:
                 raise SourceMissing(f"{self._spec.location} has no commit {wanted}", hint="is it pushed?") from error
+            if "expected commit type" in error.text:
+                what = f"{self._spec.ref or head.ref} of {self._spec.location}"
+                raise SourceMissing(f"{what} names no commit, but a single file or folder", hint="tag a commit") from error
             raise
-        return commit.strip()
+        named = commit if is_id else await self._parse(_OURS)
+        return _Found(commit, named if named != commit else None)
+
+    async def _parse(self, name: str) -> str:
+        return (await self._in_mirror("rev-parse", "--verify", "--quiet", "--end-of-options", name)).strip()
 
     async def _repack(self) -> None:
         """Pack the mirror into one pack of what the last commit needs; where that fails, the mirror is fetched again."""

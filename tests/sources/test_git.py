@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.errors import SourceMissing
+from kapso_sync.errors import SourceMissing, SourceUnavailable
 from kapso_sync.model.events import SourceChanged
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents
 
@@ -90,18 +90,74 @@ async def test_a_tag_pins_its_commit(options: list[str], upstream: Repository, r
     assert (await source.fetch()).revision.id == later
 
 
-@pytest.mark.parametrize("length", [40, 10], ids=["full", "short"])
-async def test_a_commit_id_pins_that_commit(length: int, upstream: Repository, reader: Reader) -> None:
-    """Full or short, wherever it lies in the history, and later pushes make no difference."""
+@pytest.mark.parametrize("spelling", ["full", "short", "capitals", "tag object"])
+async def test_a_commit_id_pins_that_commit(spelling: str, upstream: Repository, reader: Reader) -> None:
+    """Wherever it lies in the history; later pushes make no difference, and nobody is told that it moved."""
     pinned = upstream.commit({"a.ts": "pinned"})
+    upstream.git("tag", "--annotate", "--message", "Release", "v1")
     upstream.commit({"a.ts": "later"})
-    source = reader.open(upstream.url, ref=pinned[:length])
+    names = {"full": pinned, "short": pinned[:10], "capitals": pinned.upper(), "tag object": upstream.git("rev-parse", "v1")}
+    source = reader.open(upstream.url, ref=names[spelling])
     snapshot = await source.fetch()
     assert snapshot.revision.id == pinned
     assert contents(snapshot)["a.ts"] == b"pinned"
     upstream.commit({"a.ts": "later still"})
+    assert not await source.moved()
     assert (await source.fetch()).revision == snapshot.revision
     assert reader.names() == ["source.changed", "source.unchanged"]
+
+
+@pytest.mark.parametrize("moves", ["pushed", "forced", "annotated tag", "tag without a note", "default branch"])
+async def test_a_ref_that_moves_while_it_is_read_is_read_where_it_is_now(
+    moves: str, upstream: Repository, reader: Reader
+) -> None:
+    """Between the question to the remote and the fetch; what the mirror holds is not fetched again."""
+    upstream.git("tag", "--annotate", "--message", "Release", "v1")
+    tag, branch = ("v1", None) if "tag" in moves else (None, None if moves == "default branch" else "main")
+    source = reader.open(upstream.url, branch=branch, ref=tag)
+    await source.fetch()
+    upstream.commit({"a.ts": "seen"})
+    upstream.git("tag", "--force", "--annotate", "--message", "Release", "v1")
+    assert await source.moved()
+    if moves == "default branch":
+        upstream.git("checkout", "--quiet", "--orphan", "other")
+    now = upstream.commit({"a.ts": "now"}, "Now")
+    if moves == "forced":
+        upstream.git("commit", "--quiet", "--amend", "--message", "Amended")
+        now = upstream.git("rev-parse", "HEAD")
+    upstream.git("tag", "--force", *(["--annotate", "--message", "Release"] if moves == "annotated tag" else []), "v1")
+    kept = {path.name for path in reader.mirror.glob("objects/pack/*.pack")}
+    assert (await source.fetch()).revision.id == now
+    assert kept < {path.name for path in reader.mirror.glob("objects/pack/*.pack")}
+    assert not await source.moved()
+
+
+async def test_a_branch_that_vanishes_while_it_is_read_keeps_the_mirror(upstream: Repository, reader: Reader) -> None:
+    """That fetch says which ref it missed, and the next one that there is no such branch."""
+    upstream.git("branch", "release")
+    source = reader.open(upstream.url, branch="release")
+    await source.fetch()
+    upstream.git("checkout", "--quiet", "release")
+    upstream.commit({"a.ts": "seen"})
+    assert await source.moved()
+    upstream.git("checkout", "--quiet", "main")
+    upstream.git("branch", "--quiet", "-D", "release")
+    with pytest.raises(SourceUnavailable, match="couldn't find remote ref refs/heads/release"):
+        await source.fetch()
+    assert list(reader.mirror.glob("objects/pack/*.pack"))
+    with pytest.raises(SourceMissing, match="has no branch release"):
+        await source.fetch()
+
+
+@pytest.mark.parametrize("options", [(), ("--annotate", "--message", "Odd")], ids=["lightweight", "annotated"])
+async def test_a_tag_of_a_file_or_a_folder_is_said_as_such(
+    options: tuple[str, ...], upstream: Repository, reader: Reader
+) -> None:
+    """Asking again does not help, and the hint does not say so."""
+    for name, target in (("folder", "HEAD^{tree}"), ("file", "HEAD:a.ts")):
+        upstream.git("tag", *options, name, target)
+        with pytest.raises(SourceMissing, match=f"{name} of .* names no commit"):
+            await reader.open(upstream.url, ref=name).fetch()
 
 
 async def test_an_old_commit_is_found_from_a_shallow_mirror(upstream: Repository, reader: Reader) -> None:

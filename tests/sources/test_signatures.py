@@ -346,6 +346,25 @@ async def test_a_tag_that_is_signed_later_is_read_at_the_next_pass(forge: Forge,
     assert packs < set(forge.reader.mirror.glob("objects/pack/*.pack")), "the mirror was not made again"
 
 
+@pytest.mark.parametrize("signed", [True, False])
+async def test_a_tag_that_moves_while_it_is_read_is_judged_where_it_is_now(forge: Forge, ada: SshSigner, signed: bool) -> None:
+    """By the new tag's own signature, or by the commit where there is no tag object any more."""
+    forge.trust(ada.line())
+    forge.commit("first", *ada.settings)
+    sign = (*ada.settings, "tag", "--force", "--sign", "--message", "Release", "v1")
+    forge.repository.git(*sign)
+    source = forge.reader.open(forge.repository.url, ref="v1")
+    assert await source.moved()
+    commit = forge.commit("then", sign=False)
+    if signed:
+        forge.repository.git(*sign)
+        assert (await source.fetch()).revision.id == commit
+    else:
+        forge.repository.git("tag", "--force", "v1")
+        with pytest.raises(SourceUnverified, match=f"^commit {commit[:12]} is not read: it is not signed"):
+            await source.fetch()
+
+
 async def test_a_lightweight_tag_and_a_commit_id_are_judged_by_the_commit(forge: Forge, ada: SshSigner) -> None:
     forge.trust(ada.line())
     signed = forge.commit("signed", *ada.settings)
