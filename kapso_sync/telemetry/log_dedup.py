@@ -61,8 +61,13 @@ class DeduplicatingLog:
                 lasting.seen = False
         if isinstance(event, events.LeaseLost | events.LeaseReleased):
             self._held = None  # The pass ends without a word.
-        if isinstance(event, _REPEATED_WHILE_TRUE) and not isinstance(event, events.LeaseFailed) and self._known(event):
-            return
+        repeats = isinstance(event, _REPEATED_WHILE_TRUE) and not isinstance(event, events.LeaseFailed)
+        if not (repeats and self._known(event)):
+            self._log_or_hold(event)
+        if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
+            self._end_pass(whole=isinstance(event, events.ReconcileFinished))
+
+    def _log_or_hold(self, event: Event) -> None:
         if isinstance(event, events.ApiRetry) and self._outage():
             self._log(event, Level.DEBUG)
         elif self._held is None:
@@ -72,8 +77,6 @@ class DeduplicatingLog:
         else:
             self._flush()
             self._log(event, event.level)
-        if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
-            self._end_pass(whole=isinstance(event, events.ReconcileFinished))
 
     def _known(self, event: Event) -> bool:
         key = _key(event)

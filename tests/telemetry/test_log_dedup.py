@@ -126,6 +126,19 @@ def test_events_between_passes_are_always_logged() -> None:
     assert Reader().read(events.Suspended(reason="x"), events.Resumed()) == [("suspended", "warning"), ("resumed", "info")]
 
 
+def test_a_repeated_failure_of_a_whole_pass_ends_that_pass() -> None:
+    """What comes between passes is logged again, and so is the end of another failure, as after the first such pass."""
+    reader = Reader()
+    down = events.ReconcileFailed(error="no connection", error_type="ApiUnavailable")
+    unread = events.SourceFailed(error="no repository", error_type="SourceMissing")
+    asked = events.TriggerReceived(trigger="manual")
+    reader.read(STARTED, down)
+    after_the_first = reader.read(asked)
+    assert ("source.failed", "error") in reader.read(STARTED, unread, down)
+    assert reader.read(STARTED, down) == [("failure.ended", "info")]
+    assert reader.read(asked) == after_the_first == [("trigger.received", str(asked.level))]
+
+
 def test_a_lost_lease_ends_a_pass_without_a_word_and_lease_failures_are_not_the_passes_own() -> None:
     """A standby keeps no debug lines for a pass that never ends, and the elector itself says when a failure is over."""
     reader = Reader()
