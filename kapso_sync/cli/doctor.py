@@ -18,7 +18,7 @@ from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.settings import Settings
 from kapso_sync.wiring.building import tool_places
 from kapso_sync.wiring.doctor import DoctorSession, open_doctor
-from kapso_sync.wiring.source import state_root
+from kapso_sync.wiring.source import make_verifier, state_root
 
 WHAT_IT_DOES = (
     f"It creates one function named {SLUG_PREFIX}…, deploys it a few times, sets a random secret on it, and deletes it. "
@@ -57,9 +57,9 @@ def _local(settings: Settings) -> tuple[SetupCheck, ...]:
     except ConfigError:
         workerd = None
     words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
-    return tuple(
-        check_setup(state_root(settings), tool_places(settings.esbuild, Path.cwd()), words, settings.network_variables)
-    )
+    root = state_root(settings)
+    verifier = make_verifier(settings, root)
+    return tuple(check_setup(root, tool_places(settings.esbuild, Path.cwd()), words, settings.network_variables, verifier))
 
 
 def _may_ask(*, yes: bool, json_output: bool) -> bool:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from kapso_sync.errors import ConfigError
 from kapso_sync.network import AUTHORITY_VARIABLES, PROXY_VARIABLES, read_network, system_has_authorities
+from kapso_sync.plurals import counted
+from kapso_sync.sources import SignatureVerifier
 from kapso_sync.sources.git_version import heeds_settings, is_fixed, parse_git_version
 from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
@@ -44,8 +46,13 @@ class SetupCheck:
     hint: str | None = None
 
 
-def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment: Mapping[str, str]) -> Iterator[SetupCheck]:
-    """Yield every check: ``state`` is the folder of state folders, ``tools`` the places to search for esbuild."""
+def check_setup(
+    state: Path, tools: ToolPlaces, workerd: str | None, environment: Mapping[str, str], verifier: SignatureVerifier | None
+) -> Iterator[SetupCheck]:
+    """Yield every check: ``state`` is the folder of state folders, ``tools`` the places to search for esbuild.
+
+    ``verifier`` judges signatures, None where none are wanted.
+    """
     yield SetupCheck("python", Level.OK, f"{platform.python_version()} ({sys.executable})")
     yield check_git(_git_version())
     yield _esbuild(tools)
@@ -57,6 +64,7 @@ def check_setup(state: Path, tools: ToolPlaces, workerd: str | None, environment
     yield check_clock(datetime.now(UTC))
     yield check_proxies(environment)
     yield check_authorities(environment)
+    yield check_signatures(verifier)
     yield check_state_folder(state)
     yield _watches()
 
@@ -105,6 +113,20 @@ def check_proxies(environment: Mapping[str, str]) -> SetupCheck:
     except ConfigError as error:
         return SetupCheck("proxy", Level.ERROR, error.message, error.hint)
     return SetupCheck("proxy", Level.OK, f"set: {', '.join(spellings)}" if spellings else "none set")
+
+
+def check_signatures(verifier: SignatureVerifier | None) -> SetupCheck:
+    """Return the check of the keys that may sign, and of the programs that judge their signatures."""
+    name = "signatures"
+    if verifier is None:
+        return SetupCheck(name, Level.OK, "none are wanted: KAPSO_SYNC_VERIFY_FILE is not set")
+    try:
+        keys = verifier.check()
+    except ConfigError as error:
+        return SetupCheck(name, Level.ERROR, error.message, error.hint)
+    found = [f"{counted(len(keys.signers), 'line')} of ssh keys"] if keys.signers else []
+    found += ["a keyring of OpenPGP"] if keys.keyring else []
+    return SetupCheck(name, Level.OK, f"KAPSO_SYNC_VERIFY_FILE has {' and '.join(found)}")
 
 
 def check_state_folder(state: Path) -> SetupCheck:

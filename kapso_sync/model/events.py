@@ -87,12 +87,16 @@ class Failure(Event, level=Level.ERROR):
 
 
 class SourceChanged(Event, name="source.changed"):
-    """The source shows another revision than the last one that was read."""
+    """The source shows another revision than the last one that was read.
+
+    Where signatures are wanted, `signer` is the fingerprint of the key that signed it; anybody may write any author.
+    """
 
     revision: str
     previous: str | None = None
     subject: str | None = None
     author: str | None = None
+    signer: str | None = None
 
 
 class SourceMoved(Event, name="source.moved", level=Level.WARNING):

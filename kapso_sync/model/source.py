@@ -48,7 +48,7 @@ class Revision:
 
     ``id`` is a commit id for git and for a folder that git-sync published, and ``folder:`` plus a digest of what was read for
     any other folder. ``described`` is the output of ``git describe`` for a work tree's folder. The rest is known only if the
-    source is git.
+    source is git; ``signer`` is the fingerprint of the key whose signature was verified, if one was wanted.
     """
 
     id: str
@@ -56,6 +56,7 @@ class Revision:
     subject: str | None = None
     author: str | None = None
     committed_at: datetime | None = None
+    signer: str | None = None
 
     @property
     def of_folder(self) -> bool:

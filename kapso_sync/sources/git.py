@@ -156,7 +156,13 @@ class GitSource:
             self._emit(events.SourceUnchanged(revision=revision.id))
         else:
             self._emit(
-                events.SourceChanged(revision=revision.id, previous=previous, subject=revision.subject, author=revision.author)
+                events.SourceChanged(
+                    revision=revision.id,
+                    previous=previous,
+                    subject=revision.subject,
+                    author=revision.author,
+                    signer=revision.signer,
+                )
             )
         self._last = snapshot
         return snapshot
@@ -271,17 +277,16 @@ class GitSource:
 
     async def _obtain_verified(self, head: _Head) -> Snapshot:
         found = await self._obtain(head)
-        if self._verifier is not None:
-            await self._verify(self._verifier, found)
-        return await asyncio.to_thread(self._snapshot, found.commit)
+        signer = None if self._verifier is None else await self._verify(self._verifier, found)
+        return await asyncio.to_thread(self._snapshot, found.commit, signer)
 
-    async def _verify(self, verifier: SignatureVerifier, found: _Found) -> None:
-        """Raise `SourceUnverified` unless the tag object, or without one the commit, is signed as wanted."""
+    async def _verify(self, verifier: SignatureVerifier, found: _Found) -> str:
+        """Return who signed the tag object, or without one the commit; raises `SourceUnverified` if nobody did who may."""
         commit, tag = found.commit, found.tag
         what = f"commit {commit[:12]}" if tag is None else f"tag {self._spec.ref} at commit {commit[:12]}"
         try:
             signed = await asyncio.to_thread(self._signed_content, tag, commit)
-            await verifier.verify(signed)
+            return await verifier.verify(signed)
         except SignatureRefused as refused:
             raise SourceUnverified(
                 f"{what} is not read: {refused.reason}", commit=commit, signer=refused.signer, hint=refused.hint
@@ -453,7 +458,7 @@ class GitSource:
             if repository is not None:
                 repository.close()
 
-    def _snapshot(self, commit_id: str) -> Snapshot:
+    def _snapshot(self, commit_id: str, signer: str | None) -> Snapshot:
         with self._repository() as repository:
             commit = repository.commit(commit_id)
             _content(commit)
@@ -472,6 +477,7 @@ class GitSource:
                 subject=message.splitlines()[0][:200] if message.strip() else None,
                 author=author,
                 committed_at=_moment(commit.committed_date),
+                signer=signer,
             )
         return Snapshot(
             self._spec.location,

@@ -141,13 +141,14 @@ class SignatureVerifier:
         self._path = path
         self._deadline = deadline
 
-    def check(self) -> None:
-        """Raise `ConfigError` if the file lists no key, or if the program for its keys is missing."""
+    def check(self) -> TrustedKeys:
+        """Return the keys; raises `ConfigError` if the file lists none, or if the program for one kind of them is missing."""
         keys = read_trusted_keys(self._file)
         if keys.signers:
             self._ssh_keygen()
         if keys.keyring:
             self._gpgv()
+        return keys
 
     async def verify(self, signed: SignedContent) -> str:
         """Return the fingerprint of the key that signed it.

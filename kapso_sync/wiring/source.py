@@ -120,7 +120,10 @@ async def resolve_source(
         deadline=settings.git_timeout,
         network=network,
     )
-    source = GitSource(spec, home / MIRROR, git, emit, _make_verifier(settings, home))
+    verifier = make_verifier(settings, home)
+    if verifier is not None:
+        verifier.check()
+    source = GitSource(spec, home / MIRROR, git, emit, verifier)
     if settings.owner:
         return ResolvedSource(spec, source, with_environment(settings.owner, settings.env), folder)
     owners = owners_of_repository(await _repository_identity(spec, source), branch=spec.branch, env=settings.env)
@@ -162,13 +165,11 @@ def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
     )
 
 
-def _make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
-    """Return what judges the source's signatures; raises `ConfigError` if it could judge none."""
+def make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
+    """Return what judges the source's signatures, in the folder ``home``; None if the settings want none."""
     if settings.verify_file is None:
         return None
-    verifier = SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
-    verifier.check()
-    return verifier
+    return SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
 
 
 async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:

@@ -86,3 +86,24 @@ def test_doctor_reports_a_broken_setup_with_a_hint(tmp_path: Path) -> None:
     shared.chmod(0o777)
     assert check_state_folder(shared).level is Level.WARNING
     assert check_state_folder(tmp_path / "new" / "deeper").level is Level.OK
+
+
+def test_doctor_checks_the_keys_that_may_sign(environment: Environment, tmp_path: Path) -> None:
+    """A daemon would end at its start: the check says the same, before that."""
+    keys = tmp_path / "keys"
+    keys.write_text("ada@example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE9ePKzjXEHSmeUQQ4qWSxYR8h8XcCeaK8ZYZhP8bBHF\n")
+    wanted = {**environment, "KAPSO_SYNC_VERIFY_FILE": str(keys)}
+
+    def check(given: Environment) -> tuple[int, str, str]:
+        ran = kapso_sync("doctor", "--json", environment=given)
+        (found,) = [each for each in ran.document["setup"] if each["name"] == "signatures"]
+        return ran.code, found["level"], found["found"]
+
+    assert check(environment)[:2] == (0, "ok")
+    assert check(wanted) == (0, "ok", "KAPSO_SYNC_VERIFY_FILE has 1 line of ssh keys")
+    keys.write_text("ada@example.com\n")
+    assert check(wanted) == (
+        78,
+        "error",
+        f"KAPSO_SYNC_VERIFY_FILE {keys}: line 1 is not an allowed signer, and not a part of an OpenPGP key",
+    )

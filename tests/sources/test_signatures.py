@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ConfigError, ExitCode, SourceUnavailable, SourceUnverified
+from kapso_sync.model.events import SourceChanged
 from kapso_sync.sources import SignatureVerifier
 from kapso_sync.sources.armor import remove_armor
 from kapso_sync.sources.signatures import SignatureRefused, split_commit, ssh_fingerprint
@@ -103,6 +104,20 @@ async def test_a_commit_that_a_listed_ssh_key_signed_is_read(forge: Forge, tmp_p
     commit = forge.commit("signed", *signer.settings)
     assert await forge.read() == commit
     assert not (forge.reader.folder / "verify").exists()
+
+
+async def test_what_is_read_names_who_signed_it(forge: Forge, ada: SshSigner) -> None:
+    """Of a commit and of a tag whose commit nobody signed; without a file of keys nobody is named."""
+    forge.trust(ada.line())
+    forge.commit("signed", *ada.settings)
+    await forge.read()
+    forge.commit("unsigned", sign=False)
+    forge.repository.git(*ada.settings, "tag", "--sign", "--message", "Release", "v1")
+    await forge.read(ref="v1")
+    forge.reader.verify_file = None
+    await forge.read()
+    changed = [event for event in forge.reader.seen if isinstance(event, SourceChanged)]
+    assert [event.signer for event in changed] == [ada.fingerprint, ada.fingerprint, None]
 
 
 async def test_an_unsigned_commit_is_not_read(forge: Forge, ada: SshSigner) -> None:
