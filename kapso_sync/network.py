@@ -41,6 +41,7 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The name of a certificate in a directory that OpenSSL reads."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_PROXY_PORTS = _DEFAULT_PORTS | {"socks5": 1080, "socks5h": 1080}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,10 @@ def read_network(environment: Mapping[str, str]) -> Network:
     network = Network(
         proxies,
         tuple(entry for entry in re.split(r"[\s,]+", exceptions or "") if entry),
-        _named(environment, "SSL_CERT_FILE"),
-        _named(environment, "SSL_CERT_DIR"),
-        _named(environment, "GIT_SSL_CAINFO"),
-        _named(environment, "SSH_AUTH_SOCK"),
+        _path(environment, "SSL_CERT_FILE"),
+        _paths(environment, "SSL_CERT_DIR"),
+        _path(environment, "GIT_SSL_CAINFO"),
+        _path(environment, "SSH_AUTH_SOCK"),
     )
     # Often they are one file, and the public authorities take OpenSSL a while to read.
     for file, name in {network.git_ca_info: "GIT_SSL_CAINFO", network.cert_file: "SSL_CERT_FILE"}.items():
@@ -165,6 +166,17 @@ def _named(environment: Mapping[str, str], name: str) -> str | None:
     return environment.get(name, "").strip() or None
 
 
+def _path(environment: Mapping[str, str], name: str) -> str | None:
+    """Return a path as an absolute one: git and ssh run in another folder than we do."""
+    value = _named(environment, name)
+    return None if value is None else str(Path(value).absolute())
+
+
+def _paths(environment: Mapping[str, str], name: str) -> str | None:
+    values = (_named(environment, name) or "").split(os.pathsep)
+    return os.pathsep.join(str(Path(value).absolute()) for value in values if value) or None
+
+
 def _variable(environment: Mapping[str, str], name: str) -> tuple[str, str | None]:
     """Return a variable's name in the case in which it is set, and its value."""
     for spelled in (name.lower(), name):
@@ -175,12 +187,15 @@ def _variable(environment: Mapping[str, str], name: str) -> tuple[str, str | Non
 
 
 def _checked_proxy(name: str, value: str) -> str:
-    """Return a proxy's address with its scheme; the error does not show it, since it may hold a password."""
+    """Return a proxy's address with scheme and port: without a port, git would ask at 1080, and everybody else at 80.
+
+    The error does not show it, since it may hold a password.
+    """
     address = value if "://" in value else f"http://{value}"
     example = "an example: http://proxy.example.com:3128"
     try:
         parts = urlsplit(address)
-        sound = bool(parts.hostname) and parts.port != 0
+        sound = bool(parts.hostname) and parts.port != 0 and re.search(r"[\x00-\x20\x7f]", address) is None
     except ValueError:
         raise ConfigError(f"{name} is not the address of a proxy", hint=example) from None
     if parts.scheme not in PROXY_SCHEMES:
@@ -190,7 +205,9 @@ def _checked_proxy(name: str, value: str) -> str:
         )
     if not sound:
         raise ConfigError(f"{name} is not the address of a proxy", hint=example)
-    return address
+    if parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_PROXY_PORTS[parts.scheme]}")
+    return parts.geturl()
 
 
 def _is_excepted(entry: str, host: str, port: int | None) -> bool:
@@ -205,7 +222,7 @@ def _is_excepted(entry: str, host: str, port: int | None) -> bool:
         name, entry_port = match[1], int(match[2])
     if entry_port is not None and entry_port != port:
         return False
-    name = name.strip("[]")
+    name = name.replace("[", "").replace("]", "")
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
     except ValueError:
@@ -225,7 +242,7 @@ def _check_file(name: str, file: str) -> None:
 
 def _check_directories(directories: str) -> None:
     hint = "correct or unset SSL_CERT_DIR: it has to name a folder of certificates that `openssl rehash` has prepared"
-    for directory in filter(None, directories.split(os.pathsep)):
+    for directory in directories.split(os.pathsep):
         try:
             names = os.listdir(directory)  # noqa: PTH208 - names alone
         except OSError as error:

@@ -133,9 +133,9 @@ class Git:
         return self._home
 
     @property
-    def ssh_key_file(self) -> Path | None:
-        """The private key for an ssh remote, or None."""
-        return self._credentials.ssh_key_file
+    def credentials(self) -> GitCredentials:
+        """How to authenticate."""
+        return self._credentials
 
     async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
         """Run ``git ARGUMENTS`` and return its standard output.
@@ -268,9 +268,9 @@ class Git:
         options = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
         options += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
         if self._credentials.ssh_key_file is not None:
-            options += ["-i", str(self._credentials.ssh_key_file), "-o", "IdentitiesOnly=yes"]
+            options += ["-o", f"IdentityFile={_ssh_path(self._credentials.ssh_key_file)}", "-o", "IdentitiesOnly=yes"]
         if self._credentials.known_hosts_file is not None:
-            options += ["-o", f"UserKnownHostsFile={self._credentials.known_hosts_file}"]
+            options += ["-o", f"UserKnownHostsFile={_ssh_path(self._credentials.known_hosts_file)}"]
         return shlex.join(options)
 
     def _clean(self, errors: bytes) -> str:
@@ -290,6 +290,12 @@ def _local_folder(location: str) -> Path:
 def _quoted(value: str) -> str:
     """Return a value as git's configuration spells it."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+def _ssh_path(path: Path) -> str:
+    """Return a path as ssh's options spell it: it runs in another folder, splits at blanks, and replaces ``%h``."""
+    escaped = str(path.expanduser().absolute()).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 

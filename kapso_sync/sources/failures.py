@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, SourceUnavailable, StateUnusable
+from kapso_sync.files import read_small
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT
 from kapso_sync.permissions import describe_owner, hint_for_owner
 
@@ -39,19 +41,22 @@ _UNVERIFIED = re.compile(
     re.IGNORECASE,
 )
 _HOST_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+_HOST_REVOKED = "REVOKED HOST KEY DETECTED"
 _HOST_UNKNOWN = "Host key verification failed"
 _NAMELESS = "No user exists for uid"
 """What ssh says, and ends, when its user has no line in /etc/passwd."""
+_REDIRECTED = re.compile(r"returned error: 3\d\d\b")
 _FSCK = "fsck error"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteContext:
-    """The remote that git talked to: its address, the mirror of it, and the private key for ssh, if one is set."""
+    """The remote that git talked to: its address, the mirror of it, and for ssh the private key and the known hosts, if set."""
 
     location: str
     mirror: Path
     ssh_key_file: Path | None = None
+    known_hosts_file: Path | None = None
 
 
 def is_network_failure(text: str) -> bool:
@@ -77,23 +82,18 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
         return SourceUnavailable(f"{where} cannot be reached through the proxy: {text}", hint=PROXY_HINT)
     if _UNVERIFIED.search(text):
         return SourceUnavailable(f"{where} cannot be trusted: {text}", hint=AUTHORITY_HINT)
-    if _HOST_CHANGED in text:
-        return SourceDenied(
-            f"{where} shows another host key than the known one: {text}",
-            hint="somebody may be in between: compare the fingerprint with the one that the host's owner publishes, and only "
-            "then replace the line in KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE by what `ssh-keyscan HOST` prints",
-        )
-    if _HOST_UNKNOWN in text:
-        return SourceDenied(
-            f"{where} shows a host key that is not known: {text}",
-            hint="compare what `ssh-keyscan HOST` prints with the fingerprint that the host's owner publishes, and put it into "
-            "the file of KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE",
-        )
+    if (host_key := _host_key_problem(text, remote)) is not None:
+        return host_key
     if _DENIED.search(text) or "Load key" in text:
         return _denied(text, remote)
     if _MISSING.search(text):
         return SourceMissing(
             f"{where} is not a repository that we can read: {text}", hint="is the URL right, and the token allowed?"
+        )
+    if _REDIRECTED.search(text):
+        return SourceUnavailable(
+            f"{where} redirects, and not to a repository: {text}",
+            hint="is the URL right? Open it in a browser to see what it is",
         )
     if _FSCK in text:
         return SourceUnavailable(
@@ -101,6 +101,35 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
             hint="`git fsck` in that repository names it too; a commit or a tree like that has to be written again",
         )
     return SourceUnavailable(f"{where} cannot be fetched: {text}", hint="try again; a daemon does so by itself")
+
+
+def _host_key_problem(text: str, remote: RemoteContext) -> SourceDenied | None:
+    """Return the error for a host key that ssh does not accept, or None."""
+    where, hosts = remote.location, remote.known_hosts_file
+    if _HOST_CHANGED in text:
+        return SourceDenied(
+            f"{where} shows another host key than the known one: {text}",
+            hint="somebody may be in between: compare the fingerprint with the one that the host's owner publishes, and only "
+            "then replace the line in KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE by what `ssh-keyscan HOST` prints",
+        )
+    if _HOST_REVOKED in text:
+        return SourceDenied(
+            f"{where} shows a host key that is marked as revoked: {text}",
+            hint="somebody who has a stolen key may be in between: ask the host's owner before you take the line away",
+        )
+    if _HOST_UNKNOWN in text:
+        if hosts is not None and not os.access(hosts, os.R_OK):
+            return SourceDenied(
+                f"{where} shows a host key that is not known, and KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE {hosts} cannot be read: "
+                f"{text}",
+                hint="mount the file there, and let this user read it",
+            )
+        return SourceDenied(
+            f"{where} shows a host key that is not known: {text}",
+            hint="compare what `ssh-keyscan HOST` prints with the fingerprint that the host's owner publishes, and put it into "
+            "the file of KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE",
+        )
+    return None
 
 
 def _denied(text: str, remote: RemoteContext) -> SourceDenied:
@@ -119,17 +148,23 @@ def _denied(text: str, remote: RemoteContext) -> SourceDenied:
 
 def _key_problem(key: Path, text: str) -> tuple[str, str] | None:
     """Return why ssh cannot use a private key, and a hint; None: it can, or nothing is known."""
-    if not os.access(key, os.R_OK):
-        return f"cannot be read: {describe_owner(key)}", hint_for_owner(key)
-    if re.search(r"bad permissions|UNPROTECTED PRIVATE KEY", text):
-        return "may be read by others, so that ssh refuses it", f"`chmod 600 {key.name}` where it comes from"
     try:
-        with key.open("rb") as file:
-            content = file.read(MAX_KEY_BYTES)
-    except OSError:
-        return None
+        content = read_small(key, MAX_KEY_BYTES, follow=True)
+    except PermissionError:
+        return f"cannot be read: {describe_owner(key)}", hint_for_owner(key)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}", "mount the private key there"
+    if content.startswith(b"PuTTY"):
+        return "is a key of PuTTY, which ssh does not read", f"`puttygen {key.name} -O private-openssh -o KEY` converts it"
     if b"PRIVATE KEY" not in content:
         return "is not a private key", "name the file without .pub, which `ssh-keygen` wrote beside it"
+    if re.search(r"bad permissions|UNPROTECTED PRIVATE KEY", text):
+        return "may be read by others, so that ssh refuses it", f"`chmod 600 {key.name}` where it comes from"
+    if content.startswith(codecs.BOM_UTF8):
+        return (
+            "begins with a byte order mark, and ssh does not read it so",
+            f"`sed -i '1s/^\\xEF\\xBB\\xBF//' {key.name}` where it comes from",
+        )
     if b"\r\n" in content:
         return "has Windows line ends, which ssh does not read", f"`sed -i 's/\\r$//' {key.name}` where it comes from"
     if not content.endswith(b"\n"):

@@ -425,7 +425,11 @@ class GitSource:
             raise self._explain(error) from error
 
     def _explain(self, error: GitFailed) -> KapsoSyncError:
-        found = explain(error.text, RemoteContext(self._spec.location, self._mirror, self._git.ssh_key_file))
+        credentials = self._git.credentials
+        found = explain(
+            error.text,
+            RemoteContext(self._spec.location, self._mirror, credentials.ssh_key_file, credentials.known_hosts_file),
+        )
         if isinstance(found, SourceDenied):
             times = self._denied.times + 1 if self._denied is not None else 1
             until = self._monotonic() + DENIED_BACKOFF.delay(times)

@@ -36,7 +36,7 @@ async def find_redirect(location: str, headers: Mapping[str, str], network: Netw
             asyncio.timeout(timeout),
             open_client(network, timeout=httpx.Timeout(timeout), limits=limits, secure=ours[0] == "https") as client,
         ):
-            for _ in range(MAX_REDIRECTS):
+            for _ in range(MAX_REDIRECTS + 1):
                 async with client.stream("GET", url, headers={"User-Agent": "git/kapso-sync", **headers}) as answer:
                     status, target = answer.status_code, answer.headers.get("Location", "")
                 if status not in _REDIRECTS or not target:
@@ -50,9 +50,11 @@ async def find_redirect(location: str, headers: Mapping[str, str], network: Netw
 
 
 def _check(location: str, target: SplitResult, ours: tuple[str, str, int | None]) -> None:
-    if _origin(target) != ours:
+    origin = _origin(target)
+    if origin != ours:
+        what = "host" if origin[1] != ours[1] else "port or scheme"
         raise SourceUnavailable(
-            f"{location} redirects to another host, {_repository(target)}, and no credentials are sent there",
+            f"{location} redirects to another {what}, {_repository(target)}, and no credentials are sent there",
             hint="if the repository has moved there, let the source be the new address; it stays unread until then",
         )
     if not target.path.endswith(_REFS):

@@ -175,6 +175,9 @@ async def test_a_key_with_a_passphrase_is_named_as_such_and_works_from_an_agent(
         ("public", "is not a private key", "without .pub"),
         ("mode", "may be read by others", "chmod 600"),
         ("torn", "cannot be read by ssh", "ssh-keygen -y"),
+        ("byte order mark", "begins with a byte order mark", "sed -i"),
+        ("PuTTY", "is a key of PuTTY", "puttygen"),
+        ("missing", "cannot be read: No such file or directory", "mount"),
     ],
 )
 async def test_a_key_file_that_ssh_cannot_use_is_an_error_of_its_own(
@@ -194,6 +197,12 @@ async def test_a_key_file_that_ssh_cannot_use_is_an_error_of_its_own(
             key.write_text(key.with_suffix(".pub").read_text())
         case "torn":
             key.write_text("".join(lines[:2] + lines[3:]))
+        case "byte order mark":
+            key.write_bytes(b"\xef\xbb\xbf" + whole.encode())
+        case "PuTTY":
+            key.write_text("PuTTY-User-Key-File-3: ssh-ed25519\n")
+        case "missing":
+            key.unlink()
         case _:
             key.chmod(0o644)
     error = await denial(replace(reader, folder=reader.folder / "again"), server, key)
@@ -219,6 +228,35 @@ async def test_an_unknown_host_key_has_a_hint_of_its_own(server: SshServer, read
     error = await denial(reader, server, server.folder / "client")
     assert "shows a host key that is not known" in error.message
     assert "KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE" in str(error.hint)
+
+
+async def test_a_revoked_host_key_is_not_called_unknown(server: SshServer, reader: Reader) -> None:
+    """The hint does not lead anybody to trust it again."""
+    server.known_hosts.write_text(f"@revoked {server.known_hosts.read_text()}")
+    error = await denial(reader, server, server.folder / "client")
+    assert "shows a host key that is marked as revoked" in error.message
+    assert "ssh-keyscan" not in str(error.hint)
+
+
+async def test_known_hosts_that_are_not_there_are_said_as_such(server: SshServer, reader: Reader) -> None:
+    """To ssh a missing file is an empty one."""
+    server.known_hosts.unlink()
+    error = await denial(reader, server, server.folder / "client")
+    assert f"KAPSO_SYNC_GIT_KNOWN_HOSTS_FILE {server.known_hosts} cannot be read" in error.message
+
+
+async def test_odd_paths_of_key_and_known_hosts_work(
+    server: SshServer, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative ones, with blanks, quotes and what ssh replaces by the host's name."""
+    odd = tmp_path / 'my "keys" 100%h'
+    server.folder.rename(odd)
+    server.folder.symlink_to(odd)
+    for name, folder in (("relative", Path()), ("absolute", odd)):
+        monkeypatch.chdir(odd)
+        credentials = GitCredentials(ssh_key_file=folder / "client", known_hosts_file=folder / "known_hosts")
+        source = replace(reader, credentials=credentials, folder=reader.folder / name).open(server.url)
+        assert contents(await source.fetch())["a.ts"] == CODE.encode()
 
 
 async def test_a_revoked_key_knocks_less_and_less(server: SshServer, reader: Reader) -> None:

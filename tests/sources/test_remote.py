@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, Sourc
 from kapso_sync.model.events import SourceMoved
 from kapso_sync.sources import GitCredentials
 from kapso_sync.sources.git import DENIED_BACKOFF
+from kapso_sync.sources.redirects import MAX_REDIRECTS
 from tests.sources.repositories import CODE, SECRET, Reader, Repository, command_lines, contents
 from tests.sources.servers import GitServer, serving, unresponsive_server
 
@@ -95,7 +97,9 @@ async def test_a_404_of_a_git_server_is_a_missing_repository(server: GitServer, 
 async def test_a_redirect_of_a_git_server_is_not_followed(server: GitServer, reader: Reader, tmp_path: Path) -> None:
     """The token is for the configured host and port only; the error says where it would go, and does not promise a retry."""
     with serving(GitServer(tmp_path, redirect=server.url)) as other:
-        with pytest.raises(SourceUnavailable, match=f"redirects to another host, {server.url}/upstream/.git") as caught:
+        with pytest.raises(
+            SourceUnavailable, match=f"redirects to another port or scheme, {server.url}/upstream/.git"
+        ) as caught:
             await _with_token(reader).open(f"{other.url}/upstream/.git").fetch()
         assert other.authorizations
     assert server.authorizations == []
@@ -141,20 +145,46 @@ async def test_a_repository_that_moves_back_is_found_again(server: GitServer, re
     ("moved", "message"),
     [
         ({"/a": "/a/a"}, "redirects more than 5 times"),
+        ({"/a": "http://[::1"}, "redirects, and not to a repository"),
+        ({"/a": "http://127.0.0.1:99999"}, "redirects, and not to a repository"),
+        ({"/a": "/b\x1b[31m"}, "redirects, and not to a repository"),
         ({"/a": "/users/sign_in?from="}, "redirects to a page, /users/sign_in, and not to a repository"),
-        ({"/a": "https://127.0.0.1:1"}, "redirects to another host, https://127.0.0.1:1"),
+        ({"/a": "https://127.0.0.1:1"}, "redirects to another port or scheme, https://127.0.0.1:1"),
         ({"/a": "https://user:hunter22@git.acme.example"}, "redirects to another host, https://git.acme.example"),
     ],
 )
 async def test_a_redirect_that_leads_nowhere_is_an_error(
     moved: dict[str, str], message: str, server: GitServer, reader: Reader
 ) -> None:
-    """A loop, a page to sign in, another scheme, another host; what the address holds beside is not shown."""
+    """A loop, no address, a page to sign in, another scheme, another host; what the address holds beside is not shown.
+
+    Nothing of that ends by itself, and the hint does not say so.
+    """
     server.moved = moved
     with pytest.raises(SourceUnavailable) as caught:
         await _with_token(reader).open(f"{server.url}/a").fetch()
     assert message in caught.value.message
+    assert "again" not in str(caught.value.hint)
     assert b"hunter22" not in _told(caught.value)
+
+
+async def test_as_many_redirects_as_are_allowed_are_followed(server: GitServer, reader: Reader) -> None:
+    """And not one more."""
+    steps = [*(f"/{number}" for number in range(MAX_REDIRECTS)), "/upstream/.git"]
+    server.moved = dict(itertools.pairwise(steps))
+    assert contents(await _with_token(reader).open(f"{server.url}/0").fetch())["a.ts"] == CODE.encode()
+    server.moved["/one-more"] = "/0"
+    with pytest.raises(SourceUnavailable, match=f"redirects more than {MAX_REDIRECTS} times"):
+        await _with_token(reader).open(f"{server.url}/one-more").fetch()
+
+
+@pytest.mark.parametrize("status", [300, 304, 302])
+async def test_a_redirect_without_an_address_is_said_as_such(status: int, server: GitServer, reader: Reader) -> None:
+    """Asking again does not help, and the hint does not say so."""
+    server.status = status
+    with pytest.raises(SourceUnavailable, match="redirects") as caught:
+        await _with_token(reader).open(f"{server.url}/upstream/.git").fetch()
+    assert "again" not in str(caught.value.hint)
 
 
 async def test_a_remote_that_refuses_us_is_asked_again_after_a_growing_delay(server: GitServer, reader: Reader) -> None:
@@ -256,14 +286,15 @@ async def test_ssh_checks_the_host_key_and_uses_our_key_only(
     log = tmp_path / "ssh.log"
     _program(tmp_path / "bin", "ssh", f'echo "$@" >> {log}\nfor last; do :; done\nunset GIT_CONFIG_COUNT\neval "$last"')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    keys = GitCredentials(ssh_key_file=tmp_path / "the key", known_hosts_file=tmp_path / "known_hosts")
+    monkeypatch.chdir(tmp_path)  # ssh runs in another folder, splits options at blanks, and reads `%h` as the host
+    keys = GitCredentials(ssh_key_file=Path("the key"), known_hosts_file=Path("100%h"))
     source = replace(reader, credentials=keys).open(location.format(path=upstream.folder))
     assert contents(await source.fetch())["a.ts"] == CODE.encode()
     said = log.read_text()
     for option in ("-F /dev/null", "BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"):
         assert option in said
-    assert f"-i {tmp_path / 'the key'}" in said
-    assert f"UserKnownHostsFile={tmp_path / 'known_hosts'}" in said
+    assert f'IdentityFile="{tmp_path}/the key"' in said
+    assert f'UserKnownHostsFile="{tmp_path}/100%%h"' in said
 
 
 async def test_a_refused_ssh_key_is_an_error_with_a_hint(
