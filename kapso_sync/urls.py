@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 _HOST_ALIASES = {
+    "www.github.com": "github.com",
     "ssh.github.com": "github.com",
     "altssh.gitlab.com": "gitlab.com",
     "altssh.bitbucket.org": "bitbucket.org",
 }
-"""The hosts that answer SSH on port 443. Source: the forges' own pages on SSH over the HTTPS port."""
+"""Other names of the forges, such as those that answer SSH on port 443. Source: their own pages on SSH over the HTTPS port."""
 
-_CASELESS_HOSTS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"})
+_AZURE = "dev.azure.com"
+_AZURE_SSH = frozenset({"ssh.dev.azure.com", "vs-ssh.visualstudio.com"})
+_AZURE_ORGANIZATION = re.compile(r"([a-z0-9-]+)\.visualstudio\.com")
+"""Azure's hosts for SSH, and those of organizations before 2018. Source: https://learn.microsoft.com/azure/devops/repos/git"""
+
+_CASELESS_HOSTS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org", _AZURE})
 """Hosts that take a repository's path in any case for the same repository; other servers may not."""
 
 
@@ -119,8 +126,30 @@ def comparable_path(host: str, path: str) -> str:
 
 def _remote(scheme: str, host: str, port: int | None, path: str) -> RemoteAddress:
     name = host.lower().removesuffix(".")
-    name = _HOST_ALIASES.get(name, name)
-    return RemoteAddress(scheme, name, port, _repository(path))
+    with contextlib.suppress(ValueError):
+        name = ipaddress.ip_address(name).compressed
+    with contextlib.suppress(UnicodeError):  # a name beyond ASCII, by which DNS knows it
+        name = name.encode("idna").decode()
+    name, path = _azure(_HOST_ALIASES.get(name, name), _repository(path))
+    return RemoteAddress(scheme, name, port, path)
+
+
+def _azure(host: str, path: str) -> tuple[str, str]:
+    """Return the address that Azure's web pages show for one of its other hosts and paths; any other one as it is.
+
+    >>> _azure("ssh.dev.azure.com", "v3/acme/shop/flows")
+    ('dev.azure.com', 'acme/shop/_git/flows')
+    """
+    parts = unquote(path).split("/")
+    if host in _AZURE_SSH and len(parts) == 4:
+        return _AZURE, f"{parts[1]}/{parts[2]}/_git/{parts[3]}"
+    if host not in _AZURE_SSH and (old := _AZURE_ORGANIZATION.fullmatch(host)) is not None:
+        host, parts = _AZURE, [old[1], *(part for part in parts if part != "DefaultCollection")]
+    if host != _AZURE:
+        return host, path
+    if len(parts) == 3 and parts[1] == "_git":  # the project has the name of the repository
+        parts.insert(1, parts[2])
+    return host, "/".join(parts)
 
 
 def _repository(path: str) -> str:

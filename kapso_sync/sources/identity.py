@@ -133,25 +133,41 @@ def _text(path: Path) -> str:
 
 
 async def find_origin(tree: WorkTree) -> str | None:
-    """Return the URL of a work tree's remote ``origin``, as ``git remote get-url`` does, or None.
+    """Return the URL of a work tree's remote ``origin``, or None.
 
     git reads the file, since only git knows its syntax. It is handed the file as data, in an environment of its own, and
     starts no program for that. Included files are read wherever they lie, as git does: only this value of them is used.
-    Raises `ConfigError` if git is not installed.
+
+    An abbreviation, such as ``gh:acme/flows``, is spelled out by ``url.*.insteadOf``, that of the user's configuration as well.
+    A whole address stays as it is: where one machine fetches it from is no name for it. Raises `ConfigError` if git is not
+    installed.
     """
     if not tree.config.is_file():
         return None
-    environment = {
+    own = ("--file", str(tree.config), "--includes", "--null", "--get-all", "remote.origin.url")
+    isolated = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    origin = next(filter(None, await _configured(tree, own, isolated)), None)  # git fetches from the first of several
+    if origin is None or "://" in origin or "@" in origin:
+        return origin
+    inherited = {name: os.environ[name] for name in ("XDG_CONFIG_HOME", *isolated) if name in os.environ}
+    anywhere = ("--includes", "--null", "--get-regexp", r"^url\..*\.insteadof$")
+    found = [entry.partition("\n") for entry in await _configured(tree, anywhere, inherited)]
+    prefixes = {prefix: key.removeprefix("url.").removesuffix(".insteadof") for key, _, prefix in found if prefix}
+    longest = max((prefix for prefix in prefixes if origin.startswith(prefix)), key=len, default="")
+    return prefixes.get(longest, "") + origin.removeprefix(longest)
+
+
+async def _configured(tree: WorkTree, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return what ``git config`` prints about a work tree's repository, by which conditional includes are judged."""
+    whole = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.environ.get("HOME", "/"),
         "LC_ALL": "C",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CEILING_DIRECTORIES": "/",
+        "GIT_DIR": str(tree.config.parent),
+        **environment,
     }
-    command = ["git", "config", "--file", str(tree.config), "--includes", "--null", "--get-all", "remote.origin.url"]
     try:
-        ended = await run_process(command, environment=environment, cwd=Path("/"), deadline=CONFIG_TIMEOUT)
+        ended = await run_process(["git", "config", *arguments], environment=whole, cwd=Path("/"), deadline=CONFIG_TIMEOUT)
     except FileNotFoundError as error:
         raise ConfigError(
             "git is not installed, or not on PATH, and the owner is named after the remote in .git/config",
@@ -161,8 +177,7 @@ async def find_origin(tree: WorkTree) -> str | None:
         raise ConfigError(
             f"{tree.config} cannot be read within {CONFIG_TIMEOUT:g} s", hint="which files does it include?"
         ) from None
-    values = ended.output.decode("utf-8", "replace").split("\0")[:-1] if ended.status == 0 else []
-    return next(filter(None, values), None)  # git fetches from the first of several
+    return ended.output.decode("utf-8", "replace").split("\0")[:-1] if ended.status == 0 else []
 
 
 def owner_of_folder(

@@ -39,12 +39,38 @@ def test_one_remote_has_one_owner_in_every_url_spelling(location: str) -> None:
         "git@github.com:acme/flows.git",
         "ssh://git@ssh.github.com:443/ACME/flows",
         "https://ada@GITHUB.com/acme/flows/",
+        "https://www.github.com/acme/flows",
     ],
 )
 def test_the_big_forges_take_any_case_and_their_ssh_host_on_port_443(location: str) -> None:
     """The folder inside the repository keeps its case: git tells one from the other."""
     assert remote_identity(location, "Apps") == "github.com/acme/flows//Apps"
     assert remote_identity("https://git.acme.example/Acme/flows", "") == "git.acme.example/Acme/flows"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://dev.azure.com/acme/My%20Shop/_git/flows",
+        "https://acme@dev.azure.com/Acme/My%20Shop/_git/Flows",
+        "git@ssh.dev.azure.com:v3/acme/My%20Shop/flows",
+        "https://acme.visualstudio.com/My%20Shop/_git/flows",
+        "https://acme.visualstudio.com/DefaultCollection/My%20Shop/_git/flows",
+        "acme@vs-ssh.visualstudio.com:v3/acme/My%20Shop/flows",
+    ],
+)
+def test_a_repository_of_azure_has_one_owner_under_all_its_names(location: str) -> None:
+    """SSH has a host and a path of its own there, and organizations had a host."""
+    assert remote_identity(location, "") == "dev.azure.com/acme/my%20shop/_git/flows"
+    assert remote_identity("https://dev.azure.com/acme/_git/flows", "") == "dev.azure.com/acme/flows/_git/flows"
+    assert remote_identity("https://dev.azure.com/acme", "") == "dev.azure.com/acme"
+
+
+def test_a_hosts_address_has_one_spelling() -> None:
+    """IPv6 in long and in short, and names beyond ASCII."""
+    short = remote_identity("git@[2001:db8::1]:acme/flows", "")
+    assert short == remote_identity("ssh://git@[2001:DB8:0:0::0001]:22/acme/flows.git", "")
+    assert remote_identity("https://bücher.example/a/b", "") == "xn--bcher-kva.example/a/b"
 
 
 @pytest.mark.parametrize(
@@ -138,8 +164,21 @@ def _in(folder: Path) -> WorkTree:
         '[remote "origin"]\n\tpushurl = git@else.example:a/b\n\turl = https://example.com/acme/flows\n\turl = https://mirror.example/x\n',
         '[remote "other"]\n\turl = https://else.example/a/b\n[include]\n\tpath = shared\n',
         "[include]\n\tpath = ../outside-of-git\n",
+        '[includeIf "gitdir:**/.git"]\n\tpath = shared\n',
+        '[includeIf "onbranch:main"]\n\tpath = shared\n',
     ],
-    ids=["comment", "hash", "one line", "case", "continued", "two URLs", "included", "included from outside"],
+    ids=[
+        "comment",
+        "hash",
+        "one line",
+        "case",
+        "continued",
+        "two URLs",
+        "included",
+        "outside",
+        "of the folder",
+        "of the branch",
+    ],
 )
 async def test_the_origin_is_what_git_reads_in_its_configuration(config: str, upstream: Repository) -> None:
     """Comments, quotes, case, continued lines and included files: all are one owner."""
@@ -150,6 +189,32 @@ async def test_the_origin_is_what_git_reads_in_its_configuration(config: str, up
         file.write(config)
     assert upstream.git("remote", "get-url", "origin") == "https://example.com/acme/flows"
     assert await find_origin(_in(upstream.folder)) == "https://example.com/acme/flows"
+
+
+@pytest.mark.parametrize(
+    ("origin", "spelled_out"),
+    [
+        ("gh:acme/flows", "https://github.com/acme/flows"),
+        ("gh:work/flows", "ssh://git@git.example.com/work/flows"),
+        ("here/flows", "https://git.example.com/here/flows"),
+        ("hub:acme/flows", "hub:acme/flows"),
+        ("git@example.com:acme/flows", "git@example.com:acme/flows"),
+        ("https://example.com/acme/flows", "https://example.com/acme/flows"),
+    ],
+)
+async def test_an_abbreviated_origin_is_spelled_out_and_a_whole_one_is_kept(
+    origin: str, spelled_out: str, upstream: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the longest rule, of the repository or of the user; where a machine fetches a whole address from names nothing."""
+    configuration = tmp_path / "gitconfig"
+    configuration.write_text(
+        '[url "https://github.com/"]\n\tinsteadOf = gh:\n[url "ssh://git@git.example.com/work/"]\n\tinsteadOf = gh:work/\n'
+        '[url "https://mirror.example/"]\n\tinsteadOf = https://\n\tinsteadOf = git@example.com:\n'
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
+    upstream.git("config", "url.https://git.example.com/here/.insteadOf", "here/")
+    upstream.git("config", "remote.origin.url", origin)
+    assert await find_origin(_in(upstream.folder)) == spelled_out
 
 
 async def test_reading_the_origin_runs_no_program(upstream: Repository, tmp_path: Path) -> None:
@@ -167,8 +232,9 @@ async def test_reading_the_origin_runs_no_program(upstream: Repository, tmp_path
         "credential.helper",
     ):
         upstream.git("config", key, f"!{script}" if key.startswith("alias") else str(script))
-    upstream.git("config", "remote.origin.url", "https://example.com/acme/flows")
-    assert await find_origin(_in(upstream.folder)) == "https://example.com/acme/flows"
+    for origin in ("https://example.com/acme/flows", "abbreviated:acme/flows"):
+        upstream.git("config", "remote.origin.url", origin)
+        assert await find_origin(_in(upstream.folder)) == origin
     assert not ran.exists()
 
 
