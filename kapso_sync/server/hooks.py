@@ -203,7 +203,7 @@ def _no_constant(name: str) -> None:
 
 
 def _repositories(payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return every address of the repository in the payload."""
+    """Return every address of the repository in the payload; Bitbucket Server may have its names alone, or a page of it."""
     found: list[str] = []
     for place in (payload.get("repository"), payload.get("project")):
         if isinstance(place, dict):
@@ -212,6 +212,10 @@ def _repositories(payload: Mapping[str, Any]) -> tuple[str, ...]:
             links = place.get("links")
             if isinstance(links, dict):
                 found += [href for link in links.values() for href in _hrefs(link)]
+            project = place.get("project")
+            names_of_server = (project.get("key") if isinstance(project, dict) else None, place.get("slug"))
+            if all(isinstance(name, str) and name for name in names_of_server):
+                found.append("/".join(map(str, names_of_server)))
     return tuple(dict.fromkeys(found))
 
 

@@ -24,6 +24,7 @@ _HARMLESS = (
     "badEmail",
     "badName",
     "badTimezone",
+    "gitattributesLineLength",
     "missingEmail",
     "missingNameBeforeEmail",
     "missingSpaceBeforeDate",
@@ -33,7 +34,7 @@ _HARMLESS = (
     "zeroPaddedDate",
     "zeroPaddedFilemode",
 )
-"""Oddities of old commits and trees, by their names in git: nobody can write those again, and no file's content hangs on them.
+"""Oddities, by their names in git, that no file's content hangs on: most are of old commits, which nobody can write again.
 
 `fetch.fsckObjects` alone makes errors even of what git itself calls a warning. Source: https://git-scm.com/docs/git-fsck#_fsck_messages
 """
@@ -305,7 +306,7 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _readable(errors: str) -> str:
     """Return what git and ssh printed as one line, without the frames that ssh draws around its warnings."""
-    lines = (line.strip().strip("@").strip() for line in errors.splitlines())
+    lines = (line.strip().strip("@").strip() for line in errors.replace("\0", "").splitlines())
     return " ".join(" ".join(line.split()) for line in lines if line)
 
 

@@ -46,7 +46,7 @@ _HOST_UNKNOWN = "Host key verification failed"
 _NAMELESS = "No user exists for uid"
 """What ssh says, and ends, when its user has no line in /etc/passwd."""
 _REDIRECTED = re.compile(r"returned error: 3\d\d\b")
-_FSCK = "fsck error"
+_DAMAGED = re.compile(r"fsck error|repository corruption on the remote|invalid index-pack output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
             f"{where} redirects, and not to a repository: {text}",
             hint="is the URL right? Open it in a browser to see what it is",
         )
-    if _FSCK in text:
+    if _DAMAGED.search(text):
         return SourceUnavailable(
             f"{where} holds an object that git refuses: {text}",
             hint="`git fsck` in that repository names it too; a commit or a tree like that has to be written again",

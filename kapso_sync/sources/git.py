@@ -13,7 +13,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -76,7 +76,7 @@ _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
 _SHA256_ID = re.compile(r"[0-9a-f]{64}")
 _LINK, _SUBMODULE = 0o120000, 0o160000
 _REDIRECTED = re.compile(r"returned error: 30[12378]")
-MAX_LISTED_BRANCHES = 10
+MAX_LISTED_REFS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +248,17 @@ class GitSource:
         where, branch = self._spec.location, self._spec.branch
         if branch is not None:
             return SourceMissing(f"{where} has no branch {branch}", hint="push the branch, or name another with --branch")
-        lines = (await self._ask("refs/heads/*")).splitlines()
-        names = sorted(line.partition("\t")[2].removeprefix("refs/heads/") for line in lines if "\trefs/heads/" in line)
-        if not names:
-            return SourceMissing(f"{where} has no commit yet", hint="push the branch, or name another with --branch")
-        listed = ", ".join(names[:MAX_LISTED_BRANCHES]) + (", …" if len(names) > MAX_LISTED_BRANCHES else "")
-        return SourceMissing(
-            f"the HEAD of {where} names a branch that does not exist",
-            hint=f"set the repository's default branch, or name one with --branch: {listed}",
-        )
+        refs = sorted(line.partition("\t")[2] for line in (await self._ask("refs/heads/*", "refs/tags/*")).splitlines())
+        names = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
+        tags = [name.removeprefix("refs/tags/") for name in refs if name.startswith("refs/tags/") and not name.endswith("^{}")]
+        if names:
+            return SourceMissing(
+                f"the HEAD of {where} names a branch that does not exist",
+                hint=f"set the repository's default branch, or name one with --branch: {_listed(names)}",
+            )
+        if tags:
+            return SourceMissing(f"{where} has tags, and no branch", hint=f"name a tag with --ref: {_listed(tags)}")
+        return SourceMissing(f"{where} has no commit yet", hint="push the branch, or name another with --branch")
 
     async def _read(self, head: _Head) -> Snapshot:
         """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
@@ -512,6 +514,10 @@ class GitSource:
         return tree, path
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_LISTED_REFS]) + (", …" if len(names) > MAX_LISTED_REFS else "")
+
+
 class _Broken(Exception):
     """The mirror is damaged."""
 
@@ -639,9 +645,9 @@ def _checked(content: bytes, kind: str, object_id: str) -> bytes:
 
 
 def _moment(seconds: int) -> datetime | None:
-    """Return a commit's time, or None if it is beyond what a calendar shows."""
+    """Return a commit's time; None if no calendar shows it, or if it is 0, by which the library means what is no number."""
     try:
-        return datetime.fromtimestamp(seconds, UTC)
+        return None if seconds == 0 else datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 

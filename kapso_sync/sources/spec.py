@@ -52,6 +52,7 @@ def parse_source(
     A branch or ref makes a folder the repository that it belongs to, and a project's folder is its functions folder. Raises
     `SourceRefused` for unsafe sources, `SourceMissing` for missing ones, and `ConfigError` for contradictions.
     """
+    branch, ref = _short(branch, "refs/heads/"), _short(ref, "refs/tags/")
     if branch is not None and ref is not None:
         raise ConfigError("both a branch and a ref are given", hint="--branch follows a branch, --ref pins a tag or a commit")
     for name, value in (("branch", branch), ("ref", ref)):
@@ -164,6 +165,11 @@ def _checked_path(path: str | None) -> str | None:
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
         raise ConfigError(f"--path {path!r} must lie inside the source", hint="use a relative path with forward slashes")
     return "" if str(pure) == "." else str(pure)
+
+
+def _short(name: str | None, prefix: str) -> str | None:
+    """Return the short name of a branch or a tag, which some write in full."""
+    return None if name is None else name.removeprefix(prefix)
 
 
 def _safe_ref(name: str) -> bool:

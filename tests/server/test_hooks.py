@@ -171,6 +171,21 @@ def test_bitbucket_webhooks_name_their_branches() -> None:
         assert concerns(push, HTTPS, "other") == "another ref"
 
 
+@pytest.mark.parametrize(
+    ("project", "slug", "page", "location"),
+    [
+        ("ACME", "flows", "projects/ACME/repos/flows/browse", "ssh://git@bitbucket.example:7999/acme/flows.git"),
+        ("~ada", "flows", "users/ada/repos/flows/browse", "https://bitbucket.example/scm/~ada/flows.git"),
+    ],
+)
+def test_a_webhook_of_bitbucket_server_may_name_a_page_alone(project: str, slug: str, page: str, location: str) -> None:
+    """The repository is the one of its project and name."""
+    links = {"self": [{"href": f"https://bitbucket.example/{page}"}]}
+    push = push_of({"repository": {"slug": slug, "project": {"key": project}, "links": links}})
+    assert concerns(push, location, None) is None
+    assert concerns(push, location.replace("flows", "other"), None) == "another repository"
+
+
 def test_a_webhook_for_another_repository_or_ref_is_ignored() -> None:
     """A missing repository or ref in the payload is not a mismatch."""
     push = push_of({"ref": "refs/heads/dev", "repository": {"links": {"clone": [{"href": "https://x.com/a/b.git"}]}}})

@@ -37,11 +37,11 @@ async def test_a_tip_with_an_odd_author_line_is_read(author: str, upstream: Repo
     assert (snapshot.revision.id, contents(snapshot)["a.ts"]) == (commit, CODE.encode())
 
 
-@pytest.mark.parametrize("seconds", [10**12, 10**17, 2**63 - 1])
-async def test_a_commit_of_a_year_that_no_calendar_has_is_read_without_its_date(
-    seconds: int, upstream: Repository, reader: Reader
+@pytest.mark.parametrize("seconds", [10**12, 10**17, 2**63 - 1, "-5", "1.5", "yesterday"])
+async def test_a_commit_whose_date_no_calendar_has_is_read_without_it(
+    seconds: int | str, upstream: Repository, reader: Reader
 ) -> None:
-    """The year 33658 comes of milliseconds where seconds belong."""
+    """The year 33658 comes of milliseconds where seconds belong; what is no number is not 1970."""
     commit = _commit_object(upstream, f"Ada <ada@example.com> {seconds} +0000")
     revision = (await reader.open(upstream.url).fetch()).revision
     assert (revision.id, revision.committed_at, revision.author) == (commit, None, "Ada")
@@ -53,6 +53,21 @@ async def test_a_tree_with_zero_padded_modes_is_read(upstream: Repository, reade
     inner = upstream.git("hash-object", "-t", "tree", "-w", "--stdin", stdin=b"100644 b.ts\0" + bytes.fromhex(blob))
     upstream.commit_tree(("100644", b"a.ts", upstream.blob(b"outer")), ("040000", b"deep", inner))
     assert contents(await reader.open(upstream.url).fetch()) == {"a.ts": b"outer", "deep/b.ts": b"inner"}
+
+
+async def test_attributes_of_a_length_that_git_ignores_are_no_reason_to_refuse(upstream: Repository, reader: Reader) -> None:
+    """Git itself checks such a repository out."""
+    commit = upstream.commit({".gitattributes": f"*.js {'a' * 3000}\n"})
+    assert (await reader.open(upstream.url).fetch()).revision.id == commit
+
+
+async def test_a_remote_that_is_damaged_is_not_asked_to_be_tried_again(upstream: Repository, reader: Reader) -> None:
+    """The hint is for whoever has the repository; what git printed has no control characters."""
+    upstream.commit_tree(("40000", b"deep", "1" * 40))
+    with pytest.raises(SourceUnavailable, match="repository corruption on the remote side") as caught:
+        await reader.open(upstream.url).fetch()
+    assert "git fsck" in str(caught.value.hint)
+    assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize("name", [b"..", b".", b".git", b"a/b"])
@@ -86,3 +101,23 @@ async def test_a_head_that_names_a_missing_branch_is_said_as_such(upstream: Repo
         await reader.open(upstream.url).fetch()
     assert str(caught.value.hint).endswith("--branch: main, release/1")
     assert contents(await reader.open(upstream.url, branch="main").fetch())["a.ts"] == CODE.encode()
+
+
+async def test_a_repository_of_tags_alone_is_said_as_such(upstream: Repository, reader: Reader) -> None:
+    """It has commits; naming a tag helps."""
+    for name in ("v1", "v2"):
+        upstream.git("tag", "--annotate", "--message", "Release", name)
+    upstream.git("checkout", "--quiet", "--detach")
+    upstream.git("branch", "--quiet", "-D", "main")
+    upstream.git("symbolic-ref", "HEAD", "refs/heads/main")
+    with pytest.raises(SourceMissing, match="has tags, and no branch") as caught:
+        await reader.open(upstream.url).fetch()
+    assert str(caught.value.hint).endswith("--ref: v1, v2")
+    assert contents(await reader.open(upstream.url, ref="v2").fetch())["a.ts"] == CODE.encode()
+
+
+async def test_branches_and_tags_may_be_named_in_full(upstream: Repository, reader: Reader) -> None:
+    """As git prints them in some places."""
+    upstream.git("tag", "v1")
+    for options in ({"branch": "refs/heads/main"}, {"ref": "refs/tags/v1"}):
+        assert contents(await reader.open(upstream.url, **options).fetch())["a.ts"] == CODE.encode()
