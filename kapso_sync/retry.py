@@ -1,8 +1,11 @@
-"""Defines the back-off of the program: how long to wait after the n-th failure in a row."""
+"""Defines the back-off of the program: how long to wait after the n-th failure in a row, or as long as a server asks for."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 _MAX_EXPONENT = 64
 """Beyond this the delay has long reached its maximum; without a limit ``factor ** n`` overflows a float."""
@@ -31,3 +34,23 @@ class Backoff:
         """
         ceiling = self.delay(failures)
         return max(ceiling * random, ceiling * least)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that an answer's ``Retry-After`` asks for, which may be negative or infinite; None if it does not ask.
+
+    A date counts from the answer's own ``Date``: our clock may be wrong. Source: RFC 9110, section 10.2.3. Names are in lower
+    case.
+
+    >>> retry_after({"retry-after": "Sun, 29 Nov 2026 06:00:30 GMT", "date": "Sun, 29 Nov 2026 06:00:00 GMT"})
+    30.0
+    """
+    text = headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+        except (ValueError, TypeError, OverflowError):  # what is no date, and one with a time zone beside one without
+            return None
+    return None if math.isnan(seconds) else seconds

@@ -40,7 +40,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
-from kapso_sync.retry import Backoff
+from kapso_sync.retry import Backoff, retry_after
 
 _T = TypeVar("_T")
 
@@ -459,13 +459,9 @@ def _retry_event(request: ApiRequest, error: ApiError, attempt: int, wait: float
 
 
 def _retry_after(answer: ApiResponse) -> float:
-    """Return the seconds to wait after a 429, within limits; a header that is not a number counts as the documented minute."""
-    text = answer.headers.get("retry-after", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        return DEFAULT_RETRY_AFTER
-    return min(max(seconds, 1.0), MAX_RETRY_AFTER) if seconds == seconds else DEFAULT_RETRY_AFTER  # noqa: PLR0124 - NaN
+    """Return the seconds to wait after a 429, within limits; a header that says nothing counts as the documented minute."""
+    seconds = retry_after(answer.headers)
+    return DEFAULT_RETRY_AFTER if seconds is None else min(max(seconds, 1.0), MAX_RETRY_AFTER)
 
 
 def _number(answer: ApiResponse, header: str) -> int | None:

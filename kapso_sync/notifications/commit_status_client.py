@@ -13,6 +13,7 @@ from kapso_sync.http_client import open_client
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.notifications.commit_status import CommitStatus
 from kapso_sync.notifications.forges import Repository, StatusRequest, is_settled, status_request
+from kapso_sync.retry import retry_after
 
 REQUEST_TIMEOUT = 20.0
 """Seconds for one request, its answer included."""
@@ -79,12 +80,11 @@ class CommitStatusClient:
         if is_settled(self.repository.forge, answer.status_code, text):
             return PostResult()
         again = answer.status_code in _TRANSIENT_STATUSES
-        wait = answer.headers.get("Retry-After", "")
         return PostResult(
             f"{self.repository.forge} answered {answer.status_code}",
             _HINTS.get(answer.status_code),
             again,
-            float(wait) if again and wait.isdecimal() and len(wait) < 6 else None,
+            retry_after(answer.headers) if again else None,
         )
 
 

@@ -192,11 +192,27 @@ async def test_a_redirect_is_refused_and_the_api_key_is_not_sent_to_it() -> None
 
 @pytest.mark.parametrize(
     ("header", "waited"),
-    [("7", 7.0), ("0", 1.0), ("-3", 1.0), ("99999", 120.0), ("soon", 60.0), ("nan", 60.0), ("inf", 120.0), (None, 60.0)],
+    [
+        ("7", 7.0),
+        ("0", 1.0),
+        ("-3", 1.0),
+        ("1.5", 1.5),
+        ("99999", 120.0),
+        ("soon", 60.0),
+        ("nan", 60.0),
+        ("inf", 120.0),
+        (None, 60.0),
+        ("Sun, 29 Nov 2026 06:00:30 GMT", 30.0),
+        ("Sunday, 29-Nov-26 06:00:30 GMT", 30.0),
+        ("Sun, 29 Nov 2026 05:59:00 GMT", 1.0),
+        ("Sun, 29 Nov 2099 06:00:00 GMT", 120.0),
+        ("Sun, 99 Nov 2026 06:00:30 GMT", 60.0),
+        ("Sun, 29 Nov 2026 06:00:30 -0000", 60.0),
+    ],
 )
 async def test_a_429_waits_for_retry_after_within_bounds(header: str | None, waited: float) -> None:
-    """Even a create is retried after a 429: the server said that it did nothing."""
-    headers = {} if header is None else {"Retry-After": header}
+    """Even a create is retried after a 429: the server said that it did nothing. A date counts from the answer's own."""
+    headers = {"Date": "Sun, 29 Nov 2026 06:00:00 GMT"} | ({} if header is None else {"Retry-After": header})
     async with connected_client(answer(429, {"error": "slow down"}, headers=headers), CREATED) as line:
         await line.api.create_function(NEW)
         assert line.clock.monotonic() == waited
