@@ -13,6 +13,10 @@ _OTHER_FORMATS = ("", ".json", ".jsonc", ".toml")
 """Suffixes of other tools' files: Azure's functions have a ``function.json``, for example."""
 
 
+_OTHER_NAMES = ("functions.yaml", "functions.yml")
+"""What people call a list of functions, at the top of the folder, where nobody means a single one."""
+
+
 @dataclass(frozen=True, slots=True)
 class MisnamedFile:
     """A file that is not read. ``reason`` ends a sentence that begins with its path; ``hint`` says what to do.
@@ -63,6 +67,8 @@ def _at_the_top(name: str, paths: frozenset[str]) -> MisnamedFile | None:
         return None
     near = [known for known in MANIFEST_NAMES if _is_near(name, known)]
     meant = next((known for known in near if known == _folded(name)), near[0] if near else None)
+    if meant is None and _folded(name) in _OTHER_NAMES:
+        meant = MANIFEST_NAMES[0]
     if meant is not None:
         return MisnamedFile(name, f"did you mean {meant}?", f"rename it to {meant}", paths.isdisjoint(MANIFEST_NAMES))
     if name == FUNCTION_FILE or _is_near(name, FUNCTION_FILE):

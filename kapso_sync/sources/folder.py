@@ -29,7 +29,7 @@ from kapso_sync.model.source import (
 from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large
 from kapso_sync.sources.walk import WalkBudget
 
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_COMMIT = re.compile(r"(?:rev-)?([0-9a-f]{40}|[0-9a-f]{64})")
 
 _LEADS_OUT = "is a link that leads out of the folder"
 
@@ -146,7 +146,7 @@ class FolderSource:
 
         ``root`` is the real path of the source, which may be a folder in what was published.
         """
-        name = next((part for part in reversed(root.parts) if _COMMIT.fullmatch(part)), None)
+        name = _published_commit(self._root, root, self._top)
         if name is None:
             return Revision(digest, described=self._describe())
         if self._published is None or self._published[0] != name:
@@ -180,6 +180,19 @@ class FolderSource:
                 f"{self._root} has no folder {path}", hint="--path names the functions folder inside the source"
             )
         return home, path
+
+
+def _published_commit(given: Path, root: Path, top: Path | None) -> str | None:
+    """Return the commit by whose name git-sync published a folder, or None.
+
+    ``root`` is the real path of ``given``. git-sync publishes through a link: such a name in the path itself is
+    somebody else's, such as that of a Docker volume. Nor is it the commit of a work tree that lies deeper.
+    """
+    for folder in (root, *root.parents):
+        found = _COMMIT.fullmatch(folder.name)
+        if found is not None and folder.name not in given.absolute().parts:
+            return found[1] if top is None or os.path.realpath(top) == str(folder) else None
+    return None
 
 
 def _cli_files(home: Path, top: Path) -> tuple[bytes | None, bytes | None]:

@@ -34,6 +34,7 @@ GOOD = {"good/function.yaml": "name: Good\n", "good/index.js": CODE}
         ("manifest.yaml.txt", "did you mean manifest.yaml?"),
         ("manifest.toml", "did you mean manifest.yaml?"),
         ("manifest", "did you mean manifest.yaml?"),
+        ("functions.yaml", "did you mean manifest.yaml?"),
     ],
 )
 @pytest.mark.parametrize("kind", ["read", "of another kind"])
@@ -61,6 +62,7 @@ def test_a_nearly_right_name_is_a_warning_and_may_declare_a_function(path: str, 
         "manifest.example.yaml",
         "main.yaml",
         "function.js",
+        "functions.json",
     ],
 )
 def test_other_names_are_none_of_ours(path: str) -> None:

@@ -62,13 +62,38 @@ async def test_a_folder_that_git_sync_published_is_shown_as_its_commit(tmp_path:
     assert (await source.fetch()).revision.id == second
 
 
-async def test_a_published_folder_that_was_edited_is_not_shown_as_its_commit(tmp_path: Path, reader: Reader) -> None:
-    """What was read is not what was committed: the digest says so, until the edit is undone."""
-    tree = tmp_path / ("5a" * 20)
+def _published(folder: Path, name: str) -> Path:
+    """Make a folder of this name as git-sync does, with a link to it, and return it."""
+    tree = folder / name
     tree.mkdir()
     (tree / "manifest.yaml").write_text(MANIFEST)
     (tree / "a.ts").write_text(CODE)
-    source = reader.open_folder(tree)
+    (folder / "current").symlink_to(name)
+    return tree
+
+
+async def test_the_folders_of_older_versions_of_git_sync_are_shown_as_their_commit(tmp_path: Path, reader: Reader) -> None:
+    """They began with `rev-`."""
+    _published(tmp_path, f"rev-{'5a' * 20}")
+    assert (await reader.open_folder(tmp_path / "current").fetch()).revision.id == "5a" * 20
+
+
+async def test_a_name_like_a_commits_that_git_sync_did_not_give_is_no_revision(tmp_path: Path, reader: Reader) -> None:
+    """A Docker volume has one of 64 digits, and a build server checks out below one; both are named without a link."""
+    tree = _published(tmp_path, "5a" * 32)
+    assert (await reader.open_folder(tree).fetch()).revision.of_folder
+    assert (await reader.open_folder(tmp_path / "current").fetch()).revision.id == tree.name
+    checkout = tree / "checkout"
+    checkout.mkdir()
+    (checkout / "manifest.yaml").write_text(MANIFEST)
+    (tmp_path / "checkout").symlink_to(checkout)
+    assert (await reader.open_folder(tmp_path / "checkout", work_tree=True).fetch()).revision.of_folder
+
+
+async def test_a_published_folder_that_was_edited_is_not_shown_as_its_commit(tmp_path: Path, reader: Reader) -> None:
+    """What was read is not what was committed: the digest says so, until the edit is undone."""
+    tree = _published(tmp_path, "5a" * 20)
+    source = reader.open_folder(tmp_path / "current")
     assert (await source.fetch()).revision.id == tree.name
     (tree / "a.ts").write_text(CODE + "\n")
     assert await source.moved()
