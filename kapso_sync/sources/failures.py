@@ -40,6 +40,7 @@ _UNVERIFIED = re.compile(
     r"|certificate verify locations|verify the legitimacy",
     re.IGNORECASE,
 )
+_URL = re.compile(r"\S+://\S+")
 _HOST_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 _HOST_REVOKED = "REVOKED HOST KEY DETECTED"
 _HOST_UNKNOWN = "Host key verification failed"
@@ -67,8 +68,9 @@ def is_network_failure(text: str) -> bool:
 def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
     """Return the error for what git printed while it talked to a remote."""
     where = remote.location
+    said = _URL.sub("", text)  # a repository may be called socks, or 404
     # What the server says about its own disk comes as `remote: …`.
-    if _DISK.search(text) and "remote:" not in text:
+    if _DISK.search(said) and "remote:" not in said:
         return StateUnusable(
             f"{remote.mirror} cannot be written: {text}",
             hint=f"free space for the mirror of the source: `df -h {remote.mirror.parent}` shows its disk",
@@ -78,24 +80,24 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
             f"{where} cannot be fetched, since ssh wants a name for the user: {text}",
             hint="run as a user that /etc/passwd lists (in the image: 10001), mount an /etc/passwd that does, or use https",
         )
-    if _PROXY.search(text):
+    if _PROXY.search(said):
         return SourceUnavailable(f"{where} cannot be reached through the proxy: {text}", hint=PROXY_HINT)
-    if _UNVERIFIED.search(text):
+    if _UNVERIFIED.search(said):
         return SourceUnavailable(f"{where} cannot be trusted: {text}", hint=AUTHORITY_HINT)
     if (host_key := _host_key_problem(text, remote)) is not None:
         return host_key
-    if _DENIED.search(text) or "Load key" in text:
+    if _DENIED.search(said) or "Load key" in text:
         return _denied(text, remote)
-    if _MISSING.search(text):
+    if _MISSING.search(said):
         return SourceMissing(
             f"{where} is not a repository that we can read: {text}", hint="is the URL right, and the token allowed?"
         )
-    if _REDIRECTED.search(text):
+    if _REDIRECTED.search(said):
         return SourceUnavailable(
             f"{where} redirects, and not to a repository: {text}",
             hint="is the URL right? Open it in a browser to see what it is",
         )
-    if _DAMAGED.search(text):
+    if _DAMAGED.search(said):
         return SourceUnavailable(
             f"{where} holds an object that git refuses: {text}",
             hint="`git fsck` in that repository names it too; a commit or a tree like that has to be written again",

@@ -195,7 +195,7 @@ class SignatureVerifier:
             unknown = f"which {self._file} lists, and ssh-keygen does not accept the signature"
         else:
             unknown = f"which {self._file} does not list"
-        raise _ssh_refusal(signer, "\n".join(said), unknown)
+        raise _ssh_refusal(signer, "\n".join(said), unknown, is_listed=bool(lines))
 
     async def _verify_by_line(self, line: AllowedSigner, content: bytes, signature: bytes) -> str | None:
         """Return None if the signer that one line allows made the signature, else what ssh-keygen says."""
@@ -319,13 +319,13 @@ _SSH_REASONS = {
 """What ssh-keygen says, in lower case, and what it means; its own words hold times, which would make each failure a new one."""
 
 
-def _ssh_refusal(signer: str, said: str, unknown: str) -> SignatureRefused:
+def _ssh_refusal(signer: str, said: str, unknown: str, *, is_listed: bool) -> SignatureRefused:
     """Return why ssh-keygen accepts no signature of a signer, by what it said; ``unknown`` if that says nothing."""
     if "incorrect signature" in said:
         return SignatureRefused(f"the signature by {signer} does not match its content", signer=signer, hint=_FORGED)
     reason = next((reason for phrase, reason in _SSH_REASONS.items() if phrase in said.lower()), None)
     return SignatureRefused(
-        f"it is signed by {signer}, {reason or unknown}", signer=signer, hint=_LIST if reason is None else _RENEW
+        f"it is signed by {signer}, {reason or unknown}", signer=signer, hint=_RENEW if reason or is_listed else _LIST
     )
 
 

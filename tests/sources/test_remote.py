@@ -242,6 +242,17 @@ async def test_a_git_server_that_is_down_is_unavailable(reader: Reader) -> None:
         await reader.open(f"http://{host}:{port}/flows").fetch()
 
 
+@pytest.mark.parametrize("name", ["socks-shop", "404", "403", "access denied", "no%20space%20left%20on%20device"])
+async def test_the_name_of_a_repository_is_no_reason_of_a_failure(name: str, reader: Reader) -> None:
+    """What git says is judged, and not the address that it repeats."""
+    with unresponsive_server() as (host, port):
+        pass
+    with pytest.raises(SourceUnavailable, match="cannot be fetched") as caught:
+        await reader.open(f"http://{host}:{port}/acme/{name}").fetch()
+    assert not isinstance(caught.value, SourceDenied)
+    assert "again" in str(caught.value.hint)
+
+
 async def test_an_unresponsive_git_server_reaches_the_fetch_timeout(reader: Reader) -> None:
     """Git and its helpers have ended when the error is raised."""
     with unresponsive_server() as (host, port):

@@ -153,14 +153,17 @@ async def test_only_the_tip_is_judged(forge: Forge, ada: SshSigner) -> None:
         ('valid-after="20990101"', "whose time by valid-after has not come"),
         ('namespaces="file"', "which may not sign for git"),
         ("no-such-option", "whose line has options that this ssh-keygen does not know"),
+        ('namespaces="git" valid-before="20990101"', "lists, and ssh-keygen does not accept the signature"),
+        ("cert-authority", "lists, and ssh-keygen does not accept the signature"),
     ],
 )
 async def test_options_of_allowed_signers_hold(forge: Forge, ada: SshSigner, options: str, reason: str) -> None:
-    """A key is listed, and not for this signature."""
+    """A key is listed, and not for this signature; the hint does not say to list it."""
     forge.trust(ada.line(options))
     forge.commit("hello", *ada.settings)
     refused = await forge.refuses()
     assert (refused.signer, reason in refused.message) == (ada.fingerprint, True), refused.message
+    assert "renew this one and its line" in str(refused.hint)
     forge.trust(ada.line('valid-after="20200101",valid-before="20990101",namespaces="git,file"'))
     await forge.read()
 
