@@ -31,7 +31,8 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _MISSING = re.compile(
-    r"repository .*not found|does not appear to be a git repository|not found: did you run|\b404\b", re.IGNORECASE
+    r"repository .*not found|does not appear to be a git repository|not found: did you run|is this a git repository|\b404\b",
+    re.IGNORECASE,
 )
 _DISK = re.compile(r"no space left on device|disk quota exceeded|read-only file system", re.IGNORECASE)
 _PROXY = re.compile(r"from proxy|resolve proxy|CONNECT tunnel|proxy CONNECT|SOCKS", re.IGNORECASE)
@@ -47,6 +48,7 @@ _HOST_UNKNOWN = "Host key verification failed"
 _NAMELESS = "No user exists for uid"
 """What ssh says, and ends, when its user has no line in /etc/passwd."""
 _REDIRECTED = re.compile(r"returned error: 3\d\d\b")
+_DUMB = "dumb http transport"
 _DAMAGED = re.compile(r"fsck error|repository corruption on the remote|invalid index-pack output")
 
 
@@ -90,12 +92,18 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
         return _denied(text, remote)
     if _MISSING.search(said):
         return SourceMissing(
-            f"{where} is not a repository that we can read: {text}", hint="is the URL right, and the token allowed?"
+            f"{where} is not a repository that we can read: {text}",
+            hint="is the URL right, and the token allowed? A page to sign in is another usual answer",
         )
     if _REDIRECTED.search(said):
         return SourceUnavailable(
             f"{where} redirects, and not to a repository: {text}",
             hint="is the URL right? Open it in a browser to see what it is",
+        )
+    if _DUMB in said:
+        return SourceUnavailable(
+            f"{where} is served as plain files, and no git answers there: {text}",
+            hint="have the server run `git http-backend`, or read the repository over ssh",
         )
     if _DAMAGED.search(said):
         return SourceUnavailable(

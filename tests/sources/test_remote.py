@@ -6,9 +6,12 @@ import asyncio
 import base64
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,36 @@ async def test_a_404_of_a_git_server_is_a_missing_repository(server: GitServer, 
     """It is not an outage: the URL or the token's rights are wrong."""
     with pytest.raises(SourceMissing, match="is not a repository that we can read"):
         await _with_token(reader).open(f"{server.url}/absent.git").fetch()
+
+
+@pytest.mark.parametrize(
+    ("listing", "error", "message", "hint"),
+    [
+        ("<html>\nSign in\n</html>\n", SourceMissing, "is not a repository that we can read", "page to sign in"),
+        (None, SourceUnavailable, "is served as plain files", "git http-backend"),
+    ],
+    ids=["page", "dumb"],
+)
+async def test_what_answers_and_is_no_git_server_is_named_as_what_it_is(
+    listing: str | None, error: type[KapsoSyncError], message: str, hint: str, upstream: Repository, reader: Reader
+) -> None:
+    """A page with status 200, and a repository on a web server without git; neither is worth another try."""
+    folder = upstream.folder / ".git"
+    upstream.git("update-server-info")
+    if listing is not None:
+        (folder / "info" / "refs").write_text(listing)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as plain:
+        thread = threading.Thread(target=partial(plain.serve_forever, poll_interval=0.01))
+        thread.start()
+        try:
+            with pytest.raises(error, match=message) as caught:
+                await reader.open(f"http://127.0.0.1:{plain.server_port}").fetch()
+        finally:
+            plain.shutdown()
+            thread.join()
+    assert hint in str(caught.value.hint)
+    assert "again" not in str(caught.value.hint)
 
 
 async def test_a_redirect_of_a_git_server_is_not_followed(server: GitServer, reader: Reader, tmp_path: Path) -> None:
