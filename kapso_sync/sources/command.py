@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -304,10 +305,16 @@ def _command(arguments: Sequence[str]) -> str:
     return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
+_MEASURED = re.compile(
+    r" after \d+ (?:ms|milliseconds)\b|(?: with)? \d+ (?:out of \d+ )?bytes (?:received|remaining to read)\b"
+)
+"""How long git's library waited, and how much it got: with it, the same failure would be another one each time."""
+
+
 def _readable(errors: str) -> str:
-    """Return what git and ssh printed as one line, without the frames that ssh draws around its warnings."""
+    """Return what git and ssh printed as one line, without the frames that ssh draws around its warnings, and what varies."""
     lines = (line.strip().strip("@").strip() for line in errors.replace("\0", "").splitlines())
-    return " ".join(" ".join(line.split()) for line in lines if line)
+    return _MEASURED.sub("", " ".join(" ".join(line.split()) for line in lines if line))
 
 
 def _shortened(text: str) -> str:

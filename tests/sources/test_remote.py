@@ -341,6 +341,27 @@ async def test_ssh_checks_the_host_key_and_uses_our_key_only(
     assert f'UserKnownHostsFile="{tmp_path}/100%%h"' in said
 
 
+async def test_a_failure_that_lasts_has_the_same_words_each_time(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a log has a new error each minute: how long it took, and how many bytes came, differ from one time to the next."""
+    said = (
+        "Failed to connect to git.example.com port 443 after $$ ms: Couldn't connect to server",
+        "Operation timed out after $$ milliseconds with $$ out of $$$$ bytes received",
+        "transfer closed with $$ bytes remaining to read",
+    )
+    _program(tmp_path / "bin", "ssh", "".join(f'echo "{line}" >&2\n' for line in said) + "exit 255")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable) as caught:
+            await reader.open("git@git.example.com:acme/flows.git").fetch()
+        messages.add(caught.value.message)
+    (message,) = messages
+    for kept in ("port 443: Couldn't connect to server", "Operation timed out", "transfer closed"):
+        assert kept in message
+
+
 async def test_a_refused_ssh_key_is_an_error_with_a_hint(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
