@@ -133,7 +133,7 @@ def _text(path: Path) -> str:
 
 
 async def find_origin(tree: WorkTree) -> str | None:
-    """Return the URL of a work tree's remote ``origin``, or None.
+    """Return the URL of a work tree's remote ``origin``, or else of its only remote; None: it has none, or several.
 
     git reads the file, since only git knows its syntax. It is handed the file as data, in an environment of its own, and
     starts no program for that. Included files are read wherever they lie, as git does: only this value of them is used.
@@ -144,9 +144,13 @@ async def find_origin(tree: WorkTree) -> str | None:
     """
     if not tree.config.is_file():
         return None
-    own = ("--file", str(tree.config), "--includes", "--null", "--get-all", "remote.origin.url")
+    own = ("--file", str(tree.config), "--includes", "--null", "--get-regexp", r"^remote\..*\.url$")
     isolated = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-    origin = next(filter(None, await _configured(tree, own, isolated)), None)  # git fetches from the first of several
+    remotes: dict[str, str] = {}
+    for key, _, url in (entry.partition("\n") for entry in await _configured(tree, own, isolated)):
+        if url:
+            remotes.setdefault(key.removeprefix("remote.").removesuffix(".url"), url)  # git fetches from the first of several
+    origin = remotes.get("origin") or (next(iter(remotes.values())) if len(remotes) == 1 else None)
     if origin is None or "://" in origin or "@" in origin:
         return origin
     inherited = {name: os.environ[name] for name in ("XDG_CONFIG_HOME", *isolated) if name in os.environ}

@@ -217,6 +217,16 @@ async def test_an_abbreviated_origin_is_spelled_out_and_a_whole_one_is_kept(
     assert await find_origin(_in(upstream.folder)) == spelled_out
 
 
+async def test_the_only_remote_counts_whatever_its_name(upstream: Repository) -> None:
+    """As with `git clone --origin NAME`; of several without an origin nobody can tell which one is meant."""
+    upstream.git("remote", "add", "company.git", "https://example.com/acme/flows")
+    assert await find_origin(_in(upstream.folder)) == "https://example.com/acme/flows"
+    upstream.git("remote", "add", "other", "https://example.com/other/flows")
+    assert await find_origin(_in(upstream.folder)) is None
+    upstream.git("remote", "add", "origin", "https://example.com/origin/flows")
+    assert await find_origin(_in(upstream.folder)) == "https://example.com/origin/flows"
+
+
 async def test_reading_the_origin_runs_no_program(upstream: Repository, tmp_path: Path) -> None:
     """The configuration of a work tree names programs wherever git takes one; git reads it as data."""
     script, ran = tmp_path / "trap", tmp_path / "ran"
