@@ -306,7 +306,8 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 _MEASURED = re.compile(
-    r" after \d+ (?:ms|milliseconds)\b|(?: with)? \d+ (?:out of \d+ )?bytes (?:received|remaining to read)\b"
+    r" after \d+ (?:ms|milliseconds)\b"
+    r"|(?: with)? \d+ (?:out of \d+ )?bytes (?:received|remaining to read|of body are still expected)\b"
 )
 """How long git's library waited, and how much it got: with it, the same failure would be another one each time."""
 

@@ -49,7 +49,8 @@ _NAMELESS = "No user exists for uid"
 """What ssh says, and ends, when its user has no line in /etc/passwd."""
 _REDIRECTED = re.compile(r"returned error: 3\d\d\b")
 _DUMB = "dumb http transport"
-_DAMAGED = re.compile(r"fsck error|repository corruption on the remote|invalid index-pack output")
+_FSCK = "fsck error"
+_DAMAGED = "repository corruption on the remote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,15 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
             f"{where} is served as plain files, and no git answers there: {text}",
             hint="have the server run `git http-backend`, or read the repository over ssh",
         )
-    if _DAMAGED.search(said):
+    if _FSCK in said:
         return SourceUnavailable(
             f"{where} holds an object that git refuses: {text}",
             hint="`git fsck` in that repository names it too; a commit or a tree like that has to be written again",
         )
-    return SourceUnavailable(f"{where} cannot be fetched: {text}", hint="try again; a daemon does so by itself")
+    again = (
+        "`git fsck` in that repository names what is missing" if _DAMAGED in said else "try again; a daemon does so by itself"
+    )
+    return SourceUnavailable(f"{where} cannot be fetched: {text}", hint=again)
 
 
 def _host_key_problem(text: str, remote: RemoteContext) -> SourceDenied | None:

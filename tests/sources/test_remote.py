@@ -349,6 +349,7 @@ async def test_a_failure_that_lasts_has_the_same_words_each_time(
         "Failed to connect to git.example.com port 443 after $$ ms: Couldn't connect to server",
         "Operation timed out after $$ milliseconds with $$ out of $$$$ bytes received",
         "transfer closed with $$ bytes remaining to read",
+        "error: $$ bytes of body are still expected",
     )
     _program(tmp_path / "bin", "ssh", "".join(f'echo "{line}" >&2\n' for line in said) + "exit 255")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
