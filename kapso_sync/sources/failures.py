@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, SourceUnavailable, StateUnusable
+from kapso_sync.files import read_small
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT
 from kapso_sync.permissions import describe_owner, hint_for_owner
 
@@ -123,10 +125,11 @@ def _key_problem(key: Path, text: str) -> tuple[str, str] | None:
     if re.search(r"bad permissions|UNPROTECTED PRIVATE KEY", text):
         return "may be read by others, so that ssh refuses it", f"`chmod 600 {key.name}` where it comes from"
     try:
-        with key.open("rb") as file:
-            content = file.read(MAX_KEY_BYTES)
+        content = read_small(key, MAX_KEY_BYTES, follow=True)
     except OSError:
         return None
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "begins with a byte order mark, which ssh does not read", "save it as plain text without one"
     if b"PRIVATE KEY" not in content:
         return "is not a private key", "name the file without .pub, which `ssh-keygen` wrote beside it"
     if b"\r\n" in content:
