@@ -37,7 +37,7 @@ from kapso_sync.model.functions import FunctionType
 from kapso_sync.model.source import CODE_SUFFIXES, Above, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
-FORMAT = 3
+FORMAT = 4
 """Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
 
 _NOTHING_ABOVE = Above()
@@ -290,7 +290,8 @@ class Builder:
             yield unanswerable_diagnostic(shape, file, shape.unanswerable)
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
-        options = Options(script, entry.minify, self._stays_sloppy(shape, closure, script=script))
+        sloppy = self._stays_sloppy(shape, closure, script=script)
+        options = Options(script, entry.minify, sloppy, plain=sloppy and shape.style is Style.SCRIPT)
         known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
         digest = hashlib.sha256(json.dumps([*known, *site.pins(closure)]).encode())
         for path in closure.files:
@@ -303,7 +304,9 @@ class Builder:
     def _stays_sloppy(shape: Shape, closure: Closure, *, script: bool) -> bool:
         """Return whether an entry is not strict and can be built so that it stays so: it is the only file of its bundle."""
         alone = len(closure.files) == 1 and not closure.packages and not closure.built_ins
-        return script and alone and not shape.module and not shape.shadows and shape.jsx is None
+        return (
+            script and alone and not shape.module and shape.jsx is None and (shape.style is Style.SCRIPT or not shape.shadows)
+        )
 
     async def _bundle(self, site: _Site) -> None:
         """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""

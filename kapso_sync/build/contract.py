@@ -38,7 +38,7 @@ _MADE_OF = (b"handler", b"default", b"fetch")
 _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 _IMPORT_META = re.compile(rb"\bimport\s*\.\s*meta\b")
 _SETS_FETCH = re.compile(rb"\bthis\s*(?:\.\s*fetch\b|\[)|\bassign\s*\(\s*this\b|\bdefineProperty\s*\(\s*this\b")
-_JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)\s+([^\s*]+)")
+_JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)[^\S\r\n]+([^\s*]+)")
 _FREEZES = (b"Object.freeze", b"Object.seal", b"Object.preventExtensions")
 _VALUES = {
     "string": "a string",
@@ -125,7 +125,7 @@ class Shape:
     ``module``: the file is an ECMAScript module, which runs in strict mode. Of any other file, ``sloppy`` is the first place
     that only sloppy mode runs, and ``sloppy_built`` the first one that a build does not rewrite. ``undeclared`` is an
     assignment that throws an error when it runs, since the file runs in strict mode. ``shadows``: a name at the top level hides
-    CommonJS's own `module`.
+    CommonJS's own `module`. ``leaves`` is a `return` at the top level.
     """
 
     style: Style
@@ -157,6 +157,7 @@ class Shape:
     sloppy_built: Place | None = None
     undeclared: Place | None = None
     shadows: bool = False
+    leaves: Place | None = None
     limit: str | None = None
 
 
@@ -386,6 +387,7 @@ class _Found:
             sloppy_built=next((self._place(each.node, each.problem) for each in sloppy if not each.rewritten), None),
             undeclared=next((self._place(n, name) for n, name in self._scopes.undeclared_writes()), None) if strict else None,
             shadows=b"module" in self._values,
+            leaves=next((self._place(node) for node in at_top_level(self._root, ("return_statement",))), None),
             deno=b"Deno.serve" in self._code or next(self._calls(b"serve"), None) is not None or bool(self._default),
         )
 
@@ -518,7 +520,8 @@ class _Found:
         if _IMPORT_CALL.search(self._code):
             for node, argument in calls(self._root, b"import"):
                 text = string_text(argument)
-                yield Import(self._place(node), None if text is None else text.decode("utf-8", "replace"))
+                name = None if text is None else text.decode("utf-8", "replace")
+                yield Import(self._place(node), name, types=_is_type(node))
 
     def _jsx(self) -> Jsx | None:
         elements = tuple(
@@ -605,8 +608,23 @@ def moved(shape: Shape, move: Callable[[Place], Place], original: Shape) -> Shap
 
 _PLACES = (
     *("generator", "awaits", "evaluated", "process_env", "unanswerable", "modern", "listens", "meta", "sloppy"),
-    *("sloppy_built", "undeclared"),
+    *("sloppy_built", "undeclared", "leaves"),
 )
+
+
+_TYPES = frozenset({"type_annotation", "type_arguments", "type_alias_declaration", "interface_body", "ambient_declaration"})
+
+
+def _is_type(node: Node) -> bool:
+    """Return whether an `import("…")` names a type, so that a build removes it."""
+    above = node.parent
+    for _ in range(MAX_STEPS):
+        if above is None or above.type in ("statement_block", "program"):
+            return False
+        if above.type in _TYPES:
+            return True
+        above = above.parent
+    return False
 
 
 def _value_names(root: Node) -> frozenset[str]:
