@@ -277,17 +277,23 @@ class Builder:
 
     @staticmethod
     def _forwarded_faults(file: str, site: _Site) -> Iterable[Diagnostic]:
-        """Yield a diagnostic if the default export that an entry takes from another file cannot answer a request."""
-        seen = {file}
-        while (specifier := site.shapes[file].forwards) is not None:
-            target = site.graph.target(file, specifier)
+        """Yield a diagnostic if the handler that an entry takes from another file cannot answer a request."""
+        seen, name = {file}, "default"
+        while name == "default" and (link := site.shapes[file].forwards) is not None:
+            target = site.graph.target(file, link[0])
             if target is None or target in seen or target not in site.shapes:
                 return
-            file = target
+            file, name = target, link[1]
             seen.add(file)
-        shape = site.shapes[file]
-        if len(seen) > 1 and shape.style is Style.MODULE and shape.unanswerable is not None:
-            yield unanswerable_diagnostic(shape, file, shape.unanswerable)
+        shape, where = site.shapes[file], None
+        if name == "*" and shape.names is not None and "fetch" not in shape.names:
+            where = Place(1, 1, "is a file that exports no `fetch`")
+        elif name == "default" and len(seen) > 1 and shape.style is Style.MODULE:
+            where = shape.unanswerable
+        elif name != "default":
+            where = shape.useless.get(name)
+        if where is not None:
+            yield unanswerable_diagnostic(replace(shape, style=Style.MODULE), file, where)
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
         sloppy = self._stays_sloppy(shape, closure, script=script)

@@ -143,6 +143,7 @@ class Scopes:
     def __init__(self, root: Node, code: bytes) -> None:
         self._root = root
         self._code = code
+        self._top = Scope(None, function=True)
         self._writes: list[tuple[Node, Scope]] = []
         self._jsx: list[tuple[Node, Scope]] = []
         self._calls: list[tuple[Node, Scope]] = []
@@ -166,6 +167,15 @@ class Scopes:
                 and not self._is_property_of_global(name)
             ):
                 yield node, name
+
+    def declares(self, name: bytes) -> bool:
+        """Return whether the file declares a name at its top level."""
+        return self._top.declares(name, sloppy=True)
+
+    def knows(self, name: bytes) -> bool:
+        """Return whether a name at the top level may mean something when the code runs."""
+        promised = any(name in scope.names for scope in self._ambient)
+        return promised or self.declares(name) or name in GLOBALS or self._is_property_of_global(name)
 
     def uses(self, name: bytes) -> Iterator[Node]:
         """Yield the nodes that name a variable, its declarations included, whatever scope declares it."""
@@ -197,7 +207,7 @@ class Scopes:
 
     def _walk(self) -> None:
         """Visit each node once, with a cursor: a list of the children of a large node would block other threads for long."""
-        cursor, scope = self._root.walk(), Scope(None, function=True)
+        cursor, scope = self._root.walk(), self._top
         outside: list[Scope] = []
         while True:
             node = cursor.node
