@@ -12,6 +12,12 @@ _SHAPES = (
     r"AKIA[0-9A-Z]{16}",  # AWS
     r"xox[abprs]-[\w-]{10,}",  # Slack
     r"whsec_[\w+/=]{16,}",  # signed webhooks
+    r"sb_secret_[\w-]{16,}|sbp_[0-9a-f]{40}",  # Supabase
+    r"AIza[\w-]{35}",  # Google
+    r"SG\.[\w-]{16,}\.[\w-]{16,}",  # SendGrid
+    r"EAA[A-Za-z0-9]{80,}",  # Meta, which WhatsApp belongs to
+    r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",  # Shopify
+    r"npm_[A-Za-z0-9]{36}",
     r"kapso[-_][A-Za-z0-9_-]{24,}",
     r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?",  # JSON Web Tokens
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path, PurePath
 
@@ -39,6 +40,38 @@ def read_beneath(folder: Path, path: PurePath, limit: int) -> bytes:
         os.close(descriptor)
 
 
+def read_stream(path: Path, limit: int, patience: float) -> bytes:
+    """Return the content of what may also be a pipe, at most ``limit`` bytes; raises like `read_small`.
+
+    Raises ``ETIMEDOUT`` if nothing is written into it for ``patience`` seconds: opening a pipe that nobody writes into would
+    otherwise wait for ever.
+    """
+    descriptor = os.open(path, _NEVER_WAIT)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return _read(descriptor, limit)
+    content = b""
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        ready = select.poll()
+        ready.register(descriptor, select.POLLIN)
+        while True:
+            if not ready.poll(patience * 1000):
+                raise OSError(errno.ETIMEDOUT, f"nobody wrote into it for {patience:g} s")
+            part = os.read(descriptor, limit + 1 - len(content))
+            content += part
+            if not part:
+                return content
+            if len(content) > limit:
+                raise _too_large(limit)
+    finally:
+        os.close(descriptor)
+
+
+def _too_large(limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {limit} bytes")
+
+
 def _read(descriptor: int, limit: int) -> bytes:
     """Return the content of an open file, and close it."""
     try:
@@ -49,5 +82,5 @@ def _read(descriptor: int, limit: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(content) > limit:
-        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
+        raise _too_large(limit)
     return content

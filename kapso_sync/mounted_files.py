@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.files import read_small
+from kapso_sync.files import read_small, read_stream
 from kapso_sync.permissions import describe_owner, hint_for_owner
 
 BYTE_ORDER_MARK = "\ufeff"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_mounted(place: str, path: Path, *, missing: str, limit: int | None = None) -> bytes:
-    """Return the content of a file. With a ``limit`` only a regular file of at most so many bytes is read.
+MAX_BYTES = 1024 * 1024
+"""Maximum size of a mounted file, in bytes, unless a caller expects less."""
+
+PIPE_PATIENCE = 60.0
+"""Seconds without a byte after which a pipe is given up: whoever decrypts into it may ask for a passphrase first."""
+
+
+def read_mounted(place: str, path: Path, *, missing: str, limit: int = MAX_BYTES, pipe: bool = False) -> bytes:
+    """Return the content of a regular file of at most ``limit`` bytes; with ``pipe`` it need not be a file.
 
     Raises `ConfigError` whose message begins with ``place``: it says whose the file is if it may not be read, and otherwise
     hints at ``missing``.
     """
     try:
-        # Without a limit the file may be a pipe, as a shell makes one of `--env-file <(sops decrypt …)`. A mounted file is a
-        # link, which moves when the content changes.
-        return path.read_bytes() if limit is None else read_small(path, limit, follow=True)
+        # A shell makes a pipe of `--env-file <(sops decrypt …)`, which can be read once: so no file that is read again may be
+        # one. A mounted file is a link, which moves when the content changes.
+        return read_stream(path, limit, PIPE_PATIENCE) if pipe else read_small(path, limit, follow=True)
     except PermissionError as error:
         raise ConfigError(f"{place} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)) from error
     except OSError as error:
         raise ConfigError(f"{place} cannot be read: {error.strerror or error}", hint=missing) from error
 
 
-def read_mounted_text(place: str, path: Path, *, missing: str, limit: int | None = None) -> str:
+def read_mounted_text(place: str, path: Path, *, missing: str, limit: int = MAX_BYTES, pipe: bool = False) -> str:
     """Return the UTF-8 text of a file; raises like `read_mounted`."""
+    content = read_mounted(place, path, missing=missing, limit=limit, pipe=pipe)
     try:
-        return read_mounted(place, path, missing=missing, limit=limit).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{place} cannot be read: it is not UTF-8 text", hint="save it as UTF-8") from error
+        lines = re.split(rb"\r\n|\n|\r", content.removeprefix(codecs.BOM_UTF8)[: error.start])
+        where = "" if content.startswith(_UTF_16) else f" at line {len(lines)}, byte {len(lines[-1]) + 1}"
+        raise ConfigError(f"{place} cannot be read: it is not UTF-8 text{where}", hint="save it as UTF-8") from error
+
+
+_COPY_AGAIN = "copy the value again; an editor may have changed quotes or dashes"
 
 
 def header_value(place: str, text: str) -> str:
@@ -56,6 +71,6 @@ def header_value(place: str, text: str) -> str:
         line = f"line {len(before)}, " if len(before) > 1 else ""
         raise ConfigError(
             f"{place}: {line}character {len(before[-1]) + 1} is U+{ord(character):04X}, which no key has",
-            hint="copy the value again; an editor may have changed quotes or dashes",
+            hint="save it as UTF-8 text" if character == "\0" else _COPY_AGAIN,
         )
     return found

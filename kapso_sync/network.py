@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 
 from kapso_sync.errors import ConfigError
+from kapso_sync.files import read_small
 from kapso_sync.urls import is_loopback
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -36,6 +37,9 @@ PROXY_HINT = (
     "the proxy of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: is it right, with its user and password? NO_PROXY lists exceptions"
 )
 """What to do about a proxy that does not let a connection through."""
+
+MAX_AUTHORITY_BYTES = 16 * 1024 * 1024
+"""Maximum size of a file of authorities, in bytes; the public ones take about 300 KB."""
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The name of a certificate in a directory that OpenSSL reads."""
@@ -233,6 +237,7 @@ def _is_excepted(entry: str, host: str, port: int | None) -> bool:
 def _check_file(name: str, file: str) -> None:
     hint = f"correct or unset {name}: it has to name a file of certificates in PEM format"
     try:
+        read_small(Path(file), MAX_AUTHORITY_BYTES, follow=True)  # OpenSSL would wait for a pipe without end
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
     except ssl.SSLError as error:
         raise ConfigError(f"{name} {file} holds no certificate that can be read", hint=hint) from error

@@ -25,6 +25,9 @@ DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
 """Longest duration that a setting may name, in seconds."""
 
+MAX_CREDENTIAL_BYTES = 64 * 1024
+"""Maximum size of a file that holds one credential, in bytes."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -403,7 +406,7 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
 def _read_env_file(path: Path | None) -> EnvFile:
     if path is None:
         return EnvFile()
-    text = read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines")
+    text = read_mounted_text(f"--env-file {path}", path, missing="name a file of NAME=value lines", pipe=True)
     if "\0" in text:  # no file and no child process takes a value with it
         line = text[: text.index("\0")].count("\n") + 1
         raise ConfigError(f"--env-file {path} cannot be read: line {line} holds a NUL character", hint="is it a text file?")
@@ -417,7 +420,7 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
     place = f"{variable(name)}_FILE {file}"
-    found = header_value(place, read_mounted_text(place, file, missing="mount the secret there"))
+    found = header_value(place, read_mounted_text(place, file, missing="mount the secret there", limit=MAX_CREDENTIAL_BYTES))
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found

@@ -37,7 +37,7 @@ from kapso_sync.model.functions import FunctionType
 from kapso_sync.model.source import CODE_SUFFIXES, Above, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
-FORMAT = 3
+FORMAT = 4
 """Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
 
 _NOTHING_ABOVE = Above()
@@ -277,20 +277,27 @@ class Builder:
 
     @staticmethod
     def _forwarded_faults(file: str, site: _Site) -> Iterable[Diagnostic]:
-        """Yield a diagnostic if the default export that an entry takes from another file cannot answer a request."""
-        seen = {file}
-        while (specifier := site.shapes[file].forwards) is not None:
-            target = site.graph.target(file, specifier)
+        """Yield a diagnostic if the handler that an entry takes from another file cannot answer a request."""
+        seen, name = {file}, "default"
+        while name == "default" and (link := site.shapes[file].forwards) is not None:
+            target = site.graph.target(file, link[0])
             if target is None or target in seen or target not in site.shapes:
                 return
-            file = target
+            file, name = target, link[1]
             seen.add(file)
-        shape = site.shapes[file]
-        if len(seen) > 1 and shape.style is Style.MODULE and shape.unanswerable is not None:
-            yield unanswerable_diagnostic(shape, file, shape.unanswerable)
+        shape, where = site.shapes[file], None
+        if name == "*" and shape.names is not None and "fetch" not in shape.names:
+            where = Place(1, 1, "is a file that exports no `fetch`")
+        elif name == "default" and len(seen) > 1 and shape.style is Style.MODULE:
+            where = shape.unanswerable
+        elif name != "default":
+            where = shape.useless.get(name)
+        if where is not None:
+            yield unanswerable_diagnostic(replace(shape, style=Style.MODULE), file, where)
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
-        options = Options(script, entry.minify, self._stays_sloppy(shape, closure, script=script))
+        sloppy = self._stays_sloppy(shape, closure, script=script)
+        options = Options(script, entry.minify, sloppy, plain=sloppy and shape.style is Style.SCRIPT)
         known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
         digest = hashlib.sha256(json.dumps([*known, *site.pins(closure)]).encode())
         for path in closure.files:
@@ -303,7 +310,9 @@ class Builder:
     def _stays_sloppy(shape: Shape, closure: Closure, *, script: bool) -> bool:
         """Return whether an entry is not strict and can be built so that it stays so: it is the only file of its bundle."""
         alone = len(closure.files) == 1 and not closure.packages and not closure.built_ins
-        return script and alone and not shape.module and not shape.shadows and shape.jsx is None
+        return (
+            script and alone and not shape.module and shape.jsx is None and (shape.style is Style.SCRIPT or not shape.shadows)
+        )
 
     async def _bundle(self, site: _Site) -> None:
         """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""

@@ -43,12 +43,14 @@ WRAPPERS = ".kapso-sync"
 class Options:
     """The options of a whole run of esbuild.
 
-    ``sloppy``: the entry is not strict and stays so, which needs a bundle that is no ECMAScript module.
+    ``sloppy``: the entry is not strict and stays so, which needs a bundle that is no ECMAScript module. ``plain``: and it is no
+    CommonJS module either.
     """
 
     script: bool
     minify: bool
     sloppy: bool = False
+    plain: bool = False
 
     @property
     def flags(self) -> list[str]:
@@ -76,6 +78,7 @@ class Options:
             "--external:cloudflare:*",
             *(["--supported:top-level-await=false", "--supported:import-meta=false"] if self.script else []),
             *(["--minify"] if self.minify else []),
+            *(["--define:this=globalThis"] if self.plain else []),
         ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tree_sitter import Node
 
-from kapso_sync.build.scopes import Scopes, imported_names
+from kapso_sync.build.scopes import GLOBALS, Scopes, imported_names
 from kapso_sync.build.syntax import (
     FUNCTIONS,
     MAX_NESTING,
@@ -38,7 +38,7 @@ _MADE_OF = (b"handler", b"default", b"fetch")
 _IMPORT_CALL = re.compile(rb"\bimport\s*\(")
 _IMPORT_META = re.compile(rb"\bimport\s*\.\s*meta\b")
 _SETS_FETCH = re.compile(rb"\bthis\s*(?:\.\s*fetch\b|\[)|\bassign\s*\(\s*this\b|\bdefineProperty\s*\(\s*this\b")
-_JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)\s+([^\s*]+)")
+_JSX_COMMENT = re.compile(rb"@(jsx|jsxFrag|jsxRuntime|jsxImportSource)[^\S\r\n]+([^\s*]+)")
 _FREEZES = (b"Object.freeze", b"Object.seal", b"Object.preventExtensions")
 _VALUES = {
     "string": "a string",
@@ -52,6 +52,18 @@ _VALUES = {
     "array": "a list",
 }
 """Kinds of expressions that are no function and have no `fetch`, in words."""
+
+_OPERATORS = {
+    **dict.fromkeys((b"-", b"+", b"~"), "a number"),
+    **dict.fromkeys((b"!", b"delete"), "a boolean"),
+    b"typeof": "a string",
+    b"void": "undefined",
+}
+"""What operators with one operand make, in words."""
+
+_CLASSES = frozenset({"class", "class_declaration", "abstract_class_declaration"})
+_MAKES_ANYTHING = frozenset({b"Proxy", b"Function", b"Object"})
+"""Classes of the runtime whose instances may be called, or may have a `fetch`."""
 
 PARAMETERS = 2
 """A handler gets the request and its environment; Kapso's documentation promises no context as a third parameter."""
@@ -120,12 +132,14 @@ class Shape:
     that Workers run only after a build, ``listens`` a handler in the format of service workers, ``meta`` an ``import.meta``.
     ``limit`` says what there is too much of in the file, as the end of a sentence; then nothing else of it is known.
 
-    ``forwards`` is the specifier of the file whose default export this file exports as its own.
+    ``forwards`` is the specifier of a file, and its export that this file exports as its default; ``*`` is the whole file.
+    ``useless`` are exports by name that cannot answer a request. ``names`` are all names that the file exports, None if not all
+    of them are known.
 
     ``module``: the file is an ECMAScript module, which runs in strict mode. Of any other file, ``sloppy`` is the first place
     that only sloppy mode runs, and ``sloppy_built`` the first one that a build does not rewrite. ``undeclared`` is an
     assignment that throws an error when it runs, since the file runs in strict mode. ``shadows``: a name at the top level hides
-    CommonJS's own `module`.
+    CommonJS's own `module`. ``leaves`` is a `return` at the top level.
     """
 
     style: Style
@@ -148,7 +162,9 @@ class Shape:
     credentials: tuple[Place, ...] = ()
     deno: bool = False
     unanswerable: Place | None = None
-    forwards: str | None = None
+    forwards: tuple[str, str] | None = None
+    useless: Mapping[str, Place] = field(default_factory=dict)
+    names: frozenset[str] | None = None
     modern: Place | None = None
     listens: Place | None = None
     meta: Place | None = None
@@ -157,6 +173,7 @@ class Shape:
     sloppy_built: Place | None = None
     undeclared: Place | None = None
     shadows: bool = False
+    leaves: Place | None = None
     limit: str | None = None
 
 
@@ -165,6 +182,9 @@ MAX_PLACES = 20
 
 MAX_IMPORTS = 1000
 """Maximum number of imports of one file, and of its exports."""
+
+MAX_PARENTS = 20
+"""Maximum number of classes that extend each other which are looked at."""
 
 MAX_STEPS = 100
 """Maximum number of expressions around a name that are looked at: beyond, the name may be used in any way."""
@@ -211,9 +231,12 @@ class _Found:
         self._handler: Node | None = None
         self._values: dict[bytes, Node] = {}
         self._exports = 0
-        self._defaults: dict[bytes, str] = {}
-        self._forwards: str | None = None
+        self._exported: dict[str, Node] = {}
+        self._imported: dict[bytes, tuple[str, str]] = {}
+        self._forwards: tuple[str, str] | None = None
         self._module_exports: Place | None = None
+        self._walked: set[int] = set()
+        self._passes_on = False
 
     @property
     def too_deep(self) -> bool:
@@ -254,25 +277,33 @@ class _Found:
         text = string_text(source)
         types = any(child.type in ("type", "typeof") for child in node.children)
         if text is not None:
-            self._remember_default(node, text.decode("utf-8", "replace"))
+            self._remember_imported(node, text.decode("utf-8", "replace"))
         names = frozenset((name.text or b"").decode("utf-8", "replace") for name in imported_names(node))
         self._imports.append(
             Import(self._place(source), None if text is None else text.decode("utf-8", "replace"), names, types)
         )
 
-    def _remember_default(self, node: Node, specifier: str) -> None:
-        """Remember the names for the default export of another file, and whether this file exports it as its own."""
-        for part in nodes(node, ("import_clause", "import_specifier", "export_specifier")):
+    def _remember_imported(self, node: Node, specifier: str) -> None:
+        """Remember which export of another file each name stands for, and whether this file exports one as its own default.
+
+        The whole of the other file is the export ``*``.
+        """
+        kinds = ("import_clause", "import_specifier", "namespace_import", "export_specifier", "namespace_export")
+        for part in nodes(node, kinds):
             local = part.child_by_field_name("name")
+            exported = (local.text or b"").decode("utf-8", "replace") if local is not None else "*"
             alias = part.child_by_field_name("alias") or local
-            if part.type == "import_clause":
+            if part.type in ("import_clause", "namespace_import"):
                 names = [child.text or b"" for child in part.children if child.type == "identifier"]
-                self._defaults |= dict.fromkeys(names, specifier)
-            elif local is not None and alias is not None and local.text == b"default":
-                if part.type == "import_specifier":
-                    self._defaults[alias.text or b""] = specifier
-                elif alias.text == b"default":
-                    self._forwards = specifier
+                meant = "default" if part.type == "import_clause" else "*"
+                self._imported |= dict.fromkeys(names, (specifier, meant))
+            elif part.type == "import_specifier" and alias is not None:
+                self._imported[alias.text or b""] = specifier, exported
+            elif part.type == "export_specifier" and alias is not None and alias.text == b"default":
+                self._forwards = specifier, exported
+            elif part.type == "namespace_export" and any(child.text == b"default" for child in part.named_children):
+                self._forwards = specifier, "*"
+                self._default.append(self._place(node))
 
     def _export(self, node: Node) -> None:
         self._exports += 1
@@ -281,6 +312,7 @@ class _Found:
         self._import(node)
         value = node.child_by_field_name("value") or node.child_by_field_name("declaration")
         kinds = {child.type for child in node.children}
+        self._passes_on = self._passes_on or node.child_by_field_name("source") is not None
         if "default" in kinds:
             if value is None or value.type not in ("interface_declaration", "function_signature"):
                 self._default.append(self._place(node))
@@ -291,17 +323,31 @@ class _Found:
             self._handler = next((child for child in node.named_children if child.type != "comment"), None)
         elif value is not None:
             self._named += self._declared(value)
+            self._remember_exported(value)
+        foreign = node.child_by_field_name("source") is not None
         for clause in node.children if "type" not in kinds else ():
             for specifier in clause.children if clause.type == "export_clause" else ():
-                self._specifier(specifier)
+                self._specifier(specifier, foreign=foreign)
 
-    def _specifier(self, node: Node) -> None:
+    def _remember_exported(self, declaration: Node) -> None:
+        """Remember the values that a declaration exports, by name."""
+        for part in declaration.named_children if declaration.type.endswith("_declaration") else ():
+            name = part.child_by_field_name("name") if part.type == "variable_declarator" else None
+            if name is not None and name.type == "identifier":
+                self._exported[(name.text or b"").decode("utf-8", "replace")] = name
+        name = declaration.child_by_field_name("name")
+        if name is not None:
+            self._exported[(name.text or b"").decode("utf-8", "replace")] = declaration
+
+    def _specifier(self, node: Node, *, foreign: bool) -> None:
         local = node.child_by_field_name("name")
         name = node.child_by_field_name("alias") or local
         text = (name.text or b"").strip(b"\"'") if name is not None else b""
         if text in (b"default", HANDLER):
             (self._default if text == b"default" else self._named).append(self._place(node))
-            self._handler = local
+            self._handler = None if foreign else local
+        if local is not None and not foreign:
+            self._exported[text.decode("utf-8", "replace")] = local
 
     def _declared(self, node: Node) -> list[Place]:
         """Remember the names of a declaration, and return the places where it declares ``handler``."""
@@ -378,6 +424,8 @@ class _Found:
             credentials=tuple(itertools.islice(_credentials(self._code), MAX_PLACES)),
             unanswerable=self._unanswerable(style, given),
             forwards=self._forwarded(given),
+            useless=dict(self._useless()),
+            names=frozenset(self._exported) if self._is_module and not self._passes_on else None,
             modern=self._first(("decorator",), b"@"),
             listens=self._listens(),
             meta=meta,
@@ -386,6 +434,7 @@ class _Found:
             sloppy_built=next((self._place(each.node, each.problem) for each in sloppy if not each.rewritten), None),
             undeclared=next((self._place(n, name) for n, name in self._scopes.undeclared_writes()), None) if strict else None,
             shadows=b"module" in self._values,
+            leaves=next((self._place(node) for node in at_top_level(self._root, ("return_statement",))), None),
             deno=b"Deno.serve" in self._code or next(self._calls(b"serve"), None) is not None or bool(self._default),
         )
 
@@ -423,7 +472,7 @@ class _Found:
             return Form.UNCLEAR
         if node.type in FUNCTIONS:
             return Form.FUNCTION
-        if node.type in ("class_declaration", "class", "abstract_class_declaration"):
+        if node.type in _CLASSES:
             return Form.CLASS
         return Form.FETCH if node.type == "object" and member(node, b"fetch") is not None else Form.UNCLEAR
 
@@ -435,12 +484,18 @@ class _Found:
         names += [HANDLER] if handler is self._values.get(HANDLER) else []
         if value is None or any(self._may_change(name) for name in names):
             return None
-        if value.type in _VALUES:
-            return self._place(value, f"is {_VALUES[value.type]}")
+        simple = _simple_value(value)
+        if simple is not None:
+            return self._place(value, f"is {simple}")
+        if value.type == "identifier" and style is Style.MODULE:
+            return None if self._scopes.knows(value.text or b"") else self._place(value, "is declared nowhere")
+        if value.type == "new_expression":
+            what = self._instance_without_fetch(value)
+            return None if what is None else self._place(value, what)
         if value.type == "object":
             what = "is an object" if style is Style.SCRIPT else self._without_fetch(value)
             return None if what is None else self._place(value, what)
-        if value.type in ("class", "class_declaration"):
+        if value.type in _CLASSES:
             what = "is a class, which needs `new`" if style is Style.SCRIPT else self._class_without_fetch(value)
             return None if what is None else self._place(value, what)
         return None
@@ -456,27 +511,36 @@ class _Found:
             if callee is not None and callee.text in _FREEZES:
                 arguments = node.child_by_field_name("arguments")
                 node = next((each for each in arguments.named_children if each.type != "comment"), None) if arguments else None
-            elif node.type in ("identifier", "shorthand_property_identifier"):
+            elif node.type in ("identifier", "shorthand_property_identifier") and (node.text or b"") in self._values:
                 names.append(node.text or b"")
-                node = self._values.get(node.text or b"")
+                self._walked.add(node.id)
+                node = self._values[node.text or b""]
             else:
                 name = node.child_by_field_name("name") if node.type.endswith("_declaration") else None
                 names += [name.text or b""] if name is not None else []
                 break
-        return (node if node is None or node.type != "variable_declarator" else None), names
+        is_unknown = node is None or (node.type == "variable_declarator" and not _is_unassigned(node))
+        return (None if is_unknown else node), names
 
-    def _forwarded(self, handler: Node | None) -> str | None:
-        """Return the specifier of the file whose default export the handler is, unless this file may change it."""
+    def _forwarded(self, handler: Node | None) -> tuple[str, str] | None:
+        """Return another file and its export that the handler is, unless this file may change it."""
         node = unwrapped(handler)
         name = node.text or b"" if node is not None and node.type == "identifier" else b""
-        imported = self._defaults.get(name)
+        imported = self._imported.get(name)
         if imported is not None and not any(_changes(each) for each in self._scopes.uses(name) if not _is_imported(each)):
             return imported
         return self._forwards
 
+    def _useless(self) -> Iterator[tuple[str, Place]]:
+        """Yield the exports with a name that cannot answer a request, each with what it is."""
+        for name, value in itertools.islice(self._exported.items(), MAX_PLACES):
+            where = self._unanswerable(Style.NAMED_EXPORT, value)
+            if where is not None:
+                yield name, where
+
     def _may_change(self, name: bytes) -> bool:
         """Return whether a top-level value may get properties after it was made: it is assigned to, or given to a function."""
-        return any(_changes(node) for node in self._scopes.uses(name))
+        return any(_changes(node) for node in self._scopes.uses(name) if node.id not in self._walked)
 
     def _without_fetch(self, value: Node) -> str | None:
         """Return what is wrong with an object that cannot answer, or None if it has a `fetch`, or may have one."""
@@ -486,18 +550,42 @@ class _Found:
         if found is None:
             return None if _SETS_FETCH.search(value.text or b"") else "is an object without `fetch`"
         inner, names = self._constant(found) if found.type not in FUNCTIONS else (found, [])
-        if inner is None or inner.type not in {*_VALUES, "object"} or any(self._may_change(name) for name in names):
+        what = None if inner is None else "an object" if inner.type == "object" else _simple_value(inner)
+        if what is None or any(self._may_change(name) for name in names):
             return None
-        return f"is an object whose `fetch` is {_VALUES.get(inner.type, 'an object')}"
+        return f"is an object whose `fetch` is {what}"
 
-    def _class_without_fetch(self, value: Node) -> str | None:
+    def _instance_without_fetch(self, value: Node) -> str | None:
+        """Return what is wrong with a new object that cannot answer, or None if it has a `fetch`, or may have one."""
+        made, names = self._constant(value.child_by_field_name("constructor"))
+        if made is None or any(self._may_change(name) for name in names):
+            return None
+        if made.type in _CLASSES:
+            return "is an instance of a class without `fetch`" if self._class_without_fetch(made) is not None else None
+        name = made.text or b""
+        is_of_runtime = made.type == "identifier" and name in GLOBALS - _MAKES_ANYTHING and not self._scopes.declares(name)
+        return f"is a `{name.decode()}`" if is_of_runtime else None
+
+    def _class_without_fetch(self, value: Node, depth: int = 0) -> str | None:
         """Return what is wrong with a class that cannot answer, or None if it has a `fetch`, or may have one."""
         body = value.child_by_field_name("body")
         decorated = any(child.type == "decorator" for child in value.children)
-        parent = next((child for child in value.children if child.type == "class_heritage"), None)
-        if body is None or decorated or _may_have_fetch(body) or (parent is not None and not self._is_entrypoint(parent)):
+        if body is None or decorated or _may_have_fetch(body) or not self._has_parent_without_fetch(value, depth):
             return None
         return "is a class without `fetch`"
+
+    def _has_parent_without_fetch(self, value: Node, depth: int) -> bool:
+        """Return whether a class has no parent that has a `fetch`, or may have one."""
+        parent = next((child for child in value.children if child.type == "class_heritage"), None)
+        if parent is None or self._is_entrypoint(parent) or b"extends" not in (parent.text or b""):
+            return True
+        named = list(nodes(parent, ("identifier",)))
+        if len(named) != 1 or b"(" in (parent.text or b"") or depth > MAX_PARENTS:
+            return False
+        found, names = self._constant(named[0])
+        if found is None or found.type not in _CLASSES or any(self._may_change(name) for name in names):
+            return False
+        return self._class_without_fetch(found, depth + 1) is not None
 
     def _is_entrypoint(self, parent: Node) -> bool:
         """Return whether a class extends the runtime's own base class, which has no `fetch`."""
@@ -518,7 +606,8 @@ class _Found:
         if _IMPORT_CALL.search(self._code):
             for node, argument in calls(self._root, b"import"):
                 text = string_text(argument)
-                yield Import(self._place(node), None if text is None else text.decode("utf-8", "replace"))
+                name = None if text is None else text.decode("utf-8", "replace")
+                yield Import(self._place(node), name, types=_is_type(node))
 
     def _jsx(self) -> Jsx | None:
         elements = tuple(
@@ -605,8 +694,23 @@ def moved(shape: Shape, move: Callable[[Place], Place], original: Shape) -> Shap
 
 _PLACES = (
     *("generator", "awaits", "evaluated", "process_env", "unanswerable", "modern", "listens", "meta", "sloppy"),
-    *("sloppy_built", "undeclared"),
+    *("sloppy_built", "undeclared", "leaves"),
 )
+
+
+_TYPES = frozenset({"type_annotation", "type_arguments", "type_alias_declaration", "interface_body", "ambient_declaration"})
+
+
+def _is_type(node: Node) -> bool:
+    """Return whether an `import("…")` names a type, so that a build removes it."""
+    above = node.parent
+    for _ in range(MAX_STEPS):
+        if above is None or above.type in ("statement_block", "program"):
+            return False
+        if above.type in _TYPES:
+            return True
+        above = above.parent
+    return False
 
 
 def _value_names(root: Node) -> frozenset[str]:
@@ -624,6 +728,18 @@ def _credentials(code: bytes) -> Iterator[Place]:
     text = code.decode("utf-8", "replace")
     for found in CREDENTIAL.finditer(text):
         yield Place(text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start()))
+
+
+def _simple_value(node: Node) -> str | None:
+    """Return what a value is, in words, if it is no function and has no `fetch`; None for anything else."""
+    if node.type == "unary_expression":
+        return _OPERATORS.get(node.children[0].text or b"")
+    return "undefined" if node.type == "variable_declarator" else _VALUES.get(node.type)
+
+
+def _is_unassigned(declarator: Node) -> bool:
+    name = declarator.child_by_field_name("name")
+    return declarator.child_by_field_name("value") is None and name is not None and name.type == "identifier"
 
 
 def _changes(name: Node) -> bool:
@@ -644,11 +760,17 @@ def _changes(name: Node) -> bool:
 def _changes_in(parent: Node | None, name: Node) -> bool:
     if parent is None or parent.type in ("export_statement", "export_specifier", "class_declaration"):
         return False
+    if parent.type in ("class_heritage", "extends_clause"):
+        return False
+    if parent.type == "new_expression":
+        return parent.child_by_field_name("constructor") != name
     if parent.type == "variable_declarator":
         return parent.child_by_field_name("value") == name
     members = ("member_expression", "subscript_expression")
     steps = 0
     while parent is not None and parent.type in members and steps < MAX_STEPS:
+        if (parent.text or b"").endswith(b".prototype"):
+            return True
         name, parent, steps = parent, parent.parent, steps + 1
     if parent is None or name.type not in members or parent.type in members:
         return True
@@ -657,7 +779,7 @@ def _changes_in(parent: Node | None, name: Node) -> bool:
 
 def _is_imported(name: Node) -> bool:
     """Return whether a name stands in the import that binds it."""
-    return name.parent is not None and name.parent.type in ("import_clause", "import_specifier")
+    return name.parent is not None and name.parent.type in ("import_clause", "import_specifier", "namespace_import")
 
 
 def _has_computed_name(part: Node) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kapso_sync.build.contract import Import, Shape
+from kapso_sync.build.contract import Import, Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.packages import NODE_BUILT_INS
 from kapso_sync.build.rules import syntax_diagnostic
+from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Notice
 
@@ -26,6 +27,12 @@ def deno_diagnostics(shape: Shape, file: str) -> Iterator[Diagnostic]:
         fault = _import_diagnostic(item, file)
         if fault is not None:
             yield fault
+    if shape.sloppy is not None:
+        text = f"the code {shape.sloppy.text}: that works only in sloppy mode, and Deno runs strict modules"
+        yield Diagnostic("strict-mode", text, file, shape.sloppy, "declare names with `const`, `let` or `var`")
+    if shape.style is Style.COMMONJS:
+        where = shape.handlers[0] if shape.handlers else Place(1, 1)
+        yield Diagnostic("commonjs", "`module.exports` does not exist in Deno", file, where, "call `Deno.serve(…)`")
     for where in shape.requires:
         yield Diagnostic("require", "`require` does not exist in Deno", file, where, "write `import`")
 

@@ -23,7 +23,7 @@ _START = Place(1, 1)
 
 def encoding_diagnostic(file: str, content: bytes) -> Diagnostic | None:
     """Return why a file's content cannot be used as text, or None; a UTF-8 byte order mark is allowed."""
-    stand_in = _stand_in(file, content)
+    stand_in = _stand_in(file, content.removeprefix(codecs.BOM_UTF8))
     if stand_in is not None:
         return stand_in
     try:
@@ -33,7 +33,7 @@ def encoding_diagnostic(file: str, content: bytes) -> Diagnostic | None:
     if "\0" in text:
         before = text[: text.index("\0")]
         where = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        if content[1:2] == b"\0" or content[:1] == b"\0":
+        if len(content) % 2 == 0 and b"\0" in content[:2]:
             return Diagnostic("not-utf8", "the file is UTF-16 text, not UTF-8", file, _START, _SAVE)
         return Diagnostic("binary", "the file holds a NUL character", file, where, "only text can be part of a function")
     return None

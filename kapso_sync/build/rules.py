@@ -51,6 +51,9 @@ def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> I
         yield Diagnostic("no-handler", text, file, shape.listens, SCRIPT_FORM)
     elif shape.style is Style.NONE:
         yield Diagnostic("no-handler", "there is no handler", file, Place(1, 1), SCRIPT_FORM)
+    if shape.style is Style.SCRIPT and shape.leaves is not None:
+        text = "syntax error: `return` outside of a function"
+        yield Diagnostic("syntax", text, file, shape.leaves, "put the code into the handler, or into a function")
     if shape.generator is not None:
         yield Diagnostic("generator", "the handler is a generator", file, shape.generator, "drop the `*`")
     if shape.also is not None or len(shape.handlers) > 1:

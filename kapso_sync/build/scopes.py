@@ -48,6 +48,7 @@ _VISITED = (
     | _NAMES
     | frozenset({"class", "class_static_block", "import_statement", "import_alias", "call_expression", "with_statement"})
     | frozenset({"unary_expression", "number", "escape_sequence", "member_expression", "labeled_statement", "if_statement"})
+    | frozenset({"ambient_declaration"})
 )
 """Kinds of nodes that matter here."""
 
@@ -142,6 +143,7 @@ class Scopes:
     def __init__(self, root: Node, code: bytes) -> None:
         self._root = root
         self._code = code
+        self._top = Scope(None, function=True)
         self._writes: list[tuple[Node, Scope]] = []
         self._jsx: list[tuple[Node, Scope]] = []
         self._calls: list[tuple[Node, Scope]] = []
@@ -149,15 +151,31 @@ class Scopes:
         self._hoisted: set[bytes] = set()
         self._bodies: set[int] = set()
         self._found: list[Sloppy] = []
+        self._ambient: list[Scope] = []
         self.too_deep = False
         self._walk()
 
     def undeclared_writes(self) -> Iterator[tuple[Node, bytes]]:
         """Yield the places that assign to a name which neither the file nor the runtime declares, each with the name."""
+        promised = {name for scope in self._ambient for name in scope.names}
         for node, scope in self._writes:
             name = node.text or b""
-            if not scope.declares(name, sloppy=True) and name not in GLOBALS and not self._is_property_of_global(name):
+            if (
+                not scope.declares(name, sloppy=True)
+                and name not in promised
+                and name not in GLOBALS
+                and not self._is_property_of_global(name)
+            ):
                 yield node, name
+
+    def declares(self, name: bytes) -> bool:
+        """Return whether the file declares a name at its top level."""
+        return self._top.declares(name, sloppy=True)
+
+    def knows(self, name: bytes) -> bool:
+        """Return whether a name at the top level may mean something when the code runs."""
+        promised = any(name in scope.names for scope in self._ambient)
+        return promised or self.declares(name) or name in GLOBALS or self._is_property_of_global(name)
 
     def uses(self, name: bytes) -> Iterator[Node]:
         """Yield the nodes that name a variable, its declarations included, whatever scope declares it."""
@@ -177,7 +195,7 @@ class Scopes:
             key = id(scope), kind(node)
             if key not in seen:
                 seen.add(key)
-                yield node, scope.visible()
+                yield node, scope.visible() | self._properties_of_global
 
     def sloppy(self) -> list[Sloppy]:
         """Return everything that works in sloppy mode only, in the order of the file."""
@@ -189,7 +207,7 @@ class Scopes:
 
     def _walk(self) -> None:
         """Visit each node once, with a cursor: a list of the children of a large node would block other threads for long."""
-        cursor, scope = self._root.walk(), Scope(None, function=True)
+        cursor, scope = self._root.walk(), self._top
         outside: list[Scope] = []
         while True:
             node = cursor.node
@@ -220,6 +238,9 @@ class Scopes:
             inner = Scope(scope, function=False, names={name.text or b""} if name is not None else set())
         elif kind == "class_static_block":
             inner = Scope(scope, function=True)
+        elif kind == "ambient_declaration":
+            inner = Scope(scope, function=True)
+            self._ambient.append(inner)
         elif kind in _BLOCKS and node.id not in self._bodies:
             inner = Scope(scope, function=False)
         self._take(node, inner)
@@ -272,7 +293,7 @@ class Scopes:
         elif kind == "catch_clause":
             self._declare(node.child_by_field_name("parameter"), scope)
         elif kind in ("import_statement", "import_alias"):
-            for name in imported_names(node):
+            for name in imported_names(node, types=False):
                 scope.names.add(name.text or b"")
         elif kind in _WRITES:
             self._write(node, scope)
@@ -381,10 +402,12 @@ def bound_names(pattern: Node) -> Iterator[Node]:
             pending += reversed(node.named_children)
 
 
-def imported_names(statement: Node) -> Iterator[Node]:
-    """Yield the names that an import binds."""
+def imported_names(statement: Node, *, types: bool = True) -> Iterator[Node]:
+    """Yield the names that an import binds; ``types``: also those that are there for type checkers only."""
     kinds = ("import_clause", "import_specifier", "namespace_import", "import_require_clause", "import_alias")
     for part in nodes(statement, kinds):
+        if not types and any(child.type in ("type", "typeof") for each in (statement, part) for child in each.children):
+            continue
         if part.type == "import_specifier":
             name = part.child_by_field_name("alias") or part.child_by_field_name("name")
             if name is not None:

@@ -22,7 +22,9 @@ FUNCTIONS = frozenset(
         "method_definition",
     }
 )
-_WRAPPINGS = frozenset({"parenthesized_expression", "satisfies_expression", "as_expression", "non_null_expression"})
+_WRAPPINGS = frozenset(
+    {"parenthesized_expression", "satisfies_expression", "as_expression", "non_null_expression", "type_assertion"}
+)
 _OWN_SCOPE = FUNCTIONS | {"class_body", "internal_module", "module"}
 
 
@@ -129,7 +131,7 @@ def string_text(node: Node | None) -> bytes | None:
 def unwrapped(node: Node | None) -> Node | None:
     """Return an expression without parentheses and TypeScript's type annotations around it."""
     while node is not None and node.type in _WRAPPINGS:
-        node = next((child for child in node.named_children if child.type != "comment"), None)
+        node = next((child for child in node.named_children if child.type not in ("comment", "type_arguments")), None)
     return node
 
 

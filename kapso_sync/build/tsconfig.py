@@ -121,9 +121,14 @@ class Config:
         )
 
     def jsx_comment(self, jsx: Jsx) -> str:
-        """Return a comment to add to a file, so that esbuild compiles its JSX like TypeScript; empty if it does already."""
-        wanted = self.jsx(jsx).automatic and not self._automatic and "jsxRuntime" not in jsx.comments
-        return "\n/** @jsxRuntime automatic */\n" if wanted else ""
+        """Return comments to add to a file, so that esbuild compiles its JSX like TypeScript; empty if it does already.
+
+        Of ``@jsx h``, a line break and ``@jsxFrag Fragment`` in one comment, esbuild leaves out the first.
+        """
+        wanted = dict(jsx.comments)
+        if self.jsx(jsx).automatic and not self._automatic:
+            wanted.setdefault("jsxRuntime", "automatic")
+        return "".join(f"\n/** @{name} {value} */" for name, value in wanted.items()) + ("\n" if wanted else "")
 
     def targets(self, specifier: str) -> Iterator[str]:
         """Yield the paths that a specifier may mean by ``paths`` and ``baseUrl``, relative to the functions folder.
@@ -198,6 +203,7 @@ class Configs:
                 faults |= dict.fromkeys(found.faults)
                 notices |= dict.fromkeys(found.notices)
         options |= document.options()
+        options = {name: value for name, value in options.items() if value.value is not None}  # null: as if nobody had set it
         metadata = options.get("emitDecoratorMetadata")
         if metadata is not None and metadata.value is True:
             notices[_notice(metadata, "is not done by a build: decorators get no types")] = None
@@ -271,6 +277,8 @@ class _Document:
                 found[name] = self._value(node, _text(node))
             elif node.type == "object" and name == "paths":
                 found[name] = self._value(node, dict(_patterns(node)))
+            elif node.type == "null":
+                found[name] = self._value(node, None)
         return found
 
     def _option(self, name: str) -> Node | None:

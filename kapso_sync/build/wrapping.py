@@ -19,6 +19,10 @@ _CTX = "ctx ?? { waitUntil: (work) => void Promise.resolve(work).catch(() => {})
 ``waitUntil`` continues as long as the runtime allows it, and a warning says so."""
 
 
+SCRIPT_HANDLER = "kapso_sync_handler"
+"""A variable that a plain script hands its handler over in: it may have a `module` of its own."""
+
+
 def appended(shape: Shape, *, sloppy: bool = False) -> str:
     """Return the code to add at the end of a file, so that its handler can be imported from another file.
 
@@ -26,8 +30,9 @@ def appended(shape: Shape, *, sloppy: bool = False) -> str:
     """
     if not shape.local:
         return ""
-    commonjs = sloppy or shape.style is Style.COMMONJS
-    return "\nmodule.exports = handler;\n" if commonjs else "\nexport { handler as default };\n"
+    if sloppy and shape.style is Style.SCRIPT:
+        return f"\n{SCRIPT_HANDLER} = handler;\n"
+    return "\nmodule.exports = handler;\n" if shape.style is Style.COMMONJS else "\nexport { handler as default };\n"
 
 
 def wrapper(shape: Shape, file: str, *, sloppy: bool = False) -> str:
@@ -37,6 +42,8 @@ def wrapper(shape: Shape, file: str, *, sloppy: bool = False) -> str:
     """
     source = json.dumps(file)
     value = "file_exports.handler ?? file_exports.default ?? file_exports"
+    if sloppy and shape.style is Style.SCRIPT:
+        return f"require({source});\n"
     if sloppy:
         return f"const file_exports = require({source});\nreturn {value};\n"
     if shape.style is Style.COMMONJS:
@@ -61,6 +68,8 @@ def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool
     if not script:
         return banner + bundle
     body = bundle.rstrip("\n") if end is None else bundle[: end.start()].rstrip("\n")
+    if sloppy and shape.style is Style.SCRIPT:
+        body = f"let {SCRIPT_HANDLER};\n{body}\nreturn {SCRIPT_HANDLER};"
     body = body if end is None else f'"use strict";\n{body}\nreturn {end[1]};'
     name = "built"
     while re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body):

@@ -17,7 +17,7 @@ import httpx
 
 from kapso_sync.daemon.lease import Lease, new_lease
 from kapso_sync.errors import ConfigError, LeaseConflict, LeaseError, LeaseForbidden, LeaseMissing
-from kapso_sync.mounted_files import header_value, read_mounted_text
+from kapso_sync.mounted_files import header_value, read_mounted, read_mounted_text
 from kapso_sync.settings import Settings
 from kapso_sync.urls import is_loopback
 
@@ -100,7 +100,7 @@ class KubeLeaseApi:
         self._access = access
         self._user_agent = user_agent
         self._folder = f"/apis/coordination.k8s.io/v1/namespaces/{access.namespace}/leases"
-        self._client: tuple[bytes | None, httpx.AsyncClient] | None = None
+        self._client: tuple[str | None, httpx.AsyncClient] | None = None
 
     @property
     def name(self) -> str:
@@ -197,13 +197,13 @@ class KubeLeaseApi:
     async def _connection(self) -> httpx.AsyncClient:
         """Return the client, a new one if the authority's file was replaced."""
         ca_file = self._access.ca_file
-        authority = None if ca_file is None else _read(ca_file, "authority")
+        authority = None if ca_file is None else _authority(ca_file)
         if self._client is not None and self._client[0] == authority:
             return self._client[1]
         await self.close()
         client = httpx.AsyncClient(
             base_url=self._access.url,
-            verify=_ssl_context(authority) if self._access.url.startswith("https:") else False,
+            verify=_ssl_context(authority, ca_file) if self._access.url.startswith("https:") else False,
             timeout=30.0,  # `_ask` has the deadline
             trust_env=False,
         )
@@ -211,12 +211,26 @@ class KubeLeaseApi:
         return client
 
 
-def _ssl_context(authority: bytes | None) -> ssl.SSLContext:
+def _authority(file: Path) -> str:
+    """Return a PEM file without what is no part of a certificate, such as a byte order mark and comments."""
+    place = f"the authority of Kubernetes' API, {file},"
+    try:
+        return read_mounted(place, file, missing="mount it there").decode("ascii", "ignore")
+    except ConfigError as error:
+        raise LeaseError(error.message, hint=error.hint) from error
+
+
+def _ssl_context(authority: str | None, file: Path | None) -> ssl.SSLContext:
     """Return a TLS context that trusts this authority, or else the system's.
 
     Python 3.13 checks certificates strictly, which those of many clusters do not pass: they lack a key identifier.
     """
-    context = ssl.create_default_context(cadata=None if authority is None else authority.decode("ascii"))
+    try:
+        # Without any text Python would trust the system's authorities in its place.
+        context = ssl.create_default_context(cadata=authority if authority is None else f"{authority}\n")
+    except (ssl.SSLError, ValueError) as error:
+        text = f"the authority of Kubernetes' API, {file}, holds no certificate that can be read"
+        raise LeaseError(text, hint="it is a file in PEM format") from error
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -227,15 +241,6 @@ def _token(file: Path) -> str:
         return header_value(place.removesuffix(","), read_mounted_text(place, file, missing="mount it there"))
     except ConfigError as error:
         raise LeaseError(error.message, hint=error.hint) from error
-
-
-def _read(file: Path, what: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise LeaseError(
-            f"the {what} of Kubernetes' API, {file}, cannot be read: {error.strerror or error}", hint="mount it there"
-        ) from error
 
 
 async def _body(answer: httpx.Response) -> bytes:

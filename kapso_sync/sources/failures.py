@@ -170,6 +170,8 @@ def _key_problem(key: Path, text: str) -> tuple[str, str] | None:
         return f"cannot be read: {error.strerror or error}", "mount the private key there"
     if content.startswith(b"PuTTY"):
         return "is a key of PuTTY, which ssh does not read", f"`puttygen {key.name} -O private-openssh -o KEY` converts it"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is saved as UTF-16, which ssh does not read", "save it as plain text"
     if b"PRIVATE KEY" not in content:
         return "is not a private key", "name the file without .pub, which `ssh-keygen` wrote beside it"
     if re.search(r"bad permissions|UNPROTECTED PRIVATE KEY", text):

@@ -31,10 +31,17 @@ MIN_BLOCKED_LENGTH = 16
 MIN_PIECE = 16
 """A piece of a secret with at least this many characters, or with half of a shorter secret, is redacted."""
 
+MIN_END, MAX_END = 4, MIN_PIECE
+"""Numbers of characters of each end of a shortened secret that are looked for; a longer end is found as a piece."""
+
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
 
 
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
+_MARKUP = re.compile(r"[<>&]")
+_WHITE_SPACE = re.compile(r"\s+")
+_SHORTENED = re.compile(r"\.{2,}|…|\*{2,}|\[(?:\.{3}|…)\]")
+"""What stands for the middle of a text that was shortened."""
 
 
 def _base64_spellings(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
@@ -50,12 +57,20 @@ def _base64_spellings(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[
             yield encode(b"\0" * before + whole).decode("ascii")[dropped:]
 
 
+def _json_spellings(value: str) -> set[str]:
+    """Return a text as JSON writes it, without quotation marks; Rails also escapes what HTML gives a meaning."""
+    whole, ascii_only = json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]
+    return {whole, ascii_only, *(_MARKUP.sub(lambda found: f"\\u{ord(found[0]):04x}", text) for text in (whole, ascii_only))}
+
+
 class Redactor:
     """Knows the secrets of this process; a structlog processor, and a plain function for any text."""
 
     def __init__(self) -> None:
         self._known: dict[str, None] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._ends: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._begins: set[str] = set()
         self._blocks: dict[str, tuple[str, ...]] = {}
 
     def add(self, value: str | None) -> None:
@@ -66,22 +81,20 @@ class Redactor:
             if part != value and len(part.strip()) >= MIN_LINE_LENGTH:
                 self._learn(part.strip())
         self._learn(value)
-        self._learn_blocks({value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]})
+        spellings = {value, *_json_spellings(value)}
+        self._learn_blocks(spellings | {_WHITE_SPACE.sub("", spelling) for spelling in spellings})
 
     def _learn(self, value: str) -> None:
         raw = value.encode("utf-8", "surrogatepass")
-        spellings = {
-            value,
-            quote_plus(value, errors="replace"),
-            json.dumps(value)[1:-1],
-        }
-        spellings |= {json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], raw.hex()}
+        spellings = {value, quote_plus(value, errors="replace"), repr(value)[1:-1], raw.hex(), raw.hex().upper()}
+        for once in _json_spellings(value):
+            spellings |= {once, *_json_spellings(once)}
         for safe in ("", "!'()*", "/"):
             escaped = quote(value, safe=safe, errors="replace")
-            spellings |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped)}
+            spellings |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped), quote(escaped)}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             spellings |= set(_base64_spellings(raw, encode))
-        spellings.add(html.escape(value))
+        spellings |= {html.escape(value), html.escape(value).replace("&#x27;", "&#39;")}
         if len(value) >= MIN_BLOCKED_LENGTH:
             spellings |= {value.upper(), value.lower()}
         self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= MIN_LENGTH)
@@ -90,43 +103,72 @@ class Redactor:
         self._pattern = None
 
     def _learn_blocks(self, spellings: set[str]) -> None:
-        """Learn the blocks of a secret: an answer may quote it cut at its beginning, at its end, or at both."""
+        """Learn the blocks of a secret: an answer may quote it cut at its beginning, at its end, or in the middle."""
         for spelling in spellings:
             if len(spelling) < MIN_BLOCKED_LENGTH:
                 continue
             starts = (*range(0, len(spelling) - BLOCK + 1, BLOCK), len(spelling) - BLOCK)
             for block in {spelling[start : start + BLOCK] for start in starts}:
                 self._blocks[block] = (*self._blocks.get(block, ()), spelling)
+            ends = spelling[:MIN_END], spelling[-MIN_END:]
+            self._ends[ends] = (*self._ends.get(ends, ()), spelling)
         while len(self._blocks) > MAX_VALUES:
             self._blocks.pop(next(iter(self._blocks)))
+        while len(self._ends) > MAX_VALUES:
+            self._ends.pop(next(iter(self._ends)))
+        self._begins = {begin for begin, _ in self._ends}
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
-        if self._known and self._pattern is None:
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-        if self._pattern is not None:
-            text = self._pattern.sub(MASK, self._without_pieces(text))
+        if self._known:
+            text = _masked(text, [*self._found(text), *self._found_across_white_space(text)])
         return MASKED.sub(MASK, text)
 
-    def _without_pieces(self, text: str) -> str:
-        """Return the text without pieces of secrets that are too long to be there by chance.
+    def _found(self, text: str, shortest: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield where a text has secrets of at least this length, or pieces of them."""
+        if self._pattern is None:
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        yield from (found.span() for found in self._pattern.finditer(text) if len(found[0]) >= shortest)
+        if self._blocks:
+            yield from self._pieces(text)
+            yield from self._shortened(text)
+
+    def _found_across_white_space(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where a text has secrets that are broken into lines, as base64 often is, or indented."""
+        places = [at for at, character in enumerate(text) if not character.isspace()]
+        if len(places) < len(text):
+            for start, end in self._found("".join(text[at] for at in places), MIN_BLOCKED_LENGTH):
+                yield places[start], places[end - 1] + 1
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where a text has pieces of secrets that are too long to be there by chance.
 
         Of the secret `hunter2-hunter2-hunter2-hunter2` a server quotes the first 20 characters: the block `hunter2-hunt` is
         found, grows to the right as long as both agree, and the 20 characters are more than half of the secret.
         """
-        if not self._blocks:
-            return text
-        kept, done, at = [], 0, 0
+        at = 0
         while at <= len(text) - BLOCK:
             pieces = [_common_piece(text, at, secret) for secret in self._blocks.get(text[at : at + BLOCK], ())]
             start, end = max(pieces, key=lambda piece: piece[1] - piece[0], default=(at, at))
-            if end > max(start, done):
-                # A piece may overlap with the one before it, where a secret has two spellings.
-                kept += [text[done:start], MASK] if start >= done else []
-                done = end
+            if end > start:
+                yield start, end
             at = max(at + 1, end - BLOCK)
-        return "".join((*kept, text[done:]))
+
+    def _shortened(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where a text has both ends of a secret around dots or stars, if they are half of it or long.
+
+        Of the secret `hunter2-hunter3-hunter4` a server quotes `hunter…hunter4`: 13 of 23 characters.
+        """
+        for gap in _SHORTENED.finditer(text):
+            left, right = gap.span()
+            starts = range(max(0, left - MAX_END), left - MIN_END + 1)
+            for start in [start for start in starts if text[start : start + MIN_END] in self._begins]:
+                for end in range(right + MIN_END, min(len(text), right + MAX_END) + 1):
+                    for secret in self._ends.get((text[start : start + MIN_END], text[end - MIN_END : end]), ()):
+                        is_long = left - start + end - right >= min(MIN_PIECE, len(secret) // 2)
+                        if is_long and secret.startswith(text[start:left]) and secret.endswith(text[right:end]):
+                            yield start, end
 
     def value(self, value: Any) -> Any:
         """Return any value of a log line without secrets, as JSON types; a field that is named like a secret is masked."""
@@ -151,6 +193,16 @@ class Redactor:
         """Redact a whole log line; the last processor before the renderer."""
         clean: MutableMapping[str, Any] = self.value(event)
         return clean
+
+
+def _masked(text: str, found: list[tuple[int, int]]) -> str:
+    """Return a text with these places masked; places that overlap become one."""
+    kept, done = [], 0
+    for start, end in sorted(found):
+        if start >= done:
+            kept += [text[done:start], MASK]
+        done = max(done, end)
+    return "".join((*kept, text[done:]))
 
 
 def _common_piece(text: str, at: int, secret: str) -> tuple[int, int]:

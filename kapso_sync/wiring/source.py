@@ -78,9 +78,9 @@ def state_folder(settings: Settings, base_url: str, spec: SourceSpec) -> Path:
 
 
 def state_root(settings: Settings) -> Path:
-    """Return the folder that holds the state folders; raises `ConfigError` if there is no home folder or it cannot be read."""
+    """Return the folder that holds the state folders, absolute; raises `ConfigError` if there is none, or it is closed."""
     if settings.state_dir is not None:
-        return _readable(settings.state_dir)
+        return _readable(settings.state_dir.absolute())  # git runs in another folder than this process
     try:
         return _readable(platformdirs.user_state_path("kapso-sync"))
     except RuntimeError as error:

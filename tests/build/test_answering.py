@@ -54,6 +54,48 @@ SILENT = {
     "module.exports": ("a.js", "module.exports = 'x'", (1, 18), "a string"),
     "an exported handler": ("a.js", "export const handler = { queue() {} }", (1, 24), "an object without `fetch`"),
     "a handler that is an object": ("a.js", "const handler = { fetch() {} }", (1, 17), "an object"),
+    "a type assertion": ("a.ts", "export default <ExportedHandler>{ queue() {} }", (1, 33), "an object without `fetch`"),
+    "a second name": (
+        "a.js",
+        "const v = { queue() {} };\nconst w = v;\nexport default w",
+        (1, 11),
+        "an object without `fetch`",
+    ),
+    "an instance": (
+        "a.js",
+        "class A { queue() {} }\nexport default new A()",
+        (2, 16),
+        "an instance of a class without `fetch`",
+    ),
+    "an instance of a class without a name": (
+        "a.js",
+        "const a = new (class { queue() {} })(); a.queue(); export default a",
+        (1, 11),
+        "an instance of a class without `fetch`",
+    ),
+    "an instance of a class that extends another": (
+        "a.js",
+        "class B { queue() {} }\nclass A extends B {}\nexport default new A()",
+        (3, 16),
+        "an instance of a class without `fetch`",
+    ),
+    "a class that extends another without fetch": (
+        "a.ts",
+        "class B<T> { queue() {} }\nexport default class A extends B<string> {}",
+        (2, 16),
+        "a class without `fetch`",
+    ),
+    "an instance of the runtime's": ("a.js", "export default new Map()", (1, 16), "a `Map`"),
+    "a variable without a value": ("a.js", "let w;\nexport default w", (1, 5), "undefined"),
+    "a handler without a value": ("a.js", "let handler", (1, 5), "undefined"),
+    "a name without a meaning": ("a.js", "export default worker", (1, 16), "declared nowhere"),
+    "an operator": ("a.js", "export default -1", (1, 16), "a number"),
+    "a fetch that is no function": (
+        "a.js",
+        "const fetch = {};\nexport default { fetch }",
+        (2, 16),
+        "an object whose `fetch` is an object",
+    ),
     "a handler that is text": ("a.js", "var handler = 'x'", (1, 15), "a string"),
 }
 
@@ -88,7 +130,53 @@ def test_a_default_export_of_another_file_is_looked_at_there(code: str) -> None:
     assert "fetch" in good({**texts, "a.js": "import w from './lib/worker.js';\nw.fetch = () => 1;\nexport default w"}, "a.js")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "export { worker as default } from './lib.js'",
+        "import { worker } from './lib.js';\nexport default worker",
+        "import { worker as w } from './lib.js';\nexport { w as default }",
+        "export { default } from './again.js'",
+        "import * as w from './named.js';\nexport default w",
+    ],
+)
+@needs_node
+def test_an_export_of_another_file_by_its_name_is_looked_at_there(code: str) -> None:
+    """Of a whole file, `fetch` would be called."""
+    answer = "fetch() { return new Response('x') }"
+    texts = {
+        "a.js": code,
+        "lib.js": "export const worker = { queue() {} }",
+        "again.js": "export { worker as default } from './lib.js'",
+        "named.js": "export function queue() {}",
+    }
+    (problem,) = bad(texts, "a.js")
+    whole = "named.js" in code
+    assert where(problem) == ("no-fetch", *(("named.js", 1, 1) if whole else ("lib.js", 1, 23)))
+    sound = texts | {"lib.js": f"export const worker = {{ {answer} }}", "named.js": f"export function {answer}"}
+    more = texts | {"lib.js": "export * from './worker.js'", "named.js": "export * from './worker.js'"}
+    more["worker.js"] = f"export const worker = {{ {answer} }};\nexport function {answer}"
+    assert answers([good(files, "a.js") for files in (sound, more)], SCRIPT) == [(200, "x")] * 2
+
+
 ANSWERING = {
+    "an instance": "class A { fetch() { return new Response('x') } }\nexport default new A()",
+    "an instance of a class that extends another": (
+        "class B { fetch() { return new Response('x') } }\nclass A extends B {}\nexport default new A()"
+    ),
+    "an instance whose class is completed": (
+        "class A {}\nObject.assign(A.prototype, { fetch: () => new Response('x') });\nexport default new A()"
+    ),
+    "an instance that a mixin completes": (
+        "const mix = (B) => class extends B { fetch() { return new Response('x') } };\n"
+        "class A extends mix(Object) {}\nexport default new A()"
+    ),
+    "an instance that a function completes": (
+        "class A {}\nconst a = new A(), add = (o) => { o.fetch = () => new Response('x') };\nadd(a);\nexport default a"
+    ),
+    "a proxy": "export default new Proxy({}, { get: () => () => new Response('x') })",
+    "an instance of a function": "function A() { this.fetch = () => new Response('x') }\nexport default new A()",
+    "a global that the file makes": "globalThis.w = { fetch: () => new Response('x') };\nexport default w",
     "a property that is set later": "const w = {};\nw.fetch = () => new Response('x');\nexport default w",
     "a property in brackets": "const w = {}; w['fetch'] = () => new Response('x'); export default w",
     "an assigned object": "const w = {}; Object.assign(w, { fetch: () => new Response('x') }); export default w",

@@ -185,6 +185,52 @@ def test_jsx_whose_package_is_not_there_is_blocked(code: str, options: str, colu
 
 
 @needs_node
+@pytest.mark.parametrize("break_", [" ", "\n * ", "\r\n * ", " */\n/** "])
+@needs_node
+def test_all_jsx_comments_of_a_file_count(break_: str) -> None:
+    """Also those of one comment with several lines, of which esbuild leaves some out."""
+    code = f"/** @jsx h{break_}@jsxFrag Part */\nconst h = (tag, _, ...inner) => `${{tag}}:${{inner}}`, Part = 'part';\n"
+    code += "export default () => new Response(<>in</>)"
+    assert answers([good({"a.jsx": code}, "a.jsx")], SCRIPT) == [(200, "part:in")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import type React from './r';",
+        "import { type React } from './r';",
+        "import type * as React from './r';",
+        "declare const React: any;",
+        "declare global { const React: any }",
+    ],
+)
+def test_a_jsx_factory_that_only_the_type_checker_sees_is_not_in_scope(line: str) -> None:
+    """A build removes the line. A property of the global object is in scope."""
+    texts = {"a.tsx": f"{line}\nexport default () => new Response(<b/> as any)", "r.ts": "export default 1"}
+    (problem, *_) = bad(texts, "a.tsx")
+    assert (where(problem), "`React` is not in scope" in problem.message) == (("jsx-factory", "a.tsx", 2, 35), True)
+    good({"a.tsx": "globalThis.React = { createElement: () => '' };\nexport default () => new Response(<b/> as any)"}, "a.tsx")
+
+
+def test_an_import_in_a_type_needs_no_file() -> None:
+    """A build removes it."""
+    code = "let a: import('./none').A; type B = typeof import('./none');\nfunction f(x: Promise<import('./none').C>) {}\n"
+    good(f"{code}export default () => new Response('x')", "a.ts")
+    bad("export default async () => new Response((await import('./none')).x as string)", "a.ts")
+
+
+def test_null_takes_back_what_an_extended_configuration_sets() -> None:
+    """As TypeScript reads it."""
+    texts = {
+        "a.ts": "import a from '@x/a';\nexport default () => new Response(a)",
+        "x/a.ts": "export default 'a'",
+        "tsconfig.json": '{"extends": "./base.json", "compilerOptions": {}}',
+        "base.json": '{"compilerOptions": {"paths": {"@x/*": ["./x/*"]}}}',
+    }
+    good(texts, "a.ts")
+    bad(texts | {"tsconfig.json": '{"extends": "./base.json", "compilerOptions": {"paths": null}}'}, "a.ts", blocked=True)
+
+
 def test_jsx_with_a_factory_in_scope_is_built() -> None:
     """Imported, declared, or a parameter of the function around it."""
     codes: list[Texts] = [

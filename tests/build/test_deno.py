@@ -25,6 +25,10 @@ DENO = entry("greet.ts", function_type="supabase_function")
         ("import x from '@/lib/x';\nDeno.serve(() => x)", "import-bare", (1, 15)),
         ("import { env } from 'cloudflare:workers';\nDeno.serve(() => env)", "import-url", (1, 21)),
         ("const x = require('x');\nDeno.serve(() => x)", "require", (1, 11)),
+        ("with ({ a: 1 }) { Deno.serve(() => a) }", "strict-mode", (1, 1)),
+        ("const a = 010;\nDeno.serve(() => a)", "strict-mode", (1, 11)),
+        ("for (i = 0; i < 1; i++) {}\nDeno.serve(() => 1)", "strict-mode", (1, 6)),
+        ("Deno.serve(() => 1);\nmodule.exports = () => 1", "commonjs", (2, 1)),
         ("Deno.serve(() => 1)//" + "x" * 2**20, "too-large", (0, 0)),
     ],
 )

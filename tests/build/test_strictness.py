@@ -27,6 +27,11 @@ SLOPPY = {
     "a function used outside of its block": ("if (true) { function inner() { return 'in' } }", "inner()", "in"),
     "a function with a label": ("tag: function tagged() { return 'tag' }", "tagged()", "tag"),
     "a function behind an if": ("if (true) function quick() { return 'q' }", "quick()", "q"),
+    "this at the top level": (
+        "this.first = 1; (function (root) { root.second = 2 })(this); var third = () => typeof this.first;",
+        "String(first + second) + third()",
+        "3number",
+    ),
     "this for the global object": ("var root = (function () { return this })();", "typeof root", "object"),
 }
 HOW = {
@@ -39,16 +44,21 @@ HOW = {
 }
 
 
+AS_IN_NODE = frozenset(
+    {("this at the top level", how) for how in HOW if how.startswith(("assigned", "with exports", "in a .cjs"))}
+)
+"""In a file that sets `module.exports`, `this` is its `exports` and not the global object, as Node has it."""
+
+
 @needs_node
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("what", SLOPPY)
+@pytest.mark.parametrize(("what", "how"), [(what, how) for what in SLOPPY for how in HOW if (what, how) not in AS_IN_NODE])
 def test_a_sloppy_script_still_works_after_a_build(what: str, how: str) -> None:
     """It answers as it would if it went up byte for byte, and has no second try as a module, which is strict."""
     before, said, answer = SLOPPY[what]
     name, code, minify = HOW[how]
     made = build({name: f"{before}\n{code.replace('SAY', f'new Response({said})')}\n"}, entry(name, minify=minify))
     assert (made.compiled, answers([made.code], SCRIPT)) == (True, [(200, answer)])  # type: ignore[union-attr]
-    rewritten = what == "octal literals"  # esbuild writes those as decimal numbers
+    rewritten = what in ("octal literals", "this at the top level")  # esbuild writes decimal numbers, and `globalThis`
     assert made.style is (CodeStyle.SCRIPT if rewritten else None)  # type: ignore[union-attr]
 
 
@@ -68,7 +78,7 @@ def test_a_script_with_use_strict_stays_strict() -> None:
     assert answers([good(code)], SCRIPT) == [(200, "undefined")]
 
 
-@pytest.mark.parametrize("what", [name for name in SLOPPY if name != "octal literals"])
+@pytest.mark.parametrize("what", sorted(SLOPPY.keys() - {"octal literals", "this at the top level"}))
 def test_a_sloppy_file_that_becomes_a_part_of_strict_code_is_refused_with_its_place(what: str) -> None:
     """An entry with imports is a module; what it imports would be strict as well."""
     before, said, _ = SLOPPY[what]
@@ -106,6 +116,30 @@ def test_a_name_module_of_the_author_hides_nothing() -> None:
     """A script that calls a variable `module` is built without CommonJS."""
     code = "const module = 'mine'; function handler() { return new Response(module) }"
     assert answers([good(code, entry("a.js", minify=True))], SCRIPT) == [(200, "mine")]
+
+
+@needs_node
+def test_a_plain_script_may_have_names_of_commonjs_and_be_sloppy() -> None:
+    """Its handler does not come through its `module`."""
+    code = "var module = { exports: 1 }, exports = 2; sum = module.exports + exports;\n"
+    code += "function handler() { return new Response(String(sum)) }"
+    assert answers([good(code, entry("a.js", minify=True))], SCRIPT) == [(200, "3")]
+
+
+@pytest.mark.parametrize("minify", [False, True])
+def test_a_return_at_the_top_level_of_a_script_is_a_syntax_error(minify: bool) -> None:
+    """Kapso refuses the script; a build would leave out what stands behind it. Inside of functions and methods it is none."""
+    code = "function handler() { return new Response('a') }\nclass A { m() { return 1 } }\nif (handler.x) {\n  return\n}\n"
+    problems = bad(code, entry("greet.js", minify=minify))
+    assert where(problems[0]) == ("syntax", "greet.js", 4, 3)
+    assert "`return` outside of a function" in problems[0].message
+    good(code.replace("  return\n", ""), entry("greet.js", minify=minify))
+
+
+def test_a_require_that_is_only_declared_is_none() -> None:
+    """`declare` says that something else makes it, and nothing does."""
+    code = "declare const require: any;\nconst a = require('a');\nexport default () => new Response(a)"
+    assert "`require` does not work on Kapso" in bad(code, "greet.ts")[0].message
 
 
 @pytest.mark.parametrize(

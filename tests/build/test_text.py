@@ -27,6 +27,8 @@ FILES = {
         "Git LFS",
     ),
     "a Git LFS pointer with CRLF": ("page.md", LFS.replace(b"\n", b"\r\n"), "git-lfs", (1, 1), "Git LFS"),
+    "a Git LFS pointer with a mark": ("page.css", b"\xef\xbb\xbf" + LFS, "git-lfs", (1, 1), "Git LFS"),
+    "a NUL character at the beginning": ("page.graphql", b"a\0b", "binary", (1, 2), "NUL"),
     "a Git LFS pointer as code": ("lib.ts", LFS, "git-lfs", (1, 1), "Git LFS"),
     "a git-crypt file": ("keys.json", GIT_CRYPT, "git-crypt", (1, 1), "git-crypt"),
     "a git-annex pointer": ("page.html", ANNEX, "git-annex", (1, 1), "git-annex"),

@@ -371,6 +371,15 @@ def test_a_branch_that_becomes_the_default_keeps_its_functions(branches: Branche
     nothing_is_written(branches, "main", state)
 
 
+def test_a_state_folder_may_be_a_relative_path(branches: Branches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is below the current folder, for git as well, which runs in another."""
+    monkeypatch.chdir(branches.home)
+    for command in ("plan", "sync"):
+        ran = branches.run(command, "main", "--state-dir", "here")
+        assert ran.code == 0, ran.out + ran.err
+    assert list((branches.home / "here").glob("*/git"))
+
+
 def test_two_branches_never_share_an_owner(branches: Branches) -> None:
     """Nor where one of them has no state: its functions may be those of the other. The error says what to do in each case."""
     assert branches.run("sync", "main").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
@@ -207,6 +208,19 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return key, pem
 
 
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\xfe\0", None])
+async def test_an_authority_that_cannot_be_read_is_an_error_that_names_the_file(tmp_path: Path, content: bytes | None) -> None:
+    """A pipe without a writer as well, which would block."""
+    mounted, token = tmp_path / "ca.crt", tmp_path / "token"
+    token.write_text(TOKEN)
+    if content is None:
+        os.mkfifo(mounted)
+    else:
+        mounted.write_bytes(content)
+    with pytest.raises(LeaseError, match=r"ca\.crt"):
+        await KubeLeaseApi(KubeAccess("https://127.0.0.1:1", "apps", "kapso-sync", token, mounted), "replica").read(5)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 async def test_the_clusters_authority_is_checked_and_read_again(tmp_path: Path) -> None:
     """Another authority is refused, the token is not sent to it, and a replaced file holds with the next call."""
@@ -221,6 +235,6 @@ async def test_the_clusters_authority_is_checked_and_read_again(tmp_path: Path) 
         with pytest.raises(LeaseError, match="certificate"):
             await api.read(5)
         assert running.requests == []
-        mounted.write_bytes(pem.read_bytes())
+        mounted.write_bytes(b"\xef\xbb\xbf# gr\xc3\xbc\xc3\x9fe\n" + pem.read_bytes())
         assert await api.read(5) is None
         await api.close()

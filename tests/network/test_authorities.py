@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_git_may_have_an_authority_of_its_own(company: Company) -> None:
 
 
 @pytest.mark.parametrize("command", ["sync", "plan", "run"])
-@pytest.mark.parametrize("wrong", ["absent", "empty", "directory", "words"])
+@pytest.mark.parametrize("wrong", ["absent", "empty", "directory", "words", "pipe"])
 def test_a_wrong_file_of_authorities_ends_the_program_at_its_start(
     wrong: str, command: str, company: Company, tmp_path: Path
 ) -> None:
@@ -60,6 +61,8 @@ def test_a_wrong_file_of_authorities_ends_the_program_at_its_start(
     file = tmp_path / "authorities.pem"
     if wrong == "directory":
         file.mkdir()
+    elif wrong == "pipe":
+        os.mkfifo(file)
     elif wrong != "absent":
         file.write_text("" if wrong == "empty" else "these are no certificates\n")
     ran = kapso_sync(command, company.direct_source, environment=_direct(company, SSL_CERT_FILE=file, KAPSO_SYNC_LISTEN=""))

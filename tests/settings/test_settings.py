@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapso_sync import mounted_files
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import DriftPolicy
 from kapso_sync.model.plan import MaxDelete
-from kapso_sync.settings import VARIABLES, Settings, load_settings, parse_duration, variable
+from kapso_sync.settings import MAX_CREDENTIAL_BYTES, VARIABLES, Settings, load_settings, parse_duration, variable
 
 
 def load(**environment: str) -> Settings:
@@ -79,22 +80,22 @@ def test_an_api_key_that_is_invalid_in_a_header_is_a_configuration_error(tmp_pat
 
 
 BOM = "\ufeff".encode()
+READS = {
+    "api_key": Settings.key,
+    "webhook_secret": Settings.webhook_key,
+    "admin_token": Settings.admin_key,
+    "git_token": Settings.git_password,
+    "commit_status_token": Settings.commit_status_key,
+}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields))
 def test_a_byte_order_mark_is_no_part_of_any_credential_in_a_file(tmp_path: Path, name: str) -> None:
     """Windows' editors write one; a file without one reads the same."""
-    reads = {
-        "api_key": Settings.key,
-        "webhook_secret": Settings.webhook_key,
-        "admin_token": Settings.admin_key,
-        "git_token": Settings.git_password,
-        "commit_status_token": Settings.commit_status_key,
-    }
     for content in (BOM + b"the-value\r\n", b"the-value"):
         (tmp_path / "file").write_bytes(content)
         settings = load(**{f"{variable(name)}_FILE": str(tmp_path / "file")})
-        assert reads[name](settings) == "the-value"
+        assert READS[name](settings) == "the-value"
 
 
 def test_a_byte_order_mark_is_no_part_of_an_env_file(tmp_path: Path) -> None:
@@ -115,6 +116,57 @@ def test_an_env_file_may_be_a_pipe(tmp_path: Path) -> None:
         assert load_settings({}, env_file=Path(f"/dev/fd/{reading}"), environment={}).owner == "acme/flows"
     finally:
         os.close(reading)
+
+
+CREDENTIAL_FILES = sorted(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", CREDENTIAL_FILES)
+@pytest.mark.parametrize("kind", ["a pipe that nobody writes into", "a device without end", "a folder", "too large"])
+def test_a_credential_is_only_read_from_a_small_regular_file(tmp_path: Path, name: str, kind: str) -> None:
+    """Anything else would block the daemon for ever, or fill its memory; a file beside it is read."""
+    file = tmp_path / "credential"
+    if kind == "a device without end":
+        file.symlink_to("/dev/zero")
+    elif kind == "too large":
+        file.write_bytes(b"k" * (MAX_CREDENTIAL_BYTES + 1))
+    else:
+        (os.mkfifo if kind.startswith("a pipe") else os.mkdir)(file)
+    settings = load(**{f"{variable(name)}_FILE": str(file)})
+    with pytest.raises(ConfigError, match=f"{re.escape(str(file))} cannot be read: it is "):
+        READS[name](settings)
+    (tmp_path / "sound").write_bytes(b"k" * MAX_CREDENTIAL_BYTES)
+    assert READS[name](load(**{f"{variable(name)}_FILE": str(tmp_path / "sound")})) == "k" * MAX_CREDENTIAL_BYTES
+
+
+def test_an_env_file_that_is_a_pipe_without_writer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would block before anything is said; what never ends is refused as too large."""
+    monkeypatch.setattr(mounted_files, "PIPE_PATIENCE", 0.01)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"nobody wrote into it for 0\.01 s"):
+        load_settings({}, env_file=tmp_path / "pipe", environment={})
+    with pytest.raises(ConfigError, match="it is larger than"):
+        load_settings({}, env_file=Path("/dev/zero"), environment={})
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_settings({}, env_file=tmp_path, environment={})
+    assert load_settings({}, env_file=Path(os.devnull), environment={}).owner is None
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (b"# key\nthe-s3cret-k\xe9y", "line 2, byte 13"),
+        (b"\xe9", "line 1, byte 1"),
+        (b"\xef\xbb\xbfk\xe9y", "line 1, byte 2"),
+        (b"key\r\n\xe9", "line 2, byte 1"),
+    ],
+)
+def test_a_byte_that_is_not_utf8_is_named_by_its_place(tmp_path: Path, content: bytes, where: str) -> None:
+    """As every other character that no key has."""
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"key cannot be read: it is not UTF-8 text at {where}") as raised:
+        load(KAPSO_API_KEY_FILE=str(tmp_path / "key")).key()
+    assert "s3cret" not in raised.value.message
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

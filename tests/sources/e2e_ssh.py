@@ -171,6 +171,7 @@ async def test_a_key_with_a_passphrase_is_named_as_such_and_works_from_an_agent(
     ("damage", "message", "hint"),
     [
         ("no final newline", "has no line break at its end", "echo >>"),
+        ("mark", "begins with a byte order mark", "save it"),
         ("windows", "has Windows line ends", "sed -i"),
         ("public", "is not a private key", "without .pub"),
         ("mode", "may be read by others", "chmod 600"),
@@ -191,6 +192,8 @@ async def test_a_key_file_that_ssh_cannot_use_is_an_error_of_its_own(
     match damage:
         case "no final newline":
             key.write_text(whole.removesuffix("\n"))
+        case "mark":
+            key.write_text(f"\ufeff{whole}")
         case "windows":
             key.write_bytes(whole.replace("\n", "\r\n").encode())
         case "public":

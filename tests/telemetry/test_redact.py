@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import random
+import re
 import string
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -93,6 +96,10 @@ def test_a_secret_is_redacted_at_any_depth(value: object, secret: str) -> None:
         "token ghp_abcdefghijklmnopqrstuvwxyz0123456789 refused",
         "sk_live_abcdefgh12345678",
         "AKIAIOSFODNN7EXAMPLE",
+        "sb_secret_" + "aB3_" * 6,
+        "AIza" + "Sy0-_" * 7,
+        "SG." + "a1" * 11 + "." + "b2" * 21,
+        "EAA" + "G0a" * 40,
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     ],
@@ -139,3 +146,60 @@ def test_base64_of_a_secret_with_neighbours_is_redacted(secret: str, before: str
     clean = knowing(secret).text(whole)
     assert MASK in clean
     assert len(clean.replace(MASK, "")) <= len(whole) - len(base64.b64encode(secret.encode()).decode().rstrip("=")) + 8
+
+
+TOKEN = "Kx93hT0qLw7Zb2Vn8RyPc5Ms1DfGj4Ua6EoI"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        f"{TOKEN[:14]}...{TOKEN[-14:]}",
+        f"{TOKEN[:8]}…{TOKEN[-8:]}",
+        f"{TOKEN[:4]}****************{TOKEN[-12:]}",
+        f"{TOKEN[:12]}[...]{TOKEN[-4:]}",
+    ],
+)
+def test_both_ends_of_a_shortened_secret_are_redacted(shown: str) -> None:
+    """As servers quote values that are too long; ends that give away little stay, since they tell people which key it is."""
+    redactor = knowing(TOKEN, f"{TOKEN[:4]}-another-secret-{TOKEN[-4:]}")
+    assert redactor.text(f"the value {shown} is wrong") == f"the value {MASK} is wrong"
+    assert redactor.text(f"the key {TOKEN[:4]}…{TOKEN[-4:]}") == f"the key {TOKEN[:4]}…{TOKEN[-4:]}"
+
+
+@pytest.mark.parametrize("width", [5, 20, 60, 76])
+@pytest.mark.parametrize("gap", ["\n", "\r\n", "\n    ", " "])
+def test_a_secret_that_is_broken_into_lines_is_redacted(width: int, gap: str) -> None:
+    """As Ruby and MIME write base64, YAML indents a block, and mail wraps a line."""
+    secret = "\n".join((TOKEN, TOKEN[::-1], TOKEN.swapcase()))
+    redactor = knowing(secret, TOKEN.lower())
+    for spelling in (base64.b64encode(secret.encode()).decode(), secret.encode().hex().upper(), TOKEN.lower(), secret):
+        broken = gap.join(spelling[at : at + width] for at in range(0, len(spelling), width))
+        clean = "".join(redactor.text(f"refused: {broken} !").split())
+        assert re.sub(rf"(?:{re.escape(MASK)})+=*", "", clean) == "refused:!"
+
+
+def test_words_that_only_look_like_a_secret_without_their_spaces_stay() -> None:
+    """A short secret may be found in the letters of ordinary words."""
+    assert knowing("valueone").text("the value one is set, valueone too") == f"the value one is set, {MASK} too"
+
+
+def test_a_secret_is_redacted_where_a_piece_of_it_is_found_as_well() -> None:
+    """The middle of this one is the same in lower case."""
+    secret = "ABCDEFGH-0123456789-0123456789-IJKLMNOP"
+    assert knowing(secret).text(f"<{secret.lower()}>") == f"<{MASK}>"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda value: json.dumps(json.dumps(value))[1:-1],
+        lambda value: json.dumps(value)[1:-1].replace("<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e"),
+        lambda value: quote(quote(value, safe=""), safe=""),
+        lambda value: html.escape(value).replace("&#x27;", "&#39;"),
+    ],
+)
+def test_a_secret_is_redacted_as_an_answer_inside_of_an_answer_spells_it(spell: Callable[[str], str]) -> None:
+    """Escaped twice, or as Rails escapes JSON and HTML."""
+    secret = "p&ss'w\"rd<\\1>"
+    assert "ss" not in knowing(secret).text(f"the value {spell(secret)}!")
