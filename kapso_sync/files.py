@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
+import time
 from pathlib import Path, PurePath
 
 _NEVER_WAIT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -18,6 +20,27 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
     and ``EFBIG`` for a larger one. What is read may have grown since it was looked at, and is bounded all the same.
     """
     return _read(os.open(path, _NEVER_WAIT if follow else _NO_LINK), limit)
+
+
+def read_stream(path: Path, limit: int, patience: float) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes, which may be a pipe that ends within ``patience`` seconds.
+
+    Raises `OSError` like `read_small`, and `TimeoutError`, which is one, for a pipe that nobody writes to or closes.
+    """
+    descriptor = os.open(path, _NEVER_WAIT)
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return _bounded(descriptor, limit)
+        content, waiting, until = b"", select.poll(), time.monotonic() + patience
+        waiting.register(descriptor, select.POLLIN)
+        while (left := until - time.monotonic()) > 0 and waiting.poll(left * 1000):
+            chunk = os.read(descriptor, limit + 1)
+            content += chunk
+            if not chunk or len(content) > limit:
+                return _checked(content, limit)
+        raise TimeoutError(errno.ETIMEDOUT, f"it is a pipe, and did not end within {patience:g} s")
+    finally:
+        os.close(descriptor)
 
 
 def read_beneath(folder: Path, path: PurePath, limit: int) -> bytes:
@@ -44,10 +67,17 @@ def _read(descriptor: int, limit: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        return _bounded(descriptor, limit)
     finally:
         os.close(descriptor)
+
+
+def _bounded(descriptor: int, limit: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return _checked(file.read(limit + 1), limit)
+
+
+def _checked(content: bytes, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
     return content

@@ -6,14 +6,20 @@ import re
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.files import read_small
+from kapso_sync.files import read_small, read_stream
 from kapso_sync.permissions import describe_owner, hint_for_owner
 
 BYTE_ORDER_MARK = "\ufeff"
 
+MAX_FILE_BYTES = 1024 * 1024
+"""Most bytes of a mounted file, whatever it is: a device may never end."""
+
+PIPE_PATIENCE = 60.0
+"""Seconds within which a pipe must end: the program behind it may ask its person for a password."""
+
 
 def read_mounted(place: str, path: Path, *, missing: str, limit: int | None = None) -> bytes:
-    """Return the content of a file. With a ``limit`` only a regular file of at most so many bytes is read.
+    """Return the content of a file. With a ``limit`` only a regular file of at most so many bytes is read, else a pipe too.
 
     Raises `ConfigError` whose message begins with ``place``: it says whose the file is if it may not be read, and otherwise
     hints at ``missing``.
@@ -21,7 +27,7 @@ def read_mounted(place: str, path: Path, *, missing: str, limit: int | None = No
     try:
         # Without a limit the file may be a pipe, as a shell makes one of `--env-file <(sops decrypt …)`. A mounted file is a
         # link, which moves when the content changes.
-        return path.read_bytes() if limit is None else read_small(path, limit, follow=True)
+        return read_stream(path, MAX_FILE_BYTES, PIPE_PATIENCE) if limit is None else read_small(path, limit, follow=True)
     except PermissionError as error:
         raise ConfigError(f"{place} cannot be read: {describe_owner(path)}", hint=hint_for_owner(path)) from error
     except OSError as error:

@@ -19,7 +19,7 @@ from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
-from kapso_sync.mounted_files import header_value, read_mounted_text
+from kapso_sync.mounted_files import MAX_FILE_BYTES, header_value, read_mounted_text
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
 MAX_DURATION = 7 * 24 * 3600.0
@@ -417,7 +417,8 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
     place = f"{variable(name)}_FILE {file}"
-    found = header_value(place, read_mounted_text(place, file, missing="mount the secret there"))
+    # It is read at every pass, and a pipe can be read only once.
+    found = header_value(place, read_mounted_text(place, file, missing="mount the secret there", limit=MAX_FILE_BYTES))
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found

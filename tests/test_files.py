@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from pathlib import Path, PurePath
 
 import pytest
 
-from kapso_sync.files import read_beneath, read_small
+from kapso_sync.files import read_beneath, read_small, read_stream
 
 CANARY = b"what is outside"
 
@@ -75,3 +76,17 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_followed(folder: Path) -> No
     (folder / "deep" / "er").symlink_to(folder.parent / "outside")
     assert failure(folder, "deep/er/file", 100) in (errno.ELOOP, errno.ENOTDIR)
     assert read_beneath(folder, PurePath("file"), 100) == b"12345"
+
+
+def test_a_pipe_is_read_to_its_end_and_never_waited_for_longer_than_asked(folder: Path) -> None:
+    """A shell makes one of `<(pass show kapso)`; one that nobody writes to, and a device without an end, are errors."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(TimeoutError, match=r"it is a pipe, and did not end within 0.01 s"):
+        read_stream(pipe, 5, 0.01)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"12345",))
+    writer.start()
+    assert read_stream(pipe, 5, 60.0) == read_stream(folder / "file", 5, 60.0) == b"12345"
+    writer.join()
+    with pytest.raises(OSError, match=r"larger than 5 bytes"):
+        read_stream(Path("/dev/zero"), 5, 60.0)

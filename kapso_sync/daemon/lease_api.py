@@ -17,7 +17,7 @@ import httpx
 
 from kapso_sync.daemon.lease import Lease, new_lease
 from kapso_sync.errors import ConfigError, LeaseConflict, LeaseError, LeaseForbidden, LeaseMissing
-from kapso_sync.mounted_files import header_value, read_mounted_text
+from kapso_sync.mounted_files import MAX_FILE_BYTES, header_value, read_mounted_text
 from kapso_sync.settings import Settings
 from kapso_sync.urls import is_loopback
 
@@ -224,7 +224,9 @@ def _ssl_context(authority: bytes | None) -> ssl.SSLContext:
 def _token(file: Path) -> str:
     place = f"the token of Kubernetes' API, {file},"
     try:
-        return header_value(place.removesuffix(","), read_mounted_text(place, file, missing="mount it there"))
+        return header_value(
+            place.removesuffix(","), read_mounted_text(place, file, missing="mount it there", limit=MAX_FILE_BYTES)
+        )
     except ConfigError as error:
         raise LeaseError(error.message, hint=error.hint) from error
 
