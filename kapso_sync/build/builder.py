@@ -379,7 +379,8 @@ class Builder:
 
     def _accept(self, entry: Entry, built: Built, site: _Site, *, compiled: bool = True, sloppy: bool = False) -> None:
         """Make an entry usable, unless its code is too large; ``sloppy`` code has only one style, since a module is strict."""
-        fault = size_diagnostic(built.code, entry.file)
+        final = entry.minify or entry.function_type is FunctionType.SUPABASE_FUNCTION
+        fault = size_diagnostic(built.code, entry.file, minified=final)
         if fault is not None:
             site.refuse(entry, [fault])
             return

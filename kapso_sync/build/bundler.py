@@ -24,8 +24,9 @@ from kapso_sync.build.parser import LANGUAGE, EsbuildParser
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
+from kapso_sync.errors import Location
 from kapso_sync.model.builds import Built
-from kapso_sync.model.desired import BundledPackage
+from kapso_sync.model.desired import BundledPackage, Notice
 from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 
@@ -304,6 +305,11 @@ class _Stage:
                 found[folder] += size
         return tuple(sorted((describe_package(folder, size) for folder, size in found.items()), key=_by_name))
 
+    def package(self, path: str) -> str:
+        """Return the name of the package that an input of the build belongs to; the input itself if it belongs to none."""
+        folder = self._package_folder(self._full(path))
+        return path if folder is None else describe_package(folder, 0).name
+
     def _package_folder(self, full: Path) -> Path | None:
         """Return the folder of the package that a file belongs to, or None.
 
@@ -361,16 +367,35 @@ class _Run:
             file, place = self._origin(job, escaped)
             return Failure((Diagnostic("import-outside", text, file, place, hint),), lasting=False)
         path, output = self._outputs[entry]
-        external = [item["path"] for item in output["imports"] if item.get("external") and item["kind"] == "import-statement"]
+        external = _external(output, "import-statement")
         if external and self._options.script:
-            file, place = self._origin(job, self._importer(inputs, external[0]))
-            text, hint = f"a package imports `{external[0]}`, which script style cannot", "use a package made for Workers"
+            importer = self._importer(inputs, external[0])
+            file, place = self._origin(job, importer)
+            text = f"the package `{self._stage.package(importer)}` imports `{external[0]}`, which script style cannot"
+            hint = "use a package made for Workers, or `contract: module` in the manifest"
             return Failure((Diagnostic("built-in", text, file, place, hint),), lasting=False)
         bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
         code = finished(bundle, job.file, job.shape, script=self._options.script, sloppy=self._options.sloppy)
         own = [message for message in messages if message.file in job.closure.files]
         packages = self._stage.bundled({path: item["bytesInOutput"] for path, item in output["inputs"].items()})
-        return Built(code, self._stage.outside(inputs), tuple(message.notice() for message in own), packages)
+        notices = (*(message.notice() for message in own), *self._runtime_notices(job, inputs, output))
+        return Built(code, self._stage.outside(inputs), notices, packages)
+
+    def _runtime_notices(self, job: Job, inputs: Sequence[str], output: Mapping[str, Any]) -> Iterator[Notice]:
+        """Yield a notice for each module of the runtime that a package needs, and that may not be there."""
+        for name in _external(output, "import-statement"):
+            importer = self._importer(inputs, name)
+            if importer not in job.closure.files:
+                text = f"imports `{name}`, which is there only where the runtime's compatibility flags allow it"
+                yield self._package_notice(job, importer, text)
+        for name in _external(output, "require-call"):
+            text = f'calls `require("{name}")`, which does not work on Kapso: where that call is reached, it throws an error'
+            yield self._package_notice(job, self._importer(inputs, name), text)
+
+    def _package_notice(self, job: Job, importer: str, text: str) -> Notice:
+        file, place = self._origin(job, importer)
+        location = Location(file, place.line, place.column)
+        return Notice("built-in", f"the package `{self._stage.package(importer)}` {text}", location)
 
     def _importer(self, inputs: Sequence[str], name: str) -> str:
         """Return the first input that imports a module of the runtime, or nothing."""
@@ -403,6 +428,11 @@ def entry_path(file: str, *, sloppy: bool = False) -> str:
     """Return the path of a file's wrapper in the stage: a name that esbuild's command line cannot misread as an option."""
     name = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{WRAPPERS}/{name}.{'cjs' if sloppy else 'mjs'}"
+
+
+def _external(output: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the modules of the runtime that built code asks for in this way, sorted."""
+    return sorted({item["path"] for item in output["imports"] if item.get("external") and item["kind"] == kind})
 
 
 def _by_name(package: BundledPackage) -> tuple[str, str]:

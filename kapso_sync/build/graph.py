@@ -282,6 +282,8 @@ class Graph:
     def _relative(self, path: str, item: Import, specifier: str, found: _Resolving) -> None:
         base = _joined(path, specifier)
         if base is None:
+            if self._only_types(path, item):
+                return
             text, hint = f"`{specifier}` leads out of the functions folder", "move what it names into the folder"
             found.faults.append(Diagnostic("import-outside", text, path, item.place, hint))
             return

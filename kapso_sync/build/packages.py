@@ -123,8 +123,13 @@ class Packages:
         return self
 
     def explain_missing(self, folder: str, specifier: str) -> Refusal:  # noqa: ARG002 - the same for every folder
-        """Return what to do about a package that is not installed."""
+        """Return what to do about a package that is not installed, or only above the root."""
         name = package_name(specifier)
+        above = next((level for level in self.root.parents if (level / MODULES / name).is_dir()), None)
+        if above is not None:
+            hint = f"`npm install {name}` in it; or make {above} the repository (`git init`), which is searched up to its root"
+            text = f"the npm package `{name}` is in {above / MODULES}, and nothing above {self.root} is read"
+            return Refusal(text, hint, "package-missing")
         hint = f"`npm install {name}` in the repository; for an alias, `paths` in a tsconfig.json of the functions folder"
         return Refusal(f"the npm package `{name}` is not installed", hint, "package-missing")
 

@@ -101,13 +101,14 @@ def built_in_diagnostics(closure: Closure) -> Iterator[Diagnostic]:
         yield Diagnostic("built-in", text, file, where, "use the Web's own APIs, or `contract: module` in the manifest")
 
 
-def size_diagnostic(code: str, file: str) -> Diagnostic | None:
-    """Return a diagnostic if the code is too large to upload, or None."""
+def size_diagnostic(code: str, file: str, *, minified: bool = False) -> Diagnostic | None:
+    """Return a diagnostic if the code is too large to upload, or None; ``minified``: it is as small as a build makes it."""
     size = len(code.encode("utf-8", "surrogatepass"))
     if size <= MAX_CODE_BYTES:
         return None
     text = f"the code to upload has {size:,} bytes, and Kapso takes {MAX_CODE_BYTES:,}"
-    return Diagnostic("too-large", text, file, _WHOLE, "import less of it: what is not used is left out of a build")
+    hint = "import less of it: what is not used is left out of a build"
+    return Diagnostic("too-large", text, file, _WHOLE, hint if minified else f"{hint}; or `minify: true` in the manifest")
 
 
 def size_notices(code: str, file: str) -> Iterator[Notice]:

@@ -165,8 +165,10 @@ def _missing(snapshot: Snapshot, misnamed: Sequence[MisnamedFile], *, expected: 
 
 def _how_to_begin(snapshot: Snapshot) -> str:
     inside = [path for path in snapshot.files if path.startswith(f"{DEFAULT_FOLDER}/")]
-    if any(path.removeprefix(f"{DEFAULT_FOLDER}/") in MANIFEST_NAMES for path in inside):
-        return f"there is one in {DEFAULT_FOLDER}: name that folder as the source"
+    endings = tuple(f"/{DEFAULT_FOLDER}/{name}" for name in MANIFEST_NAMES)
+    declared = sorted(path.rpartition("/")[0] for path in snapshot.files if f"/{path}".endswith(endings))
+    if declared:
+        return f"there is one in {declared[0]}: name that folder as the source"
     if any(map(looks_like_a_function, inside)) and not any("/" not in p and looks_like_a_function(p) for p in snapshot.files):
         return f"is the folder {DEFAULT_FOLDER} meant? Name it as the source"
     if not any(looks_like_a_function(path) for path in snapshot.files):

@@ -32,6 +32,7 @@ from kapso_sync.sources.walk import WalkBudget
 _COMMIT = re.compile(r"(?:rev-)?([0-9a-f]{40}|[0-9a-f]{64})")
 
 _LEADS_OUT = "is a link that leads out of the folder"
+_LEADS_NOWHERE = "is a link that leads nowhere"
 
 ATTEMPTS = 5
 """Maximum number of times that a folder is read again because it changed meanwhile."""
@@ -284,6 +285,8 @@ def _listing(home: Path, budget: WalkBudget) -> _Listed:
             elif is_read(name):
                 budget.take_file()
                 listed.files.append(_look(path, real, inside=inside))
+            elif is_entered(name) and link and not os.path.exists(real):  # noqa: PTH110 - a path that may not be text
+                listed.files.append(_Seen(path, real, None, _LEADS_NOWHERE))
             elif is_entered(name) and len(listed.unread) < MAX_UNREAD_NAMES:
                 listed.unread.append(path)
     return listed

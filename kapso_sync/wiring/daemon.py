@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import secrets
 import socket
@@ -116,14 +117,17 @@ async def open_server(address: str, control: DaemonControl, clock: Clock) -> Asy
         except OSError as error:
             raise ConfigError(
                 f"KAPSO_SYNC_LISTEN {address} cannot be opened: {error.strerror or error}",
-                hint="is another daemon running there?",
+                hint="is another daemon running there?" if error.errno == errno.EADDRINUSE else _LISTEN_HINT,
             ) from error
         yield url
+
+
+_LISTEN_HINT = "an address of this machine and a port, for example 127.0.0.1:8321"
 
 
 def parse_listen(text: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``, ``:PORT`` or ``[V6]:PORT``; raises `ConfigError`."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"KAPSO_SYNC_LISTEN {text!r}: expected HOST:PORT", hint="an example: 127.0.0.1:8321")
+        raise ConfigError(f"KAPSO_SYNC_LISTEN {text!r}: expected HOST:PORT", hint=_LISTEN_HINT)
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for, and then the token is needed

@@ -207,6 +207,9 @@ def test_code_above_the_size_limit_is_refused_before_any_request() -> None:
     supabase = entry("greet.ts", function_type="supabase_function")
     made = Workbench().build({"greet.ts": "Deno.serve(() => x)//" + "x" * 2**20}, supabase)
     assert made.unusable[0].problems[0].code == "too-large"
+    assert "minify" not in (made.unusable[0].problems[0].hint or "")
+    made = Workbench().build({"greet.js": head + "x" * 2**20}, "greet.js")
+    assert "`minify: true`" in (made.unusable[0].problems[0].hint or "")
     assert size_diagnostic("é" * 2**19, "a.js") is None
     assert size_diagnostic("é" * 2**19 + "x", "a.js") is not None
 

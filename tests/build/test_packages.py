@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build import Packages
+from kapso_sync.build import Packages, Target
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import Event
 from kapso_sync.sources import FolderSource
@@ -129,6 +129,12 @@ def test_a_missing_npm_package_is_a_build_error(tmp_path: Path) -> None:
     (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
     assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
     assert "`npm install zod`" in (problem.hint or "")
+    package(tmp_path, "zod", "export const z = 1;")
+    (problem,) = bad(text, "a.ts", packages=Packages(tmp_path / "src", tmp_path / "src"))
+    assert (
+        problem.message
+        == f"the npm package `zod` is in {tmp_path / 'node_modules'}, and nothing above {tmp_path / 'src'} is read"
+    )
     (problem,) = bad(text, "a.ts", blocked=True)
     assert (problem.code, str(problem.location)) == ("package-unavailable", "a.ts:1:19")
     assert "has no node_modules" in problem.message
@@ -141,7 +147,8 @@ def test_imports_of_types_need_no_package() -> None:
     text = (
         "import { ExportedHandler as H } from '@cloudflare/workers-types';\nimport type Stripe from 'stripe';\n"
         "import { Order } from './types';\nimport * as S from 'schema';\n"
-        "export default { fetch: (_: Request, o: Order, s: S.Any) => new Response('x') } satisfies H<Stripe.Event>;"
+        "import type { A } from '../lib/a';\nimport { B } from '../lib/b';\nexport type { C } from '../lib/c';\n"
+        "export default { fetch: (_: Request, o: Order & A & B, s: S.Any) => new Response('x') } satisfies H<Stripe.Event>;"
     )
     assert "import" not in good({"a.ts": text, "types.d.ts": ""}, "a.ts")
     (problem,) = bad({"a.ts": text.replace("'x'", "String(S)"), "types.d.ts": ""}, "a.ts", blocked=True)
@@ -165,8 +172,26 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
     package(tmp_path, "uses-it", "export { x } from 'needs-node'")
     texts = {"a.js": "export { default } from './b.js'", "b.js": "\nimport { x } from 'uses-it';\nexport default () => x"}
     (problem,) = bad(texts, "a.js", packages=Packages(tmp_path, tmp_path))
-    assert "`node:fs`, which script style cannot" in problem.message
+    assert problem.message == "the package `needs-node` imports `node:fs`, which script style cannot"
     assert str(problem.location) == "b.js:2:19"
+    assert "`contract: module`" in (problem.hint or "")
+    made = Workbench(MODULE).build(texts, "a.js", packages=Packages(tmp_path, tmp_path))
+    (notice,) = made.notices
+    assert notice.message.startswith("the package `needs-node` imports `node:fs`, which is there only where")
+    assert str(notice.location) == "b.js:2:19"
+
+
+@needs_esbuild
+@pytest.mark.parametrize("target", [SCRIPT, MODULE])
+def test_a_package_that_requires_a_module_of_the_runtime_is_a_warning(tmp_path: Path, target: Target) -> None:
+    """It may never reach that call, or catch the error: the function is built, and its people are told."""
+    package(tmp_path, "caught", "let fs; try { fs = require('node:fs') } catch { fs = null }; module.exports = () => fs;")
+    text = "import get from 'caught';\nexport default () => new Response(String(get()))"
+    made = Workbench(target).build({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path))
+    assert [str(notice.location) for notice in made.notices] == ["a.js:1:17"]
+    assert made.notices[0].message.startswith('the package `caught` calls `require("node:fs")`, which does not work on Kapso')
+    package(tmp_path, "caught", "module.exports = () => null;")
+    assert not Workbench(target).build({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path)).notices
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,9 @@ def test_init_leaves_folders_of_the_kapso_cli_as_they_are(tmp_path: Path) -> Non
     (tmp_path / "greet").mkdir()
     (tmp_path / "greet" / "function.yaml").write_text("slug: greet\n", encoding="utf-8")
     (tmp_path / "greet" / "index.js").write_text(answering("hello"), encoding="utf-8")
+    one = kapso_sync("init", str(tmp_path / "greet"), "--write")
+    assert (one.code, (tmp_path / "greet" / "manifest.yaml").exists()) == (64, False)
+    assert "hint: name the folder above it as the source" in one.err
     alone = kapso_sync("init", str(tmp_path), "--write")
     assert (alone.code, alone.out) == (0, "Nothing to write: no file here needs a manifest.\n")
     (tmp_path / "greet.js").write_text(answering("twin"), encoding="utf-8")

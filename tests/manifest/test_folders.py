@@ -191,3 +191,12 @@ def test_the_hint_for_a_missing_manifest_holds_one_that_works() -> None:
     assert "hello.js" in rest
     manifest = read_manifest(folder({"manifest.yaml": smallest, "hello.js": CODE}))
     assert [(entry.slug, entry.file) for entry in manifest.entries] == [("hello", "hello.js")]
+
+
+@pytest.mark.parametrize("home", ["functions", "apps/shop/functions"])
+def test_the_functions_folder_of_a_project_further_down_is_named(home: str) -> None:
+    """Whoever names the root of a repository with several projects is told which folder declares functions."""
+    with pytest.raises(ManifestInvalid) as caught:
+        read_manifest(folder({f"{home}/manifest.yaml": "version: 1\nfunctions: {hello: {}}\n", f"{home}/hello.js": CODE}))
+    (problem,) = caught.value.problems
+    assert problem.hint == f"there is one in {home}: name that folder as the source"

@@ -250,6 +250,9 @@ def test_the_api_key_file_is_read_again_for_each_use(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match=r"KAPSO_API_KEY_FILE .* cannot be read"):
         settings.key()
+    os.mkfifo(path)  # nobody writes to it, and what is read again cannot be a pipe
+    with pytest.raises(ConfigError, match=r"KAPSO_API_KEY_FILE .* cannot be read: it is not a regular file"):
+        settings.key()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")

@@ -193,6 +193,16 @@ async def test_a_link_to_a_folder_outside_is_a_problem_and_not_followed(folder: 
     assert not [path for path in snapshot.files if "secret" in path]
 
 
+async def test_a_link_that_leads_nowhere_is_named_as_what_it_is(folder: Path, reader: Reader) -> None:
+    """A circle of links as well: nobody is told that a file below it does not exist."""
+    (folder / "gone").symlink_to("nothing")
+    (folder / "one").symlink_to("other")
+    (folder / "other").symlink_to("one")
+    (folder / ".hidden").symlink_to("nothing")
+    snapshot = await reader.open_folder(folder).fetch()
+    assert problems(snapshot) == dict.fromkeys(("gone", "one", "other"), "is a link that leads nowhere")
+
+
 async def test_links_that_multiply_end_at_the_limit(folder: Path, reader: Reader) -> None:
     """Two links in each of forty folders are a billion paths."""
     for number in range(40):

@@ -87,8 +87,8 @@ async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> Pul
 async def propose(deps: PullDeps, api: FunctionsApi | None, registered: Sequence[RegisteredFunction] = ()) -> Proposal:
     """Return a manifest for a folder that has code and none; ``api`` None matches it with nothing.
 
-    ``registered`` are the functions whose ids a deploy script has noted. Raises `UsageError` if there is a manifest,
-    `EmptySource` if there is no code, and `ApiError`.
+    ``registered`` are the functions whose ids a deploy script has noted. Raises `UsageError` if there is a manifest, or
+    if the folder is that of one function of the Kapso CLI, `EmptySource` if there is no code, and `ApiError`.
     """
     layout = read_layout(deps.snapshot.files)
     if layout.manifest is not None:
@@ -96,6 +96,11 @@ async def propose(deps: PullDeps, api: FunctionsApi | None, registered: Sequence
     inner = next((name for name in MANIFEST_NAMES if f"{DEFAULT_FOLDER}/{name}" in deps.snapshot.files), None)
     if inner is not None:
         raise UsageError(f"{DEFAULT_FOLDER}/{inner} is there already", hint=f"name the folder {DEFAULT_FOLDER} as the source")
+    if FUNCTION_FILE in deps.snapshot.files:
+        raise UsageError(
+            f"{FUNCTION_FILE} is there: this is the folder of one function of the Kapso CLI",
+            hint="name the folder above it as the source",
+        )
     code = await _read_code(deps.snapshot)
     functions = await api.list_functions() if api is not None else None
     proposal = propose_manifest(code, frozenset(layout.folders), functions, registered)
