@@ -24,7 +24,8 @@ STOP_LIMIT = 9.0
 
 _GUARD = """
 exec 3<&0 4<"$1" </dev/null
-shift
+[ -z "$2" ] || ulimit -d "$2" 2>/dev/null
+shift 2
 "$@" <&4 3<&- 4<&- &
 child=$!
 exec 4<&-
@@ -37,9 +38,9 @@ kill -TERM 0
 wait
 exit "$status"
 """
-"""Runs its arguments after the first, which is the file to read as standard input, and kills its process group when its own
-standard input ends. When the program has ended, what that left behind ends too. The guard waits for what it started, so that no
-zombie is left to process 1 of a container."""
+"""Runs its arguments after the first two, and kills its process group when its own standard input ends. Those two are the file
+to read as standard input, and the most KiB of memory that a process may write to. When the program has ended, what that left
+behind ends too. The guard waits for what it started, so that no zombie is left to process 1 of a container."""
 
 
 def end_in_time(status: int, limit: float = STOP_LIMIT) -> None:
@@ -59,11 +60,18 @@ class Ended:
 
 
 async def run_process(
-    command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float, stdin: bytes | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    deadline: float,
+    stdin: bytes | None = None,
+    max_memory: int | None = None,
 ) -> Ended:
     """Run a program to its end, with only this environment and input, and return its exit status and output.
 
-    ``stdin`` is what the program reads; None: nothing. A program may end before it has read all of it.
+    ``stdin`` is what the program reads; None: nothing. A program may end before it has read all of it. ``max_memory`` bounds
+    the memory that each process can write to, in bytes, where the system does: Linux does, macOS does not.
 
     Raises `TimeoutError` after ``deadline`` seconds, and `OSError` if the program cannot be started. In every case the whole
     process group has ended when this function returns, and it ends with this process, however that ends.
@@ -73,7 +81,7 @@ async def run_process(
         alive, ours = os.pipe()
         stack.callback(os.close, ours)
         given = stack.enter_context(_file_with(stdin)) if stdin is not None else None
-        starting = asyncio.ensure_future(_start([program, *command[1:]], alive, given, environment, cwd))
+        starting = asyncio.ensure_future(_start([program, *command[1:]], alive, given, environment, cwd, max_memory))
         try:
             # Without the shield, asyncio would on cancellation kill only the guard, and wait for helpers that hold its pipes.
             process = await asyncio.shield(starting)
@@ -107,12 +115,14 @@ def _find(program: str, environment: Mapping[str, str]) -> str:
 
 
 async def _start(
-    command: Sequence[str], alive: int, given: int | None, environment: Mapping[str, str], cwd: Path
+    command: Sequence[str], alive: int, given: int | None, environment: Mapping[str, str], cwd: Path, max_memory: int | None
 ) -> asyncio.subprocess.Process:
     """Start the guard with the reading end of the pipe, which is closed here; ``given`` is the program's input, or nothing."""
+    stdin = os.devnull if given is None else f"/dev/fd/{given}"
+    kibibytes = "" if max_memory is None else str(max_memory // 1024)
     try:
         return await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", _GUARD, "kapso-sync-guard", os.devnull if given is None else f"/dev/fd/{given}", *command),
+            *("/bin/sh", "-c", _GUARD, "kapso-sync-guard", stdin, kibibytes, *command),
             stdin=alive,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Esbuild, Packages, PackageSource, Target
+from kapso_sync.build import Builder, Bundler, Esbuild, FolderPackages, PackageSource, Target
 from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.http_client import open_client
@@ -118,7 +118,7 @@ def folder_of(spec: SourceSpec) -> Path | None:
     return Path(spec.location) if spec.kind is SourceKind.FOLDER else None
 
 
-def find_packages(spec: SourceSpec, snapshot: Snapshot) -> Packages | None:
+def find_packages(spec: SourceSpec, snapshot: Snapshot) -> FolderPackages | None:
     """Return where a snapshot's npm packages are, up to the root of its work tree; None for a git source."""
     folder = folder_of(spec)
     if folder is None:
@@ -126,4 +126,4 @@ def find_packages(spec: SourceSpec, snapshot: Snapshot) -> Packages | None:
     home = Path(os.path.realpath(folder / snapshot.path))
     tree = find_work_tree(folder)
     roots = [Path(os.path.realpath(root)) for root in ([tree.root, folder] if tree is not None else [folder])]
-    return Packages(home, next((root for root in roots if home.is_relative_to(root)), home))
+    return FolderPackages(home, next((root for root in roots if home.is_relative_to(root)), home))
