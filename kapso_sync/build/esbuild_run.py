@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from kapso_sync.process import Ended, run_process
+from kapso_sync.process import Ended, Limits, run_process
 
 MAX_MEMORY = 1024**3
 """Most bytes of memory that one run may take.
@@ -36,13 +36,12 @@ async def run_esbuild(
         environment={**environment, "GOMEMLIMIT": str(_SOFT_MEMORY)},
         cwd=cwd,
         deadline=deadline,
-        max_memory=MAX_MEMORY,
+        limits=Limits(memory=MAX_MEMORY),
     )
 
 
 def explain_silence(ended: Ended) -> str:
     """Return why esbuild ended with an error, and without a message of its own."""
-    first = ended.errors.partition(b"\n")[0]
-    if first.startswith((b"fatal error:", b"runtime:")) and b"memory" in first:
-        return f"esbuild needs more than {MAX_MEMORY // 1024**2} MiB of memory to build it"
+    if ended.errors.startswith((b"fatal error:", b"runtime:", b"SIGSEGV", b"panic:")):
+        return f"esbuild crashed: it may take {MAX_MEMORY // 1024**2} MiB of memory"
     return "esbuild ended with an error and said nothing"

@@ -39,7 +39,10 @@ from kapso_sync.model.builds import Built
 from kapso_sync.visible import visible
 
 MAX_PATH_BYTES = 1024
-"""Most bytes in the path of a copied file, below the root; it also bounds how deep folders are."""
+"""Most bytes in the path of a copied folder, below the root."""
+
+MAX_DEPTH = 64
+"""Most folders inside each other, below the root: each file is opened through all of them."""
 
 MAX_LOOKUPS = 50_000
 """Most imports of packages that are looked up for one build."""
@@ -190,6 +193,8 @@ class _Copying:
             here, seen = pending.pop()
             if len(os.fsencode(seen)) > MAX_PATH_BYTES:
                 raise _Refused(f"has paths of more than {MAX_PATH_BYTES} bytes")
+            if max(len(here.parts), seen.count("/")) > MAX_DEPTH:
+                raise _Refused(f"has folders more than {MAX_DEPTH} deep")
             (self.folder / seen).mkdir(parents=True, exist_ok=True)
             for name, kind in self._list(here, seen):
                 path, at = f"{seen}/{name}", here / name
@@ -214,7 +219,7 @@ class _Copying:
                     self.space.take(0)
                     kind = _Kind.LINK if entry.is_symlink() else _Kind.FOLDER if entry.is_dir() else _Kind.FILE
                     unwanted = entry.name == ".git" or not entry.name.isprintable()
-                    if not unwanted and not self.packages.private(here / entry.name):
+                    if not unwanted and not (entry.name.startswith(".") and self.packages.private(here / entry.name)):
                         found.append((entry.name, kind))
         except OSError as error:
             self.withheld[seen] = _reason(error)
