@@ -23,7 +23,7 @@ from kapso_sync.model.desired import DesiredFunction
 from tests.build.test_packages import package
 from tests.build.workbench import ESBUILD, SCRIPT, Workbench, answers, build, entry, good, needs_esbuild, needs_node
 
-CANARY = "admin-token=TOP-SECRET-OF-THIS-MACHINE"
+CANARY = "TOP_SECRET_OF_THIS_MACHINE TOP_SECRET_TOO"
 CODE = "import { x } from 'evil'; export default () => new Response(String(x));"
 
 pytestmark = needs_esbuild
@@ -33,7 +33,7 @@ def refusal(root: Path, code: str = CODE) -> Problem:
     """Why a function that imports the package `evil` is refused; the canary is in no part of that."""
     made = build({"a.ts": code}, "a.ts", packages=FolderPackages(root, root))
     assert CANARY not in repr(made)
-    assert "TOP-SECRET" not in repr(made)
+    assert "TOP_SECRET" not in repr(made)
     assert not isinstance(made, DesiredFunction), made
     return made.problems[0]
 
