@@ -21,7 +21,7 @@ The package uses `model` for its values, `errors`, `credentials`, `process` to r
 
 from kapso_sync.build.builder import Builder, BuildResult, Target
 from kapso_sync.build.bundler import Bundler, Esbuild
-from kapso_sync.build.folder_packages import FolderPackages
+from kapso_sync.build.folder_packages import FolderPackages, PackageCopies
 from kapso_sync.build.packages import PackageSource
 from kapso_sync.build.types import check_types
 
@@ -31,6 +31,7 @@ __all__ = [
     "Bundler",
     "Esbuild",
     "FolderPackages",
+    "PackageCopies",
     "PackageSource",
     "Target",
     "check_types",

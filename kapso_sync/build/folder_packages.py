@@ -1,4 +1,4 @@
-"""The packages of a folder source: those in ``node_modules``, copied for each build, since nobody vouches for what is there.
+"""The packages of a folder source: those in ``node_modules``, copied for builds, since nobody vouches for what is there.
 
 The copy has regular files only. It has every package that a file of another one imports, declared or not, as Node finds it.
 Links are followed as long as they stay below the source's root, as those of pnpm and of workspaces do.
@@ -15,11 +15,13 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from kapso_sync.aio import until_end
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED
@@ -52,6 +54,7 @@ _LOADED = frozenset({*RESOLVED, *TEXT_LOADED, ""})
 
 _IMPORTS = re.compile(rb"""(?:\bfrom|\bimport|\brequire)\s*\(?\s*(?:/\*[^*]{0,200}\*/\s*)?["'`]([^"'`\\\s]{1,300})["'`]""")
 
+_RELATIVE = ("./", "../")
 _LEADS_OUT = "is a link that leads out of the source"
 _CIRCULAR = "is a link to a folder that it is in itself"
 _REASONS = {
@@ -67,12 +70,15 @@ _HINT = "import something smaller, or put its code into the functions folder"
 class FolderPackages:
     """The packages below a source's root, as a `kapso_sync.build.packages.PackageSource`; see there.
 
-    ``new_space`` returns what all packages that are copied together may take.
+    ``new_space`` returns what all packages that are copied together may take. ``copies`` keeps the copy for the next build.
     """
 
-    def __init__(self, home: Path, root: Path, new_space: Callable[[], Space] = Space) -> None:
+    def __init__(
+        self, home: Path, root: Path, new_space: Callable[[], Space] = Space, copies: PackageCopies | None = None
+    ) -> None:
         self._packages = Packages(home, root)
         self._new_space = new_space
+        self._copies = copies or PackageCopies()
 
     @property
     def on_disk(self) -> Packages:
@@ -95,31 +101,61 @@ class FolderPackages:
 
     @asynccontextmanager
     async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:
-        """Copy these packages, and all that they import, into a new folder, which is removed afterwards."""
+        """Copy these packages, and all that they import, into a folder of our own."""
         wanted = list(packages)
-        folder = None
         try:
-            folder = await asyncio.to_thread(_new_folder)
-            copying = _Copying(self._packages, folder, self._new_space())
-            # The folder is removed when this is cancelled, and nothing must be written into it then.
-            refused = await until_end(asyncio.to_thread(copying.copy, wanted))
-            found = Installed(Packages(folder / self._packages.inside, folder, copying.withheld), refused)
+            # Nothing must be written into the folder after this was cancelled.
+            copying, refused = await until_end(asyncio.to_thread(self._copy, wanted))
         except OSError as error:
             text = f"packages cannot be copied for the build: {error.strerror or error}"
-            found = Installed(None, dict.fromkeys(wanted, Refusal(text, "is the disk of temporary files full?")))
+            yield Installed(None, dict.fromkeys(wanted, Refusal(text, "is the disk of temporary files full?")))
+            return
         try:
-            yield found
+            yield Installed(Packages(copying.folder / self._packages.inside, copying.folder, copying.withheld), refused)
         finally:
-            if folder is not None:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(self._copies.keep, copying))
+
+    def _copy(self, wanted: Sequence[str]) -> tuple[_Copying, dict[str, Refusal]]:
+        """Copy what the kept copy lacks, or all of it anew where that does not do."""
+        kept = self._copies.take(self._packages)
+        if kept is not None:
+            refused = kept.copy(wanted)
+            if not refused:
+                return kept, refused
+            kept.remove()
+        folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="kapso-sync-packages-")))
+        fresh = _Copying(self._packages, folder, self._new_space())
+        return fresh, fresh.copy(wanted)
 
     def checked(self, packages: Iterable[str], built: Built) -> Built:  # noqa: ARG002 - whatever was found may be used
         """Return the build."""
         return built
 
 
-def _new_folder() -> Path:
-    return Path(os.path.realpath(tempfile.mkdtemp(prefix="kapso-sync-packages-")))
+class PackageCopies:
+    """Keeps the last copy of packages: while nothing of them changes, a build copies nothing.
+
+    ``settled`` is for how many seconds files must be unchanged, because the times of some file systems are that coarse.
+    """
+
+    def __init__(self, settled: float = 2.0) -> None:
+        self._settled = settled
+        self._kept: _Copying | None = None
+
+    def take(self, packages: Packages) -> _Copying | None:
+        """Return the copy, if it is one of these packages as they are now; nobody else gets it until it is kept again."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept.is_of(packages):
+            return kept
+        kept.remove()
+        return None
+
+    def keep(self, copying: _Copying) -> None:
+        """Keep a copy, unless what it was made of may have changed since without a sign of it."""
+        if self._kept is None and copying.is_settled(self._settled):
+            self._kept = copying
+        else:
+            copying.remove()
 
 
 class _Kind(enum.Enum):
@@ -130,13 +166,23 @@ class _Kind(enum.Enum):
     FILE = enum.auto()
 
 
+_Stamp = tuple[int, int, int, int]
+
+
+def _stamp(path: Path) -> _Stamp:
+    found = os.lstat(path)
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 class _Refused(Exception):
     """A package is not copied; the text finishes a sentence that starts with it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Copying:
     """One copy: ``folder`` becomes the image of the root, and ``withheld`` what stands there empty, and why.
+
+    The folder is removed with this object, at the latest.
 
     ``location`` is always the path below the root under which Node sees a package, whatever links are on it.
     """
@@ -147,6 +193,35 @@ class _Copying:
     withheld: dict[str, str] = field(default_factory=dict)
     _needs: dict[str, frozenset[str] | Refusal] = field(default_factory=dict)
     _places: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    _real: dict[str, PurePath | None] = field(default_factory=dict)
+    _stamps: dict[PurePosixPath, _Stamp] = field(default_factory=dict)
+    _begun: float = field(default_factory=time.time)
+    _removal: weakref.finalize[..., _Copying] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._removal = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def is_settled(self, seconds: float) -> bool:
+        """Return whether all that was read had been unchanged for a while: what changes later has other times."""
+        return all(max(stamp[:2]) < (self._begun - seconds) * 1e9 for stamp in self._stamps.values())
+
+    def is_of(self, packages: Packages) -> bool:
+        """Return whether this is what a new copy would be: the same files, and the same ones found for each import."""
+        if (packages.home, packages.root) != (self.packages.home, self.packages.root):
+            return False
+        try:
+            same = all(_stamp(packages.root / path) == stamp for path, stamp in self._stamps.items())
+        except OSError:
+            return False
+        return (
+            same
+            and all(resolve_beneath(packages.root, PurePosixPath(place)) == real for place, real in self._real.items())
+            and all(self._look(*key) == place for key, place in self._places.items())
+        )
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._removal()
 
     def copy(self, wanted: Iterable[str]) -> dict[str, Refusal]:
         """Copy these packages and all that they need; return why some are not there, by location."""
@@ -177,7 +252,7 @@ class _Copying:
         try:
             for path, content in self._copy_files(location):
                 for name in _imported(path, content):
-                    place = self._find(path.rpartition("/")[0], name, location)
+                    place = self._find(path.rpartition("/")[0], name)
                     if place is not None:
                         needs.add(place)
         except (_Refused, NoSpace) as error:
@@ -187,7 +262,7 @@ class _Copying:
 
     def _copy_files(self, location: str) -> Iterator[tuple[str, bytes]]:
         """Copy the files of a package but for its ``node_modules``; yield path and content of each that may import others."""
-        real = resolve_beneath(self.packages.root, PurePosixPath(location))
+        real = self._real[location] = resolve_beneath(self.packages.root, PurePosixPath(location))
         pending = [(PurePosixPath(real), location)] if real is not None and not self.packages.private(real) else []
         while pending:
             here, seen = pending.pop()
@@ -214,6 +289,7 @@ class _Copying:
         """
         found = []
         try:
+            self._stamps[here] = _stamp(self.packages.root / here)
             with opened_beneath(self.packages.root, here) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     self.space.take(0)
@@ -246,6 +322,7 @@ class _Copying:
             self._write(path, b"")
             return None
         try:
+            self._stamps[real] = _stamp(self.packages.root / real)
             content = read_beneath(self.packages.root, real, MAX_FILE_BYTES)
         except OSError as error:
             if error.errno != errno.ENOENT:
@@ -262,18 +339,20 @@ class _Copying:
     def _write(self, path: str, content: bytes) -> None:
         (self.folder / path).write_bytes(content)
 
-    def _find(self, folder: str, specifier: str, location: str) -> str | None:
+    def _find(self, folder: str, specifier: str) -> str | None:
         """Return the location of the package that a file in ``folder``, below the root, imports, or None."""
-        if specifier.startswith(("./", "../")):
-            other = _package_location(posixpath.normpath(f"{folder}/{specifier}"))
-            return other if other not in (None, location) and self._usable(other or "") is not None else None
-        name = package_name(specifier)
-        key = (folder, name)
+        key = folder, specifier if specifier.startswith(_RELATIVE) else package_name(specifier)
         if key not in self._places:
             if len(self._places) >= MAX_LOOKUPS:
                 raise _Refused(f"and those beside it import more than {MAX_LOOKUPS:,} packages")
-            self._places[key] = self._nearest(folder, name)
+            self._places[key] = self._look(*key)
         return self._places[key]
+
+    def _look(self, folder: str, name: str) -> str | None:
+        if not name.startswith(_RELATIVE):
+            return self._nearest(folder, name)
+        other = _package_location(posixpath.normpath(f"{folder}/{name}"))
+        return other if other is not None and self._usable(other) is not None else None
 
     def _nearest(self, folder: str, name: str) -> str | None:
         """Return the location that Node would take, or the highest one in a row that is the same package.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from kapso_sync.build import FolderPackages
+from kapso_sync.build import FolderPackages, PackageCopies
 from kapso_sync.build.esbuild_run import MAX_MESSAGES, run_esbuild
 from kapso_sync.build.folder_packages import MAX_DEPTH
 from kapso_sync.build.packages import MAX_FILE_BYTES
@@ -327,3 +328,53 @@ def test_packages_of_a_workspace_that_link_to_each_other_work(tmp_path: Path) ->
     (tmp_path / "node_modules" / "evil").symlink_to("../packages/evil")
     code = good({"a.ts": CODE}, "a.ts", packages=FolderPackages(tmp_path, tmp_path))
     assert answers([code], SCRIPT) == [(200, "xy")]
+
+
+def test_an_unchanged_package_is_copied_once_and_a_changed_one_anew(tmp_path: Path) -> None:
+    """A file, a nearer package, a link to another version: whatever would be another copy."""
+    store = tmp_path / "node_modules" / ".pnpm"
+    for version in ("one", "two"):
+        package(store / version, "inner", f"exports.y = '{version}'")
+    (tmp_path / "node_modules" / "inner").symlink_to(".pnpm/one/node_modules/inner")
+    home = package(tmp_path, "evil", "exports.x = require('inner').y")
+    kept = [PackageCopies(settled=0)]
+
+    async def copied() -> tuple[Path, str, str]:
+        async with FolderPackages(tmp_path, tmp_path, copies=kept[0]).installed(["node_modules/evil"]) as installed:
+            assert installed.packages is not None
+            place = installed.packages.root
+            modules = place / "node_modules"
+            nearer = modules / "evil" / "node_modules" / "inner"
+            inner = nearer if nearer.exists() else modules / "inner"
+            return place, (modules / "evil" / "main.js").read_text(), (inner / "main.js").read_text()
+
+    first = asyncio.run(copied())
+    assert first[1:] == ("exports.x = require('inner').y", "exports.y = 'one'")
+    assert asyncio.run(copied()) == first
+    (home / "main.js").write_text("exports.x = require('inner').z")
+    second = asyncio.run(copied())
+    assert second[1:] == ("exports.x = require('inner').z", "exports.y = 'one'")
+    assert not first[0].exists()
+    (tmp_path / "node_modules" / "inner").unlink()
+    (tmp_path / "node_modules" / "inner").symlink_to(".pnpm/two/node_modules/inner")
+    assert asyncio.run(copied())[2] == "exports.y = 'two'"
+    package(home, "inner", "exports.y = 'three'")
+    last = asyncio.run(copied())
+    assert last[2] == "exports.y = 'three'"
+    assert asyncio.run(copied()) == last
+    kept.clear()
+    gc.collect()
+    assert not last[0].exists()
+
+
+def test_packages_that_were_just_written_are_copied_again(tmp_path: Path) -> None:
+    """Their next change may leave the same times."""
+    package(tmp_path, "evil", "exports.x = 1")
+    copies = PackageCopies()
+
+    async def place() -> Path:
+        async with FolderPackages(tmp_path, tmp_path, copies=copies).installed(["node_modules/evil"]) as installed:
+            assert installed.packages is not None
+            return installed.packages.root
+
+    assert asyncio.run(place()) != asyncio.run(place())
