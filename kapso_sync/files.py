@@ -6,6 +6,8 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 _NEVER_WAIT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -22,22 +24,43 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 
 def read_beneath(folder: Path, path: PurePath, limit: int) -> bytes:
-    """Return the content of a regular file at ``path`` below ``folder``; raises like `read_small`.
+    """Return the content of a regular file at ``path`` below ``folder``; raises like `read_small` and `opened_beneath`."""
+    with opened_beneath(folder, path.parent) as descriptor:
+        return read_at(descriptor, path.name, limit)
+
+
+@contextmanager
+def opened_beneath(folder: Path, path: PurePath) -> Iterator[int]:
+    """Yield the descriptor of the folder at ``path`` below ``folder``; raises `OSError`.
 
     Each folder on the way is opened below the one before it, and none may be a link: what is swapped for a link after somebody
     has looked at it leads nowhere. ``folder`` itself is trusted.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for part in path.parent.parts:
+        for part in path.parts:
             if part == "..":
                 raise OSError(errno.EXDEV, "it leads out of the folder", str(path))
             inner = os.open(part, _NO_LINK | os.O_DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
-        return _read(os.open(path.name, _NO_LINK, dir_fd=descriptor), limit)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def read_at(descriptor: int, name: str, limit: int) -> bytes:
+    """Return the content of a regular file in an open folder; raises like `read_small`."""
+    return _read(os.open(name, _NO_LINK, dir_fd=descriptor), limit)
+
+
+def resolve_beneath(root: Path, path: PurePath) -> PurePath | None:
+    """Return where ``path`` below ``root`` really is, relative to the root; None if links lead out of it.
+
+    ``root`` is a real path. What is found may be swapped at any time, so open it with `opened_beneath` or `read_beneath`.
+    """
+    real = Path(os.path.realpath(root / path))
+    return real.relative_to(root) if real.is_relative_to(root) else None
 
 
 def read_stream(path: Path, limit: int, patience: float) -> bytes:
@@ -75,8 +98,11 @@ def _too_large(limit: int) -> OSError:
 def _read(descriptor: int, limit: int) -> bytes:
     """Return the content of an open file, and close it."""
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
+        if about.st_size > limit:
+            raise _too_large(limit)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:

@@ -22,9 +22,12 @@ from pathlib import Path
 STOP_LIMIT = 9.0
 """Seconds after a signal in which the process ends, whatever a thread does: Kubernetes and systemd send SIGKILL soon after."""
 
+_CHUNK = 64 * 1024
+
 _GUARD = """
 exec 3<&0 4<"$1" </dev/null
-shift
+[ -z "$2" ] || ulimit -d "$2" 2>/dev/null
+shift 2
 "$@" <&4 3<&- 4<&- &
 child=$!
 exec 4<&-
@@ -37,9 +40,9 @@ kill -TERM 0
 wait
 exit "$status"
 """
-"""Runs its arguments after the first, which is the file to read as standard input, and kills its process group when its own
-standard input ends. When the program has ended, what that left behind ends too. The guard waits for what it started, so that no
-zombie is left to process 1 of a container."""
+"""Runs its arguments after the first two, and kills its process group when its own standard input ends. Those two are the file
+to read as standard input, and the most KiB of memory that a process may write to. When the program has ended, what that left
+behind ends too. The guard waits for what it started, so that no zombie is left to process 1 of a container."""
 
 
 def end_in_time(status: int, limit: float = STOP_LIMIT) -> None:
@@ -58,8 +61,25 @@ class Ended:
     errors: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of a program: the memory that each of its processes can write to, and what is kept of each output, in bytes.
+
+    The system enforces the former, None being no limit: Linux does, macOS does not.
+    """
+
+    memory: int | None = None
+    output: int = 64 * 1024 * 1024
+
+
 async def run_process(
-    command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, deadline: float, stdin: bytes | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    deadline: float,
+    stdin: bytes | None = None,
+    limits: Limits = Limits(),
 ) -> Ended:
     """Run a program to its end, with only this environment and input, and return its exit status and output.
 
@@ -73,7 +93,7 @@ async def run_process(
         alive, ours = os.pipe()
         stack.callback(os.close, ours)
         given = stack.enter_context(_file_with(stdin)) if stdin is not None else None
-        starting = asyncio.ensure_future(_start([program, *command[1:]], alive, given, environment, cwd))
+        starting = asyncio.ensure_future(_start([program, *command[1:]], alive, given, environment, cwd, limits.memory))
         try:
             # Without the shield, asyncio would on cancellation kill only the guard, and wait for helpers that hold its pipes.
             process = await asyncio.shield(starting)
@@ -82,10 +102,20 @@ async def run_process(
             raise
         try:
             async with asyncio.timeout(deadline):
-                output, errors = await process.communicate()
+                output, errors, _ = await asyncio.gather(
+                    _read(process.stdout, limits.output), _read(process.stderr, limits.output), process.wait()
+                )
         finally:
             await _end(process)
     return Ended(process.returncode or 0, output, errors)
+
+
+async def _read(stream: asyncio.StreamReader | None, limit: int) -> bytes:
+    """Read a stream to its end, and return the first ``limit`` bytes of it."""
+    kept = bytearray()
+    while stream is not None and (chunk := await stream.read(_CHUNK)):
+        kept += chunk[: limit - len(kept)]
+    return bytes(kept)
 
 
 @contextlib.contextmanager
@@ -107,12 +137,14 @@ def _find(program: str, environment: Mapping[str, str]) -> str:
 
 
 async def _start(
-    command: Sequence[str], alive: int, given: int | None, environment: Mapping[str, str], cwd: Path
+    command: Sequence[str], alive: int, given: int | None, environment: Mapping[str, str], cwd: Path, memory: int | None
 ) -> asyncio.subprocess.Process:
     """Start the guard with the reading end of the pipe, which is closed here; ``given`` is the program's input, or nothing."""
+    stdin = os.devnull if given is None else f"/dev/fd/{given}"
+    kibibytes = "" if memory is None else str(memory // 1024)
     try:
         return await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", _GUARD, "kapso-sync-guard", os.devnull if given is None else f"/dev/fd/{given}", *command),
+            *("/bin/sh", "-c", _GUARD, "kapso-sync-guard", stdin, kibibytes, *command),
             stdin=alive,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -52,3 +52,16 @@ def json_text(document: Mapping[str, object], *, indent: int | None = 2) -> str:
 def safe_json(text: str) -> str:
     """Return JSON in ASCII with the same values, and with what terminals and CI systems heed escaped."""
     return _COMMAND_MARK.sub(r"#\\u0023", text.replace("\x7f", "\\u007f"))
+
+
+def safe_json_text(text: str) -> str:
+    r"""Return JSON as it is written, with the same values, and each character that does not print as ``\uXXXX``.
+
+    Only texts may hold such characters, but for the white space between values, which stays one space for one.
+    """
+    shown = "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+    return _COMMAND_MARK.sub(r"#\\u0023", shown)
+
+
+def _escaped(char: str) -> str:
+    return " " if char in "\t\r" else json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"

@@ -40,6 +40,8 @@ PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
 
 MAX_PAGES = 1000
+MAX_RECORDS = 20_000
+"""Most records of all pages: each of them is looked at in turn, while nothing else happens."""
 
 _MIB = 1024 * 1024
 MAX_LIST_BYTES = 256 * _MIB
@@ -136,14 +138,17 @@ class KapsoClient:
             query = {"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)}
             value = await self._read_within(replace(request, query=query), budget)
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
-            fresh = [record for record in page if _identity(record) not in seen]
+            if len(records) + len(page) > MAX_RECORDS:
+                raise AnswerTooLarge(f"{call} answered with more than {MAX_RECORDS:,} records", call=call)
+            identities = [_identity(record) for record in page]
+            fresh = [record for record, identity in zip(page, identities, strict=True) if identity not in seen]
             missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
             if page and not fresh and missing <= 0:
                 return records
             if len(fresh) < len(page):
                 raise _PageMoved(f"page {number} repeats records of an earlier one")
             records += fresh
-            seen |= {_identity(record) for record in fresh}
+            seen.update(identities)
             more = paging.more(number)
             if more is None and paging.total is None:
                 more = bool(page) if until_empty else len(page) >= PAGE_SIZE

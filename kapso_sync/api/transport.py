@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import other_base
+from kapso_sync.api.json_answers import SMALL
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
 from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
@@ -41,8 +42,6 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff, retry_after
-
-_T = TypeVar("_T")
 
 MAX_RETRY_AFTER = 120.0
 MAX_ERROR_BYTES = 64 * 1024
@@ -177,17 +176,21 @@ class Transport:
         Return the JSON, or None. A success with any other body comes from a proxy, and counts as a lost answer. Raises
         `ApiError`.
         """
-        return await self._until_good(request, lambda answer: self._decoded(request, answer) if answer.body.strip() else None)
+        _, value = await self._until_good(request, or_nothing=True)
+        return value
 
     async def json(self, request: ApiRequest) -> Json:
         """Send like `send` and return the answer's JSON; an answer that is not JSON counts as lost."""
-        return await self._until_good(request, lambda answer: self._decoded(request, answer))
+        _, value = await self._until_good(request)
+        return value
 
     async def sized_json(self, request: ApiRequest) -> tuple[Json, int]:
         """Send like `json` and return the answer's JSON, and its size in bytes."""
-        return await self._until_good(request, lambda answer: (self._decoded(request, answer), len(answer.body)))
+        answer, value = await self._until_good(request)
+        return value, len(answer.body)
 
-    async def _until_good(self, request: ApiRequest, read: Callable[[ApiResponse], _T]) -> _T:
+    async def _until_good(self, request: ApiRequest, *, or_nothing: bool = False) -> tuple[ApiResponse, Json]:
+        """Return the first success and its JSON; ``or_nothing``: an empty body is None."""
         started = self._clock.monotonic()
         attempt = 0
         while True:
@@ -195,7 +198,8 @@ class Transport:
             try:
                 answer = await self._attempt(request, self._slots, whole=False)
                 self._raise_for_status(request, answer)
-                return read(answer)
+                nothing = or_nothing and not answer.body.strip()
+                return answer, None if nothing else await self._decoded(request, answer)
             except ApiError as error:
                 wait = self._wait_before_retry(request, error, attempt)
                 if wait is None or self._clock.monotonic() - started + wait > self._settings.patience:
@@ -203,9 +207,11 @@ class Transport:
                 self._emit(_retry_event(request, error, attempt, wait))
             await self._clock.sleep(wait)
 
-    def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
+    async def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
         try:
-            return decode(answer.body, request.call, answer.status, cut=request.cut)
+            if len(answer.body) <= SMALL:
+                return decode(answer.body, request.call, answer.status, cut=request.cut)
+            return await asyncio.to_thread(decode, answer.body, request.call, answer.status, cut=request.cut)
         except ApiGarbled as error:
             error.hint = self._other_base_hint()
             raise

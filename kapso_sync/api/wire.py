@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from kapso_sync.api.json_answers import TooMuch, read_json
 from kapso_sync.credentials import LONG_TOKEN, MASKED
-from kapso_sync.errors import ApiGarbled, Call
+from kapso_sync.errors import AnswerTooLarge, ApiGarbled, Call
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
@@ -48,13 +49,15 @@ MAX_SHOWN_ID = 60
 
 
 def decode(body: bytes, call: Call, status: int, *, cut: bool = False) -> Json:
-    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty.
+    """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty, and `AnswerTooLarge`.
 
     With ``cut``, JSON that is nested too deeply is no error: it comes back with `CUT_DEPTH` levels, which `parse_list` notices
     in each record by itself.
     """
     try:
         return _loads_cut(body) if cut else _loads(body)
+    except TooMuch as error:
+        raise AnswerTooLarge(f"{call} answered with {error}", call=call, status=status) from None
     except (ValueError, RecursionError):
         page = body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
         what = "a web page" if page else "nothing" if not body.strip() else "something that is not JSON"
@@ -63,7 +66,7 @@ def decode(body: bytes, call: Call, status: int, *, cut: bool = False) -> Json:
 
 def _loads(body: bytes) -> Json:
     """Return the JSON of a body; raises ValueError or RecursionError. What is read here is compared by recursion later."""
-    value: Json = json.loads(body)
+    value = read_json(body)
     if not is_nested_within(value, MAX_JSON_DEPTH):
         raise ValueError(f"nested deeper than {MAX_JSON_DEPTH} levels")
     return value
@@ -72,13 +75,14 @@ def _loads(body: bytes) -> Json:
 CUT_DEPTH = 2 * MAX_JSON_DEPTH
 """Levels that are left of JSON that is cut: too many for any record, and few enough to be read by recursion."""
 
-_BRACKET_OR_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+_BRACKET_OR_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A string that does not end is one as well: else each quote in it would be looked at as the beginning of another one."""
 
 
 def _loads_cut(body: bytes) -> Json:
     """Return the JSON of a body with null for what is deeper than `CUT_DEPTH`; raises like `_loads` for what is no JSON."""
     with contextlib.suppress(RecursionError):
-        value: Json = json.loads(body)
+        value = read_json(body)
         if is_nested_within(value, CUT_DEPTH):
             return value
     pieces: list[bytes] = []
@@ -92,8 +96,7 @@ def _loads_cut(body: bytes) -> Json:
             level -= 1
             if level == CUT_DEPTH:
                 kept = found.end()
-    shallow: Json = json.loads(b"".join((*pieces, body[kept:])))
-    return shallow
+    return read_json(b"".join((*pieces, body[kept:])))
 
 
 def unwrap(value: Json) -> Json:

@@ -10,8 +10,10 @@
 * `rules` returns the errors and warnings about shapes and imports, and `deno` those of a `supabase_function`.
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
 * `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
-* `bundler` finds esbuild and runs it for many entries at once, and `wrapping` writes the code around a bundle.
-* `packages` finds npm packages in ``node_modules``, and `npm` fetches those of a git source.
+* `bundler` finds esbuild and builds many entries at once, `esbuild_run` limits each run, and `wrapping` writes the code around
+  a bundle.
+* `packages` finds npm packages in ``node_modules``, `folder_packages` copies those of a folder for a build, and `npm` fetches
+  those of a git source; `space` bounds both.
 * `types` runs the repository's own TypeScript compiler.
 
 The package uses `model` for its values, `errors`, `credentials`, `process` to run programs, and `tools` to find esbuild.
@@ -19,7 +21,8 @@ The package uses `model` for its values, `errors`, `credentials`, `process` to r
 
 from kapso_sync.build.builder import Builder, BuildResult, Target
 from kapso_sync.build.bundler import Bundler, Esbuild
-from kapso_sync.build.packages import Packages, PackageSource
+from kapso_sync.build.folder_packages import FolderPackages, PackageCopies
+from kapso_sync.build.packages import PackageSource
 from kapso_sync.build.types import check_types
 
 __all__ = [
@@ -27,8 +30,9 @@ __all__ = [
     "Builder",
     "Bundler",
     "Esbuild",
+    "FolderPackages",
+    "PackageCopies",
     "PackageSource",
-    "Packages",
     "Target",
     "check_types",
 ]

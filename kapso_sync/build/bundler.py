@@ -10,21 +10,23 @@ import posixpath
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
 from kapso_sync.build.contract import Shape
 from kapso_sync.build.diagnostics import Diagnostic, Message, read_messages
+from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
-from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages, describe_package
+from kapso_sync.build.packages import MAX_FILE_BYTES, MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.parser import LANGUAGE, EsbuildParser
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
 from kapso_sync.errors import Location
+from kapso_sync.files import read_beneath, resolve_beneath
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage, Notice
 from kapso_sync.process import run_process
@@ -67,7 +69,6 @@ class Options:
             "--legal-comments=inline",
             "--outbase=.",
             "--log-level=warning",
-            "--log-limit=0",
             "--color=false",
             "--preserve-symlinks",
             f"--resolve-extensions={','.join(RESOLVED)}",
@@ -183,7 +184,10 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
 
 
 class _Stage:
-    """A temporary folder with all inputs of a run: the files that are reached, wrappers, and links to packages."""
+    """A temporary folder with all inputs of a run: the files that are reached, wrappers, and links to copies of packages.
+
+    ``packages`` are those copies, made for this build: regular files only.
+    """
 
     def __init__(self, place: str, packages: Packages | None) -> None:
         folder = Path(os.path.realpath(place))
@@ -253,12 +257,31 @@ class _Stage:
             if level == self._root:
                 return
 
-    def located(self, message: Message) -> Message:
-        """Return the message with its column in characters."""
-        try:
-            return message.located((self.home / (message.file or "")).read_bytes())
-        except OSError:
+    def told(self, messages: Iterable[Message]) -> list[Message]:
+        """Return messages with columns in characters, without a word of a file outside of the stage, or of a withheld one."""
+        contents: dict[str, bytes] = {}
+        return [self._told(message, contents) for message in messages]
+
+    def _told(self, message: Message, contents: dict[str, bytes]) -> Message:
+        file = message.file
+        if file is None:
             return message
+        if self.escaped(file):
+            return replace(message, text=f"the build read `{file}`, which is outside of the source", file=None)
+        reason = self.withheld(file)
+        if reason is not None:
+            return replace(message, text=f"it {reason}", line=0, column=0)
+        if file not in contents:
+            try:
+                contents[file] = self._full(file).read_bytes()
+            except OSError:
+                contents[file] = b""
+        return message.located(contents[file])
+
+    def withheld(self, path: str) -> str | None:
+        """Return why an input of the build is empty in the copy of its package, or None."""
+        full = self._full(path)
+        return self.packages.withheld.get(full.relative_to(self._root).as_posix()) if self.packages is not None else None
 
     def place_of(self, file: str, specifier: str) -> Place:
         """Return where a file of the stage imports a specifier; the file as a whole if that is not seen."""
@@ -269,11 +292,8 @@ class _Stage:
         return Place(0, 0)
 
     def escaped(self, path: str) -> bool:
-        """Return whether an input of the build is outside the stage and, with links resolved, outside the source's root."""
-        full = self._full(path)
-        if not full.is_relative_to(self._root):
-            return True
-        return self._is_linked(full) and (self.packages is None or not self.packages.holds(full))
+        """Return whether an input of the build is outside of the stage: the stage itself has no link out of it."""
+        return not self._full(path).is_relative_to(self._root)
 
     def _full(self, path: str) -> Path:
         return Path(os.path.normpath(self.home / path))
@@ -336,22 +356,24 @@ class _Run:
 
     async def execute(self, jobs: Sequence[Job]) -> list[Message]:
         """Run esbuild once for these jobs and return its messages; raises `TimeoutError`."""
-        command = [
-            str(self._program),
+        arguments = [
             *self._options.flags,
             *(f"--external:{name}" for name in self._stage.built_ins()),
             f"--outdir={self._stage.outputs}",
             f"--metafile={self._stage.metafile}",
             *(entry_path(job.file, sloppy=self._options.sloppy) for job in jobs),
         ]
-        ended = await run_process(command, environment=self._stage.environment(), cwd=self._stage.home, deadline=self.deadline)
+        environment = self._stage.environment()
+        ended = await run_esbuild(
+            self._program, arguments, cwd=self._stage.home, deadline=self.deadline, environment=environment
+        )
         said = read_messages(ended.errors.decode("utf-8", "replace"))
-        messages = [self._stage.located(message) for message in said]
+        messages = await asyncio.to_thread(self._stage.told, said)
         if ended.status == 0:
             self._meta = json.loads(await asyncio.to_thread(self._stage.metafile.read_bytes))
             self._outputs = {output["entryPoint"]: (path, output) for path, output in self._meta["outputs"].items()}
         elif not any(message.error for message in messages):
-            messages.append(Message("esbuild ended with an error and said nothing", None, error=True))
+            messages.append(Message(explain_silence(ended), None, error=True))
         return messages
 
     def result(self, job: Job, messages: Sequence[Message]) -> Built | Failure:
@@ -366,6 +388,11 @@ class _Run:
             )
             file, place = self._origin(job, escaped)
             return Failure((Diagnostic("import-outside", text, file, place, hint),), lasting=False)
+        empty = next((path for path in inputs if self._stage.withheld(path) is not None), None)
+        if empty is not None:
+            file, place = self._origin(job, empty)
+            text, hint = f"`{empty}` {self._stage.withheld(empty)}", "it cannot be built in"
+            return Failure((Diagnostic("import-unreadable", text, file, place, hint),), lasting=False)
         path, output = self._outputs[entry]
         external = _external(output, "import-statement")
         if external and self._options.script:
@@ -452,15 +479,20 @@ class ExternalInputs:
         """Return whether these files below the source's root still have these hashes; each input is (path, sha256)."""
         if packages is None:
             return not inputs
-        return all(self._hash(packages.root / path) == wanted for path, wanted in inputs)
+        return all(self._hash(packages, PurePosixPath(path)) == wanted for path, wanted in inputs)
 
-    def _hash(self, path: Path) -> str | None:
+    def _hash(self, packages: Packages, inside: PurePosixPath) -> str | None:
+        path = packages.root / inside
         try:
             found = path.stat()
             stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
             known = self._hashes.get(path)
             if known is None or known[0] != stamp:
-                self._hashes[path] = known = (stamp, hashlib.sha256(path.read_bytes()).hexdigest())
+                real = resolve_beneath(packages.root, inside)
+                if real is None or packages.private(real):
+                    return None
+                content = read_beneath(packages.root, real, MAX_FILE_BYTES)
+                self._hashes[path] = known = (stamp, hashlib.sha256(content).hexdigest())
         except OSError:
             return None
         return known[1]

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import resource
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from kapso_sync.build.contract import Shape, Style, inspect
 from kapso_sync.build.syntax import Grammar
-from kapso_sync.process import run_process
+from kapso_sync.process import Limits, run_process
 
 MAX_MEMORY = 384 * 1024 * 1024
 """Address space of the process, in bytes; a megabyte of minified code takes a third of it."""
 
+MAX_ANSWER = 8 * 1024 * 1024
+"""Most bytes of a shape, as JSON."""
+
 CPU_SECONDS = 5
 DEADLINE = 60.0
 """Seconds until the process must have ended, on a machine that has other things to do as well."""
+
+_SHAPE = TypeAdapter(Shape)
 
 
 async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
@@ -30,13 +36,20 @@ async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
     command = [sys.executable, "-P", "-m", "kapso_sync.build.inspection", grammar.name]
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        ended = await run_process(command, environment=environment, cwd=Path("/"), deadline=DEADLINE, stdin=code)
+        ended = await run_process(
+            command, environment=environment, cwd=Path("/"), deadline=DEADLINE, stdin=code, limits=Limits(output=MAX_ANSWER)
+        )
     except TimeoutError:
         return _unfinished()
-    if ended.status != 0:
+    return _unfinished() if ended.status else read_shape(ended.output)
+
+
+def read_shape(answer: bytes) -> Shape:
+    """Return the shape that the process wrote. It may have done so with the code in charge, so anything else is a limit."""
+    try:
+        return _SHAPE.validate_json(answer, strict=True)
+    except ValueError:
         return _unfinished()
-    shape: Shape = pickle.loads(ended.output)  # noqa: S301 - written by the same code, below
-    return shape
 
 
 def _unfinished() -> Shape:
@@ -45,7 +58,7 @@ def _unfinished() -> Shape:
 
 
 def main() -> None:
-    """Inspect the code on stdin, and write its pickled shape to stdout."""
+    """Inspect the code on stdin, and write its shape to stdout as JSON."""
     limits = (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -55,7 +68,7 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (value, value))
     shape = inspect(sys.stdin.buffer.read(), Grammar[sys.argv[1]])
-    pickle.dump(shape, sys.stdout.buffer)
+    sys.stdout.buffer.write(_SHAPE.dump_json(shape))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Protocol
 
+from kapso_sync.files import read_small, resolve_beneath
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage
 from kapso_sync.visible import visible
@@ -29,6 +31,12 @@ RUNTIME_MODULES = ("node:", "cloudflare:")
 
 UNAVAILABLE = "package-unavailable"
 """The code of a problem with a package that the source cannot provide here and now; its function is blocked."""
+
+UNUSED = re.compile(r"\.(d\.[cm]?ts|map)$")
+"""Files that no build reads: type declarations and source maps, which are more than half of many packages."""
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+"""Most bytes of one file of a package: esbuild takes 20 to 200 bytes of memory for each."""
 
 MAX_ABOUT_BYTES = 1024 * 1024
 """Bytes that are read of a ``package.json``, at most."""
@@ -92,11 +100,13 @@ class Packages:
     """The npm packages in the ``node_modules`` of a functions folder and of its parents.
 
     ``home`` is the functions folder, and ``root`` the highest folder that is searched; both are real paths without links.
-    A package outside of the root is never found, even through a link.
+    A package outside of the root is never found, even through a link. ``withheld`` are files of packages that are empty there,
+    by their paths below the root, and why, as the end of a sentence.
     """
 
     home: Path
     root: Path
+    withheld: Mapping[str, str] = field(default_factory=dict)
     _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
 
     def find(self, folder: str, specifier: str) -> str | None:
@@ -117,38 +127,22 @@ class Packages:
             if level == self.root:
                 return
 
-    @property
-    def on_disk(self) -> Packages:
-        """The same packages: builds compare their files."""
-        return self
-
-    def explain_missing(self, folder: str, specifier: str) -> Refusal:  # noqa: ARG002 - the same for every folder
-        """Return what to do about a package that is not installed, or only above the root."""
-        name = package_name(specifier)
-        above = next((level for level in self.root.parents if (level / MODULES / name).is_dir()), None)
-        if above is not None:
-            hint = f"`npm install {name}` in it; or make {above} the repository (`git init`), which is searched up to its root"
-            text = f"the npm package `{name}` is in {above / MODULES}, and nothing above {self.root} is read"
-            return Refusal(text, hint, "package-missing")
-        hint = f"`npm install {name}` in the repository; for an alias, `paths` in a tsconfig.json of the functions folder"
-        return Refusal(f"the npm package `{name}` is not installed", hint, "package-missing")
-
-    def pins(self, packages: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - nothing pins what is in a folder
-        """Return nothing: each build compares the files that it used."""
-        return ()
-
-    @asynccontextmanager
-    async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:  # noqa: ARG002 - they are there already
-        """Yield the packages as they are."""
-        yield Installed(self)
-
-    def checked(self, packages: Iterable[str], built: Built) -> Built:  # noqa: ARG002 - whatever was found may be used
-        """Return the build."""
-        return built
-
     def holds(self, path: Path) -> bool:
-        """Return whether a path is below the root after all links are resolved."""
-        return Path(os.path.realpath(path)).is_relative_to(self.root)
+        """Return whether a path is below the root after all links are resolved, and not in a `private` place."""
+        real = resolve_beneath(self.root, path.relative_to(self.root))
+        return real is not None and not self.private(real)
+
+    def private(self, real: PurePath) -> bool:
+        """Return whether a real path below the root is hidden, as ``.git`` and ``.env`` are, and so is no part of a package.
+
+        Package managers have hidden folders inside ``node_modules``, and the functions folder itself may be in a hidden folder.
+        """
+        parts = list(real.parts)
+        for part in self.home.relative_to(self.root).parts:
+            if not parts or parts[0] != part:
+                break
+            del parts[0]
+        return any(part.startswith(".") for part in itertools.takewhile(lambda part: part != MODULES, parts))
 
     @property
     def inside(self) -> str:
@@ -172,8 +166,7 @@ def describe_package(folder: Path, size: int) -> BundledPackage:
 
 def _read_about(file: Path) -> Mapping[str, Any]:
     try:
-        with file.open("rb") as opened:
-            found = json.loads(opened.read(MAX_ABOUT_BYTES))
+        found = json.loads(read_small(file, MAX_ABOUT_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kapso_sync.build.diagnostics import Message, read_messages
+from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
 from kapso_sync.build.sourcemap import SourceMap
 from kapso_sync.build.syntax import Place
-from kapso_sync.process import run_process
 
 LANGUAGE = "es2024"
 """The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""
@@ -28,7 +28,6 @@ FLAGS = (
     "--loader:.js=jsx",
     "--tsconfig-raw={}",
     "--log-level=warning",
-    "--log-limit=0",
     "--color=false",
     "--outbase=.",
     "--outdir=out",
@@ -109,11 +108,10 @@ class EsbuildParser:
 
     async def _run(self, folder: Path, names: Sequence[str], *flags: str) -> list[Message]:
         """Run esbuild and return its messages; raises `TimeoutError`."""
-        command = [str(await self._esbuild.find()), *FLAGS, *flags, *names]
-        ended = await run_process(command, environment={}, cwd=folder, deadline=self._deadline)
+        ended = await run_esbuild(await self._esbuild.find(), [*FLAGS, *flags, *names], cwd=folder, deadline=self._deadline)
         messages = read_messages(ended.errors.decode("utf-8", "replace"))
         if ended.status and not any(message.error for message in messages):
-            raise TimeoutError("esbuild ended with an error and said nothing")
+            raise TimeoutError(explain_silence(ended))
         return messages
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
 from kapso_sync.telemetry import Redactor
-from kapso_sync.visible import json_text, visible, visible_code, without_commands
+from kapso_sync.visible import json_text, safe_json_text, visible, visible_code, without_commands
 
 DEFAULT_WIDTH = 80
 """Columns of a terminal that does not say how wide it is."""
@@ -134,9 +134,9 @@ class Console:
         """Print a command to GitHub's runner, whose values are escaped already."""
         self._write(self._redactor.text(line))
 
-    def raw(self, text: str) -> None:
-        """Print a function's answer for a pipe, which gets the data as from curl: it is as it came, but for secrets."""
-        self._write(self._redactor.text(text))
+    def json_text(self, text: str) -> None:
+        """Print JSON that somebody else has written, as it is written; it can be read as JSON, and controls no terminal."""
+        self._write(safe_json_text(self._redactor.text(text)))
 
     def _write(self, text: str) -> None:
         write_text(self._stream, text)

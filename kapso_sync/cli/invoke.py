@@ -41,19 +41,27 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
             context.stdout().document(document)
         else:
             context.stderr().line(f"{answer.status} {answer.content_type}")
-            _print_body(text, context.stdout())
+            print_body(text, context.stdout())
         return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
 
     return run_to_end(work)
 
 
-def _print_body(text: str, console: Console) -> None:
-    """Print an answer: as it came into a pipe, and without control characters on a terminal."""
-    if not console.terminal:
-        console.raw(text)
+def print_body(text: str, console: Console) -> None:
+    """Print an answer without control characters: JSON into a pipe stays the JSON that it is, with the same values."""
+    if not console.terminal and _is_json(text):
+        console.json_text(text)
         return
     for line in visible_lines(text):
         console.verbatim(line)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def request_body(data: str) -> Json:

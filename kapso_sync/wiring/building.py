@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 import kapso_sync
-from kapso_sync.build import Builder, Bundler, Esbuild, Packages, PackageSource, Target
+from kapso_sync.build import Builder, Bundler, Esbuild, FolderPackages, PackageCopies, PackageSource, Target
 from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.http_client import open_client
@@ -48,7 +48,10 @@ def make_desired_builder(
     home = folder_of(spec)
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
-    packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (lambda snapshot: find_packages(spec, snapshot))
+    copies = PackageCopies()
+    packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (
+        lambda snapshot: find_packages(spec, snapshot, copies)
+    )
     return DesiredBuilder(builder, (*settings.notices, *notices, *_source_notices(spec)), packages, secret_values, settings.env)
 
 
@@ -118,7 +121,7 @@ def folder_of(spec: SourceSpec) -> Path | None:
     return Path(spec.location) if spec.kind is SourceKind.FOLDER else None
 
 
-def find_packages(spec: SourceSpec, snapshot: Snapshot) -> Packages | None:
+def find_packages(spec: SourceSpec, snapshot: Snapshot, copies: PackageCopies | None = None) -> FolderPackages | None:
     """Return where a snapshot's npm packages are, up to the root of its work tree; None for a git source."""
     folder = folder_of(spec)
     if folder is None:
@@ -126,4 +129,4 @@ def find_packages(spec: SourceSpec, snapshot: Snapshot) -> Packages | None:
     home = Path(os.path.realpath(folder / snapshot.path))
     tree = find_work_tree(folder)
     roots = [Path(os.path.realpath(root)) for root in ([tree.root, folder] if tree is not None else [folder])]
-    return Packages(home, next((root for root in roots if home.is_relative_to(root)), home))
+    return FolderPackages(home, next((root for root in roots if home.is_relative_to(root)), home), copies=copies)

@@ -203,7 +203,8 @@ async def read_source(settings: Settings, logging: EventBus, *, types: bool = Fa
     with tempfile.TemporaryDirectory(prefix="kapso-sync-") as git_home:
         place = await resolve_source(settings, network, base_url, logging.emit, Path(git_home))
         snapshot = await place.source.fetch()
-        packages = find_packages(place.spec, snapshot)
+        found = find_packages(place.spec, snapshot)
+        packages = found.on_disk if found is not None else None
         inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
         builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
         tarballs = TarballCache(Path(git_home) / TARBALLS, place.folder / TARBALLS)

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.api import TransportSettings
-from kapso_sync.api.client import MAX_INVOKE_BYTES, MAX_RECORD_BYTES, MAX_SECRETS_BYTES
+from kapso_sync.api.client import MAX_INVOKE_BYTES, MAX_RECORD_BYTES, MAX_RECORDS, MAX_SECRETS_BYTES
+from kapso_sync.api.json_answers import read_json
 from kapso_sync.api.transport import MAX_ERROR_BYTES
-from kapso_sync.errors import ApiError, ApiGarbled, ApiRejected, ApiUnavailable
+from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected, ApiUnavailable
 from kapso_sync.model.functions import Json
 from tests.api.servers import Reply, answer, connected_client, record
 
@@ -335,3 +336,85 @@ async def test_an_answer_that_is_too_large_is_not_asked_for_again() -> None:
         with pytest.raises(ApiGarbled):
             await line.api.list_secrets("f1")
     assert len(line.server.requests) == 5
+
+
+MIB = 1024 * 1024
+AMPLIFIED = {
+    "empty lists": b"[" + b"[]," * (8 * MIB) + b"1]",
+    "empty objects": b'{"data":[' + b"{}," * (8 * MIB) + b"{}]}",
+    "numbers": b"[" + b"1," * (12 * MIB) + b"1]",
+    "keys": b"[{" + b",".join(b'"%d":1' % number for number in range(2 * MIB)) + b"}]",
+    "records": b"[" + b'{"id":"a","slug":"b"},' * MIB + b"{}]",
+    "records without an id": b"[" + b'{"slug":"b"},' * 150_000 + b'{"slug":"b"}]',
+    "one string": b'[{"id":"' + b"\\n" * (12 * MIB) + b'"}]',
+    "spaces": b"[" + b" " * (24 * MIB) + b"]",
+    "a number without end": b"[" + b"1" * (24 * MIB) + b"]",
+    "a string of quotes without end": b"[" * 100_000 + b'"' + b'\\"' * 100_000,
+    "a string of backslashes without end": b'["' + b"\\" * (5 * MIB + 1),
+}
+
+
+@pytest.mark.parametrize("name", AMPLIFIED)
+async def test_an_answer_that_becomes_more_than_it_is_costs_little(name: str) -> None:
+    """Neither the event loop, which other tasks wait for, nor memory: it is refused before it is decoded."""
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with connected_client(
+        answer(200, raw=AMPLIFIED[name]), settings=TransportSettings(deadline=60.0, attempts=1)
+    ) as line:
+        heart = asyncio.create_task(beat())
+        with pytest.raises(ApiGarbled):
+            await line.api.list_records()
+        heart.cancel()
+    assert longest < 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 160 * 1024
+
+
+async def test_a_list_with_much_code_is_read_beside_other_tasks() -> None:
+    """A hundred functions with all the code that they may have."""
+    code = 'const text = "a,b,[c]";\n' * 40_000
+    longest, listed = 0.0, {"data": [record(f"f{number}", code=code) for number in range(60)]}
+    body = json.dumps(listed).encode()
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+    async with connected_client(
+        answer(200, raw=body), answer(200, {"data": []}), settings=TransportSettings(deadline=60.0)
+    ) as line:
+        heart = asyncio.create_task(beat())
+        found = await line.api.list_records()
+        heart.cancel()
+    assert [function.code == code for function in found.functions] == [True] * 60
+    assert longest < 0.5
+
+
+@pytest.mark.parametrize("size", [10, 300 * 1024])
+def test_small_and_large_answers_are_read_alike(size: int) -> None:
+    """Every kind of value, escapes, and nesting; the same errors for what is no JSON."""
+    value: Json = [{"a\n\u00e9\U0001f600": [1, -1.5e3, True, None, "", {}], "pad": "\\" * size}, [[[[]]]]]
+    assert read_json(json.dumps(value).encode()) == value
+    assert read_json(json.dumps(value, ensure_ascii=False, indent=1).encode()) == value
+    for broken in (b"[1,]", b'{"a" 1}', b"[1", b'["a', b"[] []", b'"\x00"', b"", b"[" * 99_999):
+        with pytest.raises((ValueError, RecursionError)):
+            read_json(broken + b" " * size)
+
+
+async def test_too_many_records_are_no_list() -> None:
+    """Each would be looked at while everything else waits."""
+    many = [{"id": f"id-{number}", "slug": f"s{number}"} for number in range(MAX_RECORDS + 1)]
+    async with connected_client(answer(200, {"data": many}), settings=ONCE) as line:
+        with pytest.raises(AnswerTooLarge, match="more than 20,000 records"):
+            await line.api.list_records()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build import Packages
+from kapso_sync.build import FolderPackages
 from kapso_sync.build.syntax import MAX_NESTING
 from kapso_sync.build.tsconfig import MAX_ALIASES, MAX_BYTES, MAX_EXTENDED, Configs
 from kapso_sync.model.desired import DesiredFunction, UnusableFunction
@@ -254,7 +254,7 @@ def test_the_jsx_runtime_of_an_npm_package_is_bundled(tmp_path: Path) -> None:
     ui = package(tmp_path, "ui", "export const x = 1;", exports={"./jsx-runtime": "./main.js"})
     (ui / "main.js").write_text("export const jsx = (tag, props) => `<${tag}>${props.children}</${tag}>`;")
     texts = {"a.tsx": PAGE, "tsconfig.json": config(jsx="react-jsx", jsxImportSource="ui")}
-    packages = Packages(tmp_path, tmp_path)
+    packages = FolderPackages(tmp_path, tmp_path)
     assert answers([good(texts, "a.tsx", SCRIPT, packages)], SCRIPT) == [(200, "<b>hi</b>")]
     (problem,) = bad({**texts, "tsconfig.json": config(jsx="react-jsx", jsxImportSource="gone")}, "a.tsx", SCRIPT, packages)
     assert (problem.code, str(problem.location)) == ("package-missing", "a.tsx:1:42")
@@ -354,7 +354,9 @@ def test_the_metadata_of_decorators_is_said_to_be_left_out() -> None:
 def test_a_build_reads_no_configuration_by_itself(tmp_path: Path) -> None:
     """A build depends on the revision's files alone, whatever lies in or above the temporary folder."""
     assert Configs(source_files({"a.ts": ""})).of("a.ts").file is None
-    made = asyncio.run(Workbench().builder.build([entry("a.js")], source_files({"a.js": PAGE}), Packages(tmp_path, tmp_path)))
+    made = asyncio.run(
+        Workbench().builder.build([entry("a.js")], source_files({"a.js": PAGE}), FolderPackages(tmp_path, tmp_path))
+    )
     assert made.unusable[0].problems[0].code == "jsx-factory"
 
 

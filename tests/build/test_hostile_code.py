@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import resource
 import time
 
 import pytest
 
-from kapso_sync.build.contract import MAX_IMPORTS, MAX_PLACES, inspect
+from kapso_sync.build.contract import MAX_IMPORTS, MAX_PLACES, Shape, Style, inspect
 from kapso_sync.build.graph import MAX_FAULTS
+from kapso_sync.build.inspection import inspect_apart, read_shape
 from kapso_sync.build.syntax import MAX_NESTING, Grammar, is_nested_too_deeply
 from kapso_sync.model.desired import UnusableFunction
 from tests.build.workbench import Workbench, entry, source_files
@@ -148,3 +150,40 @@ def test_places_of_one_kind_are_found_up_to_a_limit() -> None:
     for number in (MAX_PLACES - 1, MAX_PLACES + 5):
         shape = inspect((f"require('x');\n{key}" * number).encode(), Grammar.JAVASCRIPT)
         assert len(shape.requires) == len(shape.credentials) == min(number, MAX_PLACES)
+
+
+ODD = {
+    "an import": ("a.js", "import x, { y as z } from './x.js';\nexport default { fetch: (request) => x(z) };"),
+    "types that are not used": ("a.ts", "import { A, B } from './x';\nexport default (a: A): B => new Response(String(a));"),
+    "JSX": ("a.tsx", "/** @jsxImportSource preact */\nexport default () => <><b /></>;"),
+    "a syntax error": ("a.js", "export default () => {"),
+    "characters of all kinds": ("a.js", "import '\u2028\u0007\U0001f600';\nfunction handler() { return '\\ud800'; }"),
+    "what takes too much": ("a.js", "(" * 2000),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_inspected_apart_has_the_same_shape(name: str) -> None:
+    """All that is known of it survives the way from one process to the other."""
+    path, code = ODD[name]
+    grammar = Grammar.of(path)
+    assert asyncio.run(inspect_apart(code.encode(), grammar)) == inspect(code.encode(), grammar)
+
+
+ANSWERS = {
+    "nothing": b"",
+    "a pickle that runs a program": pickle.dumps(Shape(Style.SCRIPT)),
+    "no shape": b"[1, 2]",
+    "an unknown style": b'{"style": "perl"}',
+    "another type": b'{"style": "script", "exports": "yes"}',
+    "places that are none": b'{"style": "script", "handlers": [{"line": "x", "column": 1}]}',
+    "JSON nested without end": b'{"style": "script", "handlers": ' + b"[" * 100_000,
+    "a shape that is cut off": b'{"style": "script", "handlers": [',
+    "text that is no UTF-8": b'{"style": "script", "limit": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_is_no_shape_is_a_file_that_cannot_be_read(name: str) -> None:
+    """The process reads hostile code, so its answer is believed no more than the code is, and is never unpickled."""
+    assert (read_shape(ANSWERS[name]).limit or "").startswith("cannot be read")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build import Packages
+from kapso_sync.build import FolderPackages
 from tests.build.test_configuration import config
 from tests.build.test_packages import package
 from tests.build.workbench import MODULE, SCRIPT, Workbench, answers, bad, entry, good, needs_esbuild, needs_node, where
@@ -220,7 +220,7 @@ def test_a_workspace_package_that_is_linked_inside_the_repository_is_bundled(tmp
     (home / "node_modules" / "@us").mkdir(parents=True)
     (home / "node_modules" / "@us" / "shared").symlink_to(shared)
     texts = {"a.ts": "import { shared } from '@us/shared';\nexport default () => new Response(shared('x'));"}
-    code = good(texts, "a.ts", SCRIPT, Packages(home, tmp_path))
+    code = good(texts, "a.ts", SCRIPT, FolderPackages(home, tmp_path))
     assert answers([code], SCRIPT) == [(200, "x!")]
 
 
@@ -235,7 +235,7 @@ def test_an_alias_for_an_npm_package_is_followed(tmp_path: Path, inside: str) ->
         "tsconfig.json": config(paths={"large": [f"{up}node_modules/small"]}),
     }
     (tmp_path / inside).mkdir(exist_ok=True)
-    assert answers([good(texts, "a.ts", SCRIPT, Packages(tmp_path / inside, tmp_path))], SCRIPT) == [(200, "x")]
+    assert answers([good(texts, "a.ts", SCRIPT, FolderPackages(tmp_path / inside, tmp_path))], SCRIPT) == [(200, "x")]
 
 
 @needs_node

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build import Packages
+from kapso_sync.build import FolderPackages
 from kapso_sync.model.builds import Built
 from kapso_sync.store.builds import MAX_AGE, MAX_BUILDS, BuildFolder
 from kapso_sync.tools import VERSION, ToolPlaces
@@ -177,7 +177,7 @@ def test_bisection_finds_the_function_that_breaks_a_shared_build(tmp_path: Path)
     (sound / "index.js").write_text("export const x = 'sound';")
     texts = {f"f{n}.ts": f"import {{ x }} from 'sound'; export default () => new Response(x + {n});" for n in range(9)}
     texts["f4.ts"] = "import { x } from 'broken'; export default () => new Response(x);"
-    made = Workbench().build(texts, *texts, packages=Packages(tmp_path, tmp_path))
+    made = Workbench().build(texts, *texts, packages=FolderPackages(tmp_path, tmp_path))
     assert [function.slug for function in made.unusable] == ["f4"]
     assert len(made.functions) == 8
     (problem,) = made.unusable[0].problems
@@ -281,7 +281,7 @@ def test_esbuild_does_not_inherit_our_environment(tmp_path: Path, monkeypatch: p
     assert len(Workbench(places=counted.places).build(TEXTS, "first.ts").functions) == 1
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
     assert "PWD" in names
-    assert names <= {"NODE_PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert names <= {"GOMEMLIMIT", "NODE_PATH", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
 class TestBuildFolder:

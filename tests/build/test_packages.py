@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build import Packages, Target
+from kapso_sync.build import FolderPackages, Target
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import Event
 from kapso_sync.sources import FolderSource
@@ -40,7 +40,7 @@ def test_npm_packages_of_the_repository_are_bundled(tmp_path: Path, target: obje
         "import { root } from '@scope/root';\nimport { near } from 'near';\n"
         "export default () => new Response([root(), near()].join());"
     )
-    code = good({"a.ts": text}, "a.ts", target, Packages(home, tmp_path))  # type: ignore[arg-type]
+    code = good({"a.ts": text}, "a.ts", target, FolderPackages(home, tmp_path))  # type: ignore[arg-type]
     assert answers([code], target) == [(200, "root+inner,near")]  # type: ignore[arg-type]
     assert "// node_modules/near/main.js" in code
     assert "../../node_modules/@scope/root/main.js" in code
@@ -56,7 +56,11 @@ def test_a_bundled_package_is_reproducible_on_another_path(tmp_path: Path) -> No
         root = tmp_path / name
         package(root, "thing", "export const thing = { name: 'thing' };")
         codes.append(
-            good({"a.ts": "import { thing } from 'thing'; export default () => thing"}, "a.ts", packages=Packages(root, root))
+            good(
+                {"a.ts": "import { thing } from 'thing'; export default () => thing"},
+                "a.ts",
+                packages=FolderPackages(root, root),
+            )
         )
     assert codes[0] == codes[1]
 
@@ -67,7 +71,7 @@ def test_a_changed_npm_package_rebuilds_the_function(tmp_path: Path) -> None:
     package(tmp_path, "thing", "export const thing = 'before';")
     other = package(tmp_path, "thing", "export const thing = 'before';") / "other.js"
     other.write_text("export const thing = 'elsewhere';")
-    bench, packages = Workbench(), Packages(tmp_path, tmp_path)
+    bench, packages = Workbench(), FolderPackages(tmp_path, tmp_path)
     texts = {"a.ts": "import { thing } from 'thing'; export default () => thing"}
     assert '"before"' in bench.build(texts, "a.ts", packages=packages).functions[0].code
     package(tmp_path, "thing", "export const thing = 'after';")
@@ -94,7 +98,7 @@ def test_the_packages_in_the_code_are_listed_with_version_license_and_bytes(tmp_
         "import { root } from '@scope/root';\nimport { alias } from 'alias';\nimport { x } from 'shipping';\n"
         "import { unused } from 'unused';\nexport default () => new Response(root() + alias + x);"
     )
-    found = build({"a.ts": text}, entry("a.ts", minify=minify), packages=Packages(tmp_path, tmp_path))
+    found = build({"a.ts": text}, entry("a.ts", minify=minify), packages=FolderPackages(tmp_path, tmp_path))
     assert isinstance(found, DesiredFunction)
     assert [(one.name, one.version, one.license) for one in found.packages] == [
         ("@scope/root", "1.0.0", "MIT"),
@@ -104,7 +108,7 @@ def test_the_packages_in_the_code_are_listed_with_version_license_and_bytes(tmp_
     ]
     assert all(0 < one.size < len(found.code) for one in found.packages)
     assert sum(one.size for one in found.packages) < len(found.code)
-    own = build({"a.ts": "export default () => new Response('x')"}, "a.ts", packages=Packages(tmp_path, tmp_path))
+    own = build({"a.ts": "export default () => new Response('x')"}, "a.ts", packages=FolderPackages(tmp_path, tmp_path))
     assert isinstance(own, DesiredFunction)
     assert own.packages == ()
 
@@ -120,17 +124,19 @@ def test_pnpm_packages_behind_symlinks_are_found(tmp_path: Path) -> None:
     (store / "node_modules" / "inner").symlink_to(store / "inner@1.0.0" / "node_modules" / "inner")
     (tmp_path / "node_modules" / "outer").symlink_to(store / "outer@1.0.0" / "node_modules" / "outer")
     text = "import { outer } from 'outer'; export default () => new Response(outer)"
-    assert answers([good({"a.ts": text}, "a.ts", packages=Packages(tmp_path, tmp_path))], SCRIPT) == [(200, "outer+inner")]
+    assert answers([good({"a.ts": text}, "a.ts", packages=FolderPackages(tmp_path, tmp_path))], SCRIPT) == [
+        (200, "outer+inner")
+    ]
 
 
 def test_a_missing_npm_package_is_a_build_error(tmp_path: Path) -> None:
     """Not installed, or a git source without a registry, which has no packages: two messages, each with what to do."""
     text = {"a.ts": "import { z } from 'zod/v4';\nexport default () => z"}
-    (problem,) = bad(text, "a.ts", packages=Packages(tmp_path, tmp_path))
+    (problem,) = bad(text, "a.ts", packages=FolderPackages(tmp_path, tmp_path))
     assert (problem.code, problem.message) == ("package-missing", "the npm package `zod` is not installed")
     assert "`npm install zod`" in (problem.hint or "")
     package(tmp_path, "zod", "export const z = 1;")
-    (problem,) = bad(text, "a.ts", packages=Packages(tmp_path / "src", tmp_path / "src"))
+    (problem,) = bad(text, "a.ts", packages=FolderPackages(tmp_path / "src", tmp_path / "src"))
     assert (
         problem.message
         == f"the npm package `zod` is in {tmp_path / 'node_modules'}, and nothing above {tmp_path / 'src'} is read"
@@ -166,16 +172,16 @@ def test_runtime_modules_are_external_in_modules_and_refused_in_scripts(tmp_path
     assert [(n.code, n.location and n.location.line) for n in made.notices] == [("built-in", 1), ("built-in", 2)]
     assert [problem.code for problem in bad({"a.js": text}, "a.js")] == ["built-in", "built-in"]
     package(tmp_path, "events", "export class EventEmitter {}")
-    code = good({"a.js": text.replace("Buffer", "x")}, "a.js", MODULE, Packages(tmp_path, tmp_path))
+    code = good({"a.js": text.replace("Buffer", "x")}, "a.js", MODULE, FolderPackages(tmp_path, tmp_path))
     assert 'from "events"' not in code
     package(tmp_path, "needs-node", "import fs from 'node:fs'; export const x = fs;")
     package(tmp_path, "uses-it", "export { x } from 'needs-node'")
     texts = {"a.js": "export { default } from './b.js'", "b.js": "\nimport { x } from 'uses-it';\nexport default () => x"}
-    (problem,) = bad(texts, "a.js", packages=Packages(tmp_path, tmp_path))
+    (problem,) = bad(texts, "a.js", packages=FolderPackages(tmp_path, tmp_path))
     assert problem.message == "the package `needs-node` imports `node:fs`, which script style cannot"
     assert str(problem.location) == "b.js:2:19"
     assert "`contract: module`" in (problem.hint or "")
-    made = Workbench(MODULE).build(texts, "a.js", packages=Packages(tmp_path, tmp_path))
+    made = Workbench(MODULE).build(texts, "a.js", packages=FolderPackages(tmp_path, tmp_path))
     (notice,) = made.notices
     assert notice.message.startswith("the package `needs-node` imports `node:fs`, which is there only where")
     assert str(notice.location) == "b.js:2:19"
@@ -187,11 +193,11 @@ def test_a_package_that_requires_a_module_of_the_runtime_is_a_warning(tmp_path: 
     """It may never reach that call, or catch the error: the function is built, and its people are told."""
     package(tmp_path, "caught", "let fs; try { fs = require('node:fs') } catch { fs = null }; module.exports = () => fs;")
     text = "import get from 'caught';\nexport default () => new Response(String(get()))"
-    made = Workbench(target).build({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path))
+    made = Workbench(target).build({"a.js": text}, "a.js", packages=FolderPackages(tmp_path, tmp_path))
     assert [str(notice.location) for notice in made.notices] == ["a.js:1:17"]
     assert made.notices[0].message.startswith('the package `caught` calls `require("node:fs")`, which does not work on Kapso')
     package(tmp_path, "caught", "module.exports = () => null;")
-    assert not Workbench(target).build({"a.js": text}, "a.js", packages=Packages(tmp_path, tmp_path)).notices
+    assert not Workbench(target).build({"a.js": text}, "a.js", packages=FolderPackages(tmp_path, tmp_path)).notices
 
 
 @pytest.mark.parametrize(
@@ -234,7 +240,7 @@ def build_and_fail(home: Path) -> list[tuple[str, int, int]]:
     """Read a folder as the source does, build `a.js` of it, and return what is wrong."""
     events: list[Event] = []
     snapshot = asyncio.run(FolderSource(home, None, top=None, emit=events.append).fetch())
-    made = asyncio.run(Workbench(MODULE).builder.build([entry("a.js")], snapshot.files, Packages(home, home)))
+    made = asyncio.run(Workbench(MODULE).builder.build([entry("a.js")], snapshot.files, FolderPackages(home, home)))
     problems = made.unusable[0].problems
     return [(p.code, p.location.line, p.location.column) for p in problems if p.location]
 
@@ -276,8 +282,8 @@ def test_a_package_that_imports_files_outside_the_repository_is_refused(tmp_path
     (tmp_path / "node_modules" / "beyond" / "index.js").write_text(f"console.log('{SECRET}')")
     home = package(root, "evil", f"{road}; export const x = 1;")
     (home / "link.js").symlink_to(tmp_path / "outside.js")
-    (problem,) = bad({"a.js": "import { x } from 'evil'; export default () => x"}, "a.js", MODULE, Packages(root, root))
-    assert problem.code in ("import-outside", "build")
+    (problem,) = bad({"a.js": "import { x } from 'evil'; export default () => x"}, "a.js", MODULE, FolderPackages(root, root))
+    assert problem.code in ("import-outside", "import-unreadable", "build")
     assert SECRET not in str(problem)
     assert SECRET not in (problem.frame or "")
 
@@ -303,7 +309,7 @@ def test_no_config_plugin_or_script_of_the_folder_is_run(tmp_path: Path) -> None
     )
     (home / "a.ts").write_text("import { thing } from 'thing';\nexport default () => new Response(thing);\n")
     snapshot = asyncio.run(FolderSource(home, None, top=None, emit=lambda _: None).fetch())
-    made = asyncio.run(Workbench().builder.build([entry("a.ts")], snapshot.files, Packages(home, home)))
+    made = asyncio.run(Workbench().builder.build([entry("a.ts")], snapshot.files, FolderPackages(home, home)))
     assert 'var thing = "thing";' in made.functions[0].code
     assert "writeFileSync" not in made.functions[0].code
     assert not trap.exists()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import kapso_sync
-from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, Packages, Target
+from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPackages, Target
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
@@ -62,14 +62,14 @@ class Workbench:
         """What a session has around the builder."""
         return DesiredBuilder(self.builder, environment=environment)
 
-    def build(self, texts: Texts, *entries: Entry | str, packages: Packages | None = None) -> BuildResult:
+    def build(self, texts: Texts, *entries: Entry | str, packages: FolderPackages | None = None) -> BuildResult:
         """One pass over these files."""
         listed = [item if isinstance(item, Entry) else entry(item) for item in entries]
         return asyncio.run(self.builder.build(listed, source_files(texts), packages))
 
 
 def build(
-    texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: Packages | None = None
+    texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: FolderPackages | None = None
 ) -> DesiredFunction | UnusableFunction:
     """Build one entry; a text alone is the entry's file."""
     listed = name if isinstance(name, Entry) else entry(name)
@@ -77,7 +77,9 @@ def build(
     return made.functions[0] if made.functions else made.unusable[0]
 
 
-def good(texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: Packages | None = None) -> str:
+def good(
+    texts: Texts | str, name: str | Entry = "greet.js", target: Target = SCRIPT, packages: FolderPackages | None = None
+) -> str:
     """The code that is uploaded for an entry; it must be sound."""
     made = build(texts, name, target, packages)
     assert isinstance(made, DesiredFunction), made
@@ -88,7 +90,7 @@ def bad(
     texts: Texts | str,
     name: str | Entry = "greet.js",
     target: Target = SCRIPT,
-    packages: Packages | None = None,
+    packages: FolderPackages | None = None,
     *,
     blocked: bool = False,
 ) -> tuple[Problem, ...]:

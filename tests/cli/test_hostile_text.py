@@ -19,6 +19,7 @@ import kapso_sync
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.history import _print as print_history
 from kapso_sync.cli.init import _print as print_init
+from kapso_sync.cli.invoke import print_body
 from kapso_sync.cli.json_documents import plan_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.plain import print_traceback
@@ -271,9 +272,51 @@ def writes_in(source: str) -> Iterator[str]:
             yield f"{node.lineno}: {called}"
 
 
+BODIES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(), inside, max_size=4),
+    max_leaves=12,
+)
+
+
+def printed_body(text: str) -> str:
+    """What ``invoke`` prints of an answer into a pipe."""
+    stream = io.StringIO()
+    print_body(text, Console(stream, {}))
+    return stream.getvalue()
+
+
+@given(BODIES, st.booleans(), st.sampled_from([None, 2, "\t"]), st.sampled_from(["", "\r\n", "\t "]))
+def test_json_that_a_function_answers_reaches_a_pipe_with_the_same_values_and_no_control_character(
+    value: object, ascii_only: bool, indent: int | str | None, around: str
+) -> None:
+    """So that jq reads it, and a terminal behind the pipe is not controlled."""
+    text = around + json.dumps(value, ensure_ascii=ascii_only, indent=indent) + around
+    shown = printed_body(text)
+    assert json.loads(shown) == json.loads(text)
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert shown.count("\n") == text.count("\n") + 1
+
+
+def test_json_of_a_function_is_printed_as_it_is_written() -> None:
+    """Numbers, the order of keys, and letters of all languages stay; what controls a terminal or a CI system is escaped."""
+    text = '{"b": 1.50, "a": 12345678901234567890, "é": "\u202e\x7f\x9b\U000e0041 ##vso[x] ::error::"}'
+    assert printed_body(text) == (
+        '{"b": 1.50, "a": 12345678901234567890, "é": "\\u202e\\u007f\\u009b\\udb40\\udc41 #\\u0023vso[x] ::error::"}\n'
+    )
+
+
+@given(st.text())
+def test_text_that_a_function_answers_is_spelled_out_in_a_pipe(text: str) -> None:
+    """Line by line; with ``--json`` it is whole, as one text."""
+    shown = printed_body(text)
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert not any(line.lstrip().startswith("::") or "##[" in line for line in shown.split("\n"))
+
+
 ALLOWED = {"cli/console.py", "cli/plain.py"}
-HELP = {"cli/app.py": {"click.echo"}}
-"""The help is made of our own texts alone."""
+HELP = {"cli/app.py": {"click.echo"}, "build/inspection.py": {"sys.stdout.buffer.write"}}
+"""The help is made of our own texts alone; the process that inspects a file answers to its parent."""
 
 
 def test_nothing_but_the_console_writes_to_the_streams() -> None:

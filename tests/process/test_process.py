@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import kapso_sync
-from kapso_sync.process import run_process
+from kapso_sync.process import Limits, run_process
 from kapso_sync.tools import own_copies
 from tests.proc import naming
 
@@ -114,7 +114,7 @@ async def test_a_program_that_cannot_be_executed_raises_the_operating_systems_er
 
 KILLED = """
 import asyncio, pathlib, sys
-from kapso_sync.process import run_process
+from kapso_sync.process import Limits, run_process
 
 async def main():
     folder, *command = sys.argv[1:]
@@ -201,3 +201,21 @@ def test_a_signal_ends_a_command_in_time_although_a_thread_is_stuck() -> None:
         assert stuck.stdout.readline() == b"working\n"
         stuck.send_signal(signal.SIGTERM)
         assert stuck.wait(20) == 128 + signal.SIGTERM
+
+
+async def test_a_program_that_takes_too_much_memory_ends(tmp_path: Path) -> None:
+    """And one that takes less does not; the limit is one of each program alone."""
+    taking = [sys.executable, "-c", "print(len(bytearray(200 * 1024**2)))"]
+    limits = Limits(memory=100 * 1024**2)
+    ended = await run_process(taking, environment={}, cwd=tmp_path, deadline=10, limits=limits)
+    assert (ended.status, ended.output, b"MemoryError" in ended.errors) == (1, b"", True)
+    ended = await run_process(taking, environment={}, cwd=tmp_path, deadline=10)
+    assert (ended.status, ended.output) == (0, b"209715200\n")
+
+
+async def test_of_endless_output_only_the_beginning_is_kept(tmp_path: Path) -> None:
+    """The program runs to its end, as if somebody had read all of it."""
+    script = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; exit 3"
+    command = ["/bin/sh", "-c", script]
+    ended = await run_process(command, environment=PATH, cwd=tmp_path, deadline=10, limits=Limits(output=100_000))
+    assert (ended.status, ended.output, ended.errors) == (3, bytes(100_000), bytes(100_000))

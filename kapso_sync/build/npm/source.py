@@ -13,8 +13,9 @@ from kapso_sync.aio import until_end
 from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import MAX_PACKAGES, LockedPackage, LockedTree, LockFile, read_lock_file
 from kapso_sync.build.npm.registry import Registry
-from kapso_sync.build.npm.tarball import NoSpace, Space, UnusableTarball, unpack
+from kapso_sync.build.npm.tarball import UnusableTarball, unpack
 from kapso_sync.build.packages import MODULES, Installed, Packages, Refusal, package_name
+from kapso_sync.build.space import NoSpace, Space
 from kapso_sync.model.builds import Built
 from kapso_sync.model.source import LOCK_FILE, Snapshot, SourceFile
 from kapso_sync.visible import visible
@@ -163,7 +164,7 @@ class LockedPackages:
                 shutil.rmtree(place, ignore_errors=True)
                 try:
                     unpack(file, place, space, carries=self._tree.carries(package.location))
-                except UnusableTarball as error:
+                except (UnusableTarball, NoSpace) as error:
                     shutil.rmtree(place, ignore_errors=True)
                     crowded = isinstance(error, NoSpace)
                     hint = _SMALLER if crowded else "take another version of it: what the lock file pins cannot be used"

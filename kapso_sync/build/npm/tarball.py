@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from kapso_sync.build.packages import MODULES
+from kapso_sync.build.packages import MODULES, UNUSED
+from kapso_sync.build.space import Space
 from kapso_sync.visible import visible
 
 MAX_PATH_BYTES = 512
@@ -22,9 +22,6 @@ MAX_NAME_BYTES = 255
 
 _MAX_HEADER_BYTES = 64 * 1024
 """Most bytes of a long name or of extended attributes, which `tarfile` reads into memory."""
-
-_UNUSED = re.compile(r"\.(d\.[cm]?ts|map)$")
-"""Files that no build reads: type declarations and source maps, which are more than half of many packages."""
 
 _CHUNK = 1024 * 1024
 _EXTENDED = frozenset(
@@ -44,25 +41,6 @@ class UnusableTarball(Exception):
     """A tarball cannot be unpacked; the text finishes a sentence that starts with the package."""
 
 
-class NoSpace(UnusableTarball):
-    """There is no space left for a package beside the others."""
-
-
-@dataclass(slots=True)
-class Space:
-    """What all packages that are unpacked together may still take on the disk, which is a Pod's small volume."""
-
-    files: int = 50_000
-    bytes: int = 128 * 1024 * 1024
-
-    def take(self, size: int) -> None:
-        """Count one file of this many bytes; raises `NoSpace` when there is none for it."""
-        self.files -= 1
-        self.bytes -= size
-        if self.files < 0 or self.bytes < 0:
-            raise NoSpace("does not fit beside the others: together they have too many files, or too many bytes")
-
-
 def unpack(
     tarball: BinaryIO,
     folder: Path,
@@ -71,7 +49,9 @@ def unpack(
     carries: bool,
     limits: TarballLimits = TarballLimits(),
 ) -> None:
-    """Unpack a tarball into ``folder``, which is made and must not exist; raises `UnusableTarball`, and `OSError` of the disk.
+    """Unpack a tarball into ``folder``, which is made and must not exist.
+
+    Raises `UnusableTarball`, `NoSpace`, and `OSError` of the disk.
 
     The first folder of each path is left out, whatever its name, as npm does. Without ``carries`` a ``node_modules`` right
     below it is left out as well: the lock file says that there is none. So is what no build reads.
@@ -87,7 +67,7 @@ def unpack(
                 path = _checked_path(member)
                 if not path or (path[0] == MODULES and not carries) or content is None:
                     continue
-                if _UNUSED.search(path[-1]) is None:
+                if UNUSED.search(path[-1]) is None:
                     space.take(member.size)
                     _write(folder.joinpath(*path), content)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:

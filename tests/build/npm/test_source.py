@@ -15,7 +15,7 @@ import pytest
 
 from kapso_sync.build import BuildResult
 from kapso_sync.build.npm import NOT_CACHED, NpmPackages, Registry, TarballCache
-from kapso_sync.build.npm.tarball import Space
+from kapso_sync.build.space import Space
 from kapso_sync.errors import Problem
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from kapso_sync.store.builds import BuildFolder

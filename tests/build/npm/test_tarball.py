@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.build.npm.tarball import Space, TarballLimits, UnusableTarball, unpack
+from kapso_sync.build.npm.tarball import TarballLimits, UnusableTarball, unpack
+from kapso_sync.build.space import NoSpace, Space
 from tests.build.npm.registry import Files, member, tarball
 
 MIB = 1024 * 1024
@@ -171,7 +172,7 @@ def test_all_packages_of_a_build_share_one_space(tmp_path: Path) -> None:
     """Many packages that are small enough each may be too much together."""
     space = Space(files=3, bytes=1000)
     unpack(io.BytesIO(tarball({"a.js": "a", "b.js": "b"})), tmp_path / "one", space, carries=False)
-    with pytest.raises(UnusableTarball, match="does not fit"):
+    with pytest.raises(NoSpace, match="does not fit"):
         unpack(io.BytesIO(tarball({"a.js": "a", "b.js": "b"})), tmp_path / "two", space, carries=False)
-    with pytest.raises(UnusableTarball, match="does not fit"):
+    with pytest.raises(NoSpace, match="does not fit"):
         unpack(io.BytesIO(tarball({"a.js": "a" * 2000})), tmp_path / "three", Space(files=3, bytes=1000), carries=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kapso_sync
-from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, Packages
+from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPackages
 from kapso_sync.build import Target as BuildTarget
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Contract, Desired, Entry
@@ -41,10 +41,10 @@ def run_bundled(data: bytes) -> None:
     with workspace() as root:
         _write_packages(root, dict(unpack(data)))
         real = Path(os.path.realpath(root))
-        _build(data, TOOLS, Packages(real, real))
+        _build(data, TOOLS, FolderPackages(real, real))
 
 
-def _build(data: bytes, tools: ToolPlaces, packages: Packages | None) -> None:
+def _build(data: bytes, tools: ToolPlaces, packages: FolderPackages | None) -> None:
     files = {
         path: SourceFile(path, content)
         for path, content in unpack(data)

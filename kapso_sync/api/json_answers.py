@@ -1,0 +1,85 @@
+"""Reads the JSON of answers so that the size of an answer bounds what it costs: memory, and time of the event loop.
+
+A list of nothing, ``[],[],[]``, takes twenty bytes of memory for each of its own, and Python's decoder holds the interpreter's
+lock until it has read everything, in whatever thread.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
+
+from kapso_sync.model.functions import Json
+
+SMALL = 256 * 1024
+"""An answer of at most this many bytes is read at once; a larger one belongs into a thread."""
+
+MAX_VALUES = 1_000_000
+"""Most commas, brackets and strings of an answer; a list of a thousand functions has less than a tenth."""
+
+MAX_STRING_BYTES = 8 * 1024 * 1024
+"""Most bytes of one string: 1 MiB of code, of which JSON may make six times as much."""
+
+_STEP = 1024 * 1024
+"""Bytes that are looked at without giving other threads a turn."""
+
+_BETWEEN = re.compile(rb'[^"\[{,]*+')
+_INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_QUOTE, _BACKSLASH = b'"\\'
+
+
+class TooMuch(ValueError):
+    """JSON holds more than an answer may; the text finishes a sentence about the answer."""
+
+
+def read_json(body: bytes) -> Json:
+    """Return the JSON of a body, in a thread if the body is not `SMALL`; raises ValueError, `TooMuch` and RecursionError."""
+    if len(body) <= SMALL:
+        decoder: type[json.JSONDecoder] = json.JSONDecoder
+    else:
+        _check(body)
+        decoder = _Decoder
+    value: Json = json.loads(body, cls=decoder)
+    return value
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes in Python, string by string, and so lets other threads run in between; C would hold the lock until its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scan_once = py_make_scanner(self)
+
+
+def _check(body: bytes) -> None:
+    """Raise `TooMuch` for more values than `MAX_VALUES`, or for a longer string, whether or not the body is JSON otherwise."""
+    at = count = 0
+    while at < len(body):
+        end = min(at + _STEP, len(body))
+        found = _end_of(_BETWEEN, body, at, end)
+        if found - at == _STEP:
+            raise TooMuch(f"more than {_STEP // 1024**2} MiB of a number, or of nothing")
+        count += 1
+        if count > MAX_VALUES:
+            raise TooMuch(f"more than {MAX_VALUES:,} values")
+        at = _end_of_string(body, found + 1) if body[found : found + 1] == b'"' else found + 1
+
+
+def _end_of_string(body: bytes, start: int) -> int:
+    """Return where a string ends, after its quote."""
+    at = start
+    while at < len(body):
+        found = _end_of(_INSIDE, body, at, min(at + _STEP, len(body)))
+        if found - start > MAX_STRING_BYTES:
+            raise TooMuch(f"a string of more than {MAX_STRING_BYTES // 1024**2} MiB")
+        if found < len(body) and body[found] == _QUOTE:
+            return found + 1
+        # A backslash that stands alone is the last byte of the step, or of the body.
+        at = found + 2 if found < len(body) and body[found] == _BACKSLASH else found
+    return at
+
+
+def _end_of(pattern: re.Pattern[bytes], body: bytes, at: int, end: int) -> int:
+    found = pattern.match(body, at, end)
+    return found.end() if found is not None else at
