@@ -51,7 +51,8 @@ QUOTES: Mapping[str, Callable[[str], Answer]] = {
 class Quoting:
     """A server before another one. Calls that match ``method`` and ``path`` are answered by ``quote``, others by ``behind``.
 
-    ``said`` is all that was quoted. Without ``behind`` every call is quoted.
+    ``said`` is all that was quoted. Without ``behind`` every call is quoted. With ``keys``, a key that is valid
+    here is replaced by that of the server behind; others are refused.
     """
 
     behind: str = ""
@@ -59,6 +60,7 @@ class Quoting:
     method: str = ".*"
     path: str = ".*"
     said: list[str] = field(default_factory=list)
+    keys: dict[str, str] | None = None
     url: str = ""
 
     def quotes(self, method: str, path: str) -> bool:
@@ -89,6 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _behind(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "content-length")}
+        if self._quoting.keys is not None:
+            key = self._quoting.keys.get(self.headers.get("X-API-Key", ""))
+            if key is None:
+                return 401, JSON, b'{"error": "Invalid or missing API key"}'
+            headers = {name: value for name, value in headers.items() if name.lower() != "x-api-key"} | {"X-API-Key": key}
         request = urllib.request.Request(self._quoting.behind + self.path, body or None, headers, method=self.command)  # noqa: S310
         try:
             with DIRECTLY.open(request, timeout=20) as answer:
