@@ -22,6 +22,7 @@ from tests.e2e.quoting import JSON, Answer, Quoting, quoting
 from tests.e2e.test_daemon import Running, until
 from tests.program import answering, git, write_functions
 from tests.served import Served, served
+from tests.sources.servers import GitServer, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -199,15 +200,15 @@ def kapso() -> Iterator[Served]:
 def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: Path, name: str) -> None:
     """The daemon says why, stays healthy, applies the next push and ends in time."""
     kapso.control("POST", "/reset")
-    repository = tmp_path / "repository"
-    repository.mkdir()
+    repository = tmp_path / "served" / "repository"
+    repository.mkdir(parents=True)
     git(repository, "init", "--quiet", "--initial-branch=main")
     write_functions(repository / "functions", {"greet": answering("one")})
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--message", "Begin")
     api = Quoting(kapso.emulator.url)
     target = Target(repository, api)
-    with quoting(api), budget() as limits:
+    with quoting(api), serving(GitServer(tmp_path / "served")) as server, budget() as limits:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("KAPSO_")},
             **kapso.environment(tmp_path / "state"),
@@ -219,9 +220,14 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
             "KAPSO_SYNC_INTERVAL": "1s",
             "KAPSO_SYNC_REQUEST_TIMEOUT": "10s",
         }
-        command = [sys.executable, "-m", "kapso_sync", "run", repository.as_uri()]
+        command = [sys.executable, "-m", "kapso_sync", "run", f"{server.url}/repository/.git"]
         process = subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=limits.enter, start_new_session=True  # noqa: PLW1509 - only writes files
+            command,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=limits.enter,  # noqa: PLW1509 - only writes files
+            start_new_session=True,
         )
         running = Running(process)
 
@@ -242,12 +248,12 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
             asking.start()
             try:
                 event = ATTACKS[name](target)
-                until(lambda: running.named(event) or process.poll() is not None, 120, what=lambda: (print("".join(running.raw)[-9000:]), "")[1])
+                until(lambda: running.named(event) or process.poll() is not None, 120, what=lambda: running.raw[-20:])
                 target.restore("well again")
                 until(
                     lambda: kapso.world.live_code() == {"greet": answering("well again")} or process.poll() is not None,
                     90,
-                    what=lambda: (print("".join(running.raw)[-9000:]), "")[1],
+                    what=lambda: running.raw[-20:],
                 )
             finally:
                 probe.done.set()
