@@ -44,8 +44,10 @@ MAX_RECORDS = 20_000
 """Most records of all pages: each of them is looked at in turn, while nothing else happens."""
 
 _MIB = 1024 * 1024
-MAX_LIST_BYTES = 256 * _MIB
-"""Most bytes of all pages of the functions: a server may give every function, with up to 1 MiB of code, in one answer."""
+MAX_LIST_BYTES = 48 * _MIB
+"""Most bytes of all pages of the functions, code included. One page may hold all of it, which takes three times as much memory
+while it is decoded: more would not fit into a container of 256 MiB.
+"""
 
 MAX_RECORD_BYTES = 8 * _MIB
 """Most bytes of an answer about one function: 1 MiB of code, of which JSON may make six times as much, and its fields."""

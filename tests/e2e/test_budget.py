@@ -160,6 +160,11 @@ ATTACKS: Mapping[str, Attack] = {
     "a manifest of 8 MiB": manifest("functions:\n" + "  a: {file: greet.js}\n" * (8 * MIB // 22)),
     "100,000 entries": manifest("version: 1\nfunctions:\n" + "".join(f"  f{n}: {{file: f{n}.js}}\n" for n in range(100_000))),
     "a list of 100 MiB": answer(".*/functions", body('{"data": [' + "1," * (50 * MIB) + "1]}"), "reconcile.failed"),
+    "a list of 46 MiB of code": answer(
+        ".*/functions",
+        body(json.dumps({"data": [{"id": f"f-{n}", "slug": f"f-{n}", "code": "x" * MIB} for n in range(46)]})),
+        "plan.computed",
+    ),
     "a list of empty records": answer(".*/functions", body('{"data": [' + "{}," * (2 * MIB) + "{}]}"), "reconcile.failed"),
     "a deep list": answer(".*/functions", body('{"data": ' + DEEP), "reconcile.failed"),
     "an error of 100 MiB": answer(".*/functions/.*", body("x" * (100 * MIB), 422), "function.failed", "PATCH"),
