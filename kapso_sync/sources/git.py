@@ -126,6 +126,7 @@ class GitSource:
         self._found: _Head | None = None
         self._monotonic = monotonic
         self._denied: _Denied | None = None
+        self._offered: tuple[object, ...] = ()
         self._contents: dict[bytes, bytes] = {}
 
     async def home(self) -> str:
@@ -435,14 +436,16 @@ class GitSource:
         if isinstance(found, SourceDenied):
             times = self._denied.times + 1 if self._denied is not None else 1
             until = self._monotonic() + DENIED_BACKOFF.delay(times)
-            self._denied = _Denied(found, times, until, self._git.credentials_version())
+            self._denied = _Denied(found, times, until, self._offered)
         return found
 
     def _raise_if_denied(self) -> None:
         denied = self._denied
+        # A file that changes while the remote answers holds credentials that it did not refuse.
+        self._offered = self._git.credentials_version()
         if denied is None or self._monotonic() >= denied.until:
             return
-        if denied.credentials == self._git.credentials_version():
+        if denied.credentials == self._offered:
             raise SourceDenied(denied.error.message, hint=denied.error.hint)
 
     @contextlib.contextmanager

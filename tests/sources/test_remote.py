@@ -244,6 +244,18 @@ async def test_a_remote_that_refuses_us_is_asked_again_after_a_growing_delay(ser
     assert await source.moved() is False
 
 
+async def test_a_token_that_is_replaced_while_the_remote_refuses_the_old_one_is_tried_at_once(
+    server: GitServer, reader: Reader
+) -> None:
+    """What was refused is what was offered, and not what the file holds when the answer comes."""
+    tokens = iter(("revoked", "revoked"))
+    credentials = GitCredentials(lambda: next(tokens, SECRET))
+    source = replace(reader, credentials=credentials, monotonic=lambda: 0.0).open(f"{server.url}/upstream/.git")
+    with pytest.raises(SourceDenied):
+        await source.moved()
+    assert contents(await source.fetch())["a.ts"] == CODE.encode()
+
+
 async def test_a_slow_transfer_ends_at_the_git_timeout_and_names_it(server: GitServer, reader: Reader) -> None:
     """What ends it is `git fetch`, and a setting gives it more time."""
     assert contents(await _with_token(reader).open(f"{server.url}/upstream/.git").fetch())
