@@ -420,10 +420,10 @@ class Plan:
     """All steps, sorted by slug.
 
     ``owned`` counts our functions, vanished ones included; limits in percent refer to it. ``project_id`` is the project that
-    the key opens, if Kapso says so. ``forget`` holds the ids of functions that are gone from git and from Kapso. ``missing``
-    are our functions that git does not list. ``vacations`` are functions that must leave their slug for another one.
-    ``renames`` is the journal of each ``moved_from``, written before anything else. ``misnamed`` is as in `Desired`.
-    ``packages`` are the npm packages in the code of functions, by slug.
+    the key opens, if Kapso says so, and ``named_project`` the one that the repository names. ``forget`` holds the ids of
+    functions that are gone from git and from Kapso. ``missing`` are our functions that git does not list. ``vacations`` are
+    functions that must leave their slug for another one. ``renames`` is the journal of each ``moved_from``, written before
+    anything else. ``misnamed`` is as in `Desired`. ``packages`` are the npm packages in the code of functions, by slug.
     """
 
     source: str
@@ -433,6 +433,7 @@ class Plan:
     owned: int = 0
     manifest_present: bool = True
     project_id: str | None = None
+    named_project: str | None = None
     notices: tuple[Notice, ...] = ()
     forget: tuple[str, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from kapso_sync.errors import ApiNotFound, ApiUnsupported, StateForeign
+from kapso_sync.errors import ApiNotFound, ApiUnsupported
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, DeploymentStatus, RemoteFunction
 from kapso_sync.model.plan import Modify, Plan
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.model.source import PROJECT_FILE
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.plan.project import require_not_emptied, require_same_project
 from kapso_sync.reconcile.plan.renames import resolve_renames
 from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
@@ -34,7 +34,7 @@ async def observe(
     functions = listed.functions
     require_same_project(functions, state, desired.project_id)
     if not (functions or listed.garbled or allow_recreate):
-        _not_emptied(state)
+        require_not_emptied(state)
     bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
     if bare:
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
@@ -111,28 +111,3 @@ def _code_needed(remote: RemoteFunction, state: ReconcilerState, wanted: Mapping
     if remote.mark is not None and remote.mark.applied is not None and owned.applied != remote.mark.applied:
         return True
     return moved or wanted.get(owned.slug) != owned.wanted.get(CODE)
-
-
-def require_same_project(functions: tuple[RemoteFunction, ...], state: ReconcilerState, named: str | None) -> None:
-    """Raise `StateForeign` when the records are of another project than we know; ``named`` is what the repository says."""
-    projects = {remote.project_id for remote in functions if remote.project_id}
-    if not projects:
-        return
-    for known, where in ((named, f"the repository's {PROJECT_FILE} names"), (state.project_id, "the state folder belongs to")):
-        if known is not None and known not in projects:
-            raise StateForeign(
-                f"the API key opens project {min(projects)}, but {where} project {known}",
-                hint=f"use a key of project {known}; or, if the change is meant, another KAPSO_SYNC_STATE_DIR and project file",
-            )
-
-
-def _not_emptied(state: ReconcilerState) -> None:
-    """Raise `StateForeign` if Kapso shows no functions but once showed some: the key may open another project."""
-    if not state.owned and state.project_id is None:
-        return
-    project = f"project {state.project_id}" if state.project_id else "another project"
-    known = f"{len(state.owned)} functions of {project}" if state.owned else f"{project}, which had some"
-    raise StateForeign(
-        f"the API key opens an empty project, but the state folder knows {known}",
-        hint="is it the right key? If the functions were really deleted, `kapso-sync sync --allow-recreate` creates them again",
-    )

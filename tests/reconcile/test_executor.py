@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -388,6 +388,48 @@ async def test_the_first_sync_into_an_empty_project_remembers_the_project(bench:
     with pytest.raises(StateForeign, match=project):
         await bench.sync(git)
     assert not bench.api.writes
+
+
+@pytest.mark.parametrize("by_state", [True, False])
+async def test_an_empty_project_that_is_not_ours_gets_one_function_and_no_more(bench: Bench, by_state: bool) -> None:
+    """Its list does not show its id, the first create does: the pass stops there, and the right key needs no override."""
+    git = desired(want("a"), want("b"), want("c"))
+    if by_state:
+        with StateStore(bench.folder, bench.clock.now) as store:
+            store.remember_project("ours")
+        bench.limits = replace(bench.limits, allow_recreate=True)
+    else:
+        git = replace(git, project_id="ours")
+    wrong, right = bench.api.world, WorldApi(new_world(bench.clock, project_id="ours"))
+    report = await bench.sync(git)
+    assert (report.exit_code, report.count("create"), bench.api.writes) == (ExitCode.CONFIG, 1, [("POST", "/functions", "a")])
+    assert report.halted is not None
+    created = f"`a` ({wrong.function('a').id})"
+    assert all(text in report.halted.message for text in (f"opens project {wrong.project_id}", "project ours", created))
+    assert str(report.halted.hint).startswith("delete `a` there")
+    assert [outcome.result for outcome in report.outcomes] == [Result.FAILED, Result.SKIPPED, Result.SKIPPED]
+    with pytest.raises(StateForeign, match=wrong.project_id):
+        await bench.sync(git)
+    bench.api, bench.limits = right, replace(bench.limits, allow_recreate=by_state)
+    assert (await bench.sync(git)).exit_code == ExitCode.OK
+    assert set(right.world.live_code()) == {"a", "b", "c"}
+    assert bench.memory().project_id == "ours"
+
+
+async def test_an_empty_project_that_is_ours_gets_all_functions_in_one_pass(bench: Bench) -> None:
+    """The first goes alone and shows the project; an answer without it is read again."""
+
+    class Terse(WorldApi):
+        async def create_function(self, payload: Mapping[str, Json]) -> RemoteFunction:
+            return replace(await super().create_function(payload), project_id=None)
+
+    bench.api = Terse(bench.api.world)
+    git = replace(desired(want("a"), want("b"), want("c")), project_id=bench.api.world.project_id)
+    assert (await bench.sync(git)).exit_code == ExitCode.OK
+    assert (len(bench.api.world.live_code()), bench.api.count("GET", "/functions/{id}")) == (3, 1)
+    foreign = Bench(bench.folder / "other", bench.clock, Terse(new_world(bench.clock)))
+    report = await foreign.sync(replace(git, project_id="ours"))
+    assert (report.exit_code, len(foreign.api.writes)) == (ExitCode.CONFIG, 1)
 
 
 async def test_a_known_project_with_an_empty_list_is_not_written_to(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from kapso_sync.errors import (
     KapsoSyncError,
     NotLeading,
     SecretRoutesUnavailable,
+    StateForeign,
     StateUnusable,
 )
 from kapso_sync.model import events
@@ -49,6 +50,7 @@ from kapso_sync.reconcile.apply.function_users import deletion_rounds, look_up_u
 from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
 from kapso_sync.reconcile.apply.secrets import SecretApplier
 from kapso_sync.reconcile.apply.slug_parking import SlugParker, parked_records
+from kapso_sync.reconcile.apply.unseen_project import UnseenProject
 from kapso_sync.reconcile.apply.writer import FunctionWriter
 from kapso_sync.reconcile.plan.function_usage import reason_against_deletion
 from kapso_sync.reconcile.plan.observed import Observed
@@ -69,7 +71,8 @@ MAX_UNANSWERED = 3
 """After this many functions in a row without an answer from Kapso, the rest of the pass is skipped."""
 
 _UNANSWERED = (ApiUnavailable, ApiRateLimited, ApiGarbled)
-_NOT_ITS_OWN = (*_UNANSWERED, ApiUnauthorized, StateUnusable)
+_HALTING = (ApiUnauthorized, StateForeign, StateUnusable)
+_NOT_ITS_OWN = (*_UNANSWERED, *_HALTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,9 @@ class Executor:
         Once ``superseded`` is set, nothing new starts and no deployment is awaited. ``replan`` plans one function again that
         somebody changed after the plan was made.
 
-        Failures of single functions are outcomes. A failure that concerns all of them (a rejected key, a state folder that
-        cannot be written, an API that is down) halts the pass: running steps finish, and nothing new starts.
+        Failures of single functions are outcomes. A failure that concerns all of them (a rejected key, a key of another
+        project, a state folder that cannot be written, an API that is down) halts the pass: running steps finish, and nothing
+        new starts.
         """
         if observed.closed_intents:
             self._store.settle(observed.state, observed.closed_intents)
@@ -134,7 +138,8 @@ class Executor:
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, self._settings.start_locally)
             rollout.load(_deployed_workers(observed), observed.state.quota)
             checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
-            writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned})
+            project = UnseenProject(self._api, plan, observed)
+            writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
             applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
@@ -146,7 +151,8 @@ class Executor:
             upcoming = {step.slug: step.desired.code for step in plan.steps if isinstance(step, Write)}
             usage = functools.partial(self._usage, observed, upcoming)
             rounds = functools.partial(deletion_rounds, self._api)
-            run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), _Looks(again, rounds, usage))
+            looks = _Looks(again, rounds, usage, project)
+            run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), looks)
             run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, secrets.facts)
             outcomes = await run.carry_out(plan, SlugParker(self._api, self._store, self._emit))
         for function_id in plan.forget:
@@ -183,13 +189,17 @@ class Executor:
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """The reads of Kapso before writes: one function by id, the order of deletions, and the users of functions to delete."""
+    """The reads of Kapso before writes: one function by id, the order of deletions, and the users of functions to delete.
+
+    ``project`` says whether the first create must show the project.
+    """
 
     planned_again: Callable[[str], Awaitable[Step | None]]
     rounds: Callable[[Sequence[Delete]], Awaitable[Sequence[Sequence[Delete]]]]
     usage: Callable[
         [Sequence[Delete], Sequence[Delete], Collection[str]], Awaitable[Callable[[Delete], tuple[str, str] | None]]
     ]
+    project: UnseenProject
 
 
 class _Pass:
@@ -235,7 +245,7 @@ class _Pass:
         outcomes: list[Outcome] = []
         for steps in (first, safe, risky):
             await self._make_way(plan, parker, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
-            outcomes += await self._all(steps)
+            outcomes += await self._write(steps)
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
             outcomes += await self._delete(deletions)
@@ -251,6 +261,14 @@ class _Pass:
                 self._parked[vacation.remote.id] = await parker.park(vacation)
             except KapsoSyncError as error:
                 self._in_the_way[vacation.frees] = error
+
+    async def _write(self, steps: Sequence[Step]) -> list[Outcome]:
+        """Execute steps at once; one after the other, while it is not known whether the key opens the right project."""
+        outcomes: list[Outcome] = []
+        while steps and self._looks.project.unseen:
+            alone, *steps = steps
+            outcomes += await self._all([alone])
+        return outcomes + await self._all(steps)
 
     async def _all(self, steps: Iterable[Step]) -> list[Outcome]:
         async with asyncio.TaskGroup() as group:
@@ -370,7 +388,7 @@ class _Pass:
         if isinstance(error, NotLeading):
             self._superseded.set()
             return Outcome(step, Result.SKIPPED, step.function_id, error=error.message, hint=error.hint, blameless=True)
-        if isinstance(error, ApiUnauthorized | StateUnusable):
+        if isinstance(error, _HALTING):
             self.halted = error
         elif isinstance(error, _UNANSWERED) and not isinstance(error, SecretRoutesUnavailable):
             self._unanswered += 1
@@ -395,6 +413,7 @@ class _Pass:
             hint=error.hint,
             blameless=isinstance(error, _NOT_ITS_OWN) and not isinstance(error, SecretRoutesUnavailable),
             never_ran=told and _never_ran(step),
+            applied=isinstance(error, StateForeign),
         )
 
     def _kept(self, step: NoChange) -> Outcome:

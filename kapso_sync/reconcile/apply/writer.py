@@ -16,6 +16,7 @@ from kapso_sync.errors import (
     ApiUnavailable,
     ApiUnsupported,
     Call,
+    StateForeign,
 )
 from kapso_sync.model import events
 from kapso_sync.model.functions import (
@@ -36,6 +37,7 @@ from kapso_sync.model.ownership import AppliedDigests, Mark, split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent
+from kapso_sync.reconcile.apply.unseen_project import UnseenProject
 from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
@@ -73,14 +75,20 @@ class FunctionWriter:
     ``known_ids`` are the ids of functions that there were before the pass: no new function has one of them.
     """
 
-    def __init__(self, api: FunctionsApi, store: Store, emit: events.Listener, known_ids: Iterable[str]) -> None:
+    def __init__(
+        self, api: FunctionsApi, store: Store, emit: events.Listener, known_ids: Iterable[str], project: UnseenProject
+    ) -> None:
         self._api = api
         self._store = store
         self._emit = emit
         self._known_ids = set(known_ids)
+        self._project = project
 
     async def create(self, step: Create) -> Written:
-        """Create a function; if the answer is lost, the list is read before the request is sent again."""
+        """Create a function; if the answer is lost, the list is read before the request is sent again.
+
+        Raises `StateForeign` if it was created in another project than ours; then it is not remembered as ours.
+        """
         content = sent_content(step.payload)
         applied = _sent_digests(step.payload)
         intent = Intent(
@@ -88,6 +96,12 @@ class FunctionWriter:
         )
         number = self._store.begin(intent)
         record = await self._journaled(number, self._create(step))
+        try:
+            await self._project.require(record)
+        except StateForeign:
+            self._store.close(number)
+            self._emit(events.FunctionCreated(slug=step.slug, function_id=record.id))
+            raise
         left = self._left_to_update(step, record)
         # Fields that still need an update are not recorded as wanted yet. If the pass dies before that update, the next pass
         # must not treat them as refused.

@@ -100,6 +100,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         owned=len(ours) + sum(owned.slug not in observed.by_slug for owned in gone),
         manifest_present=desired.manifest_present,
         project_id=next((remote.project_id for remote in observed.functions if remote.project_id), None),
+        named_project=desired.project_id,
         notices=(
             *desired.notices,
             *renames.notices,

@@ -22,9 +22,10 @@ from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.pull import PullPlan
 from kapso_sync.model.source import DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.reconcile.observe import observe, require_same_project, with_code
+from kapso_sync.reconcile.observe import observe, with_code
 from kapso_sync.reconcile.plan.comparison import compare
 from kapso_sync.reconcile.plan.observed import Claim, Observed
+from kapso_sync.reconcile.plan.project import require_same_project
 from kapso_sync.reconcile.plan.warnings import garbled_notices
 from kapso_sync.reconcile.pull.planner import (
     PullInputs,
