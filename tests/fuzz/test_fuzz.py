@@ -79,7 +79,7 @@ def test_a_text_that_keeps_its_promises_passes() -> None:
         (b"GET /healthz HTTP/1.1", b"HTTP/1.1 500 X\r\nX-Content-Type-Options: nosniff\r\n\r\n", False),
     ],
 )
-def test_a_server_that_lets_strangers_in_or_fails_is_noticed(request_: bytes, answer: bytes, changed: bool) -> None:  # noqa: FBT001
+def test_a_server_that_lets_strangers_in_or_fails_is_noticed(request_: bytes, answer: bytes, changed: bool) -> None:
     """The positive control of the target `http`."""
     with pytest.raises(BrokenPromise):
         http.check(request_, answer, changed=changed, public=True)

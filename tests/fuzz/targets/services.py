@@ -153,7 +153,7 @@ def make_lease_api(draw: Draw) -> bytes:
     return make_answers(draw, (make_lease(draw), make_lease(draw), odd, dumps(draw.object(said))))
 
 
-TOKENS = tuple(header.encode("latin-1") for header in HEADERS) + (b"HTTP/1.1 200 OK", b"HTTP/1.0 302 Found", b"HTTP/2 200")
+TOKENS = (*tuple(header.encode("latin-1") for header in HEADERS), b"HTTP/1.1 200 OK", b"HTTP/1.0 302 Found", b"HTTP/2 200")
 TARGETS = (
     Target("forge", run_forge, make_forge, TOKENS, share=0.5),
     Target("registry", run_registry, make_registry, TOKENS, share=0.5),
