@@ -1,4 +1,4 @@
-"""Raw requests to the daemon's HTTP server, one a section: ``@token`` in them is the admin token, ``@sign`` a true signature."""
+"""Raw requests to the daemon's HTTP server, one a section: ``@token`` is the admin token, ``@sign`` a true signature."""
 
 from __future__ import annotations
 
