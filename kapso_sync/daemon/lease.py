@@ -70,6 +70,12 @@ class Lease:
         return tuple(self._spec.get(name) for name in ("holderIdentity", "acquireTime", "renewTime", "leaseTransitions"))
 
     @property
+    def version(self) -> str:
+        """The resourceVersion, which an update must name; empty: the API server gave none."""
+        version = self._metadata.get("resourceVersion")
+        return version if isinstance(version, str) else ""
+
+    @property
     def _spec(self) -> Mapping[str, Any]:
         spec = self.document.get("spec")
         return spec if isinstance(spec, dict) else {}

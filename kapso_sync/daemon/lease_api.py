@@ -130,7 +130,7 @@ class KubeLeaseApi:
 
         Raises `LeaseConflict` and `LeaseMissing`.
         """
-        if not lease.document.get("metadata", {}).get("resourceVersion"):
+        if not lease.version:
             raise LeaseError("the API server gave the Lease no resourceVersion, so it cannot be updated safely")
         return await self._ask("PUT", f"{self._folder}/{self._access.name}", lease.document, timeout)
 

@@ -6,13 +6,15 @@ import contextlib
 import itertools
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.fuzz.answering import answering
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.engine import inputs
 from tests.fuzz.promises import CANARY, FORGED, BrokenPromise, Hang, bounded, check_no_canary, check_printed
 from tests.fuzz.target import CORPUS, Target
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, http
 
 SECONDS = 60.0
 """Seconds of the clock that an input may take on a busy machine; its CPU time is limited by the target."""
@@ -66,6 +68,33 @@ def test_a_text_that_keeps_its_promises_passes() -> None:
     """Letters of any script, tabs, and lines of our own."""
     check_printed(f"ñ 🦊\tx\n said: {FORGED}\n", lines=2)
     check_no_canary("nothing")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "changed"),
+    [
+        (b"POST /api/resume HTTP/1.1", b"", True),
+        (b"GET /api/status HTTP/1.1", b"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\n\r\n", False),
+        (b"GET /healthz HTTP/1.1", b"HTTP/1.1 200 OK\r\n\r\n", False),
+        (b"GET /healthz HTTP/1.1", b"HTTP/1.1 500 X\r\nX-Content-Type-Options: nosniff\r\n\r\n", False),
+    ],
+)
+def test_a_server_that_lets_strangers_in_or_fails_is_noticed(request_: bytes, answer: bytes, changed: bool) -> None:
+    """The positive control of the target `http`."""
+    with pytest.raises(BrokenPromise):
+        http.check(request_, answer, changed=changed, public=True)
+
+
+async def test_a_client_that_asks_another_host_or_path_is_noticed() -> None:
+    """The positive control of the targets that answer as services; the first request keeps every promise."""
+    async with answering(pack({"0": b"HTTP/1.1 200 X\n\nx"})) as server, httpx.AsyncClient(trust_env=False) as client:
+        await client.get(f"{server.url}/right")
+        server.check("/right")
+        with pytest.raises(BrokenPromise, match="asks for"):
+            server.check("/wrong")
+        await client.get(server.url.replace("127.0.0.1", "localhost") + "/right")
+        with pytest.raises(BrokenPromise, match="another host"):
+            server.check("/right")
 
 
 def test_an_input_that_hangs_or_takes_memory_is_noticed() -> None:

@@ -12,17 +12,35 @@ from tests.fuzz.targets import (
     events,
     folder,
     git,
+    http,
     lease,
     manifest,
     marks,
     pull,
     secrets,
+    services,
     settings,
     webhook,
 )
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
-    for module in (api, checks, code, events, folder, git, lease, manifest, marks, pull, secrets, settings, webhook)
+    for module in (
+        api,
+        checks,
+        code,
+        events,
+        folder,
+        git,
+        http,
+        lease,
+        manifest,
+        marks,
+        pull,
+        secrets,
+        services,
+        settings,
+        webhook,
+    )
     for target in module.TARGETS
 }
