@@ -179,8 +179,8 @@ class Write(Step):
 
     ``deploy`` says that the content must be deployed; once it runs, ``secrets`` follow, with a deployment of their own.
 
-    ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped``: one of them is of other content and
-    may end last, so one more deployment must follow this one.
+    ``unconfirmed`` numbers earlier deployments that were not seen to end. ``overlapped`` of them are of other content, and
+    the end of each may be taken for that of a later one, so as many deployments must follow this one.
 
     ``secret_values`` are all values from git, also for a rollback: a deployment may drop secrets.
     ``listed_secrets`` are the names that were on Kapso before; ``secrets_at_risk`` are those without a value in git.
@@ -195,7 +195,7 @@ class Write(Step):
     listed_secrets: frozenset[str] = frozenset()
     secrets_at_risk: tuple[str, ...] = ()
     unconfirmed: tuple[int, ...] = ()
-    overlapped: bool = False
+    overlapped: int = 0
 
     @property
     def deploys(self) -> bool:

@@ -60,18 +60,23 @@ def _replay(chosen: list[Target], path: Path) -> int:
 
 def _fuzz(chosen: list[Target], seconds: float, seed: int) -> int:
     """Give the targets turns until the time is over; a turn is longer where fewer fit."""
-    started, failed, turn = time.monotonic(), dict[str, str](), 0
-    shares = sum(target.share for target in chosen)
-    turns = max(1, int(seconds / (TURN * shares)))
+    until, failed, skipped = time.monotonic() + seconds, dict[tuple[str, str], str](), set[str]()
+    turns = max(1, int(seconds / (TURN * sum(target.share for target in chosen))))
+    due = [(turn, target) for turn in range(turns) for target in chosen]
+    shares = sum(target.share for _, target in due)
     _say(f"{'target':<10} {'executions':>10} {'a second':>9} {'seconds':>8} {'new':>6}  failures")
-    for turn in range(turns):
-        for target in chosen:
-            left = seconds - (time.monotonic() - started)
-            if left < 1:
-                break
-            due = min(left, seconds * target.share / shares / turns)
-            failed |= _turn(target, due, (seed or int(time.time())) + turn)
-    _say(f"\n{len(failed)} failures in {(time.monotonic() - started) / 60:.1f} minutes")
+    for turn, target in due:
+        # A turn takes longer than its share where its corpus is large: the others share what is left.
+        given = (until - time.monotonic()) * target.share / shares
+        shares -= target.share
+        if given < 1:
+            skipped.add(target.name)
+            continue
+        found = _turn(target, given, (seed or int(time.time())) + turn)
+        failed |= {(target.name, what): path for what, path in found.items()}
+    _say(f"\n{len(failed)} failures in {(time.monotonic() - until + seconds) / 60:.1f} minutes")
+    if skipped:
+        _say(f"no time was left for all turns of {', '.join(sorted(skipped))}: give more MINUTES")
     for path in failed.values():
         _say(f"  make fuzz TARGET={Path(path).parent.name} INPUT={path}")
     return 1 if failed else 0

@@ -581,6 +581,23 @@ async def test_an_unconfirmed_older_deployment_is_followed_by_one_more(tmp_path_
     assert bench.api.world.live_code() == {"a": third}
 
 
+async def test_each_unconfirmed_older_deployment_is_followed_by_one_more(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two of them may end after the new one was requested: only the third end is its own."""
+    clock = VirtualClock()
+    bench = Bench(tmp_path_factory.mktemp("state"), clock, WorldApi(new_world(clock)))
+    await bench.sync(desired(want("a")))
+    bench.settings = replace(bench.settings, deploy_timeout=1.0)
+    for number in range(2):
+        bench.api.fate = fail_when("POST", "/functions/{id}/deploy", Fate.LOST_AFTER)
+        await bench.sync(desired(want("a", f"{CODE_B}// {number}\n")))
+        bench.api.log.clear()
+    bench.settings = replace(bench.settings, deploy_timeout=180.0)
+    report = await bench.sync(desired(want("a", CODE_B)))
+    assert report.exit_code is ExitCode.OK
+    assert bench.api.count("POST", "/functions/{id}/deploy") == 3
+    assert bench.api.world.live_code() == {"a": CODE_B}
+
+
 async def test_two_owners_never_touch_each_others_functions(bench: Bench) -> None:
     """A function with a foreign mark is a conflict that names both owners; --take-from hands it over."""
     await bench.sync(desired(want("a")))

@@ -238,8 +238,12 @@ def test_an_unconfirmed_deployment_is_repeated_once() -> None:
     there = remote("a", CODE_B, updated=9.0)
     step = step_of(want("a", CODE_B), there, memory(owned(there, live=False), intents=[older]))
     assert isinstance(step, Deploy)
-    assert (step.overlapped, step.unconfirmed) == (True, (7,))
+    assert (step.overlapped, step.unconfirmed) == (1, (7,))
     assert step.reasons == ("a deployment of older content was not seen to end: what runs may be older",)
+    former = replace(older, content=content("// older still\n"), id=6)
+    step = step_of(want("a", CODE_B), there, memory(owned(there, live=False), intents=[former, older]))
+    assert isinstance(step, Deploy)
+    assert (step.overlapped, step.unconfirmed) == (2, (6, 7))
 
 
 def test_protection_stays_until_the_manifest_lifts_it() -> None:

@@ -86,8 +86,9 @@ class Deployer:
     async def deploy(self, step: Write, written: Written) -> Written:
         """Deploy until the stored content is confirmed to run. Raises `ApiError`, `DeploymentFailed` or `Superseded`.
 
-        If the deployment may have overlapped an older one of other content, one more is requested: only then is the last one
-        certain.
+        Kapso does not say which deployment ended. If ``overlapped`` older ones of other content may still run, as many more are
+        requested. An example with two: of the three ends that are then seen, two may be those of the older ones, and the third
+        is ours, since deployments end in the order in which they were requested.
         """
         record = written.record
         ended, number = await self._deploy(step.slug, written, record)
@@ -96,9 +97,10 @@ class Deployer:
                 self._store.close(number)
                 ended, number = await self._deploy(step.slug, written, ended.record)
         closes = [*step.unconfirmed, number]
-        if step.overlapped and ended.verdict is DeploymentState.LIVE and ended.record is not None:
-            ended, number = await self._deploy(step.slug, written, ended.record)
-            closes.append(number)
+        for _ in range(step.overlapped):
+            if ended.verdict is DeploymentState.LIVE and ended.record is not None:
+                ended, number = await self._deploy(step.slug, written, ended.record)
+                closes.append(number)
         if ended.verdict is DeploymentState.SUPERSEDED:
             raise Superseded("a newer revision came while it was deployed", hint="the next pass resumes here")
         if ended.verdict is not DeploymentState.LIVE or ended.record is None:

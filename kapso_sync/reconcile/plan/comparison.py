@@ -346,10 +346,10 @@ class FunctionComparison:
         return bool(self.desired.entry.checks) and self.last_applied is not None and self.last_applied.unproven
 
     @property
-    def overlapped(self) -> bool:
-        """Return whether an earlier deployment of other content may still end after the next one."""
+    def overlapped(self) -> int:
+        """Return how many earlier deployments of other content may still end after the next one was requested."""
         wanted = {**self.remote_content, **self.desired.content}
-        return any(not _same_runtime(intent.content, wanted) for intent in self.uncertain)
+        return sum(not _same_runtime(intent.content, wanted) for intent in self.uncertain)
 
     @property
     def touches_runtime(self) -> bool:

@@ -83,7 +83,7 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
         last_applied=comparison.last_applied,
         live=comparison.liveness.live,
         unconfirmed=tuple(intent.id for intent in comparison.uncertain),
-        overlapped=comparison.overlapped and comparison.deploys,
+        overlapped=comparison.overlapped if comparison.deploys else 0,
     )
 
 
