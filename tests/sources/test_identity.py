@@ -195,7 +195,7 @@ async def test_the_origin_is_what_git_reads_in_its_configuration(config: str, up
     ("origin", "spelled_out"),
     [
         ("gh:acme/flows", "https://github.com/acme/flows"),
-        ("gh:work/flows", "ssh://git@git.example.com/work/flows"),
+        ("gh:team/flows", "ssh://git@git.example.com/team/flows"),
         ("here/flows", "https://git.example.com/here/flows"),
         ("hub:acme/flows", "hub:acme/flows"),
         ("git@example.com:acme/flows", "git@example.com:acme/flows"),
@@ -208,7 +208,7 @@ async def test_an_abbreviated_origin_is_spelled_out_and_a_whole_one_is_kept(
     """By the longest rule, of the repository or of the user; where a machine fetches a whole address from names nothing."""
     configuration = tmp_path / "gitconfig"
     configuration.write_text(
-        '[url "https://github.com/"]\n\tinsteadOf = gh:\n[url "ssh://git@git.example.com/work/"]\n\tinsteadOf = gh:work/\n'
+        '[url "https://github.com/"]\n\tinsteadOf = gh:\n[url "ssh://git@git.example.com/team/"]\n\tinsteadOf = gh:team/\n'
         '[url "https://mirror.example/"]\n\tinsteadOf = https://\n\tinsteadOf = git@example.com:\n'
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
