@@ -11,7 +11,7 @@ import pytest
 
 from kapso_sync.build.contract import MAX_IMPORTS, MAX_PLACES, Shape, Style, inspect
 from kapso_sync.build.graph import MAX_FAULTS
-from kapso_sync.build.inspection import inspect_apart, read_shape
+from kapso_sync.build.inspection import CPU_SECONDS, inspect_apart, read_shape
 from kapso_sync.build.syntax import MAX_NESTING, Grammar, is_nested_too_deeply
 from kapso_sync.model.desired import UnusableFunction
 from tests.build.workbench import Workbench, entry, source_files
@@ -64,7 +64,7 @@ async def measured(texts: dict[str, str]) -> tuple[UnusableFunction | None, floa
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_mebibyte_of_hostile_code_costs_little(name: str) -> None:
-    """No 30 MB here, no second of the loop, and less than 5 s of a processor in the process that inspects it."""
+    """No 30 MB here, no second of the loop; the process that inspects it ends before the kernel would end it."""
     file, code, said = HOSTILE[name]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     refused, longest, memory = await measured({file: code})
@@ -74,7 +74,7 @@ async def test_a_mebibyte_of_hostile_code_costs_little(name: str) -> None:
     assert len(refused.problems) <= MAX_FAULTS
     assert memory < 30 * 1024
     assert longest < 1.0
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 5.0
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2 * CPU_SECONDS  # esbuild looks as well
 
 
 async def test_a_mebibyte_of_bundled_code_is_taken() -> None:
