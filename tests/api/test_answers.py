@@ -22,6 +22,8 @@ from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected,
 from kapso_sync.model.functions import Json
 from tests.api.servers import Reply, answer, connected_client, record
 
+pytestmark = pytest.mark.e2e
+
 ONCE = TransportSettings(deadline=5.0, attempts=1)
 
 odd_texts = (

@@ -16,6 +16,8 @@ from tests.fuzz.promises import CANARY, FORGED, BrokenPromise, Hang, bounded, ch
 from tests.fuzz.target import CORPUS, Target
 from tests.fuzz.targets import TARGETS, http
 
+pytestmark = pytest.mark.e2e
+
 SECONDS = 60.0
 """Seconds of the clock that an input may take on a busy machine; its CPU time is limited by the target."""
 

@@ -27,6 +27,8 @@ from tests.clock import VirtualClock
 from tests.notifications.servers import Ear, listening
 from tests.sources.repositories import command_lines
 
+pytestmark = pytest.mark.e2e
+
 CHAT, PAGER = Destination("x://chat-secret", "x (line 1)", "chat"), Destination("x://pager-secret", "x (line 2)", "pager")
 CALM = DaemonStatus("0.1.0", DAWN, DAWN, "acme/flows")
 MESSAGE = Message("a title", "a body", Kind.FAILURE)

@@ -358,6 +358,7 @@ async def silent(stub: DaemonStub, stack: contextlib.AsyncExitStack, number: int
         stack.callback(writer.close)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "sent",
     [

@@ -25,6 +25,8 @@ from kapso_sync.model.source import SourceFile
 from tests.build.npm.registry import LoopbackRegistry, Send, answer, lock, package_files, serving, tarball
 from tests.clock import VirtualClock
 
+pytestmark = pytest.mark.e2e
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

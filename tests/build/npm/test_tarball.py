@@ -15,6 +15,8 @@ from kapso_sync.build.npm.tarball import TarballLimits, UnusableTarball, unpack
 from kapso_sync.build.space import NoSpace, Space
 from tests.build.npm.registry import Files, member, tarball
 
+pytestmark = pytest.mark.e2e
+
 MIB = 1024 * 1024
 
 
