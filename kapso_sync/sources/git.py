@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kapso_sync.errors import (
@@ -31,22 +29,18 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model import events
 from kapso_sync.model.source import (
-    CODE_LIMIT,
-    CONFIG_COUNT_LIMIT,
     DEFAULT_FOLDER,
-    LOCK_FILE,
     PROJECT_FILE,
     REMOTE_MAP,
     Above,
     Revision,
     Snapshot,
-    SourceFile,
 )
 from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
-from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large
+from kapso_sync.sources.git_tree import TreeReader, base_name, commit_time, describe_kind, read_object, read_raw
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -60,7 +54,7 @@ from kapso_sync.sources.walk import WalkBudget
 
 if TYPE_CHECKING:
     from git import Repo
-    from git.objects import Blob, Commit, Tree
+    from git.objects import Tree
 
 MAX_PACKS = 50
 """Maximum number of packs in the mirror. Each fetch adds one; beyond it, what is still used is packed into one."""
@@ -74,7 +68,6 @@ MAX_NESTED_TAGS = 8
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
 _SHA256_ID = re.compile(r"[0-9a-f]{64}")
-_LINK, _SUBMODULE = 0o120000, 0o160000
 _REDIRECTED = re.compile(r"returned error: 30[12378]")
 MAX_LISTED_REFS = 10
 
@@ -301,8 +294,8 @@ class GitSource:
         """Return what must be signed; raises `SignatureRefused`."""
         with self._repository() as repository:
             if tag is None:
-                return split_commit(_raw(repository, commit, "commit"))
-            content = _raw(repository, tag, "tag")
+                return split_commit(read_raw(repository, commit, "commit"))
+            content = read_raw(repository, tag, "tag")
             target = tag_target(content)
             if target.name != self._spec.ref:
                 # Whoever may push, and has no key, could give an old release the name of a new one.
@@ -312,7 +305,7 @@ class GitSource:
             for _ in range(MAX_NESTED_TAGS):
                 if target.kind != "tag":
                     break
-                target = tag_target(_raw(repository, target.id, "tag"))
+                target = tag_target(read_raw(repository, target.id, "tag"))
             # The remote said which commit the tag names; the tag itself has to say the same.
             if (target.kind, target.id) != ("commit", commit):
                 raise SignatureRefused(f"the tag names {target.kind} {target.id[:12]}")
@@ -470,22 +463,20 @@ class GitSource:
     def _snapshot(self, commit_id: str, signer: str | None) -> Snapshot:
         with self._repository() as repository:
             commit = repository.commit(commit_id)
-            _content(commit)
+            read_object(commit)
             tree, path = self._home(commit.tree)
-            fresh: dict[bytes, bytes] = {}
-            budget = WalkBudget(path or "the repository", self._monotonic)
-            unread: list[str] = []
-            files = {file.path: file for file in _files(tree, self._contents, fresh, unread, budget)}
-            lock_files = dict(_lock_files_above(commit.tree, path, self._contents, fresh, budget))
-            configs = {file.path: file for file in _configs_above(commit.tree, path, self._contents, fresh, budget)}
-            self._contents = fresh
-            remote_map, project = (_cli_file(commit.tree, name) for name in (REMOTE_MAP, PROJECT_FILE))
+            reader = TreeReader(commit.tree, self._contents, WalkBudget(path or "the repository", self._monotonic))
+            files = {file.path: file for file in reader.files(tree)}
+            lock_files = dict(reader.lock_files_above(path))
+            configs = {file.path: file for file in reader.configs_above(path)}
+            self._contents = reader.contents
+            remote_map, project = (reader.plain_file(name) for name in (REMOTE_MAP, PROJECT_FILE))
             author, message = commit.author.name, str(commit.message)
             revision = Revision(
                 commit.hexsha,
                 subject=message.splitlines()[0][:200] if message.strip() else None,
                 author=author,
-                committed_at=_moment(commit.committed_date),
+                committed_at=commit_time(commit.committed_date),
                 signer=signer,
             )
         return Snapshot(
@@ -497,7 +488,7 @@ class GitSource:
             project_file=project,
             lock_files=lock_files,
             above=Above(path, configs),
-            unread=frozenset(unread),
+            unread=frozenset(reader.unread),
         )
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
@@ -505,15 +496,17 @@ class GitSource:
         if path is None:
             path = DEFAULT_FOLDER if any(tree.name == DEFAULT_FOLDER for tree in root.trees) else ""
         tree = root
-        _content(tree)
+        read_object(tree)
         for name in path.split("/") if path else []:
             found = next((child for child in tree.trees if child.name == name), None)
             if found is None:
-                other = next((child for child in tree if str(child.path).rpartition("/")[2] == name), None)
-                what = f"has no folder {path}" if other is None else f"has no folder {path}: {other.path} {_kind(other)}"
+                other = next((child for child in tree if base_name(child) == name), None)
+                what = (
+                    f"has no folder {path}" if other is None else f"has no folder {path}: {other.path} {describe_kind(other)}"
+                )
                 raise SourceMissing(f"{self._spec.location} {what}", hint="--path names the functions folder inside it")
             tree = found
-            _content(tree)
+            read_object(tree)
         return tree, path
 
 
@@ -533,126 +526,6 @@ class _Denied:
     times: int
     until: float
     credentials: tuple[object, ...]
-
-
-def _kind(item: Tree | Blob) -> str:
-    """Return what an object is that is no folder, as the end of a sentence that begins with its path."""
-    kinds = {
-        _SUBMODULE: "is a submodule, which is not followed",
-        _LINK: "is a symbolic link, which is not followed in a repository",
-    }
-    return kinds.get(item.mode, "is a file")
-
-
-def _files(
-    home: Tree, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], unread: list[str], budget: WalkBudget
-) -> Iterator[SourceFile]:
-    """Yield the files of a tree; contents that are ``known`` by their object's id are not read again.
-
-    ``unread`` gets the paths of files of other kinds.
-    """
-    pending = [("", home)]
-    while pending:
-        prefix, tree = pending.pop()
-        budget.enter(prefix, tree.size)
-        _content(tree)
-        for item in tree:
-            budget.look()
-            name = str(item.path).rpartition("/")[2]  # a submodule has no name of its own to ask for
-            path = f"{prefix}{name}"
-            if item.type == "tree":
-                if is_entered(name):
-                    pending.append((f"{path}/", item))
-            elif is_read(name) or (item.mode in (_SUBMODULE, _LINK) and is_entered(name)):
-                budget.take_file()
-                yield _file(path, item, known, fresh, budget)
-            elif is_entered(name) and len(unread) < MAX_UNREAD_NAMES:
-                unread.append(path)
-
-
-def _file(path: str, blob: Blob, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget) -> SourceFile:
-    if blob.mode in (_SUBMODULE, _LINK):
-        return SourceFile(path, None, _kind(blob))
-    content = fresh.get(blob.binsha)
-    if content is None:
-        content = known.get(blob.binsha)
-        if content is None:
-            problem = too_large(path, blob.size)
-            if problem is not None:
-                return SourceFile(path, None, problem)
-            content = _content(blob)
-        budget.take_content(len(content))
-        fresh[blob.binsha] = content
-    return SourceFile(path, content)
-
-
-def _lock_files_above(
-    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget
-) -> Iterator[tuple[str, SourceFile]]:
-    """Yield each lock file between a repository's root and its functions folder, with the path of its folder."""
-    for folder, tree in _trees_above(root, path):
-        item = next((blob for blob in tree.blobs if blob.name == LOCK_FILE), None)
-        if item is not None:
-            yield folder, _file(f"{folder}/{LOCK_FILE}".removeprefix("/"), item, known, fresh, budget)
-
-
-def _configs_above(
-    root: Tree, path: str, known: Mapping[bytes, bytes], fresh: dict[bytes, bytes], budget: WalkBudget
-) -> Iterator[SourceFile]:
-    """Yield the configuration files above a functions folder, by their paths from there, nearest first."""
-    count = 0
-    for height, (_, tree) in enumerate(reversed(list(_trees_above(root, path))), 1):
-        blobs = {str(blob.name): blob for blob in tree.blobs}
-        for name in configurations(blobs)[: CONFIG_COUNT_LIMIT - count]:
-            count += 1
-            yield _file("../" * height + name, blobs[name], known, fresh, budget)
-
-
-def _trees_above(root: Tree, path: str) -> Iterator[tuple[str, Tree]]:
-    """Yield the folders from a repository's root to the one above its functions folder, each with its path."""
-    tree, folder = root, ""
-    for name in path.split("/") if path else []:
-        yield folder, tree
-        tree, folder = tree / name, f"{folder}/{name}".removeprefix("/")
-
-
-def _cli_file(root: Tree, path: str) -> bytes | None:
-    """Return a file of the Kapso CLI at the same commit, or None, also for a file that is not a plain one."""
-    item: Tree | Blob = root
-    for name in PurePosixPath(path).parts:
-        children = item if item.type == "tree" else ()
-        found = next((child for child in children if str(child.path).rpartition("/")[2] == name), None)
-        if found is None:
-            return None
-        item = found
-    fits = item.type == "blob" and item.mode not in (_LINK, _SUBMODULE) and item.size <= CODE_LIMIT
-    return _content(item) if fits else None
-
-
-def _content(item: Commit | Tree | Blob) -> bytes:
-    """Return an object's bytes, checked against its id: the library checks no sums, and a bad disk would deploy garbage."""
-    return _checked(item.data_stream.read(), item.type, item.hexsha)
-
-
-def _raw(repository: Repo, object_id: str, kind: str) -> bytes:
-    """Return the bytes of a commit or a tag object, checked against its id; raises ValueError for another kind of object."""
-    stream = repository.odb.stream(bytes.fromhex(object_id))
-    return _checked(stream.read(), kind, object_id)
-
-
-def _checked(content: bytes, kind: str, object_id: str) -> bytes:
-    digest = hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False)
-    if digest.hexdigest() != object_id:
-        raise ValueError(f"{kind} {object_id} is damaged")
-    return content
-
-
-def _moment(seconds: int) -> datetime | None:
-    """Return a commit's time; None if no calendar shows it, or if it is 0, by which the library means what is no number."""
-    try:
-        return None if seconds == 0 else datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _remove_leftovers(mirror: Path) -> None:
