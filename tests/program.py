@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,10 @@ def kapso_sync(
 
 
 @contextlib.contextmanager
-def started(*arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start the program as a process of its own; it is dead when the block ends."""
+def started(
+    *arguments: str, environment: Mapping[str, str], enter: Callable[[], None] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the program as a process of its own; it is dead when the block ends. ``enter`` is called in it before it starts."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "kapso_sync", *arguments],
@@ -104,6 +106,7 @@ def started(*arguments: str, environment: Mapping[str, str]) -> Iterator[subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=enter,  # noqa: PLW1509 - it writes files at most
     )
     try:
         yield process

@@ -21,6 +21,7 @@ from kapso_sync.api.transport import MAX_ERROR_BYTES
 from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected, ApiUnavailable
 from kapso_sync.model.functions import Json
 from tests.api.servers import Reply, answer, connected_client, record
+from tests.heartbeat import beating
 
 pytestmark = pytest.mark.e2e
 
@@ -359,48 +360,29 @@ AMPLIFIED = {
 @pytest.mark.parametrize("name", AMPLIFIED)
 async def test_an_answer_that_becomes_more_than_it_is_costs_little(name: str) -> None:
     """Neither the event loop, which other tasks wait for, nor memory: it is refused before it is decoded."""
-    longest = 0.0
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.monotonic() - before)
-
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    async with connected_client(
-        answer(200, raw=AMPLIFIED[name]), settings=TransportSettings(deadline=60.0, attempts=1)
-    ) as line:
-        heart = asyncio.create_task(beat())
+    async with (
+        connected_client(answer(200, raw=AMPLIFIED[name]), settings=TransportSettings(deadline=60.0, attempts=1)) as line,
+        beating() as heart,
+    ):
         with pytest.raises(ApiGarbled):
             await line.api.list_records()
-        heart.cancel()
-    assert longest < 0.5
+    assert heart.longest < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 160 * 1024
 
 
 async def test_a_list_with_much_code_is_read_beside_other_tasks() -> None:
-    """A hundred functions with all the code that they may have."""
+    """45 functions with all the code that they may have: nearly what a list may be."""
     code = 'const text = "a,b,[c]";\n' * 40_000
-    longest, listed = 0.0, {"data": [record(f"f{number}", code=code) for number in range(45)]}
+    listed = {"data": [record(f"f{number}", code=code) for number in range(45)]}
     body = json.dumps(listed).encode()
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.monotonic() - before)
-
-    async with connected_client(
-        answer(200, raw=body), answer(200, {"data": []}), settings=TransportSettings(deadline=60.0)
-    ) as line:
-        heart = asyncio.create_task(beat())
+    async with (
+        connected_client(answer(200, raw=body), answer(200, {"data": []}), settings=TransportSettings(deadline=60.0)) as line,
+        beating() as heart,
+    ):
         found = await line.api.list_records()
-        heart.cancel()
     assert [function.code == code for function in found.functions] == [True] * 45
-    assert longest < 0.5
+    assert heart.longest < 0.5
 
 
 @pytest.mark.parametrize("size", [10, 300 * 1024])

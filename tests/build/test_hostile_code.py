@@ -15,6 +15,7 @@ from kapso_sync.build.inspection import CPU_SECONDS, inspect_apart, read_shape
 from kapso_sync.build.syntax import MAX_NESTING, Grammar, is_nested_too_deeply
 from kapso_sync.model.desired import UnusableFunction
 from tests.build.workbench import Workbench, entry, source_files
+from tests.heartbeat import beating
 
 pytestmark = pytest.mark.e2e
 
@@ -44,22 +45,11 @@ HOSTILE = {
 
 async def measured(texts: dict[str, str]) -> tuple[UnusableFunction | None, float, int]:
     """Build the file, and return what is wrong with it, the longest stop of the event loop in s, and the memory in KiB."""
-    longest, last = 0.0, time.monotonic()
-
-    async def beat() -> None:
-        nonlocal longest, last
-        while True:
-            await asyncio.sleep(0.005)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    heart = asyncio.create_task(beat())
-    await asyncio.sleep(0.01)
-    result = await Workbench().builder.build([entry(next(iter(texts)))], source_files(texts))
-    await asyncio.sleep(0.01)
-    heart.cancel()
+    async with beating() as heart:
+        result = await Workbench().builder.build([entry(next(iter(texts)))], source_files(texts))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return next(iter(result.unusable), None), longest, memory
+    return next(iter(result.unusable), None), heart.longest, memory
 
 
 @pytest.mark.parametrize("name", HOSTILE)

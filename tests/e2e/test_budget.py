@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +16,7 @@ import pytest
 from tests.build.test_hostile_code import HOSTILE, MIB
 from tests.e2e.budget import budget
 from tests.e2e.quoting import JSON, Answer, Quoting, quoting
-from tests.e2e.test_daemon import Running, until
+from tests.e2e.test_daemon import daemon, until
 from tests.program import answering, git, write_functions
 from tests.served import Served, served
 from tests.sources.servers import GitServer, serving
@@ -28,8 +25,6 @@ pytestmark = pytest.mark.e2e
 
 HEALTH_WITHIN = 2.0
 """The longest time, in s, that a health probe may wait."""
-
-SHUTDOWN_WITHIN = 10.0
 
 Attack = Callable[["Target"], str]
 """Does its worst, and returns an event of the log that ends it."""
@@ -215,7 +210,6 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
     target = Target(repository, api)
     with quoting(api), serving(GitServer(tmp_path / "served")) as server, budget() as limits:
         environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("KAPSO_")},
             **kapso.environment(tmp_path / "state"),
             "KAPSO_API_BASE_URL": kapso.emulator.base("/api/v1").replace(kapso.emulator.url, api.url),
             "KAPSO_SYNC_OWNER": "acme/flows",
@@ -225,55 +219,24 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
             "KAPSO_SYNC_INTERVAL": "1s",
             "KAPSO_SYNC_REQUEST_TIMEOUT": "10s",
         }
-        command = [sys.executable, "-m", "kapso_sync", "run", f"{server.url}/repository/.git"]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=limits.enter,  # noqa: PLW1509 - only writes files
-            start_new_session=True,
-        )
-        running = Running(process)
-
-        def read() -> None:
-            assert process.stderr is not None
-            for line in process.stderr:
-                running.raw.append(line)
-                if line.startswith("{"):
-                    running.lines.append(json.loads(line))
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        try:
+        with daemon(f"{server.url}/repository/.git", environment, enter=limits.enter) as running:
             until(lambda: kapso.world.live_code() == {"greet": answering("one")}, 60, what=lambda: running.raw)
             target.url = running.url
             probe = Probe(running.url)
             asking = threading.Thread(target=probe.run)
             asking.start()
             try:
-                event = ATTACKS[name](target)
-                until(lambda: running.named(event) or process.poll() is not None, 120, what=lambda: running.raw[-20:])
+                running.event(ATTACKS[name](target), seconds=120)
                 target.restore("well again")
                 until(
-                    lambda: kapso.world.live_code() == {"greet": answering("well again")} or process.poll() is not None,
+                    lambda: kapso.world.live_code() == {"greet": answering("well again")} or running.process.poll() is not None,
                     90,
                     what=lambda: running.raw[-20:],
                 )
             finally:
                 probe.done.set()
                 asking.join(30)
-            assert process.poll() is None, running.raw[-20:]
+            assert running.process.poll() is None, running.raw[-20:]
             assert probe.failures == []
             assert probe.longest < HEALTH_WITHIN, limits.kind
-            asked = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-            assert time.monotonic() - asked < SHUTDOWN_WITHIN
-        finally:
-            process.kill()
-            process.wait()
-            reader.join(5)
-            assert process.stderr is not None
-            process.stderr.close()
-        assert "Traceback" not in "".join(running.raw)
+            assert running.stop() == 0  # within 10 s

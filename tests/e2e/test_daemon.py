@@ -69,8 +69,10 @@ def until(condition: Callable[[], object], seconds: float = 20.0, what: Callable
 
 
 @contextlib.contextmanager
-def daemon(source: str, environment: Mapping[str, str], *flags: str) -> Iterator[Running]:
-    with started("run", source, *flags, environment=environment) as process:
+def daemon(
+    source: str, environment: Mapping[str, str], *flags: str, enter: Callable[[], None] | None = None
+) -> Iterator[Running]:
+    with started("run", source, *flags, environment=environment, enter=enter) as process:
         running = Running(process)
 
         def read() -> None:
