@@ -18,7 +18,7 @@ MAX_BYTES = 1024 * 1024
 """Maximum size of a mounted file, in bytes, unless a caller expects less."""
 
 PIPE_PATIENCE = 60.0
-"""Seconds without a byte after which a pipe is given up: whoever decrypts into it may ask for a passphrase first."""
+"""Seconds to wait for the next byte of a pipe: the program that writes it may first ask for a passphrase."""
 
 
 def read_mounted(place: str, path: Path, *, missing: str, limit: int = MAX_BYTES, pipe: bool = False) -> bytes:

@@ -731,7 +731,7 @@ def _credentials(code: bytes) -> Iterator[Place]:
 
 
 def _simple_value(node: Node) -> str | None:
-    """Return what a value is, in words, if it is no function and has no `fetch`; None for anything else."""
+    """Return a description of a value that is not a function and has no `fetch`, else None."""
     if node.type == "unary_expression":
         return _OPERATORS.get(node.children[0].text or b"")
     return "undefined" if node.type == "variable_declarator" else _VALUES.get(node.type)

@@ -1,4 +1,4 @@
-"""Run esbuild with limits: whoever pushes code decides how much of it there is."""
+"""Run esbuild with limits of memory and output, since pushed code may be of any size."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class FolderPackages:
             await asyncio.shield(asyncio.to_thread(self._copies.keep, copying))
 
     def _copy(self, wanted: Sequence[str]) -> tuple[_Copying, dict[str, Refusal]]:
-        """Copy what the kept copy lacks, or all of it anew where that does not do."""
+        """Add what is missing to the kept copy; where that is refused, make a new copy."""
         kept = self._copies.take(self._packages)
         if kept is not None:
             refused = kept.copy(wanted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class NoSpace(Exception):
-    """There is no space left for a package beside the others; the text finishes a sentence that starts with the package."""
+    """A package does not fit beside the others. The text continues a sentence that starts with the package."""
 
 
 @dataclass(slots=True)

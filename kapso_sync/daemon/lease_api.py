@@ -212,7 +212,7 @@ class KubeLeaseApi:
 
 
 def _authority(file: Path) -> str:
-    """Return a PEM file without what is no part of a certificate, such as a byte order mark and comments."""
+    """Return the certificates of a PEM file, without comments and a byte order mark."""
     place = f"the authority of Kubernetes' API, {file},"
     try:
         return read_mounted(place, file, missing="mount it there").decode("ascii", "ignore")

@@ -38,7 +38,7 @@ class TarballLimits:
 
 
 class UnusableTarball(Exception):
-    """A tarball cannot be unpacked; the text finishes a sentence that starts with the package."""
+    """A tarball cannot be unpacked. The text continues a sentence that starts with the package."""
 
 
 def unpack(

@@ -23,24 +23,6 @@ from tests.fuzz.targets import (
     webhook,
 )
 
-TARGETS: Mapping[str, Target] = {
-    target.name: target
-    for module in (
-        api,
-        checks,
-        code,
-        events,
-        folder,
-        git,
-        http,
-        lease,
-        manifest,
-        marks,
-        pull,
-        secrets,
-        services,
-        settings,
-        webhook,
-    )
-    for target in module.TARGETS
-}
+_MODULES = (api, checks, code, events, folder, git, http, lease, manifest, marks, pull, secrets, services, settings, webhook)
+
+TARGETS: Mapping[str, Target] = {target.name: target for module in _MODULES for target in module.TARGETS}
