@@ -182,7 +182,10 @@ class Settings(BaseModel):
     npm_registry: Text = Field(
         default=None, description="The registry that a git source's npm packages are fetched from. Default: none are."
     )
-    concurrency: int = Field(default=8, ge=1, le=64, description="Functions written or deployed at the same time.")
+    concurrency: int = Field(default=8, ge=1, le=64, description="API calls in flight.")
+    deploying: int = Field(
+        default=50, ge=1, le=1000, description="Deployments in flight; all of them are followed by the same list call."
+    )
     rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
     rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
     request_timeout: Duration = Field(

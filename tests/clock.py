@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 
@@ -24,7 +25,9 @@ class VirtualClock:
         return self._start + timedelta(seconds=self._elapsed)
 
     async def sleep(self, seconds: float) -> None:
-        deadline = self._elapsed + max(seconds, 0.0)
+        # As on a real clock, time passes in every sleep: what is too short to add would otherwise be slept for ever.
+        least = math.nextafter(self._elapsed, math.inf) if seconds > 0 else self._elapsed
+        deadline = max(self._elapsed + seconds, least)
         self._deadlines.append(deadline)
         try:
             while self._elapsed < deadline:

@@ -18,6 +18,7 @@ from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.functions import (
+    CallBudget,
     FunctionList,
     Invocation,
     InvocationRecord,
@@ -80,6 +81,10 @@ class WorldApi:
     @property
     def calls(self) -> int:
         return len(self.log)
+
+    @property
+    def budget(self) -> CallBudget:
+        return CallBudget()
 
     def count(self, method: str, route: str) -> int:
         """How often a route was called."""

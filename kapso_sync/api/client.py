@@ -23,6 +23,7 @@ from kapso_sync.errors import (
     UsersUnknown,
 )
 from kapso_sync.model.functions import (
+    CallBudget,
     FunctionList,
     Invocation,
     InvocationRecord,
@@ -76,6 +77,7 @@ class KapsoClient:
         self._definition_slots = asyncio.Semaphore(DEFINITIONS_AT_ONCE)
         self._update_verbs = ["PATCH", "PUT"]
         self._takes_lock_version = True
+        self._list_calls = 1
 
     @property
     def calls(self) -> int:
@@ -86,6 +88,11 @@ class KapsoClient:
     def takes_lock_version(self) -> bool:
         """Whether an update may send ``lock_version``; False once this base has refused it."""
         return self._takes_lock_version
+
+    @property
+    def budget(self) -> CallBudget:
+        """What the list costs, and how many calls a second may be spent."""
+        return CallBudget(self._list_calls, self._transport.calls_per_second)
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:
         """Return every function of the project; records that cannot be believed are left out. Raises like `list_records`."""
@@ -98,7 +105,9 @@ class KapsoClient:
         """
         call = Call("GET", "/functions")
         budget = _ByteBudget(MAX_LIST_BYTES)
-        return wire.parse_list(await self._pages(ApiRequest(call, "/functions", cut=True), budget), call)
+        records = await self._pages(ApiRequest(call, "/functions", cut=True), budget)
+        self._list_calls = budget.answers
+        return wire.parse_list(records, call)
 
     async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
@@ -106,7 +115,7 @@ class KapsoClient:
         try:
             return await self._read_pages(request, budget, until_empty=until_empty)
         except _PageMoved:
-            budget.left = before
+            budget.left, budget.answers = before, 0
             try:
                 return await self._read_pages(request, budget, until_empty=until_empty)
             except _PageMoved as moved:
@@ -125,6 +134,7 @@ class KapsoClient:
                 f"{request.call} answered with more than {budget.limit // _MIB} MiB", call=request.call
             ) from error
         budget.left -= size
+        budget.answers += 1
         return value
 
     async def _read_pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool) -> list[Json]:
@@ -357,10 +367,11 @@ class _PageMoved(Exception):
 
 
 class _ByteBudget:
-    """The bytes that may still be read of several answers together."""
+    """The bytes that may still be read of several answers together, and how many answers there were."""
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
+        self.answers = 0
 
 
 def _function(function_id: str) -> str:

@@ -50,6 +50,11 @@ class RateLimiter:
         self._told = -1
         self._ended: deque[float] = deque(maxlen=MAX_WAIT)
 
+    @property
+    def calls_per_second(self) -> float | None:
+        """The share of the limit that may be spent, spread over the window; None while no limit is known."""
+        return None if self._limit is None else self._spendable(self._limit) / self._length
+
     async def ticket(self) -> Permit:
         """Wait until a request may be sent, and return its permit."""
         async with self._changed:
@@ -108,7 +113,10 @@ class RateLimiter:
         return len(self._ended) + self._in_flight < self._limit
 
     def _reserve(self, limit: int) -> int:
-        return limit - max(1, math.floor(limit * self._share))
+        return limit - self._spendable(limit)
+
+    def _spendable(self, limit: int) -> int:
+        return max(1, math.floor(limit * self._share))
 
     def _roll(self, limit: int) -> None:
         """Start a new window when the latest possible end of the old window has passed."""

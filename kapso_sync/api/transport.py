@@ -170,6 +170,11 @@ class Transport:
             secure=self.base_url.startswith("https:"),
         )
 
+    @property
+    def calls_per_second(self) -> float | None:
+        """Our share of the rate limit, in calls per second; None while no limit is known."""
+        return self._pacer.calls_per_second
+
     async def send(self, request: ApiRequest) -> Json:
         """Send a request until it is acknowledged by a success with an empty body or with JSON; repeat it if that is allowed.
 

@@ -154,6 +154,18 @@ class FunctionList:
     garbled: tuple[GarbledRecord, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CallBudget:
+    """What reading costs.
+
+    ``list_calls`` is how many calls the whole list took last. ``per_second`` is our share of the rate limit in calls per
+    second, or None while no limit is known.
+    """
+
+    list_calls: int = 1
+    per_second: float | None = None
+
+
 class SecretType(enum.StrEnum):
     """The type of a secret. ``INHERITED`` ones belong to the project, not to the function."""
 

@@ -6,7 +6,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kapso_sync.model.functions import FunctionList, Invocation, InvocationRecord, Json, RemoteFunction, RemoteSecret, Version
+from kapso_sync.model.functions import (
+    CallBudget,
+    FunctionList,
+    Invocation,
+    InvocationRecord,
+    Json,
+    RemoteFunction,
+    RemoteSecret,
+    Version,
+)
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import (
     ApiFacts,
@@ -54,6 +63,11 @@ class FunctionsApi(Protocol):
     @property
     def takes_lock_version(self) -> bool:
         """Whether an update may send ``lock_version``; False once this base has refused it."""
+        ...
+
+    @property
+    def budget(self) -> CallBudget:
+        """What the list costs, and how many calls a second may be spent."""
         ...
 
     async def list_functions(self) -> tuple[RemoteFunction, ...]:

@@ -200,7 +200,8 @@ class ApiFacts:
 
     ``secrets_survive``: a deployment keeps the function's secrets. ``script_runs`` and ``module_runs``: code of that style
     went live (True), or ended in ``error`` while the other style went live (False). ``post_overwrites_secret``: a ``POST`` of
-    an existing secret replaced it. ``lock_version_moves_on_deploy``: a deployment changes ``lock_version``.
+    an existing secret replaced it. ``lock_version_moves_on_deploy``: a deployment changes ``lock_version``. ``deploy_seconds``:
+    what a deployment takes, the median of those seen last.
     """
 
     secrets_survive: bool | None = None
@@ -208,6 +209,7 @@ class ApiFacts:
     module_runs: bool | None = None
     post_overwrites_secret: bool | None = None
     lock_version_moves_on_deploy: bool | None = None
+    deploy_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

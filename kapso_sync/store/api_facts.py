@@ -11,7 +11,10 @@ from kapso_sync.model.state import ApiFacts
 from kapso_sync.permissions import is_ours
 from kapso_sync.store.json_file import PrivateJsonFile
 
-_NAMES = tuple(field.name for field in dataclasses.fields(ApiFacts))
+_ANSWERS = tuple(field.name for field in dataclasses.fields(ApiFacts) if field.name != "deploy_seconds")
+
+MAX_DEPLOY_SECONDS = 600.0
+"""No deployment is documented to take longer than a minute; one that is said to take hours would never be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,12 @@ class ApiFactsFile:
         return cls(root / f"api-{digest}.json")
 
     def read(self) -> ApiFacts:
-        """Return the facts; values that are neither true nor false are ignored, and so is a file that others may write."""
+        """Return the facts; values that cannot be are ignored, and so is a file that others may write."""
         kept = PrivateJsonFile(self.path).read() if is_ours(self.path) else {}
-        known = {name: value for name in _NAMES if isinstance(value := kept.get(name), bool)}
-        return ApiFacts(**known)
+        known = {name: value for name in _ANSWERS if isinstance(value := kept.get(name), bool)}
+        seconds = kept.get("deploy_seconds")
+        taken = seconds if isinstance(seconds, float) and 0 < seconds <= MAX_DEPLOY_SECONDS else None
+        return ApiFacts(**known, deploy_seconds=taken)
 
     def write(self, facts: ApiFacts) -> None:
         """Replace the stored facts; raises `StateUnusable`."""

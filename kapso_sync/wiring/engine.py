@@ -186,6 +186,7 @@ def poll_intervals(settings: Settings) -> Backoff:
 def _executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
     return ExecutorSettings(
         concurrency=settings.concurrency,
+        deploying=settings.deploying,
         deploy_timeout=settings.deploy_timeout,
         poll_intervals=poll_intervals(settings),
         checks=CheckPace(settings.check_delay, settings.check_window),

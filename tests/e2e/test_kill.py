@@ -56,6 +56,7 @@ def environment(kapso: Served, tmp_path: Path) -> Mapping[str, str]:
         "KAPSO_SYNC_OWNER": "acme/flows",
         "KAPSO_SYNC_PRUNE": "true",
         "KAPSO_SYNC_CONCURRENCY": "1",
+        "KAPSO_SYNC_DEPLOYING": "1",
         "KAPSO_SYNC_MAX_DELETE": "1",
     }
 

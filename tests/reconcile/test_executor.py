@@ -240,7 +240,7 @@ async def test_a_rejected_api_key_halts_the_pass(bench: Bench) -> None:
             raise ApiUnauthorized("answered 401", call=Call("POST", "/functions"), status=401)
 
     bench.api = Revoked(bench.api.world)
-    bench.settings = replace(bench.settings, concurrency=1)
+    bench.settings = replace(bench.settings, concurrency=1, deploying=1)
     report = await bench.sync(desired(want("a"), want("b"), want("c")))
     assert seen == ["a"]
     assert report.exit_code is ExitCode.KEY_REJECTED
@@ -249,7 +249,7 @@ async def test_a_rejected_api_key_halts_the_pass(bench: Bench) -> None:
 
 async def test_an_api_that_goes_down_halts_the_pass(bench: Bench) -> None:
     """After three functions without a response the rest is not tried."""
-    bench.settings = replace(bench.settings, concurrency=1)
+    bench.settings = replace(bench.settings, concurrency=1, deploying=1)
     bench.api.fate = lambda _n, method, _r: Fate.FINE if method == "GET" else Fate.UNAVAILABLE
     report = await bench.sync(desired(*(want(f"f{number}") for number in range(8))))
     assert report.exit_code is ExitCode.UNAVAILABLE

@@ -439,7 +439,7 @@ async def test_max_failures_stops_the_rollout(bench: Bench) -> None:
     slugs = [f"f{number}" for number in range(8)]
     policy = RolloutPolicy(max_failures=2)
     await bench.sync(cautious(policy, *(checked(CODE_A, slug=slug) for slug in slugs)))
-    bench.settings = replace(bench.settings, concurrency=1)
+    bench.settings = replace(bench.settings, concurrency=1, deploying=1)
     bad = cautious(policy, *(checked(CODE_B, slug=slug) for slug in slugs))
     for failed in (2, 0):
         report = await bench.sync(bad)
@@ -478,7 +478,7 @@ async def test_a_rollback_does_not_wait_for_pending_deployments(bench: Bench) ->
     """Of forty functions the first is bad: it is rolled back one deployment after its check failed."""
     slugs = [f"f{number:02}" for number in range(40)]
     await bench.sync(desired(*(want(slug) for slug in slugs)))
-    bench.settings = replace(bench.settings, concurrency=2)
+    bench.settings = replace(bench.settings, concurrency=2, deploying=2)
     times: dict[str, float] = {}
     bench.events = Stopwatch(bench.clock, times)
     await bench.sync(desired(checked(CODE_B, slug="f00"), *(want(slug, CODE_C) for slug in slugs[1:])))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Self
 
 from kapso_sync.aio import Interrupted, unless
-from kapso_sync.errors import ApiError, ApiUnauthorized
+from kapso_sync.errors import ApiError, ApiGarbled, ApiNotFound, ApiUnauthorized
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
@@ -20,6 +24,15 @@ STALE_GRACE = 90.0
 
 POLL_INTERVALS = Backoff(initial=2.0, maximum=10.0, factor=1.25)
 """Seconds between two polls of running deployments: a deployment takes 10 to 60 s, and failures show early."""
+
+POLL_SHARE = 0.05
+"""Most of our share of the rate limit that is spent on polls; a larger project's list takes several calls."""
+
+MAX_SEEN = 50
+"""How many of the newest durations count for the next ones."""
+
+ENOUGH_SEEN = 5
+"""From so many durations on, those of earlier passes count no more."""
 
 
 class DeploymentState(enum.Enum):
@@ -69,11 +82,49 @@ def _failed_since(baseline: RemoteFunction, record: RemoteFunction, elapsed: flo
     return None not in (record.updated_at, baseline.updated_at) and record.updated_at > baseline.updated_at  # type: ignore[operator]
 
 
+@dataclass(frozen=True, slots=True)
+class PollPace:
+    """When running deployments are looked at; times are in seconds.
+
+    ``typical`` is what a deployment of this base was seen to take, or None. ``intervals`` are the pauses from then on.
+    """
+
+    intervals: Backoff = POLL_INTERVALS
+    typical: float | None = None
+
+    def due(self, deployment: RunningDeployment) -> float:
+        """Return when a deployment is to be looked at next, on the monotonic clock. Pure.
+
+        The first look comes early, for code that fails at once. A deployment that began at 0 s on a base where they take 20 s
+        is looked at after 2, 20, 22.5, 25.6 … s; where nothing is known, after 2, 4.5, 7.6 … s.
+        """
+        if deployment.looked_at is None:
+            return deployment.started + self.intervals.delay(1)
+        late = self.intervals.delay(deployment.late_looks + 1)
+        return max(deployment.started + (self.typical or 0.0), deployment.looked_at + late)
+
+    def with_seen(self, seconds: Sequence[float]) -> PollPace:
+        """Return the pace after deployments were seen to take so long; one alone counts as much as all before."""
+        if not seconds:
+            return self
+        newest = statistics.median(seconds[-MAX_SEEN:])
+        if self.typical is not None and len(seconds) < ENOUGH_SEEN:
+            newest = (self.typical + newest) / 2
+        return replace(self, typical=round(newest, 1))
+
+
 @dataclass(slots=True)
-class _Deployment:
+class RunningDeployment:
+    """A deployment that is awaited: when it began, and when it was last seen running, on the monotonic clock in seconds.
+
+    ``late_looks`` counts the looks since it should have ended; ``missed`` those in a row that did not show the function.
+    """
+
     baseline: RemoteFunction
     started: float
     ended: asyncio.Future[EndedDeployment]
+    looked_at: float | None = None
+    late_looks: int = 0
     missed: int = 0
 
     @property
@@ -82,20 +133,32 @@ class _Deployment:
         return self.baseline.id, self.baseline.slug
 
 
-class DeploymentPoller:
-    """Polls the list while at least one deployment runs; an async context manager around the pass.
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look showed: records by function id, and ids and slugs of records that cannot be believed."""
 
-    Once ``superseded`` is set, nothing is awaited any more.
+    records: Mapping[str, RemoteFunction]
+    unknown: AbstractSet[str] = frozenset()
+
+
+class DeploymentPoller:
+    """Polls while at least one deployment runs; an async context manager around the pass.
+
+    One list call shows all of them. Looks take at most `POLL_SHARE` of the calls that may be spent, so that writes get the
+    rest. Once ``superseded`` is set, nothing is awaited any more.
     """
 
-    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, intervals: Backoff, superseded: asyncio.Event) -> None:
+    def __init__(self, api: FunctionsApi, clock: Clock, timeout: float, pace: PollPace, superseded: asyncio.Event) -> None:
         self._api = api
         self._clock = clock
         self._timeout = timeout
-        self._intervals = intervals
+        self._initial_pace = pace
         self._superseded = superseded
-        self._running: dict[str, _Deployment] = {}
-        self._polls = 0
+        self._running: dict[str, RunningDeployment] = {}
+        self._seen: list[float] = []
+        self._looked_at: float | None = None
+        self._look_calls = 1
+        self._begun = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,11 +169,16 @@ class DeploymentPoller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
 
+    @property
+    def pace(self) -> PollPace:
+        """The pace by the deployments that were seen so far."""
+        return self._initial_pace.with_seen(self._seen)
+
     async def wait_for_end(self, baseline: RemoteFunction) -> EndedDeployment:
         """Wait until the deployment that was just requested ends; raises `ApiUnauthorized` when the key is rejected."""
-        deployment = _Deployment(baseline, self._clock.monotonic(), asyncio.get_running_loop().create_future())
+        deployment = RunningDeployment(baseline, self._clock.monotonic(), asyncio.get_running_loop().create_future())
         self._running[baseline.id] = deployment
-        self._polls = 0
+        self._begun.set()
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="deployments")
         try:
@@ -120,15 +188,19 @@ class DeploymentPoller:
         finally:
             self._running.pop(baseline.id, None)
 
-    async def _end_of(self, deployment: _Deployment) -> EndedDeployment:
+    async def _end_of(self, deployment: RunningDeployment) -> EndedDeployment:
         return await deployment.ended
 
     async def _poll(self) -> None:
         try:
-            while self._running:
-                self._polls += 1
-                await self._clock.sleep(self._intervals.delay(self._polls))
-                if self._running:
+            while waiting := self._waiting():
+                self._begun.clear()
+                pause = self._next_look(waiting) - self._clock.monotonic()
+                if pause > 0:
+                    # A deployment that begins meanwhile may be due before the others.
+                    with contextlib.suppress(Interrupted):
+                        await unless(self._begun, self._clock.sleep(pause))
+                else:
                     await self._look()
         except asyncio.CancelledError:
             raise
@@ -136,33 +208,70 @@ class DeploymentPoller:
             for deployment in self._waiting():
                 deployment.ended.set_exception(error)
 
+    def _next_look(self, waiting: Sequence[RunningDeployment]) -> float:
+        """Return the time of the next look: when the first deployment is due, if the share of the rate limit allows it."""
+        pace = self.pace
+        due = min(pace.due(deployment) for deployment in waiting)
+        per_second = self._api.budget.per_second
+        if self._looked_at is None or per_second is None:
+            return due
+        return max(due, self._looked_at + self._look_calls / (POLL_SHARE * per_second))
+
     async def _look(self) -> None:
         asked = self._clock.monotonic()
         try:
-            listed = await self._api.list_records()
-            records = {record.id: record for record in listed.functions}
-            garbled = {text for record in listed.garbled for text in (record.id, record.slug)}
+            look = await self._read()
         except ApiUnauthorized:
             raise
         except ApiError:
-            records, garbled = None, set()
-        now = self._clock.monotonic()
+            look = None
+        now = self._looked_at = self._clock.monotonic()
+        typical = self.pace.typical or 0.0
         for deployment in self._waiting():
             elapsed = now - deployment.started
-            record = records.get(deployment.baseline.id) if records is not None else None
-            unknown = records is None or (record is None and not garbled.isdisjoint(deployment.names))
+            record = look.records.get(deployment.baseline.id) if look is not None else None
+            unknown = look is None or (record is None and not look.unknown.isdisjoint(deployment.names))
             if not unknown and deployment.started <= asked:
                 verdict = self._judge(deployment, record, elapsed)
             else:
                 verdict = DeploymentState.TIMED_OUT if elapsed >= self._timeout else None
+            if verdict is DeploymentState.LIVE:
+                # It ended at some time since the look before.
+                self._seen.append(((deployment.looked_at or deployment.started) + now) / 2 - deployment.started)
             if verdict is not None:
                 deployment.ended.set_result(EndedDeployment(verdict, record, elapsed))
+            else:
+                deployment.late_looks += elapsed >= typical
+                deployment.looked_at = now
 
-    def _judge(self, deployment: _Deployment, record: RemoteFunction | None, elapsed: float) -> DeploymentState | None:
+    async def _read(self) -> _Look:
+        """Read the list, or the few functions that are deployed if those are fewer calls; raises `ApiError`."""
+        waiting = self._waiting()
+        if len(waiting) >= self._api.budget.list_calls:
+            listed = await self._api.list_records()
+            self._look_calls = self._api.budget.list_calls
+            unknown = {text for record in listed.garbled for text in (record.id, record.slug)}
+            return _Look({record.id: record for record in listed.functions}, unknown)
+        self._look_calls = len(waiting)
+        looks = await asyncio.gather(*(self._read_one(deployment.baseline.id) for deployment in waiting))
+        return _Look(
+            {function_id: record for look in looks for function_id, record in look.records.items()},
+            {name for look in looks for name in look.unknown},
+        )
+
+    async def _read_one(self, function_id: str) -> _Look:
+        try:
+            return _Look({function_id: await self._api.get_function(function_id)})
+        except ApiNotFound:
+            return _Look({})
+        except ApiGarbled:
+            return _Look({}, {function_id})
+
+    def _judge(self, deployment: RunningDeployment, record: RemoteFunction | None, elapsed: float) -> DeploymentState | None:
         deployment.missed = 0 if record is not None else deployment.missed + 1
         if deployment.missed == 1:
             return None
         return deployment_state(deployment.baseline, record, elapsed, self._timeout)
 
-    def _waiting(self) -> list[_Deployment]:
+    def _waiting(self) -> list[RunningDeployment]:
         return [deployment for deployment in self._running.values() if not deployment.ended.done()]

@@ -44,8 +44,8 @@ from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
-from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller
-from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier
+from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller, PollPace
+from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier, Slots
 from kapso_sync.reconcile.apply.function_users import deletion_rounds, look_up_usage
 from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
 from kapso_sync.reconcile.apply.secrets import SecretApplier
@@ -77,12 +77,15 @@ _NOT_ITS_OWN = (*_UNANSWERED, *_HALTING)
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
-    """``concurrency`` is the number of functions written or deployed at the same time; times are in seconds.
+    """Limits of one pass; times are in seconds.
+
+    ``concurrency`` is the number of functions written at the same time, ``deploying`` of those written or deployed.
 
     ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none.
     """
 
     concurrency: int = 8
+    deploying: int = 50
     deploy_timeout: float = 180.0
     poll_intervals: Backoff = POLL_INTERVALS
     checks: CheckPace = field(default_factory=CheckPace)
@@ -133,8 +136,11 @@ class Executor:
         learned += parked_records(observed)
         if learned:
             self._store.remember(*learned)
-        timeout, intervals = self._settings.deploy_timeout, self._settings.poll_intervals
-        async with DeploymentPoller(self._api, self._clock, timeout, intervals, superseded) as watch:
+        timeout, pace = (
+            self._settings.deploy_timeout,
+            PollPace(self._settings.poll_intervals, observed.state.facts.deploy_seconds),
+        )
+        async with DeploymentPoller(self._api, self._clock, timeout, pace, superseded) as watch:
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, self._settings.start_locally)
             rollout.load(_deployed_workers(observed), observed.state.quota)
             checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
@@ -142,7 +148,8 @@ class Executor:
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
-            applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, self._settings.concurrency, superseded)
+            slots = Slots(self._settings.concurrency, self._settings.deploying)
+            applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, slots, superseded)
             # If the rollout limits failures, a function keeps its slot until its checks have passed.
             lanes = (
                 contextlib.nullcontext() if plan.rollout.max_failures is None else asyncio.Semaphore(self._settings.concurrency)
@@ -155,6 +162,8 @@ class Executor:
             run = _Pass(self._emit, applier, lanes, superseded, RolloutGate(plan.rollout), looks)
             run.may_lose_secrets = lambda: not blocks_deployment(self._settings.unknown_secrets, secrets.facts)
             outcomes = await run.carry_out(plan, SlugParker(self._api, self._store, self._emit))
+            with contextlib.suppress(StateUnusable):  # losing it costs a few polls
+                secrets.learn(replace(secrets.facts, deploy_seconds=watch.pace.typical))
         for function_id in plan.forget:
             self._store.forget(function_id)
         overtaken = superseded.is_set() and any(outcome.result is Result.SKIPPED for outcome in outcomes)
@@ -229,6 +238,9 @@ class _Pass:
     async def carry_out(self, plan: Plan, parker: SlugParker) -> tuple[Outcome, ...]:
         """Write and deploy, the canary before all others, and delete last; slugs are vacated before others take them.
 
+        Of the others, functions that are down go first, then changed ones, then new ones: so many may be deployed at once that
+        the last ones wait.
+
         Failures of earlier passes count before anything starts, and unfinished rollbacks do not wait for the canary.
 
         A plan with the canary `ping`, an update of `greet` with known secrets, an update of `pay` with an unknown secret, and
@@ -237,7 +249,7 @@ class _Pass:
         """
         still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
-        rest = [step for step in plan.changes if not isinstance(step, Delete) and step not in first]
+        rest = sorted((step for step in plan.changes if not isinstance(step, Delete) and step not in first), key=_urgency)
         # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
         safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
         risky = [step for step in rest if step not in safe]
@@ -345,27 +357,39 @@ class _Pass:
         return await self._one(step)
 
     async def _one(self, step: Step) -> Outcome:
-        async with self._applier.slots:
-            reason = self._not_now(step)
-            if reason is not None:
-                return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
-            if step.slug in self._in_the_way:
-                raise self._in_the_way[step.slug]
-            if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
-                return self._not_done(block(step, BlockedBy.UNKNOWN_SECRET, AT_RISK_REASON, AT_RISK_HINT))
-            if step.drifted:
-                self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
-            match step:
-                case Delete():
-                    return await self._applier.delete(step)
-                case Rollback():
-                    return await self._applier.roll_back(step)
-                case Create() | Modify():
-                    applied = await self._applier.start(self._since_parked(step))
-                case _:
-                    raise AssertionError(step)
+        slots, written = self._applier.slots, None
+        async with slots.deploying:
+            async with slots.writing:
+                kept_back = self._kept_back(step)
+                if kept_back is not None:
+                    return kept_back
+                match step:
+                    case Delete():
+                        return await self._applier.delete(step)
+                    case Create() | Modify() if not isinstance(step, Rollback):
+                        written = await self._applier.write(self._since_parked(step))
+                    case _:
+                        pass
+            if isinstance(step, Rollback):
+                return await self._applier.roll_back(step)
+            if written is None:
+                raise AssertionError(step)
+            applied = await self._applier.deliver(written)
         # If the other style was tried, the outcome still belongs to the original step.
         return replace(await self._applier.complete(applied), step=step)
+
+    def _kept_back(self, step: Step) -> Outcome | None:
+        """Return the outcome of a step that may not start now, or None. Raises the error that its slug met on the way."""
+        reason = self._not_now(step)
+        if reason is not None:
+            return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
+        if step.slug in self._in_the_way:
+            raise self._in_the_way[step.slug]
+        if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
+            return self._not_done(block(step, BlockedBy.UNKNOWN_SECRET, AT_RISK_REASON, AT_RISK_HINT))
+        if step.drifted:
+            self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
+        return None
 
     def _since_parked(self, step: Create | Modify) -> Create | Modify:
         """Return the step with the record that our own move to a parking slug left, so that it is not a conflict."""
@@ -459,6 +483,13 @@ def _newest(remote: RemoteFunction, before: RemoteFunction | None) -> RemoteFunc
     """Return a listed record, with the code that it had before if the list has none and it was not saved since."""
     unchanged = before is not None and remote.updated_at is not None and remote.updated_at == before.updated_at
     return replace(remote, code=before.code) if before is not None and unchanged and remote.code is None else remote
+
+
+def _urgency(step: Step) -> int:
+    """Return the rank of a step among those that wait: what is down is 0, what changes 1, what is new 2."""
+    if not isinstance(step, Modify):
+        return 2
+    return 0 if step.remote.status is DeploymentStatus.ERROR else 1
 
 
 def _never_ran(step: Step) -> bool:

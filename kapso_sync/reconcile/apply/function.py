@@ -38,18 +38,28 @@ class ApplyDeps:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A step that was written and, unless it failed, deployed."""
+    """A step that was written and, once it was delivered, deployed; ``failure`` says why it does not run."""
 
     step: Write
     written: Written
     failure: DeploymentFailed | None = None
 
 
-class FunctionApplier:
-    """Applies the steps of ``owner``'s functions in one pass, at most ``concurrency`` at a time.
+class Slots:
+    """How many functions are worked on at once: ``writing`` of them are written, ``deploying`` are written or deployed.
 
-    Rollbacks use their own semaphore, so they never queue behind new work.
+    Deployments take long and cost no call while they run, so many of them may run at once. Rollbacks use their own semaphore,
+    so they never queue behind new work.
     """
+
+    def __init__(self, writing: int, deploying: int) -> None:
+        self.writing = asyncio.Semaphore(writing)
+        self.deploying = asyncio.Semaphore(deploying)
+        self.rolling_back = asyncio.Semaphore(deploying)
+
+
+class FunctionApplier:
+    """Applies the steps of ``owner``'s functions in one pass. The caller takes a slot where a method says so."""
 
     def __init__(
         self,
@@ -57,11 +67,10 @@ class FunctionApplier:
         clock: Clock,
         emit: events.Listener,
         owner: str,
-        concurrency: int,
+        slots: Slots,
         superseded: asyncio.Event,
     ) -> None:
-        self.slots = asyncio.Semaphore(concurrency)
-        self._rollback_slots = asyncio.Semaphore(concurrency)
+        self.slots = slots
         self._deps = deps
         self._clock = clock
         self._emit = emit
@@ -69,19 +78,23 @@ class FunctionApplier:
         self._superseded = superseded
 
     async def delete(self, step: Delete) -> Outcome:
-        """Delete a function after a backup. The caller holds a slot. Raises `ApiError` and `StateUnusable`."""
+        """Delete a function after a backup. The caller holds a slot to write. Raises `ApiError` and `StateUnusable`."""
         backup = await self._deps.writer.delete(step)
         return Outcome(step, Result.DONE, step.function_id, backup=backup)
 
-    async def start(self, step: Create | Modify) -> Applied:
-        """Write, deploy, set secrets and deploy those; the caller holds a slot.
+    async def write(self, step: Create | Modify) -> Applied:
+        """Write a step's content; the caller holds a slot to write. Raises `ApiError` and `StateUnusable`."""
+        writer = self._deps.writer
+        return Applied(step, await (writer.overwrite(step) if isinstance(step, Modify) else writer.create(step)))
+
+    async def deliver(self, applied: Applied) -> Applied:
+        """Deploy what was written, set secrets and deploy those; the caller holds a slot to deploy.
 
         Raises `ApiError`, `StateUnusable` and `Superseded`.
         """
-        writer = self._deps.writer
-        written = await (writer.overwrite(step) if isinstance(step, Modify) else writer.create(step))
+        step, written = applied.step, applied.written
         try:
-            return Applied(step, await writer.settle_mark(step, await self._deliver(step, written)))
+            return Applied(step, await self._deps.writer.settle_mark(step, await self._deliver(step, written)))
         except DeploymentFailed as failure:
             return await self._try_other_style(Applied(step, written, failure))
 
@@ -137,7 +150,7 @@ class FunctionApplier:
     async def complete(self, applied: Applied) -> Outcome:
         """Run the checks of a deployment, and roll back if one fails. It may take long, so the caller holds no slot.
 
-        Raises like `start`, and `DeploymentFailed` or `ChecksFailed` if there is no previous version.
+        Raises like `deliver`, and `DeploymentFailed` or `ChecksFailed` if there is no previous version.
         """
         step, written = applied.step, applied.written
         failure: DeploymentFailed | ChecksFailed | None = applied.failure
@@ -153,7 +166,7 @@ class FunctionApplier:
         back = self._way_back(applied, failure)
         if back is None:
             raise failure
-        async with self._rollback_slots:
+        async with self.slots.rolling_back:
             outcome = await self.roll_back(back)
         return replace(outcome, step=step, backup=written.backup)
 
@@ -216,11 +229,11 @@ class FunctionApplier:
         )
 
     async def roll_back(self, step: Rollback) -> Outcome:
-        """Write and deploy the previous version; the caller holds a slot.
+        """Write and deploy the previous version; the caller holds a slot to deploy or to roll back.
 
         The failed content is quarantined before anything is written: if the process dies here, the next pass resumes the
         rollback. If not even the previous content goes live, the platform is at fault, and the quarantine is lifted. Raises
-        like `start`, and `DeploymentFailed`.
+        like `deliver`, and `DeploymentFailed`.
         """
         quarantine, owned = step.quarantine, step.last_applied
         if quarantine is None or owned is None:
