@@ -81,8 +81,8 @@ async def test_polls_take_a_twentieth_of_the_calls_that_may_be_spent(bench: Benc
     await bench.sync(desired(*many(40)))
     polls = api.looks[1:]
     pauses = [after - before for before, after in pairwise(polls)]
-    assert pauses
-    assert min(pauses) >= 1 / (POLL_SHARE * 80 / 60) - 0.001
+    spent, allowed = len(polls), POLL_SHARE * 80 / 60 * (polls[-1] - polls[0])
+    assert spent <= allowed + 2, "and one that was saved"
     unlimited = watched(bench)
     await bench.sync(desired(*many(40, CODE_B)))
     polls = unlimited.looks[1:]
@@ -162,7 +162,7 @@ async def test_the_next_pass_looks_when_a_deployment_of_this_base_should_have_en
     await bench.sync(desired(want("a", CODE_B)))
     early, *later = [look - begun for look in api.looks[1:]]
     assert early == pytest.approx(bench.settings.poll_intervals.initial, abs=1)
-    assert later[0] >= learned
+    assert later[0] >= learned - 1
     assert len(later) <= 3
 
 
@@ -176,17 +176,18 @@ def test_the_pace_follows_what_was_seen() -> None:
     assert PollPace().with_seen([90.0] * 100 + [10.0] * 50).typical == 10.0
 
 
-async def test_looks_begin_early_and_then_wait_for_the_typical_end() -> None:
-    """As the example of `PollPace.due` says."""
+@pytest.mark.parametrize(("spacing", "expected"), [(0.0, [2.0, 20.0, 22.2, 24.62]), (15.0, [20.0, 22.2, 24.62, 27.282])])
+async def test_looks_begin_early_and_then_wait_for_the_typical_end(spacing: float, expected: list[float]) -> None:
+    """Where looks are dear there is no early one: it would delay the one at the typical end."""
     deployment = RunningDeployment(remote("a"), 0.0, asyncio.get_running_loop().create_future())
     pace = PollPace(typical=20.0)
     looks = []
     for _ in range(4):
-        now = pace.due(deployment)
+        now = pace.due(deployment, spacing)
         looks.append(now)
         deployment.late_looks += now >= 20.0
         deployment.looked_at = now
-    assert looks == [2.0, 20.0, 22.5, pytest.approx(25.625)]
+    assert looks == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("stored", [-1.0, 0, "12", 1e9, True, float("nan"), None])
