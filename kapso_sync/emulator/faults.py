@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+import yaml
+from yaml.constructor import ConstructorError, SafeConstructor
 
 from kapso_sync.emulator.options import FaultsInvalid
 from kapso_sync.emulator.values import Json, JsonObject, is_int, is_number
@@ -270,27 +270,51 @@ def read_fault_file(path: Path) -> tuple[Rule, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise FaultsInvalid(f"cannot read {path}: {error}", hint="--faults names a YAML file") from error
     try:
-        document = YAML(typ="rt", pure=True).load(text)
-    except MarkedYAMLError as error:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        document = None if root is None else loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise FaultsInvalid(f"{where}: {error.problem or 'not YAML'}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise FaultsInvalid(f"{path}: not YAML that can be read: {error}") from error
 
     def place(index: int | None, key: str | None) -> str:
-        return f"{path}{_position(document, index, key)}: {name_place(index, key)}"
+        return f"{path}{_position(root, index, key)}: {name_place(index, key)}"
 
     return read_rules(document, place)
 
 
-def _position(document: object, index: int | None, key: str | None) -> str:
-    if index is None:
+class _Loader(SafeConstructor, yaml.BaseLoader):
+    """Takes plain scalars for what JSON and YAML 1.2 take them: ``yes``, ``010`` and dates are text. Refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping's value."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise ConstructorError(None, None, f'found duplicate key "{key.value}"', key.start_mark)
+            seen |= {(key.tag, key.value)} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
+
+
+for _type, _pattern, _starts in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("merge", r"<<$", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_type}", re.compile(_pattern), _starts)
+
+
+def _position(root: yaml.Node | None, index: int | None, key: str | None) -> str:
+    """Return the position of a rule or of one of its keys, as ``:line:column``; empty for the whole file."""
+    if root is None or index is None:
         return ""
-    rules = cast("CommentedMap", document)["faults"]
-    rule = rules[index]
-    if isinstance(rule, CommentedMap) and key in rule:
-        line, column = rule.lc.key(key)
-    else:
-        line, column = rules.lc.item(index)
-    return f":{line + 1}:{column + 1}"
+    rules = next(value for name, value in root.value if name.value == "faults")
+    rule = rules.value[index]
+    names = [name for name, _ in rule.value if name.value == key] if isinstance(rule, yaml.MappingNode) else []
+    mark = (names or [rule])[0].start_mark
+    return f":{mark.line + 1}:{mark.column + 1}"

@@ -7,9 +7,8 @@ import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
+import yaml
+from yaml import (
     AliasEvent,
     DocumentStartEvent,
     Event,
@@ -21,6 +20,7 @@ from ruamel.yaml.events import (
 )
 
 from kapso_sync.errors import Location, Problem
+from kapso_sync.manifest.yaml_events import LIBYAML, Loader, loaders
 from kapso_sync.model.functions import Json
 
 MAX_DEPTH = 40
@@ -86,8 +86,11 @@ class Document:
         return f"{margin}{line}\n{' ' * (len(margin) + max(location.column - skip, 1) - 1)}^"
 
 
-def read_document(file: str, content: bytes) -> Document:
-    """Return the document; a file that cannot be read at all has problems and the value None."""
+def read_document(file: str, content: bytes, *, libyaml: Loader | None = LIBYAML) -> Document:
+    """Return the document; a file that cannot be read at all has problems and the value None.
+
+    Without ``libyaml`` the result is the same, and takes several times as long.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,13 +99,20 @@ def read_document(file: str, content: bytes) -> Document:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         return _unreadable(file, "nul", "the file holds a NUL character", line, "is it a text file?")
-    document = Document(file, json_for_yaml(text) if file.endswith(".json") else text)
-    if file.endswith(".json") and not _check_json(document):
+    is_json = file.endswith(".json")
+    document = Document(file, json_for_yaml(text) if is_json else text)
+    if not (_check_json(document) if is_json else _check_line_ends(document)):
         return document
-    _Reader(document).read()
+    source = document.text.replace("\t", " ") if is_json else document.text  # JSON has tabs between its tokens only
+    for loader in loaders(source, is_json=is_json, libyaml=libyaml):
+        document = Document(file, document.text)
+        _Reader(document).read(source, loader)
+        if document.value is not None and not document.problems:
+            break
     return document
 
 
+_LINE_END_SOMEWHERE = re.compile("[\x85\u2028\u2029]")
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
 
@@ -132,6 +142,25 @@ def _check_json(document: Document) -> bool:
     return True
 
 
+def _check_line_ends(document: Document) -> bool:
+    """Refuse the characters that end a line in YAML 1.1, and are text in YAML 1.2."""
+    found = _LINE_END_SOMEWHERE.search(document.text)
+    if found is None:
+        return True
+    before = document.text[: found.start()].replace("\r\n", "\n").replace("\r", "\n")
+    place = Location(document.file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    escape = f"\\u{ord(found[0]):04x}"
+    document.problems.append(
+        document.problem(
+            "syntax",
+            f"not valid YAML: U+{ord(found[0]):04X} ends a line to some YAML readers, and is text to others",
+            place,
+            f"remove it, or write {escape} in double quotes",
+        )
+    )
+    return False
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
@@ -139,7 +168,7 @@ def _no_constant(name: str) -> None:
 _TOO_DEEP = f"the file is nested deeper than {MAX_DEPTH} levels"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Open:
     """A mapping or sequence that is being read, its position and, for a mapping, the key of the next value."""
 
@@ -157,77 +186,81 @@ class _Reader:
         self._open: list[_Open] = []
         self._documents = 0
 
-    def read(self) -> None:
+    def read(self, source: str, loader: Loader) -> None:
         """Fill the document in."""
         try:
-            for event in YAML(typ="safe", pure=True).parse(self._document.text):
+            for event in yaml.parse(source, Loader=loader):
                 if not self._take(event):
                     return
-        except MarkedYAMLError as error:
+        except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
             hint = "YAML is indented with spaces, never with tabs" if "\\t" in str(error.problem) else None
             self._report("syntax", f"not valid YAML: {error.problem or error.context}", place, hint)
-        except (YAMLError, RecursionError, ValueError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             self._report("syntax", f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
 
     def _take(self, event: Event) -> bool:
-        place = (event.start_mark.line + 1, event.start_mark.column + 1)
-        if isinstance(event, DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                self._report("documents", "the file holds more than one YAML document", place, "keep the first, remove `---`")
-                return False
-        elif isinstance(event, AliasEvent):
-            self._report("alias", "aliases are not read", place, "write the value out, or use `defaults`")
-            self._put(None, place)
+        mark = event.start_mark
+        place = (mark.line + 1, mark.column + 1)  # type: ignore[union-attr] # the parsers set it on every event
+        if isinstance(event, ScalarEvent):  # first, since most of them are
+            self._scalar(event, place)
         elif isinstance(event, MappingStartEvent | SequenceStartEvent):
             return self._begin(event, place)
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             self._open.pop()
-        elif isinstance(event, ScalarEvent):
-            self._scalar(event, place)
+        elif isinstance(event, AliasEvent):
+            self._report("alias", "aliases are not read", place, "write the value out, or use `defaults`")
+            self._put(None, place)
+        elif isinstance(event, DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._report("documents", "the file holds more than one YAML document", place, "keep the first, remove `---`")
+                return False
         return True
 
     def _begin(self, event: MappingStartEvent | SequenceStartEvent, place: tuple[int, int]) -> bool:
-        self._check_plain(event, place)
+        if event.anchor is not None or event.tag is not None:
+            self._report_properties(event, place)
         if len(self._open) >= MAX_DEPTH:
             self._report("too-deep", _TOO_DEEP, place)
             return False
         value: dict[str, Json] | list[Json] = {} if isinstance(event, MappingStartEvent) else []
-        as_key = bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
-        if as_key:
+        top = self._open[-1] if self._open else None
+        if top is not None and top.key is None and isinstance(top.value, dict):
             self._report("key", "a key must be text", place, "quote it")
             return False
         path = self._put(value, place)
         self._open.append(_Open(path, value))
         return True
 
-    def _check_plain(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent, place: tuple[int, int]) -> None:
+    def _report_properties(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent, place: tuple[int, int]) -> None:
         if event.anchor is not None:
             self._report("anchor", f"anchors are not read (&{event.anchor})", place, "write the value out, or use `defaults`")
-        tag = getattr(event, "tag", None)
-        if tag is not None and not (isinstance(event, ScalarEvent) and tag == "!"):
-            self._report("tag", f"tags are not read ({tag})", place, "remove it")
+        if event.tag is not None and not (isinstance(event, ScalarEvent) and event.tag == "!"):
+            self._report("tag", f"tags are not read ({event.tag})", place, "remove it")
 
     def _text(self, event: ScalarEvent, place: tuple[int, int]) -> str:
         """Return a scalar's text. JSON escapes characters beyond the first plane as pairs, which YAML does not join."""
+        text: str = event.value
+        if text.isascii():
+            return text
         try:
-            text = str(event.value)
-            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             self._report("not-text", "half of a surrogate pair is not text", place, "remove the escape")
             return ""
 
     def _scalar(self, event: ScalarEvent, place: tuple[int, int]) -> None:
-        self._check_plain(event, place)
+        if event.anchor is not None or event.tag is not None:
+            self._report_properties(event, place)
         top = self._open[-1] if self._open else None
-        if top is not None and isinstance(top.value, dict) and top.key is None:
+        if top is not None and top.key is None and isinstance(top.value, dict):
             self._key(top, event, place)
             return
         text = self._text(event, place)
         value: Json = text
-        plain = event.style is None
+        plain = not event.style
         if plain and text in CONSTANTS:
             value = CONSTANTS[text]
         elif plain and NUMBER.fullmatch(text):
@@ -236,6 +269,8 @@ class _Reader:
                 value = 0
             else:
                 value = float(text) if any(char in text for char in ".eE") else int(text)
+        if plain and not text and top is not None and top.key is not None:
+            place = self._document.key_places[*top.path, top.key]  # of what is not written, each parser names another place
         path = self._put(value, place)
         if plain and isinstance(value, str) and AMBIGUOUS.fullmatch(text):
             self._document.ambiguous[path] = text
@@ -246,9 +281,9 @@ class _Reader:
         first = self._document.key_places.get(path)
         if first is not None:
             self._report("duplicate-key", f"`{key}` is given twice, first in line {first[0]}", place, "keep one of them")
-        elif event.style is None and key == "<<":
+        elif not event.style and key == "<<":
             self._report("merge", "merge keys are not read", place, "write the values out, or use `defaults`")
-        elif event.style is None and (AMBIGUOUS.fullmatch(key) or not key):
+        elif not event.style and (AMBIGUOUS.fullmatch(key) or not key):
             self._report("key", f"the key `{key}` is not text to every YAML reader", place, "quote it")
         top.key, top.skipped = key, first is not None
         if first is None:

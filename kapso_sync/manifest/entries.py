@@ -100,7 +100,7 @@ def choose_file(slug: str, entry: EntryModel, files: Mapping[str, SourceFile], l
         if wrong is not None:
             text = f"functions.{slug}.file: {entry.file[:SHOWN_PATH]!r} {wrong}"
             return Problem("path", text, location, "name a file inside the folder")
-        return str(PurePosixPath(entry.file))
+        return "/".join(_parts(entry.file))
     found = [f"{slug}{suffix}" for suffix in GUESSED_SUFFIXES if f"{slug}{suffix}" in files]
     if len(found) == 1:
         return found[0]
@@ -116,16 +116,20 @@ def path_problem(path: str) -> str | None:
     """Return why a path is refused, as the end of a sentence, or None."""
     if len(path) > MAX_PATH:
         return f"is longer than {MAX_PATH} characters"
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or path[1:2] == ":":
+    if path.startswith("/") or path[1:2] == ":":
         return "is absolute"
     if "\\" in path:
         return "has a backslash; use forward slashes"
-    if ".." in pure.parts:
+    if ".." in _parts(path):
         return "leads out of the folder"
-    if any(ord(char) < 32 for char in path):
+    if not path.isprintable() and any(ord(char) < 32 for char in path):
         return "has a control character"
-    return "names no file" if str(pure) == "." else None
+    return None if _parts(path) else "names no file"
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in a relative path, as a `PurePosixPath` has them, which takes ten times as long."""
+    return [name for name in path.split("/") if name not in ("", ".")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES
 
-_OTHER_FORMATS = ("", ".json", ".jsonc", ".toml")
+_OTHER_FORMATS = frozenset({"", ".json", ".jsonc", ".toml"})
 """Suffixes of other tools' files: Azure's functions have a ``function.json``, for example."""
 
 
@@ -39,17 +38,18 @@ def find_misnamed(paths: Collection[str], code: Collection[str]) -> tuple[Misnam
 
     ``code`` are the files that the manifest's entries name: what lies beside one of them declares nothing else.
     """
-    named = {PurePosixPath(path).parent.as_posix() for path in code} - {"."}
-    described = {folder for folder in named if f"{folder}/{FUNCTION_FILE}" not in paths}
-    found = (_judge(path, frozenset(paths)) for path in sorted(paths))
-    return tuple(each for each in found if each is not None and PurePosixPath(each.path).parent.as_posix() not in described)
+    every = frozenset(paths)
+    named = {path.rpartition("/")[0] for path in code} - {""}
+    described = {folder for folder in named if f"{folder}/{FUNCTION_FILE}" not in every}
+    found = (_judge(path, every) for path in sorted(every))
+    return tuple(each for each in found if each is not None and each.path.rpartition("/")[0] not in described)
 
 
 def _judge(path: str, paths: frozenset[str]) -> MisnamedFile | None:
-    *folders, name = PurePosixPath(path).parts
+    *folders, name = path.split("/")
     if not folders:
         return _at_the_top(path, paths)
-    if name != FUNCTION_FILE and not _is_near(name, FUNCTION_FILE):
+    if name != FUNCTION_FILE and not _is_near(_folded(name), FUNCTION_FILE):
         return None
     if len(folders) == 1:
         if name == FUNCTION_FILE:
@@ -65,24 +65,24 @@ def _judge(path: str, paths: frozenset[str]) -> MisnamedFile | None:
 def _at_the_top(name: str, paths: frozenset[str]) -> MisnamedFile | None:
     if name in MANIFEST_NAMES:
         return None
-    near = [known for known in MANIFEST_NAMES if _is_near(name, known)]
-    meant = next((known for known in near if known == _folded(name)), near[0] if near else None)
-    if meant is None and _folded(name) in _OTHER_NAMES:
+    folded = _folded(name)
+    near = [known for known in MANIFEST_NAMES if _is_near(folded, known)]
+    meant = next((known for known in near if known == folded), near[0] if near else None)
+    if meant is None and folded in _OTHER_NAMES:
         meant = MANIFEST_NAMES[0]
     if meant is not None:
         return MisnamedFile(name, f"did you mean {meant}?", f"rename it to {meant}", paths.isdisjoint(MANIFEST_NAMES))
-    if name == FUNCTION_FILE or _is_near(name, FUNCTION_FILE):
+    if name == FUNCTION_FILE or _is_near(folded, FUNCTION_FILE):
         reason = f"a {FUNCTION_FILE} counts in a folder of its own, directly below the functions folder"
         return MisnamedFile(name, reason, "move it, with its code, into a folder that has the function's slug", declares=True)
     return None
 
 
-def _is_near(name: str, known: str) -> bool:
-    """Return whether a person who gave this name may have meant the other one."""
-    folded = _folded(name)
-    stem = PurePosixPath(known).stem
-    other_format = any(folded == f"{stem}{suffix}" for suffix in _OTHER_FORMATS)
-    return name != known and (folded == known or other_format or _one_slip(folded, known))
+def _is_near(folded: str, known: str) -> bool:
+    """Return whether a person who gave a name, here without what is `_folded`, may have meant the known one."""
+    stem = known.rpartition(".")[0]
+    other_format = folded.startswith(stem) and folded.removeprefix(stem) in _OTHER_FORMATS
+    return folded == known or other_format or (abs(len(folded) - len(known)) <= 1 and _one_slip(folded, known))
 
 
 def _folded(name: str) -> str:

@@ -1,7 +1,7 @@
 """Writes YAML: values in one spelling, and edits that leave every other byte of a file alone.
 
-ruamel's round trip would rewrite the whole file: it re-indents, re-wraps and re-spaces lines that did not change. Here it only
-gives the positions, and the edits are made there.
+A YAML library that writes what it read would re-indent, re-wrap and re-space lines that did not change. Here it only gives the
+positions, and the edits are made there.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
+from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from kapso_sync.manifest.document import AMBIGUOUS, CONSTANTS, NUMBER
+from kapso_sync.manifest.yaml_events import compose
 from kapso_sync.model.functions import Json, same_json
 
 STEP = 2
@@ -126,7 +126,7 @@ class _Editor:
         self._splices: list[_Splice] = []
 
     def apply(self, tree: _Tree) -> str:
-        root = YAML(typ="safe", pure=True).compose(self._text)
+        root = compose(self._text)
         if isinstance(root, MappingNode) and root.value:
             self._step = next((step for _, value in root.value if (step := _indent(value) - _indent(root)) > 0), STEP)
             self._mapping(root, tree)
@@ -227,7 +227,7 @@ class _Editor:
         end: int = value.end_mark.index
         if not isinstance(value, ScalarNode):
             return end
-        if not value.value and value.style is None:
+        if not value.value and not value.style:
             return self._colon(key) if key is not value else value.start_mark.index
         return len(self._text[:end].rstrip())
 
@@ -254,9 +254,9 @@ def _plain_value(node: Node) -> Json:
     if not isinstance(node, ScalarNode):
         return [_plain_value(item) for item in node.value]
     text = str(node.value)
-    if node.style is None and text in CONSTANTS:
+    if not node.style and text in CONSTANTS:
         return CONSTANTS[text]
-    if node.style is None and NUMBER.fullmatch(text):
+    if not node.style and NUMBER.fullmatch(text):
         return float(text) if any(char in text for char in ".eE") else int(text)
     return text
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from kapso_sync.clock import SystemClock
 from kapso_sync.settings import VARIABLES
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(path: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_every_setting_in_deployment_files_and_docs_exists() -> None:

@@ -257,6 +257,8 @@ def test_fault_file_is_yaml(tmp_path: Path) -> None:
         "faults:\n  - what: status\n    status: 503\n    headers: {Retry-After: '2'}\n    nth: 2\n  - {what: drip}\n"
     )
     assert read_fault_file(path) == (Rule("status", status=503, headers={"Retry-After": "2"}, nth=2), Rule("drip"))
+    path.write_text("faults: [{what: status, body: {yes: on, day: 2026-01-01, n: [1, -1.5, .5, 1e3, ~, true]}}]")
+    assert read_fault_file(path)[0].body == {"yes": "on", "day": "2026-01-01", "n": [1, -1.5, 0.5, 1000.0, None, True]}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,8 @@ def test_fault_file_is_yaml(tmp_path: Path) -> None:
         ("faults:\n  - what: html\n  - 5\n", "{path}:3:5: faults[1]: expected a mapping, got 5"),
         ("", "{path}: faults: expected a mapping with one key"),
         ("faults: [\n", "{path}:2:1: "),
-        ("a: 1\na: 2\n", "{path}:2:1: "),
+        ("a: 1\na: 2\n", '{path}:2:1: found duplicate key "a"'),
+        ("faults:\n  - what: html\n    nth: 010\n", "{path}:3:5: faults[0].nth: expected a whole number above 0, got '010'"),
         ("\x01", "{path}: not YAML that can be read: "),
         ("faults: " + "[" * 400, "{path}"),
     ],

@@ -108,6 +108,14 @@ def test_any_text_is_a_manifest_or_a_manifest_error(text: str) -> None:
             assert problem.location.line >= 1
 
 
+@given(pieces | st.text() | pieces.map(lambda rest: "a: [" + rest + "]") | pieces.map(lambda rest: HEAD + rest))
+def test_any_text_is_read_the_same_without_libyaml(text: str) -> None:
+    """Value, places and problems: a computer without the extension must not deploy something else."""
+    content = text.encode("utf-8", "surrogatepass")
+    for name in ("manifest.yaml", "manifest.json"):
+        assert read_document(name, content) == read_document(name, content, libyaml=None)
+
+
 def test_a_lone_surrogate_is_refused() -> None:
     """It could not be written anywhere; a whole pair is one character."""
     (problem,) = problems_of(HEAD + '  greet: {name: "\\ud800"}\n')

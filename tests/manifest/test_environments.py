@@ -109,7 +109,7 @@ def test_an_unknown_environment_error_lists_the_known_ones() -> None:
         ("report: false", "report: yes", '20:15: environments.staging.functions.report: expected a mapping, got "yes"'),
         ("report: false", "report: true", "20:15: environments.staging.functions.report: expected a mapping, got true"),
         ("production: {}", "Pro duction: {}", "22:3: environments.Pro duction: expected an environment's name"),
-        ("production: {}", "production:", "23:1: environments.production: expected a mapping, got nothing"),
+        ("production: {}", "production:", "22:3: environments.production: expected a mapping, got nothing"),
         (
             "name: Greet (staging)",
             "moved_from: greet",

@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from kapso_sync.manifest import json_schema
+from kapso_sync.manifest.document import read_document
 from tests.manifest.folder import problems_of
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
@@ -19,7 +19,7 @@ HEAD = "version: 1\nfunctions:\n  greet:\n    "
 
 
 def accepts(text: str) -> bool:
-    return bool(VALIDATOR.is_valid(YAML(typ="safe", pure=True).load(text)))
+    return bool(VALIDATOR.is_valid(read_document("m.yaml", text.encode()).value))
 
 
 def test_the_example_manifest_is_valid_by_the_schema() -> None:

@@ -65,6 +65,8 @@ def _edit(files: dict[str, bytes], slugs: frozenset[str]) -> None:
         if name not in MANIFEST_NAMES and not name.endswith(f"/{FUNCTION_FILE}"):
             continue
         before = read_document(name, content)
+        if before != read_document(name, content, libyaml=None):
+            raise BrokenPromise(f"PyYAML's parsers read {name} differently: {content!r}")
         if before.problems or not isinstance(before.value, dict):
             continue
         slug = min(slugs, default="greet")
