@@ -136,7 +136,7 @@ class Intent:
 
     ``wanted`` is git's content. ``content`` is the content that was sent (for a deployment: that Kapso had stored then).
     ``baseline`` is, for a deployment, the server's ``last_deployed_at`` before it. ``applied`` are the digests in the mark that
-    was sent.
+    was sent. ``id`` is its number in the journal; 0: it is not there yet.
     """
 
     kind: IntentKind

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
@@ -131,6 +131,13 @@ def _backed_up(folder: Path) -> set[str]:
 @pytest.mark.history
 @given(
     history=st.lists(turns, min_size=1, max_size=4), last=st.dictionaries(st.sampled_from(SLUGS), st.integers(0, 2), min_size=1)
+)
+@example(  # the deployment that is forgotten with the memory ends after the next version was saved
+    history=[
+        Turn(git={"b": 0}, calls_before_fate=3, fate=Fate.KILLED_BEFORE),
+        Turn(git={"b": 1}, calls_before_fate=2, fate=Fate.KILLED_BEFORE, forgets=True),
+    ],
+    last={"b": 1},
 )
 @settings(max_examples=120)
 def test_every_history_converges(history: Sequence[Turn], last: Mapping[str, int]) -> None:

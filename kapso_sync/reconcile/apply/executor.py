@@ -131,7 +131,8 @@ class Executor:
             self._store.remember_renames(plan.renames)
         if plan.missing != tuple(observed.state.missing.values()):
             self._store.remember_missing(plan.missing)
-        plan = replace(plan, steps=block_without_free_slug(plan.steps, plan.vacations))
+        steps = block_without_free_slug(plan.steps, plan.vacations)
+        plan = replace(plan, steps=tuple(self._journaled(step, observed) for step in steps))
         learned = [step.record for step in plan.steps if isinstance(step, NoChange | Blocked) and step.record is not None]
         learned += parked_records(observed)
         if learned:
@@ -168,6 +169,16 @@ class Executor:
             self._store.forget(function_id)
         overtaken = superseded.is_set() and any(outcome.result is Result.SKIPPED for outcome in outcomes)
         return Report(plan, outcomes, halted=run.halted, superseded=overtaken)
+
+    def _journaled(self, step: Step, observed: Observed) -> Step:
+        """Return a step after the deployments that may still run beside it, and that nothing was known of, are in the journal.
+
+        If this process dies as well, the next one must still know of them.
+        """
+        if not isinstance(step, Write) or 0 not in step.unconfirmed or step.function_id is None:
+            return step
+        intents = observed.uncertain[step.function_id]
+        return replace(step, unconfirmed=tuple(intent.id or self._store.begin(intent) for intent in intents))
 
     async def _usage(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kapso_sync.model.functions import (
@@ -16,7 +16,8 @@ from kapso_sync.model.functions import (
     same_json,
 )
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, ReconcilerState
-from kapso_sync.reconcile.plan.observed import Observed, stored_content
+from kapso_sync.reconcile.plan.comparison import LIVE_SLACK, runtime_content
+from kapso_sync.reconcile.plan.observed import Claim, Observed, stored_content
 
 NOT_STORED: Content = {CODE: "unknown"}
 """Stands for the running content if it is only known to differ from the stored content."""
@@ -30,7 +31,7 @@ def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState,
 
     A create or update that shows on Kapso becomes our last write; a deployment that ended becomes live. A deployment that was
     not seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with the
-    content that was stored when it was requested.
+    content that was stored when it was requested. So may one that we requested and forgot, with our memory.
     """
     by_id = {function.id: function for function in functions}
     by_slug = {function.slug: function for function in functions}
@@ -54,7 +55,42 @@ def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState,
     still_open = {intent.id for intents in uncertain.values() for intent in intents}
     settled = replace(state, owned=owned, intents=tuple(intent for intent in state.intents if intent.id in still_open))
     closed = tuple(intent.id for intent in state.intents if intent.id not in still_open)
-    return Observed(tuple(functions), owner, settled, uncertain, closed)
+    observed = Observed(tuple(functions), owner, settled, {}, closed)
+    return replace(observed, uncertain={**_forgotten(observed), **uncertain})
+
+
+def _forgotten(observed: Observed) -> Mapping[str, tuple[Intent, ...]]:
+    """Return, by function id, the deployments that we may have requested before our memory was lost. They have no number.
+
+    Our mark is on a draft that we know nothing of: a process of ours created it, and may have died while it was deployed. If
+    git has other code by now, the end of that deployment must not be taken for the end of the next one.
+    """
+    unknown = [
+        remote
+        for remote in observed.functions
+        if remote.mark is not None and remote.id not in observed.state.owned and not _runs(remote)
+    ]
+    return {
+        remote.id: (
+            Intent(
+                IntentKind.DEPLOY,
+                remote.slug,
+                remote.id,
+                wanted={},
+                content=runtime_content(stored_content(remote), remote.slug),
+                baseline=remote.last_deployed_at,
+            ),
+        )
+        for remote in unknown
+        if observed.claim(remote) is Claim.OURS
+    }
+
+
+def _runs(remote: RemoteFunction) -> bool:
+    """Return whether Kapso's record says that what it stores was deployed."""
+    if remote.status is not DeploymentStatus.DEPLOYED or None in (remote.updated_at, remote.last_deployed_at):
+        return False
+    return remote.updated_at - remote.last_deployed_at <= LIVE_SLACK  # type: ignore[operator]
 
 
 def _deployed(intent: Intent, remote: RemoteFunction) -> bool:
