@@ -53,8 +53,8 @@ check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the te
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table; BENCH="--only growth --runs 1" for a part of it
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # The corpus grows in .fuzz from run to run. Atheris has wheels for Linux on x86-64; elsewhere the same inputs are made blindly.
 FUZZ := $(VENV)/.fuzz-installed
@@ -84,10 +84,12 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Kapso's CLI imports requests and packaging without asking for them.
 lock:            ## pin every dependency again, with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify -o requirements/run.txt pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify --group dev -o requirements/dev.txt pyproject.toml
+	printf 'kapso==0.4.0\nrequests\npackaging\noctodns==1.22.0\n' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/bench.txt -
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz
+	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz .bench

@@ -1,0 +1,138 @@
+"""Measure single commands on a folder that is in sync, beside what others need for the same."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.options import Options
+from benchmarks.others import kapso_environment, pinned, write_zone
+from benchmarks.processes import Run, interleaved, megabytes, program, run, script, seconds
+from benchmarks.rows import Baseline, Limit, Row, Sample, Unit
+from benchmarks.scene import Scene, copied, scene, write_functions
+
+GROUP = "commands"
+
+PUSHED = 100
+"""Functions that Kapso's CLI pushes: it reads one page of the list, and would create again what is on the second."""
+
+NO_URL = "its command line cannot be given another URL; the classes behind `kapso push` can, and are what runs here"
+
+
+def rows(options: Options) -> list[Row]:
+    """Return the rows of start-up, of commands that find everything in sync, and of Kapso's own CLI."""
+    return [*_start_up(options), *_in_sync(options), *_kapso_cli(options)]
+
+
+def _start_up(options: Options) -> list[Row]:
+    found = interleaved(
+        options.runs * 2, {"version": lambda: run(program("version")), "python": lambda: run([sys.executable, "-c", "pass"])}
+    )
+    beside = Baseline("python -c pass", seconds(found["python"]))
+    return [Row(GROUP, "version", seconds(found["version"]), beside, Limit(0.1), "the interpreter's own start")]
+
+
+def _in_sync(options: Options) -> list[Row]:
+    count = options.functions
+    with scene(options.scratch / "in-sync") as there:
+        write_functions(there.functions, count)
+        there.sync()
+        found = _measured(options, there)
+        before = len(there.calls())
+        run(program("sync", str(there.functions)), there.environment())
+        calls = len(there.calls()) - before
+    pages = -(-count // 100)
+    beside = {name: Baseline(name, seconds(runs)) for name, runs in found.items()}
+    plan, sync = found["plan"], found["sync"]
+    stat, listing = beside["stat of the files"], beside["list of all pages"]
+    return [
+        Row(
+            GROUP,
+            f"plan, {count} functions",
+            seconds(plan),
+            listing,
+            None,
+            "start-up, the list of all pages, stat of the files",
+        ),
+        Row(GROUP, "… beside stat of the files", seconds(plan), stat, None, "it also reads them, and the manifest"),
+        Row(GROUP, "… memory", megabytes(plan), None, Limit(65), "interpreter, libraries, and the code of both sides"),
+        Row(GROUP, "… beside git status", seconds(plan), beside["git status"], None, "the same folder, committed; no network"),
+        _octodns_row(options, plan, beside),
+        Row(
+            GROUP,
+            f"sync without a change, {count} functions",
+            seconds(sync),
+            beside["list, hash, compare"],
+            Limit(1.4, of_ratio=True),
+            "the same by hand in one process: no manifest, no ownership, no state",
+        ),
+        Row(GROUP, "… memory", megabytes(sync), Baseline("list, hash, compare", megabytes(found["list, hash, compare"]))),
+        Row(
+            GROUP,
+            "… API calls",
+            Sample.of([calls], Unit.COUNT),
+            Baseline("pages of 100", Sample.of([pages], Unit.COUNT)),
+            Limit(pages),
+            "a page of the list each, and nothing else",
+        ),
+    ]
+
+
+def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
+    functions, environment = str(there.functions), there.environment()
+    repository = copied(there.functions, options.scratch / "status")
+    actions = {
+        "plan": lambda: run(program("plan", functions), environment),
+        "sync": lambda: run(program("sync", functions), environment),
+        "list, hash, compare": lambda: run(script("list_hash_compare", functions, there.url, there.kapso.key)),
+        "list of all pages": lambda: run(script("list_pages", there.url, there.kapso.key)),
+        "stat of the files": lambda: run(script("stat_files", functions)),
+        "git status": lambda: run(["git", "status", "--porcelain"], folder=repository),
+    }
+    if not options.others.missing:
+        config = write_zone(options.scratch / "octodns", options.functions)
+        actions["octodns-sync"] = lambda: run(options.others.octodns_plan(config))
+    return interleaved(options.runs, actions)
+
+
+def _octodns_row(options: Options, plan: list[Run], beside: dict[str, Baseline]) -> Row:
+    name = f"… beside octoDNS, {options.functions} records"
+    if options.others.missing:
+        return Row(GROUP, name, skipped=options.others.missing)
+    return Row(
+        GROUP, name, seconds(plan), beside["octodns-sync"], None, "a plan without a change, from YAML to YAML; no network"
+    )
+
+
+def _kapso_cli(options: Options) -> list[Row]:
+    name = f"the same {PUSHED} functions again, beside Kapso's CLI"
+    if options.others.missing:
+        return [Row(GROUP, name, skipped=options.others.missing)]
+    home = options.scratch / "home"
+    home.mkdir()
+    with scene(options.scratch / "ours") as ours, scene(options.scratch / "theirs") as theirs:
+        for there in (ours, theirs):
+            write_functions(there.functions, PUSHED)
+        ours.sync()
+        push, environment = options.others.kapso_push(theirs.functions, theirs.url), kapso_environment(theirs, home)
+        run(push, environment)
+        before = len(ours.calls()), len(theirs.calls())
+        found = interleaved(
+            options.runs,
+            {
+                "ours": lambda: run(program("sync", str(ours.functions)), ours.environment()),
+                "theirs": lambda: run(push, environment),
+            },
+        )
+        calls = (len(ours.calls()) - before[0]) // options.runs, (len(theirs.calls()) - before[1]) // options.runs
+    beside = f"kapso {pinned('kapso')}, push"
+    return [
+        Row(GROUP, name, seconds(found["ours"]), Baseline(beside, seconds(found["theirs"])), None, NO_URL),
+        Row(
+            GROUP,
+            "… API calls",
+            Sample.of([calls[0]], Unit.COUNT),
+            Baseline(beside, Sample.of([calls[1]], Unit.COUNT)),
+            None,
+            "it lists, writes and deploys each function every time, one after the other, and awaits no deployment",
+        ),
+    ]
