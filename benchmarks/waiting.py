@@ -17,7 +17,7 @@ DEPLOYED, DEPLOYMENT = 120, 8.0
 IN_FLIGHT: int = Settings.model_fields["deploying"].default
 """How many deployments run at the same time."""
 
-LIMITED, CALLS, SHARE, WINDOW = 200, 100, 0.8, 6.0
+LIMITED, CALLS, SHARE, WINDOW = 200, 100, 0.8, 12.0
 """Functions of the row of the rate limit, calls in a window, the share of them that is spent, and the window's seconds."""
 
 

@@ -190,6 +190,13 @@ async def test_looks_begin_early_and_then_wait_for_the_typical_end(spacing: floa
     assert looks == pytest.approx(expected)
 
 
+async def test_deployments_that_began_together_are_looked_at_together() -> None:
+    """A look at the first of them alone would leave the others to the next one."""
+    began = (0.0, 0.3, 0.9, 11.0)
+    running = [RunningDeployment(remote("a"), at, asyncio.get_running_loop().create_future()) for at in began]
+    assert PollPace(typical=20.0).next_due(running, 15.0) == pytest.approx(20.9)
+
+
 @pytest.mark.parametrize("stored", [-1.0, 0, "12", 1e9, True, float("nan"), None])
 def test_a_duration_that_cannot_be_is_not_read(tmp_path_factory: pytest.TempPathFactory, stored: object) -> None:
     """A file with years in it would end the polls. A control: a possible one is read."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Self
@@ -105,6 +105,15 @@ class PollPace:
             return deployment.started + self.intervals.delay(1)
         before = deployment.started if deployment.looked_at is None else deployment.looked_at
         return max(deployment.started + typical, before + self.intervals.delay(deployment.late_looks + 1))
+
+    def next_due(self, running: Iterable[RunningDeployment], spacing: float) -> float:
+        """Return when the next look is due: what began together is looked at together, once.
+
+        With a first pause of 2 s, deployments that are due at 20.0, 20.3, 20.9 and 31 s are looked at after 20.9 s.
+        """
+        due = [self.due(deployment, spacing) for deployment in running]
+        together = min(due) + self.intervals.initial / 2
+        return max(at for at in due if at <= together)
 
     def with_seen(self, seconds: Sequence[float]) -> PollPace:
         """Return the pace after deployments were seen to take so long; one alone counts as much as all before."""
@@ -234,12 +243,12 @@ class DeploymentPoller:
         """
         pace, per_second = self.pace, self._api.budget.per_second
         if per_second is None:
-            return min(pace.due(deployment, 0.0) for deployment in waiting)
+            return pace.next_due(waiting, 0.0)
         now, calls = self._clock.monotonic(), self._look_calls(waiting)
         refilled = POLL_SHARE * per_second
         self._allowed_calls = min(self._allowed_calls + (now - self._allowed_at) * refilled, 2.0 * calls)
         self._allowed_at = now
-        due = min(pace.due(deployment, calls / refilled) for deployment in waiting)
+        due = pace.next_due(waiting, calls / refilled)
         return max(due, now + (calls - self._allowed_calls) / refilled)
 
     def _look_calls(self, waiting: Sequence[RunningDeployment]) -> int:
