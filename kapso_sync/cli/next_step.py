@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kapso_sync.errors import ExitCode
 from kapso_sync.model.plan import Blocked, Invalid, Plan
 from kapso_sync.model.report import Report, Result
 
@@ -26,7 +27,8 @@ def after_plan(plan: Plan) -> str | None:
 def after_sync(report: Report) -> str | None:
     """Return what to do after a pass that did not do everything; None after one that did."""
     if report.halted is not None:
-        return "`kapso-sync sync` continues where this pass stopped"
+        continues = "`kapso-sync sync` continues where this pass stopped"
+        return continues if report.halted.exit_code is ExitCode.UNAVAILABLE else f"follow the hint, then {continues}"
     invalid = report.results(Result.INVALID)
     outside = [outcome.step.slug for outcome in invalid if isinstance(outcome.step, Invalid) and not in_git(outcome.step)]
     blocked = report.results(Result.BLOCKED)

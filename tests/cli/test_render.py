@@ -11,7 +11,7 @@ from inline_snapshot import snapshot
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.json_documents import plan_document
 from kapso_sync.cli.render import print_plan, print_report
-from kapso_sync.errors import ApiUnavailable, Call
+from kapso_sync.errors import ApiUnavailable, Call, StateForeign
 from kapso_sync.model.functions import DeploymentStatus
 from kapso_sync.model.plan import MaxDelete, Plan
 from kapso_sync.model.report import Outcome, Report, Result
@@ -164,6 +164,16 @@ stopped: no connection to api.test
 hint: is it up?
 next: `kapso-sync sync` continues where this pass stopped
 """)
+
+
+def test_a_pass_that_a_person_must_mend_does_not_offer_to_continue_at_once() -> None:
+    """The key of another project is not mended by a second try; an API that is down may be."""
+    halted = StateForeign("this key opens another project", hint="use the other key")
+    assert "hint: use the other key\nnext: follow the hint, then `kapso-sync sync` continues" in shown(
+        Report(mixed_plan(), (), halted=halted)
+    )
+    unanswered = ApiUnavailable("no connection", call=Call("GET", "/functions"))
+    assert "next: `kapso-sync sync` continues" in shown(Report(mixed_plan(), (), halted=unanswered))
 
 
 def test_diff_colours_are_used_on_a_terminal_only() -> None:
