@@ -19,7 +19,7 @@ _SHAPES = (
     r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",  # Shopify
     r"npm_[A-Za-z0-9]{36}",
     r"kapso[-_][A-Za-z0-9_-]{24,}",
-    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]+)?",  # JSON Web Tokens
+    r"eyJ[\w-]{10,500}+\.eyJ[\w-]{10,}(?:\.[\w-]+)?",  # JSON Web Tokens; the limit is for `eyJeyJeyJ…`
 )
 
 USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")

@@ -1,4 +1,4 @@
-"""Makes HTTP clients that reach every host as the machine's network settings say."""
+"""Makes HTTP clients that reach every host as the machine's network settings say, and says why a request failed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ssl
 import httpx
 
 from kapso_sync.network import Network
+from kapso_sync.visible import visible
 
 
 def open_client(network: Network, *, timeout: httpx.Timeout, limits: httpx.Limits, secure: bool = True) -> httpx.AsyncClient:
@@ -18,6 +19,16 @@ def open_client(network: Network, *, timeout: httpx.Timeout, limits: httpx.Limit
     return httpx.AsyncClient(
         transport=_ProxyRouter(network, verify, limits), timeout=timeout, follow_redirects=False, trust_env=False
     )
+
+
+MAX_REASON = 300
+"""Most characters of a failed request's reason: the libraries quote up to 100 KiB of an answer that is not HTTP."""
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return why a request failed, in one line of a limited length that controls no terminal."""
+    text = visible(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 class _ProxyRouter(httpx.AsyncBaseTransport):

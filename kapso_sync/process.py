@@ -22,10 +22,14 @@ from pathlib import Path
 STOP_LIMIT = 9.0
 """Seconds after a signal in which the process ends, whatever a thread does: Kubernetes and systemd send SIGKILL soon after."""
 
+KILLED = 128 + signal.SIGKILL
+"""The exit status of a program that was killed, as the kernel does where memory is used up."""
+
 _CHUNK = 64 * 1024
 
 _GUARD = """
 exec 3<&0 4<"$1" </dev/null
+{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null
 [ -z "$2" ] || ulimit -d "$2" 2>/dev/null
 shift 2
 "$@" <&4 3<&- 4<&- &
@@ -42,7 +46,8 @@ exit "$status"
 """
 """Runs its arguments after the first two, and kills its process group when its own standard input ends. Those two are the file
 to read as standard input, and the most KiB of memory that a process may write to. When the program has ended, what that left
-behind ends too. The guard waits for what it started, so that no zombie is left to process 1 of a container."""
+behind ends too. Where memory is used up, the kernel looks at `oom_score_adj`, and kills one of these before it kills us. The
+guard waits for what it started, so that no zombie is left to process 1 of a container."""
 
 
 def end_in_time(status: int, limit: float = STOP_LIMIT) -> None:

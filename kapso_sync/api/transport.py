@@ -36,7 +36,7 @@ from kapso_sync.errors import (
     SecretNameTaken,
     SecretRoutesUnavailable,
 )
-from kapso_sync.http_client import open_client
+from kapso_sync.http_client import failure_reason, open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import Json
@@ -281,20 +281,20 @@ class Transport:
             raise ApiUnavailable(f"{request.call}: no free connection", call=request.call, sent=False) from error
         except httpx.ProxyError as error:
             raise ApiUnavailable(
-                f"no connection to {self._host()}: the proxy refuses it: {_reason(error)}",
+                f"no connection to {self._host()}: the proxy refuses it: {failure_reason(error)}",
                 call=request.call,
                 hint=PROXY_HINT,
                 sent=False,
             ) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ApiUnavailable(
-                f"no connection to {self._host()}: {_reason(error)}",
+                f"no connection to {self._host()}: {failure_reason(error)}",
                 call=request.call,
                 hint=self._connection_hint(error),
                 sent=False,
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-            raise ApiUnavailable(f"{request.call}: the connection broke: {_reason(error)}", call=request.call) from error
+            raise ApiUnavailable(f"{request.call}: the connection broke: {failure_reason(error)}", call=request.call) from error
 
     async def _before_bytes(self, step: str, _: Mapping[str, object]) -> None:
         """Ask once more when the connection is there, which may have taken long, and between the head and the body.
@@ -482,7 +482,3 @@ def _number(answer: ApiResponse, header: str) -> int | None:
 
 def _size(count: int) -> str:
     return f"{count // (1024 * 1024)} MiB" if count >= 1024 * 1024 else f"{count:,} bytes"
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

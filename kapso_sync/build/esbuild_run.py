@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from kapso_sync.process import Ended, Limits, run_process
+from kapso_sync.container_memory import memory_for_program
+from kapso_sync.process import KILLED, Ended, Limits, run_process
 
 MAX_MEMORY = 1024**3
-"""Most bytes of memory that one run may take.
+"""Most bytes of memory that one run may take, or less where the container has less.
 
 Version 0.28 takes 20 to 200 bytes for each byte of code: this is enough for 4 MiB of the worst code and for 16 MiB of data, and
 below 150 MiB it does not start. What it writes to is limited (`RLIMIT_DATA`): Go reserves 1 GiB of addresses at its start.
 """
 
-_SOFT_MEMORY = MAX_MEMORY * 3 // 4
-"""Bytes from which on Go collects its garbage more often, so that the limit is reached late."""
+_UNTOUCHED = 150 * 1024**2
+"""Bytes of it that Go only reserves, and without which it does not start."""
 
 MAX_MESSAGES = 1000
 """Most messages of one run; a file can make esbuild print millions."""
@@ -31,17 +32,21 @@ async def run_esbuild(
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Ended:
     """Run esbuild to its end; raises like `run_process`."""
+    taken = memory_for_program(MAX_MEMORY - _UNTOUCHED, share=0.75)
     return await run_process(
         [str(program), f"--log-limit={MAX_MESSAGES}", *arguments],
-        environment={**environment, "GOMEMLIMIT": str(_SOFT_MEMORY)},
+        # From this on Go collects its garbage more often, so that the limit is reached late.
+        environment={**environment, "GOMEMLIMIT": str(taken * 3 // 4)},
         cwd=cwd,
         deadline=deadline,
-        limits=Limits(memory=MAX_MEMORY),
+        limits=Limits(memory=_UNTOUCHED + taken),
     )
 
 
 def explain_silence(ended: Ended) -> str:
     """Return why esbuild ended with an error, and without a message of its own."""
     if ended.errors.startswith((b"fatal error:", b"runtime:", b"SIGSEGV", b"panic:")):
-        return f"esbuild crashed: it may take {MAX_MEMORY // 1024**2} MiB of memory"
+        return f"esbuild crashed: it may take {MAX_MEMORY // 1024**2} MiB of memory, and what the container has left"
+    if ended.status == KILLED:
+        return "esbuild was killed: did the memory run out?"
     return "esbuild ended with an error and said nothing"

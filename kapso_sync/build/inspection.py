@@ -16,10 +16,11 @@ from pydantic import TypeAdapter
 
 from kapso_sync.build.contract import Shape, Style, inspect
 from kapso_sync.build.syntax import Grammar
+from kapso_sync.container_memory import memory_for_program
 from kapso_sync.process import Limits, run_process
 
 MAX_MEMORY = 384 * 1024 * 1024
-"""Address space of the process, in bytes; a megabyte of minified code takes a third of it."""
+"""Address space of the process, in bytes, or less where the container has less; minified code of 1 MiB takes a third of it."""
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Most bytes of a shape, as JSON."""
@@ -53,7 +54,7 @@ def read_shape(answer: bytes) -> Shape:
 
 
 def _unfinished() -> Shape:
-    limit = f"cannot be read within {CPU_SECONDS} s and {MAX_MEMORY // 1024**2} MiB of memory"
+    limit = f"cannot be read within {CPU_SECONDS} s, {MAX_MEMORY // 1024**2} MiB of memory, and what the container has left"
     return Shape(Style.NONE, limit=limit)
 
 
@@ -62,13 +63,21 @@ def main() -> None:
     limits = (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_AS, MAX_MEMORY),
+        (resource.RLIMIT_AS, min(MAX_MEMORY, _address_space() + memory_for_program(MAX_MEMORY))),
     )
     for limit, value in limits:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (value, value))
     shape = inspect(sys.stdin.buffer.read(), Grammar[sys.argv[1]])
     sys.stdout.buffer.write(_SHAPE.dump_json(shape))
+
+
+def _address_space() -> int:
+    """Return the bytes of addresses that this process has already; `MAX_MEMORY` where the system does not say it."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return MAX_MEMORY
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import httpx
 
 from kapso_sync.cli.state_folders import find_daemon_folder, source_of, state_folders
 from kapso_sync.errors import ConfigError
+from kapso_sync.http_client import failure_reason
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
@@ -77,7 +78,7 @@ class DaemonClient:
             with httpx.Client(base_url=url, timeout=timeout, trust_env=False) as client:
                 answer = client.post(path, json=body, headers=headers)
         except httpx.HTTPError as error:
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = failure_reason(error)
             raise ConfigError(f"the daemon at {url} does not answer: {text}", hint="is it running?") from error
         if answer.status_code != 202:
             hint = _HINTS.get(answer.status_code, "its log may say more")

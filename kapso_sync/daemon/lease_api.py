@@ -17,9 +17,11 @@ import httpx
 
 from kapso_sync.daemon.lease import Lease, new_lease
 from kapso_sync.errors import ConfigError, LeaseConflict, LeaseError, LeaseForbidden, LeaseMissing
+from kapso_sync.http_client import failure_reason
 from kapso_sync.mounted_files import header_value, read_mounted, read_mounted_text
 from kapso_sync.settings import Settings
 from kapso_sync.urls import is_loopback
+from kapso_sync.visible import visible
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a Pod finds its token, its namespace and the authority of the API server.
@@ -164,8 +166,7 @@ class KubeLeaseApi:
             await self.close()  # a cancelled request never releases its place in httpx's pool
             raise LeaseError(f"{what}: no answer within {timeout:.1f} s", hint=self._look) from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise LeaseError(f"{what}: {reason}", hint=self._look) from error
+            raise LeaseError(f"{what}: {failure_reason(error)}", hint=self._look) from error
         return self._lease(method, what, answer.status_code, text)
 
     @property
@@ -177,7 +178,7 @@ class KubeLeaseApi:
         if status in (200, 201) and document is not None and document.get("kind") == "Lease":
             return Lease(document)
         said = document.get("message") if document is not None else None
-        message = f"{what} answered {status}" + (f": {' '.join(said.split())[:300]}" if isinstance(said, str) else "")
+        message = f"{what} answered {status}" + (f": {visible(' '.join(said.split()))[:300]}" if isinstance(said, str) else "")
         match status:
             case 401:
                 raise LeaseForbidden(message, hint=f"the token is not accepted: look at {self._access.token_file}")

@@ -104,7 +104,7 @@ def _views(
 
 
 def _elsewhere(files: Mapping[str, SourceFile], views: Collection[Declared]) -> tuple[Entry, ...]:
-    """Return an entry for each file that any environment names."""
+    """Return an entry for each file that any environment names, of those that there are."""
     if len(views) < 2:
         return ()
     found: dict[str, Entry] = {}
@@ -112,7 +112,7 @@ def _elsewhere(files: Mapping[str, SourceFile], views: Collection[Declared]) -> 
         for slug, entry in view.entries.items():
             location = view.document.location(("functions", slug), key=True)
             path = choose_file(slug, entry or EntryModel(), files, location)
-            if isinstance(path, str):
+            if isinstance(path, str) and path in files:
                 found.setdefault(path, Entry(slug, path, location))
     return tuple(found.values())
 

@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
@@ -144,11 +145,11 @@ class _Server:
             return error(503, "too many clients are connected", **{"Retry-After": "10"})
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
-        return StreamingResponse(self._changes(), media_type="text/event-stream")
+        return _EventStream(self)
 
-    async def _changes(self) -> AsyncIterator[str]:
+    async def changes(self) -> AsyncIterator[str]:
+        """Yield an event for each change of the status, and now and then a sign of life."""
         waiting = asyncio.ensure_future(self.control.changed())
-        self.streams += 1
         try:
             yield "retry: 3000\n\n"
             while True:
@@ -161,7 +162,6 @@ class _Server:
                 await self.clock.sleep(self.limits.gather)
                 yield "event: changed\ndata: {}\n\n"
         finally:
-            self.streams -= 1
             waiting.cancel()
 
     async def hook(self, request: Request) -> Response:
@@ -277,6 +277,21 @@ class _Server:
         except KapsoSyncError:
             return error(503, "the admin token cannot be read at the moment")
         return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
+
+
+class _EventStream(StreamingResponse):
+    """Counts itself from its first step on: nothing else runs between the look at the number and that step."""
+
+    def __init__(self, server: _Server) -> None:
+        super().__init__(server.changes(), media_type="text/event-stream")
+        self._server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._server.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._server.streams -= 1
 
 
 def _overrides(query: QueryParams) -> PassOverrides:

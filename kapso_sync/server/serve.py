@@ -24,6 +24,16 @@ CLOSE_TIMEOUT = 1.0
 MAX_HEAD_BYTES = 16 * 1024
 """Maximum size of a request's head. Git hosts send about 1 KiB."""
 
+MAX_HEAD_LINES = 100
+"""Maximum number of lines of a request's head. Behind a proxy, git hosts and browsers send about 40."""
+
+MIN_PIECE_BYTES = 256
+"""Fewest bytes of a piece of a body, on average: HTTP lets a body come in chunks of a byte, each as dear as a request.
+What sends bodies in chunks at all, such as a proxy, fills some KiB before it sends one."""
+
+FREE_PIECES = 100
+"""Pieces of a body that may be smaller."""
+
 _BAD_REQUEST = b'{"error":"this is not an HTTP request"}'
 
 
@@ -65,6 +75,27 @@ class Connections:
             victim.transport.abort()
 
 
+class _Connection(h11.Connection):
+    """A connection on which a head of too many lines, or a body in too many small pieces, is not HTTP any more."""
+
+    _pieces = 0
+    _bytes = 0
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        """Return what was received next; raises `h11.RemoteProtocolError`."""
+        if self.their_state is h11.IDLE and self.trailing_data[0].partition(b"\r\n\r\n")[0].count(b"\n") > MAX_HEAD_LINES:
+            raise h11.RemoteProtocolError("the head has too many lines")
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > FREE_PIECES + self._bytes // MIN_PIECE_BYTES:
+                raise h11.RemoteProtocolError("the body comes in too many small pieces")
+        elif isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        return event
+
+
 class _Impatient(H11Protocol):
     """Closes connections when a request does not arrive in time; uvicorn itself waits for the first byte without end.
 
@@ -79,6 +110,7 @@ class _Impatient(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timer for a request."""
         super().connection_made(cast("asyncio.Transport", transport))
+        self.conn = _Connection(h11.SERVER, MAX_HEAD_BYTES)
         self.open.add(self, self.client[0] if self.client else "")
         self._timer = self.loop.call_later(self.limits.head_timeout, self.transport.abort)
 
@@ -113,6 +145,9 @@ class _Impatient(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         """Answer data that is not HTTP, unless it comes in the middle of an answer; then the connection is closed."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever serves the request may have an answer too, which is too late
+            self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             named = {
                 **HEADERS,
@@ -178,7 +213,6 @@ async def serving(app: Starlette, host: str, port: int, *, limits: ServerLimits)
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=math.ceil(limits.head_timeout),
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         config.load()
         server = _Server(config)

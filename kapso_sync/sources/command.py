@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from kapso_sync.container_memory import memory_for_program
 from kapso_sync.credentials import USERINFO
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.permissions import make_private
-from kapso_sync.process import run_process
+from kapso_sync.process import KILLED, Limits, run_process
 from kapso_sync.sources.git_version import Version, heeds_settings, is_fixed, parse_git_version
 from kapso_sync.sources.redirects import find_redirect
 
@@ -42,6 +43,7 @@ _HARMLESS = (
 
 _CONFIG = {
     "core.bigFileThreshold": "1m",
+    "core.deltaBaseCacheLimit": "16m",
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "credential.helper": "",
@@ -51,6 +53,7 @@ _CONFIG = {
     "gc.auto": "0",
     "http.followRedirects": "false",
     "maintenance.auto": "false",
+    "pack.threads": "1",
     "protocol.allow": "never",
     "transfer.credentialsInUrl": "die",
     **{f"fetch.fsck.{name}": "warn" for name in _HARMLESS},
@@ -58,12 +61,20 @@ _CONFIG = {
 """Settings that override any configuration of a repository, a user or a machine.
 
 Blobs above ``bigFileThreshold`` pass through git in pieces, and not whole through its memory; we read none that is larger.
+Each thread would take 8 MiB of `MAX_MEMORY`, and the cache up to 96.
 """
+
+OUT_OF_MEMORY = "git was killed: out of memory"
+"""What is said of a git that the kernel killed, and that could say nothing itself."""
 
 MIRROR = "mirror"
 """Name of the mirror in git's home folder."""
 QUERY_TIMEOUT = 60.0
 """Most seconds for a question to the remote, in which nothing is transferred."""
+
+MAX_MEMORY = 1024**3
+"""Most bytes of memory that one process of git may take, or less where the container has less: it reads commits and lists of
+files whole, and 150 MB of them are pushed as 150 KB. A shallow fetch takes about 100 bytes for each object."""
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
 MAX_ERROR_LENGTH = 600
@@ -157,7 +168,11 @@ class Git:
 
     async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str], deadline: float) -> str:
         try:
-            ended = await run_process(["git", *arguments], environment=environment, cwd=self._home, deadline=deadline)
+            # A fetch is three processes, of which one takes much.
+            limits = Limits(memory=memory_for_program(MAX_MEMORY, share=0.75))
+            ended = await run_process(
+                ["git", *arguments], environment=environment, cwd=self._home, deadline=deadline, limits=limits
+            )
         except FileNotFoundError as error:
             raise ConfigError(
                 "git is not installed, or not on PATH", hint="install git; reading a repository needs it"
@@ -170,7 +185,8 @@ class Git:
                 else "is the git server up? Try again; a daemon does so by itself",
             ) from None
         if ended.status:
-            raise GitFailed(ended.status, self._clean(ended.errors))
+            said = self._clean(ended.errors)
+            raise GitFailed(ended.status, said or (OUT_OF_MEMORY if ended.status == KILLED else ""))
         return ended.output[:OUTPUT_LIMIT].decode("utf-8", "replace")
 
     def _check(self, version: Version | None) -> None:

@@ -49,6 +49,7 @@ _NAMELESS = "No user exists for uid"
 """What ssh says, and ends, when its user has no line in /etc/passwd."""
 _REDIRECTED = re.compile(r"returned error: 3\d\d\b")
 _DUMB = "dumb http transport"
+_MEMORY = re.compile(r"out of memory|cannot allocate memory|mmap failed", re.IGNORECASE)
 _FSCK = "fsck error"
 _DAMAGED = "repository corruption on the remote"
 
@@ -66,6 +67,11 @@ class RemoteContext:
 def is_network_failure(text: str) -> bool:
     """Return whether a fetch failed on its way or at the server, so that the mirror need not be suspected."""
     return _NETWORK.search(text) is not None and "File exists" not in text
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Return whether git failed because it may take no more memory: then the mirror need not be suspected either."""
+    return _MEMORY.search(_URL.sub("", text)) is not None
 
 
 def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
@@ -105,6 +111,11 @@ def explain(text: str, remote: RemoteContext) -> KapsoSyncError:
         return SourceUnavailable(
             f"{where} is served as plain files, and no git answers there: {text}",
             hint="have the server run `git http-backend`, or read the repository over ssh",
+        )
+    if is_out_of_memory(text):
+        return SourceUnavailable(
+            f"{where} takes more memory than there is: {text}",
+            hint="is there a commit or a folder of many megabytes? `git cat-file -s` says an object's size; or raise the limit",
         )
     if _FSCK in said:
         return SourceUnavailable(

@@ -23,6 +23,9 @@ MAX_UNREAD_NAMES = 2_000
 """Maximum number of names that a snapshot keeps of files that are not read."""
 
 
+MAX_NAME_BYTES = 255
+"""Longest name of a file on the usual file systems; in git's objects a name has no limit."""
+
 _CONFIGURES = re.compile(r"package\.json|(?!\.)[\w.-]*(?:ts|js)config[\w.-]*\.json")
 
 
@@ -32,7 +35,8 @@ def configurations(names: Iterable[str]) -> list[str]:
     ``tsconfig.json`` may extend others beside it, such as ``tsconfig.base.json``.
     """
     first = ("tsconfig.json", "jsconfig.json", "package.json")
-    return sorted((name for name in names if _CONFIGURES.fullmatch(name)), key=lambda name: (name not in first, name))
+    found = (name for name in names if len(name) <= MAX_NAME_BYTES and _CONFIGURES.fullmatch(name))
+    return sorted(found, key=lambda name: (name not in first, name))
 
 
 def is_read(name: str) -> bool:

@@ -39,8 +39,8 @@ from kapso_sync.model.source import (
 from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
-from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure
-from kapso_sync.sources.git_tree import TreeReader, base_name, commit_time, describe_kind, read_object, read_raw
+from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure, is_out_of_memory
+from kapso_sync.sources.git_tree import TreeReader, base_name, describe_kind, read_commit, read_object, read_raw, root_tree
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -259,7 +259,7 @@ class GitSource:
         try:
             return await self._obtain_verified(head)
         except GitFailed as error:
-            if is_network_failure(error.text):
+            if is_network_failure(error.text) or is_out_of_memory(error.text):
                 raise self._explain(error) from error
             await asyncio.to_thread(_wipe, self._mirror)
         except _Broken:
@@ -462,21 +462,20 @@ class GitSource:
 
     def _snapshot(self, commit_id: str, signer: str | None) -> Snapshot:
         with self._repository() as repository:
-            commit = repository.commit(commit_id)
-            read_object(commit)
-            tree, path = self._home(commit.tree)
-            reader = TreeReader(commit.tree, self._contents, WalkBudget(path or "the repository", self._monotonic))
+            commit = read_commit(repository, commit_id)
+            root = root_tree(repository, commit.tree)
+            tree, path = self._home(root)
+            reader = TreeReader(root, self._contents, WalkBudget(path or "the repository", self._monotonic))
             files = {file.path: file for file in reader.files(tree)}
             lock_files = dict(reader.lock_files_above(path))
             configs = {file.path: file for file in reader.configs_above(path)}
             self._contents = reader.contents
             remote_map, project = (reader.plain_file(name) for name in (REMOTE_MAP, PROJECT_FILE))
-            author, message = commit.author.name, str(commit.message)
             revision = Revision(
-                commit.hexsha,
-                subject=message.splitlines()[0][:200] if message.strip() else None,
-                author=author,
-                committed_at=commit_time(commit.committed_date),
+                commit_id,
+                subject=commit.subject,
+                author=commit.author,
+                committed_at=commit.committed_at,
                 signer=signer,
             )
         return Snapshot(
@@ -492,11 +491,10 @@ class GitSource:
         )
 
     def _home(self, root: Tree) -> tuple[Tree, str]:
-        path = self._spec.path
+        path, tree = self._spec.path, root
+        read_object(tree)
         if path is None:
             path = DEFAULT_FOLDER if any(tree.name == DEFAULT_FOLDER for tree in root.trees) else ""
-        tree = root
-        read_object(tree)
         for name in path.split("/") if path else []:
             found = next((child for child in tree.trees if child.name == name), None)
             if found is None:

@@ -28,6 +28,11 @@ _READY_REASON_OF_RESULT = {
     Result.BLOCKED: ReadyReason.BLOCKED,
 }
 
+MAX_DIFF = 32 * 1024
+"""Most characters of a diff that a status keeps: a page shows all of them, and is made anew at each change."""
+
+_BEHIND = 4096
+
 _READY_REASON_OF_BLOCK = {
     BlockedBy.BACK_OFF: ReadyReason.BACK_OFF,
     BlockedBy.OSCILLATION: ReadyReason.OSCILLATING,
@@ -135,7 +140,20 @@ def _with(
         since = old.since if old is not None and old.status == status else now
         conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
     base = before or FunctionStatus(step.slug, step.function_id, ())
-    return replace(base, conditions=tuple(conditions), action=step.action, diff=redact(step.diff), in_git=step.in_git)
+    return replace(
+        base, conditions=tuple(conditions), action=step.action, diff=_shown_diff(step.diff, redact), in_git=step.in_git
+    )
+
+
+def _shown_diff(diff: str, redact: Redact) -> str:
+    """Return the beginning of a diff, without secrets; a secret at its end is looked for in some of what follows as well."""
+    beginning = diff[: MAX_DIFF + _BEHIND]
+    clean = redact(beginning)
+    if beginning == diff and len(clean) <= MAX_DIFF:
+        return clean
+    return (
+        f"{clean[: clean.rfind(chr(10), 0, MAX_DIFF) + 1]}@@ the rest is not shown here; `kapso-sync plan` shows all of it @@\n"
+    )
 
 
 def _quarantine(outcome: Outcome) -> Quarantine | None:

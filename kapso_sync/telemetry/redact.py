@@ -6,7 +6,8 @@ import base64
 import html
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -27,6 +28,9 @@ BLOCK = 12
 
 MIN_BLOCKED_LENGTH = 16
 """A secret below this length is only searched for as a whole."""
+
+PREFIX = 3
+"""Characters at the beginning of a spelling or a block by which the places are found where it may stand."""
 
 MIN_PIECE = 16
 """A piece of a secret with at least this many characters, or with half of a shorter secret, is redacted."""
@@ -68,7 +72,8 @@ class Redactor:
 
     def __init__(self) -> None:
         self._known: dict[str, None] = {}
-        self._pattern: re.Pattern[str] | None = None
+        self._spellings: dict[str, list[str]] | None = None
+        self._starts = re.compile(r"(?!)")
         self._ends: dict[tuple[str, str], tuple[str, ...]] = {}
         self._begins: set[str] = set()
         self._blocks: dict[str, tuple[str, ...]] = {}
@@ -100,7 +105,7 @@ class Redactor:
         self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= MIN_LENGTH)
         while len(self._known) > MAX_VALUES:
             self._known.pop(next(iter(self._known)))
-        self._pattern = None
+        self._spellings = None
 
     def _learn_blocks(self, spellings: set[str]) -> None:
         """Learn the blocks of a secret: an answer may quote it cut at its beginning, at its end, or in the middle."""
@@ -117,6 +122,7 @@ class Redactor:
         while len(self._ends) > MAX_VALUES:
             self._ends.pop(next(iter(self._ends)))
         self._begins = {begin for begin, _ in self._ends}
+        self._spellings = None
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
@@ -126,34 +132,53 @@ class Redactor:
 
     def _found(self, text: str, shortest: int = 0) -> Iterator[tuple[int, int]]:
         """Yield where a text has secrets of at least this length, or pieces of them."""
-        if self._pattern is None:
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-        yield from (found.span() for found in self._pattern.finditer(text) if len(found[0]) >= shortest)
+        spellings = self._index() if self._spellings is None else self._spellings
+        places = [found.start() for found in self._starts.finditer(text)]
+        done = 0
+        for at in places:
+            if at >= done and (whole := _first_at(text, at, spellings.get(text[at : at + PREFIX], ()))) is not None:
+                done = at + len(whole)
+                if len(whole) >= shortest:
+                    yield at, done
         if self._blocks:
-            yield from self._pieces(text)
+            yield from self._pieces(text, places)
             yield from self._shortened(text)
+
+    def _index(self) -> dict[str, list[str]]:
+        """Return the known spellings by their first characters, longest first, and prepare the pattern of all beginnings.
+
+        A diff may have a megabyte: looking at each of its characters in Python would take seconds.
+        """
+        self._spellings = found = defaultdict[str, list[str]](list)
+        for spelling in sorted(self._known, key=len, reverse=True):
+            found[spelling[:PREFIX]].append(spelling)
+        self._starts = _any_of({*found, *(block[:PREFIX] for block in self._blocks)})
+        return found
 
     def _found_across_white_space(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where a text has secrets that are broken into lines, as base64 often is, or indented."""
-        places = [at for at, character in enumerate(text) if not character.isspace()]
-        if len(places) < len(text):
-            for start, end in self._found("".join(text[at] for at in places), MIN_BLOCKED_LENGTH):
+        joined = "".join(text.split())
+        if len(joined) < len(text) and (found := list(self._found(joined, MIN_BLOCKED_LENGTH))):
+            places = [at for at, character in enumerate(text) if not character.isspace()]
+            for start, end in found:
                 yield places[start], places[end - 1] + 1
 
-    def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
+    def _pieces(self, text: str, places: Iterable[int]) -> Iterator[tuple[int, int]]:
         """Yield where a text has pieces of secrets that are too long to be there by chance.
 
         Of the secret `hunter2-hunter2-hunter2-hunter2` a server quotes the first 20 characters: the block `hunter2-hunt` is
-        found, grows to the right as long as both agree, and the 20 characters are more than half of the secret.
+        found, grows to the right as long as both agree, and the 20 characters are more than half of the secret. ``places`` is
+        where a block may begin.
         """
-        at = 0
-        while at <= len(text) - BLOCK:
+        least = 0
+        for at in places:
+            if at < least:
+                continue
             pieces = [_common_piece(text, at, secret) for secret in self._blocks.get(text[at : at + BLOCK], ())]
             start, end = max(pieces, key=lambda piece: piece[1] - piece[0], default=(at, at))
             if end > start:
                 yield start, end
-            at = max(at + 1, end - BLOCK)
+            least = end - BLOCK
 
     def _shortened(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where a text has both ends of a secret around dots or stars, if they are half of it or long.
@@ -193,6 +218,26 @@ class Redactor:
         """Redact a whole log line; the last processor before the renderer."""
         clean: MutableMapping[str, Any] = self.value(event)
         return clean
+
+
+def _any_of(prefixes: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern that finds every place where one of these texts of `PREFIX` characters stands."""
+    tree: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for prefix in prefixes:
+        tree[prefix[0]][prefix[1]].add(prefix[2])
+    branches = (
+        f"{re.escape(first)}(?={'|'.join(f'{re.escape(second)}[{_class(thirds)}]' for second, thirds in seconds.items())})"
+        for first, seconds in tree.items()
+    )
+    return re.compile("|".join(branches) or r"(?!)")
+
+
+def _class(characters: Iterable[str]) -> str:
+    return "".join(map(re.escape, sorted(characters)))
+
+
+def _first_at(text: str, at: int, spellings: Iterable[str]) -> str | None:
+    return next((spelling for spelling in spellings if text.startswith(spelling, at)), None)
 
 
 def _masked(text: str, found: list[tuple[int, int]]) -> str:

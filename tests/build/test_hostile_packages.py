@@ -162,6 +162,15 @@ def test_a_tsconfig_that_extends_a_link_is_not_read(tmp_path: Path) -> None:
     assert CANARY not in repr(made)
 
 
+@pytest.mark.parametrize("text", ["from" + " " * 100_000, "import(" + "\n" * 100_000, "require/* " * 10_000])
+def test_a_file_of_white_space_is_looked_through_once(tmp_path: Path, text: str) -> None:
+    """With the square of its length, no other thread would run for hours: no probe answered, no signal heeded."""
+    package(tmp_path, "evil", f"export const x = 1; // {text}")
+    started = time.process_time()
+    assert isinstance(build({"a.ts": CODE}, "a.ts", packages=FolderPackages(tmp_path, tmp_path)), DesiredFunction)
+    assert time.process_time() - started < 5.0
+
+
 def test_a_file_that_is_too_large_is_named_with_the_limit(tmp_path: Path) -> None:
     """150 MB of code that a package has and a build reaches; what no build reaches is no reason to refuse."""
     home = package(tmp_path, "evil", "export { x } from './big.js'")

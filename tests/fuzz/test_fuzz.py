@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -117,3 +121,32 @@ def test_an_archive_comes_back() -> None:
     """Also with odd names and contents."""
     files = {"a/b.js": b"x\n", "new\nline": b"-- not a head\n", "\udcff": b"\xff\n", "empty": b""}
     assert dict(unpack(pack(files))) == files
+
+
+def fuzz(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``make fuzz`` without make, on the program and the targets in a folder."""
+    command = [sys.executable, "-m", "tests.fuzz", "--target", "marks", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_bug_ends_a_run_with_an_error_and_its_input_can_be_replayed(tmp_path: Path) -> None:
+    """In a copy of the program with a bug that few inputs meet; without the bug the replay ends well, as the control."""
+    root = CORPUS.parents[2]
+    for name in ("kapso_sync", "tests"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "golden", "e2e"))
+    broken = tmp_path / "kapso_sync" / "model" / "ownership.py"
+    sound = broken.read_text(encoding="utf-8")
+    head = "def split_description("
+    assert sound.count(head) == 1
+    bug = "def split_description(text):\n    if '#' in text:\n        raise ZeroDivisionError\n    return _split(text)\n\n\n"
+    broken.write_text(sound.replace(head, f"{bug}def _split("), encoding="utf-8")
+    ran = fuzz(tmp_path, "--minutes", "0.04")
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    found = re.search(r"make fuzz TARGET=marks INPUT=(\S+)", ran.stdout)
+    assert found is not None
+    assert "ZeroDivisionError at ownership.py" in ran.stdout
+    assert (tmp_path / found[1]).is_file()
+    again = fuzz(tmp_path, "--input", found[1])
+    assert (again.returncode, "ZeroDivisionError" in again.stderr) == (1, True)
+    broken.write_text(sound, encoding="utf-8")
+    assert fuzz(tmp_path, "--input", found[1]).returncode == 0

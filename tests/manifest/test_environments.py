@@ -75,6 +75,14 @@ def test_environments_are_separate_from_each_other(environment: str | None) -> N
     assert {entry.file for entry in manifest.elsewhere} == {"greet.js", "part.js", "report.js", "probes/probe.js"}
 
 
+def test_a_file_that_is_missing_in_any_environment_is_no_file_to_look_into() -> None:
+    """Where it is wanted, that is the function's own problem; the others are read, built and used as ever."""
+    text = "version: 1\nfunctions: {gone: {file: gone.js}, greet: {}}\nenvironments: {production: {}}\n"
+    manifest = read(text, None)
+    assert [problem.code for problem in manifest.broken["gone"]] == ["missing-file"]
+    assert {entry.file for entry in (*manifest.entries, *manifest.elsewhere)} == {"greet.js"}
+
+
 def test_an_environment_can_exclude_or_change_a_cli_folder() -> None:
     """Folders of the Kapso CLI are functions like any other."""
     folders = [(f"{slug}/function.yaml", f"slug: {slug}\nname: {slug}\n".encode()) for slug in ("one", "two")]

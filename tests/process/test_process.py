@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import kapso_sync
+from kapso_sync.container_memory import memory_for_program
 from kapso_sync.process import Limits, run_process
 from kapso_sync.tools import own_copies
 from tests.proc import naming
@@ -219,3 +220,50 @@ async def test_of_endless_output_only_the_beginning_is_kept(tmp_path: Path) -> N
     command = ["/bin/sh", "-c", script]
     ended = await run_process(command, environment=PATH, cwd=tmp_path, deadline=10, limits=Limits(output=100_000))
     assert (ended.status, ended.output, ended.errors) == (3, bytes(100_000), bytes(100_000))
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux has it")
+async def test_where_memory_is_used_up_the_kernel_kills_programs_first(tmp_path: Path) -> None:
+    """Their score is the highest there is, and ours stays as it was."""
+    ours = Path("/proc/self/oom_score_adj").read_text(encoding="ascii")
+    ended = await run_process(["cat", "/proc/self/oom_score_adj"], environment=PATH, cwd=tmp_path, deadline=10)
+    assert ended.output == b"1000\n"
+    assert Path("/proc/self/oom_score_adj").read_text(encoding="ascii") == ours
+
+
+def container(folder: Path, files: dict[str, str], own: str) -> tuple[Path, Path]:
+    """Write the files of control groups, and of a process's own."""
+    for name, text in files.items():
+        (folder / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "groups" / name).write_text(text, encoding="ascii")
+    (folder / "own").write_text(own, encoding="ascii")
+    return folder / "groups", folder / "own"
+
+
+MIB = 1024 * 1024
+FIRST = {"memory/memory.limit_in_bytes": f"{256 * MIB}\n", "memory/memory.usage_in_bytes": f"{156 * MIB}\n"}
+SECOND = {"a/b/memory.max": f"{256 * MIB}\n", "a/b/memory.current": f"{96 * MIB}\n", "a/memory.max": "max\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "wanted"),
+    [
+        ({}, "", 1024),
+        (SECOND, "0::/a/b\n", 160 - 32),
+        (SECOND | {"a/b/memory.stat": f"anon 5\ninactive_file {15 * MIB}\nactive_file {5 * MIB}\n"}, "0::/a/b\n", 180 - 32),
+        (SECOND | {"a/memory.max": f"{100 * MIB}", "a/memory.current": f"{99 * MIB}"}, "0::/a/b\n", 48),
+        (SECOND, "0::/elsewhere\n", 1024),
+        ({"memory.max": f"{200 * MIB}", "memory.current": "0"}, "0::/as/the/host/names/it\n", 200 - 32),
+        (FIRST, "9:cpu:/\n4:memory:/docker/c0ffee\n0::/\n", 100 - 32),
+        (FIRST, "4:memory:/../..\n", 100 - 32),
+        (FIRST, "4:memoryless:/\nnonsense\n", 1024),
+        ({"memory.max": "max", "memory.current": "1"}, "0::/\n", 1024),
+        ({"memory.max": "x", "memory.current": "1"}, "0::/\n", 1024),
+    ],
+)
+def test_a_program_may_take_what_the_container_has_left(files: dict[str, str], own: str, wanted: int, tmp_path: Path) -> None:
+    """By the narrowest of its control groups, of either version, the file cache left out; without a limit, all it wants."""
+    groups, group = container(tmp_path, files, own)
+    assert memory_for_program(1024 * MIB, groups=groups, own=group) == wanted * MIB
+    half = wanted if wanted in (48, 1024) else max(48, wanted // 2)
+    assert memory_for_program(1024 * MIB, share=0.5, groups=groups, own=group) == half * MIB

@@ -38,6 +38,18 @@ def test_a_diff_shows_fields_before_code() -> None:
 """)
 
 
+def test_a_line_of_a_field_looks_like_no_change_of_another_one() -> None:
+    """Whoever may name a function on Kapso wrote a second line that looks like one of the diff."""
+    diff = content_diff("a", ({"name": "One\n+runtime_config: {}\n::error::x"}, None), ({"name": "Two"}, None), ("name",))
+    assert [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))] == [
+        "-name: |",
+        "-  One",
+        "-  +runtime_config: {}",
+        "-  ::error::x",
+        "+name: Two",
+    ]
+
+
 def test_a_missing_final_newline_is_shown() -> None:
     """It is a difference like any other."""
     assert code_diff("a\n", "a") == snapshot("""\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from kapso_sync.model.source import CODE_LIMIT, Revision, Snapshot, SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.reconcile.observe import observe, with_code
-from kapso_sync.reconcile.pull.planner import PullInputs, PullOptions, candidates, plan_pull, verify, with_changes
+from kapso_sync.reconcile.plan.observed import Observed
+from kapso_sync.reconcile.pull.planner import PullInputs, PullOptions, candidates, compiled, plan_pull, verify, with_changes
 from kapso_sync.store.database import read_state
 from tests.build.workbench import Workbench
-from tests.builders import CODE_A, CODE_B, OWNER
+from tests.builders import CODE_A, CODE_B, OWNER, desired, remote, want
 from tests.clock import VirtualClock
 from tests.reconcile.passes import Bench
 from tests.world import DEPLOY_SECONDS, WorldApi, new_world
@@ -239,6 +241,15 @@ async def _round_trip(folder: Folder, project: list[dict[str, Any]], layout: Fol
     assert contents(folder) == before, "what an adoption writes is the mark and nothing else"
     again = await folder.pull(layout=layout)
     assert not again.changes
+
+
+def test_code_of_nothing_but_lines_is_looked_through_once() -> None:
+    """What lies on Kapso may have a MiB of them, and the square of that takes hours; a module behind them is one."""
+    wanted, lines = desired(want("greet")), "\n" * 100_000
+    for code, found in ((f"{lines}x", frozenset()), (f"{lines}\t export  default {{}}", frozenset({"greet"}))):
+        started = time.process_time()
+        assert compiled(wanted, Observed((remote("greet", code),), OWNER, ReconcilerState(), {})) == found
+        assert time.process_time() - started < 1.0
 
 
 def contents(folder: Folder) -> dict[str, Any]:

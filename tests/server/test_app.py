@@ -18,6 +18,7 @@ from kapso_sync.errors import ConfigError, LeaseError, StateUnusable
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server.control import ServerLimits
+from kapso_sync.server.serve import FREE_PIECES, MAX_HEAD_LINES, MIN_PIECE_BYTES
 from tests.server.front import SECRET, TOKEN, DaemonStub, connected, open_server
 from tests.server.statuses import BAD, GOOD, NOW, STANDBY, SUSPENDED
 from tests.server.test_hooks import BODY, hexed
@@ -349,6 +350,37 @@ async def test_two_headers_that_both_frame_the_body_are_refused(stub: DaemonStub
             assert status in (await reader.read()).splitlines()[0]
 
 
+async def test_a_body_in_many_small_pieces_is_refused(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """A byte for each chunk makes a MiB of body cost as much as a million requests; pieces of some hundred bytes are taken."""
+    for size, number, status in ((1, FREE_PIECES + 1, b" 400 "), (1, FREE_PIECES, b" 401 "), (MIN_PIECE_BYTES, 1000, b" 401 ")):
+        async with connected(stub) as (reader, writer):
+            writer.write(b"POST /hooks/git HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"%x\r\n%s\r\n" % (size, b"a" * size) * number + b"0\r\n\r\n")
+            assert status in (await reader.read()).splitlines()[0]
+
+
+@pytest.mark.parametrize("path", ["GET /healthz", "POST /hooks/git"])
+async def test_a_body_that_is_no_body_is_refused_once_and_logs_nothing(
+    stub: DaemonStub, client: httpx.AsyncClient, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes together with the head, and what serves the request has an answer of its own."""
+    async with connected(stub) as (reader, writer):
+        writer.write(f"{path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n".encode())
+        answer = await reader.read()
+        assert b" 400 " in answer.splitlines()[0]
+        assert answer.count(b"HTTP/1.1") == 1
+    assert (await client.get("/healthz")).status_code == 200
+    assert caplog.text == ""
+
+
+async def test_a_head_of_many_lines_is_refused(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """Three thousand headers of five bytes cost a hundred times as much as one; what a proxy adds is taken."""
+    for number, status in ((MAX_HEAD_LINES - 3, b" 200 "), (MAX_HEAD_LINES, b" 400 "), (3000, b" 400 ")):
+        async with connected(stub) as (reader, writer):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + b"a:b\r\n" * number + b"\r\n" * 200)
+            assert status in (await reader.read()).splitlines()[0]
+
+
 async def silent(stub: DaemonStub, stack: contextlib.AsyncExitStack, number: int, sent: bytes = b"") -> None:
     """Open connections that say no more than this."""
     host, port = stub.url.removeprefix("http://").rsplit(":", 1)
@@ -514,7 +546,7 @@ async def test_the_event_stream_sends_keepalives(stub: DaemonStub) -> None:
 
 
 async def test_the_number_of_event_streams_is_limited(stub: DaemonStub) -> None:
-    """A place is free again when a client disconnects; a HEAD request takes none."""
+    """A place is free again when a client disconnects; a HEAD request takes none. Of many at the same time, no more get in."""
     stub.limits = ServerLimits(streams=1)
     async with open_server(stub) as client, asyncio.timeout(5):
         assert (await client.head("/events")).status_code == 200
@@ -523,6 +555,12 @@ async def test_the_number_of_event_streams_is_limited(stub: DaemonStub) -> None:
             assert (await client.get("/events")).status_code == 503
         while (await client.head("/events")).status_code == 503:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.01)
+    async with open_server(stub), contextlib.AsyncExitStack() as stack:
+        both = [await stack.enter_async_context(connected(stub)) for _ in range(20)]
+        for _, writer in both:
+            writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answers = [await reader.readline() for reader, _ in both]
+        assert [b" 200 " in answer for answer in answers].count(True) == 1
 
 
 async def test_a_shutdown_ends_event_streams_at_once(stub: DaemonStub, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from kapso_sync.errors import SourceMissing, SourceRefused, SourceUnavailable
+from kapso_sync.errors import InvalidSource, SourceMissing, SourceRefused, SourceUnavailable
+from kapso_sync.sources import git_tree
 from tests.sources.repositories import CODE, Reader, Repository, contents
 
 
-def _commit_object(upstream: Repository, author: str, committer: str = "") -> str:
+def _commit_object(
+    upstream: Repository, author: str, committer: str = "", headers: bytes = b"", message: bytes = b"Odd\n"
+) -> str:
     """Store a commit with these lines as they are, and let main point to it."""
     tree = upstream.git("rev-parse", "HEAD^{tree}")
-    body = f"tree {tree}\nauthor {author}\ncommitter {committer or author}\n\nOdd\n"
-    commit = upstream.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=body.encode())
+    body = f"tree {tree}\nauthor {author}\ncommitter {committer or author}\n".encode() + headers + b"\n" + message
+    commit = upstream.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=body)
     upstream.git("update-ref", "refs/heads/main", commit)
     return commit
 
@@ -45,6 +49,49 @@ async def test_a_commit_whose_date_no_calendar_has_is_read_without_it(
     commit = _commit_object(upstream, f"Ada <ada@example.com> {seconds} +0000")
     revision = (await reader.open(upstream.url).fetch()).revision
     assert (revision.id, revision.committed_at, revision.author) == (commit, None, "Ada")
+
+
+ADA = "Ada <ada@example.com> 1700000000 +0000"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message", "subject"),
+    [
+        (b"iso-8859-1", "Größe".encode("latin-1"), "Größe"),
+        (b"zlib_codec", b"Odd", "Odd"),
+        (b"no-such-encoding", "Größe".encode(), "Größe"),
+        (b"idna", b"xn--" + b"a" * 200, "xn--" + "a" * 196),
+        (b"punycode", b"abc-" + b"ba" * 500_000, None),
+    ],
+    ids=["Latin-1", "none for text", "unknown", "with rules of its own", "slow"],
+)
+async def test_a_commit_of_any_encoding_is_read(
+    encoding: bytes, message: bytes, subject: str | None, upstream: Repository, reader: Reader
+) -> None:
+    """What its author named is used where there is such a one, and for the beginning: some take minutes for 1 MiB."""
+    commit = _commit_object(upstream, ADA, headers=b"encoding " + encoding + b"\n", message=message)
+    started = time.process_time()
+    revision = (await reader.open(upstream.url).fetch()).revision
+    assert revision.id == commit
+    assert subject in (revision.subject, None)
+    assert time.process_time() - started < 5.0
+
+
+async def test_a_commit_or_a_list_of_files_that_is_too_large_is_refused(upstream: Repository, reader: Reader) -> None:
+    """A few kilobytes are pushed of it, and the memory for the whole is never taken; what fits is read, as the control."""
+    limits = git_tree.MAX_OBJECT_BYTES
+    rest = b"x" * (limits["commit"] - 300)
+    commit = _commit_object(upstream, ADA, message=rest)
+    source = reader.open(upstream.url)
+    assert (await source.fetch()).revision.id == commit
+    _commit_object(upstream, ADA, message=rest + b"x" * 300)
+    with pytest.raises(InvalidSource, match=r"the commit .* bytes, and may have 1 MiB"):
+        await source.fetch()
+    blob, inner = upstream.blob(b"{}"), upstream.git("rev-parse", "HEAD^{tree}")
+    names = [b"f%07d" % number + b"-" * 500 for number in range(limits["tree"] // 500)]
+    upstream.commit_tree(*(("100644", name, blob) for name in names), ("40000", b"functions", inner))
+    with pytest.raises(InvalidSource, match=r"the tree .* bytes, and may have 16 MiB"):
+        await source.fetch()
 
 
 async def test_a_tree_with_zero_padded_modes_is_read(upstream: Repository, reader: Reader) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kapso_sync.errors import InvalidSource, SourceMissing, SourceUnavailable
 from kapso_sync.model.source import CODE_LIMIT, CONFIG_COUNT_LIMIT, CONFIG_LIMIT, FILE_COUNT_LIMIT, LOCK_LIMIT, MANIFEST_LIMIT
+from kapso_sync.sources.file_rules import configurations
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents, problems
 
 
@@ -191,6 +194,13 @@ async def test_the_configurations_above_the_functions_folder_are_read(upstream: 
     lying = await reader.open_folder(upstream.folder, "services/fns", work_tree=True).fetch()
     assert lying.above == snapshot.above
     assert (await reader.open(upstream.url, path="").fetch()).above.files == {}
+
+
+def test_a_name_that_no_file_system_takes_configures_nothing() -> None:
+    """A tree may have a name of megabytes, and looking for a pattern in it takes the square of that."""
+    started = time.process_time()
+    assert configurations(["tsconfig" * 20_000, "tsconfig.json", f"{'a' * 300}tsconfig.json"]) == ["tsconfig.json"]
+    assert time.process_time() - started < 1.0
 
 
 async def test_configurations_above_are_small_few_and_no_links(upstream: Repository, reader: Reader) -> None:

@@ -25,6 +25,7 @@ from kapso_sync.model.status import (
 )
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
+from kapso_sync.status.conditions import MAX_DIFF
 from kapso_sync.status.event_text import event_text
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
@@ -288,6 +289,22 @@ def test_secrets_are_redacted_in_the_status(board: StatusTracker) -> None:
     shown = json.dumps(status_document(board.status()))
     assert "said " in shown
     assert "topsecret" not in shown
+
+
+def test_of_a_long_diff_the_beginning_is_kept(board: StatusTracker) -> None:
+    """In whole lines, with what is left out said, and no half of a secret at the cut; a short one stays as it is."""
+    wide = "+" + "x" * (MAX_DIFF // 2)
+    for diff, kept in (
+        ("--- a\n+topsecret\n", "--- a\n+***\n"),
+        (f"{wide}\n" * 3, f"{wide}\n@@ the rest"),
+        (f"@@ 1 @@\n+{'x' * MAX_DIFF}topsecret", "@@ 1 @@\n@@ the rest"),
+        (f"{wide}\n+{'x' * (MAX_DIFF // 2 - 10)}topsecret\n", f"{wide}\n+{'x' * (MAX_DIFF // 2 - 10)}***\n"),
+    ):
+        steps = tuple(dataclasses.replace(step, diff=diff) for step in plan().steps)
+        board.planned(dataclasses.replace(plan(), steps=steps))
+        shown = board.status().functions[0].diff
+        assert shown.startswith(kept)
+        assert len(shown) < MAX_DIFF + 200
 
 
 def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import string
+import time
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -203,3 +204,16 @@ def test_a_secret_is_redacted_as_an_answer_inside_of_an_answer_spells_it(spell: 
     """Escaped twice, or as Rails escapes JSON and HTML."""
     secret = "p&ss'w\"rd<\\1>"
     assert "ss" not in knowing(secret).text(f"the value {spell(secret)}!")
+
+
+def test_a_megabyte_of_any_text_is_redacted_within_a_second() -> None:
+    """Diffs are that large, and are redacted where nothing else runs meanwhile; the last word is a secret, as the control."""
+    chance = random.Random(1)
+    secrets = ["".join(chance.choices(string.ascii_letters + string.digits, k=40)) for _ in range(20)]
+    redactor = knowing(*secrets)
+    for piece in ("a", " a", "eyJ", f"{secrets[0][:11]} "):
+        text = piece * (1024 * 1024 // len(piece))
+        started = time.process_time()
+        shown = redactor.text(f"{text} {secrets[1]}")
+        assert time.process_time() - started < 1.0, piece
+        assert shown.endswith(f" {MASK}")

@@ -17,10 +17,10 @@ from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import LockedPackage
 from kapso_sync.build.packages import Refusal
 from kapso_sync.errors import ConfigError
+from kapso_sync.http_client import failure_reason
 from kapso_sync.model.clock import Clock
 from kapso_sync.retry import Backoff
 from kapso_sync.urls import CarriesPassword, is_loopback, split_http_url
-from kapso_sync.visible import visible
 
 VARIABLE = "KAPSO_SYNC_NPM_REGISTRY"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -168,10 +168,9 @@ class Registry:
                     raise _Failed(Refusal(text, hint), lasting=True)
                 await asyncio.to_thread(cache.keep, file, digest)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
             slow = isinstance(error, httpx.ConnectTimeout)
             silent = slow or isinstance(error, httpx.ConnectError)
-            text = f"{package.shown} cannot be fetched from {self._host}: {visible(said)[:200]}"
+            text = f"{package.shown} cannot be fetched from {self._host}: {failure_reason(error)}"
             raise _Failed(Refusal(text, _NEXT_PASS), transient=not slow, silent=silent) from error
         except OSError as error:
             text = f"{package.shown} cannot be kept in the state folder: {error.strerror or error}"

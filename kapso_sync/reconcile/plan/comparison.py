@@ -60,7 +60,7 @@ def _field_lines(content: Content, name: str) -> list[str]:
     if name not in content:
         return []
     value = content[name]
-    if name == DESCRIPTION and isinstance(value, str) and "\n" in value:
+    if isinstance(value, str) and "\n" in value:  # whose second line could look like a change of something else
         return [f"{name}: |\n", *(f"  {line}\n" for line in value.splitlines())]
     return [f"{name}: {value if isinstance(value, str) else canonical_json(value)}\n"]
 

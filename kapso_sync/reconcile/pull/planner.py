@@ -29,7 +29,7 @@ class PullOptions:
     layout: FolderLayout | None = None
 
 
-_MODULE = re.compile(r"^\s*export\s+default\b", re.MULTILINE)
+_MODULE = re.compile(r"^[^\S\n]*+export\s+default\b", re.MULTILINE)
 BUILT_CODE_REMARK = "a sync would build this code and not leave it as it is on Kapso: Kapso does not run code of this style"
 
 
