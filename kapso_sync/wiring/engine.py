@@ -35,7 +35,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, read_last_pass, read_state
+from kapso_sync.store.database import StateStore, owns_anything, read_last_pass, read_state
 from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
@@ -112,7 +112,7 @@ async def open_session(
             emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
-        notices = (*_owner_notices(source, read_state(source.folder)), *_root_notices(source.folder.parent))
+        notices = (*_owner_notices(source), *_root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
@@ -249,9 +249,9 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
         yield KapsoClient(transport)
 
 
-def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Notice, ...]:
+def _owner_notices(source: ResolvedSource) -> tuple[Notice, ...]:
     """Return a warning about an owner that is made of a path, before the first sync."""
-    if source.owner_is_stable or state.owned:
+    if source.owner_is_stable or owns_anything(source.folder):
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
 
