@@ -306,7 +306,10 @@ class StatusTracker:
         return self._functions.get(slug) or self._recorded.get(slug)
 
     def _live(self, function: FunctionStatus) -> FunctionStatus:
+        """Return the status of a function with what is known of it now; the same object if that changes nothing."""
         retry = self._retries.get(function.slug)
+        if retry is None and function.slug not in self._deploying and function.deploying_since is function.retry_at is None:
+            return function
         wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
         retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         return replace(function, deploying_since=self._deploying.get(function.slug), retry_at=retry_at)
