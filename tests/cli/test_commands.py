@@ -90,6 +90,16 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
+def test_every_command_that_runs_a_loop_collects_garbage() -> None:
+    """A start collects none; a command that lasts must, whatever it is."""
+    sources = {path: path.read_text(encoding="utf-8") for path in Path(package.__file__).parent.rglob("*.py")}
+    assert [path.name for path, text in sources.items() if "asyncio.run(" in text] == ["aio.py"]
+    lines = ("import gc", "from kapso_sync.aio import run_loop", "async def work(): return gc.isenabled()", "gc.disable()")
+    script = "\n".join((*lines, "print(run_loop(work()))"))
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
+
+
 def test_validate_passes_the_example_functions() -> None:
     """All eight functions that people start from are valid."""
     ran = kapso_sync("validate", str(EXAMPLES))
