@@ -29,7 +29,7 @@ def run(context: CommandContext) -> int:
     async def work() -> int:
         console = context.stderr()
         return await make_daemon(
-            load, console.log_stream(), context.advise_for_daemon, start_locally, colour=console.colour
+            load, console.log_stream(), context.advice_for_daemon, start_locally, colour=console.colour
         ).run()
 
     return run_loop(work())
