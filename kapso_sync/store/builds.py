@@ -56,16 +56,18 @@ class BuildFolder:
             self._put(f"{key}.json", json.dumps(_encoded(built), ensure_ascii=True).encode())
 
     def findings(self) -> bytes:
-        """Return the stored findings, empty without any."""
+        """Return the stored findings, empty without any, and for a file that is damaged."""
         try:
-            return read_small(self._folder / FINDINGS, MAX_FINDINGS)
+            digest, _, findings = read_small(self._folder / FINDINGS, MAX_FINDINGS).partition(b"\n")
         except OSError:
             return b""
+        return findings if digest == _digest(findings) else b""
 
     def put_findings(self, findings: bytes) -> None:
         """Replace the stored findings, if this folder may be written."""
-        if self._writes and len(findings) <= MAX_FINDINGS:
-            self._put(FINDINGS, findings)
+        content = _digest(findings) + b"\n" + findings
+        if self._writes and len(content) <= MAX_FINDINGS:
+            self._put(FINDINGS, content)
 
     def _put(self, name: str, content: bytes) -> None:
         part = self._folder / f"{name}.{os.getpid()}.part"
@@ -87,6 +89,10 @@ class BuildFolder:
             for number, (used, path) in enumerate(found):
                 if number >= MAX_BUILDS or used < (now - MAX_AGE).timestamp():
                     path.unlink()
+
+
+def _digest(findings: bytes) -> bytes:
+    return hashlib.sha256(findings).hexdigest().encode()
 
 
 def _encoded(built: Built) -> dict[str, Any]:

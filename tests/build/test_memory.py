@@ -119,9 +119,13 @@ def test_findings_of_an_earlier_process_count_for_the_same_content_and_rules_alo
     assert looks(TEXTS) == 0
     assert looks({**TEXTS, "plain.js": f"{TEXTS['plain.js']}\n// changed\n"}) == 2
     kept = file.read_bytes()
-    for damage in (b"", b"{", b"null", kept[:-9], kept.replace(RULES.encode(), b"0"), kept.replace(b"script", b"scrpit")):
+    for damage in (b"", b"{", kept[:-9], kept.replace(b'"script"', b'"module"')):
         file.write_bytes(damage)
         assert looks(TEXTS) == 2, damage
+    whole = kept.partition(b"\n")[2]
+    for other in (b"{}", b"null", whole.replace(RULES.encode(), b"0"), whole.replace(b'"script"', b'"scrpit"')):
+        BuildFolder(tmp_path / "state", NOW, writes=True).put_findings(other)
+        assert looks(TEXTS) == 2, other
     file.write_bytes(kept)
     assert looks(TEXTS) == 0
 
@@ -383,9 +387,9 @@ class TestBuildFolder:
     def test_findings_beyond_the_limit_are_not_stored(self, tmp_path: Path) -> None:
         """Code that was pushed must not fill the disk."""
         folder = BuildFolder(tmp_path, NOW, writes=True)
-        folder.put_findings(b"x" * MAX_FINDINGS)
-        folder.put_findings(b"y" * (MAX_FINDINGS + 1))
-        assert folder.findings() == b"x" * MAX_FINDINGS
+        folder.put_findings(b"x" * (MAX_FINDINGS - 65))
+        folder.put_findings(b"y" * (MAX_FINDINGS - 64))
+        assert folder.findings() == b"x" * (MAX_FINDINGS - 65)
 
     def test_an_unwritable_build_cache_is_not_an_error(self, tmp_path: Path) -> None:
         """Everything is then built again in each process."""
