@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 _COMMAND = re.compile(r"`kapso-sync (?P<name>[a-z]+)(?P<rest>[^`]*)`")
 
@@ -19,6 +22,11 @@ Advise = Callable[[str], str]
 def as_it_is(text: str) -> str:
     """Return the text: its commands are complete, or are completed later."""
     return text
+
+
+def names_command(text: str) -> bool:
+    """Return whether a text names a command that may have to be completed; most texts do not."""
+    return "`kapso-sync " in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +41,26 @@ class Advice:
 
     def __call__(self, text: str) -> str:
         """Return the text with every command in back-ticks completed."""
-        return _COMMAND.sub(self._completed, text)
+        return _COMMAND.sub(self._completed, text) if names_command(text) else text
 
     def _completed(self, found: re.Match[str]) -> str:
         name = self.instead.get(found["name"], found["name"])
         added = self.arguments.get(name)
         return f"`kapso-sync {name}{found['rest']}{f' {added}' if added else ''}`"
+
+
+def advice_for_latest(current: Callable[[], _T], advice: Callable[[_T], Advise]) -> Advise:
+    """Return what completes commands for the current value of something, such as settings that are reloaded.
+
+    The status of a thousand functions has thousands of texts, so the advice is made once for each value, and not for each text.
+    """
+    known: tuple[_T, Advise] | None = None
+
+    def complete(text: str) -> str:
+        nonlocal known
+        value = current()
+        if known is None or known[0] is not value:
+            known = value, advice(value)
+        return known[1](text)
+
+    return complete

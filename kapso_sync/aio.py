@@ -1,8 +1,9 @@
-"""Waits for the first of several things, and cancels the rest. asyncio has no such call that leaves no task behind."""
+"""Runs an event loop, and waits for the first of several things; asyncio has no such call that leaves no task behind."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -79,3 +80,14 @@ async def interrupted_by(*events: asyncio.Event) -> AsyncIterator[None]:
         if deadline.expired():
             raise Interrupted from error
         raise
+
+
+def run_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine in an event loop of its own, as `asyncio.run` does, and collect garbage from now on.
+
+    What a start loads stays until the end, so it is never looked at: modules are most of what a short command has.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+    return asyncio.run(work)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
@@ -22,13 +22,15 @@ from kapso_sync.model.report import Report
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
-from kapso_sync.reconcile.apply.executor import Executor
 from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, emit_source_failure, plan_pass, reconcile
 from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.sources import SourceKind, SourceSpec
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.history import History
+
+if TYPE_CHECKING:
+    from kapso_sync.reconcile.apply.executor import Executor  # a plan needs nothing that writes
 
 
 class PassObserver(Protocol):

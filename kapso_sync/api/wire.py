@@ -149,7 +149,8 @@ def _function(record: Mapping[str, Json]) -> RemoteFunction | GarbledRecord:
     if not is_id(function_id) or not is_slug(slug):
         name, value = (SLUG, slug) if is_id(function_id) else ("id", function_id)
         return _garbled(record, f"{name} is missing" if value is None else f"{name} cannot be: {ascii(value)[:MAX_SHOWN_ID]}")
-    deep = next((name for name, value in record.items() if not is_nested_within(value, MAX_VALUE_DEPTH)), None)
+    nested = ((name, value) for name, value in record.items() if isinstance(value, dict | list))
+    deep = next((name for name, value in nested if not is_nested_within(value, MAX_VALUE_DEPTH)), None)
     if deep is not None:
         return _garbled(record, f"{ascii(deep)[1:-1][:MAX_SHOWN_ID]} is nested too deeply")
     code = record.get(CODE)

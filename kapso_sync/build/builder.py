@@ -14,7 +14,7 @@ from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.deno import deno_diagnostics, deno_notices
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
-from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph, Shapes
+from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     built_in_diagnostics,
@@ -30,6 +30,7 @@ from kapso_sync.build.rules import (
     syntax_diagnostic,
     unanswerable_diagnostic,
 )
+from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
@@ -116,9 +117,8 @@ class Builder:
         self._target = target
         self._bundler = bundler
         self._store = store or NoBuilds()
-        self._shapes = Shapes(bundler.parser)
+        self._shapes = Shapes(bundler.parser, store)
         self._outside = ExternalInputs()
-        self._parsed: dict[tuple[str, bytes], Place | None] = {}
         self._known: dict[str, Built | Failure] = {}
 
     async def build(
@@ -200,16 +200,9 @@ class Builder:
     async def _parse(self, site: _Site) -> None:
         """Accept the files that go up as they are, unless esbuild finds a syntax error that our parser does not see."""
         files = {entry.file: site.content(entry.file) for entry, shape in site.plain}
-        unknown = {path: content for path, content in files.items() if (path, content) not in self._parsed}
-        try:
-            errors = await self._bundler.parser.errors(unknown) if unknown else {}
-        except ToolMissing:
-            errors = {}
-        else:
-            self._parsed |= {(path, content): errors.get(path) for path, content in unknown.items()}
-        self._parsed = {key: error for key, error in self._parsed.items() if files.get(key[0]) == key[1]}
+        errors = await self._shapes.errors(files)
         for entry, shape in site.plain:
-            error = self._parsed.get((entry.file, files[entry.file]))
+            error = errors.get(entry.file)
             if error is not None:
                 broken = replace(shape, error=error, confirmed=True)
                 site.refuse(entry, [fault for fault in [syntax_diagnostic(broken, entry.file)] if fault is not None])

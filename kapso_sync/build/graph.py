@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
 import re
@@ -10,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from kapso_sync.build.contract import Import, Jsx, Shape, inspect, moved
+from kapso_sync.build.contract import Import, Jsx, Shape
 from kapso_sync.build.diagnostics import Diagnostic
-from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.packages import MODULES, UNAVAILABLE, PackageSource, Refusal, is_built_in
-from kapso_sync.build.parser import TARGETS, EsbuildParser
+from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.subpaths import PACKAGE, Subpaths
-from kapso_sync.build.syntax import Grammar, Place
+from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
 from kapso_sync.build.tsconfig import Config, Configs
 from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, Above, SourceFile, refused_parent
-from kapso_sync.tools import ToolMissing
 
 MAX_FAULTS = 20
 """Maximum number of mistakes that are reported of one file."""
@@ -50,71 +47,6 @@ _NO_REGISTRY = (
     "set KAPSO_SYNC_NPM_REGISTRY to the registry that the packages of package-lock.json are fetched from, sync from a checkout "
     "after `npm ci`, or put the code into the functions folder"
 )
-_LARGE = 64 * 1024
-"""A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
-
-_TURN = 0.02
-"""Seconds of work after which the event loop may run other tasks."""
-
-
-class Shapes:
-    """Cache of file shapes by content, so that an unchanged file is parsed once; shapes that are no longer used are dropped."""
-
-    def __init__(self, parser: EsbuildParser | None = None) -> None:
-        """Create the cache; ``parser`` decides about code that our own parser takes for a syntax error."""
-        self._parser = parser
-        self._known: dict[tuple[bytes, Grammar], Shape] = {}
-        self._seen: dict[tuple[bytes, Grammar], Shape] = {}
-        self._since = 0.0
-
-    async def read(self, path: str, content: bytes) -> Shape:
-        """Return the shape of a file."""
-        key = (content, Grammar.of(path))
-        shape = self._seen.get(key) or self._known.get(key)
-        if shape is None:
-            shape = await self._inspect(*key)
-            if shape.error is not None and self._parser is not None:
-                try:
-                    shape = await self._second_opinion(path, content, shape)
-                except ToolMissing:
-                    return shape
-        self._seen[key] = shape
-        return shape
-
-    async def _inspect(self, code: bytes, grammar: Grammar) -> Shape:
-        if len(code) > _LARGE:
-            return await inspect_apart(code, grammar)
-        await self.rest()
-        return inspect(code, grammar)
-
-    async def _second_opinion(self, path: str, content: bytes, shape: Shape) -> Shape:
-        """Return the shape of code that our parser does not understand, by the code that esbuild prints of it.
-
-        Even where our parser does not understand that either, the code has no syntax error: then the best that it finds counts.
-        """
-        found = shape
-        for target in TARGETS:
-            printed = await self._parser.print(path, content, target) if self._parser is not None else None
-            if isinstance(printed, Place):
-                return replace(shape, error=printed, confirmed=True)
-            if printed is None:
-                return shape
-            again = await self._inspect(printed.code, Grammar.JAVASCRIPT)
-            found = moved(replace(again, error=None), printed.places.original, shape)
-            if again.error is None and target == TARGETS[0]:
-                return found
-        return replace(found, modern=found.modern or shape.error)
-
-    async def rest(self) -> None:
-        """Let the event loop run other tasks, if it did not for a while."""
-        now = asyncio.get_running_loop().time()
-        if now - self._since > _TURN:
-            await asyncio.sleep(0)
-            self._since = asyncio.get_running_loop().time()
-
-    def turn(self) -> None:
-        """Drop the shapes that were not read since the previous call."""
-        self._known, self._seen = self._seen, {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ no time limit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import sys
@@ -29,7 +30,10 @@ CPU_SECONDS = 5
 DEADLINE = 60.0
 """Seconds until the process must have ended, on a machine that has other things to do as well."""
 
-_SHAPE = TypeAdapter(Shape)
+
+@functools.cache
+def _adapter() -> TypeAdapter[Shape]:
+    return TypeAdapter(Shape)
 
 
 async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
@@ -48,7 +52,7 @@ async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
 def read_shape(answer: bytes) -> Shape:
     """Return the shape that the process wrote. It may have done so with the code in charge, so anything else is a limit."""
     try:
-        return _SHAPE.validate_json(answer, strict=True)
+        return _adapter().validate_json(answer, strict=True)
     except ValueError:
         return _unfinished()
 
@@ -69,7 +73,7 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (value, value))
     shape = inspect(sys.stdin.buffer.read(), Grammar[sys.argv[1]])
-    sys.stdout.buffer.write(_SHAPE.dump_json(shape))
+    sys.stdout.buffer.write(_adapter().dump_json(shape))
 
 
 def _address_space() -> int:

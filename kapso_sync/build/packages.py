@@ -32,6 +32,12 @@ RUNTIME_MODULES = ("node:", "cloudflare:")
 UNAVAILABLE = "package-unavailable"
 """The code of a problem with a package that the source cannot provide here and now; its function is blocked."""
 
+NOT_CACHED = "package-not-cached"
+"""The code of a problem with a package of a git source that was not fetched, since no request may be made."""
+
+TARBALLS = "packages"
+"""The folder of downloaded packages in a state folder."""
+
 UNUSED = re.compile(r"\.(d\.[cm]?ts|map)$")
 """Files that no build reads: type declarations and source maps, which are more than half of many packages."""
 

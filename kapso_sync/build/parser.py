@@ -62,18 +62,18 @@ class EsbuildParser:
         self._esbuild = esbuild
         self._deadline = deadline
 
-    async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place]:
-        """Return the first syntax error of each file that has one, with its message as text; raises `ToolMissing`.
+    async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place | None]:
+        """Return the first syntax error of each file, with its message as text, or None for a file without one.
 
-        Of files on which esbuild does not end in time nothing is known.
+        Files on which esbuild does not end in time are left out: nothing is known of them. Raises `ToolMissing`.
         """
         listed = list(files.items())
-        found: dict[str, Place] = {}
+        found: dict[str, Place | None] = {}
         for start in range(0, len(listed), MAX_FILES):
             found |= await self._errors(listed[start : start + MAX_FILES])
         return found
 
-    async def _errors(self, files: Sequence[tuple[str, bytes]]) -> dict[str, Place]:
+    async def _errors(self, files: Sequence[tuple[str, bytes]]) -> dict[str, Place | None]:
         async with _folder() as folder:
             names = await asyncio.to_thread(_write, folder, files)
             try:
@@ -81,12 +81,12 @@ class EsbuildParser:
             except TimeoutError:
                 return {}
         contents = dict(zip(names, files, strict=True))
-        found: dict[str, Place] = {}
+        errors: dict[str, Place] = {}
         for message in messages:
             if message.error and message.file in contents:
                 path, content = contents[message.file]
-                found.setdefault(path, _place(message, content))
-        return found
+                errors.setdefault(path, _place(message, content))
+        return {path: errors.get(path) for path, _ in files}
 
     async def print(self, path: str, content: bytes, target: str) -> Printed | Place | None:
         """Return a file as esbuild prints it for a version of the language, or the file's first syntax error.

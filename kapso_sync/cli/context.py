@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kapso_sync.advice import Advice
+from kapso_sync.advice import Advice, names_command
 from kapso_sync.errors import KapsoSyncError, ManifestInvalid, Problem
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class CommandContext:
 
     def advise(self, text: str) -> str:
         """Return the text with this command line's SOURCE and flags in the commands that it names."""
-        return self._advice(self.overrides, self.env_file)(text)
+        return self._advice(self.overrides, self.env_file)(text) if names_command(text) else text
 
     def shown(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
         """Return the problems without secrets, and with the commands in their hints completed."""
@@ -139,8 +139,8 @@ class CommandContext:
             for problem in problems
         )
 
-    def advise_for_daemon(self, settings: Settings, text: str) -> str:
-        """Return the text with commands that work in another process beside the daemon of these settings.
+    def advice_for_daemon(self, settings: Settings) -> Advice:
+        """Return what completes commands so that they work in another process beside the daemon of these settings.
 
         The daemon holds the state folder, so it is asked to do what a `sync` would do.
         """
@@ -153,7 +153,7 @@ class CommandContext:
             values["source"] = settings.source or "."
         values |= {"state_dir": settings.state_dir.absolute()} if settings.state_dir else {}
         env_file = self.env_file.absolute() if self.env_file else None
-        return self._advice(values, env_file, instead={"sync": "reconcile"})(text)
+        return self._advice(values, env_file, instead={"sync": "reconcile"})
 
     def _advice(
         self, values: Mapping[str, object], env_file: Path | None, *, instead: Mapping[str, str] | None = None

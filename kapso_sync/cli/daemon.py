@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from kapso_sync.aio import run_loop
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.status import print_status
@@ -29,10 +29,10 @@ def run(context: CommandContext) -> int:
     async def work() -> int:
         console = context.stderr()
         return await make_daemon(
-            load, console.log_stream(), context.advise_for_daemon, start_locally, colour=console.colour
+            load, console.log_stream(), context.advice_for_daemon, start_locally, colour=console.colour
         ).run()
 
-    return asyncio.run(work())
+    return run_loop(work())
 
 
 def reconcile(context: CommandContext, overrides: PassOverrides, *, wait: bool, json_output: bool) -> int:

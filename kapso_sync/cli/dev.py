@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from kapso_sync.aio import run_loop
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import request_body
@@ -60,7 +61,7 @@ def dev(args: DevArgs) -> int:
         await _until_stopped(_work(local, workerd, args))
         return int(ExitCode.OK)
 
-    return asyncio.run(work())
+    return run_loop(work())
 
 
 async def _work(local: LocalFolder, workerd: Workerd, args: DevArgs) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.aio import run_loop
 from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.access import TOKEN_HEADER
@@ -55,7 +55,7 @@ def serve(serving: EmulatorArgs) -> int:
             behaviour=_world(serving.world),
             control_token=random_token() if serving.control_token is None else serving.control_token,
         )
-        asyncio.run(serve_emulator(options, functools.partial(_announce, _runs(serving.runtime, workerd))))
+        run_loop(serve_emulator(options, functools.partial(_announce, _runs(serving.runtime, workerd))))
     except EmulatorError as error:
         raise ConfigError(str(error), hint=error.hint) from error
     return int(ExitCode.OK)

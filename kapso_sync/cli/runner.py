@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from kapso_sync.aio import run_loop
 from kapso_sync.cli.console import Console, stderr_console
 from kapso_sync.cli.grouping import group_by, shared_hints
 from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
@@ -20,7 +21,7 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float =
     The first SIGINT or SIGTERM cancels the work; its call in flight is journaled. A second one exits at once, and so does the
     process ``stop_limit`` seconds after the first one.
     """
-    return asyncio.run(_with_signals(work, stop_limit))
+    return run_loop(_with_signals(work, stop_limit))
 
 
 async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 from kapso_sync.errors import ConfigError
 from kapso_sync.network import AUTHORITY_VARIABLES, PROXY_VARIABLES, read_network, system_has_authorities
 from kapso_sync.plurals import counted
-from kapso_sync.sources import SignatureVerifier
 from kapso_sync.sources.git_version import heeds_settings, is_fixed, parse_git_version
+from kapso_sync.sources.signatures import SignatureVerifier
 from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 

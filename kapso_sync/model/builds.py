@@ -1,4 +1,4 @@
-"""Holds a build's result, and the store that keeps builds by content, so that unchanged code is not built twice."""
+"""Holds a build's result, and the store of builds and findings, so that unchanged code is not built or parsed twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Built:
 
 
 class BuildStore(Protocol):
-    """A cache of builds that survives a restart. Losing it costs time only, so neither method ever raises."""
+    """A cache of builds and findings that survives a restart. Losing it costs time only, so no method ever raises."""
 
     def get(self, key: str) -> Built | None:
         """Return the build of a key, or None."""
@@ -32,6 +32,14 @@ class BuildStore(Protocol):
 
     def put(self, key: str, built: Built) -> None:
         """Store the build of a key."""
+        ...
+
+    def findings(self) -> bytes:
+        """Return the stored findings, empty without any."""
+        ...
+
+    def put_findings(self, findings: bytes) -> None:
+        """Replace the stored findings."""
         ...
 
 
@@ -43,4 +51,11 @@ class NoBuilds:
         return None
 
     def put(self, key: str, built: Built) -> None:
+        """Keep nothing."""
+
+    def findings(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def put_findings(self, findings: bytes) -> None:
         """Keep nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -196,7 +197,7 @@ class BundledPackage:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DesiredFunction:
     """A usable function: its entry, the code to upload, and the values of its secrets.
 
@@ -230,7 +231,7 @@ class DesiredFunction:
         """The names of secrets that must exist on Kapso and are left alone."""
         return frozenset(name for name, source in self.entry.secrets.items() if isinstance(source, KeepSecret))
 
-    @property
+    @functools.cached_property
     def content(self) -> Content:
         """The managed fields and the code's hash."""
         return {**self.entry.fields, CODE: code_hash(self.code)}

@@ -236,9 +236,12 @@ def normal_code(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical_json(value: Json | Mapping[str, Json]) -> str:
     """Return one spelling for equal JSON values: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def parse_json_text(text: str) -> Json:

@@ -8,6 +8,7 @@ it in the dashboard, and Kapso's own tools copy it into files.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ def check_of(owner: str, slug: str) -> str:
     return hashlib.sha256(f"{owner}\n{slug}".encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
+@functools.lru_cache(maxsize=256)
 def comparable_owner(owner: str) -> str:
     """Return an owner in the spelling in which owners are compared: some forges take a repository's path in any case.
 

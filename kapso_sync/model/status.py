@@ -81,13 +81,25 @@ class FunctionStatus:
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
-        return next(condition for condition in self.conditions if condition.type is kind)
+        for condition in self.conditions:
+            if condition.type is kind:
+                return condition
+        raise LookupError(kind)
+
+    def advised(self, advise: Advise) -> FunctionStatus:
+        """Return the status with the commands in its messages completed; the same object if there are none."""
+        messages = [advise(known.message) for known in self.conditions]
+        if all(message is known.message for message, known in zip(messages, self.conditions, strict=True)):
+            return self
+        pairs = zip(messages, self.conditions, strict=True)
+        return replace(self, conditions=tuple(replace(known, message=message) for message, known in pairs))
 
     @property
     def state(self) -> str:
         """The state in one word: the first of Stalled, Reconciling, Drifted and Ready that is true."""
+        true = [condition.type for condition in self.conditions if condition.status]
         for kind in (ConditionType.STALLED, ConditionType.RECONCILING, ConditionType.DRIFTED, ConditionType.READY):
-            if self.condition(kind).status:
+            if kind in true:
                 return str(kind)
         return "NotReady"
 
@@ -207,13 +219,7 @@ class DaemonStatus:
         last = self.last_pass
         return replace(
             self,
-            functions=tuple(
-                replace(
-                    function,
-                    conditions=tuple(replace(known, message=advise(known.message)) for known in function.conditions),
-                )
-                for function in self.functions
-            ),
+            functions=tuple(function.advised(advise) for function in self.functions),
             events=tuple(replace(event, text=advise(event.text)) for event in self.events),
             last_pass=replace(last, hint=advise(last.hint)) if last is not None and last.hint else last,
             warnings=tuple(advise(warning) for warning in self.warnings),
@@ -241,8 +247,11 @@ class DaemonStatus:
         return good and all(function.condition(ConditionType.READY).status for function in self.functions)
 
 
-def status_document(status: DaemonStatus) -> dict[str, Json]:
-    """Return the JSON of ``/api/status`` and of ``kapso-sync status --json``; its schema is in ``docs/status.md``."""
+def status_document(status: DaemonStatus, functions: list[Json] | None = None) -> dict[str, Json]:
+    """Return the JSON of ``/api/status`` and of ``kapso-sync status --json``; its schema is in ``docs/status.md``.
+
+    ``functions`` stands in place of the documents of the functions, for a caller that has them already.
+    """
     return {
         "version": status.version,
         "now": _time(status.now),
@@ -265,7 +274,7 @@ def status_document(status: DaemonStatus) -> dict[str, Json]:
         "last_pass": None if status.last_pass is None else _pass(status.last_pass),
         "next_check_at": _time(status.next_check_at),
         "rate_limit": None if status.budget is None else {"limit": status.budget.limit, "remaining": status.budget.remaining},
-        "functions": [_function(function) for function in status.functions],
+        "functions": [function_document(function) for function in status.functions] if functions is None else functions,
         "events": [
             {"at": _time(event.at), "level": event.level, "event": event.event, "slug": event.slug, "text": event.text}
             for event in status.events
@@ -361,7 +370,8 @@ def _pass(last: PassStatus) -> Json:
     }
 
 
-def _function(function: FunctionStatus) -> Json:
+def function_document(function: FunctionStatus) -> Json:
+    """Return the JSON of one function in a status document; it does not depend on the time."""
     return {
         "slug": function.slug,
         "id": function.function_id,

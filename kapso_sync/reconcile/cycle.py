@@ -10,6 +10,7 @@ import difflib
 import functools
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from kapso_sync.errors import (
     ApiUnauthorized,
@@ -28,7 +29,6 @@ from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.reconcile.apply.executor import Executor, Replan
 from kapso_sync.reconcile.apply.function_users import look_up_usage
 from kapso_sync.reconcile.observe import list_secrets_before, observe
 from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
@@ -36,6 +36,9 @@ from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletion
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.planner import make_plan, replan
 from kapso_sync.reconcile.plan.warnings import rename_notices
+
+if TYPE_CHECKING:
+    from kapso_sync.reconcile.apply.executor import Executor, Replan  # a plan needs nothing that writes
 
 MAX_LISTED = 20
 """Maximum number of slugs that a hint lists."""

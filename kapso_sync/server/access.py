@@ -87,12 +87,17 @@ class FramingCheck:
             await self._app(scope, receive, send)
 
 
+def encode_json(value: object) -> str:
+    """Return JSON on one line; not all of it can be encoded, since texts may hold lone surrogates."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class Json(JSONResponse):
     """JSON of any text, lone surrogates included: no text that people wrote may prevent the status from being shown."""
 
     def render(self, content: object) -> bytes:
         """Return the body."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+        return encode_json(content).encode("utf-8", "replace")
 
 
 def error(status: int, text: str, **headers: str) -> Response:

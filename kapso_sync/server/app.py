@@ -29,7 +29,7 @@ from kapso_sync.server.access import HEADERS, FramingCheck, HostCheck, Json, Saf
 from kapso_sync.server.bodies import BodyReader
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.hooks import Ignored, Ping, Refused, concerns, read_hook
-from kapso_sync.server.page import render_page
+from kapso_sync.server.rendering import StatusRenderer
 
 MAX_SUSPENSION = 365 * 86400
 _YES = ("1", "true")
@@ -39,9 +39,8 @@ STATIC = Path(__file__).with_name("static")
 
 def make_app(control: DaemonControl, clock: Clock, *, public: bool, limits: ServerLimits) -> Starlette:
     """Return the application. ``public``: it listens on other addresses than loopback, so page and status need the token."""
-    server = _Server(
-        control, clock, public, limits, Replays(clock, limits.replay_window, limits.deliveries), BodyReader(limits)
-    )
+    replays = Replays(clock, limits.replay_window, limits.deliveries)
+    server = _Server(control, clock, public, limits, replays, BodyReader(limits), StatusRenderer())
     routes = [
         Route("/healthz", server.healthz),
         Route("/readyz", server.readyz),
@@ -105,6 +104,7 @@ class _Server:
     limits: ServerLimits
     replays: Replays
     bodies: BodyReader
+    renderer: StatusRenderer
     streams: int = 0
 
     async def healthz(self, _: Request) -> Response:
@@ -123,11 +123,11 @@ class _Server:
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""
-        return self._closed(request) or Json(status_document(self.control.status()))
+        return self._closed(request) or Response(self.renderer.document(self.control.status()), media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         """Return the status page."""
-        return self._closed(request) or HTMLResponse(render_page(self.control.status()).encode("utf-8", "replace"))
+        return self._closed(request) or HTMLResponse(self.renderer.page(self.control.status()))
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from kapso_sync.model.source import Revision
@@ -22,10 +22,14 @@ def time_tag(moment: datetime | None, now: datetime) -> str:
     """Return a time as a ``<time>`` element with relative words; its attributes have the exact time."""
     if moment is None:
         return "at an unknown time"
-    seconds = (moment - now).total_seconds()
-    words = f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    words = _relative(moment, now)
     exact = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return f'<time datetime="{exact}" title="{exact}">{words}</time>'
+
+
+def _relative(moment: datetime, now: datetime) -> str:
+    seconds = (moment - now).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
 
 
 def took(seconds: float) -> str:
@@ -65,7 +69,11 @@ def tally(functions: Sequence[FunctionStatus]) -> str:
     return f'<ul class="tally" aria-label="Functions by state">{items}</ul>'
 
 
-def functions_section(functions: Sequence[FunctionStatus], now: datetime) -> str:
+Cards = Callable[[Sequence[FunctionStatus], datetime], str]
+"""Returns the list items of functions."""
+
+
+def functions_section(functions: Sequence[FunctionStatus], now: datetime, cards: Cards) -> str:
     """Return the section with every function."""
     if not functions:
         return (
@@ -74,20 +82,33 @@ def functions_section(functions: Sequence[FunctionStatus], now: datetime) -> str
         )
     rows = sorted(functions, key=lambda function: (_ORDER.index(function.state), function.slug))
     listed, left = ([function for function in rows if function.in_git is in_git] for in_git in (True, False))
-    apart = f'<h3 id="left-git">Left git <span class="count">{len(left)}</span></h3>\n{_cards(left, now)}\n' if left else ""
+    apart = (
+        f'<h3 id="left-git">Left git <span class="count">{len(left)}</span></h3>\n{_cards(cards(left, now))}\n' if left else ""
+    )
     return f"""<section id="listing" aria-labelledby="functions">
 <h2 id="functions">Functions <span class="count">{len(listed)}</span></h2>
 {tally(listed)}
-{_cards(listed, now)}
+{_cards(cards(listed, now))}
 {apart}</section>"""
 
 
-def _cards(functions: Sequence[FunctionStatus], now: datetime) -> str:
-    items = "\n".join(_function(function, now) for function in functions)
+def _cards(items: str) -> str:
     return f'<ul class="card functions">\n{items}\n</ul>'
 
 
-def _function(function: FunctionStatus, now: datetime) -> str:
+def render_cards(functions: Sequence[FunctionStatus], now: datetime) -> str:
+    """Return the list items of functions."""
+    return "\n".join(function_card(function, now) for function in functions)
+
+
+def ages_of(function: FunctionStatus, now: datetime) -> tuple[str, ...]:
+    """Return what the time changes about a function's list item: nothing else of it depends on ``now``."""
+    moments = (_telling(function).since, function.deploying_since, function.retry_at, function.changed_at)
+    return tuple(_relative(moment, now) for moment in moments if moment is not None)
+
+
+def function_card(function: FunctionStatus, now: datetime) -> str:
+    """Return the list item of a function."""
     state, telling = function.state, _telling(function)
     body = _message(function, telling) + _notes(function, now) + _diff(function)
     return (
@@ -99,8 +120,10 @@ def _function(function: FunctionStatus, now: datetime) -> str:
 
 def _telling(function: FunctionStatus) -> Condition:
     """Return the condition that decided the state."""
-    kind = next((kind for kind in ConditionType if str(kind) == function.state), ConditionType.READY)
-    return function.condition(kind)
+    state = function.state
+    return next((known for known in function.conditions if known.type == state), None) or function.condition(
+        ConditionType.READY
+    )
 
 
 def _message(function: FunctionStatus, telling: Condition) -> str:
@@ -148,8 +171,8 @@ _TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "D
 _LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
 
-def render_page(status: DaemonStatus) -> str:
-    """Return the whole page."""
+def render_page(status: DaemonStatus, cards: Cards = render_cards) -> str:
+    """Return the whole page; ``cards`` renders the functions."""
     tone, sentence = _verdict(status)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -179,7 +202,7 @@ def render_page(status: DaemonStatus) -> str:
 {_warnings(status)}
 {_facts(status)}
 {_in_flight(status)}
-{functions_section(status.functions, status.now)}
+{functions_section(status.functions, status.now, cards)}
 {_events(status)}
 </main>
 <footer><p>kapso-sync {escape(status.version)}, running for {span((status.now - status.started_at).total_seconds())}.

@@ -2,25 +2,19 @@
 
 `spec` parses a SOURCE argument and refuses unsafe ones, `identity` derives the owner, `folder` reads a folder that may change
 meanwhile, `git` keeps a bare mirror and reads blobs from one commit's tree, `command` runs git in a hardened environment,
-`signatures` decides whether a key in `trusted_keys` signed a commit or a tag, and `secrets` reads values.
+`signatures` decides whether a key in `trusted_keys` signed a commit or a tag, and `secrets` reads values. What only a git
+repository needs is imported from its own module, so that a folder does not load it.
 """
 
-from kapso_sync.sources.command import Git, GitCredentials
 from kapso_sync.sources.folder import FolderSource
-from kapso_sync.sources.git import GitSource
 from kapso_sync.sources.identity import WorkTree, find_work_tree, folder_identity, remote_identity
 from kapso_sync.sources.secrets import SecretMissing, SecretReader
-from kapso_sync.sources.signatures import SignatureVerifier
 from kapso_sync.sources.spec import SourceKind, SourceSpec, parse_source
 
 __all__ = [
     "FolderSource",
-    "Git",
-    "GitCredentials",
-    "GitSource",
     "SecretMissing",
     "SecretReader",
-    "SignatureVerifier",
     "SourceKind",
     "SourceSpec",
     "WorkTree",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from kapso_sync.model.status import (
     recorded_functions,
     recorded_revision,
 )
-from kapso_sync.status.conditions import concluded, reconciling, stalled
+from kapso_sync.status.conditions import Redact, concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
 
 RECENT = 20
@@ -182,8 +183,9 @@ class StatusTracker:
     def ended(self, report: Report) -> None:
         """Record the report of a pass."""
         now = self.clock.now()
+        redact = functools.cache(self.redact)  # a thousand functions have few different messages
         self._functions = {
-            outcome.step.slug: self._concluded(outcome, report.plan.revision.id, now)
+            outcome.step.slug: self._concluded(outcome, report.plan.revision.id, now, redact)
             for outcome in report.outcomes
             if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
         }
@@ -304,13 +306,16 @@ class StatusTracker:
         return self._functions.get(slug) or self._recorded.get(slug)
 
     def _live(self, function: FunctionStatus) -> FunctionStatus:
+        """Return the status of a function with what is known of it now; the same object if that changes nothing."""
         retry = self._retries.get(function.slug)
+        if retry is None and function.slug not in self._deploying and function.deploying_since is function.retry_at is None:
+            return function
         wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
         retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         return replace(function, deploying_since=self._deploying.get(function.slug), retry_at=retry_at)
 
-    def _concluded(self, outcome: Outcome, revision: str, now: datetime) -> FunctionStatus:
+    def _concluded(self, outcome: Outcome, revision: str, now: datetime, redact: Redact) -> FunctionStatus:
         slug = outcome.step.slug
         retry = self._retries.get(slug)
         failing_too_often = retry is not None and retry.stalled
-        return concluded(self._before(slug), outcome, revision, now, self.redact, failing_too_often=failing_too_often)
+        return concluded(self._before(slug), outcome, revision, now, redact, failing_too_often=failing_too_often)

@@ -1,4 +1,4 @@
-"""Caches builds in the state folder: one file per build, named by its key, limited in number and age."""
+"""Caches builds in the state folder, one file per build, and what was found in files; limited in number, age and size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.errors import Location
+from kapso_sync.files import read_small
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage, Notice
 from kapso_sync.permissions import make_private
@@ -22,6 +23,10 @@ MAX_BUILDS = 4000
 
 MAX_AGE = timedelta(days=60)
 """How long an unused build is kept."""
+
+FINDINGS = "findings.json"
+MAX_FINDINGS = 16 * 1024 * 1024
+"""Most bytes of findings that are stored: ten thousand files of people take a few megabytes, hostile ones more."""
 
 
 class BuildFolder:
@@ -47,15 +52,31 @@ class BuildFolder:
 
     def put(self, key: str, built: Built) -> None:
         """Store the build of a key, if this folder may be written."""
-        if not self._writes:
-            return
-        part = self._folder / f"{key}.{os.getpid()}.part"
+        if self._writes:
+            self._put(f"{key}.json", json.dumps(_encoded(built), ensure_ascii=True).encode())
+
+    def findings(self) -> bytes:
+        """Return the stored findings, empty without any, and for a file that is damaged."""
+        try:
+            digest, _, findings = read_small(self._folder / FINDINGS, MAX_FINDINGS).partition(b"\n")
+        except OSError:
+            return b""
+        return findings if digest == _digest(findings) else b""
+
+    def put_findings(self, findings: bytes) -> None:
+        """Replace the stored findings, if this folder may be written."""
+        content = _digest(findings) + b"\n" + findings
+        if self._writes and len(content) <= MAX_FINDINGS:
+            self._put(FINDINGS, content)
+
+    def _put(self, name: str, content: bytes) -> None:
+        part = self._folder / f"{name}.{os.getpid()}.part"
         try:
             make_private(self._folder)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(_encoded(built), file, ensure_ascii=True)
-            part.replace(self._folder / f"{key}.json")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            part.replace(self._folder / name)
         except OSError:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -68,6 +89,10 @@ class BuildFolder:
             for number, (used, path) in enumerate(found):
                 if number >= MAX_BUILDS or used < (now - MAX_AGE).timestamp():
                     path.unlink()
+
+
+def _digest(findings: bytes) -> bytes:
+    return hashlib.sha256(findings).hexdigest().encode()
 
 
 def _encoded(built: Built) -> dict[str, Any]:

@@ -57,15 +57,16 @@ class StateStore:
         self._now = now
         self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
+        self._owned: list[InventoryRecord] | None = None
         with _writing(folder):
             make_private(folder)
             try:
-                self._db = _open(folder / DATABASE_NAME, patience)
+                self._db, self._owned = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, _Newer) as error:
                 if isinstance(error, sqlite3.OperationalError) and not _torn(error):
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
-                self._db = _open(folder / DATABASE_NAME, patience)
+                self._db, self._owned = _open(folder / DATABASE_NAME, patience)
 
     def __enter__(self) -> Self:
         return self
@@ -74,9 +75,10 @@ class StateStore:
         self._db.close()
 
     def load_state(self) -> ReconcilerState:
-        """Return everything remembered."""
+        """Return everything remembered; the records that were read to see whether the database is whole are not read again."""
+        owned, self._owned = self._owned, None
         with _writing(self._folder):
-            return dataclasses.replace(_load_state(self._db), facts=self._facts.read())
+            return dataclasses.replace(_load_state(self._db, owned), facts=self._facts.read())
 
     def learn(self, facts: ApiFacts) -> None:
         """Store the observed behaviour of this API base, for every source that uses it."""
@@ -94,6 +96,7 @@ class StateStore:
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
         """Replace all inventory records by those of ``state``, and close the intents."""
+        self._owned = None
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions")
             self._put(state.owned.values())
@@ -118,6 +121,7 @@ class StateStore:
 
     def forget(self, function_id: str) -> None:
         """Drop a function's record."""
+        self._owned = None
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
             self._db.execute("DELETE FROM meta WHERE key = ?", (_version_key(function_id),))
@@ -176,6 +180,7 @@ class StateStore:
             return backups.back_up(self._folder / BACKUPS_NAME, remote, reason, self._now(), keep=keep)
 
     def _put(self, owned: Iterable[InventoryRecord]) -> None:
+        self._owned = None
         for record in owned:
             self._db.execute("DELETE FROM functions WHERE slug = ? AND function_id != ?", (record.slug, record.function_id))
             self._db.execute(
@@ -209,6 +214,11 @@ def read_owners(folder: Path) -> tuple[str, ...]:
         return (*([] if owner is None else [owner]), *json.loads(_get_meta(db, "former_owners") or "[]"))
 
     return _read_only(folder, query) or ()
+
+
+def owns_anything(folder: Path) -> bool:
+    """Return whether a state folder knows a function of ours, without lock and without writing."""
+    return bool(_read_only(folder, lambda db: db.execute("SELECT 1 FROM functions LIMIT 1").fetchone()))
 
 
 def _own_facts(folder: Path) -> ApiFactsFile:
@@ -245,7 +255,8 @@ class _Newer(Exception):
     """The database was written by a newer version."""
 
 
-def _open(path: Path, patience: float) -> sqlite3.Connection:
+def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[InventoryRecord]]:
+    """Return the database, created if there is none, and its records; raises `sqlite3.DatabaseError` if it is not whole."""
     db = sqlite3.connect(path, timeout=patience)
     try:
         path.chmod(0o600)
@@ -255,14 +266,15 @@ def _open(path: Path, patience: float) -> sqlite3.Connection:
             db.executescript(f"BEGIN; {_CREATE} PRAGMA user_version={SCHEMA}; COMMIT;")
         _check_version(db)
         _check_whole(db)
-        _load_state(db)
+        owned = _read_records(db)
+        _load_state(db, owned)
     except (ValueError, KeyError, TypeError) as error:
         db.close()
         raise sqlite3.DatabaseError(f"a record cannot be read: {error}") from error
     except BaseException:
         db.close()
         raise
-    return db
+    return db, owned
 
 
 def _check_version(db: sqlite3.Connection) -> None:
@@ -290,8 +302,13 @@ def _set_aside(path: Path, now: datetime) -> Path:
     return target
 
 
-def _load_state(db: sqlite3.Connection) -> ReconcilerState:
-    owned = [codec.decode_record(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
+def _read_records(db: sqlite3.Connection) -> list[InventoryRecord]:
+    return [codec.decode_record(record) for (record,) in db.execute("SELECT record FROM functions ORDER BY slug")]
+
+
+def _load_state(db: sqlite3.Connection, known: list[InventoryRecord] | None = None) -> ReconcilerState:
+    """Return everything in the database; ``known`` are its records where they were read already."""
+    owned = _read_records(db) if known is None else known
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]

@@ -8,13 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 import kapso_sync
 from kapso_sync.build import Builder, Bundler, Esbuild, FolderPackages, PackageCopies, PackageSource, Target
-from kapso_sync.build.npm import NpmPackages, Registry, RegistryLimits, TarballCache, parse_registry_url
-from kapso_sync.clock import SystemClock
-from kapso_sync.http_client import open_client
+from kapso_sync.build.packages import TARBALLS
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import DEFAULT_FOLDER, Snapshot
@@ -26,11 +22,8 @@ from kapso_sync.store.secretkey import LENGTH
 from kapso_sync.telemetry import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
-REGISTRY_CONNECT_TIMEOUT = 10.0
-"""Most seconds that a connection to the npm registry may take; one that takes longer holds a whole pass."""
-
-TARBALL_TIMEOUT_FACTOR = 4
-"""Factor by which the download of a package may take longer than an API request."""
+FindPackages = Callable[[Snapshot], PackageSource | None]
+"""Returns the npm packages of a snapshot, or None if its source has none."""
 
 
 def make_desired_builder(
@@ -39,7 +32,7 @@ def make_desired_builder(
     store: BuildStore,
     secret_values: SecretValues | None = None,
     notices: tuple[Notice, ...] = (),
-    npm_packages: NpmPackages | None = None,
+    npm_packages: FindPackages | None = None,
 ) -> DesiredBuilder:
     """Return the builder of desired functions; builds are cached in ``store``, and ``notices`` shown in each plan.
 
@@ -49,9 +42,7 @@ def make_desired_builder(
     esbuild = Esbuild(tool_places(settings.esbuild, home))
     builder = Builder(Target(settings.contract), Bundler(esbuild), store)
     copies = PackageCopies()
-    packages: Callable[[Snapshot], PackageSource | None] = npm_packages or (
-        lambda snapshot: find_packages(spec, snapshot, copies)
-    )
+    packages: FindPackages = npm_packages or (lambda snapshot: find_packages(spec, snapshot, copies))
     return DesiredBuilder(builder, (*settings.notices, *notices, *_source_notices(spec)), packages, secret_values, settings.env)
 
 
@@ -61,28 +52,15 @@ def _source_notices(spec: SourceSpec) -> tuple[Notice, ...]:
     return (Notice("functions-folder", f"{spec.given} declares no function, so its folder {DEFAULT_FOLDER} is the source"),)
 
 
-def make_npm_packages(
-    settings: Settings, network: Network, spec: SourceSpec, tarballs: TarballCache, *, online: bool = True
-) -> NpmPackages | None:
-    """Return the npm packages of a git source; None for a folder, and where the settings name no registry.
-
-    ``tarballs`` keeps what is fetched; without ``online`` nothing is. Raises `ConfigError` for a URL that no registry has.
-    """
-    if settings.npm_registry is None:
+def find_npm_packages(
+    settings: Settings, network: Network, spec: SourceSpec, folder: Path, reader: Path | None, *, online: bool = True
+) -> FindPackages | None:
+    """Return the npm packages of a git source, as `make_npm_packages` does."""
+    if settings.npm_registry is None and not (folder / TARBALLS).is_dir():
         return None
-    url = parse_registry_url(settings.npm_registry, allow_http=settings.allow_http)
-    if spec.kind is SourceKind.FOLDER:
-        return None
+    from kapso_sync.wiring.npm import make_npm_packages  # noqa: PLC0415 - few sources need it
 
-    timeout = httpx.Timeout(settings.request_timeout, connect=min(settings.request_timeout, REGISTRY_CONNECT_TIMEOUT))
-
-    def new_client() -> httpx.AsyncClient:
-        client = open_client(network, timeout=timeout, limits=httpx.Limits(), secure=url.startswith("https:"))
-        client.headers["User-Agent"] = settings.user_agent or f"kapso-sync/{kapso_sync.__version__}"
-        return client
-
-    limits = RegistryLimits(deadline=settings.request_timeout * TARBALL_TIMEOUT_FACTOR)
-    return NpmPackages(Registry(url, new_client, SystemClock(), limits), tarballs, online=online)
+    return make_npm_packages(settings, network, spec, folder, reader, online=online)
 
 
 def make_secret_values(

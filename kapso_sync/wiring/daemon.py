@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kapso_sync import __version__
+from kapso_sync.advice import Advise, advice_for_latest, as_it_is
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.control import DaemonController
 from kapso_sync.daemon.lease import Leadership
@@ -38,21 +39,20 @@ from kapso_sync.wiring.source import find_state_folder
 def make_daemon(
     load: Callable[[], Settings],
     stream: TextIO,
-    advise: Callable[[Settings, str], str] = lambda _, text: text,
+    advice: Callable[[Settings], Advise] = lambda _: as_it_is,
     start_locally: StartLocally | None = None,
     *,
     colour: bool = False,
 ) -> DaemonService:
     """Return the daemon; it logs to ``stream``. ``load`` reads the settings, now and at each SIGHUP; raises `ConfigError`.
 
-    ``advise`` completes the commands in a text, so that they reach the daemon of these settings. ``start_locally`` is as in
-    `ExecutorSettings`. ``colour``: log lines for people have colours.
+    ``advice`` returns what completes the commands in a text, so that they reach the daemon of these settings.
+    ``start_locally`` is as in `ExecutorSettings`. ``colour``: log lines for people have colours.
     """
     clock = SystemClock()
     initial = load()
 
-    def complete(text: str) -> str:
-        return advise(settings.current, text)
+    complete = advice_for_latest(lambda: settings.current, advice)
 
     bus = make_event_bus(initial, stream, quiet=True, advise=complete, colour=colour)
     settings = SettingsReloader(initial, load, lambda new: bus.configure(log_settings(new, colour=colour)), bus.emit)

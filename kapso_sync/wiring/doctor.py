@@ -16,7 +16,8 @@ from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.engine import make_transport, poll_intervals
+from kapso_sync.wiring.engine import make_transport
+from kapso_sync.wiring.executor import poll_intervals
 from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import state_root
 

@@ -14,7 +14,6 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
-from kapso_sync.build.npm import TARBALLS, TarballCache
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
@@ -24,24 +23,20 @@ from kapso_sync.model.plan import Policy
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.network import Network
-from kapso_sync.reconcile.apply.checks import CheckPace
-from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
-from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure, emit_source_failure
 from kapso_sync.reconcile.plan.guard import Limits
-from kapso_sync.retry import Backoff
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
 from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, read_last_pass, read_state
+from kapso_sync.store.database import StateStore, owns_anything, read_last_pass, read_state
 from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
-from kapso_sync.wiring.building import make_desired_builder, make_npm_packages, make_secret_values
+from kapso_sync.wiring.building import find_npm_packages, make_desired_builder, make_secret_values
 from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
 
@@ -112,18 +107,13 @@ async def open_session(
             emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
-        notices = (*_owner_notices(source, read_state(source.folder)), *_root_notices(source.folder.parent))
+        notices = (*_owner_notices(source), *_root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
         transport = await stack.enter_async_context(make_transport(settings, network, base_url, clock, bus, may_call))
         api = KapsoClient(transport)
-        tarballs = TarballCache(source.folder / TARBALLS)
-        if git_home is not None:
-            tarballs = TarballCache(git_home / TARBALLS, source.folder / TARBALLS)
-        else:
-            tarballs.drop_old(clock.now())
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
         deps = PassDeps(
             source=source.source,
@@ -133,7 +123,7 @@ async def open_session(
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
                 notices,
-                make_npm_packages(settings, network, source.spec, tarballs),
+                find_npm_packages(settings, network, source.spec, source.folder, git_home),
             ),
             api=api,
             load_state=store.load_state if store else lambda: _read_state(source, facts),
@@ -151,9 +141,13 @@ async def open_session(
         if store is None:
             yield Session(source, deps, None)
             return
+        # A plan needs nothing that writes.
+        from kapso_sync.reconcile.apply.executor import Executor  # noqa: PLC0415
+        from kapso_sync.wiring.executor import executor_settings  # noqa: PLC0415
+
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
         emit = _fan_out(bus.emit, history.listen)
-        executor = Executor(api, store, clock, emit, _executor_settings(settings, start_locally), bus.redactor.text)
+        executor = Executor(api, store, clock, emit, executor_settings(settings, start_locally), bus.redactor.text)
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
@@ -176,24 +170,6 @@ def _read_state(source: ResolvedSource, facts: ApiFactsFile) -> ReconcilerState:
     """Return the state as a writing session would find it."""
     state = read_state(source.folder, facts)
     return replace(state, owners=state.owners | source.other_owners)
-
-
-def poll_intervals(settings: Settings) -> Backoff:
-    """Return the pauses between looks at running deployments."""
-    return replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5)
-
-
-def _executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
-    return ExecutorSettings(
-        concurrency=settings.concurrency,
-        deploying=settings.deploying,
-        deploy_timeout=settings.deploy_timeout,
-        poll_intervals=poll_intervals(settings),
-        checks=CheckPace(settings.check_delay, settings.check_window),
-        unknown_secrets=settings.unknown_secrets,
-        prune_idle=settings.prune_idle or 0.0,
-        start_locally=start_locally,
-    )
 
 
 def _fan_out(*listeners: events.Listener) -> events.Listener:
@@ -249,9 +225,9 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
         yield KapsoClient(transport)
 
 
-def _owner_notices(source: ResolvedSource, state: ReconcilerState) -> tuple[Notice, ...]:
+def _owner_notices(source: ResolvedSource) -> tuple[Notice, ...]:
     """Return a warning about an owner that is made of a path, before the first sync."""
-    if source.owner_is_stable or state.owned:
+    if source.owner_is_stable or owns_anything(source.folder):
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
 

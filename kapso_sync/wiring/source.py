@@ -12,7 +12,7 @@ import platformdirs
 
 from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
-from kapso_sync.build.npm import NOT_CACHED, TARBALLS, TarballCache
+from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
@@ -22,32 +22,13 @@ from kapso_sync.network import Network
 from kapso_sync.permissions import describe_owner
 from kapso_sync.session import ResolvedSource
 from kapso_sync.settings import Settings
-from kapso_sync.sources import (
-    FolderSource,
-    Git,
-    GitCredentials,
-    GitSource,
-    SignatureVerifier,
-    SourceKind,
-    SourceSpec,
-    find_work_tree,
-    parse_source,
-)
-from kapso_sync.sources.command import MIRROR
-from kapso_sync.sources.identity import (
-    find_origin,
-    origin_identity,
-    owner_of_folder,
-    owners_of_repository,
-    remote_identity,
-    state_folder_name,
-    with_environment,
-)
+from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree, parse_source
+from kapso_sync.sources.identity import find_origin, owner_of_folder, state_folder_name
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import read_owners, read_state
+from kapso_sync.store.database import read_state
 from kapso_sync.store.folder import require_private
 from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.building import find_packages, make_desired_builder, make_npm_packages
+from kapso_sync.wiring.building import find_npm_packages, find_packages, make_desired_builder
 from kapso_sync.wiring.network import find_network
 
 
@@ -108,49 +89,9 @@ async def resolve_source(
     refuse_unverifiable(settings, spec)
     if spec.kind is SourceKind.FOLDER:
         return await _resolve_folder(settings, spec, folder, emit)
-    credentials = GitCredentials(
-        settings.git_password, settings.git_username, settings.git_ssh_key_file, settings.git_known_hosts_file
-    )
-    home = git_home or folder / "git"
-    git = Git(
-        protocol=spec.protocol,
-        location=spec.location,
-        home=home,
-        credentials=credentials,
-        deadline=settings.git_timeout,
-        network=network,
-    )
-    verifier = make_verifier(settings, home)
-    if verifier is not None:
-        verifier.check()
-    source = GitSource(spec, home / MIRROR, git, emit, verifier)
-    if settings.owner:
-        return ResolvedSource(spec, source, with_environment(settings.owner, settings.env), folder)
-    owners = owners_of_repository(await _repository_identity(spec, source), branch=spec.branch, env=settings.env)
-    owner = owners.known(read_owners(folder))
-    if owner is None:
-        default = spec.branch is None or spec.branch == await _default_branch(spec, source)
-        owner = owners.plain if default else owners.of_branch
-    # Only who follows this branch ever wrote the owner of the branch; the plain one may be that of another branch's functions.
-    others = frozenset({owners.of_branch} - {owner}) if owner == owners.plain else frozenset[str]()
-    return ResolvedSource(spec, source, owner, folder, other_owners=others)
+    from kapso_sync.wiring.git_source import resolve_repository  # noqa: PLC0415 - a folder needs nothing of git
 
-
-async def _repository_identity(spec: SourceSpec, source: GitSource) -> str:
-    """Return the name of a repository and the functions folder in it; a work tree on this machine has that of its origin."""
-    path = await source.home()
-    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
-    origin = await find_origin(tree) if tree is not None and tree.root == Path(spec.location) else None
-    if tree is None or origin is None:
-        return remote_identity(spec.location, path)
-    return origin_identity(tree, origin, path)
-
-
-async def _default_branch(spec: SourceSpec, source: GitSource) -> str | None:
-    """Return the default branch of the remote; what is checked out in a work tree here is not it."""
-    tree = find_work_tree(Path(spec.location)) if Path(spec.location).is_absolute() else None
-    cloned = tree.default_branch if tree is not None and tree.root == Path(spec.location) else None
-    return cloned or await source.default_branch()
+    return await resolve_repository(settings, spec, folder, git_home or folder / "git", network, emit)
 
 
 def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
@@ -163,13 +104,6 @@ def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:
         hint="to deploy, name the repository by its URL: kapso-sync then fetches the commit and verifies it; "
         "leave KAPSO_SYNC_VERIFY_FILE unset for a folder that you work in",
     )
-
-
-def make_verifier(settings: Settings, home: Path) -> SignatureVerifier | None:
-    """Return what judges the source's signatures, in the folder ``home``; None if the settings want none."""
-    if settings.verify_file is None:
-        return None
-    return SignatureVerifier(settings.verify_file.absolute(), home / "verify", path=os.environ.get("PATH", os.defpath))
 
 
 async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, emit: events.Listener) -> ResolvedSource:
@@ -207,8 +141,7 @@ async def read_source(settings: Settings, logging: EventBus, *, types: bool = Fa
         packages = found.on_disk if found is not None else None
         inside = snapshot.path if packages is None else packages.inside.removeprefix(".")
         builds = BuildFolder(place.folder, SystemClock().now(), writes=False)
-        tarballs = TarballCache(Path(git_home) / TARBALLS, place.folder / TARBALLS)
-        npm_packages = make_npm_packages(settings, network, place.spec, tarballs, online=False)
+        npm_packages = find_npm_packages(settings, network, place.spec, place.folder, Path(git_home), online=False)
         build = make_desired_builder(settings, place.spec, builds, npm_packages=npm_packages)
         try:
             desired = await build(snapshot, ReconcilerState())

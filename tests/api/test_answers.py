@@ -385,7 +385,7 @@ async def test_a_list_with_much_code_is_read_beside_other_tasks() -> None:
     assert heart.longest < 0.5
 
 
-@pytest.mark.parametrize("size", [10, 300 * 1024])
+@pytest.mark.parametrize("size", [10, 300 * 1024, 1024 * 1024])
 def test_small_and_large_answers_are_read_alike(size: int) -> None:
     """Every kind of value, escapes, and nesting; the same errors for what is no JSON."""
     value: Json = [{"a\n\u00e9\U0001f600": [1, -1.5e3, True, None, "", {}], "pad": "\\" * size}, [[[[]]]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import FolderPackages
+from kapso_sync.build.shapes import RULES
 from kapso_sync.model.builds import Built
-from kapso_sync.store.builds import MAX_AGE, MAX_BUILDS, BuildFolder
+from kapso_sync.store.builds import FINDINGS, MAX_AGE, MAX_BUILDS, MAX_FINDINGS, BuildFolder
 from kapso_sync.tools import VERSION, ToolPlaces
 from tests.build.workbench import ESBUILD, MODULE, OWN, SCRIPT, Workbench, entry, good, needs_esbuild, source_files
 from tests.process.test_process import is_gone
@@ -98,7 +100,51 @@ def test_an_unchanged_build_comes_from_the_cache_without_esbuild(tmp_path: Path)
     assert bench.build(TEXTS, *ENTRIES) == first
     again = Workbench(store=BuildFolder(state, NOW, writes=False), places=counted.places)
     assert again.build(TEXTS, *ENTRIES) == first
-    assert (counted.processes, counted.builds) == (5, 1)  # what is plain is looked at once by each process
+    assert (counted.processes, counted.builds) == (3, 1)
+
+
+@needs_esbuild
+def test_findings_of_an_earlier_process_count_for_the_same_content_and_rules_alone(tmp_path: Path) -> None:
+    """Else a file is looked at again: changed, found by another version, or with findings that cannot be read."""
+    counted = Counted(tmp_path)
+    file = tmp_path / "state" / "builds" / FINDINGS
+
+    def looks(texts: dict[str, str], *, writes: bool = False) -> int:
+        before = counted.processes
+        bench = Workbench(store=BuildFolder(tmp_path / "state", NOW, writes=writes), places=counted.places)
+        assert len(bench.build(texts, "plain.js").functions) == 1
+        return counted.processes - before
+
+    assert looks(TEXTS, writes=True) == 2  # esbuild's version, and the file
+    assert looks(TEXTS) == 0
+    assert looks({**TEXTS, "plain.js": f"{TEXTS['plain.js']}\n// changed\n"}) == 2
+    kept = file.read_bytes()
+    for damage in (b"", b"{", kept[:-9], kept.replace(b'"script"', b'"module"')):
+        file.write_bytes(damage)
+        assert looks(TEXTS) == 2, damage
+    whole = kept.partition(b"\n")[2]
+    for other in (b"{}", b"null", whole.replace(RULES.encode(), b"0"), whole.replace(b'"script"', b'"scrpit"')):
+        BuildFolder(tmp_path / "state", NOW, writes=True).put_findings(other)
+        assert looks(TEXTS) == 2, other
+    file.write_bytes(kept)
+    assert looks(TEXTS) == 0
+
+
+@needs_esbuild
+def test_a_file_with_a_syntax_error_is_looked_at_by_each_process(tmp_path: Path) -> None:
+    """A newer parser may understand it; files without one are not looked at again."""
+    counted = Counted(tmp_path)
+    texts = {**TEXTS, "broken.js": "async function handler( {", "late.js": "let a;\nlet a;\nfunction handler() {}\n"}
+    made = []
+    for _ in range(2):
+        bench = Workbench(store=BuildFolder(tmp_path / "state", NOW, writes=True), places=counted.places)
+        made.append(bench.build(texts, "plain.js", "broken.js", "late.js"))
+    assert [function.slug for function in made[0].unusable] == ["broken", "late"]
+    assert made[0] == made[1]
+    kept = (tmp_path / "state" / "builds" / FINDINGS).read_text()
+    assert hashlib.sha256(TEXTS["plain.js"].encode()).hexdigest() in kept
+    assert hashlib.sha256(texts["broken.js"].encode()).hexdigest() not in kept
+    assert f".js:{hashlib.sha256(texts['late.js'].encode()).hexdigest()}" not in kept
 
 
 @needs_esbuild
@@ -306,7 +352,9 @@ class TestBuildFolder:
 
     def test_a_read_only_build_cache_writes_nothing(self, tmp_path: Path) -> None:
         """`plan` changes nothing in the state folder."""
-        BuildFolder(tmp_path, NOW, writes=False).put("key", self.BUILT)
+        reader = BuildFolder(tmp_path, NOW, writes=False)
+        reader.put("key", self.BUILT)
+        reader.put_findings(b"{}")
         assert list(tmp_path.iterdir()) == []
         BuildFolder(tmp_path, NOW, writes=True).put("key", self.BUILT)
         assert list(tmp_path.iterdir()) != []
@@ -335,6 +383,13 @@ class TestBuildFolder:
         assert f"k{MAX_BUILDS}.json" not in kept
         BuildFolder(tmp_path, NOW + MAX_AGE + timedelta(days=1), writes=True)
         assert not list((tmp_path / "builds").iterdir())
+
+    def test_findings_beyond_the_limit_are_not_stored(self, tmp_path: Path) -> None:
+        """Code that was pushed must not fill the disk."""
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        folder.put_findings(b"x" * (MAX_FINDINGS - 65))
+        folder.put_findings(b"y" * (MAX_FINDINGS - 64))
+        assert folder.findings() == b"x" * (MAX_FINDINGS - 65)
 
     def test_an_unwritable_build_cache_is_not_an_error(self, tmp_path: Path) -> None:
         """Everything is then built again in each process."""

@@ -70,6 +70,36 @@ def test_version_imports_no_slow_library() -> None:
     assert kapso_sync("version", "--json").document["kapso-sync"] == package.__version__
 
 
+def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """Each module costs time and memory at every start: what writes, serves, schedules, or reads git and npm stays out."""
+    heavy = (
+        *("kapso_sync.emulator", "kapso_sync.server", "kapso_sync.daemon", "kapso_sync.notifications", "kapso_sync.doctor"),
+        *("kapso_sync.reconcile.apply.executor", "kapso_sync.reconcile.pull", "kapso_sync.sources.git", "kapso_sync.build.npm"),
+        *("apscheduler", "starlette", "uvicorn", "prometheus_client", "watchfiles", "git", "apprise", "dotenv"),
+    )
+    script = (
+        "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['plan', sys.argv[1]])\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])\nsys.exit(code)"
+    )
+    (tmp_path / "hello.js").write_text("async function handler() { return new Response('x'); }\n")
+    (tmp_path / "manifest.yaml").write_text("version: 1\nfunctions:\n  hello:\n")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KAPSO_API_KEY": "key"}
+    env |= {"KAPSO_API_BASE_URL": "http://127.0.0.1:9", "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")}
+    ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 69, ran.stderr  # it got as far as the list of functions
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_that_runs_a_loop_collects_garbage() -> None:
+    """A start collects none; a command that lasts must, whatever it is."""
+    sources = {path: path.read_text(encoding="utf-8") for path in Path(package.__file__).parent.rglob("*.py")}
+    assert [path.name for path, text in sources.items() if "asyncio.run(" in text] == ["aio.py"]
+    lines = ("import gc", "from kapso_sync.aio import run_loop", "async def work(): return gc.isenabled()", "gc.disable()")
+    script = "\n".join((*lines, "print(run_loop(work()))"))
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
+
+
 def test_validate_passes_the_example_functions() -> None:
     """All eight functions that people start from are valid."""
     ran = kapso_sync("validate", str(EXAMPLES))

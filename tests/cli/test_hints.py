@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import kapso_sync as package
+from kapso_sync.advice import Advice, Advise, advice_for_latest
 from kapso_sync.cli.app import HABITS
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.model.ownership import without_digests
@@ -723,3 +724,18 @@ def test_the_setting_that_a_hint_names_ends_the_trouble(situation: Callable[[Ben
     bench.environment[name] = value or re.findall(r"such as (\S+)", text)[0]
     ran = bench.here("sync")
     assert ran.code == 0, ran.out + ran.err
+
+
+def test_the_advice_for_settings_is_made_once_and_again_after_a_reload() -> None:
+    """A daemon completes thousands of texts for each look at its status."""
+    settings, made = ["old"], []
+
+    def advice(value: str) -> Advise:
+        made.append(value)
+        return Advice({"status": value})
+
+    complete = advice_for_latest(lambda: settings[0], advice)
+    assert complete("see `kapso-sync status`") == complete("see `kapso-sync status`") == "see `kapso-sync status old`"
+    settings[0] = "new"
+    assert complete("see `kapso-sync status`, and nothing else") == "see `kapso-sync status new`, and nothing else"
+    assert made == ["old", "new"]

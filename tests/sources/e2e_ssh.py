@@ -18,7 +18,7 @@ import pytest
 
 from kapso_sync.errors import SourceDenied
 from kapso_sync.network import Network
-from kapso_sync.sources import GitCredentials
+from kapso_sync.sources.command import GitCredentials
 from tests.sources.repositories import CODE, MANIFEST, Reader, Repository, contents
 
 PASSPHRASE = "correct horse battery"

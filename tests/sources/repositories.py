@@ -12,7 +12,10 @@ from pathlib import Path
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
 from kapso_sync.network import Network
-from kapso_sync.sources import FolderSource, Git, GitCredentials, GitSource, SignatureVerifier, SourceKind, parse_source
+from kapso_sync.sources import FolderSource, SourceKind, parse_source
+from kapso_sync.sources.command import Git, GitCredentials
+from kapso_sync.sources.git import GitSource
+from kapso_sync.sources.signatures import SignatureVerifier
 
 SECRET = "s3cret-t0ken-of-ours"
 MANIFEST = "version: 1\nfunctions: {}\n"

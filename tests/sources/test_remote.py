@@ -18,7 +18,7 @@ import pytest
 
 from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, SourceUnavailable
 from kapso_sync.model.events import SourceMoved
-from kapso_sync.sources import GitCredentials
+from kapso_sync.sources.command import GitCredentials
 from kapso_sync.sources.git import DENIED_BACKOFF
 from kapso_sync.sources.redirects import MAX_REDIRECTS
 from tests.sources.repositories import CODE, SECRET, Reader, Repository, command_lines, contents

@@ -15,9 +15,8 @@ import pytest
 
 from kapso_sync.errors import ConfigError, ExitCode, SourceUnavailable, SourceUnverified
 from kapso_sync.model.events import SourceChanged
-from kapso_sync.sources import SignatureVerifier
 from kapso_sync.sources.armor import remove_armor
-from kapso_sync.sources.signatures import SignatureRefused, split_commit, ssh_fingerprint
+from kapso_sync.sources.signatures import SignatureRefused, SignatureVerifier, split_commit, ssh_fingerprint
 from kapso_sync.sources.trusted_keys import MAX_BYTES
 from tests.sources.repositories import Reader, Repository, children
 from tests.sources.signing import HAS_GPG, GpgHome, SshSigner, gpg_home, raw_object, store, with_signature

@@ -9,13 +9,11 @@
 No code of a package is run, no ``.npmrc`` is read, and no token is sent.
 """
 
-from kapso_sync.build.npm.cache import TARBALLS, TarballCache
+from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.registry import Registry, RegistryLimits, parse_registry_url
-from kapso_sync.build.npm.source import NOT_CACHED, LockedPackages, NpmPackages
+from kapso_sync.build.npm.source import LockedPackages, NpmPackages
 
 __all__ = [
-    "NOT_CACHED",
-    "TARBALLS",
     "LockedPackages",
     "NpmPackages",
     "Registry",

@@ -13,9 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-TARBALLS = "packages"
-"""The folder of the cache in a state folder."""
-
 MAX_AGE = timedelta(days=60)
 """How long an unused tarball is kept."""
 

@@ -14,14 +14,11 @@ from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import MAX_PACKAGES, LockedPackage, LockedTree, LockFile, read_lock_file
 from kapso_sync.build.npm.registry import Registry
 from kapso_sync.build.npm.tarball import UnusableTarball, unpack
-from kapso_sync.build.packages import MODULES, Installed, Packages, Refusal, package_name
+from kapso_sync.build.packages import MODULES, NOT_CACHED, Installed, Packages, Refusal, package_name
 from kapso_sync.build.space import NoSpace, Space
 from kapso_sync.model.builds import Built
 from kapso_sync.model.source import LOCK_FILE, Snapshot, SourceFile
 from kapso_sync.visible import visible
-
-NOT_CACHED = "package-not-cached"
-"""The code of a problem with a package that is not fetched, because no request may be made."""
 
 
 class NpmPackages:

@@ -18,6 +18,8 @@ def comparable_content(want: DesiredFunction, remote: RemoteFunction, last_appli
         git has CRLF, Kapso LF                             no difference
         git has CRLF, LF was applied, Kapso other code     changed on Kapso, and not in git
     """
+    if remote.code == want.code:
+        return want.content
     if remote.code is not None and normal_code(want.code) == normal_code(remote.code):
         return {**want.content, CODE: code_hash(remote.code)}
     applied = last_applied.applied.code if last_applied is not None and last_applied.applied is not None else None

@@ -77,6 +77,8 @@ class Observed:
         It is known by its slug, by an id of our inventory, or by our mark. A record with neither an id nor a slug that can be
         may be any function of ours that the list does not show: creating that one again would make a second one.
         """
+        if not self.garbled:
+            return None
         known, check = self.owned_by_slug.get(slug), check_of(self.owner, slug)
         for record in self.garbled:
             if record.slug == slug or (known is not None and record.id == known.function_id):
@@ -101,15 +103,28 @@ class Observed:
 
         Beside a mark of ours, another owner's counts only if it was made for the function's slug: then two owners claim it.
         """
-        ours = {comparable_owner(owner) for owner in (self.owner, *self.state.owners)}
+        ours = self._our_names
         if remote.mark is not None and comparable_owner(remote.mark.owner) not in ours:
             return remote.mark.owner
         marks = (mark for mark in marks_in(remote.description) if mark.valid_for(remote.slug))
         others = (mark for mark in marks if comparable_owner(mark.owner) not in ours)
         return next((mark.owner for mark in others), None)
 
+    @functools.cached_property
+    def _our_names(self) -> frozenset[str]:
+        """Our owner and our former ones, in the spelling in which owners are compared."""
+        return frozenset(comparable_owner(owner) for owner in (self.owner, *self.state.owners))
+
     def claim(self, remote: RemoteFunction) -> Claim:
         """Return who owns a function. One in our inventory stays ours if its mark was removed or its slug changed."""
+        return self._claims[remote.id] if self.by_id.get(remote.id) is remote else self._claim(remote)
+
+    @functools.cached_property
+    def _claims(self) -> Mapping[str, Claim]:
+        """Who owns each function of the list, by id: many rules ask."""
+        return {remote.id: self._claim(remote) for remote in self.by_id.values()}
+
+    def _claim(self, remote: RemoteFunction) -> Claim:
         mark, remembered = remote.mark, remote.id in self.state.owned
         if mark is None:
             return Claim.OURS if remembered else Claim.FREE

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from kapso_sync.build import BuildResult
-from kapso_sync.build.npm import NOT_CACHED, NpmPackages, Registry, TarballCache
+from kapso_sync.build.npm import NpmPackages, Registry, TarballCache
+from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.build.space import Space
 from kapso_sync.errors import Problem
 from kapso_sync.model.source import Revision, Snapshot, SourceFile

@@ -1,0 +1,52 @@
+"""Renders the status as JSON and as a page; what did not change since the last answer is not rendered again.
+
+With a thousand functions, each answer would hold the event loop for longer than the rest of a pass does. The status of a
+function is a frozen value, and stays the same object until something about it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, status_document
+from kapso_sync.server.access import encode_json
+from kapso_sync.server.page import ages_of, function_card, render_page
+
+
+class StatusRenderer:
+    """Renders each status of one daemon, for all clients; it keeps what it rendered of the functions of the last one."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, tuple[FunctionStatus, str]] = {}
+        self._cards: dict[str, tuple[FunctionStatus, tuple[str, ...], str]] = {}
+
+    def document(self, status: DaemonStatus) -> bytes:
+        """Return the JSON of a status, as `status_document` has it."""
+        known, self._documents = self._documents, {}
+        for function in status.functions:
+            kept = known.get(function.slug)
+            if kept is None or kept[0] is not function:
+                kept = (function, encode_json(function_document(function)))
+            self._documents[function.slug] = kept
+        functions = ",".join(text for _, text in self._documents.values())
+        members = (
+            f"{encode_json(name)}:{f'[{functions}]' if name == 'functions' else encode_json(value)}"
+            for name, value in status_document(status, []).items()
+        )
+        return f"{{{','.join(members)}}}".encode("utf-8", "replace")
+
+    def page(self, status: DaemonStatus) -> bytes:
+        """Return the page."""
+        known, self._cards = self._cards, {}
+        return render_page(status, lambda functions, now: self._cards_of(known, functions, now)).encode("utf-8", "replace")
+
+    def _cards_of(
+        self, known: dict[str, tuple[FunctionStatus, tuple[str, ...], str]], functions: Sequence[FunctionStatus], now: datetime
+    ) -> str:
+        for function in functions:
+            ages, kept = ages_of(function, now), known.get(function.slug)
+            if kept is None or kept[0] is not function or kept[1] != ages:
+                kept = (function, ages, function_card(function, now))
+            self._cards[function.slug] = kept
+        return "\n".join(self._cards[function.slug][2] for function in functions)
