@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test coverage unit thorough check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
+.PHONY: compiled demo test coverage unit thorough check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -33,17 +33,21 @@ DEMO_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),.venv-demo/.installed)
 demo: $(DEMO_STAMP) $(NODE_STAMP)   ## show the main job: git in, running functions out (on a local emulator)
 	@$(DEMO_VENV)/bin/python -m kapso_sync demo
 
-test: $(STAMP) $(NODE_STAMP)   ## run every test
+# Hundreds of tests start the program. Where PYTHONDONTWRITEBYTECODE is set, each would compile all of it again.
+compiled: $(STAMP)
+	@$(BIN)/python -m compileall -q kapso_sync
+
+test: compiled $(NODE_STAMP)   ## run every test
 	$(BIN)/python -m pytest -n auto
 
 # Coverage has a target of its own: tracing makes the suite a third slower.
 coverage: $(STAMP) $(NODE_STAMP) ## run every test, and print what they do not reach
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
-unit: $(STAMP) $(NODE_STAMP)   ## run what needs no process of its own and no long history, in under a minute
+unit: compiled $(NODE_STAMP)   ## run what needs no process of its own and no long history, in under a minute
 	$(BIN)/python -m pytest -n auto -m "not e2e and not history"
 
-thorough: $(STAMP) $(NODE_STAMP) ## run the whole of what `check` runs a part of, such as each fault at each call
+thorough: compiled $(NODE_STAMP) ## run the whole of what `check` runs a part of, such as each fault at each call
 	$(BIN)/python -m pytest -n auto --thorough -m thorough
 
 check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the tests
@@ -53,7 +57,7 @@ check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the te
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(STAMP) $(NODE_STAMP)  ## print the benchmark table; BENCH="--only growth --runs 1" for a part of it
+bench: compiled $(NODE_STAMP)  ## print the benchmark table; BENCH="--only growth --runs 1" for a part of it
 	$(BIN)/python -m benchmarks $(BENCH)
 
 # The corpus grows in .fuzz from run to run. Atheris has wheels for Linux on x86-64; elsewhere the same inputs are made blindly.

@@ -151,9 +151,7 @@ def _shown_diff(diff: str, redact: Redact) -> str:
     clean = redact(beginning)
     if beginning == diff and len(clean) <= MAX_DIFF:
         return clean
-    return (
-        f"{clean[: clean.rfind(chr(10), 0, MAX_DIFF) + 1]}@@ the rest is not shown here; `kapso-sync plan` shows all of it @@\n"
-    )
+    return f"{clean[: clean.rfind(chr(10), 0, MAX_DIFF) + 1]}@@ the rest is not shown here; a plan shows all of it @@\n"
 
 
 def _quarantine(outcome: Outcome) -> Quarantine | None:

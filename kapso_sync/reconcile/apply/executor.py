@@ -262,8 +262,8 @@ class _Pass:
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
         rest = sorted((step for step in plan.changes if not isinstance(step, Delete) and step not in first), key=_urgency)
         # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
+        risky = [step for step in rest if isinstance(step, Write) and step.secrets_at_risk]
         safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
-        risky = [step for step in rest if step not in safe]
         told = await self._all(still)
         outcomes: list[Outcome] = []
         for steps in (first, safe, risky):
