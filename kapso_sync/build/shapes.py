@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter
 
@@ -19,9 +19,6 @@ from kapso_sync.build.parser import TARGETS, EsbuildParser
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.model.builds import BuildStore, NoBuilds
 from kapso_sync.tools import VERSION, ToolMissing
-
-RULES = f"1 {__version__} {VERSION}"
-"""What decides which shape a file has: this module's format, our own version and esbuild's; others' findings are not used."""
 
 _LARGE = 64 * 1024
 """A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
@@ -132,7 +129,7 @@ class Shapes:
         good = {key: shape for key, shape in self._known.items() if shape.error is None and shape.limit is None}
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
-            self._stored = Findings(RULES, good, self._sound)
+            self._stored = Findings(rules(), good, self._sound)
             self._store.put_findings(_adapter().dump_json(self._stored, exclude_defaults=True))
 
     def _recalled(self) -> Findings:
@@ -141,14 +138,24 @@ class Shapes:
             try:
                 found = _adapter().validate_json(self._store.findings(), strict=True)
             except ValueError:
-                found = Findings(RULES)
-            self._stored = found if found.rules == RULES else Findings(RULES)
+                found = Findings(rules())
+            self._stored = found if found.rules == rules() else Findings(rules())
         return self._stored
 
 
 @functools.cache
 def _adapter() -> TypeAdapter[Findings]:
     return TypeAdapter(Findings)
+
+
+@functools.cache
+def rules() -> str:
+    """Return what decides which shape a file has: our own version and code, and esbuild's version.
+
+    The code counts because one version has many states while it is developed. Findings by other rules are not used.
+    """
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    return f"{__version__} {VERSION} {code.hexdigest()}"
 
 
 def _key(kind: str, content: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import FolderPackages
-from kapso_sync.build.shapes import RULES
+from kapso_sync.build.shapes import rules
 from kapso_sync.model.builds import Built
 from kapso_sync.store.builds import FINDINGS, MAX_AGE, MAX_BUILDS, MAX_FINDINGS, BuildFolder
 from kapso_sync.tools import VERSION, ToolPlaces
@@ -123,7 +123,7 @@ def test_findings_of_an_earlier_process_count_for_the_same_content_and_rules_alo
         file.write_bytes(damage)
         assert looks(TEXTS) == 2, damage
     whole = kept.partition(b"\n")[2]
-    for other in (b"{}", b"null", whole.replace(RULES.encode(), b"0"), whole.replace(b'"script"', b'"scrpit"')):
+    for other in (b"{}", b"null", whole.replace(rules().encode(), b"0"), whole.replace(b'"script"', b'"scrpit"')):
         BuildFolder(tmp_path / "state", NOW, writes=True).put_findings(other)
         assert looks(TEXTS) == 2, other
     file.write_bytes(kept)
