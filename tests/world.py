@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from kapso_sync.api.references import Reference, users_in
-from kapso_sync.api.wire import parse_function, parse_list
+from kapso_sync.api.wire import parse_function, parse_invocations, parse_list
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import TAKEN, Function
@@ -202,12 +202,7 @@ class WorldApi:
     ) -> tuple[InvocationRecord, ...]:
         def act() -> tuple[InvocationRecord, ...]:
             records = self.world.invocations(self.world.by_id(function_id).id)
-            return tuple(
-                InvocationRecord(
-                    id=item.id, status_code=item.status_code, created_at=item.created_at, request_body=item.request_body
-                )
-                for item in records
-                if status is None or item.succeeded == (status == "success")
-            )[:limit]
+            asked = [item.shown() for item in records if status is None or item.succeeded == (status == "success")]
+            return parse_invocations([*asked[:limit]], Call("GET", "/functions/{id}/invocations"))
 
         return self._call("GET", "/functions/{id}/invocations", function_id, act)  # type: ignore[return-value]

@@ -290,7 +290,8 @@ class Builder:
 
     def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
         sloppy = self._stays_sloppy(shape, closure, script=script)
-        options = Options(script, entry.minify, sloppy, plain=sloppy and shape.style is Style.SCRIPT)
+        plain, maps = sloppy and shape.style is Style.SCRIPT, not closure.packages
+        options = Options(script, entry.minify, sloppy, plain, maps)
         known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
         digest = hashlib.sha256(json.dumps([*known, *site.pins(closure)]).encode())
         for path in closure.files:
@@ -355,9 +356,11 @@ class Builder:
             elif isinstance(result, Failure) and job.closure.packages and site.on_disk is None:
                 # The key pins the packages as well, so only what has to do with time can end otherwise.
                 kept = replace(result, lasting=all(fault.code != BUILD_TIMEOUT for fault in result.faults))
-            self._known[key] = kept
             if isinstance(kept, Built):
                 self._store.put(key, kept)
+                # As large as the code, and asked for only by a person who looks at an error.
+                kept = replace(kept, source_map=None)
+            self._known[key] = kept
 
     def _recall(self, job: Job, site: _Site) -> Built | Failure | None:
         """Return the cached result of the same job, or None if the packages in it have changed."""

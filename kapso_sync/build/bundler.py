@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -22,6 +23,7 @@ from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
 from kapso_sync.build.packages import MAX_FILE_BYTES, MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.parser import LANGUAGE, EsbuildParser
+from kapso_sync.build.sourcemap import make_bundle_map
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
@@ -47,13 +49,15 @@ class Options:
     """The options of a whole run of esbuild.
 
     ``sloppy``: the entry is not strict and stays so, which needs a bundle that is no ECMAScript module. ``plain``: and it is no
-    CommonJS module either.
+    CommonJS module either. ``maps``: a source map is made. Then esbuild also reads the maps that its inputs name, from any
+    place, and fails where one is not what it seems. So no package may be an input, since its files stay as they are.
     """
 
     script: bool
     minify: bool
     sloppy: bool = False
     plain: bool = False
+    maps: bool = False
 
     @property
     def flags(self) -> list[str]:
@@ -80,6 +84,7 @@ class Options:
             "--external:cloudflare:*",
             *(["--supported:top-level-await=false", "--supported:import-meta=false"] if self.script else []),
             *(["--minify"] if self.minify else []),
+            *(["--sourcemap=external", "--sources-content=false"] if self.maps else []),
             *(["--define:this=globalThis"] if self.plain else []),
         ]
 
@@ -102,6 +107,12 @@ class Failure:
     faults: tuple[Diagnostic, ...]
     lasting: bool = True
 
+
+_INPUT_MAP = b"sourceMappingURL"
+NO_INPUT_MAP = f"\n//# sourceMappingURL={WRAPPERS}/none\n"
+"""The end of a file that names a source map: of several names esbuild takes the last one, and no file bears this one."""
+
+_OTHER_LINE_END = re.compile("[\r\u2028\u2029]")
 
 Contents = Callable[[str], bytes]
 """Returns the content of a file of the snapshot by its path."""
@@ -209,8 +220,10 @@ class _Stage:
         files = {path for job in jobs for path in job.closure.files}
         own = {job.file: appended(job.shape, sloppy=job.options.sloppy) for job in jobs}
         for path in files:
+            content = contents(path)
             tail = own.get(path, appended(shapes[path]) if path in shapes else "") + tails.get(path, "")
-            self._write(self.home / path, contents(path) + tail.encode())
+            tail += NO_INPUT_MAP if path in shapes and _INPUT_MAP in content else ""
+            self._write(self.home / path, content + tail.encode())
         for job in jobs:
             name = entry_path(job.file, sloppy=job.options.sloppy)
             self._write(self.home / name, wrapper(job.shape, f"../{job.file}", sloppy=job.options.sloppy).encode())
@@ -298,6 +311,16 @@ class _Stage:
     def _full(self, path: str) -> Path:
         return Path(os.path.normpath(self.home / path))
 
+    def source(self, folder: Path, source: str) -> str:
+        """Return the path of a source map's source, from the functions folder; nothing for a wrapper, and outside of the stage.
+
+        ``folder`` is the map's own.
+        """
+        full = Path(os.path.normpath(folder / source))
+        if not full.is_relative_to(self._root) or full.is_relative_to(self.home / WRAPPERS):
+            return ""
+        return posixpath.relpath(full, self.home)
+
     def _is_linked(self, full: Path) -> bool:
         return MODULES in full.relative_to(self._root).parts
 
@@ -371,7 +394,9 @@ class _Run:
         messages = await asyncio.to_thread(self._stage.told, said)
         if ended.status == 0:
             self._meta = json.loads(await asyncio.to_thread(self._stage.metafile.read_bytes))
-            self._outputs = {output["entryPoint"]: (path, output) for path, output in self._meta["outputs"].items()}
+            self._outputs = {
+                output["entryPoint"]: (path, output) for path, output in self._meta["outputs"].items() if "entryPoint" in output
+            }
         elif not any(message.error for message in messages):
             messages.append(Message(explain_silence(ended), None, error=True))
         return messages
@@ -401,12 +426,22 @@ class _Run:
             text = f"the package `{self._stage.package(importer)}` imports `{external[0]}`, which script style cannot"
             hint = "use a package made for Workers, or `contract: module` in the manifest"
             return Failure((Diagnostic("built-in", text, file, place, hint),), lasting=False)
-        bundle = (self._stage.home / path).read_text(encoding="utf-8").replace(f"// {entry}\n", "", 1)
-        code = finished(bundle, job.file, job.shape, script=self._options.script, sloppy=self._options.sloppy)
+        before, comment, after = (self._stage.home / path).read_text(encoding="utf-8").partition(f"// {entry}\n")
+        bundle = before + after
+        made = finished(bundle, job.file, job.shape, script=self._options.script, sloppy=self._options.sloppy)
         own = [message for message in messages if message.file in job.closure.files]
         packages = self._stage.bundled({path: item["bytesInOutput"] for path, item in output["inputs"].items()})
         notices = (*(message.notice() for message in own), *self._runtime_notices(job, inputs, output))
-        return Built(code, self._stage.outside(inputs), notices, packages)
+        source_map = self._source_map(path, bundle, made.head, dropped=before.count("\n") if comment else None)
+        return Built(made.code, self._stage.outside(inputs), notices, packages, source_map)
+
+    def _source_map(self, path: str, bundle: str, head: int, *, dropped: int | None) -> str | None:
+        """Return the map of the code that was made of a bundle; ``path`` is the bundle's, from the stage's home."""
+        if not self._options.maps or _OTHER_LINE_END.search(bundle) is not None:
+            return None  # V8 ends a line there, and a source map may not
+        output = self._stage.home / path
+        content = output.with_name(f"{output.name}.map").read_bytes()
+        return make_bundle_map(content, lambda source: self._stage.source(output.parent, source), head=head, dropped=dropped)
 
     def _runtime_notices(self, job: Job, inputs: Sequence[str], output: Mapping[str, Any]) -> Iterator[Notice]:
         """Yield a notice for each module of the runtime that a package needs, and that may not be there."""

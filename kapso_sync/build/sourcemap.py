@@ -1,12 +1,14 @@
-"""Read a source map: from a place in code that esbuild printed to the place in the code that it was printed from."""
+"""Read source maps: from a place in code that esbuild printed to the place in the code that it was printed from."""
 
 from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 from kapso_sync.build.syntax import Place
+from kapso_sync.errors import Location
 
 _DIGITS = {char: value for value, char in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
 
@@ -25,25 +27,68 @@ class SourceMap:
         line = self._lines[place.line - 1] if 0 < place.line <= len(self._lines) else []
         shown = self._printed[place.line - 1] if 0 < place.line <= len(self._printed) else ""
         column = _units(shown[: place.column - 1])
-        at = bisect.bisect_right(line, (column, len(self._source), 0)) - 1
+        at = bisect.bisect_right(line, column, key=itemgetter(0)) - 1
         if not line:
             return Place(1, 1, place.text)
-        _, row, start = line[max(at, 0)]
+        _, _, row, start = line[max(at, 0)]
         text = self._source[row] if row < len(self._source) else ""
         return Place(row + 1, _characters(text, start) + 1, place.text)
 
 
-def _segments(mappings: str) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield for each printed line its segments: printed column, source line, source column, all from 0."""
-    row = column = 0
+class BundleMap:
+    """The map of built code with any number of sources, as `make_bundle_map` wrote it. Columns count UTF-16 units, as V8's."""
+
+    def __init__(self, text: str) -> None:
+        """Read the map; raises ValueError if it is none."""
+        try:
+            document = json.loads(text)
+            self._sources = [str(source) for source in document["sources"]]
+            self._lines = list(_segments(document["mappings"]))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError("this is not a source map") from error
+
+    def original(self, line: int, column: int) -> Location | None:
+        """Return the place in the source of a place in the code, both from 1; None if no source has it."""
+        segments = self._lines[line - 1] if 0 < line <= len(self._lines) else []
+        at = bisect.bisect_right(segments, column - 1, key=itemgetter(0)) - 1
+        if at < 0:
+            return None
+        _, source, row, start = segments[at]
+        file = self._sources[source] if 0 <= source < len(self._sources) else ""
+        return Location(file, row + 1, start + 1) if file else None
+
+
+def make_bundle_map(content: bytes, place: Callable[[str], str], *, head: int, dropped: int | None) -> str | None:
+    """Return the map of built code, made from the map of esbuild's bundle; None if the bundle is not what we know.
+
+    ``place`` returns the path of one of the map's sources in the repository, or nothing for a file that we wrote. The code has
+    ``head`` lines before the bundle, and lacks the bundle's line with the index ``dropped``, which maps nothing.
+    """
+    document = json.loads(content)
+    lines = document["mappings"].split(";")
+    if dropped is not None and dropped < len(lines):
+        if lines[dropped]:
+            return None
+        del lines[dropped]
+    made = {
+        "version": 3,
+        "sources": [place(source) for source in document["sources"]],
+        "mappings": ";" * head + ";".join(lines),
+    }
+    return json.dumps(made, ensure_ascii=True)
+
+
+def _segments(mappings: str) -> Iterator[list[tuple[int, int, int, int]]]:
+    """Yield for each printed line its segments: printed column, source, source line, source column, all from 0."""
+    source = row = column = 0
     for line in mappings.split(";"):
         found, printed = [], 0
         for segment in filter(None, line.split(",")):
             numbers = _numbers(segment)
             printed += numbers[0]
             if len(numbers) >= 4:
-                row, column = row + numbers[2], column + numbers[3]
-                found.append((printed, row, column))
+                source, row, column = source + numbers[1], row + numbers[2], column + numbers[3]
+                found.append((printed, source, row, column))
         yield found
 
 

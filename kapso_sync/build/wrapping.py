@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 
 from kapso_sync.build.contract import PARAMETERS, Form, Shape, Style
 
@@ -54,7 +55,19 @@ def wrapper(shape: Shape, file: str, *, sloppy: bool = False) -> str:
     return f"export {{ {name} as default }} from {source};\n"
 
 
-def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool = False) -> str:
+BANNER = "// Built by kapso-sync from "
+"""How all built code begins; a file that goes up as it is is the source itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Code to upload; ``head`` is the number of lines in it before the bundle's first line."""
+
+    code: str
+    head: int
+
+
+def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool = False) -> Finished:
     """Return the code to upload, made from a bundle with one default export; raises ValueError for any other bundle.
 
     A script puts the bundle into a function, so that its names cannot clash with names outside. ``shape`` is the entry's shape.
@@ -64,12 +77,14 @@ def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool
     if end is None and not sloppy:
         raise ValueError("the bundle has no default export")
     source = "".join(char if char.isprintable() else "?" for char in file)
-    banner = f"// Built by kapso-sync from {source}: edit that file, not this.\n"
+    banner = f"{BANNER}{source}: edit that file, not this.\n"
     if not script:
-        return banner + bundle
+        return Finished(banner + bundle, 1)
     body = bundle.rstrip("\n") if end is None else bundle[: end.start()].rstrip("\n")
     if sloppy and shape.style is Style.SCRIPT:
         body = f"let {SCRIPT_HANDLER};\n{body}\nreturn {SCRIPT_HANDLER};"
+    # The banner, the function around the bundle, and one of its two possible first lines.
+    head = 2 + (end is not None or (sloppy and shape.style is Style.SCRIPT))
     body = body if end is None else f'"use strict";\n{body}\nreturn {end[1]};'
     name = "built"
     while re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", body):
@@ -77,7 +92,8 @@ def finished(bundle: str, file: str, shape: Shape, *, script: bool, sloppy: bool
     wants_ctx = shape.parameters is None or shape.parameters > PARAMETERS
     args = f"request, env, {_CTX}" if wants_ctx else "request, env"
     call = _CALLS[shape.form].format(name=name, args=args, ctx=_CTX)
-    return (
+    return Finished(
         f"{banner}const {name} = (() => {{\n{body}\n}})();\n"
-        f"async function handler(request, env, ctx) {{\n  return {call};\n}}\n"
+        f"async function handler(request, env, ctx) {{\n  return {call};\n}}\n",
+        head,
     )

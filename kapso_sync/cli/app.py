@@ -91,8 +91,7 @@ HABITS = {
     "list": "`kapso-sync status` lists the functions, `kapso-sync plan` compares them with Kapso",
     "get": "`kapso-sync status` lists the functions, `kapso-sync plan` compares them with Kapso",
     "describe": "`kapso-sync history SLUG` shows what was done to a function",
-    "logs": "`kapso-sync history SLUG` shows what was done to a function; Kapso's dashboard has its invocations",
-    "tail": "`kapso-sync history SLUG` shows what was done to a function; Kapso's dashboard has its invocations",
+    "tail": "`kapso-sync logs SLUG` shows a function's invocations, and with `--follow` those that come",
     "login": "set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds the key",
 }
 """Commands of git, kubectl, Terraform and wrangler, and the way to do the same here."""
@@ -101,7 +100,7 @@ HABITS = {
 SECTIONS = {
     "To begin": ("init", "demo", "doctor", "pull"),
     "Every day": ("plan", "sync", "status", "validate", "dev", "invoke"),
-    "To look back": ("history", "restore"),
+    "To look back": ("logs", "history", "restore"),
     "The daemon": ("run", "reconcile", "suspend", "resume"),
     "More": ("emulator", "schema", "disown", "version", "help"),
 }
@@ -407,6 +406,26 @@ def invoke(*, slug: str, data: str, timeout: float, json_output: bool, context: 
     from kapso_sync.cli import invoke as invoke_command
 
     return invoke_command.invoke(slug, data, timeout, context, json_output=json_output)
+
+
+@app.command(epilog="Example: kapso-sync logs process-webhook --failed --follow")
+@click.argument("slug")
+@source_argument
+@click.option("--failed", is_flag=True, help="Show only those that were answered with no 2xx.")
+@click.option("--limit", type=int, metavar="N", default=10, show_default=True, help="How many of the newest, 1 to 20.")
+@click.option("--follow", "-f", is_flag=True, help="Show those that come as well, until Ctrl-C.")
+@click.option("--bodies", is_flag=True, help="Show requests and answers too: they hold personal data.")
+@click.option("--json", "json_output", is_flag=True, help="Print a JSON document; with --follow one a line.")
+@with_flags(*STATE_FLAGS, "log_level", "log_format")
+def logs(*, slug: str, failed: bool, limit: int, follow: bool, bodies: bool, json_output: bool, context: CommandContext) -> int:
+    """Show a function's invocations, and why they failed.
+
+    Stack traces name the source's files and lines, where this computer has built the code that ran.
+    """
+    from kapso_sync.cli import logs as logs_command
+
+    args = logs_command.LogsArgs(slug, failed=failed, limit=limit, bodies=bodies, json_output=json_output)
+    return logs_command.follow(args, context) if follow else logs_command.logs(args, context)
 
 
 @app.command(epilog="Example: kapso-sync emulator --port 8787 --world secrets_on_deploy=drop")

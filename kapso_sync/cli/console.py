@@ -125,6 +125,11 @@ class Console:
         """Print one JSON document."""
         self._write(json_text(self._redactor.document(document)))
 
+    def json_line(self, document: Mapping[str, Any]) -> None:
+        """Print one of many JSON documents on a line of its own, at once: a program may wait for it."""
+        self._write(json_text(self._redactor.document(document), indent=None))
+        self.flush()
+
     def markdown(self, text: str) -> None:
         """Print a page of Markdown, whose texts are safe already."""
         lines = self._redactor.text(text.removesuffix("\n")).split("\n")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
-import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 
 from kapso_sync.aio import run_loop
+from kapso_sync.build.stack_trace import frames_in, own_frames
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import request_body
-from kapso_sync.cli.runner import print_problems
+from kapso_sync.cli.runner import print_problems, until_stopped
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
@@ -58,7 +56,7 @@ def dev(args: DevArgs) -> int:
 
     async def work() -> int:
         local = await open_local_folder(settings, args.context.event_bus(settings, level="warning"))
-        await _until_stopped(_work(local, workerd, args))
+        await until_stopped(_work(local, workerd, args))
         return int(ExitCode.OK)
 
     return run_loop(work())
@@ -206,30 +204,6 @@ class _Bench:
         return before != what
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM, which ends this command normally; nothing here is slow enough to need a second signal."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    signals = (signal.SIGINT, signal.SIGTERM)
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        task.cancel()
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
 MAX_BODY = 4000
 MAX_LINE = 160
 CONTEXT = 2
@@ -299,11 +273,11 @@ def _show_frame(console: Console, slug: str, words: str, code: str) -> None:
 
 def _frame(slug: str, words: str, code: str) -> Iterator[str]:
     """Yield the lines of code around the first position in it that an error names, and a mark below the column."""
-    place = re.search(rf"{re.escape(slug)}\.js:(\d{{1,9}}):(\d{{1,9}})", words)
+    own = own_frames(frames_in([words]), slug)
     lines = code.splitlines()
-    if place is None or not 0 < int(place[1]) <= len(lines):
+    if not own or not 0 < own[0].line <= len(lines):
         return
-    last, column = int(place[1]), int(place[2])
+    last, column = own[0].line, own[0].column
     for number in range(max(1, last - CONTEXT), last + 1):
         yield f"{number:>4} | {visible_code(lines[number - 1][:MAX_LINE])}".rstrip()
     if column <= MAX_LINE:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.visible import visible_lines
 from kapso_sync.wiring import open_api
 
@@ -25,9 +27,7 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
 
     async def work() -> int:
         async with open_api(settings, bus) as api:
-            found = {function.slug: function for function in await api.list_functions()}.get(slug)
-            if found is None:
-                raise UsageError(f"no function `{slug}` on Kapso", hint="`kapso-sync status` lists what was synced")
+            found = find_function(slug, await api.list_functions())
             answer = await api.invoke_function(found.id, body, timeout=timeout)
         text = bus.redactor.text(answer.text)
         if json_output:
@@ -45,6 +45,16 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
         return int(ExitCode.OK if answer.status < FAILED_STATUS else ExitCode.FUNCTION_FAILED)
 
     return run_to_end(work)
+
+
+def find_function(slug: str, functions: Sequence[RemoteFunction]) -> RemoteFunction:
+    """Return the function of a slug; raises `UsageError`, with the slug that is nearly the same if there is one."""
+    known = {function.slug: function for function in functions}
+    if slug not in known:
+        close = difflib.get_close_matches(slug, known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else "`kapso-sync status` lists what was synced"
+        raise UsageError(f"no function `{slug}` on Kapso", hint=hint)
+    return known[slug]
 
 
 def print_body(text: str, console: Console) -> None:

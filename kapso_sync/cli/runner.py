@@ -50,6 +50,30 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit
             loop.remove_signal_handler(number)
 
 
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run work that changes nothing until SIGINT or SIGTERM, which ends it normally; it never needs a second signal."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
 def print_error(error: KapsoSyncError) -> ExitCode:
     """Print an error and its hint to stderr; return the exit code."""
     console = stderr_console()

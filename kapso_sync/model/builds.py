@@ -14,13 +14,15 @@ class Built:
     """The result of a build.
 
     ``inputs`` are files outside the snapshot, below the source's root, with their sha256. ``notices`` are the bundler's own
-    warnings. ``packages`` are the npm packages in the code.
+    warnings. ``packages`` are the npm packages in the code. ``source_map`` leads places in the code back to the source files
+    (ECMA-426, in JSON, without their contents); a store keeps it beside the build, and does not return it with the build.
     """
 
     code: str = field(repr=False)
     inputs: Sequence[tuple[str, str]] = ()
     notices: tuple[Notice, ...] = ()
     packages: tuple[BundledPackage, ...] = ()
+    source_map: str | None = field(default=None, repr=False)
 
 
 class BuildStore(Protocol):

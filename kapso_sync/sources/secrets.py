@@ -6,6 +6,7 @@ no file outside the secrets folder, and no file in it that holds one of our cred
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -36,6 +37,9 @@ MOUNTS_LIMIT = 4 * 1024 * 1024
 _OCTAL = re.compile(r"\\([0-7]{3})")
 SIZE_LIMIT = 64 * 1024
 """Maximum size of a value, and of a file with values, in bytes."""
+
+MAX_FILES = 1000
+"""Most files with values that are read when no manifest says which."""
 
 
 class SecretMissing(Exception):
@@ -92,6 +96,21 @@ class SecretReader:
             raise SecretMissing("holds a NUL character", "is it text?")
         self.on_value(value)
         return self._json(value) if isinstance(source, EnvSecret | FileSecret) and source.json else value
+
+    def learn_all(self) -> None:
+        """Read every value that a manifest could name, for ``on_value`` alone: whoever has no manifest redacts them all."""
+        known = [name for name in (*self.environment, *self.env_file) if not name.upper().startswith(OURS)]
+        for name in known:
+            self._learn(EnvSecret(name, json=True))
+        for path in _files_below(self.folder) if self.folder is not None else ():
+            self._learn(FileSecret(path, json=True))
+            with contextlib.suppress(SecretMissing):
+                for name in parse_env_file(self._file(path)).variables:
+                    self._learn(DotenvSecret(path, name))
+
+    def _learn(self, source: GivenSecret) -> None:
+        with contextlib.suppress(SecretMissing):
+            self.read(source)
 
     def _json(self, text: str) -> Json:
         """Return the object or list of a JSON text; every text inside it is redacted as well."""
@@ -177,6 +196,16 @@ class SecretReader:
             raise SecretMissing(
                 f"needs {name} below {self.folder}: {error.strerror}", "mount it there; KAPSO_SYNC_SECRETS_DIR names the folder"
             ) from error
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Return the paths of the files in a folder and in its sub-folders, at most `MAX_FILES`."""
+    found: list[str] = []
+    for root, _, names in os.walk(folder):
+        found += [os.path.relpath(os.path.join(root, name), folder) for name in names]  # noqa: PTH118
+        if len(found) >= MAX_FILES:
+            break
+    return found[:MAX_FILES]
 
 
 def _same(found: os.stat_result, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Caches builds in the state folder, one file per build, and what was found in files; limited in number, age and size."""
+"""Caches builds, each with its source map, and what was found in files; limited in number, age and size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from kapso_sync.model.desired import BundledPackage, Notice
 from kapso_sync.permissions import make_private
 
 FOLDER = "builds"
+MAP = ".map"
+"""Suffix of a build's source map, which lives as long as the build."""
+
 MAX_BUILDS = 4000
 """Maximum number of builds; the least recently used ones are dropped first."""
 
@@ -52,8 +57,11 @@ class BuildFolder:
 
     def put(self, key: str, built: Built) -> None:
         """Store the build of a key, if this folder may be written."""
-        if self._writes:
-            self._put(f"{key}.json", json.dumps(_encoded(built), ensure_ascii=True).encode())
+        if not self._writes:
+            return
+        if built.source_map is not None:
+            self._put(f"{key}{MAP}", built.source_map.encode())
+        self._put(f"{key}.json", json.dumps(_encoded(built), ensure_ascii=True).encode())
 
     def findings(self) -> bytes:
         """Return the stored findings, empty without any, and for a file that is damaged."""
@@ -85,10 +93,51 @@ class BuildFolder:
         with contextlib.suppress(OSError):
             for part in self._folder.glob("*.part"):
                 part.unlink()
-            found = sorted(((path.stat().st_mtime, path) for path in self._folder.iterdir()), reverse=True)
+            builds = [path for path in self._folder.iterdir() if path.suffix != MAP]
+            found = sorted(((path.stat().st_mtime, path) for path in builds), reverse=True)
             for number, (used, path) in enumerate(found):
                 if number >= MAX_BUILDS or used < (now - MAX_AGE).timestamp():
                     path.unlink()
+            for path in self._folder.glob(f"*{MAP}"):
+                if not path.with_suffix(".json").exists():
+                    path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBuild:
+    """Code that was built here, and its source map; None: the build was cached without one."""
+
+    code: str = field(repr=False)
+    source_map: str | None = field(repr=False)
+
+
+def find_build(state: Path, hashes: Collection[str]) -> StoredBuild | None:
+    """Return the build below a state folder whose code has one of these sha256 (hex), or None; nothing is written.
+
+    Several sources may give the same code, such as two versions of a file that differ in types and comments alone. Their lines
+    differ, so the build that was used last counts: it is the one that git has now.
+    """
+    wanted, found = set(map(_beginning, hashes)), list[tuple[float, Path]]()
+    with contextlib.suppress(OSError):
+        for path in (state / FOLDER).glob("*.json"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if file.read(_BEGINNING) in wanted:
+                    found.append((path.stat().st_mtime, path))
+    for _, path in sorted(found, reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            built = _decoded(json.loads(path.read_text(encoding="utf-8")))
+            with contextlib.suppress(OSError):
+                return StoredBuild(built.code, path.with_suffix(MAP).read_text(encoding="utf-8"))
+            return StoredBuild(built.code, None)
+    return None
+
+
+def _beginning(code_sha256: str) -> bytes:
+    """Return how the file of a build begins, so that thousands of them need not be read to their ends."""
+    return json.dumps({"sha256": code_sha256})[:-1].encode()
+
+
+_BEGINNING = len(_beginning("0" * 64))
 
 
 def _digest(findings: bytes) -> bytes:

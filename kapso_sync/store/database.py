@@ -221,6 +221,12 @@ def owns_anything(folder: Path) -> bool:
     return bool(_read_only(folder, lambda db: db.execute("SELECT 1 FROM functions LIMIT 1").fetchone()))
 
 
+def read_version(folder: Path, function_id: str) -> Version | None:
+    """Return a function's previous version that a state folder keeps, without lock and without writing."""
+    text = _read_only(folder, lambda db: _get_meta(db, _version_key(function_id)))
+    return None if text is None else codec.decode_version(text)
+
+
 def _own_facts(folder: Path) -> ApiFactsFile:
     return ApiFactsFile(folder / "api-facts.json")
 

@@ -68,10 +68,17 @@ def make_secret_values(
 ) -> SecretValues:
     """Return the reader of secret values; ``redactor`` learns each of them.
 
-    Without ``key``, the state folder's, there is nothing to compare digests with. No secret is read from below ``state``, the
-    state folder itself. ``required``: a function that lacks a value fails.
+    Without ``key``, the state folder's, there is nothing to compare digests with. ``state`` is as in `make_secret_reader`.
+    ``required``: a function that lacks a value fails.
     """
-    reader = SecretReader(
+    reader = make_secret_reader(settings, redactor, state)
+    digest = keyed_digest(key or secrets.token_bytes(LENGTH))
+    return SecretValues(reader, digest, required, secrets_digest(settings.key) if settings.has_key else None)
+
+
+def make_secret_reader(settings: Settings, redactor: Redactor, state: Path | None = None) -> SecretReader:
+    """Return the reader of single values, each of which ``redactor`` learns; none is read from below ``state``, our folder."""
+    return SecretReader(
         environment=settings.environment,
         env_file=settings.env_file_variables,
         allowed=tuple(pattern.strip() for pattern in (settings.secret_env or "").split(",") if pattern.strip()),
@@ -79,8 +86,6 @@ def make_secret_values(
         ours=(*settings.credential_files, *([state] if state is not None else [])),
         on_value=redactor.add,
     )
-    digest = keyed_digest(key or secrets.token_bytes(LENGTH))
-    return SecretValues(reader, digest, required, secrets_digest(settings.key) if settings.has_key else None)
 
 
 def tool_places(named: Path | None, source: Path | None) -> ToolPlaces:

@@ -16,7 +16,15 @@ import pytest
 from kapso_sync.build import FolderPackages
 from kapso_sync.build.shapes import rules
 from kapso_sync.model.builds import Built
-from kapso_sync.store.builds import FINDINGS, MAX_AGE, MAX_BUILDS, MAX_FINDINGS, BuildFolder
+from kapso_sync.store.builds import (
+    FINDINGS,
+    MAX_AGE,
+    MAX_BUILDS,
+    MAX_FINDINGS,
+    BuildFolder,
+    StoredBuild,
+    find_build,
+)
 from kapso_sync.tools import VERSION, ToolPlaces
 from tests.build.workbench import ESBUILD, MODULE, OWN, SCRIPT, Workbench, entry, good, needs_esbuild, source_files
 from tests.process.test_process import is_gone
@@ -369,6 +377,33 @@ class TestBuildFolder:
         (tmp_path / "builds" / "key.json").write_text(damage)
         assert folder.get("key") is None
         assert folder.get("other") is None
+
+    def test_a_build_is_found_by_its_code_with_the_map_that_was_used_last(self, tmp_path: Path) -> None:
+        """Two versions of a file that differ in comments alone give one code, and two maps: git has the one that was used."""
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        for second, (key, code) in enumerate({"old": "same", "new": "same", "other": "x"}.items()):
+            folder.put(key, Built(code, source_map=f"map of {key}"))
+            os.utime(tmp_path / "builds" / f"{key}.json", (NOW.timestamp() + second,) * 2)
+        wanted = [hashlib.sha256(b"same").hexdigest(), "0" * 64]
+        assert find_build(tmp_path, wanted) == StoredBuild("same", "map of new")
+        assert folder.get("old") == Built("same"), "no map comes back with a build"
+        assert find_build(tmp_path, wanted) == StoredBuild("same", "map of old"), "what was read again is in use again"
+        (tmp_path / "builds" / "old.map").unlink()
+        assert find_build(tmp_path, wanted) == StoredBuild("same", None)
+        assert find_build(tmp_path, wanted[1:]) is None
+        assert find_build(tmp_path / "absent", wanted) is None
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "builds").iterdir()} == {0o600}
+
+    def test_a_source_map_lives_as_long_as_its_build(self, tmp_path: Path) -> None:
+        """It is dropped with the build, and never before, however old it is."""
+        folder = BuildFolder(tmp_path, NOW, writes=True)
+        for key in ("used", "unused"):
+            folder.put(key, Built("x", source_map="map"))
+        used, old = NOW.timestamp(), (NOW - MAX_AGE).timestamp() - 1
+        for name, moment in {"used.json": used, "used.map": old, "unused.json": old, "unused.map": used}.items():
+            os.utime(tmp_path / "builds" / name, (moment, moment))
+        BuildFolder(tmp_path, NOW, writes=True)
+        assert sorted(path.name for path in (tmp_path / "builds").iterdir()) == ["used.json", "used.map"]
 
     def test_old_builds_are_pruned_from_the_cache(self, tmp_path: Path) -> None:
         """Those that were unused for longest go first, and files that an interrupted write left behind."""

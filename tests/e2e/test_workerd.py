@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,57 @@ def test_edge_stale_answers_with_former_code_after_a_deployment(tmp_path: Path) 
         assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
         assert kapso_sync("invoke", "greet", environment=environment).out == "old\n"
         assert kapso.world.live_code() == {"greet": "const handler = () => new Response('new');"}
+
+
+ORDER = """// What an order costs.
+import { total, type Order } from "./lib/total";
+
+export default async function (request: Request): Promise<Response> {
+  const order = (await request.json()) as Order;
+  return Response.json({ total: total(order) });
+}
+"""
+TOTAL = """export interface Order {
+  items: { price: number }[] | null;
+}
+
+export function total(order: Order): number {
+  return order.items!.map((item) => item.price).reduce((sum, price) => sum + price, 0);
+}
+"""
+
+
+def test_the_stack_of_a_typescript_function_names_the_lines_of_its_source(tmp_path: Path) -> None:
+    """Minified or not; an invocation before the last deployment may be of other code, and keeps the places that Kapso gave."""
+    folder = tmp_path / "functions"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "order.ts").write_text(ORDER, encoding="utf-8")
+    (folder / "lib" / "total.ts").write_text(TOTAL, encoding="utf-8")
+    entries = "  order: {}\n  small: {file: order.ts, minify: true}\n"
+    (folder / "manifest.yaml").write_text(f"version: 1\nfunctions:\n{entries}", encoding="utf-8")
+    with served(options()) as kapso:
+        environment = kapso.environment(tmp_path / "state")
+
+        def failing(slug: str) -> list[dict[str, Any]]:
+            assert kapso_sync("invoke", slug, "--data", '{"items": null}', environment=environment).code == 1
+            shown = kapso_sync("logs", slug, "--failed", "--json", environment=environment).document["invocations"]
+            return [{**each, "frames": each["console"][0]["message"].splitlines()[1:]} for each in shown]
+
+        assert kapso_sync("sync", str(folder), environment=environment).code == 0
+        for slug in ("order", "small"):
+            (only,) = failing(slug)
+            assert only["places"] == "source", only
+            frames = [frame.partition("(")[2] for frame in only["frames"]]
+            assert frames == ["lib/total.ts:6:23)", "order.ts:6:33)"]
+
+        (folder / "lib" / "total.ts").write_text(f"// one line more\nexport const TAX = 0.2;\n{TOTAL}", encoding="utf-8")
+        (folder / "order.ts").write_text(ORDER.replace("total(order)", "total(order), now: 1"), encoding="utf-8")
+        assert kapso_sync("sync", str(folder), environment=environment).code == 0
+        before, after = failing("order")
+        assert (before["places"], after["places"]) == ("uploaded", "source")
+        assert "it ran before the deployment" in str(before["places_reason"])
+        assert [["order.js:" in frame for frame in each["frames"]] for each in (before, after)] == [
+            [True, True],
+            [False, False],
+        ]
+        assert "lib/total.ts:8:23" in str(after["frames"])
