@@ -16,7 +16,9 @@ from kapso_sync.model.state import ApiFacts
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.backups import read_backup
 from kapso_sync.store.daemon_files import ADDRESS_NAME, TOKEN_NAME, DaemonFiles
+from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass
 from kapso_sync.store.folder import is_private, require_private, who_may_write_root
+from kapso_sync.store.history import HISTORY_NAME, History, read_history
 from kapso_sync.store.lock import HOLDER_NAME, held, holder, is_held
 from kapso_sync.store.secretkey import NAME as KEY_NAME
 from kapso_sync.store.secretkey import read_key
@@ -201,3 +203,14 @@ def test_what_is_no_state_file_is_neither_waited_for_nor_read(tmp_path: Path, pu
             files.token()
     with held(tmp_path, DAWN):
         assert is_held(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_database_is_refused_at_once(tmp_path: Path) -> None:
+    """SQLite itself waits until somebody writes into it. The history is not kept then: nothing depends on it."""
+    for name in (DATABASE_NAME, HISTORY_NAME):
+        pipe(tmp_path / name)
+    with pytest.raises(StateUnusable, match="not a regular file"):
+        StateStore(tmp_path, lambda: DAWN)
+    assert (read_last_pass(tmp_path), read_history(tmp_path, "greet")) == (None, ())
+    with History(tmp_path, lambda: DAWN):
+        pass
