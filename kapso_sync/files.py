@@ -23,6 +23,16 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
     return _read(os.open(path, _NEVER_WAIT if follow else _NO_LINK), limit)
 
 
+def require_regular(path: Path) -> None:
+    """Raise `OSError`, ``EINVAL``, if something is there that is no regular file: SQLite would wait for a pipe for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise _not_regular()
+
+
 def read_beneath(folder: Path, path: PurePath, limit: int) -> bytes:
     """Return the content of a regular file at ``path`` below ``folder``; raises like `read_small` and `opened_beneath`."""
     with opened_beneath(folder, path.parent) as descriptor:
@@ -91,6 +101,10 @@ def read_stream(path: Path, limit: int, patience: float) -> bytes:
         os.close(descriptor)
 
 
+def _not_regular() -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file")
+
+
 def _too_large(limit: int) -> OSError:
     return OSError(errno.EFBIG, f"it is larger than {limit} bytes")
 
@@ -100,7 +114,7 @@ def _read(descriptor: int, limit: int) -> bytes:
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
+            raise _not_regular()
         if about.st_size > limit:
             raise _too_large(limit)
         with os.fdopen(descriptor, "rb", closefd=False) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from kapso_sync.aio import until_end
 from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.deno import deno_diagnostics, deno_notices
@@ -91,9 +93,12 @@ class _Site:
         problems = tuple(fault.problem(self._text(fault.file)) for fault in shown)
         self.results[entry.slug] = UnusableFunction(entry.slug, entry.file, problems, blocked, entry.moved_from)
 
-    def pins(self, closure: Closure) -> tuple[str, ...]:
+    async def pins(self, closure: Closure) -> tuple[str, ...]:
         """Return what decides the content of the packages that an entry reaches."""
-        return self.packages.pins(closure.packages) if self.packages is not None and closure.packages else ()
+        if self.packages is None or not closure.packages:
+            return ()
+        # Not on the event loop: a lock file may have 1,000 packages, each of which needs 200 others.
+        return await until_end(asyncio.to_thread(self.packages.pins, closure.packages))
 
     @asynccontextmanager
     async def installed(self, jobs: Sequence[Job]) -> AsyncIterator[Installed]:
@@ -186,7 +191,7 @@ class Builder:
         elif plain:
             site.plain.append((entry, shape))
         else:
-            self._plan_job(entry, shape, closure, site, script=script)
+            await self._plan_job(entry, shape, closure, site, script=script)
 
     def _take_deno(self, entry: Entry, shape: Shape, site: _Site) -> None:
         """Accept or refuse a `supabase_function`: one file, which Deno runs as it is."""
@@ -288,12 +293,12 @@ class Builder:
         if where is not None:
             yield unanswerable_diagnostic(replace(shape, style=Style.MODULE), file, where)
 
-    def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
+    async def _plan_job(self, entry: Entry, shape: Shape, closure: Closure, site: _Site, *, script: bool) -> None:
         sloppy = self._stays_sloppy(shape, closure, script=script)
         plain, maps = sloppy and shape.style is Style.SCRIPT, not closure.packages
         options = Options(script, entry.minify, sloppy, plain, maps)
         known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
-        digest = hashlib.sha256(json.dumps([*known, *site.pins(closure)]).encode())
+        digest = hashlib.sha256(json.dumps([*known, *await site.pins(closure)]).encode())
         for path in closure.files:
             digest.update(f"{path}\0{hashlib.sha256(site.content(path)).hexdigest()}\0".encode("utf-8", "surrogateescape"))
         job = Job(digest.hexdigest(), entry.file, shape, closure, options)

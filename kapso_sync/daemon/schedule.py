@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from apscheduler.executors.debug import DebugExecutor  # type: ignore[import-untyped]
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 
 from kapso_sync.daemon.triggers import Trigger
@@ -37,12 +38,14 @@ class Schedule:
         self._request = request
         self._clock = clock
         self._intervals = tuple(intervals)
-        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        # It calls the function at once, in the loop. The other executors of the library would use a thread, which the queue is
+        # not safe for, or a task, which leaves a traceback when it is cancelled by a shutdown.
+        self._scheduler = AsyncIOScheduler(timezone="UTC", executors={"default": DebugExecutor()})
 
     def __enter__(self) -> Self:
         for every in self._intervals:
             self._scheduler.add_job(
-                self._tick,
+                self._request,
                 "interval",
                 args=(every.trigger,),
                 id=every.trigger,
@@ -57,10 +60,6 @@ class Schedule:
 
     def __exit__(self, *_: object) -> None:
         self._scheduler.shutdown(wait=False)
-
-    async def _tick(self, trigger: Trigger) -> None:
-        # A coroutine, because the library runs plain functions in a thread, and the queue is not thread-safe.
-        self._request(trigger)
 
     async def restart_when_clock_is_set(self) -> None:
         """Restart all intervals when the wall clock was set; the library uses it, and would run no job if it were set back."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-import regex
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from kapso_sync.manifest.patterns import UnusablePattern, compile_pattern
 from kapso_sync.model.desired import MAX_CHECKS
 from kapso_sync.model.functions import MAX_SLUG, SLUG_PATTERN, Json
 
@@ -43,8 +43,8 @@ FormerSlugs = Annotated[
 
 def _compiles(pattern: str) -> str:
     try:
-        regex.compile(pattern)
-    except regex.error as error:
+        compile_pattern(pattern)
+    except UnusablePattern as error:
         raise PydanticCustomError("pattern", "expected a regular expression: {reason}", {"reason": str(error)}) from None
     return pattern
 

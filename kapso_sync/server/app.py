@@ -94,6 +94,15 @@ class Replays:
         self._taken.pop(hashlib.sha256(body).digest(), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """Metrics as they were at a time: they take some ms, and everybody may ask for them."""
+
+    at: float
+    content: bytes
+    kind: str
+
+
 @dataclass
 class _Server:
     """The endpoints."""
@@ -106,6 +115,7 @@ class _Server:
     bodies: BodyReader
     renderer: StatusRenderer
     streams: int = 0
+    rendered: _Rendered | None = None
 
     async def healthz(self, _: Request) -> Response:
         """Return whether the daemon itself is healthy."""
@@ -117,9 +127,11 @@ class _Server:
         return PlainTextResponse("ok\n") if self.control.started() else PlainTextResponse("starting\n", 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Return metrics in Prometheus' format."""
-        content, kind = self.control.metrics()
-        return Response(content, headers={"Content-Type": kind})
+        """Return metrics in Prometheus' format, for a moment the same to all who ask."""
+        now = self.clock.monotonic()
+        if self.rendered is None or now - self.rendered.at >= self.limits.metrics_age:
+            self.rendered = _Rendered(now, *self.control.metrics())
+        return Response(self.rendered.content, headers={"Content-Type": self.rendered.kind})
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""

@@ -78,16 +78,17 @@ class ServerLimits:
     """The limits of the server; times are in seconds, sizes in bytes.
 
     ``heartbeat`` is the interval of keep-alive messages in a quiet event stream. ``gather``: changes within this time are one
-    event. ``streams`` is the maximum number of event streams. A webhook that was taken and comes again within ``replay_window``
-    is a replay; ``deliveries`` is how many are remembered for that. ``head_timeout`` and ``body_timeout`` are how long a
-    request's head and body may take to arrive, ``unread_timeout`` how long a client may leave an answer unread.
-    ``connections`` is the maximum number of connections, ``connections_each`` that of one address, and ``bodies`` the memory
-    for all bodies that are arriving.
+    event. ``streams`` is the maximum number of event streams, ``metrics_age`` how old the metrics may be that are shown. A
+    webhook that was taken and comes again within ``replay_window`` is a replay; ``deliveries`` is how many are remembered for
+    that. ``head_timeout`` and ``body_timeout`` are how long a request's head and body may take to arrive, ``unread_timeout``
+    how long a client may leave an answer unread. ``connections`` is the maximum number of connections, ``connections_each``
+    that of one address, and ``bodies`` the memory for all bodies that are arriving.
     """
 
     heartbeat: float = 15.0
     gather: float = 0.2
     streams: int = 100
+    metrics_age: float = 1.0
     replay_window: float = 60.0
     deliveries: int = 1000
     head_timeout: float = 10.0

@@ -7,7 +7,7 @@ import contextlib
 import math
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import ClassVar, cast
 
 import h11
@@ -40,7 +40,8 @@ _BAD_REQUEST = b'{"error":"this is not an HTTP request"}'
 class Connections:
     """The open connections, oldest first. Beyond a limit another one is closed, never the one that has just come.
 
-    So whoever fills the server with silent connections loses them, and a probe that asks at once is answered.
+    It is one of an address that has the most: so whoever fills the server with connections loses them, and a probe, which
+    comes from elsewhere, is answered even if hundreds come in the same moment.
     """
 
     def __init__(self, total: int, each: int) -> None:
@@ -54,9 +55,10 @@ class Connections:
         self._open[connection] = address
         self._of[address] += 1
         if self._of[address] > self._each:
-            self._close_one([other for other, its in self._open.items() if its == address])
+            self._close_one({address})
         elif len(self._open) > self._total:
-            self._close_one(list(self._open))
+            most = max(self._of.values())
+            self._close_one({its for its, count in self._of.items() if count == most})
 
     def remove(self, connection: _Impatient) -> None:
         """Forget a connection that is closed."""
@@ -66,9 +68,9 @@ class Connections:
             if not self._of[address]:
                 del self._of[address]
 
-    def _close_one(self, among: list[_Impatient]) -> None:
-        """Close the oldest that has no request in flight, or else the oldest; the last one is the newest, and stays."""
-        others = among[:-1]
+    def _close_one(self, addresses: Collection[str]) -> None:
+        """Close the oldest of these addresses that has no request in flight, or else the oldest; the newest of all stays."""
+        others = [other for other, its in list(self._open.items())[:-1] if its in addresses]
         victim = next((other for other in others if not other.is_busy), others[0] if others else None)
         if victim is not None:
             self.remove(victim)
@@ -142,6 +144,16 @@ class _Impatient(H11Protocol):
                 timer.cancel()
         self.open.remove(self)
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or close the connection if it was sent before this one was answered.
+
+        Neither git hosts nor probes nor browsers do that, and what is not pipelined has to be sent anew for each answer.
+        """
+        # HTTP lets a server close after any answer: a client sends again what was not answered.
+        if self.conn.trailing_data[0]:
+            self.transport.close()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         """Answer data that is not HTTP, unless it comes in the middle of an answer; then the connection is closed."""

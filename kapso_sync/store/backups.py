@@ -15,11 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kapso_sync.files import read_small
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
 from kapso_sync.permissions import make_private
 
 MAX_COPIES = 20
 """Maximum number of backups of each function, besides those that are never dropped."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Most bytes of a backup: more than all answers of Kapso with code may have."""
 
 MAX_AGE = timedelta(days=180)
 """Maximum age of those backups."""
@@ -108,7 +112,7 @@ def read_backups(folder: Path, slug: str) -> tuple[Backup, ...]:
 def read_backup(path: Path) -> Backup | None:
     """Return one backup, or None if the file is not one."""
     try:
-        data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: Mapping[str, Any] = json.loads(read_small(path, MAX_BYTES))
         code = data["code"]
         return Backup(
             path=path,

@@ -26,6 +26,9 @@ MAP = ".map"
 MAX_BUILDS = 4000
 """Maximum number of builds; the least recently used ones are dropped first."""
 
+MAX_BYTES = 32 * 1024 * 1024
+"""Most bytes of a build: 1 MiB of code, and a line for each file of its packages."""
+
 MAX_AGE = timedelta(days=60)
 """How long an unused build is kept."""
 
@@ -47,8 +50,8 @@ class BuildFolder:
         """Return the build of a key, or None."""
         path = self._folder / f"{key}.json"
         try:
-            built = _decoded(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+            built = _decoded(json.loads(read_small(path, MAX_BYTES)))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if self._writes:
             with contextlib.suppress(OSError):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from kapso_sync.errors import StateUnusable
+from kapso_sync.files import read_small
 from kapso_sync.model.status import Suspension
 from kapso_sync.store.json_file import PrivateJsonFile, write_private
 from kapso_sync.store.lock import is_alive
@@ -16,6 +18,8 @@ from kapso_sync.store.lock import is_alive
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
 SUSPENSION_NAME = "suspended.json"
+
+_MAX_TOKEN_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,15 @@ class DaemonFiles:
     folder: Path
 
     def token(self) -> str:
-        """Return the stored admin token, and create one if there is none."""
+        """Return the stored admin token, and create one if there is none; raises `StateUnusable` if it cannot be read."""
         try:
             kept = self.read_token()
         except FileNotFoundError:
             kept = ""
+        except OSError as error:
+            raise StateUnusable(
+                f"{self.folder / TOKEN_NAME} cannot be read: {error.strerror}", hint="remove it, and a new one is made"
+            ) from error
         if not kept:
             kept = secrets.token_urlsafe(32)
             write_private(self.folder / TOKEN_NAME, kept)
@@ -37,7 +45,7 @@ class DaemonFiles:
 
     def read_token(self) -> str:
         """Return the stored admin token. Raises OSError."""
-        return (self.folder / TOKEN_NAME).read_text(encoding="utf-8").strip()
+        return read_small(self.folder / TOKEN_NAME, _MAX_TOKEN_BYTES).decode("utf-8", "replace").strip()
 
     def address(self) -> str | None:
         """Return the URL of the daemon that uses this folder, or None."""

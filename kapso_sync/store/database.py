@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from kapso_sync.errors import StateUnusable
+from kapso_sync.files import require_regular
 from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import (
     ApiFacts,
@@ -248,6 +249,7 @@ def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | 
     try:
         if not path.exists():
             return None
+        require_regular(path)
         # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
         mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
@@ -263,6 +265,7 @@ class _Newer(Exception):
 
 def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[InventoryRecord]]:
     """Return the database, created if there is none, and its records; raises `sqlite3.DatabaseError` if it is not whole."""
+    require_regular(path)
     db = sqlite3.connect(path, timeout=patience)
     try:
         path.chmod(0o600)

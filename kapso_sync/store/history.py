@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from kapso_sync.files import require_regular
 from kapso_sync.model.events import Event, FunctionEvent
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
@@ -128,6 +129,7 @@ def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
     try:
         if not path.exists():
             return ()
+        require_regular(path)
         mode = "mode=ro" if path.with_name(f"{HISTORY_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
             return tuple(_entries(db.execute(query, {"slug": _storable(slug)})))
@@ -147,6 +149,7 @@ def _entries(rows: Iterable[tuple[str, str, str | None, str]]) -> Iterator[Mappi
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    require_regular(path)
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
     try:
         path.chmod(0o600)

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.errors import StateUnusable
+from kapso_sync.files import read_small
 from kapso_sync.model.functions import Json
 from kapso_sync.permissions import make_private
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Most bytes of such a file: those of notifications have some KiB for each channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class PrivateJsonFile:
     def read(self) -> Mapping[str, Json]:
         """Return the object; empty if there is none that can be read."""
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            kept = json.loads(read_small(self.path, MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
         return kept if isinstance(kept, dict) else {}

@@ -13,10 +13,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kapso_sync.errors import StateLocked, StateUnusable
+from kapso_sync.files import read_small
 from kapso_sync.store.folder import open_private
+from kapso_sync.store.json_file import write_private
 
 LOCK_NAME = "lock"
 HOLDER_NAME = "lock.json"
+
+_MAX_NOTE_BYTES = 4096
 
 
 @contextlib.contextmanager
@@ -42,8 +46,8 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
         ) from error
     try:
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": started.isoformat(timespec="seconds")}
-        with contextlib.suppress(OSError):
-            (folder / HOLDER_NAME).write_text(json.dumps(note), encoding="utf-8")
+        with contextlib.suppress(StateUnusable):
+            write_private(folder / HOLDER_NAME, json.dumps(note))
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -54,9 +58,9 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Return whether a process that is alive holds the state folder; one on another host counts as alive."""
     try:
-        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        note = json.loads(read_small(folder / HOLDER_NAME, _MAX_NOTE_BYTES))
         return note["host"] != socket.gethostname() or is_alive(note["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -74,7 +78,7 @@ def is_alive(pid: int) -> bool:
 def holder(folder: Path) -> str:
     """Return a description of the lock's holder; its file may be missing for a moment."""
     try:
-        note = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        note = json.loads(read_small(folder / HOLDER_NAME, _MAX_NOTE_BYTES))
         return f"pid {note['pid']} on {note['host']} since {note['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "pid unknown"

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from kapso_sync.files import read_small
+
 NAME = "secret-key"
 LENGTH = 32
 
@@ -13,7 +15,7 @@ LENGTH = 32
 def read_key(folder: Path) -> bytes | None:
     """Return the state folder's key, or None if there is no complete one."""
     try:
-        key = (folder / NAME).read_bytes()
+        key = read_small(folder / NAME, LENGTH)
     except OSError:
         return None
     return key if len(key) == LENGTH else None

@@ -33,6 +33,7 @@ class DaemonStub:
     watched: tuple[str, str | None] = ("https://github.com/acme/flows", None)
     moved_to: str | None = None
     public: bool = False
+    renderings: int = 0
     triggers: list[str] = field(default_factory=list)
     overrides: PassOverrides = field(default_factory=PassOverrides)
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Control:
         return self.stub.ready
 
     def metrics(self) -> tuple[bytes, str]:
+        self.stub.renderings += 1
         return b"kapso_sync_suspended 0\n", "text/plain"
 
     async def changed(self) -> None:
@@ -129,9 +131,12 @@ async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @contextlib.asynccontextmanager
-async def connected(stub: DaemonStub) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection to it, for what no client would send."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(stub.url.rpartition(":")[2]))
+async def connected(
+    stub: DaemonStub, address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to it from an address of this machine, for what no client would send."""
+    port = int(stub.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     try:
         yield reader, writer
     finally:

@@ -422,6 +422,35 @@ async def test_connections_that_wait_go_before_those_with_a_request_in_flight(st
         assert (await asked).status_code == 202
 
 
+async def test_the_address_with_the_most_connections_loses_one_for_a_new_one(stub: DaemonStub) -> None:
+    """The only connection of a probe stays, though it is the oldest that waits."""
+    stub.limits = ServerLimits(connections=20, connections_each=10)
+    async with open_server(stub), connected(stub, "127.0.0.9") as (reader, writer), contextlib.AsyncExitStack() as stack:
+        for number in range(60):
+            await stack.enter_async_context(connected(stub, f"127.0.0.{2 + number % 3}"))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"ok\n")
+
+
+async def test_of_pipelined_requests_the_first_is_answered_and_the_connection_closed(stub: DaemonStub) -> None:
+    """A connection whose requests wait for their answers stays open."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with open_server(stub), connected(stub) as (reader, writer):
+        for _ in range(2):
+            writer.write(request)
+            assert await reader.readuntil(b"ok\n")
+        writer.write(request * 50)
+        assert (await reader.read()).count(b"ok\n") == 1
+
+
+async def test_metrics_are_rendered_once_a_second_however_many_ask(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """They take some ms of the loop, and nobody needs a token for them."""
+    for age, renderings in ((0.0, 1), (0.9, 1), (0.2, 2)):
+        await stub.clock.sleep(age)
+        assert (await client.get("/metrics")).text == "kapso_sync_suspended 0\n"
+        assert stub.renderings == renderings
+
+
 async def test_bodies_that_are_held_open_do_not_fill_the_memory(stub: DaemonStub) -> None:
     """Those that were begun first are dropped; a push that comes meanwhile is taken."""
     stub.limits = ServerLimits(bodies=100_000)

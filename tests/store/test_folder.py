@@ -6,16 +6,22 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kapso_sync.errors import ExitCode, StateExposed
+from kapso_sync.errors import ExitCode, StateExposed, StateUnusable
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.store.backups import read_backup
+from kapso_sync.store.daemon_files import ADDRESS_NAME, TOKEN_NAME, DaemonFiles
+from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass
 from kapso_sync.store.folder import is_private, require_private, who_may_write_root
-from kapso_sync.store.lock import held
+from kapso_sync.store.history import HISTORY_NAME, History, read_history
+from kapso_sync.store.lock import HOLDER_NAME, held, holder, is_held
+from kapso_sync.store.secretkey import NAME as KEY_NAME
+from kapso_sync.store.secretkey import read_key
 from tests.builders import DAWN
 
 VOLUME = Path("/dev/shm")
@@ -164,3 +170,47 @@ def test_facts_about_an_api_that_others_may_write_are_not_read(tmp_path: Path) -
     assert file.read().secrets_survive is False
     file.path.chmod(0o666)
     assert file.read() == ApiFacts()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(3 * 1024**3)
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 4096, encoding="ascii")
+
+
+def leading_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [pipe, huge, deep, leading_to_zeros])
+def test_what_is_no_state_file_is_neither_waited_for_nor_read(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """Each reader takes it as missing, in no time and memory; the token, which gives rights, is not made anew over it."""
+    files = DaemonFiles(tmp_path)
+    for name in (TOKEN_NAME, ADDRESS_NAME, HOLDER_NAME, KEY_NAME, "backup.json"):
+        put(tmp_path / name)
+    assert (files.address(), files.is_running(), is_held(tmp_path)) == (None, False, False)
+    assert holder(tmp_path) == "pid unknown"
+    assert (read_key(tmp_path), read_backup(tmp_path / "backup.json")) == (None, None)
+    if put is not deep:
+        with pytest.raises(StateUnusable, match="admin-token cannot be read: "):
+            files.token()
+    with held(tmp_path, DAWN):
+        assert is_held(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_database_is_refused_at_once(tmp_path: Path) -> None:
+    """SQLite itself waits until somebody writes into it. The history is not kept then: nothing depends on it."""
+    for name in (DATABASE_NAME, HISTORY_NAME):
+        pipe(tmp_path / name)
+    with pytest.raises(StateUnusable, match="not a regular file"):
+        StateStore(tmp_path, lambda: DAWN)
+    assert (read_last_pass(tmp_path), read_history(tmp_path, "greet")) == (None, ())
+    with History(tmp_path, lambda: DAWN):
+        pass

@@ -10,6 +10,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -113,6 +114,8 @@ class LockedTree:
     def __init__(self, locks: Iterable[LockFile], registry: str) -> None:
         self._locks = {lock.folder: lock for lock in locks}
         self._registry = urlsplit(registry)
+        self._has_problem = any(lock.problem is not None for lock in self._locks.values())
+        self._folders = _folders(self._locks.values())
         self._read: dict[str, LockedPackage] = {}
         self._needed: dict[str, tuple[LockedPackage, ...]] = {}
         self._carriers = frozenset(
@@ -131,11 +134,14 @@ class LockedTree:
         """
         if not _is_name(name):
             return None
+        folders = self._folders.get(name, frozenset())
+        if not folders and not self._has_problem:
+            return None
         for level in _upwards(folder):
             lock = self._locks.get(level)
             if lock is not None and lock.problem is not None:
                 return lock.problem
-            found = self.read(_joined(level, MODULES, name)) if level.rpartition("/")[2] != MODULES else None
+            found = self.read(_joined(level, MODULES, name)) if level in folders else None
             if found is not None:
                 return found
         return None
@@ -329,6 +335,20 @@ def _upwards(folder: str) -> Iterator[str]:
         yield folder
         folder = folder.rpartition("/")[0]
     yield ""
+
+
+def _folders(locks: Iterable[LockFile]) -> Mapping[str, AbstractSet[str]]:
+    """Return the folders with a ``node_modules`` that has a package of a name, by that name.
+
+    A package may be deep, and need many that are far above it or nowhere: each folder on the way is then looked up in a set.
+    """
+    found: dict[str, set[str]] = {}
+    for lock in locks:
+        for key in lock.entries:
+            folder, marker, name = key.rpartition(f"{MODULES}/")
+            if marker and (not folder or folder.endswith("/")) and not folder.endswith(f"{MODULES}/"):
+                found.setdefault(name, set()).add(_joined(lock.folder, folder.removesuffix("/")))
+    return found
 
 
 def _around(location: str) -> Iterator[str]:

@@ -111,7 +111,7 @@ class LockedPackages:
     @asynccontextmanager
     async def installed(self, packages: Iterable[str]) -> AsyncIterator[Installed]:
         """Fetch what is missing in the cache, and unpack everything into a new folder, which is removed afterwards."""
-        needs = {path: self._closure([path]) for path in packages}
+        needs = await until_end(asyncio.to_thread(lambda: {path: self._closure([path]) for path in packages}))
         wanted = {package.location: package for closure in needs.values() for package in closure}
         with ExitStack() as stack:
             try:

@@ -6,6 +6,7 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -58,17 +59,22 @@ def unpack(
     """
     folder.mkdir(parents=True, mode=0o700)
     count = 0
+    made = {""}
     try:
         with gzip.GzipFile(fileobj=tarball) as unzipped:
             for member, content in _members(_Bounded(unzipped, limits.bytes)):
                 count += 1
                 if count > limits.files:
-                    raise UnusableTarball(f"has more than {limits.files:,} files")
+                    raise UnusableTarball(f"has more than {limits.files:,} files and folders")
                 path = _checked_path(member)
                 if not path or (path[0] == MODULES and not carries) or content is None:
                     continue
                 if UNUSED.search(path[-1]) is None:
                     space.take(member.size)
+                    for folder_of_it in _new_folders(path, made):
+                        count += 1
+                        space.take(0)
+                        made.add(folder_of_it)
                     _write(folder.joinpath(*path), content)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         raise UnusableTarball("is not a tar archive that can be read") from error
@@ -135,6 +141,15 @@ def _checked_path(member: tarfile.TarInfo) -> list[str]:
     if not name.isprintable():
         raise UnusableTarball(f"holds a path with characters that do not print, {_shown(member)}")
     return parts[1:]
+
+
+def _new_folders(path: list[str], made: AbstractSet[str]) -> list[str]:
+    """Return the folders that a file needs and that are not made yet: 500 bytes of a path may name 250 of them."""
+    folder, found = "/".join(path[:-1]), []
+    while folder not in made:
+        found.append(folder)
+        folder = folder.rpartition("/")[0]
+    return found
 
 
 def _write(path: Path, content: Iterator[bytes]) -> None:

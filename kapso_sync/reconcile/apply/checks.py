@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Coroutine, Sequence
@@ -70,6 +71,7 @@ class CheckRunner:
         self._pace = pace
         self._superseded = superseded
         self._redact = redact
+        self._searching = asyncio.Lock()
 
     async def run(self, slug: str, record: RemoteFunction, checks: Sequence[Check]) -> None:
         """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
@@ -107,8 +109,10 @@ class CheckRunner:
             await self._api.list_functions()
             return Failure(number, "an answer", self._redact(error.message))
         answer = await self._opened(record, answer)
-        # Not on the event loop: a regular expression may take its whole time limit, and health must be answered meanwhile.
-        expected = await asyncio.to_thread(check_mismatch, check, answer, wrapped=wrapped)
+        # Not on the event loop: a regular expression may take its whole time limit, and health must be answered meanwhile. One
+        # at a time: each may take 20 MB, and with all threads busy no source of a fix could be read.
+        async with self._searching if check.matches is not None else contextlib.nullcontext():
+            expected = await asyncio.to_thread(check_mismatch, check, answer, wrapped=wrapped)
         if expected is None:
             return None
         if answer.status in CHECK_INCONCLUSIVE:
@@ -166,9 +170,11 @@ SHOWN = 200
 REDACTED = 16 * 1024
 """Number of characters of an answer that are redacted before they are cut to those that are shown."""
 
-SEARCHED = 1024 * 1024
+SEARCHED = 64 * 1024
 PATIENCE = 1.0
-"""Number of characters of an answer that a regular expression is tried on, and its time limit in seconds: some never end."""
+"""Number of characters of an answer that a regular expression is tried on, and its time limit in seconds: some never end.
+
+One that tries again and again remembers about 200 bytes for each character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +200,13 @@ def check_mismatch(check: Check, answer: Invocation, *, wrapped: bool) -> str | 
         return f"JSON with {short(canonical_json(check.json))}"
     if check.text is not None and check.text not in text:
         return f"the text {short(check.text)!r}"
-    if check.matches is not None and not _found(check.matches, text):
-        return f"a match of {short(check.matches)!r}"
+    if check.matches is not None:
+        try:
+            found = regex.search(check.matches, text[:SEARCHED], timeout=PATIENCE, concurrent=True) is not None
+        except (TimeoutError, MemoryError):
+            return f"a match of {short(check.matches)!r} within {PATIENCE:g} s"
+        if not found:
+            return f"a match of {short(check.matches)!r}"
     return None
 
 
@@ -252,10 +263,3 @@ def _read(answer: Invocation, *, wrapped: bool) -> tuple[Json, str]:
         return inner, inner if isinstance(inner, str) else canonical_json(inner)
     except (ValueError, RecursionError):
         return None, answer.text
-
-
-def _found(pattern: str, text: str) -> bool:
-    try:
-        return regex.search(pattern, text[:SEARCHED], timeout=PATIENCE, concurrent=True) is not None
-    except (TimeoutError, MemoryError):
-        return False

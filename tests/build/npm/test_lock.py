@@ -172,6 +172,20 @@ def test_a_lock_file_made_to_be_slow_is_read_in_time() -> None:
     assert greedy.refusal.reason == "it needs more than 200 packages itself"
 
 
+def test_packages_that_need_many_far_above_them_or_nowhere_are_followed_in_time() -> None:
+    """A thousand of them, 25 folders deep, each with 190 needs: for each need all folders above are looked at."""
+    chain = ["/".join(["node_modules/a"] * depth) for depth in range(1, 25)]
+    missing = {f"m{number}": "1" for number in range(MAX_NEEDS - 10)}
+    deep: dict[str, object] = {
+        f"{chain[-1]}/node_modules/q{number}": entry(dependencies={**missing, f"q{number + 1}": "1"}) for number in range(900)
+    }
+    known: dict[str, object] = {f"node_modules/x/node_modules/m{number}": entry() for number in range(100)}
+    where = tree({**dict.fromkeys(chain, entry(dependencies={"a": "1", "q0": "1"})), **deep, **known})
+    started = time.process_time()
+    assert len(reached(where, "a")) == 924
+    assert time.process_time() - started < 5
+
+
 def test_a_function_may_need_a_thousand_packages() -> None:
     """The search ends just above that."""
     chain: dict[str, object] = {

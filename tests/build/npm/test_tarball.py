@@ -126,12 +126,21 @@ def test_a_tarball_with_too_many_files_is_refused(tmp_path: Path) -> None:
     """100,000 empty files are a small tarball; those that are not written count as well. A control: a hundred are unpacked."""
     many = tarball({}, *(member(f"package/{number}.map", tarfile.REGTYPE) for number in range(TarballLimits().files + 1)))
     assert len(many) < MIB
-    assert reason(many, tmp_path) == "has more than 20,000 files"
+    assert reason(many, tmp_path) == "has more than 20,000 files and folders"
     folders = tarball({}, *(member(f"package/{number}", tarfile.DIRTYPE) for number in range(6)))
-    with pytest.raises(UnusableTarball, match="has more than 5 files"):
+    with pytest.raises(UnusableTarball, match="has more than 5 files and folders"):
         unpack(io.BytesIO(folders), tmp_path / "folders", Space(), carries=False, limits=TarballLimits(files=5))
     few = tarball({}, *(member(f"package/{number}", tarfile.REGTYPE) for number in range(100)))
     assert len(unpacked(few, tmp_path / "few")) == 100
+
+
+def test_the_folders_that_paths_name_count(tmp_path: Path) -> None:
+    """A file of 500 bytes of path may need 250 of them; those of a hundred files together are made once."""
+    deep = {"/".join([f"{number}", *["a"] * 200, "x.js"]): "" for number in range(150)}
+    assert reason(tarball(deep), tmp_path) == "has more than 20,000 files and folders"
+    with pytest.raises(NoSpace):
+        unpack(io.BytesIO(tarball(deep)), tmp_path / "small", Space(files=1000), carries=False)
+    unpack(io.BytesIO(tarball({f"lib/a/{n}.js": "" for n in range(100)})), tmp_path / "flat", Space(files=102), carries=False)
 
 
 @pytest.mark.parametrize("name", ["zeros.js", "zeros.map", "node_modules/x/zeros.js"])
