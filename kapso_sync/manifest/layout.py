@@ -13,13 +13,13 @@ from kapso_sync.errors import Location, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
-from kapso_sync.manifest.schema import FolderModel, ManifestModel
+from kapso_sync.manifest.schema import EDITOR_LINE, FolderModel, ManifestModel
 from kapso_sync.manifest.text import Edit, edited
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json, is_slug, same_json
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, SourceFile
 
-EMPTY_MANIFEST = "version: 1\nfunctions:\n"
+EMPTY_MANIFEST = f"{EDITOR_LINE}\nversion: 1\nfunctions:\n"
 _BOM = "\ufeff"
 
 
@@ -90,7 +90,11 @@ def _above(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[str,
 
 
 def edited_file(name: str, old: bytes | None, edits: Iterable[Edit]) -> bytes:
-    """Return a manifest, or a ``function.yaml``, with the edits made; ``old`` None creates a new manifest."""
+    """Return a manifest, or a ``function.yaml``, with the edits made.
+
+    ``old`` None creates a new manifest, whose first line leads editors to the schema. A file that exists gets no such line: it
+    is somebody's own, and may name another schema elsewhere.
+    """
     if old is None:
         return edited(EMPTY_MANIFEST, edits).encode()
     text = old.decode("utf-8-sig")
