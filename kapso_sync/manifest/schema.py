@@ -20,11 +20,10 @@ from pydantic_core import PydanticCustomError
 from kapso_sync.model.desired import MAX_CHECKS
 from kapso_sync.model.functions import MAX_SLUG, SLUG_PATTERN, Json
 
-SCHEMA_ID = "https://raw.githubusercontent.com/kapso-sync/kapso-sync/main/docs/schemas/manifest-v1.json"
-"""Where the JSON Schema of manifests with ``version: 1`` is published, for good; the file is in this repository."""
-
-EDITOR_LINE = f"# yaml-language-server: $schema={SCHEMA_ID}"
-"""The comment by which editors find the schema; it must be the first line of a manifest."""
+SCHEMA_ID = "urn:kapso-sync:manifest:1"
+"""The identity of the JSON Schema of manifests with ``version: 1``, for good. It is a name and no address: whoever owned that
+could tell every editor what a manifest is.
+"""
 
 SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"

@@ -58,7 +58,6 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
     --- /dev/null
     +++ b/manifest.yaml
     @@ -0,0 +1,11 @@
-    +# yaml-language-server: $schema=https://raw.githubusercontent.com/kapso-sync/kapso-sync/main/docs/schemas/manifest-v1.json
     +version: 1
     +functions:
     +  broken:

@@ -50,7 +50,6 @@ def test_pull_plan_sync_of_an_existing_project_ends_in_sync(project: Served, env
 """)
     assert ran.code == 1, "a name could not be written"
     assert (folder / "manifest.yaml").read_text() == snapshot("""\
-# yaml-language-server: $schema=https://raw.githubusercontent.com/kapso-sync/kapso-sync/main/docs/schemas/manifest-v1.json
 version: 1
 functions:
   greet:

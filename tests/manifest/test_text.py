@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.layout import edited_file, misfit
-from kapso_sync.manifest.schema import EDITOR_LINE
 from kapso_sync.manifest.text import Edit, edited, flow_text, scalar
 from kapso_sync.model.functions import Json, same_json
 
@@ -118,10 +117,9 @@ def test_a_json_manifest_stays_json() -> None:
     assert '"name": "\u00e9"' in made.decode()
 
 
-def test_only_a_new_manifest_gets_the_line_for_editors() -> None:
-    """It is the first one, where they look for it; a manifest that exists keeps its own, or none."""
+def test_the_first_line_names_the_schema_only_where_somebody_wrote_it() -> None:
+    """Editors look for it there; a manifest that exists keeps its own, or none."""
     edits = [Edit(("functions", "b", "name"), "x")]
-    assert edited_file("manifest.yaml", None, edits).decode().startswith(f"{EDITOR_LINE}\nversion: 1\n")
     for head in ("", "# yaml-language-server: $schema=./mine.json\n"):
         made = edited_file("manifest.yaml", f"{head}version: 1\n".encode(), edits).decode()
         assert made == f"{head}version: 1\nfunctions:\n  b:\n    name: x\n"
