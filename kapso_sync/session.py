@@ -18,7 +18,9 @@ from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import Source
-from kapso_sync.model.report import Report
+from kapso_sync.model.pull import MappedFunction, files_of
+from kapso_sync.model.report import Report, Result
+from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
@@ -194,6 +196,16 @@ class Session:
     async def owned_functions(self) -> tuple[RemoteFunction, ...]:
         """Return the functions on Kapso that we own. Raises `ApiError` and `StateForeign`."""
         return await observe_owned(self._deps.api, self.load_state(), self.owner)
+
+    async def mapped(self, report: Report, snapshot: Snapshot) -> tuple[MappedFunction, ...]:
+        """Return the functions that are on Kapso as the snapshot has them after this pass. Raises `ApiError`."""
+        known = report.results(Result.DONE, Result.UNCHANGED)
+        code = {outcome.step.slug: outcome.step.file for outcome in known if outcome.step.in_git and outcome.step.file}
+        return tuple(
+            MappedFunction(remote, files_of(code[remote.slug], snapshot.files))
+            for remote in await self.owned_functions()
+            if remote.slug in code
+        )
 
     async def disown(self, functions: Iterable[RemoteFunction]) -> tuple[Disowned, ...]:
         """Make these functions unowned; nothing but the marks in their descriptions changes. Raises `StateUnusable`."""

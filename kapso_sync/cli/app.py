@@ -18,6 +18,7 @@ from kapso_sync.cli.context import (
     STATE_FLAGS,
     CommandContext,
     json_flag,
+    remote_map_flag,
     repeated,
     source_argument,
     with_flags,
@@ -165,6 +166,7 @@ def app() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the plan, like `plan`; write nothing.")
 @repeated("--only", "SLUG", "Touch only this function")
 @click.option("--expect", metavar="DIGEST", help="Apply the plan only with this digest.")
+@remote_map_flag
 @with_overrides
 @json_flag
 @with_flags()
@@ -173,6 +175,7 @@ def sync(
     dry_run: bool,
     only: tuple[str, ...],
     expect: str | None,
+    remote_map: bool,
     overrides: PassOverrides,
     json_output: bool,
     context: CommandContext,
@@ -180,7 +183,7 @@ def sync(
     """Make Kapso match the source, once; wait until the new code runs."""
     from kapso_sync.cli import sync as sync_command
 
-    args = sync_command.PassArgs(context, overrides, only, expect, json_output)
+    args = sync_command.PassArgs(context, overrides, only, expect, json_output, remote_map)
     return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
 
 
@@ -291,6 +294,7 @@ def validate(*, github: bool, types: bool, json_output: bool, context: CommandCo
     "--layout", type=click.Choice(["manifest", "kapso"]), help="How new functions are written. Default: as the folder does."
 )
 @repeated("--only", "SLUG", "Pull only this function")
+@remote_map_flag
 @json_flag
 @with_flags("path", "env", "owner", "state_dir", "log_level", "log_format")
 def pull(
@@ -300,6 +304,7 @@ def pull(
     diff: bool,
     layout: str | None,
     only: tuple[str, ...],
+    remote_map: bool,
     json_output: bool,
     context: CommandContext,
 ) -> int:
@@ -312,7 +317,8 @@ def pull(
     from kapso_sync.reconcile.pull.planner import PullOptions
 
     options = PullOptions(everything, force, only, FolderLayout(layout) if layout else None)
-    return pull_command.pull(context, options, pull_command.OutputOptions(dry=diff, diff=diff, json_output=json_output))
+    output = pull_command.OutputOptions(dry=diff, diff=diff, json_output=json_output, remote_map=remote_map)
+    return pull_command.pull(context, options, output)
 
 
 @app.command(epilog="Example: kapso-sync init ./functions --write")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 source_argument = click.argument("source", required=False, metavar="[SOURCE]")
+remote_map_flag = click.option("--remote-map", is_flag=True, help="Update .kapso/remote-map.json of Kapso's own CLI.")
 json_flag = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout.")
 
 _FLAGS: Mapping[str, tuple[str, str]] = {

@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 
-from kapso_sync.cli.state_folders import find_daemon_folder, source_of, state_folders
+from kapso_sync.cli.state_folders import find_daemon_folder, running_daemons
 from kapso_sync.errors import ConfigError
 from kapso_sync.http_client import failure_reason
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
+from kapso_sync.wiring.source import state_root
 
 REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0
@@ -38,7 +39,7 @@ class DaemonClient:
 
     def status(self) -> dict[str, Any] | None:
         """Return the daemon's status document, or None if no daemon answers."""
-        url = self._files.address()
+        url = self._address()
         if url is None:
             return None
         try:
@@ -66,12 +67,9 @@ class DaemonClient:
         self._post("/api/resume", None, REQUEST_TIMEOUT)
 
     def _post(self, path: str, body: object, read_timeout: float) -> dict[str, Any]:
-        url = self._files.address()
+        url = self._address()
         if url is None:
-            raise ConfigError(
-                f"no daemon runs on the state folder {self._files.folder}",
-                hint=self._how_to_reach_one(),
-            )
+            raise self._no_daemon()
         headers = {"Authorization": f"Bearer {self._token()}"}
         timeout = httpx.Timeout(REQUEST_TIMEOUT, read=read_timeout)
         try:
@@ -86,12 +84,22 @@ class DaemonClient:
         document: dict[str, Any] = answer.json()
         return document
 
-    def _how_to_reach_one(self) -> str:
-        running = [folder for folder in state_folders(self._settings) if DaemonFiles(folder).is_running()]
-        names = "; ".join(source_of(folder) or folder.name for folder in running)
-        if names:
-            return f"name the SOURCE, --path and --env of one that runs: {names}"
-        return "`kapso-sync run` starts one; one that runs without KAPSO_SYNC_LISTEN takes no orders"
+    def _address(self) -> str | None:
+        """Return the URL of the daemon that runs here; whatever may listen where a dead one did gets no token."""
+        daemon = self._files.daemon()
+        return None if daemon is None else daemon.url
+
+    def _no_daemon(self) -> ConfigError:
+        """Return the error that says which daemons run, or how to start one."""
+        running = running_daemons(self._settings)
+        start = "`kapso-sync run` starts one; one that runs without KAPSO_SYNC_LISTEN takes no orders"
+        if running:
+            start = f"name the SOURCE, --path and --env of one that runs: {'; '.join(map(str, running))}"
+        if self._settings.source is None and not self._files.folder.exists():
+            return ConfigError(
+                f"no running daemon of this user takes orders: there is none in {state_root(self._settings)}", hint=start
+            )
+        return ConfigError(f"no daemon runs on the state folder {self._files.folder}", hint=start)
 
     def _token(self) -> str:
         token = self._settings.admin_key()

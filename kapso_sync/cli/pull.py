@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.context import CommandContext
@@ -18,6 +19,7 @@ from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.sources.writing import write_file
 from kapso_sync.wiring.pull import FolderTarget, plan_a_pull
+from kapso_sync.wiring.remote_map import write_remote_map
 
 _LOOKS = {
     Taken.NEW: ("+", "green"),
@@ -38,12 +40,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How files are written and shown: ``dry`` writes none, ``diff`` shows differences, ``force`` overwrites local changes."""
+    """How files are written and shown: ``dry`` writes none, ``diff`` shows differences, ``force`` overwrites local changes.
+
+    ``remote_map``: the map of the Kapso CLI is written as well.
+    """
 
     dry: bool = False
     diff: bool = False
     force: bool = False
     json_output: bool = False
+    remote_map: bool = False
 
 
 def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -> int:
@@ -66,6 +72,10 @@ def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions, context:
         context.stdout().document(_document(plan))
     else:
         _print(context.stdout(), plan, output)
+    if output.remote_map and not output.dry:
+        written = write_remote_map(Path(target.spec.location), target.snapshot.path, plan.mapped, ())
+        if written is not None and not output.json_output:
+            context.stdout().line("Written: ", whole(str(written)))
     return int(ExitCode.FUNCTION_FAILED if plan.incomplete else ExitCode.OK)
 
 

@@ -15,18 +15,26 @@ from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.grouping import common_text, group_by, split_place, without_slug
 from kapso_sync.cli.state_folders import find_known_folder, source_of
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ExitCode
+from kapso_sync.errors import ConfigError, ExitCode
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.plurals import counted, span
 from kapso_sync.settings import Settings
+from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.database import read_last_pass, read_running_pass, read_state
+from kapso_sync.wiring.source import state_root
 
 
 def status(context: CommandContext, *, json_output: bool) -> int:
     """Print the status of the running daemon, or else of the state folder; takes no lock, and makes no API call."""
     settings = context.load_settings()
-    folder = find_known_folder(settings, lambda known: read_last_pass(known) is not None)
+    folder = find_known_folder(settings, _is_known)
+    if settings.source is None and not folder.exists():
+        raise ConfigError(
+            f"no daemon of this user runs, and nothing was synced: there is no state in {state_root(settings)}",
+            hint="`kapso-sync sync` makes the first pass, `kapso-sync run` starts a daemon; "
+            "what another user or KAPSO_SYNC_STATE_DIR has is not looked at",
+        )
     running = DaemonClient(settings, folder).status()
     document = running or _of_folder(settings, folder)
     if json_output:
@@ -36,6 +44,10 @@ def status(context: CommandContext, *, json_output: bool) -> int:
         # A daemon has completed the commands in its texts.
         print_status(context.stdout(), document, folder, as_it_is if running else of_its_source, of_its_source)
     return int(ExitCode.OK)
+
+
+def _is_known(folder: Path) -> bool:
+    return DaemonFiles(folder).daemon() is not None or read_last_pass(folder) is not None
 
 
 def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:

@@ -6,18 +6,23 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
-from kapso_sync.cli.console import Progress
+from kapso_sync.cli.console import Progress, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import start_locally
-from kapso_sync.errors import ExitCode, StateLocked
+from kapso_sync.errors import ExitCode, KapsoSyncError, StateLocked, UsageError
 from kapso_sync.model.plan import Origin, PassOverrides, Plan
+from kapso_sync.model.pull import MappedFunction
+from kapso_sync.model.report import Report, Result
+from kapso_sync.model.source import REMOTE_MAP, Snapshot
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.wiring import Session, open_session
+from kapso_sync.wiring.remote_map import write_remote_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class PassArgs:
     only: tuple[str, ...]
     expect: str | None
     json_output: bool
+    remote_map: bool = False
 
     def advise_again(self, text: str) -> str:
         """Return the text with commands for the same functions; what was allowed for this pass alone is used up."""
@@ -42,8 +48,9 @@ class PassArgs:
 
 
 def sync(args: PassArgs) -> int:
-    """Make Kapso match the source, and print the report."""
+    """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted."""
     settings = args.context.load_settings()
+    snapshots: list[Snapshot] = []
 
     async def work() -> int:
         errors = args.context.stderr()
@@ -51,15 +58,44 @@ def sync(args: PassArgs) -> int:
             bus = args.context.event_bus(settings, progress.listen, level="info", console=errors)
             opened = open_session(settings, bus, writes=True, start_locally=start_locally)
             async with _session_or_daemon(args, opened) as session:
-                report = await session.sync(PassRequest("sync", args.only, args.expect, args.overrides))
+                if args.remote_map and not session.is_folder:
+                    raise UsageError(
+                        f"--remote-map writes into a folder, and {session.location} is only read",
+                        hint="name the folder of a work tree, without --branch and --ref",
+                    )
+                request = PassRequest("sync", args.only, args.expect, args.overrides, on_read=snapshots.append)
+                report = await session.sync(request)
+                mapped = await _read_mapped(session, report, snapshots[-1]) if args.remote_map else None
         report = report.advised(args.context.advise)
         if args.json_output:
             args.context.stdout().document(report_document(report))
         else:
             print_report(args.context.stdout(), report, args.advise_again)
+        if mapped is not None:
+            _write_map(args, report, snapshots[-1], mapped)
         return int(report.exit_code)
 
     return run_to_end(work)
+
+
+async def _read_mapped(session: Session, report: Report, snapshot: Snapshot) -> tuple[MappedFunction, ...] | KapsoSyncError:
+    """Return the functions for the map of the Kapso CLI, or why they are not known; the report comes first."""
+    if report.halted is not None:
+        return KapsoSyncError(f"{REMOTE_MAP} is left as it is, as the pass was halted", hint="the next sync can write it")
+    try:
+        return await session.mapped(report, snapshot)
+    except KapsoSyncError as error:
+        return error
+
+
+def _write_map(args: PassArgs, report: Report, snapshot: Snapshot, mapped: tuple[MappedFunction, ...] | KapsoSyncError) -> None:
+    """Write the map of the Kapso CLI, and name it if it changed. Raises `KapsoSyncError`."""
+    if isinstance(mapped, KapsoSyncError):
+        raise mapped
+    gone = [outcome.step.function_id or "" for outcome in report.results(Result.DONE) if not outcome.step.in_git]
+    written = write_remote_map(Path(snapshot.source), snapshot.path, mapped, gone)
+    if written is not None and not args.json_output:
+        args.context.stdout().line("Written: ", whole(str(written)))
 
 
 @contextlib.asynccontextmanager

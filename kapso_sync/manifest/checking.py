@@ -181,7 +181,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _free(path: Path) -> bool:
     """Return whether a path is inside the user's own JSON, where null is a value."""
-    return "runtime_config" in path[:-1] or "request" in path[2:] or "json" in path[2:]
+    return "runtime_config" in path[:-1] or "request" in path[2:] or {"expect", "json"} <= set(path[2:])
 
 
 def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:

@@ -90,7 +90,11 @@ def _above(below: Mapping[str, Json], above: Mapping[str, Json]) -> Mapping[str,
 
 
 def edited_file(name: str, old: bytes | None, edits: Iterable[Edit]) -> bytes:
-    """Return a manifest, or a ``function.yaml``, with the edits made; ``old`` None creates a new manifest."""
+    """Return a manifest, or a ``function.yaml``, with the edits made.
+
+    ``old`` None creates a new manifest, whose first line leads editors to the schema. A file that exists gets no such line: it
+    is somebody's own, and may name another schema elsewhere.
+    """
     if old is None:
         return edited(EMPTY_MANIFEST, edits).encode()
     text = old.decode("utf-8-sig")

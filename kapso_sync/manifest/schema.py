@@ -20,6 +20,11 @@ from kapso_sync.manifest.patterns import UnusablePattern, compile_pattern
 from kapso_sync.model.desired import MAX_CHECKS
 from kapso_sync.model.functions import MAX_SLUG, SLUG_PATTERN, Json
 
+SCHEMA_ID = "urn:kapso-sync:manifest:1"
+"""The identity of the JSON Schema of manifests with ``version: 1``, for good. It is a name and no address: whoever owned that
+could tell every editor what a manifest is.
+"""
+
 SECRET_PATTERN = "^[A-Z][A-Z0-9_]*$"  # noqa: S105 - a pattern for names
 DOTENV_PATTERN = "^[^#]+#[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
@@ -66,20 +71,24 @@ SECRET_SOURCES = ("env", "file", "dotenv", "value", "keep")
 
 
 class SecretModel(_Strict):
-    """Where a secret's value comes from: exactly one of env, file, dotenv, value and keep."""
+    """Where a secret's value comes from: exactly one of `env`, `file`, `dotenv`, `value` and `keep`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_source)
 
     env: Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)] | None = Field(
-        default=None, description="An environment variable of the daemon."
+        default=None, description="A variable of an `--env-file`, or one that KAPSO_SYNC_SECRET_ENV lists."
     )
-    file: FilePath | None = Field(default=None, description="A file below the secrets folder.")
+    file: FilePath | None = Field(
+        default=None, description="A file below KAPSO_SYNC_SECRETS_DIR; a last line end is not part of the value."
+    )
     dotenv: Annotated[str, StringConstraints(pattern=DOTENV_PATTERN)] | None = Field(
-        default=None, description="FILE#NAME: a value of a .env file below the secrets folder."
+        default=None, description="FILE#NAME: one value of a .env file below KAPSO_SYNC_SECRETS_DIR."
     )
     value: JsonValue = Field(default=None, description="Plain configuration, text or JSON; not for credentials.")
     keep: Literal[True] | None = Field(default=None, description="Set on Kapso already: left alone, missed when it is gone.")
-    json_: bool | None = Field(default=None, alias="json", description="The text of `env` or `file` is a JSON object or list.")
+    json_: bool | None = Field(
+        default=None, alias="json", description="True: the text of `env` or `file` is a JSON object or list, and is set as one."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -92,69 +101,100 @@ class SecretModel(_Strict):
 
 
 class ExpectModel(_Strict):
-    """What an answer must be."""
+    """What the answer must be: all that is given here."""
 
-    status: Annotated[int, Field(ge=100, le=599)] | None = Field(default=None, description="The HTTP status.")
-    json_: JsonValue = Field(default=None, alias="json", description="A subset of the answer's JSON.")
-    text: Annotated[str, StringConstraints(min_length=1)] | None = Field(default=None, description="Text in the answer.")
-    matches: Pattern | None = Field(default=None, description="A regular expression that is found in the answer.")
+    status: Annotated[int, Field(ge=100, le=599)] | None = Field(
+        default=None, description="The HTTP status. Default: any success."
+    )
+    json_: JsonValue = Field(
+        default=None, alias="json", description="A part of the answer's JSON; lists have to be as long as here."
+    )
+    text: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        default=None, description="Text somewhere in the answer."
+    )
+    matches: Pattern | None = Field(default=None, description="A regular expression that matches somewhere in the answer.")
 
 
 class CheckModel(_Strict):
-    """A request to send after each deployment."""
+    """A request to send after each deployment, and the answer that is expected; one that fails takes the deployment back."""
 
-    request: JsonValue = Field(default=None, description="The request's JSON.")
-    expect: ExpectModel = Field(description="What the answer must be; without `status`, any success.")
-    timeout: Annotated[float, Field(gt=0, le=120)] | None = Field(default=None, description="Seconds to wait. Default: 10.")
+    request: JsonValue = Field(default=None, description="The JSON to send. Default: null.")
+    expect: ExpectModel = Field(description="What the answer must be; `{}`: any success.")
+    timeout: Annotated[float, Field(gt=0, le=120)] | None = Field(
+        default=None, description="Seconds to wait for the answer. Default: 10."
+    )
 
 
 class SharedModel(_Strict):
     """What an entry and the defaults have in common. A field that is left out is not managed."""
 
     description: str | None = Field(default=None, description="Text shown on Kapso.")
-    function_type: Literal["cloudflare_worker", "supabase_function"] | None = Field(default=None, description="Where it runs.")
-    invoke_response_mode: Literal["passthrough", "wrapped"] | None = Field(default=None, description="How Kapso answers.")
-    public_endpoint: bool | None = Field(default=None, description="Callers need no API key.")
-    runtime_config: dict[str, JsonValue] | None = Field(default=None, description="Free-form settings of the runtime.")
-    contract: Literal["auto", "script", "module"] | None = Field(default=None, description="How the code presents its handler.")
-    minify: bool | None = Field(default=None, description="True: the code is built, and as small as it can be.")
-    deploy: bool | None = Field(default=None, description="False keeps it a draft.")
-    protected: bool | None = Field(default=None, description="True: never deleted by kapso-sync.")
-    drift: Literal["correct", "report"] | None = Field(default=None, description="What to do about changes made on Kapso.")
-    secrets: dict[SecretName, SecretModel] | None = Field(default=None, description="Secrets by name.")
+    function_type: Literal["cloudflare_worker", "supabase_function"] | None = Field(
+        default=None,
+        description="Where it runs: Cloudflare Workers, or Supabase, which is Deno. A new one: cloudflare_worker.",
+    )
+    invoke_response_mode: Literal["passthrough", "wrapped"] | None = Field(
+        default=None, description="How Kapso hands an answer on: as it is, or wrapped in `data`."
+    )
+    public_endpoint: bool | None = Field(default=None, description="True: callers need no API key. On Cloudflare Workers only.")
+    runtime_config: dict[str, JsonValue] | None = Field(
+        default=None, description="Settings of the runtime, such as `{timeout: 30}`."
+    )
+    contract: Literal["auto", "script", "module"] | None = Field(
+        default=None,
+        description="How the code goes up: as a script (top-level handler, no exports), a module, or as Kapso takes it.",
+    )
+    minify: bool | None = Field(default=None, description="True: the code is built, and as small as it can be. Default: false.")
+    deploy: bool | None = Field(
+        default=None, description="False: it stays a draft, and its secrets and checks wait. Default: true."
+    )
+    protected: bool | None = Field(
+        default=None, description="True: kapso-sync never deletes it, whatever the settings, until this says false."
+    )
+    drift: Literal["correct", "report"] | None = Field(
+        default=None,
+        description="What becomes of changes made on Kapso: put right, or only reported. Default: KAPSO_SYNC_DRIFT.",
+    )
+    secrets: dict[SecretName, SecretModel] | None = Field(
+        default=None,
+        description="Secrets by their name on Kapso, and where their values come from. Those that are not named stay.",
+    )
     checks: Annotated[list[CheckModel], Field(max_length=MAX_CHECKS)] | None = Field(
-        default=None, description="Requests to send after each deployment."
+        default=None, description="Requests to send after each deployment; one that fails takes the deployment back."
     )
 
 
 class RolloutModel(_Strict):
-    """How carefully a pass proceeds."""
+    """How carefully a pass goes on."""
 
     canary: Slug | None = Field(
-        default=None, description="This function goes first; unless it is well, nothing else is written."
+        default=None, description="The slug of the function that goes first; unless it is as git says, nothing else is written."
     )
-    max_failures: Annotated[int, Field(ge=1)] | None = Field(default=None, description="So many failures end the pass.")
+    max_failures: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="After this many failures, the rest of the pass is not started."
+    )
 
 
 class DefaultsModel(SharedModel):
-    """Fields for every function, and what concerns all of them."""
+    """Keys for every function that does not set them itself, and what concerns all of them."""
 
-    rollout: RolloutModel | None = Field(default=None, description="How carefully a pass proceeds.")
+    rollout: RolloutModel | None = Field(default=None, description="How carefully a pass goes on.")
     secrets_policy: Literal["leave", "exact"] | None = Field(
-        default=None, description="What becomes of secrets that the manifest does not name."
+        default=None,
+        description="What becomes of secrets that the manifest does not name; `exact` removes them. Default: leave.",
     )
 
 
 class EntryModel(SharedModel):
-    """One function."""
+    """A function, by its slug: a-z, 0-9 and hyphens. A key that is left out is not managed: what is set on Kapso stays."""
 
     file: FilePath | None = Field(
-        default=None, description="The code, relative to the manifest. Default: <slug>.ts or <slug>.js."
+        default=None, description="The code, relative to the manifest. Default: SLUG.ts or SLUG.js, whichever exists."
     )
     name: Name | None = Field(default=None, description="The name shown on Kapso. Default: the slug.")
     moved_from: FormerSlugs | None = Field(
         default=None,
-        description="The slug it had before, or a list, the latest first; id, URL and secrets stay. []: it is new.",
+        description="The slug that it had before, or a list, the latest first; id, URL and secrets stay. `[]`: it is new.",
     )
 
 
@@ -166,9 +206,9 @@ OptionalEntry = Annotated[
 
 
 class EnvironmentModel(_Strict):
-    """What is different in one environment."""
+    """What is different in the environment of this name, which `--env` gives."""
 
-    defaults: DefaultsModel | None = Field(default=None, description="Fields above the manifest's defaults.")
+    defaults: DefaultsModel | None = Field(default=None, description="Keys above those of the manifest's defaults.")
     functions: dict[Slug, OptionalEntry] | None = Field(
         default=None,
         description="Keys above those of the manifest's functions, functions that are here alone, or false: not here.",
@@ -176,15 +216,17 @@ class EnvironmentModel(_Strict):
 
 
 class ManifestModel(_Strict):
-    """The whole manifest."""
+    """Which functions of a Kapso project git manages, and which of their keys."""
 
-    version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version.")
-    defaults: DefaultsModel | None = Field(default=None, description="Fields for every function that does not set them itself.")
-    functions: dict[Slug, EntryModel | None] | None = Field(default=None, description="Functions by slug.")
+    version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version, which is 1.")
+    defaults: DefaultsModel | None = Field(default=None, description="Keys for every function that does not set them itself.")
+    functions: dict[Slug, EntryModel | None] | None = Field(
+        default=None, description="The functions that git manages, by their slugs."
+    )
     environments: dict[EnvironmentName, EnvironmentModel] | None = Field(
         default=None,
         max_length=MAX_ENVIRONMENTS,
-        description="What is different in each environment, by the name that --env gives.",
+        description="What is different in each environment, by its name.",
     )
 
 
@@ -204,23 +246,38 @@ class FolderModel(BaseModel):
 
 
 def json_schema() -> dict[str, Json]:
-    """Return the JSON Schema of a manifest, with the draft it is written for."""
+    """Return the JSON Schema of a manifest, with the draft it is written for, and where it is published.
+
+    Editors show the descriptions beside the keys: each key has one, and so has what keys by name hold, such as a function.
+    """
     schema: dict[str, Any] = ManifestModel.model_json_schema(by_alias=True)
     for model in (schema, schema["$defs"]["EnvironmentModel"]):
-        model["properties"]["functions"]["anyOf"][0]["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": MAX_SLUG}
+        functions = model["properties"]["functions"]["anyOf"][0]
+        functions["propertyNames"] = {"pattern": SLUG_PATTERN, "maxLength": MAX_SLUG}
+        # An entry without keys is null, which no model describes.
+        functions["patternProperties"][SLUG_PATTERN]["description"] = schema["$defs"]["EntryModel"]["description"]
     names = {"pattern": ENVIRONMENT_PATTERN, "maxLength": 100}
     schema["properties"]["environments"]["anyOf"][0]["propertyNames"] = names
     for model in ("DefaultsModel", "EntryModel"):
         schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
-    _forbid_nulls(schema)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "kapso-sync manifest"}
-
-
-def _forbid_nulls(schema: dict[str, Any]) -> None:
-    """Forbid null in the JSON Schema: a key without a value is a mistake, except for a function that is all defaults."""
     for model in (schema, *schema["$defs"].values()):
-        for name, field in model.get("properties", {}).items():
-            options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
-            if "anyOf" in field and name not in ("request", "json", "value"):
-                rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
-                model["properties"][name] = {**(options[0] if len(options) == 1 else {"anyOf": options}), **rest}
+        _forbid_nulls(model)
+        _drop_titles(model)
+    head: dict[str, Json] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
+    return {**head, "title": "kapso-sync manifest", **schema}
+
+
+def _forbid_nulls(model: dict[str, Any]) -> None:
+    """Forbid null in the JSON Schema: a key without a value is a mistake, except for a function that is all defaults."""
+    for name, field in model.get("properties", {}).items():
+        options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+        if "anyOf" in field:
+            rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+            model["properties"][name] = {**(options[0] if len(options) == 1 else {"anyOf": options}), **rest}
+
+
+def _drop_titles(model: dict[str, Any]) -> None:
+    """Drop the titles, which are names of Python classes and the keys once more, and defaults that say that there is none."""
+    for field in (model, *model.get("properties", {}).values()):
+        field.pop("title", None)
+        field.pop("default", None)

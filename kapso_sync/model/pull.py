@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.model.desired import Notice
+from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.model.source import FUNCTION_FILE, SourceFile
 
 
 class FolderLayout(enum.StrEnum):
@@ -50,12 +53,31 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
+class MappedFunction:
+    """A function that is on Kapso as these files say, whose paths are relative to the functions folder."""
+
+    remote: RemoteFunction
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def files_of(code: str, files: Mapping[str, SourceFile]) -> Mapping[str, bytes]:
+    """Return the files that make a function of the Kapso CLI: its code at this path, and the ``function.yaml`` beside it."""
+    folder = code.rpartition("/")[0]
+    paths = (code, f"{folder}/{FUNCTION_FILE}") if folder else (code,)
+    return {path: body for path in paths if path in files and (body := files[path].content) is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class PullPlan:
-    """Everything a pull would do, sorted by path and by slug; the files are to be written in order, the manifest last."""
+    """Everything a pull would do, sorted by path and by slug; the files are to be written in order, the manifest last.
+
+    ``mapped`` are the functions that the folder then has as Kapso has them.
+    """
 
     changes: tuple[FileChange, ...]
     functions: tuple[Pulled, ...]
     notices: tuple[Notice, ...] = ()
+    mapped: tuple[MappedFunction, ...] = field(default=(), repr=False)
 
     @property
     def incomplete(self) -> bool:

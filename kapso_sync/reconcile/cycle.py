@@ -53,8 +53,9 @@ class PassRequest:
 
     ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``expect`` is the
     digest that the plan must have. ``overrides`` is what a person allows for this pass. ``filter_plan`` is a pure function that
-    may block steps. ``on_planned`` is called once, with the plan that will be carried out. Set ``superseded`` when a newer
-    revision is known: then the pass starts nothing new and does not wait for deployments.
+    may block steps. ``on_read`` is called once with what was read of the source, and ``on_planned`` with the plan that will be
+    carried out. Set ``superseded`` when a newer revision is known: then the pass starts nothing new and does not wait for
+    deployments.
     """
 
     trigger: str = "sync"
@@ -62,6 +63,7 @@ class PassRequest:
     expect: str | None = None
     overrides: PassOverrides = field(default_factory=PassOverrides)
     filter_plan: Callable[[Plan], Plan] = lambda plan: plan
+    on_read: Callable[[Snapshot], None] = lambda _: None
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -129,6 +131,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
     snapshot = await _read_source(deps)
+    request.on_read(snapshot)
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
     observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)

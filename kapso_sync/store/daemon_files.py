@@ -13,13 +13,30 @@ from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.model.status import Suspension
 from kapso_sync.store.json_file import PrivateJsonFile, write_private
-from kapso_sync.store.lock import is_alive
+from kapso_sync.store.lock import is_alive, process_birth
 
 TOKEN_NAME = "admin-token"  # noqa: S105 - a file's name
 ADDRESS_NAME = "daemon.json"
 SUSPENSION_NAME = "suspended.json"
 
 _MAX_TOKEN_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDaemon:
+    """A daemon that runs: its state folder, its address, and what it was started with. Without ``url`` it has no server."""
+
+    folder: Path
+    url: str | None = None
+    source: str | None = None
+    path: str | None = None
+    env: str | None = None
+
+    def __str__(self) -> str:
+        """Return source, state folder and address, for people to choose."""
+        given = [f"--{name} {value}" for name, value in (("path", self.path), ("env", self.env)) if value]
+        at = self.url or "without a server"
+        return f"{' '.join([self.source or 'a source', *given])} (state folder {self.folder}, {at})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +64,20 @@ class DaemonFiles:
         """Return the stored admin token. Raises OSError."""
         return read_small(self.folder / TOKEN_NAME, _MAX_TOKEN_BYTES).decode("utf-8", "replace").strip()
 
-    def address(self) -> str | None:
-        """Return the URL of the daemon that uses this folder, or None."""
-        url = self._file(ADDRESS_NAME).read().get("url")
-        return url if isinstance(url, str) else None
-
-    def is_running(self) -> bool:
-        """Return whether a daemon with a server runs on this folder; the process may have been killed without a trace here."""
+    def daemon(self) -> RunningDaemon | None:
+        """Return the daemon that runs on this folder, or None; one that was killed left its file behind, and does not count."""
         kept = self._file(ADDRESS_NAME).read()
-        pid = kept.get("pid")
-        return isinstance(kept.get("url"), str) and isinstance(pid, int) and is_alive(pid)
+        pid, born = kept.get("pid"), kept.get("born")
+        if not isinstance(pid, int) or not is_alive(pid, born if isinstance(born, str) else None):
+            return None
+        return RunningDaemon(self.folder, *(_text(kept.get(name)) for name in ("url", "source", "path", "env")))
 
     def remember_address(self, url: str | None, source: str, path: str | None, env: str | None) -> None:
         """Store the URL of the daemon's server, and what it serves, for commands such as `reconcile`."""
-        self._file(ADDRESS_NAME).write({"url": url, "pid": os.getpid(), "source": source, "path": path, "env": env})
-
-    def serves(self, source: str, path: str | None, env: str | None) -> bool:
-        """Return whether the daemon that uses this folder was started for this source."""
-        kept = self._file(ADDRESS_NAME).read()
-        return (kept.get("source"), kept.get("path"), kept.get("env")) == (source, path, env)
+        pid = os.getpid()
+        self._file(ADDRESS_NAME).write(
+            {"url": url, "pid": pid, "born": process_birth(pid), "source": source, "path": path, "env": env}
+        )
 
     def forget_address(self) -> None:
         """Remove the URL: the server has stopped."""
@@ -93,3 +105,7 @@ class DaemonFiles:
 
     def _file(self, name: str) -> PrivateJsonFile:
         return PrivateJsonFile(self.folder / name)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

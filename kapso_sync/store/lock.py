@@ -45,7 +45,8 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
             hint="nothing is written to Kapso without a journal: make the folder writable, or set KAPSO_SYNC_STATE_DIR",
         ) from error
     try:
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": started.isoformat(timespec="seconds")}
+        since = started.isoformat(timespec="seconds")
+        note = {"pid": os.getpid(), "born": process_birth(os.getpid()), "host": socket.gethostname(), "since": since}
         with contextlib.suppress(StateUnusable):
             write_private(folder / HOLDER_NAME, json.dumps(note))
         yield
@@ -59,13 +60,19 @@ def is_held(folder: Path) -> bool:
     """Return whether a process that is alive holds the state folder; one on another host counts as alive."""
     try:
         note = json.loads(read_small(folder / HOLDER_NAME, _MAX_NOTE_BYTES))
-        return note["host"] != socket.gethostname() or is_alive(note["pid"])
+        return note["host"] != socket.gethostname() or is_alive(note["pid"], note.get("born"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process of this host is alive."""
+def is_alive(pid: int, born: str | None = None) -> bool:
+    """Return whether a process of this host is alive; ``born`` is what `process_birth` returned for it, None if not known.
+
+    A pid alone proves little: after a crash it is given to another process, in a container often to the next one. So a process
+    that was born at another time is another one. Without ``born``, the pid has to do.
+    """
+    if born is not None:
+        return process_birth(pid) == born
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -73,6 +80,21 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def process_birth(pid: int) -> str | None:
+    """Return when a process began, as the id of the machine's boot and the clock ticks since then.
+
+    None if no process has this pid, if it is a zombie, and where there is no ``/proc``. The fields of ``/proc/PID/stat`` are
+    counted from the end of the name, which may have blanks and brackets (man 5 proc_pid_stat).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        state, ticks = fields[0], fields[19]
+    except (OSError, IndexError):
+        return None
+    return None if state in ("Z", "X") else f"{boot}:{ticks}"
 
 
 def holder(folder: Path) -> str:

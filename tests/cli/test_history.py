@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from inline_snapshot import snapshot
 
+from kapso_sync.store.daemon_files import DaemonFiles
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
 
@@ -222,6 +223,10 @@ def test_without_a_source_history_and_status_mean_the_only_one_that_was_synced(
     assert several.code == 64
     assert f"several sources were synced: {folder} as folder/functions-" in several.err
     assert f"; {other} as folder/other-" in several.err
+    assert "created" in kapso_sync("history", "greet", environment=environment).out
+    for each in filter(Path.is_dir, Path(environment["KAPSO_SYNC_STATE_DIR"]).iterdir()):
+        DaemonFiles(each).remember_address(None, each.name, None, None)
+    assert "several daemons run" in kapso_sync("status", environment=environment).err
     assert "created" in kapso_sync("history", "greet", environment=environment).out
     wrong = kapso_sync("history", "greet", str(other), environment=environment)
     named = f"name the SOURCE that was synced, with its --path, --env and --env-file: {folder} as folder/functions-"

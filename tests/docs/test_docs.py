@@ -14,7 +14,7 @@ import pytest
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.errors import ExitCode
-from tests.docs.tables import event_rows, setting_rows
+from tests.docs.tables import event_rows, manifest_rows, setting_rows
 from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
 from tests.served import Served, served
 
@@ -49,9 +49,12 @@ def other() -> Iterator[Served]:
         yield running
 
 
-@pytest.mark.parametrize(("page", "rows"), [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows)])
-def test_event_and_setting_tables_match_the_code(page: str, rows: object) -> None:
-    """Every event and every setting is listed as it is, and no other."""
+@pytest.mark.parametrize(
+    ("page", "rows"),
+    [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows), ("docs/manifest.md", manifest_rows)],
+)
+def test_tables_of_events_settings_and_keys_match_the_code(page: str, rows: object) -> None:
+    """Every event, every setting and every key of the manifest is listed as it is, and no other."""
     assert callable(rows)
     found = [line for line in text_of(page).splitlines() if line.startswith("| `")]
     assert found == list(rows())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -12,14 +13,43 @@ from hypothesis import strategies as st
 from kapso_sync.manifest import json_schema
 from kapso_sync.manifest.document import read_document
 from tests.manifest.folder import problems_of
+from tests.program import kapso_sync
 
+ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
-EXAMPLE = Path(__file__).parents[2] / "functions.example" / "manifest.yaml"
+EXAMPLE = ROOT / "functions.example" / "manifest.yaml"
 HEAD = "version: 1\nfunctions:\n  greet:\n    "
 
 
 def accepts(text: str) -> bool:
     return bool(VALIDATOR.is_valid(read_document("m.yaml", text.encode()).value))
+
+
+def test_the_published_schema_is_what_the_command_prints() -> None:
+    """Its id stays as long as the manifest's version does: another version gets another id, and another file."""
+    assert json_schema()["$id"] == "urn:kapso-sync:manifest:1"
+    assert (ROOT / "docs/schemas/manifest-v1.json").read_text(encoding="utf-8") == kapso_sync("schema").out
+    assert not accepts("version: 2\nfunctions: {greet: {}}\n")
+
+
+def undescribed(schema: Any, place: str = "") -> list[str]:
+    """The places below a schema that an editor could explain, and that have no text: keys, and what keys by name hold."""
+    found = []
+    for kind in ("$defs", "properties", "patternProperties"):
+        for name, inner in schema.get(kind, {}).items():
+            if kind != "$defs" and not {"description", "$ref"} & inner.keys():
+                found.append(f"{place}/{name}")
+            found += undescribed(inner, f"{place}/{name}")
+    return found
+
+
+def test_every_key_has_a_hover_text() -> None:
+    """Also functions, environments and secrets, whose keys are names, by what they hold. A control: one key without a text."""
+    schema: Any = json_schema()
+    assert undescribed(schema) == []
+    assert [name for name, model in schema["$defs"].items() if "description" not in model] == ["JsonValue"]
+    del schema["$defs"]["CheckModel"]["properties"]["timeout"]["description"]
+    assert undescribed(schema) == ["/CheckModel/timeout"]
 
 
 def test_the_example_manifest_is_valid_by_the_schema() -> None:
@@ -42,6 +72,7 @@ def test_the_example_manifest_is_valid_by_the_schema() -> None:
         "runtime_config: 5",
         "secrets: {lower: {env: A}}",
         "secrets: {A: {}}",
+        "secrets: {A: {env: X, json: null}}",
         "secrets: {A: {env: X, file: y}}",
         "checks: [{request: {}}]",
         "checks: [{expect: {status: 99}}]",

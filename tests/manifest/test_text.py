@@ -117,6 +117,14 @@ def test_a_json_manifest_stays_json() -> None:
     assert '"name": "\u00e9"' in made.decode()
 
 
+def test_the_first_line_names_the_schema_only_where_somebody_wrote_it() -> None:
+    """Editors look for it there; a manifest that exists keeps its own, or none."""
+    edits = [Edit(("functions", "b", "name"), "x")]
+    for head in ("", "# yaml-language-server: $schema=./mine.json\n"):
+        made = edited_file("manifest.yaml", f"{head}version: 1\n".encode(), edits).decode()
+        assert made == f"{head}version: 1\nfunctions:\n  b:\n    name: x\n"
+
+
 def test_a_byte_order_mark_is_kept() -> None:
     """Some editors need it."""
     assert edited_file("manifest.yaml", b"\xef\xbb\xbfversion: 1\n", [Edit(("a",), 1)]) == b"\xef\xbb\xbfversion: 1\na: 1\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ExitCode, StateLocked, StateUnusable
-from kapso_sync.store.lock import HOLDER_NAME, LOCK_NAME, held, holder, is_held
+from kapso_sync.store.lock import HOLDER_NAME, LOCK_NAME, held, holder, is_alive, is_held, process_birth
 from tests.builders import DAWN
 
 HOLD = """
@@ -69,6 +71,24 @@ def test_a_folder_is_held_while_its_holder_lives(tmp_path: Path, other: subproce
     assert not is_held(tmp_path)
     (tmp_path / HOLDER_NAME).write_text('{"pid": 1, "host": "elsewhere"}')
     assert is_held(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_pid_that_was_given_to_another_process_holds_nothing(tmp_path: Path) -> None:
+    """As in a container, where the same pids come again after each restart. A zombie holds nothing either."""
+    with held(tmp_path, DAWN):
+        note = json.loads((tmp_path / HOLDER_NAME).read_text())
+        assert is_held(tmp_path)
+        (tmp_path / HOLDER_NAME).write_text(json.dumps({**note, "born": "another boot:17"}))
+        assert not is_held(tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = process_birth(child.pid)
+    assert is_alive(child.pid, born)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert born is not None
+    assert not is_alive(child.pid, born)
+    child.communicate()
 
 
 def test_a_lock_without_a_pid_has_an_unknown_holder(tmp_path: Path) -> None:

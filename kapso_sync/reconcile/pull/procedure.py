@@ -20,7 +20,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.model.pull import PullPlan
+from kapso_sync.model.pull import MappedFunction, PullPlan, Taken, files_of
 from kapso_sync.model.source import DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.observe import observe, with_code
@@ -75,7 +75,24 @@ async def pull(deps: PullDeps, api: FunctionsApi, options: PullOptions) -> PullP
         plan = plan_pull(replace(inputs, modules=modules), options)
         after = await _desired_after(deps, plan)
     plan = verify(plan, after, observed)
-    return replace(plan, notices=(*garbled_notices(observed), *notices, *plan.notices))
+    mapped = _map(plan, after, observed, with_changes(deps.snapshot, plan.changes), everything=options.everything)
+    return replace(plan, notices=(*garbled_notices(observed), *notices, *plan.notices), mapped=mapped)
+
+
+def _map(
+    plan: PullPlan, after: Desired, observed: Observed, snapshot: Snapshot, *, everything: bool
+) -> tuple[MappedFunction, ...]:
+    """Return the functions that the folder has as Kapso has them once the plan's files are written.
+
+    What git lists was compared with Kapso only if ``everything`` is rewritten.
+    """
+    code = {function.slug: function.entry.file for function in after.functions}
+    known = (Taken.NEW, Taken.CHANGED, *([Taken.SAME] if everything else []))
+    return tuple(
+        MappedFunction(observed.by_id[pulled.function_id], files_of(code[pulled.slug], snapshot.files))
+        for pulled in plan.functions
+        if pulled.taken in known and not pulled.incomplete and pulled.slug in code
+    )
 
 
 async def restore(deps: PullDeps, remote: RemoteFunction, *, force: bool) -> PullPlan:

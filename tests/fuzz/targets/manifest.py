@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 from kapso_sync.errors import KapsoSyncError, ManifestInvalid
 from kapso_sync.manifest import read_manifest, unlisted_files
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.layout import edited_file, misfit, read_layout
-from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
+from kapso_sync.manifest.remote_map import edited_remote_map, read_project_id, read_remote_map
 from kapso_sync.manifest.text import Edit
-from kapso_sync.model.functions import Json, canonical_json, same_json
+from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction, canonical_json, same_json
+from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, PROJECT_FILE, REMOTE_MAP
 from kapso_sync.model.state import ReconcilerState
 from tests.fuzz.archive import pack, unpack
@@ -37,6 +40,7 @@ def run(data: bytes) -> None:
     for slug in known.files:
         known.code_file(slug, "0" * 64)
     read_project_id(project)
+    _edit_map(remote_map)
     for environment in ENVIRONMENTS:
         try:
             manifest = read_manifest(snapshot, environment=environment)
@@ -57,6 +61,27 @@ def run(data: bytes) -> None:
         print_desired(desired)
         if environment is None:
             _edit(files, desired.slugs)
+
+
+def _edit_map(content: bytes | None) -> None:
+    """Enter a function into the map: entries of others keep their values, and a second time there is nothing to do."""
+    greet = MappedFunction(RemoteFunction("id-1", "greet", DeploymentStatus.DEPLOYED, None), {"greet/index.js": b"x"})
+    try:
+        made = edited_remote_map(content, [greet], (), "functions")
+    except KapsoSyncError as error:
+        print_error(error)
+        return
+    after = content if made is None else made
+    if edited_remote_map(after, [greet], (), "functions") is not None:
+        raise BrokenPromise(f"the map is edited again: {after!r}")
+    kept = _others(json.loads(content or b"{}"))
+    if _others(json.loads(after or b"")) != kept:
+        raise BrokenPromise(f"the map of others has changed: {content!r} became {after!r}")
+
+
+def _others(value: Any) -> str:
+    entries = {slug: each for slug, each in value.pop("functions", {}).items() if slug != "greet" and each.get("id") != "id-1"}
+    return json.dumps([value, entries], sort_keys=True)
 
 
 def _edit(files: dict[str, bytes], slugs: frozenset[str]) -> None:
