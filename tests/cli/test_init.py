@@ -57,7 +57,7 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
 - lib/deep/tool.js  left out: it lies in a sub-folder; if it is a function, list it yourself, with `file: lib/deep/tool.js`
     --- /dev/null
     +++ b/manifest.yaml
-    @@ -0,0 +1,11 @@
+    @@ -0,0 +1,10 @@
     +version: 1
     +functions:
     +  broken:

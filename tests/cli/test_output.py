@@ -68,6 +68,7 @@ COMMANDS = {
     "history": ("greet", "FOLDER"),
     "init": ("EMPTY",),
     "invoke": ("greet",),
+    "logs": ("greet", "FOLDER"),
     "plan": ("FOLDER",),
     "pull": ("FOLDER",),
     "schema": (),

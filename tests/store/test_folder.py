@@ -195,7 +195,7 @@ def test_what_is_no_state_file_is_neither_waited_for_nor_read(tmp_path: Path, pu
     files = DaemonFiles(tmp_path)
     for name in (TOKEN_NAME, ADDRESS_NAME, HOLDER_NAME, KEY_NAME, "backup.json"):
         put(tmp_path / name)
-    assert (files.address(), files.is_running(), is_held(tmp_path)) == (None, False, False)
+    assert (files.daemon(), is_held(tmp_path)) == (None, False)
     assert holder(tmp_path) == "pid unknown"
     assert (read_key(tmp_path), read_backup(tmp_path / "backup.json")) == (None, None)
     if put is not deep:
