@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
@@ -266,6 +267,9 @@ class _Reader:
         elif plain and NUMBER.fullmatch(text):
             if len(text) > MAX_NUMBER_DIGITS:
                 self._report("number", f"a number of {len(text)} digits is not read", place, "quote it, if it is text")
+                value = 0
+            elif math.isinf(float(text)):
+                self._report("number", "a number of this size is not read", place, "quote it, if it is text")
                 value = 0
             else:
                 value = float(text) if any(char in text for char in ".eE") else int(text)
