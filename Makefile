@@ -38,17 +38,17 @@ compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q kapso_sync
 
 test: compiled $(NODE_STAMP)   ## run every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Coverage has a target of its own: tracing makes the suite a third slower.
 coverage: $(STAMP) $(NODE_STAMP) ## run every test, and print what they do not reach
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 unit: compiled $(NODE_STAMP)   ## run what needs no process of its own and no long history, in under a minute
-	$(BIN)/python -m pytest -n auto -m "not e2e and not history"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e and not history"
 
 thorough: compiled $(NODE_STAMP) ## run the whole of what `check` runs a part of, such as each fault at each call
-	$(BIN)/python -m pytest -n auto --thorough -m thorough
+	$(BIN)/python -m pytest -n auto --dist worksteal --thorough -m thorough
 
 check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the tests
 	$(BIN)/ruff format --check .
