@@ -19,8 +19,8 @@ def rows(options: Options) -> list[Row]:
     if esbuild is None:
         return [Row(GROUP, f"build {count} TypeScript functions", skipped=ESBUILD_MISSING)]
     folder = options.scratch / "builds"
-    with scene(folder) as there:
-        functions, plain = there.functions, folder / "plain"
+    with scene(folder) as there, scene(folder / "javascript") as beside:
+        functions, plain = there.functions, beside.functions
         write_typescript(functions, count)
         write_javascript_like(functions, plain, count)
         environment, everything = there.environment(), _esbuild(esbuild, functions, folder / "out")
@@ -30,11 +30,12 @@ def rows(options: Options) -> list[Row]:
             {"ours": lambda: run(program("validate", str(functions)), environment), "esbuild": lambda: run(everything)},
         )
         there.sync()
+        beside.sync()
         warm = interleaved(
             options.runs,
             {
                 "typescript": lambda: run(program("validate", str(functions)), environment),
-                "javascript": lambda: run(program("validate", str(plain)), environment),
+                "javascript": lambda: run(program("validate", str(plain)), beside.environment()),
             },
         )
         with (functions / "lib" / "rare.ts").open("a", encoding="utf-8") as file:
