@@ -78,7 +78,7 @@ def kapso_environment(scene: Scene, home: Path) -> dict[str, str]:
 
 
 def write_zone(folder: Path, records: int) -> Path:
-    """Write a zone of so many records for octoDNS, the same at its source and at its target, and return the configuration."""
+    """Write a zone of ``count`` records for octoDNS, equal at its source and its target, and return the configuration."""
     zone = "---\n" + "".join(
         f"record-{number:04d}:\n  ttl: 300\n  type: A\n  value: 192.0.2.{number % 250 + 1}\n" for number in range(records)
     )

@@ -148,7 +148,7 @@ def larger_sizes(sizes: Iterable[int]) -> list[int]:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the value below which so many percent of the values lie, by the nearest rank.
+    """Return a percentile of the values, by the nearest rank.
 
     >>> percentile([4.0, 1.0, 3.0, 2.0], 95)
     4.0

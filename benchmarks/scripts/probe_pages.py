@@ -1,6 +1,6 @@
 """Ask a daemon for its page and its status over one connection: ``probe_pages.py HOST:PORT SECONDS LEAST``.
 
-Prints the seconds of each answer as JSON, by path. It asks every 10 ms for so many seconds, and at least LEAST times.
+Prints the seconds of each answer as JSON, by path. It asks every 10 ms, for the given seconds and at least LEAST times.
 """
 
 import http.client

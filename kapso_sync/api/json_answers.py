@@ -17,7 +17,7 @@ SMALL = 256 * 1024
 
 MODEST = 1024 * 1024
 MODEST_VALUES = 100_000
-"""An answer of at most so many bytes with at most so many values is read by C at once, in a few milliseconds: a page of
+"""The C decoder reads an answer within these limits, of bytes and of values, at once and in a few milliseconds: a page of
 a hundred functions takes a third of a millisecond, and seven in Python."""
 
 MAX_VALUES = 1_000_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kapso_sync.errors import Location
 
 MAX_FRAME = 1000
-"""Characters of a line above which it is no frame of a trace."""
+"""Maximum number of characters of a line that is read as a frame of a trace."""
 
 MAX_FRAMES = 1000
 """Most frames of one invocation that are looked at; V8 writes 10 for an error."""

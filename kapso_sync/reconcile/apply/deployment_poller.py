@@ -32,7 +32,7 @@ MAX_SEEN = 50
 """How many of the newest durations count for the next ones."""
 
 ENOUGH_SEEN = 5
-"""From so many durations on, those of earlier passes count no more."""
+"""With this many durations of a pass, those of earlier passes no longer count."""
 
 
 class DeploymentState(enum.Enum):

@@ -368,8 +368,10 @@ class _Pass:
         return await self._one(step)
 
     async def _one(self, step: Step) -> Outcome:
-        slots, written = self._applier.slots, None
+        slots = self._applier.slots
         async with slots.deploying:
+            if isinstance(step, Rollback):
+                return self._kept_back(step) or await self._applier.roll_back(step)
             async with slots.writing:
                 kept_back = self._kept_back(step)
                 if kept_back is not None:
@@ -377,15 +379,11 @@ class _Pass:
                 match step:
                     case Delete():
                         return await self._applier.delete(step)
-                    case Create() | Modify() if not isinstance(step, Rollback):
-                        written = await self._applier.write(self._since_parked(step))
+                    case Create() | Modify():
+                        applied = await self._applier.write(self._since_parked(step))
                     case _:
-                        pass
-            if isinstance(step, Rollback):
-                return await self._applier.roll_back(step)
-            if written is None:
-                raise AssertionError(step)
-            applied = await self._applier.deliver(written)
+                        raise AssertionError(step)
+            applied = await self._applier.deliver(applied)
         # If the other style was tried, the outcome still belongs to the original step.
         return replace(await self._applier.complete(applied), step=step)
 
