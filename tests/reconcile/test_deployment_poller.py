@@ -15,7 +15,7 @@ from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import CallBudget, FunctionList, Json, RemoteFunction
 from kapso_sync.model.report import Result
 from kapso_sync.model.state import ApiFacts
-from kapso_sync.reconcile.apply.deployment_poller import POLL_SHARE, PollPace, RunningDeployment
+from kapso_sync.reconcile.apply.deployment_poller import PollPace, RunningDeployment
 from kapso_sync.store.api_facts import ApiFactsFile
 from tests.builders import CODE_A, CODE_B, desired, remote, want
 from tests.reconcile.passes import Bench
@@ -81,7 +81,7 @@ async def test_polls_take_a_twentieth_of_the_calls_that_may_be_spent(bench: Benc
     await bench.sync(desired(*many(40)))
     polls = api.looks[1:]
     pauses = [after - before for before, after in pairwise(polls)]
-    spent, allowed = len(polls), POLL_SHARE * 80 / 60 * (polls[-1] - polls[0])
+    spent, allowed = len(polls), 1 / 20 * 80 / 60 * (polls[-1] - polls[0])
     assert spent <= allowed + 2, "and one that was saved"
     unlimited = watched(bench)
     await bench.sync(desired(*many(40, CODE_B)))
