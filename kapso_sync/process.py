@@ -35,7 +35,7 @@ shift 2
 "$@" <&4 3<&- 4<&- &
 child=$!
 exec 4<&-
-{ read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+{ read -r _; kill -KILL 0; } <&3 2>/dev/null &
 exec 3<&-
 wait "$child"
 status=$?
@@ -47,7 +47,8 @@ exit "$status"
 """Runs its arguments after the first two, and kills its process group when its own standard input ends. Those two are the file
 to read as standard input, and the most KiB of memory that a process may write to. When the program has ended, what that left
 behind ends too. Where memory is used up, the kernel looks at `oom_score_adj`, and kills one of these before it kills us. The
-guard waits for what it started, so that no zombie is left to process 1 of a container."""
+guard waits for what it started, so that no zombie is left to process 1 of a container. Every process of the group
+holds the standard output, so the end of that output says that all have ended."""
 
 
 def end_in_time(status: int, limit: float = STOP_LIMIT) -> None:

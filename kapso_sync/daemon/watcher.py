@@ -152,6 +152,9 @@ class FileWatcher:
             poll_delay_ms=POLL_MS,
             ignore_permission_denied=False,
         )
+        # The library starts to watch within its first step, which ends before this is called: what was written before that
+        # caused no event, maybe after a pass has read it.
+        asyncio.get_running_loop().call_soon(self._touch)
         try:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:

@@ -99,6 +99,20 @@ async def test_every_save_is_noticed_even_by_rename(folder: Path) -> None:
         await after(triggers, (folder / "greet.js").unlink)
 
 
+async def test_a_save_while_the_watch_begins_is_noticed(folder: Path) -> None:
+    """The first pass may have read the folder before the watch began: once it has, the folder is looked at again."""
+    triggers = TriggerCounter()
+    watcher = FileWatcher(folder, triggers.trigger, debounce=DEBOUNCE, clock=SystemClock(), on_trouble=triggers.troubles.append)
+    task = asyncio.create_task(watcher.run())
+    try:
+        await triggers.next()
+        await triggers.quiet()
+        assert triggers.count == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_burst_of_saves_triggers_once(folder: Path) -> None:
     """Twenty files saved at once trigger once."""
     async with watched(folder) as triggers:
