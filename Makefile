@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compiled demo test coverage unit thorough check bench fuzz image-test network-test soak e2e-kubernetes clean lock format help
+.PHONY: compiled demo test coverage unit thorough check bench fuzz release-check image-test network-test soak e2e-kubernetes clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -54,6 +54,7 @@ check: $(STAMP) $(NODE_STAMP)  ## format, lint, types, import rules, then the te
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy deploy/release
 	$(BIN)/lint-imports
 	$(MAKE) test
 
@@ -84,6 +85,16 @@ soak: $(STAMP)           ## three replicas, random deaths and pushes, for MINUTE
 e2e-kubernetes: $(STAMP) ## apply every manifest to a real kube-apiserver, with Go to build it
 	$(BIN)/python -m pytest -v tests/deploy/e2e_kubernetes.py
 
+# The tools of a release have an environment of their own: none of them is needed to run or to change the program.
+RELEASE := .release/.installed
+$(RELEASE): requirements/release.txt
+	$(PYTHON) -m venv .release
+	.release/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/release.txt
+	@touch $@
+
+release-check: $(RELEASE) ## build what a release publishes into dist/, and check all of it; SKIPS=--no-skips allows no skipped step
+	.release/bin/python deploy/release/check.py --tools .release/bin $(SKIPS)
+
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -93,7 +104,8 @@ lock:            ## pin every dependency again, with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify -o requirements/run.txt pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify --group dev -o requirements/dev.txt pyproject.toml
 	printf 'kapso==0.4.0\nrequests\npackaging\noctodns==1.22.0\n' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/bench.txt -
+	printf 'build\ncyclonedx-bom\nhatchling==1.33.0\npip-audit\npre-commit\ntwine\nwheel\nzizmor\n' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/release.txt -
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz .bench
+	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz .bench .release

@@ -59,7 +59,7 @@ class ToolPlaces:
 
 
 def own_copies(package: Path, prefix: Path) -> tuple[Path, ...]:
-    """Return the paths of our own copy, in a checkout and in an installation.
+    """Return the paths of our own copy, in a checkout, in a wheel for one platform, and beside an installation.
 
     ``package`` is the folder of the package `kapso_sync`; ``prefix`` is the installation prefix, as `sys.prefix`.
     """
@@ -68,6 +68,7 @@ def own_copies(package: Path, prefix: Path) -> tuple[Path, ...]:
     installed = prefix / "lib" / "node_modules"
     return (
         package.parent / "node_modules" / binary,
+        package / "bin" / "esbuild",
         installed / binary,
         installed / "esbuild" / "node_modules" / binary,
     )
