@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wheel.wheelfile import WheelFile
+from wheel.wheelfile import WheelFile  # type: ignore[import-untyped]  # the package is not marked as typed
 
 REGISTRY = "https://registry.npmjs.org"
 MAX_TARBALL = 32 * 1024 * 1024
@@ -45,7 +45,7 @@ PLATFORMS = (
     Platform("darwin-x64", ("macosx_12_0_x86_64",)),
     Platform("darwin-arm64", ("macosx_12_0_arm64",)),
 )
-"""Go 1.25, which compiled esbuild 0.28, needs macOS 12: https://go.dev/doc/go1.25#darwin."""
+"""Go 1.26, which compiled esbuild 0.28, needs macOS 12: https://go.dev/doc/go1.26."""
 
 
 class WrongPackage(Exception):
