@@ -308,7 +308,7 @@ def main(arguments: Sequence[str]) -> int:
         tree = Path(scratch, "tree")
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(tree)], check=True)
         epoch = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True)
-        release = Release(tree, options.tools, options.dist.absolute(), Path(scratch), epoch.stdout.strip())
+        release = Release(tree, options.tools.absolute(), options.dist.absolute(), Path(scratch), epoch.stdout.strip())
         for step in STEPS:
             name = step.__name__.removeprefix("check_").replace("_", " ")
             try:
