@@ -34,7 +34,7 @@ RUN apt-get update \
  && ln -s ../lib/git-core/git /git/usr/bin/git
 
 FROM python:3.13-slim-trixie
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="kapso-sync" \
       org.opencontainers.image.description="GitOps for Kapso functions: push to git, and what runs becomes what git says." \
       org.opencontainers.image.licenses="Apache-2.0" \

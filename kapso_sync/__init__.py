@@ -5,4 +5,4 @@ guard, execute), then side by side `sources`, `build`, `manifest`, `api` and `st
 A package imports only from packages below it. `emulator` is a fake Kapso server for tests; it is separate from the rest.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
