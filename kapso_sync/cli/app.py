@@ -248,6 +248,9 @@ def resume(*, context: CommandContext) -> int:
     type=click.Choice(["text", "json", "markdown"]),
     help="Default: text; markdown fits a comment.",
 )
+@click.option(
+    "--markdown", "markdown_file", metavar="FILE", type=click.Path(path_type=Path), help="Write it as Markdown as well."
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when git is ahead, 3 for drift.")
 @json_flag
 @with_flags()
@@ -256,6 +259,7 @@ def plan(
     only: tuple[str, ...],
     delete: tuple[str, ...],
     form: str | None,
+    markdown_file: Path | None,
     detailed_exitcode: bool,
     json_output: bool,
     context: CommandContext,
@@ -268,7 +272,7 @@ def plan(
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
     args = sync_command.PassArgs(context, overrides, only, None, json_output or form == "json")
-    return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown")
+    return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown", markdown_file=markdown_file)
 
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")

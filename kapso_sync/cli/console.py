@@ -132,8 +132,12 @@ class Console:
 
     def markdown(self, text: str) -> None:
         """Print a page of Markdown, whose texts are safe already."""
+        self._write(self.safe_markdown(text))
+
+    def safe_markdown(self, text: str) -> str:
+        """Return a page of Markdown as it is printed: without secrets, and without a line that a runner obeys."""
         lines = self._redactor.text(text.removesuffix("\n")).split("\n")
-        self._write("\n".join(map(without_commands, lines)))
+        return "\n".join(map(without_commands, lines))
 
     def annotation(self, line: str) -> None:
         """Print a command to GitHub's runner, whose values are escaped already."""

@@ -113,8 +113,8 @@ async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManage
         yield session
 
 
-def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False) -> int:
-    """Print what a sync would do; write nothing."""
+def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False, markdown_file: Path | None = None) -> int:
+    """Print what a sync would do, and write it as Markdown into a file if one is given; write nothing else."""
     settings = args.context.load_settings()
 
     async def work() -> int:
@@ -122,6 +122,8 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
         async with open_session(settings, bus, writes=False) as session:
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
+        if markdown_file is not None:
+            _write_markdown(markdown_file, args.context.stdout().safe_markdown(plan_markdown(plan, args.advise_exactly)))
         if args.json_output:
             args.context.stdout().document(plan_document(plan))
         elif markdown:
@@ -131,6 +133,13 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)
+
+
+def _write_markdown(path: Path, text: str) -> None:
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="--markdown names a file to write") from error
 
 
 def plan_exit_code(plan: Plan, *, detailed: bool) -> ExitCode:

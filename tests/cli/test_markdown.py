@@ -230,3 +230,14 @@ def test_json_and_markdown_together_are_a_usage_error() -> None:
     """Before anything is read."""
     ran = kapso_sync("plan", "--json", "--format", "markdown")
     assert (ran.code, "both --json and --format markdown" in ran.err) == (64, True)
+
+
+def test_plan_writes_markdown_beside_json_from_one_plan(environment: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    """A comment and a gate by digest then mean the same plan; a file that cannot be written is a usage error."""
+    ran = kapso_sync("plan", str(folder), "--json", "--markdown", str(tmp_path / "plan.md"), environment=environment)
+    written = (tmp_path / "plan.md").read_text(encoding="utf-8")
+    assert written.startswith("<!-- kapso-sync plan ")
+    assert ran.document["digest"] in written
+    ran = kapso_sync("plan", str(folder), "--markdown", str(tmp_path / "nowhere" / "plan.md"), environment=environment)
+    assert ran.code == 64
+    assert "plan.md cannot be written: No such file or directory" in ran.err

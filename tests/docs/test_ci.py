@@ -19,7 +19,7 @@ from tests.served import served
 
 
 def workflow() -> Any:
-    return yaml.safe_load(blocks("docs/ci.md", "yaml")[0])
+    return yaml.safe_load(blocks("docs/ci.md", "yaml")[1])
 
 
 def test_actions_are_pinned_to_commits() -> None:
@@ -75,7 +75,7 @@ def github_scripts(job: str) -> list[str]:
 
 
 def gitlab_scripts(job: str) -> list[str]:
-    return [script for script in yaml.safe_load(blocks("docs/ci.md", "yaml")[1])[job]["script"] if "curl" not in script]
+    return [script for script in yaml.safe_load(blocks("docs/ci.md", "yaml")[2])[job]["script"] if "curl" not in script]
 
 
 @pytest.fixture

@@ -1,0 +1,121 @@
+"""The GitLab file to include: its scripts run against the emulator and a local API that takes the note."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kapso_sync.tools import VERSION
+from tests.program import answering, git, write_functions
+from tests.served import served
+
+ROOT = Path(__file__).parents[2]
+SPEC, JOBS = yaml.safe_load_all((ROOT / "deploy" / "gitlab" / "kapso-sync.yml").read_text(encoding="utf-8"))
+NOTES = "/projects/4/merge_requests/7/notes"
+
+
+@pytest.fixture
+def gitlab() -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
+    """GitLab's API on loopback: its address, the notes of a merge request, and what was written."""
+    notes: list[dict[str, Any]] = []
+    writes: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            assert self.headers["PRIVATE-TOKEN"] == "the-project-s-token"
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
+            if self.path == "/user":
+                return self.say({"id": 5})
+            if self.command == "GET":
+                page = int(re.findall(r"[?&]page=(\d+)", self.path)[0])
+                return self.say(notes[(page - 1) * 100 : page * 100])
+            writes.append(f"{self.command} {self.path}")
+            if self.command == "POST":
+                notes.append({"id": len(notes) + 1, "author": {"id": 5}, **body})
+                return self.say(notes[-1])
+            note = notes[int(self.path.rpartition("/")[2]) - 1]
+            note.update(body)
+            return self.say(note)
+
+        do_GET = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
+
+        def say(self, document: object) -> None:
+            content = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", notes, writes
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.e2e
+def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, Any]], list[str]], tmp_path: Path) -> None:
+    """The plan of each push is in the same note; a person's copy of it is left alone."""
+    url, notes, writes = gitlab
+    checkout = tmp_path / "flows"
+    write_functions(checkout / "functions", {"greet": answering("hello")})
+    git(checkout, "init", "--quiet", "--initial-branch=main")
+    git(checkout, "remote", "add", "origin", "https://gitlab.com/acme/flows.git")
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "Begin")
+    with served() as kapso:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "KAPSO_API_KEY": kapso.emulator.key,
+            "KAPSO_API_BASE_URL": kapso.emulator.base("/platform/v1"),
+            "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state"),
+            "KAPSO_SYNC_DEPLOY_POLL": "20ms",
+            "GITLAB_TOKEN": "the-project-s-token",
+            "CI_API_V4_URL": url,
+            "CI_PROJECT_ID": "4",
+            "CI_MERGE_REQUEST_IID": "7",
+            "SOURCE": ".",
+            "ARGUMENTS": "",
+        }
+
+        def job(name: str) -> None:
+            script = "\n".join(JOBS[name]["script"])
+            ran = subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", script],
+                cwd=checkout,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+
+        job("kapso-sync-plan")
+        assert "1 to create" in notes[0]["body"]
+        notes[0]["author"] = {"id": 6}
+        job("kapso-sync-plan")
+        job("kapso-sync-plan")
+        assert writes == [f"POST {NOTES}", f"POST {NOTES}", f"PUT {NOTES}/2"]
+        job("kapso-sync")
+        assert set(kapso.world.live_code()) == {"greet"}
+
+
+def test_the_gitlab_file_installs_the_pinned_esbuild_and_declares_its_inputs() -> None:
+    text = json.dumps(JOBS)
+    assert f"esbuild@{VERSION}" in text
+    assert set(re.findall(r"\$\[\[ inputs\.(\w+) \]\]", text)) == set(SPEC["spec"]["inputs"])
