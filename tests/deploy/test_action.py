@@ -245,13 +245,14 @@ def test_the_api_key_reaches_no_step_but_the_one_that_asks_kapso() -> None:
 @pytest.mark.thorough
 def test_the_installation_puts_a_command_on_path_that_builds_typescript(tmp_path: Path) -> None:
     """Locked packages from the index, and esbuild from npm: it needs both."""
-    environment = {
-        **os.environ,
-        "GITHUB_ACTION_PATH": str(ROOT),
-        "RUNNER_TEMP": str(tmp_path),
-        "GITHUB_PATH": str(tmp_path / "path"),
-    }
-    script = str(ROOT / "deploy" / "action" / "install.sh")
+    action = tmp_path / "action"
+    for name in ("kapso_sync", "requirements", "deploy"):
+        shutil.copytree(ROOT / name, action / name)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / name, action)
+    places = {"GITHUB_ACTION_PATH": str(action), "RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path")}
+    environment = {**os.environ, **places}
+    script = str(action / "deploy" / "action" / "install.sh")
     ran = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False, timeout=300)
     if "Could not find a version" in ran.stderr or "ENOTFOUND" in ran.stderr:
         pytest.skip(f"neither index nor registry can be reached: {ran.stderr[-200:]}")
