@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from kapso_sync.api.references import Reference, users_in
-from kapso_sync.api.wire import parse_function, parse_invocations, parse_list
+from kapso_sync.api.wire import parse_flow, parse_function, parse_invocations, parse_list
 from kapso_sync.emulator.answers import show_function
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import TAKEN, Function
@@ -27,7 +27,7 @@ from kapso_sync.model.functions import (
     RemoteSecret,
     SecretType,
 )
-from kapso_sync.model.users import FoundUsers, UserKind
+from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
@@ -196,6 +196,20 @@ class WorldApi:
             return FoundUsers(users_in(documents, functions))
 
         return self._call("GET", "/workflows", "", act)  # type: ignore[return-value]
+
+    async def find_flow(self, flow_id: str) -> WhatsAppFlow | None:
+        def act() -> WhatsAppFlow | None:
+            flow = self.world.flows.get(flow_id)
+            return None if flow is None else parse_flow(flow, flow_id)
+
+        return self._call("GET", "/whatsapp/flows", "", act)  # type: ignore[return-value]
+
+    async def attach_flow(self, flow_id: str, function_id: str) -> str | None:
+        def act() -> str | None:
+            self.world.attach_flow(flow_id, function_id)
+            return None if self.world.behaviour.flow_republish else "The Flow could not be republished."
+
+        return self._call("PATCH", "/whatsapp/flows/{id}/data_endpoint", function_id, act)  # type: ignore[return-value]
 
     async def list_invocations(
         self, function_id: str, *, limit: int = 10, status: str | None = None

@@ -35,7 +35,7 @@ from kapso_sync.model.functions import (
     is_id,
     is_secret_name,
 )
-from kapso_sync.model.users import FoundUsers, UserKind
+from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 
 PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
@@ -294,6 +294,29 @@ class KapsoClient:
         references = [reference for found, _ in kinds for reference in found]
         unknown = next((error for _, error in kinds if error is not None), None)
         return FoundUsers(users_in(references, functions), unknown)
+
+    async def find_flow(self, flow_id: str) -> WhatsAppFlow | None:
+        """Return a WhatsApp Flow, or None if the project has no such Flow; raises `UsersUnknown` if Flows cannot be listed."""
+        _, _, records = await self._first_answer(UserKind.FLOW, ("/whatsapp/flows",), _ByteBudget(MAX_USERS_BYTES))
+        found = next((item for item in records if isinstance(item, dict) and item.get("id") == flow_id), None)
+        return None if found is None else wire.parse_flow(found, flow_id)
+
+    async def attach_flow(self, flow_id: str, function_id: str) -> str | None:
+        """Make a deployed function the data endpoint of a WhatsApp Flow; return Kapso's warning, or None.
+
+        The Platform API is asked, whatever base is set: it alone shows Flows.
+        """
+        call = Call("PATCH", "/whatsapp/flows/{id}/data_endpoint")
+        if not is_id(flow_id):
+            raise ApiGarbled(f"an id of a WhatsApp Flow that cannot be: {ascii(flow_id)[:100]}", call=call)
+        request = ApiRequest(
+            call,
+            f"/whatsapp/flows/{flow_id}/data_endpoint",
+            {"function_id": function_id},
+            base_url=platform_base(self._transport.base_url),
+            max_bytes=MAX_RECORD_BYTES,
+        )
+        return wire.parse_warning(await self._transport.json(request))
 
     async def _workflows(self, budget: _ByteBudget) -> tuple[list[Reference], UsersUnknown | None]:
         try:

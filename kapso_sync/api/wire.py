@@ -36,6 +36,7 @@ from kapso_sync.model.functions import (
     is_slug,
 )
 from kapso_sync.model.ownership import split_description
+from kapso_sync.model.users import WhatsAppFlow
 
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
 MAX_VALUE_DEPTH = MAX_JSON_DEPTH - 2
@@ -43,6 +44,9 @@ MAX_VALUE_DEPTH = MAX_JSON_DEPTH - 2
 
 MESSAGE_LIMIT = 300
 """Longest part of an answer that an error shows, in characters."""
+
+MAX_WARNING = 500
+"""Characters of a warning that are shown."""
 
 MAX_SHOWN_ID = 60
 """Longest part of a malformed id that an error shows, in characters."""
@@ -174,6 +178,19 @@ def _garbled(record: Mapping[str, Json], reason: str) -> GarbledRecord:
     description = record.get(DESCRIPTION)
     mark = split_description(description)[1] if isinstance(description, str) else None
     return GarbledRecord(_text(record.get("id")) or "", _text(record.get(SLUG)) or "", reason, mark)
+
+
+def parse_flow(record: Mapping[str, Json], flow_id: str) -> WhatsAppFlow:
+    """Return a WhatsApp Flow; a function's id that cannot be counts as none."""
+    function_id = record.get("data_endpoint_function_id")
+    return WhatsAppFlow(flow_id, function_id if is_id(function_id) else None)
+
+
+def parse_warning(value: Json) -> str | None:
+    """Return the warning in an answer's ``data``, in one line, or None."""
+    data = value.get("data") if isinstance(value, dict) else None
+    warning = data.get("warning") if isinstance(data, dict) else None
+    return " ".join(warning.split())[:MAX_WARNING] or None if isinstance(warning, str) else None
 
 
 def parse_invocations(value: Json, call: Call) -> tuple[InvocationRecord, ...]:

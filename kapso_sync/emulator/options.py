@@ -105,6 +105,9 @@ class Behaviour:
         default="platform", meaning="The routes of workflows, Flows and webhooks answer on the platform base alone, or on both."
     )
     whatsapp: bool = _switch(default=True, meaning="`/whatsapp/flows` and `/whatsapp/webhooks` exist.")
+    flow_republish: bool = _switch(
+        default=True, meaning="A WhatsApp Flow is published again with its function; else a warning."
+    )
     invoke_failure: Literal["envelope", "passthrough"] = _switch(
         default="envelope",
         meaning="A function that throws, or answers 4xx or 5xx, gives Kapso's 500 envelope, or its own status and body.",

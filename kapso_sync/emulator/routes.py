@@ -340,7 +340,8 @@ class FunctionsApi:
         body = asking.json
         function_id = body.get("function_id") if isinstance(body, dict) else None
         flow = self._world.attach_flow(asking.route.params["id"], str(function_id))
-        return data_answer(200, flow, self._world.behaviour)
+        trouble: JsonObject = {} if self._world.behaviour.flow_republish else {"warning": "The Flow could not be republished."}
+        return data_answer(200, flow | trouble, self._world.behaviour)
 
 
 _SUCCEEDED = {"success": True, "failed": False}

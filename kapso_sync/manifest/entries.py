@@ -48,7 +48,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
     fields: dict[str, Json] = {name: values[name] for name in FIELDS if name in values}  # type: ignore[misc]
     if isinstance(text := fields.get(DESCRIPTION), str):
         fields[DESCRIPTION] = without_marks(text)
-    minify = values.get("minify")
+    minify, flow = values.get("minify"), values.get("whatsapp_flow")
     protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
     secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
     checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
@@ -65,6 +65,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         secrets={name: _secret(model) for name, model in secrets.items()},
         checks=tuple(map(_check, checks)),
         minify=minify is True,
+        whatsapp_flow=None if flow is None else str(flow),
     )
 
 
@@ -197,13 +198,15 @@ def folded(path: str) -> str:
 
 
 def check_names(document: Document, entries: Mapping[str, EntryModel | None]) -> None:
-    """Report duplicate names, and impossible ``moved_from``."""
+    """Report duplicate names and WhatsApp Flows, and impossible ``moved_from``."""
     names: dict[str, str] = {}
+    flows: dict[str, str] = {}
     sources: dict[str, str] = {}
     for slug, entry in entries.items():
         if entry is None:
             continue
         _once(document, names, (slug, "name"), entry.name)
+        _once(document, flows, (slug, "whatsapp_flow"), entry.whatsapp_flow)
         for source in entry.moved_from or ():
             _once(document, sources, (slug, "moved_from"), source)
         if slug in (entry.moved_from or ()):

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from kapso_sync.manifest.patterns import UnusablePattern, compile_pattern
 from kapso_sync.model.desired import MAX_CHECKS
-from kapso_sync.model.functions import MAX_SLUG, SLUG_PATTERN, Json
+from kapso_sync.model.functions import ID_PATTERN, MAX_SLUG, SLUG_PATTERN, Json
 
 SCHEMA_ID = "urn:kapso-sync:manifest:1"
 """The identity of the JSON Schema of manifests with ``version: 1``, for good. It is a name and no address: whoever owned that
@@ -195,6 +195,10 @@ class EntryModel(SharedModel):
     moved_from: FormerSlugs | None = Field(
         default=None,
         description="The slug that it had before, or a list, the latest first; id, URL and secrets stay. `[]`: it is new.",
+    )
+    whatsapp_flow: Annotated[str, StringConstraints(pattern=ID_PATTERN)] | None = Field(
+        default=None,
+        description="The id of a WhatsApp Flow on Kapso, whose data endpoint the function becomes. Nothing detaches it.",
     )
 
 

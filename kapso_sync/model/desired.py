@@ -114,6 +114,7 @@ class Entry:
     ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
     ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
     ``secret_locations`` are the positions of the values of its secrets, which may be in the defaults.
+    ``whatsapp_flow`` is the id of the WhatsApp Flow whose data endpoint it becomes.
     """
 
     slug: str
@@ -130,6 +131,7 @@ class Entry:
     exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
     minify: bool = False
+    whatsapp_flow: str | None = None
 
     @property
     def function_type(self) -> FunctionType:

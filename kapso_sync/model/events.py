@@ -242,6 +242,21 @@ class FunctionUpdated(FunctionEvent, name="function.updated"):
     origin: str
 
 
+class FlowAttached(FunctionEvent, name="flow.attached"):
+    """A function became the data endpoint of a WhatsApp Flow; `previous` is the id of the function that it was before."""
+
+    flow: str
+    previous: str | None = None
+
+
+class FlowNotRepublished(FunctionEvent, name="flow.not_republished", level=Level.WARNING):
+    """Kapso attached the function, and warns that the WhatsApp Flow was not published again with it."""
+
+    flow: str
+    warning: str
+    hint: str | None = None
+
+
 class FunctionRenamed(FunctionEvent, name="function.renamed"):
     """A function got another slug; id, URL and secrets stay."""
 

@@ -44,7 +44,8 @@ SLUG_PATTERN = "^[a-z0-9-]+$"
 
 MAX_SLUG = 255
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,100}$"
+_ID = re.compile(ID_PATTERN[1:-1])
 _SLUG = re.compile(f"{SLUG_PATTERN[1:-2]}{{1,{MAX_SLUG}}}")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 

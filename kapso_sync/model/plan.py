@@ -184,6 +184,7 @@ class Write(Step):
 
     ``secret_values`` are all values from git, also for a rollback: a deployment may drop secrets.
     ``listed_secrets`` are the names that were on Kapso before; ``secrets_at_risk`` are those without a value in git.
+    ``attach_to`` is the WhatsApp Flow whose data endpoint it becomes, once it runs and its checks have passed.
     """
 
     desired: DesiredFunction = field(repr=False)
@@ -196,6 +197,7 @@ class Write(Step):
     secrets_at_risk: tuple[str, ...] = ()
     unconfirmed: tuple[int, ...] = ()
     overlapped: int = 0
+    attach_to: str | None = None
 
     @property
     def deploys(self) -> bool:

@@ -26,7 +26,7 @@ from kapso_sync.model.state import (
     ReconcilerState,
     RenameRecord,
 )
-from kapso_sync.model.users import FoundUsers
+from kapso_sync.model.users import FoundUsers, WhatsAppFlow
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,14 @@ class FunctionsApi(Protocol):
         self, function_id: str, *, limit: int = 10, status: str | None = None
     ) -> tuple[InvocationRecord, ...]:
         """Return recent invocations, newest first; ``limit`` 1 to 20; ``status`` ``success`` or ``failed``, or both."""
+        ...
+
+    async def find_flow(self, flow_id: str) -> WhatsAppFlow | None:
+        """Return a WhatsApp Flow, or None if there is no such Flow. Raises `UsersUnknown` where Flows cannot be listed."""
+        ...
+
+    async def attach_flow(self, flow_id: str, function_id: str) -> str | None:
+        """Make a deployed function the data endpoint of a WhatsApp Flow; return Kapso's warning, if it has one."""
         ...
 
 

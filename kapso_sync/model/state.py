@@ -76,6 +76,7 @@ class InventoryRecord:
     ``unproven``: the last deployment has not passed its checks. ``quarantine``: git's content failed, and was rolled back.
     ``applied`` are the digests in the mark as we wrote or saw it last. ``undecided``: nothing is known of our last
     write, and Kapso differs from git's content with this hash; `wanted` and `stored` are empty then.
+    ``whatsapp_flow`` is the WhatsApp Flow that we attached it to.
     ``contested`` counts how often, since the function was last found in sync, another process of this owner replaced the same
     content of git with its own.
     """
@@ -97,6 +98,7 @@ class InventoryRecord:
     applied: AppliedDigests | None = None
     undecided: str | None = None
     contested: int = 0
+    whatsapp_flow: str | None = None
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:

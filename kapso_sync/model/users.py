@@ -31,6 +31,14 @@ class FunctionUser:
         return f"{self.kind} {self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class WhatsAppFlow:
+    """A WhatsApp Flow, and the id of the function that is its data endpoint, if it has one."""
+
+    id: str
+    function_id: str | None
+
+
 FunctionUsers = Mapping[str, tuple[FunctionUser, ...]]
 """Users by function id. A function that was looked up and has no user has an empty tuple; a missing one was not looked up."""
 

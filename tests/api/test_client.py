@@ -23,7 +23,7 @@ from kapso_sync.errors import (
     UsersUnknown,
 )
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
-from kapso_sync.model.users import FunctionUser, UserKind
+from kapso_sync.model.users import FunctionUser, UserKind, WhatsAppFlow
 from tests.api.servers import ClientHarness, answer, connected_client, hang, listing, record
 
 FULL = [f"f{number:03d}" for number in range(100)]
@@ -357,3 +357,21 @@ def test_a_password_in_a_malformed_base_url_is_not_shown() -> None:
         with pytest.raises(ConfigError) as caught:
             parse_base_url(text)
         assert "hunter2" not in caught.value.message
+
+
+async def test_a_function_becomes_the_data_endpoint_of_a_flow(kapso: KapsoClient, emulator: Emulator) -> None:
+    """Kapso's warning is handed on; a Flow that is not there is None; an id that cannot be is never asked for."""
+    world = emulator.world
+    flow_id = str(world.add_flow("Booking", None)["id"])
+    function = world.create({"name": "x", "code": "async function handler() {}"})
+    assert await kapso.find_flow("other") is None
+    assert await kapso.find_flow(flow_id) == WhatsAppFlow(flow_id, None)
+    with pytest.raises(ApiRejected):
+        await kapso.attach_flow(flow_id, function.id)
+    function.status, function.live_code = "deployed", function.code
+    assert await kapso.attach_flow(flow_id, function.id) is None
+    assert await kapso.find_flow(flow_id) == WhatsAppFlow(flow_id, function.id)
+    world.behaviour = world.behaviour.changed({"flow_republish": False})
+    assert await kapso.attach_flow(flow_id, function.id) == "The Flow could not be republished."
+    with pytest.raises(ApiGarbled):
+        await kapso.attach_flow("../functions", function.id)

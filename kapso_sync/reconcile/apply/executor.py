@@ -45,6 +45,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller, PollPace
+from kapso_sync.reconcile.apply.flows import FlowAttacher
 from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier, Slots
 from kapso_sync.reconcile.apply.function_users import deletion_rounds, look_up_usage
 from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
@@ -148,7 +149,8 @@ class Executor:
             project = UnseenProject(self._api, plan, observed)
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
-            deps = ApplyDeps(writer, rollout, secrets, checks, self._store)
+            flows = FlowAttacher(self._api, self._store, self._emit)
+            deps = ApplyDeps(writer, rollout, secrets, checks, flows, self._store)
             slots = Slots(self._settings.concurrency, self._settings.deploying)
             applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, slots, superseded)
             # If the rollout limits failures, a function keeps its slot until its checks have passed.

@@ -16,6 +16,7 @@ from kapso_sync.model.report import Outcome, Result
 from kapso_sync.model.state import Quarantine, QuarantineReason
 from kapso_sync.reconcile.apply.checks import CheckRunner, ChecksFailed
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
+from kapso_sync.reconcile.apply.flows import FlowAttacher
 from kapso_sync.reconcile.apply.secrets import SecretApplier
 from kapso_sync.reconcile.apply.writer import FunctionWriter, Written
 from kapso_sync.reconcile.plan.code_style import learned_style, other_style_step
@@ -33,6 +34,7 @@ class ApplyDeps:
     rollout: Deployer
     secrets: SecretApplier
     checks: CheckRunner
+    flows: FlowAttacher
     store: Store
 
 
@@ -162,6 +164,7 @@ class FunctionApplier:
             if step.deploys:
                 self._keep(applied)
             self._tell_refused_before(applied)
+            await self._deps.flows.attach(step, written)
             return _done(applied)
         back = self._way_back(applied, failure)
         if back is None:

@@ -346,6 +346,16 @@ class FunctionComparison:
         return bool(self.desired.entry.checks) and self.last_applied is not None and self.last_applied.unproven
 
     @property
+    def attach_to(self) -> str | None:
+        """The WhatsApp Flow that git names and that we have not attached the function to; None while it stays a draft.
+
+        Which function a Flow has is not read at each pass: it would be one more call, for every project.
+        """
+        flow = self.desired.entry.whatsapp_flow
+        attached = self.last_applied.whatsapp_flow if self.last_applied is not None else None
+        return flow if self.desired.entry.deploy and flow != attached else None
+
+    @property
     def overlapped(self) -> int:
         """Return how many earlier deployments of other content may still end after the next one was requested."""
         wanted = {**self.remote_content, **self.desired.content}
@@ -397,7 +407,9 @@ class FunctionComparison:
         """
         fields = {name: version.fields[name] for name in self.desired.entry.fields if name in version.fields}
         sources = self.desired.entry.secrets if keep_secrets else {}
-        entry = replace(self.desired.entry, fields=fields, checks=(), secrets=sources, exact_secrets=False)
+        flow = self.last_applied.whatsapp_flow if self.last_applied is not None else None
+        kept = replace(self.desired.entry, checks=(), whatsapp_flow=flow)
+        entry = replace(kept, fields=fields, secrets=sources, exact_secrets=False)
         desired = DesiredFunction(entry, version.code, self.desired.secrets if keep_secrets else {})
         content = comparable_content(desired, self.remote, self.last_applied)
         return replace(self, desired=desired, difference=compare(content, self.remote_content, self.last_applied))
@@ -415,7 +427,9 @@ class FunctionComparison:
         )
         if mark is not None and mark.applied is not None:
             found = replace(found, applied=mark.applied)
-        return replace(found, live=self.liveness.live or before.live, unproven=self.unproven, secrets=self.learned_secrets)
+        flow = before.whatsapp_flow if self.desired.entry.whatsapp_flow is not None else None
+        found = replace(found, whatsapp_flow=flow, secrets=self.learned_secrets)
+        return replace(found, live=self.liveness.live or before.live, unproven=self.unproven)
 
 
 def _same_runtime(left: Content, right: Content) -> bool:

@@ -52,6 +52,7 @@ from kapso_sync.reconcile.plan.steps import (
     beside_quarantine,
     blocking,
     difference_reasons,
+    flow_reasons,
     overwriting,
     refusing,
     rolling_back,
@@ -321,6 +322,7 @@ class _Planner:
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected, applied=applied)}"
         fields = (CODE, *want.entry.fields)
         secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
+        attach_to = want.entry.whatsapp_flow if want.entry.deploy else None
         return Create(
             slug=want.slug,
             origin=Origin.DRIFT if vanished else Origin.NEW,
@@ -328,6 +330,7 @@ class _Planner:
             reasons=(
                 "it was ours and is gone from Kapso" if vanished else "in the manifest, not on Kapso",
                 *secret_reasons(secrets),
+                *flow_reasons(attach_to),
             ),
             file=want.entry.file,
             desired_hash=content_hash(want.content),
@@ -339,6 +342,7 @@ class _Planner:
             secrets=secrets,
             secret_values=want.secrets,
             recreate=vanished,
+            attach_to=attach_to,
         )
 
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
@@ -433,9 +437,10 @@ class _Planner:
             )
         if comparison.renames:
             return self._rename(comparison)
-        if difference.fields or comparison.mark_differs or comparison.secrets:
+        attaches = comparison.attach_to is not None and not comparison.deploys
+        if difference.fields or comparison.mark_differs or comparison.secrets or attaches:
             marked = ("its ownership mark is missing or changed on Kapso",) if comparison.mark_differs else ()
-            origin = difference.origin or (Origin.GIT if comparison.secrets else Origin.RECOVERY)
+            origin = difference.origin or (Origin.GIT if comparison.secrets or attaches else Origin.RECOVERY)
             return overwriting(Update, comparison, origin, difference_reasons(difference) or marked)
         if comparison.deploys:
             return overwriting(Deploy, comparison, Origin.RECOVERY, ())

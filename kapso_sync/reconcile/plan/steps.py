@@ -57,7 +57,7 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
     stale = comparison.liveness.reason
     if comparison.deploys and stale is not None and not comparison.touches_runtime:
         reasons = (*reasons, stale)
-    reasons = (*reasons, *secret_reasons(comparison.secrets))
+    reasons = (*reasons, *secret_reasons(comparison.secrets), *flow_reasons(comparison.attach_to))
     return kind(
         slug=comparison.desired.slug,
         function_id=comparison.remote.id,
@@ -84,6 +84,7 @@ def overwriting(kind: type[_Kind], comparison: FunctionComparison, origin: Origi
         live=comparison.liveness.live,
         unconfirmed=tuple(intent.id for intent in comparison.uncertain),
         overlapped=comparison.overlapped if comparison.deploys else 0,
+        attach_to=comparison.attach_to,
     )
 
 
@@ -128,6 +129,11 @@ def secret_reasons(changes: SecretChanges) -> tuple[str, ...]:
     """Return the changes of secrets, by name."""
     groups = (("sets", changes.sets), ("changes", changes.rewrites), ("removes", changes.removes))
     return tuple(f"{verb} secret {', '.join(names)}" for verb, names in groups if names)
+
+
+def flow_reasons(flow: str | None) -> tuple[str, ...]:
+    """Return the reason for attaching a function to a WhatsApp Flow, if it is to be."""
+    return () if flow is None else (f"becomes the data endpoint of WhatsApp Flow {flow}",)
 
 
 def difference_reasons(difference: Difference) -> tuple[str, ...]:
