@@ -17,8 +17,7 @@ from kapso_sync.model.pull import Pulled, PullPlan, Taken
 from kapso_sync.plurals import counted
 from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.planner import PullOptions
-from kapso_sync.sources.writing import write_file
-from kapso_sync.wiring.pull import FolderTarget, plan_a_pull
+from kapso_sync.wiring.pull import FolderTarget, plan_a_pull, write_files
 from kapso_sync.wiring.remote_map import write_remote_map
 
 _LOOKS = {
@@ -66,8 +65,7 @@ def pull(context: CommandContext, options: PullOptions, output: OutputOptions) -
 def finish(target: FolderTarget, plan: PullPlan, output: OutputOptions, context: CommandContext) -> int:
     """Write the files and report them; return the exit code."""
     if not output.dry:
-        for change in plan.changes:
-            write_file(target.home, change)
+        write_files(target.home, plan.changes)
     if output.json_output:
         context.stdout().document(_document(plan))
     else:

@@ -19,7 +19,10 @@ from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json, is_slug, same_json
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, SourceFile
 
-EMPTY_MANIFEST = "version: 1\nfunctions:\n"
+SCHEMA_FILE = "manifest.schema.json"
+"""The file beside a new manifest whose schema its first line names; a relative name is the same for everybody who clones it."""
+
+EMPTY_MANIFEST = f"# yaml-language-server: $schema={SCHEMA_FILE}\nversion: 1\nfunctions:\n"
 _BOM = "\ufeff"
 
 

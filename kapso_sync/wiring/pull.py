@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kapso_sync.api import parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import SourceMissing, UsageError
+from kapso_sync.manifest import json_schema
 from kapso_sync.manifest.id_registry import read_id_registry
-from kapso_sync.manifest.layout import read_layout
+from kapso_sync.manifest.layout import EMPTY_MANIFEST, SCHEMA_FILE, read_layout
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
-from kapso_sync.model.pull import PullPlan
-from kapso_sync.model.source import DEFAULT_FOLDER, Revision, Snapshot, folder_digest
+from kapso_sync.model.pull import FileChange, PullPlan
+from kapso_sync.model.source import DEFAULT_FOLDER, MANIFEST_NAMES, Revision, Snapshot, folder_digest
 from kapso_sync.reconcile.pull import procedure
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.reconcile.pull.proposal import Proposal
@@ -22,6 +25,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.sources.folder import read_json_files
 from kapso_sync.sources.identity import find_origin, owner_of_folder
+from kapso_sync.sources.writing import write_file
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state
@@ -91,6 +95,20 @@ async def _pull_deps(settings: Settings, target: FolderTarget) -> procedure.Pull
         clock=clock,
         environment=settings.env,
     )
+
+
+def write_files(home: Path, changes: Iterable[FileChange]) -> None:
+    """Write the files of a plan below the functions folder ``home``; raises like `write_file`.
+
+    Beside a new manifest comes the schema that its first line names to editors, unless there is a file of that name.
+    """
+    for change in changes:
+        write_file(home, change)
+        is_new_manifest = change.path in MANIFEST_NAMES and change.old is None
+        if is_new_manifest and change.new.startswith(EMPTY_MANIFEST.partition("\n")[0].encode()):
+            schema = json.dumps(json_schema(), indent=2) + "\n"
+            if not os.path.lexists(home / SCHEMA_FILE):
+                write_file(home, FileChange(SCHEMA_FILE, None, schema.encode()))
 
 
 async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missing: bool = True) -> FolderTarget:

@@ -57,7 +57,8 @@ def test_init_proposes_flat_files_and_folders_with_an_index_and_writes_nothing(c
 - lib/deep/tool.js  left out: it lies in a sub-folder; if it is a function, list it yourself, with `file: lib/deep/tool.js`
     --- /dev/null
     +++ b/manifest.yaml
-    @@ -0,0 +1,10 @@
+    @@ -0,0 +1,11 @@
+    +# yaml-language-server: $schema=manifest.schema.json
     +version: 1
     +functions:
     +  broken:
@@ -85,6 +86,19 @@ def test_init_write_leads_to_a_sync_that_makes_every_function_live(kapso: Served
     assert (plan.code, "3 to create" in plan.out) == (0, True), plan.out + plan.err
     assert kapso_sync("sync", str(code), environment=environment).code == 0
     assert set(kapso.world.live_code()) == {"receive", "send-message", "verify-token"}
+
+
+def test_init_leads_editors_to_a_schema_beside_the_manifest(code: Path) -> None:
+    """The first line names it, and it knows every key; a file of that name stays as it is, and nothing is uploaded of it."""
+    assert kapso_sync("init", str(code), "--write").code == 0
+    first = (code / "manifest.yaml").read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=manifest.schema.json"
+    assert json.loads((code / "manifest.schema.json").read_text()) == kapso_sync("schema").document
+    assert "schema" not in str(kapso_sync("validate", str(code), "--json").document["warnings"])
+    (code / "manifest.yaml").unlink()
+    (code / "manifest.schema.json").write_text("{}")
+    assert kapso_sync("init", str(code), "--write").code == 0
+    assert (code / "manifest.schema.json").read_text() == "{}"
 
 
 def test_init_never_overwrites_a_manifest(code: Path) -> None:

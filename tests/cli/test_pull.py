@@ -50,6 +50,7 @@ def test_pull_plan_sync_of_an_existing_project_ends_in_sync(project: Served, env
 """)
     assert ran.code == 1, "a name could not be written"
     assert (folder / "manifest.yaml").read_text() == snapshot("""\
+# yaml-language-server: $schema=manifest.schema.json
 version: 1
 functions:
   greet:
@@ -154,7 +155,7 @@ def test_pull_only_writes_the_named_function(kapso: Served, environment: Environ
     seed(kapso, "a")
     seed(kapso, "b")
     assert kapso_sync("pull", str(tmp_path / "f"), "--only", "b", environment=environment).code == 0
-    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["b.js", "manifest.yaml"]
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["b.js", "manifest.schema.json", "manifest.yaml"]
     unknown = kapso_sync("pull", str(tmp_path / "f"), "--only", "c", environment=environment)
     assert (unknown.code, unknown.err) == (64, "error: not on Kapso: c\nhint: functions there: a, b\n")
     known = kapso_sync("pull", str(tmp_path / "f"), "--only", "b", environment=environment)
