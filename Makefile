@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compiled demo test coverage unit thorough check bench fuzz release-check image-test network-test soak e2e-kubernetes clean lock format help
+.PHONY: compiled demo test coverage unit thorough check bench fuzz release-check image-test network-test soak e2e-kubernetes docs pages screenshots clean lock format help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -95,6 +95,24 @@ $(RELEASE): requirements/release.txt
 release-check: $(RELEASE) ## build what a release publishes into dist/, and check all of it; SKIPS=--no-skips allows no skipped step
 	.release/bin/python deploy/release/check.py --tools .release/bin $(SKIPS)
 
+# Pages lie in the site as in the repository, so that the same links hold on both. Read it with: python3 -m http.server --directory .site/html
+SITE := README.md CONTRIBUTING.md CODE_OF_CONDUCT.md SECURITY.md CHANGELOG.md LICENSE docs deploy functions.example
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/docs.txt
+	@touch $@
+
+docs: $(STAMP) .venv-docs/.installed ## build the documentation site in .site/html; fail on a broken link or anything from outside
+	rm -rf .site && mkdir -p .site/src && cp -R $(SITE) .site/src && mv .site/src/docs/zensical.toml .site
+	.venv-docs/bin/zensical build --strict --config-file .site/zensical.toml
+	$(BIN)/python -m tests.docs.site .site/html
+
+pages: $(STAMP)          ## write again what the reference takes from the code: tables, commands, metrics, pictures
+	$(BIN)/python -m tests.docs.reference
+
+screenshots: $(STAMP)    ## take the pictures of the status page again (needs chromium)
+	$(BIN)/python -m tests.docs.screenshots
+
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -103,9 +121,10 @@ format: $(STAMP) ## format the code
 lock:            ## pin every dependency again, with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify -o requirements/run.txt pyproject.toml
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra notify --group dev -o requirements/dev.txt pyproject.toml
+	echo 'zensical==0.0.73' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/docs.txt -
 	printf 'kapso==0.4.0\nrequests\npackaging\noctodns==1.22.0\n' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/bench.txt -
 	printf 'build\ncyclonedx-bom\nhatchling==1.33.0\npip-audit\npre-commit\ntwine\nwheel\nzizmor\n' | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/release.txt -
 	grep -o 'hatchling==[0-9.]*' pyproject.toml | head -1 | uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/build.txt -
 
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) .venv-demo .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz .bench .release
+	rm -rf $(VENV) .venv-demo .venv-docs .site .coverage* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache node_modules .fuzz .bench .release
