@@ -108,7 +108,7 @@ docs: $(STAMP) .venv-docs/.installed ## build the documentation site in .site/ht
 	$(BIN)/python -m tests.docs.site .site/html
 
 pages: $(STAMP)          ## write again what the reference takes from the code: tables, commands, metrics, pictures
-	$(BIN)/python -m tests.docs.reference
+	$(BIN)/python -m tests.docs.tables
 
 screenshots: $(STAMP)    ## take the pictures of the status page again (needs chromium)
 	$(BIN)/python -m tests.docs.screenshots

@@ -1,17 +1,29 @@
-"""The tables of docs/ as the code would write them. ``python -m tests.docs.tables`` prints them, to be pasted."""
+"""The reference of docs/ as the code would write it. ``make pages`` writes it into the pages."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
+import click
+from prometheus_client.metrics import MetricWrapperBase
+
+from kapso_sync.cli.app import SECTIONS, app
 from kapso_sync.cli.context import _FLAGS
+from kapso_sync.clock import SystemClock
 from kapso_sync.manifest import json_schema
 from kapso_sync.model import events
 from kapso_sync.settings import Settings, variable
+from kapso_sync.status.tracker import StatusTracker
+from kapso_sync.telemetry.metrics import Metrics
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def event_rows() -> Iterator[str]:
@@ -82,5 +94,78 @@ def _default(name: str, value: object) -> str:
     return f"`{value.value if isinstance(value, Enum) else value}`"
 
 
+def metric_rows() -> Iterator[str]:
+    """A row of docs/metrics.md for each metric of our own, by name."""
+    metrics = Metrics("0", StatusTracker(SystemClock(), "0", "x").status)
+    ours = [metric for metric in metrics._registry._collector_to_names if isinstance(metric, MetricWrapperBase)]
+    for metric in sorted(ours, key=lambda each: each._name):
+        name = f"{metric._name}_total" if metric._type == "counter" else metric._name
+        labels = " ".join(f"`{label}`" for label in metric._labelnames)
+        yield f"| `{name}` | {metric._type} | {labels} | {metric._documentation} |"
+
+
+COMMANDS_INTRO = """\
+# Commands
+
+Results go to standard output; logs and progress go to standard error. `--json` prints one JSON document and nothing else.
+`kapso-sync help COMMAND` prints the same as below. [Behaviour and exit codes](behaviour.md) says how a command ends.
+
+SOURCE is a folder or a git repository: a path, `https://…`, `ssh://…`, `git@host:path` or `file://…`. Without it
+a command means the current folder; `status`, `reconcile`, `suspend` and `resume` mean the only daemon that runs.
+
+This page is made from the program by `make pages`, and a test compares the two.
+"""
+
+
+def commands_page() -> str:
+    """Return docs/cli.md: every command by section, with its options and its example."""
+    parts = [COMMANDS_INTRO]
+    known = {name for names in SECTIONS.values() for name in names}
+    for title, names in SECTIONS.items():
+        others = [name for name in app.commands if name not in known] if title == "More" else []
+        parts.append(f"## {title}\n")
+        parts += ["\n".join(_command(name, app.commands[name])) for name in (*names, *others)]
+    return "\n".join(parts)
+
+
+def _command(name: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=f"kapso-sync {name}")
+    yield from (f"### {name}", "", str(command.help).replace("``", "`"), "")
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield from ("```text", usage, "```", "")
+    flags = {"--env-file", *(flag.partition("/")[0] for flag, _ in _FLAGS.values())}
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
+    own = [(option, text) for option, text in records if option.split()[0].rstrip(",") not in flags]
+    if own:
+        yield from ("| option | meaning |", "|---|---|")
+        yield from (f"| `{re.sub(r'[][]', '', option).replace('|', ' or ')}` | {text} |" for option, text in own)
+        yield ""
+    if shared := [f"`{option.split()[0]}`" for option, _ in records if option.split()[0].rstrip(",") in flags]:
+        yield from (f"[Settings](settings.md) that it takes as flags: {', '.join(shared)}.", "")
+    yield from ("```console", f"$ {str(command.epilog).removeprefix('Example: ')}", "```", "")
+
+
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "logs.md": event_rows,
+    "settings.md": setting_rows,
+    "manifest.md": manifest_rows,
+    "metrics.md": metric_rows,
+}
+"""The rows of a page that start with a name in backticks are the code's."""
+
+
+def write_pages(docs: Path) -> None:
+    """Write everything that is made from code into the pages of a folder."""
+    for name, rows in TABLES.items():
+        text = (docs / name).read_text(encoding="utf-8")
+        table = re.compile(r"(?:^\| `.*\n)+", flags=re.MULTILINE)
+        made = "".join(f"{row}\n" for row in rows())
+        (docs / name).write_text(table.sub(lambda _, made=made: made, text, count=1), encoding="utf-8")  # type: ignore[misc]
+    (docs / "cli.md").write_text(commands_page(), encoding="utf-8")
+    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    (docs / "schemas" / "manifest-v1.json").write_text(f"{schema}\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print("\n".join(event_rows()), "\n".join(setting_rows()), "\n".join(manifest_rows()), sep="\n\n")  # noqa: T201 - what it is for
+    write_pages(DOCS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from kapso_sync.cli.app import app
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.errors import ExitCode
-from tests.docs.tables import event_rows, manifest_rows, setting_rows
+from tests.docs.tables import TABLES, commands_page, write_pages
 from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
 from tests.served import Served, served
 
@@ -49,15 +51,28 @@ def other() -> Iterator[Served]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("page", "rows"),
-    [("docs/logs.md", event_rows), ("docs/settings.md", setting_rows), ("docs/manifest.md", manifest_rows)],
-)
-def test_tables_of_events_settings_and_keys_match_the_code(page: str, rows: object) -> None:
-    """Every event, every setting and every key of the manifest is listed as it is, and no other."""
-    assert callable(rows)
-    found = [line for line in text_of(page).splitlines() if line.startswith("| `")]
-    assert found == list(rows())
+@pytest.mark.parametrize("page", TABLES)
+def test_tables_of_events_settings_keys_and_metrics_match_the_code(page: str) -> None:
+    """Every event, setting, key of the manifest and metric is listed as it is, and no other. `make pages` mends it."""
+    found = [line for line in text_of(f"docs/{page}").splitlines() if line.startswith("| `")]
+    assert found == list(TABLES[page]())
+
+
+def test_the_page_of_commands_matches_the_program() -> None:
+    """Every command is there with its help, options and example. `make pages` mends it."""
+    assert text_of("docs/cli.md") == commands_page()
+    assert set(re.findall(r"^### (\S+)$", text_of("docs/cli.md"), flags=re.MULTILINE)) == set(app.commands)
+
+
+def test_the_written_reference_is_what_the_tests_want(tmp_path: Path) -> None:
+    """A page with an old table, or none of the rows, is mended by `make pages`."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    old = tmp_path / "docs" / "metrics.md"
+    old.write_text(
+        re.sub(r"(?:^\| `.*\n)+", "| `x` |\n", old.read_text(encoding="utf-8"), flags=re.MULTILINE), encoding="utf-8"
+    )
+    write_pages(tmp_path / "docs")
+    assert old.read_text(encoding="utf-8") == text_of("docs/metrics.md")
 
 
 def test_every_exit_code_is_explained() -> None:
