@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os.path
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def parse_source(
     text = re.sub(r"^(git\+ssh|ssh\+git)://", "ssh://", text)  # other names of the same, which git knows too
     if "://" in text:
         return SourceSpec(SourceKind.GIT, _checked_url(text), branch, ref, where)
-    folder = Path(cwd, text)
+    folder = _without_dots(Path(cwd, text))
     if is_scp_like(text) and not _holds(folder.exists):
         return SourceSpec(SourceKind.GIT, text, branch, ref, where)
     if not _holds(folder.is_dir):
@@ -109,6 +110,12 @@ def _holds(test: Callable[[], bool]) -> bool:
         return test()
     except (OSError, ValueError):
         return False
+
+
+def _without_dots(folder: Path) -> Path:
+    """Return the folder without ``..``, since its owner is made of it; as given where a symlink makes that another folder."""
+    short = Path(os.path.normpath(folder))
+    return short if _holds(lambda: short.samefile(folder)) else folder
 
 
 def _repository_of(folder: Path, path: str | None) -> tuple[Path, str | None]:

@@ -112,12 +112,12 @@ def test_manifests_in_the_docs_are_valid(tmp_path: Path, number: int) -> None:
 @pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "sh")])
 def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_path: Path, page: str) -> None:
     """Every ``sh`` block, in order, in one shell that stops at the first failure."""
-    script = "set -euo pipefail\n" + "\n".join(blocks(page, "sh"))
+    script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(blocks(page, "sh"))
     if WORKERD is None and "kapso-sync invoke" in script:
         pytest.skip("needs workerd: npm ci")
     home = tmp_path / "home"
     home.mkdir()
-    if page != "docs/new-folder.md":
+    if page != "docs/tutorial.md":
         _begin_repository(home)
     if page == "docs/first-day.md":
         function = {"slug": "legacy", "name": "Legacy", "code": answering("old"), "description": "Nobody dares to delete it."}
@@ -130,14 +130,17 @@ def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_
         (home / f"{name}.env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
-        **({} if page == "docs/environments.md" else project),
+        **({} if page in ("docs/environments.md", "docs/tutorial.md") else project),
+        "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
         **GIT_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "REPOSITORY": home.as_uri(),
         "EMULATOR_URL": kapso.emulator.url,
         "EMULATOR_TOKEN": kapso.emulator.control_token,
     }
-    ran = subprocess.run(["bash", "-c", script], cwd=home, env=environment, capture_output=True, text=True, check=False)
+    # GNU's timeout ends the whole group: a page may have started an emulator or a daemon.
+    limit = ["timeout", "240"] if shutil.which("timeout") else []
+    ran = subprocess.run([*limit, "bash", "-c", script], cwd=home, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

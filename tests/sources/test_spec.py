@@ -46,6 +46,16 @@ def test_a_local_path_is_a_folder_or_a_bare_repository(tmp_path: Path) -> None:
     assert Path(kinds["tree"].location) == tree.folder
 
 
+def test_a_path_with_dots_is_the_same_source_as_without(tmp_path: Path) -> None:
+    """`../flows.git` and its whole path have one owner; behind a symlink `..` is another folder, and stays as it was given."""
+    (tmp_path / "here" / "deep").mkdir(parents=True)
+    (tmp_path / "flows").mkdir()
+    assert parse_source("../flows", cwd=tmp_path / "here").location == str(tmp_path / "flows")
+    (tmp_path / "here" / "flows").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here" / "deep")
+    assert parse_source("link/../flows", cwd=tmp_path).location == str(tmp_path / "link" / ".." / "flows")
+
+
 @pytest.mark.parametrize("scheme", ["git+ssh", "ssh+git"])
 def test_other_names_of_ssh_are_the_same_source(scheme: str, tmp_path: Path) -> None:
     """Git takes them too, and package managers write them."""
