@@ -109,6 +109,7 @@ docs: $(STAMP) .venv-docs/.installed ## build the documentation site in .site/ht
 
 pages: $(STAMP)          ## write again what the reference takes from the code: tables, commands, metrics, pictures
 	$(BIN)/python -m tests.docs.tables
+	$(BIN)/python -m tests.docs.pictures
 
 screenshots: $(STAMP)    ## take the pictures of the status page again (needs chromium)
 	$(BIN)/python -m tests.docs.screenshots

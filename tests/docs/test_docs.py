@@ -16,6 +16,7 @@ from kapso_sync.cli.app import app
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.errors import ExitCode
+from tests.docs.pictures import draw
 from tests.docs.tables import TABLES, commands_page, write_pages
 from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
 from tests.served import Served, served
@@ -76,8 +77,8 @@ def test_the_written_reference_is_what_the_tests_want(tmp_path: Path) -> None:
 
 
 def test_every_exit_code_is_explained() -> None:
-    """The README's table names each code that the program knows."""
-    table = text_of("README.md").split("## Exit codes")[1]
+    """The table names each code that the program knows."""
+    table = text_of("docs/behaviour.md").split("## Exit codes")[1]
     told = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for number in row.split(",")}
     assert told == {int(code) for code in ExitCode}
 
@@ -119,6 +120,8 @@ def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_
     home.mkdir()
     if page != "docs/tutorial.md":
         _begin_repository(home)
+    if page == "docs/new-folder.md":
+        (home / "functions" / "manifest.yaml").unlink()
     if page == "docs/first-day.md":
         function = {"slug": "legacy", "name": "Legacy", "code": answering("old"), "description": "Nobody dares to delete it."}
         kapso.control("POST", "/functions", {"function": function, "deployed": True})
@@ -132,6 +135,7 @@ def test_every_shell_command_in_the_docs_runs(kapso: Served, other: Served, tmp_
         **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
         **({} if page in ("docs/environments.md", "docs/tutorial.md") else project),
         "KAPSO_SYNC_LISTEN": "127.0.0.1:0",
+        "KAPSO_SYNC_DEPLOY_POLL": "20ms",
         **GIT_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "REPOSITORY": home.as_uri(),
@@ -156,11 +160,26 @@ def _begin_repository(home: Path) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.skipif(WORKERD is None, reason="needs workerd and esbuild: npm ci")
-def test_the_readme_transcript_matches_the_demo() -> None:
-    """The README shows the demo's output; ids, times and places differ from run to run."""
-    (shown,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
-    printed = kapso_sync("demo").out
-    assert blurred(shown.removeprefix("$ make demo\n")) == blurred(printed)
+def test_the_transcript_in_the_docs_matches_the_demo() -> None:
+    """The page shows the demo's output, the README lines of it; ids, times and places differ from run to run."""
+    (whole,) = [block for block in blocks("docs/demo.md", "console") if block.startswith("$ make demo\n")]
+    (short,) = [block for block in blocks("README.md", "console") if block.startswith("$ make demo\n")]
+    printed = blurred(kapso_sync("demo").out)
+    assert blurred(whole.removeprefix("$ make demo\n")) == printed
+    lines = iter(printed)
+    assert [line for line in blurred(short.removeprefix("$ make demo\n")) if line not in lines] == []
+
+
+def test_the_readme_keeps_to_two_screens() -> None:
+    """What it does, a picture, the demo, install, first sync, daemon, links; the rest has pages of its own."""
+    assert len(text_of("README.md").splitlines()) <= 100
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "docs" / "images").glob("*.txt")), ids=lambda path: path.name)
+def test_pictures_are_those_of_their_text(source: Path) -> None:
+    """`make pages` draws them; a control: another text is another picture."""
+    text = source.read_text(encoding="utf-8")
+    assert source.with_suffix(".svg").read_text(encoding="utf-8") == draw(text) != draw(text.replace("box", "group", 1))
 
 
 def blurred(transcript: str) -> list[str]:
