@@ -111,7 +111,7 @@ pages: $(STAMP)          ## write again what the reference takes from the code: 
 	$(BIN)/python -m tests.docs.tables
 	$(BIN)/python -m tests.docs.pictures
 
-screenshots: $(STAMP)    ## take the pictures of the status page again (needs chromium)
+screenshots: $(STAMP)    ## take the picture of the status page again (needs chromium)
 	$(BIN)/python -m tests.docs.screenshots
 
 format: $(STAMP) ## format the code
