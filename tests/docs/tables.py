@@ -130,7 +130,7 @@ def commands_page() -> str:
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=f"kapso-sync {name}")
-    yield from (f"### {name}", "", str(command.help).replace("``", "`"), "")
+    yield from (f"### {name}", "", inspect.cleandoc(str(command.help)).replace("``", "`"), "")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield from ("```text", usage, "```", "")
     flags = {"--env-file", *(flag.partition("/")[0] for flag, _ in _FLAGS.values())}
