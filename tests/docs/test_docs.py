@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.cli.app import app
-from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.errors import ExitCode
 from tests.docs.pictures import draw
@@ -81,6 +81,12 @@ def test_every_exit_code_is_explained() -> None:
     table = text_of("docs/behaviour.md").split("## Exit codes")[1]
     told = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for number in row.split(",")}
     assert told == {int(code) for code in ExitCode}
+
+
+def test_every_page_names_the_workerd_that_is_used() -> None:
+    """The tutorial and the emulator's own line say the same."""
+    named = {version for page in NAMES for version in re.findall(r"workerd@[\d.]+\d", text_of(page))}
+    assert named == {PACKAGE}
 
 
 @pytest.mark.parametrize("page", NAMES)
