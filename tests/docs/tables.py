@@ -108,7 +108,7 @@ COMMANDS_INTRO = """\
 # Commands
 
 Results go to standard output; logs and progress go to standard error. `--json` prints one JSON document and nothing else.
-`kapso-sync help COMMAND` prints the same as below. [Behaviour and exit codes](behaviour.md) says how a command ends.
+`kapso-sync help COMMAND` prints the same as below. [Exit codes](compatibility.md#exit-codes) say how a command ends.
 
 SOURCE is a folder or a git repository: a path, `https://…`, `ssh://…`, `git@host:path` or `file://…`. Without it
 a command means the current folder; `status`, `reconcile`, `suspend` and `resume` mean the only daemon that runs.

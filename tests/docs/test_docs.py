@@ -15,7 +15,6 @@ import pytest
 from kapso_sync.cli.app import app
 from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
-from kapso_sync.errors import ExitCode
 from tests.docs.pictures import draw
 from tests.docs.tables import TABLES, commands_page, write_pages
 from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
@@ -74,13 +73,6 @@ def test_the_written_reference_is_what_the_tests_want(tmp_path: Path) -> None:
     )
     write_pages(tmp_path / "docs")
     assert old.read_text(encoding="utf-8") == text_of("docs/metrics.md")
-
-
-def test_every_exit_code_is_explained() -> None:
-    """The table names each code that the program knows."""
-    table = text_of("docs/behaviour.md").split("## Exit codes")[1]
-    told = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for number in row.split(",")}
-    assert told == {int(code) for code in ExitCode}
 
 
 def test_every_page_names_the_workerd_that_is_used() -> None:
