@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import EmulatorOptions
 from tests.program import GIT_ENVIRONMENT, git, kapso_sync, started
@@ -78,6 +76,8 @@ def _trouble(home: Path, kapso: Served, environment: Mapping[str, str]) -> None:
 
 
 def _photograph(url: str, picture: Path) -> list[str]:
+    from playwright.sync_api import sync_playwright
+
     asked: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
