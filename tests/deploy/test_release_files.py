@@ -8,6 +8,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 RELEASE = ROOT / "deploy" / "release"
 IMAGE = f"ghcr.io/acme/kapso-sync@sha256:{'0a' * 32}"
@@ -55,3 +57,12 @@ def test_release_notes_are_the_part_of_the_changelog_of_that_version() -> None:
 
 def test_a_version_without_a_date_in_the_changelog_has_no_notes() -> None:
     assert run("notes.py", "99.0.0").returncode == 1
+
+
+def test_hooks_for_commits_use_the_locked_versions() -> None:
+    """Else a commit passes here and fails in `make check`."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    locked = "".join((ROOT / "requirements" / name).read_text() for name in ("dev.txt", "release.txt"))
+    wanted = [need for hook in hooks for need in hook["additional_dependencies"]]
+    assert len(wanted) == 3
+    assert all(re.search(rf"^{re.escape(need)}( |$)", locked, re.MULTILINE) for need in wanted)
