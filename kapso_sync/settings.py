@@ -20,29 +20,14 @@ from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import Contract, DriftPolicy, Notice
 from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
 from kapso_sync.mounted_files import header_value, read_mounted_text
+from kapso_sync.units import parse_duration, parse_percentage
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
-MAX_DURATION = 7 * 24 * 3600.0
-"""Longest duration that a setting may name, in seconds."""
-
 MAX_CREDENTIAL_BYTES = 64 * 1024
 """Maximum size of a file that holds one credential, in bytes."""
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
-
-
-def parse_duration(value: object) -> float:
-    """Return the seconds of ``300ms``, ``20s``, ``5m``, ``1h30m``; raises ValueError for no text, zero, or more than a week."""
-    if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
-        raise ValueError("expected a duration such as 300ms, 20s or 5m")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-    if not 0 < seconds <= MAX_DURATION:
-        raise ValueError("expected a duration above zero and of at most 7d")
-    return seconds
 
 
 def parse_grace(value: object) -> float | None:
@@ -65,10 +50,7 @@ def parse_boolean(value: object) -> bool:
 
 def parse_share(value: object) -> float:
     """Return a fraction from ``80%``; raises ValueError."""
-    match = re.fullmatch(r"(\d{1,3})%", str(value).strip())
-    if match is None or not 1 <= int(match[1]) <= 100:
-        raise ValueError("expected a percentage from 1% to 100%")
-    return int(match[1]) / 100
+    return parse_percentage(value) / 100
 
 
 def parse_max_delete(value: object) -> MaxDelete:

@@ -11,7 +11,8 @@ from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.status import print_status
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.settings import Settings, parse_duration
+from kapso_sync.settings import Settings
+from kapso_sync.units import parse_duration
 
 
 def run(context: CommandContext) -> int:

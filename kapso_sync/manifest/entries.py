@@ -7,10 +7,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document
-from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel
+from kapso_sync.manifest.schema import CheckModel, EntryModel, NotWatched, SecretModel, SharedModel, WatchModel
 from kapso_sync.model.desired import (
     Check,
     Contract,
@@ -22,10 +23,12 @@ from kapso_sync.model.desired import (
     KeepSecret,
     PlainSecret,
     SecretSource,
+    WatchPolicy,
 )
 from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
 from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, NOT_FOLLOWED, Snapshot, SourceFile, refused_parent
+from kapso_sync.units import parse_duration, parse_percentage
 
 _PUT_IT_THERE = "put the file itself into the functions folder"
 
@@ -52,6 +55,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
     protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
     secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
     checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
+    watch: WatchModel | None = values.get("watch")  # type: ignore[assignment]
     return Entry(
         slug=slug,
         file=file,
@@ -66,6 +70,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         checks=tuple(map(_check, checks)),
         minify=minify is True,
         whatsapp_flow=None if flow is None else str(flow),
+        watch=None if watch is None or isinstance(watch, NotWatched) else _watch(watch),
     )
 
 
@@ -73,6 +78,17 @@ def _check(model: CheckModel) -> Check:
     expect = model.expect
     check = Check(model.request, expect.status, expect.json_, expect.text, expect.matches)
     return check if model.timeout is None else replace(check, timeout=model.timeout)
+
+
+def _watch(model: WatchModel) -> WatchPolicy:
+    given: dict[str, Any] = {}
+    if model.for_ is not None:
+        given["period"] = parse_duration(model.for_)
+    if model.failures is not None:
+        given["failures"] = model.failures
+    if model.ratio is not None:
+        given["percent"] = parse_percentage(model.ratio)
+    return WatchPolicy(**given)
 
 
 def _secret(model: SecretModel) -> SecretSource:

@@ -333,9 +333,13 @@ class _Places:
 
 
 def _notices(entry: Entry, places: _Places) -> Iterator[Notice]:
-    for what, given in (("secrets", entry.secrets), ("checks", entry.checks)):
+    for what, given, wait in (
+        ("secrets", entry.secrets, "they wait"),
+        ("checks", entry.checks, "they wait"),
+        ("watch", entry.watch, "it waits"),
+    ):
         if given and not entry.deploy:
-            text = f"functions.{entry.slug}.{what}: they wait, since `deploy` is false"
+            text = f"functions.{entry.slug}.{what}: {wait}, since `deploy` is false"
             yield Notice("not-applied", text, places.of(what))
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):

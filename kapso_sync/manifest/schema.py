@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from kapso_sync.manifest.patterns import UnusablePattern, compile_pattern
 from kapso_sync.model.desired import MAX_CHECKS
 from kapso_sync.model.functions import ID_PATTERN, MAX_SLUG, SLUG_PATTERN, Json
+from kapso_sync.units import DURATION_PATTERN, PERCENTAGE_PATTERN, parse_duration, parse_percentage
 
 SCHEMA_ID = "urn:kapso-sync:manifest:1"
 """The identity of the JSON Schema of manifests with ``version: 1``, for good. It is a name and no address: whoever owned that
@@ -125,6 +127,45 @@ class CheckModel(_Strict):
     )
 
 
+MIN_WATCH, MAX_WATCH = 1.0, 86400.0
+"""Shortest and longest time of a watch, in seconds."""
+
+
+def _watch_time(value: object) -> object:
+    with contextlib.suppress(ValueError):
+        if MIN_WATCH <= parse_duration(value) <= MAX_WATCH:
+            return value
+    raise PydanticCustomError("duration", "expected a duration from 1s to 24h, such as 10m")
+
+
+def _percentage(value: object) -> object:
+    try:
+        parse_percentage(value)
+    except ValueError as error:
+        raise PydanticCustomError("percentage", "{reason}", {"reason": str(error)}) from None
+    return value
+
+
+class WatchModel(_Strict):
+    """Which failures after a deployment make the daemon take it back: so many, so large a part, and more than before."""
+
+    for_: Annotated[str, StringConstraints(pattern=DURATION_PATTERN), BeforeValidator(_watch_time)] | None = Field(
+        default=None, alias="for", description="How long it is watched after a deployment, from 1s to 24h. Default: 10m."
+    )
+    failures: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="At least this many invocations ended in an exception or a status of 500 and above. Default: 3.",
+    )
+    ratio: Annotated[str, StringConstraints(pattern=PERCENTAGE_PATTERN), BeforeValidator(_percentage)] | None = Field(
+        default=None,
+        description="They are at least this part of all, and a larger part than before the deployment. Default: 50%.",
+    )
+
+
+class NotWatched(WatchModel):
+    """What ``watch: false`` is read as: it overrides a watch of the defaults."""
+
+
 class SharedModel(_Strict):
     """What an entry and the defaults have in common. A field that is left out is not managed."""
 
@@ -161,6 +202,15 @@ class SharedModel(_Strict):
     )
     checks: Annotated[list[CheckModel], Field(max_length=MAX_CHECKS)] | None = Field(
         default=None, description="Requests to send after each deployment; one that fails takes the deployment back."
+    )
+    watch: Annotated[
+        WatchModel | None,
+        BeforeValidator(
+            lambda value: NotWatched() if value is False else value, json_schema_input_type=WatchModel | Literal[False] | None
+        ),
+    ] = Field(
+        default=None,
+        description="The daemon reads its invocations after a deployment, and takes back one that fails too often; false: not.",
     )
 
 

@@ -99,6 +99,18 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """What of a function's invocations in ``period`` seconds after a deployment takes that deployment back.
+
+    At least ``failures`` of them failed, and at least ``percent`` of all.
+    """
+
+    period: float = 600.0
+    failures: int = 3
+    percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPolicy:
     """The manifest's rollout policy: nothing else is written before ``canary`` is in sync, or after ``max_failures``."""
 
@@ -114,7 +126,8 @@ class Entry:
     ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
     ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
     ``secret_locations`` are the positions of the values of its secrets, which may be in the defaults.
-    ``whatsapp_flow`` is the id of the WhatsApp Flow whose data endpoint it becomes.
+    ``whatsapp_flow`` is the id of the WhatsApp Flow whose data endpoint it becomes. ``watch`` is how the daemon watches it after
+    a deployment; None: it does not.
     """
 
     slug: str
@@ -132,6 +145,7 @@ class Entry:
     checks: tuple[Check, ...] = ()
     minify: bool = False
     whatsapp_flow: str | None = None
+    watch: WatchPolicy | None = None
 
     @property
     def function_type(self) -> FunctionType:

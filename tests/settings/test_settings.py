@@ -16,7 +16,8 @@ from kapso_sync import mounted_files
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.desired import DriftPolicy
 from kapso_sync.model.plan import MaxDelete
-from kapso_sync.settings import MAX_CREDENTIAL_BYTES, VARIABLES, Settings, load_settings, parse_duration, variable
+from kapso_sync.settings import MAX_CREDENTIAL_BYTES, VARIABLES, Settings, load_settings, variable
+from kapso_sync.units import parse_duration
 
 
 def load(**environment: str) -> Settings:
