@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction
 from kapso_sync.model.plan import Plan
-from kapso_sync.model.ports import Source
+from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
-from kapso_sync.model.state import ReconcilerState
+from kapso_sync.model.state import DeploymentWatch, ReconcilerState
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
 from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, emit_source_failure, plan_pass, reconcile
 from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
+from kapso_sync.reconcile.plan.watching import MAX_LISTED
 from kapso_sync.sources import SourceKind, SourceSpec
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.history import History
@@ -88,6 +89,10 @@ class ResolvedSource:
             )
 
 
+Explain = Callable[[FunctionsApi, str, str, InvocationRecord], Awaitable[tuple[str, tuple[str, ...]]]]
+"""Says why an invocation of a function, by id and slug, failed: in one line and in a few, bounded and without secrets."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """The objects that only a writing session has. ``log_context`` gives the log lines of one pass a common id."""
@@ -97,6 +102,7 @@ class WriteContext:
     observer: PassObserver
     history: History
     log_context: Callable[[], AbstractContextManager[None]]
+    explain: Explain
 
 
 class Session:
@@ -138,9 +144,7 @@ class Session:
 
     async def sync(self, request: PassRequest) -> Report:
         """Run one pass and record it, even if it fails. Raises `KapsoSyncError` if nothing could be planned."""
-        context = self._context
-        if context is None:
-            raise AssertionError("this session was opened for reading")
+        context = self._writing
         observer, store, history = context.observer, context.store, context.history
 
         def on_planned(plan: Plan) -> None:
@@ -209,12 +213,16 @@ class Session:
 
     async def disown(self, functions: Iterable[RemoteFunction]) -> tuple[Disowned, ...]:
         """Make these functions unowned; nothing but the marks in their descriptions changes. Raises `StateUnusable`."""
-        context = self._context
-        if context is None:
-            raise AssertionError("this session was opened for reading")
-        return await disown(self._deps.api, context.store, self._emit_and_record, functions)
+        return await disown(self._deps.api, self._writing.store, self.report, functions)
 
-    def _emit_and_record(self, event: Event) -> None:
+    @property
+    def _writing(self) -> WriteContext:
+        if self._context is None:
+            raise AssertionError("this session was opened for reading")
+        return self._context
+
+    def report(self, event: Event) -> None:
+        """Emit an event, and record it in the history."""
         self._deps.emit(event)
         if self._context is not None:
             self._context.history.listen(event)
@@ -227,6 +235,41 @@ class Session:
         if found.unknown is not None:
             raise found.unknown
         return unused_functions(owned.values(), found.users)
+
+    @property
+    def calls_per_second(self) -> float | None:
+        """How many calls a second may be spent on Kapso; None while no limit is known."""
+        return self._deps.api.budget.per_second
+
+    def watches(self) -> Sequence[DeploymentWatch]:
+        """Return the watches of all deployments. Raises `StateUnusable`."""
+        return self._writing.store.watches()
+
+    def remember_watch(self, watch: DeploymentWatch) -> bool:
+        """Store a watch, if it is still that of the function's last deployment. Raises `StateUnusable`."""
+        if not self._is_current(watch):
+            return False
+        self._writing.store.remember_watch(watch)
+        return True
+
+    def end_watch(self, watch: DeploymentWatch) -> bool:
+        """Forget a watch that the deployment stood, if it is still that of its last one. Raises `StateUnusable`."""
+        if not self._is_current(watch):
+            return False
+        self._writing.store.end_watch(watch.function_id, proven=True)
+        return True
+
+    def _is_current(self, watch: DeploymentWatch) -> bool:
+        stored = self._writing.store.watch(watch.function_id)
+        return stored is not None and stored.deployed_at == watch.deployed_at
+
+    async def read_invocations(self, function_id: str) -> Sequence[InvocationRecord]:
+        """Return the newest invocations of a function. Raises `ApiError` and `NotLeading`."""
+        return await self._deps.api.list_invocations(function_id, limit=MAX_LISTED)
+
+    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, tuple[str, ...]]:
+        """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
+        return await self._writing.explain(self._deps.api, watch.function_id, watch.slug, failure)
 
     def load_state(self) -> ReconcilerState:
         """Return what the state folder holds."""

@@ -20,6 +20,7 @@ from typing import Protocol
 from kapso_sync.aio import Interrupted, first_of, interrupted_by
 from kapso_sync.daemon import process_memory
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
+from kapso_sync.daemon.deployment_watcher import DeploymentWatcher, WatchedFunctions
 from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.loop import Loop, PassRunner, PendingOverrides, Timing
 from kapso_sync.daemon.replica import Replica, ReplicaCallbacks, ReplicaDeps
@@ -60,7 +61,7 @@ TRIM_DELAY = 1.0
 """Seconds between the end of a pass and the return of free memory to the kernel: by then the pass has released its objects."""
 
 
-class PassSession(PassRunner, Protocol):
+class PassSession(PassRunner, WatchedFunctions, Protocol):
     """A session for one source and one project that is ready for passes."""
 
     @property
@@ -127,6 +128,10 @@ class Tracker(Protocol):
         """Record the functions that nothing uses."""
         ...
 
+    def show_watched(self, until: Mapping[str, datetime]) -> None:
+        """Record until when functions are watched after a deployment, by slug."""
+        ...
+
     def status(self) -> DaemonStatus:
         """Return the status now."""
         ...
@@ -182,6 +187,7 @@ class DaemonService:
         self._schedule: Schedule | None = None
         self._without_loop: list[PendingOverrides] = []
         self._degraded: set[str] = set()
+        self._watches: DeploymentWatcher | None = None
 
     # Calls while the service runs
 
@@ -216,10 +222,18 @@ class DaemonService:
                 self.moved_to = event.moved_to
             case events.Resumed():
                 self.suspensions.expired()
+                self._wake_watches()
+            case events.WatchStarted():
+                self._wake_watches()
             case events.ReconcileFinished():
+                self._wake_watches()
                 asyncio.get_running_loop().call_later(TRIM_DELAY, process_memory.trim_malloc)
             case _:
                 pass
+
+    def _wake_watches(self) -> None:
+        if self._watches is not None:
+            self._watches.wake()
 
     def look_for_changes(self) -> None:
         """Look at the source, and reconcile only if it has changed."""
@@ -381,6 +395,14 @@ class DaemonService:
                 supervisor.start("secrets", self._watcher(settings.secrets_dir, Trigger.SECRETS).run)
             show = self._deps.tracker.show_unused
             supervisor.start("unused", lambda: track_unused_functions(lambda: self._unused(session), show, self._clock))
+            self._watches = DeploymentWatcher(
+                session,
+                self._clock,
+                may_look=lambda: loop.suspension is None and (self._leadership is None or self._leadership.leading),
+                show=self._deps.tracker.show_watched,
+                request_pass=lambda: self.triggers.request(Trigger.WATCH),
+            )
+            supervisor.start("watches", self._watches.run)
             self.triggers.request(Trigger.START)
             supervisor.start("loop", loop.run)
             self._deps.systemd.ready()
@@ -400,7 +422,7 @@ class DaemonService:
         while supervisor.alive.get("loop") and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
         self._without_loop = loop.withdraw_overrides()
-        self.loop = self._schedule = None
+        self.loop = self._schedule = self._watches = None
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> PassSession | None:
         """Return the session, or None if the daemon stops or its settings are reloaded first.

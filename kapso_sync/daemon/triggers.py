@@ -23,6 +23,7 @@ class Trigger(enum.StrEnum):
     PERSON = "reconcile"
     RESUME = "resume"
     LEASE = "lease"
+    WATCH = "watch"
 
 
 ONLY_IF_SOURCE_MOVED = frozenset({Trigger.FILES, Trigger.POLL, Trigger.RESCAN})

@@ -385,6 +385,33 @@ class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
     hint: str | None = None
 
 
+class WatchStarted(FunctionEvent, name="watch.started"):
+    """The daemon reads the function's invocations for a while, since a new version of it was deployed."""
+
+    until: str
+
+
+class WatchPassed(FunctionEvent, name="watch.passed"):
+    """A deployment was watched, and too few of its invocations failed to take it back."""
+
+    invocations: int
+    failed: int
+
+
+class WatchInconclusive(FunctionEvent, name="watch.inconclusive", level=Level.WARNING):
+    """A deployment was watched, and not enough was seen of it to say anything."""
+
+    reason: str
+
+
+class WatchFailed(FunctionEvent, name="watch.failed", level=Level.ERROR):
+    """Too many invocations failed since the deployment: it is taken back. ``evidence`` are lines of one that failed."""
+
+    error: str
+    evidence: tuple[str, ...] = ()
+    hint: str | None = None
+
+
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):
     """A rollback starts: ``restored`` is the hash of the previous code, ``code`` that of the failed one."""
 

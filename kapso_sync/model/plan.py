@@ -11,7 +11,15 @@ from typing import ClassVar
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import Problem
-from kapso_sync.model.desired import BundledPackage, DesiredFunction, DriftPolicy, Notice, RolloutPolicy, SecretValue
+from kapso_sync.model.desired import (
+    BundledPackage,
+    DesiredFunction,
+    DriftPolicy,
+    Notice,
+    RolloutPolicy,
+    SecretValue,
+    WatchPolicy,
+)
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.source import Revision
@@ -332,6 +340,8 @@ class BlockedBy(enum.Enum):
     """Kapso refused a field, and nothing else differs."""
     NO_SECRET_ROUTES = enum.auto()
     """The manifest names secrets, and this API base has none; a warning of the plan says so for all functions at once."""
+    FAILING = enum.auto()
+    """Its invocations fail since its deployment, and there is no earlier version to restore."""
     LOST_SECRET = enum.auto()
     """Git says that a secret exists on Kapso, and it does not."""
     UNKNOWN_SECRET = enum.auto()
@@ -425,7 +435,8 @@ class Plan:
     the key opens, if Kapso says so, and ``named_project`` the one that the repository names. ``forget`` holds the ids of
     functions that are gone from git and from Kapso. ``missing`` are our functions that git does not list. ``vacations`` are
     functions that must leave their slug for another one. ``renames`` is the journal of each ``moved_from``, written before
-    anything else. ``misnamed`` is as in `Desired`. ``packages`` are the npm packages in the code of functions, by slug.
+    anything else. ``misnamed`` is as in `Desired`. ``packages`` are the npm packages in the code of functions, and ``watched``
+    what fails a function that git wants to be watched, by slug.
     """
 
     source: str
@@ -444,6 +455,7 @@ class Plan:
     renames: Mapping[str, RenameRecord] = field(default_factory=dict)
     misnamed: tuple[str, ...] = ()
     packages: Mapping[str, tuple[BundledPackage, ...]] = field(default_factory=dict)
+    watched: Mapping[str, WatchPolicy] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:

@@ -19,6 +19,7 @@ from kapso_sync.model.functions import (
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import (
     ApiFacts,
+    DeploymentWatch,
     Intent,
     InventoryRecord,
     MissingFunction,
@@ -194,6 +195,18 @@ class Store(Protocol):
 
     def version(self, function_id: str) -> Version | None:
         """Return the previous version, or None if there is none."""
+        ...
+
+    def watch(self, function_id: str) -> DeploymentWatch | None:
+        """Return the watch of a function's deployment, or None if there is none."""
+        ...
+
+    def remember_watch(self, watch: DeploymentWatch, version: RemoteFunction | None = None) -> None:
+        """Keep a watch in place of the function's last one; ``version`` is the record of what is watched, with its code."""
+        ...
+
+    def end_watch(self, function_id: str, *, proven: bool) -> None:
+        """Forget a watch; what was ``proven`` by it becomes the previous version that a later one goes back to."""
         ...
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.functions import Content, Version
 from kapso_sync.model.ownership import AppliedDigests
 
@@ -34,7 +35,8 @@ class Quarantine:
     """A failed attempt, which is not tried again until git changes or a person asks; the previous version was restored.
 
     ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the failed code
-    and of the restored code; ``at`` is an ISO time.
+    and of the restored code; ``at`` is an ISO time. ``watched``: its checks passed, and its invocations failed afterwards;
+    ``fault`` is CHECK then, so that versions that know no watch can read it. ``evidence`` are lines of such an invocation.
     """
 
     attempt: str
@@ -43,6 +45,8 @@ class Quarantine:
     code: str
     restored: str
     at: str
+    watched: bool = False
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,64 @@ class MissingFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """How many invocations there were, and how many of them failed."""
+
+    total: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFinding:
+    """Why a watched deployment counts as failed: ``error`` in one line, and ``evidence``, the lines of an invocation.
+
+    Both are bounded and without secrets. ``at`` is an ISO time.
+    """
+
+    error: str
+    at: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentWatch:
+    """A deployment whose invocations are read for a while. ``code`` is the hash of the code that Kapso stored.
+
+    It is prepared before the deployment, and open from the time when that is confirmed: then it has all times. ``until`` is on
+    our clock. The others are Kapso's: ``deployed_at``, and ``since`` of the deployment before; up to ``edge_until`` the version
+    before may have answered, up to ``checks_until`` our own checks were invoked, and what is later than ``horizon`` is not
+    counted.
+
+    ``before`` counts the version before it (None: it could not be read), ``early`` what followed up to ``edge_until``, and
+    ``after`` the rest. ``seen`` are the invocations that were counted last, and none older than ``oldest`` is counted any more.
+    ``missed``: more were made than Kapso lists. ``looks`` is how often it was read since it is open. ``check_requests`` are as
+    in `InventoryRecord`. ``finding``: it failed.
+    """
+
+    slug: str
+    function_id: str
+    policy: WatchPolicy
+    code: str
+    prepared_at: datetime
+    since: datetime | None = None
+    until: datetime | None = None
+    deployed_at: datetime | None = None
+    edge_until: datetime | None = None
+    checks_until: datetime | None = None
+    horizon: datetime | None = None
+    check_requests: tuple[str, ...] = ()
+    before: Tally | None = None
+    early: Tally = Tally()
+    after: Tally = Tally()
+    seen: tuple[str, ...] = ()
+    oldest: datetime | None = None
+    missed: bool = False
+    looks: int = 0
+    looked_at: datetime | None = None
+    finding: WatchFinding | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaRefusal:
     """Kapso refused a deployment because the project's Workers are used up; ``fits`` were deployed at that time."""
 
@@ -219,8 +281,9 @@ class ReconcilerState:
     """Everything in the state folder that a plan depends on. ``owned`` holds inventory records by function id.
 
     ``owners`` are all owners that this state folder had, the present one included: a folder that got a git remote has a new
-    one. ``versions`` holds the previous version, by function id, of functions in quarantine. ``renames`` holds the journal of
-    each ``moved_from`` by slug; None: there is no journal. ``missing`` is by function id.
+    one. ``versions`` holds the previous version, by function id, of functions in quarantine, and of those that a watch found
+    failing. ``renames`` holds the journal of each ``moved_from`` by slug; None: there is no journal. ``missing`` and
+    ``watches`` are by function id.
     """
 
     owned: Mapping[str, InventoryRecord] = field(default_factory=dict)
@@ -232,4 +295,5 @@ class ReconcilerState:
     versions: Mapping[str, Version] = field(default_factory=dict)
     renames: Mapping[str, RenameRecord] | None = None
     missing: Mapping[str, MissingFunction] = field(default_factory=dict)
+    watches: Mapping[str, DeploymentWatch] = field(default_factory=dict)
     facts: ApiFacts = field(default_factory=ApiFacts)

@@ -40,6 +40,7 @@ class ReadyReason(enum.StrEnum):
     OSCILLATING = "Oscillating"
     DRIFT_REPORTED = "DriftReported"
     CHECK_FAILED = "CheckFailed"
+    WATCH_FAILED = "WatchFailed"
     DEPLOYMENT_FAILED = "DeploymentFailed"
 
 
@@ -63,8 +64,8 @@ class FunctionStatus:
     """The status of one function. ``diff`` is unified, from Kapso to git, if they differ.
 
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
-    during a back-off, and ``delete_at`` during the grace period of a deletion. ``in_git`` is False for a function of ours that
-    left git.
+    during a back-off, ``delete_at`` during the grace period of a deletion, and ``watched_until`` while its invocations after a
+    deployment are read. ``in_git`` is False for a function of ours that left git.
     """
 
     slug: str
@@ -77,6 +78,7 @@ class FunctionStatus:
     deploying_since: datetime | None = None
     retry_at: datetime | None = None
     delete_at: datetime | None = None
+    watched_until: datetime | None = None
     in_git: bool = True
 
     def condition(self, kind: ConditionType) -> Condition:
@@ -394,6 +396,7 @@ def function_document(function: FunctionStatus) -> Json:
         "deploying_since": _time(function.deploying_since),
         "retry_at": _time(function.retry_at),
         "delete_at": _time(function.delete_at),
+        "watched_until": _time(function.watched_until),
         "in_git": function.in_git,
     }
 

@@ -37,6 +37,7 @@ _READY_REASON_OF_BLOCK = {
     BlockedBy.BACK_OFF: ReadyReason.BACK_OFF,
     BlockedBy.OSCILLATION: ReadyReason.OSCILLATING,
     BlockedBy.DRIFT_POLICY: ReadyReason.DRIFT_REPORTED,
+    BlockedBy.FAILING: ReadyReason.WATCH_FAILED,
 }
 
 _READY_REASON_OF_QUARANTINE = {
@@ -118,7 +119,7 @@ def ready_reason(outcome: Outcome) -> ReadyReason:
     """Return why a function is ready or not."""
     step, quarantine = outcome.step, _quarantine(outcome)
     if quarantine is not None:
-        return _READY_REASON_OF_QUARANTINE[quarantine.fault]
+        return ReadyReason.WATCH_FAILED if quarantine.watched else _READY_REASON_OF_QUARANTINE[quarantine.fault]
     if isinstance(step, DeferredDelete):
         return ReadyReason.DELETION_PENDING
     if isinstance(step, NoChange) and step.desired_hash is None:

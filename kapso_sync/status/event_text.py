@@ -52,6 +52,12 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
             return f"{counted(event.checks, 'check')} passed after {event.duration_ms / 1000:.0f} s"
         case events.CheckFailed():
             return f"check failed: {event.error}"
+        case events.WatchStarted():
+            return f"watched until {event.until}"
+        case events.WatchPassed():
+            return f"stood its watch: {event.failed} of {counted(event.invocations, 'invocation')} failed"
+        case events.WatchFailed():
+            return f"watch failed: {event.error}"
         case events.RollbackStarted():
             return f"rolling back: {event.reason}"
         case events.RollbackSucceeded():

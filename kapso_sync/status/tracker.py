@@ -95,6 +95,7 @@ class StatusTracker:
     _passed: asyncio.Event = field(default_factory=asyncio.Event)
     suspension: Suspension | None = None
     unused: tuple[str, ...] | None = None
+    watched: Mapping[str, datetime] = field(default_factory=dict)
     replica: Callable[[], ReplicaStatus] | None = None
 
     def __post_init__(self) -> None:
@@ -160,6 +161,12 @@ class StatusTracker:
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Record the functions that nothing uses; None: unknown."""
         self.unused = slugs
+
+    def show_watched(self, until: Mapping[str, datetime]) -> None:
+        """Record until when functions are watched after a deployment, by slug."""
+        if until != self.watched:
+            self.watched = until
+            self._tell()
 
     def began(self, trigger: str) -> None:
         """Record that a pass begins."""
@@ -308,11 +315,14 @@ class StatusTracker:
     def _live(self, function: FunctionStatus) -> FunctionStatus:
         """Return the status of a function with what is known of it now; the same object if that changes nothing."""
         retry = self._retries.get(function.slug)
-        if retry is None and function.slug not in self._deploying and function.deploying_since is function.retry_at is None:
+        watched_until = self.watched.get(function.slug)
+        known = function.deploying_since is function.retry_at is None and function.watched_until == watched_until
+        if retry is None and function.slug not in self._deploying and known:
             return function
         wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
         retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
-        return replace(function, deploying_since=self._deploying.get(function.slug), retry_at=retry_at)
+        deploying = self._deploying.get(function.slug)
+        return replace(function, deploying_since=deploying, retry_at=retry_at, watched_until=watched_until)
 
     def _concluded(self, outcome: Outcome, revision: str, now: datetime, redact: Redact) -> FunctionStatus:
         slug = outcome.step.slug

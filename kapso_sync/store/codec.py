@@ -14,7 +14,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from kapso_sync.model.functions import RemoteFunction, Version
-from kapso_sync.model.state import Intent, InventoryRecord, MissingFunction, QuotaRefusal, RenameRecord
+from kapso_sync.model.state import DeploymentWatch, Intent, InventoryRecord, MissingFunction, QuotaRefusal, RenameRecord
 
 _RECORD = TypeAdapter(InventoryRecord)
 _INTENT = TypeAdapter(Intent)
@@ -22,6 +22,7 @@ _QUOTA = TypeAdapter(QuotaRefusal)
 _RENAMES = TypeAdapter(dict[str, RenameRecord])
 _MISSING = TypeAdapter(list[MissingFunction])
 _VERSION = TypeAdapter(Version)
+_WATCH = TypeAdapter(DeploymentWatch)
 
 
 def encode_record(record: InventoryRecord) -> str:
@@ -83,6 +84,16 @@ def encode_version(remote: RemoteFunction) -> str:
 def decode_version(text: str) -> Version:
     """Return the code and fields."""
     return _VERSION.validate_python(json.loads(text))
+
+
+def encode_watch(watch: DeploymentWatch) -> str:
+    """Return a watch as JSON."""
+    return _text(_WATCH.dump_python(watch))
+
+
+def decode_watch(text: str) -> DeploymentWatch:
+    """Return the watch."""
+    return _WATCH.validate_python(json.loads(text))
 
 
 def _text(document: object) -> str:

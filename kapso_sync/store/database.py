@@ -16,6 +16,7 @@ from kapso_sync.files import require_regular
 from kapso_sync.model.functions import Json, RemoteFunction, Version
 from kapso_sync.model.state import (
     ApiFacts,
+    DeploymentWatch,
     Intent,
     InventoryRecord,
     MissingFunction,
@@ -125,7 +126,8 @@ class StateStore:
         self._owned = None
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
-            self._db.execute("DELETE FROM meta WHERE key = ?", (_version_key(function_id),))
+            for key in (_version_key, _watch_key, _watched_key):
+                self._db.execute("DELETE FROM meta WHERE key = ?", (key(function_id),))
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep Kapso's refusal for the project's quota, or drop it (None)."""
@@ -169,6 +171,33 @@ class StateStore:
         """Return the stored version of a function, or None."""
         text = self._meta(_version_key(function_id))
         return None if text is None else codec.decode_version(text)
+
+    def watch(self, function_id: str) -> DeploymentWatch | None:
+        """Return the watch of a function's deployment, or None; one that cannot be read is none."""
+        text = self._meta(_watch_key(function_id))
+        return None if text is None else _watch(text)
+
+    def watches(self) -> tuple[DeploymentWatch, ...]:
+        """Return all watches."""
+        with _writing(self._folder):
+            return tuple(_read_watches(self._db).values())
+
+    def remember_watch(self, watch: DeploymentWatch, version: RemoteFunction | None = None) -> None:
+        """Keep a watch in place of the function's last one; ``version`` is the record of what is watched, with its code."""
+        rows = [(_watch_key(watch.function_id), codec.encode_watch(watch))]
+        if version is not None:
+            rows.append((_watched_key(watch.function_id), codec.encode_version(version)))
+        with _writing(self._folder), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def end_watch(self, function_id: str, *, proven: bool) -> None:
+        """Forget a watch; what was ``proven`` by it becomes the previous version."""
+        watched = self._meta(_watched_key(function_id))
+        with _writing(self._folder), self._db:
+            if proven and watched is not None:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_version_key(function_id), watched))
+            for key in (_watch_key, _watched_key):
+                self._db.execute("DELETE FROM meta WHERE key = ?", (key(function_id),))
 
     def secret_key(self, random: Callable[[int], bytes]) -> bytes:
         """Return the key of the secrets' digests; ``random`` returns that many bytes for a new one."""
@@ -322,10 +351,13 @@ def _load_state(db: sqlite3.Connection, known: list[InventoryRecord] | None = No
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]
     quota, moves, absences = (_get_meta(db, key) for key in ("quota", "moves", "absences"))
+    watches = _read_watches(db)
+    failing = {watch.function_id for watch in watches.values() if watch.finding is not None}
     versions = {
         record.function_id: codec.decode_version(text)
         for record in owned
-        if record.quarantine is not None and (text := _get_meta(db, _version_key(record.function_id))) is not None
+        if (record.quarantine is not None or record.function_id in failing)
+        and (text := _get_meta(db, _version_key(record.function_id))) is not None
     }
     owner = _get_meta(db, "owner")
     return ReconcilerState(
@@ -338,11 +370,33 @@ def _load_state(db: sqlite3.Connection, known: list[InventoryRecord] | None = No
         versions=versions,
         renames=None if moves is None else codec.decode_renames(moves),
         missing={} if absences is None else codec.decode_missing(absences),
+        watches=watches,
     )
+
+
+def _read_watches(db: sqlite3.Connection) -> dict[str, DeploymentWatch]:
+    rows = db.execute("SELECT value FROM meta WHERE key >= 'watch:' AND key < 'watch;' ORDER BY key")
+    return {watch.function_id: watch for (text,) in rows if (watch := _watch(text)) is not None}
+
+
+def _watch(text: str) -> DeploymentWatch | None:
+    """Return a watch; one that another version wrote otherwise is none, since nothing but its end depends on it."""
+    try:
+        return codec.decode_watch(text)
+    except ValueError:
+        return None
 
 
 def _version_key(function_id: str) -> str:
     return f"version:{function_id}"
+
+
+def _watch_key(function_id: str) -> str:
+    return f"watch:{function_id}"
+
+
+def _watched_key(function_id: str) -> str:
+    return f"watched:{function_id}"
 
 
 def _get_meta(db: sqlite3.Connection, key: str) -> str | None:

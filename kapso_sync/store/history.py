@@ -39,6 +39,8 @@ RECORDED_EVENTS = frozenset(
         "deploy.failed",
         "deploy.timed_out",
         "check.failed",
+        "watch.passed",
+        "watch.failed",
         "rollback.started",
         "rollback.succeeded",
         "rollback.failed",

@@ -23,11 +23,16 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._reconciles = Counter("kapso_sync_reconcile_total", "Passes, by how they ended", ["result"], registry=registry)
         self._deploys = Counter("kapso_sync_deploy_total", "Deployments, by how they ended", ["result"], registry=registry)
+        self._watches = Counter(
+            "kapso_sync_watch_total", "Watches after deployments, by how they ended", ["result"], registry=registry
+        )
         # Where a count begins with its first event, a query sees no increase in it.
         for result in ("success", "failed", "error"):
             self._reconciles.labels(result)
         for result in ("succeeded", "failed", "timed_out"):
             self._deploys.labels(result)
+        for result in ("passed", "failed", "inconclusive"):
+            self._watches.labels(result)
         self._reconcile_seconds = Histogram(
             "kapso_sync_reconcile_duration_seconds", "How long passes take", buckets=_SECONDS, registry=registry
         )
@@ -90,6 +95,8 @@ class Metrics:
                 self._deploys.labels("failed").inc()
             case events.DeployTimedOut():
                 self._deploys.labels("timed_out").inc()
+            case events.WatchPassed() | events.WatchFailed() | events.WatchInconclusive():
+                self._watches.labels(event.name.removeprefix("watch.")).inc()
             case events.ApiCalled():
                 self._called(event)
             case events.TriggerReceived():

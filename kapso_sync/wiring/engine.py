@@ -88,8 +88,8 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
 
-    ``tracker`` follows the passes; without one, only the state folder remembers them. ``start_locally`` is as in
-    `ExecutorSettings`. ``may_call`` is as in `Transport`.
+    ``tracker`` follows the passes, and is a daemon's; without one, only the state folder remembers them, and no deployment is
+    watched. ``start_locally`` is as in `ExecutorSettings`. ``may_call`` is as in `Transport`.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
     """
@@ -144,15 +144,21 @@ async def open_session(
         # A plan needs nothing that writes.
         from kapso_sync.reconcile.apply.executor import Executor  # noqa: PLC0415
         from kapso_sync.wiring.executor import executor_settings  # noqa: PLC0415
+        from kapso_sync.wiring.explaining import make_explainer  # noqa: PLC0415
 
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
         emit = _fan_out(bus.emit, history.listen)
-        executor = Executor(api, store, clock, emit, executor_settings(settings, start_locally), bus.redactor.text)
+        executor = Executor(
+            api, store, clock, emit, executor_settings(settings, start_locally, watches=tracker is not None), bus.redactor.text
+        )
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
         observer.recall(read_last_pass(source.folder) or {})
-        yield Session(source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id())))
+        explain = make_explainer(settings, bus.redactor, source.folder)
+        yield Session(
+            source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id()), explain)
+        )
 
 
 @contextlib.contextmanager

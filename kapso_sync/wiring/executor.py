@@ -17,8 +17,8 @@ def poll_intervals(settings: Settings) -> Backoff:
     return replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5)
 
 
-def executor_settings(settings: Settings, start_locally: StartLocally | None) -> ExecutorSettings:
-    """Return the settings of the executor of plans."""
+def executor_settings(settings: Settings, start_locally: StartLocally | None, *, watches: bool) -> ExecutorSettings:
+    """Return the settings of the executor of plans. ``watches``: a daemon reads what is invoked after a deployment."""
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploying=settings.deploying,
@@ -28,4 +28,5 @@ def executor_settings(settings: Settings, start_locally: StartLocally | None) ->
         unknown_secrets=settings.unknown_secrets,
         prune_idle=settings.prune_idle or 0.0,
         start_locally=start_locally,
+        watch_edge=settings.check_window if watches else None,
     )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.api import KapsoClient
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ConfigError
 from kapso_sync.invocations.follow import Look, follow
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.settings import Settings
-from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.telemetry import EventBus, Redactor
-from kapso_sync.wiring.building import make_secret_reader
+from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.engine import open_api
+from kapso_sync.wiring.explaining import learn_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +38,7 @@ class InvocationReader:
 
 @contextlib.asynccontextmanager
 async def open_invocations(settings: Settings, bus: EventBus, folders: Sequence[Path]) -> AsyncIterator[InvocationReader]:
-    """Open the settings' API; ``folders`` are the state folders of this machine, the likeliest first.
-
-    Invocations may hold any secret of a function, and no manifest is read that says which there are. So every value is redacted
-    that these settings allow a function to have, and every credential of kapso-sync's own.
-    """
-    _learn_credentials(settings, bus.redactor, folders)
-    make_secret_reader(settings, bus.redactor).learn_all()
+    """Open the settings' API; ``folders`` are the state folders of this machine, the likeliest first."""
+    learn_secrets(settings, bus.redactor, folders)
     async with open_api(settings, bus) as api:
         yield InvocationReader(api, LocalBuilds(folders), settings.check_window)
-
-
-def _learn_credentials(settings: Settings, redactor: Redactor, folders: Sequence[Path]) -> None:
-    read: list[Callable[[], str | None]] = [
-        settings.git_password,
-        settings.webhook_key,
-        settings.admin_key,
-        settings.commit_status_key,
-        *(DaemonFiles(folder).read_token for folder in folders),
-    ]
-    for credential in read:
-        # One that cannot be read is none that this process could show, and nothing here needs it.
-        with contextlib.suppress(ConfigError, OSError, ValueError):
-            redactor.add(credential())

@@ -52,6 +52,7 @@ from kapso_sync.reconcile.apply.rollout_gate import RolloutGate
 from kapso_sync.reconcile.apply.secrets import SecretApplier
 from kapso_sync.reconcile.apply.slug_parking import SlugParker, parked_records
 from kapso_sync.reconcile.apply.unseen_project import UnseenProject
+from kapso_sync.reconcile.apply.watches import WatchKeeper
 from kapso_sync.reconcile.apply.writer import FunctionWriter
 from kapso_sync.reconcile.plan.function_usage import reason_against_deletion
 from kapso_sync.reconcile.plan.observed import Observed
@@ -82,7 +83,8 @@ class ExecutorSettings:
 
     ``concurrency`` is the number of functions written at the same time, ``deploying`` of those written or deployed.
 
-    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none.
+    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none. ``watch_edge`` is as in
+    `WatchKeeper`.
     """
 
     concurrency: int = 8
@@ -93,6 +95,7 @@ class ExecutorSettings:
     unknown_secrets: UnknownSecrets = UnknownSecrets.AUTO
     prune_idle: float = 0.0
     start_locally: StartLocally | None = None
+    watch_edge: float | None = None
 
 
 class Executor:
@@ -138,6 +141,8 @@ class Executor:
         learned += parked_records(observed)
         if learned:
             self._store.remember(*learned)
+        watches = WatchKeeper(self._api, self._store, self._clock, self._emit, self._settings.watch_edge)
+        await watches.settle(plan, observed)
         timeout, pace = (
             self._settings.deploy_timeout,
             PollPace(self._settings.poll_intervals, observed.state.facts.deploy_seconds),
@@ -150,7 +155,7 @@ class Executor:
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             flows = FlowAttacher(self._api, self._store, self._emit)
-            deps = ApplyDeps(writer, rollout, secrets, checks, flows, self._store)
+            deps = ApplyDeps(writer, rollout, secrets, checks, flows, watches, self._store)
             slots = Slots(self._settings.concurrency, self._settings.deploying)
             applier = FunctionApplier(deps, self._clock, self._emit, plan.owner, slots, superseded)
             # If the rollout limits failures, a function keeps its slot until its checks have passed.
@@ -477,7 +482,7 @@ class _Pass:
                 self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
             case BlockedBy.LOST_SECRET:
                 self._emit_lost(slug, function_id, step.lost_secrets)
-            case BlockedBy.QUARANTINE | BlockedBy.REFUSED_FIELD:
+            case BlockedBy.QUARANTINE | BlockedBy.REFUSED_FIELD | BlockedBy.FAILING:
                 self._emit(
                     events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint)
                 )

@@ -18,6 +18,7 @@ from kapso_sync.reconcile.apply.checks import CheckRunner, ChecksFailed
 from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
 from kapso_sync.reconcile.apply.flows import FlowAttacher
 from kapso_sync.reconcile.apply.secrets import SecretApplier
+from kapso_sync.reconcile.apply.watches import WatchKeeper
 from kapso_sync.reconcile.apply.writer import FunctionWriter, Written
 from kapso_sync.reconcile.plan.code_style import learned_style, other_style_step
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare
@@ -35,16 +36,21 @@ class ApplyDeps:
     secrets: SecretApplier
     checks: CheckRunner
     flows: FlowAttacher
+    watches: WatchKeeper
     store: Store
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A step that was written and, once it was delivered, deployed; ``failure`` says why it does not run."""
+    """A step that was written and, once it was delivered, deployed; ``failure`` says why it does not run.
+
+    ``begun`` is when its delivery began, on the monotonic clock.
+    """
 
     step: Write
     written: Written
     failure: DeploymentFailed | None = None
+    begun: float = 0.0
 
 
 class Slots:
@@ -94,11 +100,14 @@ class FunctionApplier:
 
         Raises `ApiError`, `StateUnusable` and `Superseded`.
         """
-        step, written = applied.step, applied.written
+        step, written, begun = applied.step, applied.written, self._clock.monotonic()
+        if step.deploys:
+            await self._deps.watches.prepare(step, written.owned)
         try:
-            return Applied(step, await self._deps.writer.settle_mark(step, await self._deliver(step, written)))
+            written = await self._deps.writer.settle_mark(step, await self._deliver(step, written))
+            return Applied(step, written, begun=begun)
         except DeploymentFailed as failure:
-            return await self._try_other_style(Applied(step, written, failure))
+            return replace(await self._try_other_style(Applied(step, written, failure)), begun=begun)
 
     async def _deliver(self, step: Write, written: Written) -> Written:
         """Deploy the written content, set secrets, and deploy those."""
@@ -162,7 +171,7 @@ class FunctionApplier:
             return _quarantined(step, step.quarantine)
         if failure is None:
             if step.deploys:
-                self._keep(applied)
+                self._watch_or_keep(applied)
             self._tell_refused_before(applied)
             await self._deps.flows.attach(step, written)
             return _done(applied)
@@ -188,10 +197,16 @@ class FunctionApplier:
             reason, hint = refusal_text(record.fields, step.refused), refusal_hint(step.refused)
             self._emit(events.FunctionStalled(slug=step.slug, function_id=record.id, reason=reason, hint=hint))
 
-    def _keep(self, applied: Applied) -> None:
-        """Keep the live version, which passed its checks, as the version to roll back to."""
-        record = applied.written.record
-        self._deps.store.keep_version(replace(record, code=applied.step.desired.code if record.code is None else record.code))
+    def _watch_or_keep(self, applied: Applied) -> None:
+        """Keep the live version, which passed its checks, as the version to roll back to.
+
+        While it is watched, the one before it stays that version.
+        """
+        record, store = applied.written.record, self._deps.store
+        whole = replace(record, code=applied.step.desired.code if record.code is None else record.code)
+        watched = self._deps.watches.begin(whole, applied.written.owned, self._clock.monotonic() - applied.begun)
+        if not watched or store.version(record.id) is None:
+            store.keep_version(whole)
 
     def _way_back(self, applied: Applied, failure: DeploymentFailed | ChecksFailed) -> Rollback | None:
         """Return the rollback, or None if nothing ran before, or if the same content ran before.
@@ -244,6 +259,7 @@ class FunctionApplier:
         slug, function_id = step.slug, step.remote.id
         code, restored = quarantine.code, quarantine.restored
         self._deps.store.remember(replace(owned, quarantine=quarantine))
+        self._deps.watches.drop(function_id)
         if self._superseded.is_set():
             raise Superseded("a newer revision came before it was rolled back", hint="the next pass resumes here")
         self._emit(

@@ -219,7 +219,7 @@ class FunctionWriter:
         if not step.payload:
             return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
         full = await self._whole(step)
-        if step.live is not None and step.quarantine is None and _touches_runtime(step):
+        if step.live is not None and step.quarantine is None and _touches_runtime(step) and not self._is_watched(step):
             self._store.keep_version(full)
         backup = self._back_up(step, full)
         content = sent_content(step.payload)
@@ -266,6 +266,11 @@ class FunctionWriter:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))
         refusals = self._refusals(step.slug, record, step.payload)
         return Written(record, owned, backup, refusals, present_secrets=step.listed_secrets)
+
+    def _is_watched(self, step: Modify) -> bool:
+        """Return whether what runs was still watched: until it has stood that, the version before it is the one to restore."""
+        watch = self._store.watch(step.remote.id)
+        return watch is not None and watch.deployed_at is not None and watch.deployed_at == step.remote.last_deployed_at
 
     def _base_of(self, step: Modify) -> InventoryRecord:
         """Return the inventory record of a function that is only deployed; its stored content is git's already."""

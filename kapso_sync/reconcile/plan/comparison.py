@@ -408,7 +408,7 @@ class FunctionComparison:
         fields = {name: version.fields[name] for name in self.desired.entry.fields if name in version.fields}
         sources = self.desired.entry.secrets if keep_secrets else {}
         flow = self.last_applied.whatsapp_flow if self.last_applied is not None else None
-        kept = replace(self.desired.entry, checks=(), whatsapp_flow=flow)
+        kept = replace(self.desired.entry, checks=(), watch=None, whatsapp_flow=flow)
         entry = replace(kept, fields=fields, secrets=sources, exact_secrets=False)
         desired = DesiredFunction(entry, version.code, self.desired.secrets if keep_secrets else {})
         content = comparable_content(desired, self.remote, self.last_applied)

@@ -37,7 +37,7 @@ from kapso_sync.model.plan import (
     Update,
     block,
 )
-from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState
+from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
@@ -57,6 +57,7 @@ from kapso_sync.reconcile.plan.steps import (
     refusing,
     rolling_back,
     secret_reasons,
+    watch_quarantine,
 )
 from kapso_sync.reconcile.plan.warnings import (
     former_owner_notices,
@@ -69,6 +70,11 @@ from kapso_sync.reconcile.plan.warnings import (
 
 NO_SECRETS_REASON = "its manifest names secrets, and this API base has none"
 NO_SECRETS_HINT = "set KAPSO_API_BASE_URL to https://api.kapso.ai/platform/v1, or take `secrets` out of the manifest"
+
+FAILING_HINT = (
+    "there is no other version to restore; push a fix: `kapso-sync logs {slug} --failed` shows what failed, and "
+    "`kapso-sync sync --retry {slug}` takes it as it is"
+)
 
 GARBLED_HINT = "the next pass tries again; if it stays, ask Kapso's support about the record"
 
@@ -120,6 +126,7 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
         renames=renames.journal,
         misnamed=desired.misnamed,
         packages={function.slug: function.packages for function in desired.functions if function.packages},
+        watched={function.slug: watch for function in desired.functions if (watch := function.entry.watch) is not None},
     )
 
 
@@ -402,9 +409,9 @@ class _Planner:
             first_seen = last_applied.undecided if last_applied is not None else None
             if first_seen is None or first_seen == content_hash(want.content):
                 return self._undecided(comparison)
-        quarantine = last_applied.quarantine if last_applied is not None else None
-        if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
-            return self._quarantined(comparison, quarantine)
+        taken_back = self._taken_back(comparison)
+        if taken_back is not None:
+            return taken_back
         drifted = bool(difference.on_kapso)
         moved_there = comparison.renames and last_applied is not None and last_applied.slug == want.slug
         forced = want.slug in self._policy.overwrite
@@ -446,6 +453,9 @@ class _Planner:
             return overwriting(Deploy, comparison, Origin.RECOVERY, ())
         if difference.refused:
             return refusing(comparison)
+        failed = self._failed_watch(comparison)
+        if failed is not None:
+            return blocking(comparison, BlockedBy.FAILING, failed.error, FAILING_HINT.format(slug=want.slug))
         learned = comparison.learned()
         return NoChange(
             slug=want.slug,
@@ -456,6 +466,26 @@ class _Planner:
             remote_hash=content_hash(comparison.remote_content),
             record=None if learned == last_applied else learned,
         )
+
+    def _taken_back(self, comparison: FunctionComparison) -> Step | None:
+        """Plan a function whose content failed after its deployment and has a version to go back to; None: it has not."""
+        want, last_applied = comparison.desired, comparison.last_applied
+        quarantine = last_applied.quarantine if last_applied is not None else None
+        if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
+            return self._quarantined(comparison, quarantine)
+        failed, version = self._failed_watch(comparison), self._observed.state.versions.get(comparison.remote.id)
+        if failed is None or version is None or not comparison.restoring(version).touches_runtime:
+            return None
+        return rolling_back(comparison, version, watch_quarantine(want, failed, version))
+
+    def _failed_watch(self, comparison: FunctionComparison) -> WatchFinding | None:
+        """Return why the deployment that runs counts as failed, if its content is git's and no change of it is on its way."""
+        want, remote = comparison.desired, comparison.remote
+        watch = self._observed.state.watches.get(remote.id)
+        if watch is None or want.slug in self._policy.retry or want.entry.watch is None or comparison.last_applied is None:
+            return None
+        changes = comparison.renames or comparison.secrets or comparison.touches_runtime or comparison.liveness.reason
+        return None if changes or watch.deployed_at != remote.last_deployed_at else watch.finding
 
     def _undecided(self, comparison: FunctionComparison) -> Step:
         """Plan a function that differs while nothing is known of our last write, and drift is only reported: it waits.

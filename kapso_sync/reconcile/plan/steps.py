@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
+from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import (
     Content,
     Version,
     canonical_json,
+    code_hash,
     content_hash,
 )
 from kapso_sync.model.plan import (
@@ -23,7 +25,7 @@ from kapso_sync.model.plan import (
     SecretChanges,
     Update,
 )
-from kapso_sync.model.state import Quarantine
+from kapso_sync.model.state import Quarantine, QuarantineReason, WatchFinding
 from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison
 
 _Kind = TypeVar("_Kind", bound=Modify)
@@ -35,6 +37,20 @@ def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Q
         Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; the previous version is restored",)
     )
     return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
+
+
+def watch_quarantine(want: DesiredFunction, found: WatchFinding, version: Version) -> Quarantine:
+    """Return the quarantine of a version whose invocations failed after its deployment."""
+    return Quarantine(
+        attempt=want.attempt,
+        fault=QuarantineReason.CHECK,
+        error=found.error,
+        code=code_hash(want.code),
+        restored=code_hash(version.code),
+        at=found.at,
+        watched=True,
+        evidence=found.evidence,
+    )
 
 
 def beside_quarantine(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Modify | None:
