@@ -57,6 +57,7 @@ def manifest_rows() -> Iterator[str]:
     yield from _keys("functions.SLUG.secrets.NAME.", models["SecretModel"], ())
     yield from _keys("functions.SLUG.checks[].", models["CheckModel"], ())
     yield from _keys("functions.SLUG.checks[].expect.", models["ExpectModel"], ())
+    yield from _keys("functions.SLUG.watch.", models["WatchModel"], ())
     yield from _keys("defaults.", models["DefaultsModel"], shared)
     yield from _keys("defaults.rollout.", models["RolloutModel"], ())
     yield from _keys("environments.NAME.", models["EnvironmentModel"], ())

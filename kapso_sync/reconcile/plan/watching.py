@@ -105,13 +105,14 @@ def with_invocations(watch: DeploymentWatch, listed: Sequence[InvocationRecord])
     found = {_key(record): record for record in listed}
     known = set(watch.seen)
     first = watch.before is None and not known
-    fresh = {key: record for key, record in found.items() if key not in known and not _is_old(watch, record)}
+    # One that is older than all of the first answer shows up when Kapso drops younger ones.
+    fresh = {key: record for key, record in found.items() if key not in known and not _is_older(record, watch.oldest)}
     full = len(found) >= MAX_LISTED
     kept = (*watch.seen, *sorted(fresh, key=lambda key: (str(fresh[key].created_at), key)))[-MAX_SEEN:]
     counted_now = replace(watch, seen=kept, missed=watch.missed or (bool(known) and full and len(fresh) == len(found)))
     if first and full:
         counted_now = replace(counted_now, oldest=min((r.created_at for r in listed if r.created_at is not None), default=None))
-    return _counting(counted_now, fresh.values(), complete=not full)
+    return _counting(counted_now, fresh.values(), complete=not full and known <= found.keys())
 
 
 def _counting(watch: DeploymentWatch, fresh: Iterable[InvocationRecord], *, complete: bool) -> DeploymentWatch:
@@ -119,13 +120,14 @@ def _counting(watch: DeploymentWatch, fresh: Iterable[InvocationRecord], *, comp
     by_age: dict[_Age, list[InvocationRecord]] = {age: [] for age in _Age}
     for record in fresh:
         by_age[_age(watch, record)].append(record)
-    reaches_back = any(_is_before(watch, record) for age in (_Age.BEFORE, _Age.NOT_COUNTED) for record in by_age[age])
+    # A 4xx before the deployment is left out: who sends many of them must not make the version before look better, nor unused.
+    judged = [record for record in by_age[_Age.BEFORE] if not _is_refusal(record)]
+    reaches_back = any(_is_older(record, watch.since) for record in by_age[_Age.NOT_COUNTED])
     before = watch.before
-    if before is None and (complete or reaches_back or watch.deployed_at is None):
+    if before is None and (complete or judged or reaches_back):
         before = Tally()
     if before is not None:
-        # A 4xx before the deployment is left out: who sends many of them must not make the version before look better.
-        before = _added(before, [record for record in by_age[_Age.BEFORE] if not _is_refusal(record)])
+        before = _added(before, judged)
     early, after = _added(watch.early, by_age[_Age.EARLY]), _added(watch.after, by_age[_Age.AFTER])
     return replace(watch, before=before, early=early, after=after)
 
@@ -139,9 +141,9 @@ class _Age(enum.Enum):
 
 def _age(watch: DeploymentWatch, record: InvocationRecord) -> _Age:
     at = record.created_at
-    if at is None or (watch.since is not None and at < watch.since):
+    if at is None or _is_older(record, watch.since):
         return _Age.NOT_COUNTED
-    if _is_before(watch, record):
+    if watch.deployed_at is None or at < watch.deployed_at:
         return _Age.BEFORE
     if watch.horizon is not None and at > watch.horizon:
         return _Age.NOT_COUNTED
@@ -151,18 +153,12 @@ def _age(watch: DeploymentWatch, record: InvocationRecord) -> _Age:
     return _Age.EARLY if watch.edge_until is not None and at <= watch.edge_until else _Age.AFTER
 
 
-def _is_before(watch: DeploymentWatch, record: InvocationRecord) -> bool:
-    deployed = watch.deployed_at
-    return record.created_at is not None and (deployed is None or record.created_at < deployed)
+def _is_older(record: InvocationRecord, moment: datetime | None) -> bool:
+    return moment is not None and record.created_at is not None and record.created_at < moment
 
 
 def _is_refusal(record: InvocationRecord) -> bool:
     return record.status_code is not None and 400 <= record.status_code < 500
-
-
-def _is_old(watch: DeploymentWatch, record: InvocationRecord) -> bool:
-    """Return whether a record is older than all of the first answer: it shows up when Kapso drops younger ones."""
-    return watch.oldest is not None and record.created_at is not None and record.created_at < watch.oldest
 
 
 def _added(tally: Tally, records: Sequence[InvocationRecord]) -> Tally:
