@@ -17,6 +17,7 @@ from kapso_sync.emulator.records import TAKEN, Function
 from kapso_sync.emulator.storage import MemoryStorage
 from kapso_sync.emulator.world import Conflict, EmulatedProject, NoSuch, Rejected, Unprocessable
 from kapso_sync.errors import ApiConflict, ApiNotFound, ApiRejected, ApiUnavailable, Call, LockVersionRefused, SecretNameTaken
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import (
     CallBudget,
     FunctionList,
@@ -28,7 +29,6 @@ from kapso_sync.model.functions import (
     SecretType,
 )
 from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
-from tests.clock import VirtualClock
 
 DEPLOY_SECONDS = 12.0
 
@@ -49,7 +49,7 @@ class Fate(enum.Enum):
 
 
 def new_world(
-    clock: VirtualClock, behaviour: Behaviour | None = None, quota: int | None = None, project_id: str | None = None
+    clock: Clock, behaviour: Behaviour | None = None, quota: int | None = None, project_id: str | None = None
 ) -> EmulatedProject:
     """An empty project with ids that count up."""
     ids = itertools.count(1)

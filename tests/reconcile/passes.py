@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.events import Event
 from kapso_sync.model.plan import Plan, Policy
@@ -17,7 +18,6 @@ from kapso_sync.reconcile.cycle import PassDeps, PassRequest, plan_pass, reconci
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.store.database import StateStore, read_state
 from tests.builders import LIMITS, POLICY
-from tests.clock import VirtualClock
 from tests.world import WorldApi
 
 
@@ -36,7 +36,7 @@ class Bench:
     """One source, one world, one state folder. ``events`` holds everything that was reported."""
 
     folder: Path
-    clock: VirtualClock
+    clock: Clock
     api: WorldApi
     policy: Policy = POLICY
     limits: Limits = LIMITS

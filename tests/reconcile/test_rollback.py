@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.emulator.records import Function
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoSyncError
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, Json, code_hash
@@ -489,7 +490,7 @@ async def test_a_rollback_does_not_wait_for_pending_deployments(bench: Bench) ->
 class Stopwatch(list[Event]):
     """Events, and when each kind of them came last."""
 
-    def __init__(self, clock: VirtualClock, times: dict[str, float]) -> None:
+    def __init__(self, clock: Clock, times: dict[str, float]) -> None:
         super().__init__()
         self._clock = clock
         self._times = times

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.desired import WatchPolicy
-from kapso_sync.model.functions import CODE, InvocationRecord
+from kapso_sync.model.functions import CODE, InvocationRecord, Json
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, Tally
 from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.reconcile.plan.watching import (
@@ -37,7 +37,7 @@ FORMER, DEPLOYED, EDGE = 10.0, 1000.0, 60.0
 
 LATER = DEPLOYED + EDGE + 1
 OWNED = replace(InventoryRecord.new("a", "id-a"), stored={CODE: "sha256:b"})
-PING = {"ping": True}
+PING: Json = {"ping": True}
 
 
 def watch(*before: InvocationRecord, policy: WatchPolicy = POLICY, checks: bool = False) -> DeploymentWatch:
@@ -102,6 +102,16 @@ def test_failures_of_a_former_version_at_the_edge_are_no_evidence() -> None:
     assert judge(with_invocations(watch(*many([500, 200, 200], 20)), early)) is Verdict.TOO_LITTLE
     assert judge(with_invocations(watch(*many([200, 200, 200], 20)), early)) is Verdict.FAILING
     assert judge(with_invocations(watch(), early)) is Verdict.FAILING
+
+
+def test_a_version_that_replaces_a_failing_one_is_compared_with_the_one_to_go_back_to() -> None:
+    """That the version in between failed as often excuses nothing; what it fails at the edge is no evidence either."""
+    bad = with_invocations(watch(*many([200] * 4, 20)), many([500, 500], LATER, 100))
+    replaced = prepare(OWNED, POLICY, remote("a", deployed=DEPLOYED), DAWN, bad)
+    found = opened(replaced, moment(LATER + 100), (), now=DAWN, elapsed=0, edge=EDGE)
+    at_the_edge = with_invocations(found, [*many([500, 500], LATER, 100), *many([500] * 5, LATER + 101, 200)])
+    assert (judge(at_the_edge), evidence(at_the_edge).before) == (Verdict.TOO_LITTLE, Tally(4, 0))
+    assert judge(with_invocations(at_the_edge, many([500] * 3, LATER + 100 + EDGE + 1, 300))) is Verdict.FAILING
 
 
 def test_what_ran_before_the_version_before_is_not_compared() -> None:

@@ -40,7 +40,7 @@ class WatchKeeper:
             self._forget(owned.function_id)
             return
         before = step.remote if isinstance(step, Modify) else None
-        watch = prepare(owned, policy, before, self._clock.now())
+        watch = prepare(owned, policy, before, self._clock.now(), self._store.watch(owned.function_id))
         if watch.before is None:
             # What cannot be read does not hold up a deployment, and a later look may reach back as far.
             with contextlib.suppress(ApiError):

@@ -42,12 +42,22 @@ class Verdict(enum.Enum):
     """What the version before did could not be read, so there is nothing to compare with."""
 
 
-def prepare(owned: InventoryRecord, policy: WatchPolicy, before: RemoteFunction | None, now: datetime) -> DeploymentWatch:
+def prepare(
+    owned: InventoryRecord,
+    policy: WatchPolicy,
+    before: RemoteFunction | None,
+    now: datetime,
+    replaced: DeploymentWatch | None = None,
+) -> DeploymentWatch:
     """Return the watch of a deployment that is about to be requested. ``now`` is our time.
 
-    ``before`` is the function's record as it runs now; None: it is new, so nothing can have invoked it.
+    ``before`` is the function's record as it runs now; None: it is new, so nothing can have invoked it. ``replaced`` is the
+    watch that ends by this deployment.
+
+    A runs well, B fails, and C replaces B within B's watch: C is compared with A, which would be restored. That B fails as
+    often does not excuse C.
     """
-    return DeploymentWatch(
+    watch = DeploymentWatch(
         slug=owned.slug,
         function_id=owned.function_id,
         policy=policy,
@@ -56,6 +66,13 @@ def prepare(owned: InventoryRecord, policy: WatchPolicy, before: RemoteFunction 
         since=None if before is None else before.last_deployed_at,
         before=Tally() if before is None or before.last_deployed_at is None else None,
     )
+    if replaced is None or before is None or replaced.before is None:
+        return watch
+    runs = replaced.deployed_at is not None and replaced.deployed_at == before.last_deployed_at
+    if not (runs or (replaced.deployed_at is None and replaced.inherited)):
+        return watch
+    failed = replaced.former_failed or replaced.early.failed + replaced.after.failed > 0
+    return replace(watch, before=replaced.before, inherited=True, former_failed=failed)
 
 
 def opened(
@@ -144,13 +161,13 @@ def _age(watch: DeploymentWatch, record: InvocationRecord) -> _Age:
     if at is None or _is_older(record, watch.since):
         return _Age.NOT_COUNTED
     if watch.deployed_at is None or at < watch.deployed_at:
-        return _Age.BEFORE
+        return _Age.NOT_COUNTED if watch.inherited else _Age.BEFORE
     if watch.horizon is not None and at > watch.horizon:
         return _Age.NOT_COUNTED
     while_checked = watch.checks_until is not None and at <= watch.checks_until and watch.check_requests
     if while_checked and request_digest(record.request_body) in watch.check_requests:
         return _Age.NOT_COUNTED
-    return _Age.EARLY if watch.edge_until is not None and at <= watch.edge_until else _Age.AFTER
+    return _Age.EARLY if watch.edge_until is not None and at < watch.edge_until else _Age.AFTER
 
 
 def _is_older(record: InvocationRecord, moment: datetime | None) -> bool:
@@ -184,9 +201,13 @@ def evidence(watch: DeploymentWatch) -> Evidence:
     Right after a deployment Kapso's edge may answer with the version before for a while. If that one was seen to fail, its
     failures at that time are no evidence against the new one.
     """
-    may_be_of_both = watch.before is None or watch.before.failed > 0
-    early = Tally() if may_be_of_both else watch.early
+    early = watch.early if _is_certain(watch) else Tally()
     return Evidence(Tally(early.total + watch.after.total, early.failed + watch.after.failed), watch.before)
+
+
+def _is_certain(watch: DeploymentWatch) -> bool:
+    """Return whether early failures are the new version's: the one before it was never seen to fail."""
+    return watch.before is not None and watch.before.failed == 0 and not watch.former_failed
 
 
 def judge(watch: DeploymentWatch) -> Verdict:
@@ -204,7 +225,7 @@ def judge(watch: DeploymentWatch) -> Verdict:
 
 def failures_in(watch: DeploymentWatch, listed: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
     """Return the failures of an answer that count against the deployment, the newest first."""
-    counts = {_Age.AFTER} if watch.before is None or watch.before.failed else {_Age.AFTER, _Age.EARLY}
+    counts = {_Age.AFTER, _Age.EARLY} if _is_certain(watch) else {_Age.AFTER}
     found = {_key(record): record for record in listed if is_failure(record) and _age(watch, record) in counts}
     return tuple(sorted(found.values(), key=lambda record: str(record.created_at), reverse=True))
 
