@@ -96,6 +96,9 @@ def print_status(
         _print_functions(console, group, now)
     for group in group_by(left, _general_message):
         _print_group(console, "Left git", group)
+    for each in document["functions"]:
+        if each.get("watched_until"):
+            _field(console, "Watched", f"{each['slug']} until {_time(each['watched_until'])}, since it was deployed")
     if document.get("unused"):
         _field(console, "Unused", f"by any workflow: {console.names(document['unused'])}")
     if document["unfinished"]:

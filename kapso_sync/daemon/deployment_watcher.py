@@ -189,11 +189,13 @@ class DeploymentWatcher:
             self._request_pass()
 
     def _conclude(self, watch: DeploymentWatch, verdict: Verdict) -> None:
-        found = evidence(watch).since
+        found, slug, function_id = evidence(watch).since, watch.slug, watch.function_id
         if verdict is Verdict.HEALTHY:
-            self._functions.report(
-                events.WatchPassed(slug=watch.slug, function_id=watch.function_id, invocations=found.total, failed=found.failed)
+            sampled = watch.missed
+            passed = events.WatchPassed(
+                slug=slug, function_id=function_id, invocations=found.total, failed=found.failed, sampled=sampled
             )
+            self._functions.report(passed)
         elif verdict is Verdict.UNKNOWN:
             self._say(watch, "what the version before did cannot be read, so there is nothing to compare with")
         else:

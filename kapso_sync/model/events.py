@@ -392,10 +392,11 @@ class WatchStarted(FunctionEvent, name="watch.started"):
 
 
 class WatchPassed(FunctionEvent, name="watch.passed"):
-    """A deployment was watched, and too few of its invocations failed to take it back."""
+    """A deployment was watched, and too few of its invocations failed to take it back; ``sampled``: of those that Kapso listed."""
 
     invocations: int
     failed: int
+    sampled: bool = False
 
 
 class WatchInconclusive(FunctionEvent, name="watch.inconclusive", level=Level.WARNING):

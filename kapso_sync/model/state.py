@@ -223,7 +223,7 @@ class DeploymentWatch:
     ``before`` counts the version before it (None: it could not be read), ``early`` what followed up to ``edge_until``, and
     ``after`` the rest. ``inherited``: the version before it had not stood its watch, so ``before`` is that of the one before
     that, which would be restored; ``former_failed``: the version before it was seen to fail. ``seen`` are the invocations that
-    were counted last, and none older than ``oldest`` is counted any more. ``missed``: more were made than Kapso lists.
+    were counted last, and none older than ``oldest`` is counted any more. ``missed``: maybe more were made than Kapso lists.
     ``looks`` is how often it was read since it is open. ``check_requests`` are as in `InventoryRecord`. ``finding``: it failed.
     """
 

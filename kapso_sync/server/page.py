@@ -103,7 +103,7 @@ def render_cards(functions: Sequence[FunctionStatus], now: datetime) -> str:
 
 def ages_of(function: FunctionStatus, now: datetime) -> tuple[str, ...]:
     """Return what the time changes about a function's list item: nothing else of it depends on ``now``."""
-    moments = (_telling(function).since, function.deploying_since, function.retry_at, function.changed_at)
+    moments = (_telling(function).since, function.deploying_since, function.retry_at, function.watched_until, function.changed_at)
     return tuple(_relative(moment, now) for moment in moments if moment is not None)
 
 
@@ -140,6 +140,8 @@ def _notes(function: FunctionStatus, now: datetime) -> str:
         notes.append(f"deploying for {span((now - function.deploying_since).total_seconds())}")
     if function.retry_at is not None:
         notes.append(f"next try {time_tag(function.retry_at, now)}")
+    if function.watched_until is not None:
+        notes.append(f"watched after its deployment, which ends {time_tag(function.watched_until, now)}")
     if drifted.status and function.state != "Drifted":
         notes.append(escape(drifted.message))
     if function.changed_at is not None:

@@ -163,12 +163,14 @@ def test_a_new_function_needs_no_look_at_the_time_before() -> None:
 
 def test_more_than_a_full_answer_between_two_looks_is_said() -> None:
     """What was seen counts, as a sample; nothing is made up for the rest."""
-    first = with_invocations(watch(), many([200] * MAX_LISTED, LATER))
-    next_to_it = with_invocations(first, many([500] * 15 + [200] * 5, LATER + 10)[::-1])
+    first = with_invocations(watch(), many([200] * (MAX_LISTED - 1), LATER))
+    next_to_it = with_invocations(first, many([500] * 5 + [200] * 15, LATER + 10, 4))
     beyond = with_invocations(first, many([500] * MAX_LISTED, LATER + 600 - 200, 5000))
     assert (first.missed, next_to_it.missed, beyond.missed) == (False, False, True)
-    assert evidence_text(beyond).endswith("; Kapso lists 20 at once, and more were made")
-    assert evidence(beyond).since == Tally(40, 20)
+    assert evidence_text(beyond).endswith("; Kapso lists 20 at once, so there may be more")
+    assert evidence(beyond).since == Tally(39, 20)
+    assert with_invocations(watch(), many([200] * MAX_LISTED, LATER)).missed
+    assert not with_invocations(watch(), [*many([200] * MAX_LISTED, LATER), called(900, 200, DEPLOYED - 1)]).missed
 
 
 def test_thresholds_follow_git_while_a_watch_lasts() -> None:

@@ -117,7 +117,7 @@ def with_invocations(watch: DeploymentWatch, listed: Sequence[InvocationRecord])
     """Return the watch after one look: every invocation counts once, in whatever order and however often it is listed.
 
     Two looks a minute apart show 20 each, and 5 of the second are in both: 15 new ones count. Where none is in both, others
-    were made in between that nobody saw, which ``missed`` says.
+    were may have been made in between that nobody saw, which ``missed`` says.
     """
     found = {_key(record): record for record in listed}
     known = set(watch.seen)
@@ -126,7 +126,9 @@ def with_invocations(watch: DeploymentWatch, listed: Sequence[InvocationRecord])
     fresh = {key: record for key, record in found.items() if key not in known and not _is_older(record, watch.oldest)}
     full = len(found) >= MAX_LISTED
     kept = (*watch.seen, *sorted(fresh, key=lambda key: (str(fresh[key].created_at), key)))[-MAX_SEEN:]
-    counted_now = replace(watch, seen=kept, missed=watch.missed or (bool(known) and full and len(fresh) == len(found)))
+    reaches_back = any(key in known or _is_older(record, watch.deployed_at) for key, record in found.items())
+    missed = watch.deployed_at is not None and full and not reaches_back
+    counted_now = replace(watch, seen=kept, missed=watch.missed or missed)
     if first and full:
         counted_now = replace(counted_now, oldest=min((r.created_at for r in listed if r.created_at is not None), default=None))
     return _counting(counted_now, fresh.values(), complete=not full and known <= found.keys())
@@ -239,5 +241,5 @@ def evidence_text(watch: DeploymentWatch) -> str:
         before = "none was made of the version before"
     else:
         before = f"{found.before.failed or 'none'} of {found.before.total} before it"
-    more = f"; Kapso lists {MAX_LISTED} at once, and more were made" if watch.missed else ""
+    more = f"; Kapso lists {MAX_LISTED} at once, so there may be more" if watch.missed else ""
     return f"{found.since.failed} of {counted(found.since.total, 'invocation')} since its deployment failed, and {before}{more}"
