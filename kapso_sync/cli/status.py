@@ -96,6 +96,12 @@ def print_status(
         _print_functions(console, group, now)
     for group in group_by(left, _general_message):
         _print_group(console, "Left git", group)
+    _print_notes(console, document)
+    if any(each["state"] != "Ready" for each in document["functions"]) and not running:
+        console.line(("next: ", "bold"), advise_next("`kapso-sync plan` shows what differs, and why"))
+
+
+def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
     for each in document["functions"]:
         if each.get("watched_until"):
             _field(console, "Watched", f"{each['slug']} until {_time(each['watched_until'])}, since it was deployed")
@@ -103,8 +109,6 @@ def print_status(
         _field(console, "Unused", f"by any workflow: {console.names(document['unused'])}")
     if document["unfinished"]:
         _field(console, "Unfinished", console.names(document["unfinished"]))
-    if any(each["state"] != "Ready" for each in document["functions"]) and not running:
-        console.line(("next: ", "bold"), advise_next("`kapso-sync plan` shows what differs, and why"))
 
 
 def _advised(function: Mapping[str, Any], advise: Advise) -> Mapping[str, Any]:

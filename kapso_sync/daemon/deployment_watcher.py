@@ -182,10 +182,8 @@ class DeploymentWatcher:
             said = f"{said}: {error}"
         at = self._clock.now().isoformat(timespec="seconds")
         if self._functions.remember_watch(replace(watch, finding=WatchFinding(said, at, lines))):
-            hint = f"`kapso-sync logs {watch.slug} --failed` shows its last failures"
-            self._functions.report(
-                events.WatchFailed(slug=watch.slug, function_id=watch.function_id, error=said, evidence=lines, hint=hint)
-            )
+            failed = events.WatchFailed(slug=watch.slug, function_id=watch.function_id, error=said, evidence=lines)
+            self._functions.report(failed)
             self._request_pass()
 
     def _conclude(self, watch: DeploymentWatch, verdict: Verdict) -> None:

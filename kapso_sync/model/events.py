@@ -392,7 +392,7 @@ class WatchStarted(FunctionEvent, name="watch.started"):
 
 
 class WatchPassed(FunctionEvent, name="watch.passed"):
-    """A deployment was watched, and too few of its invocations failed to take it back; ``sampled``: of those that Kapso listed."""
+    """A deployment was watched, and few of its invocations failed; ``sampled``: of those that Kapso listed."""
 
     invocations: int
     failed: int
@@ -410,7 +410,6 @@ class WatchFailed(FunctionEvent, name="watch.failed", level=Level.ERROR):
 
     error: str
     evidence: tuple[str, ...] = ()
-    hint: str | None = None
 
 
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):

@@ -103,7 +103,13 @@ def render_cards(functions: Sequence[FunctionStatus], now: datetime) -> str:
 
 def ages_of(function: FunctionStatus, now: datetime) -> tuple[str, ...]:
     """Return what the time changes about a function's list item: nothing else of it depends on ``now``."""
-    moments = (_telling(function).since, function.deploying_since, function.retry_at, function.watched_until, function.changed_at)
+    moments = (
+        _telling(function).since,
+        function.deploying_since,
+        function.retry_at,
+        function.watched_until,
+        function.changed_at,
+    )
     return tuple(_relative(moment, now) for moment in moments if moment is not None)
 
 

@@ -515,7 +515,21 @@ def run_dev(command: list[str], environment: Mapping[str, str]) -> Ran:
         return Ran(process.returncode, "".join(shown), err)
 
 
-SLOW = {"tries now", "starts it on this machine at each save"}
+@hint("takes it as it is")
+def a_first_version_that_fails(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.write("    watch: {for: 1s, failures: 1}\n", greet=HELLO)
+    running = bench.daemon()
+    world = bench.kapso.world
+    world.record_invocation(world.function("greet"), {}, 500, error="Error: boom")
+    running.event("watch.failed")
+    running.event("function.stalled")
+    ran = yield bench.here("plan")
+    assert (ran.code, "Error: boom" in ran.out) == (0, True)
+    assert bench.here("reconcile", "--wait").code == 1
+    assert bench.here("reconcile", "--wait", "--retry", "greet").code == 0
+
+
+SLOW = {"takes it as it is", "tries now", "starts it on this machine at each save"}
 """Situations that take seconds: a back-off is real time, and a process of its own has to start."""
 
 

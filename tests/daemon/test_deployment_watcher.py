@@ -323,7 +323,9 @@ async def test_a_first_version_is_reported_and_stays(daemon: Daemon) -> None:
     (step,) = report.plan.steps
     assert isinstance(step, Blocked)
     assert (step.by, int(report.exit_code)) == (BlockedBy.FAILING, 1)
-    assert step.reasons[0].startswith("3 of 3 invocations since its deployment failed, and none was made of the version before")
+    assert step.reasons[0].startswith(
+        "3 of 3 invocations since its deployment failed, with none before it to compare them with"
+    )
     assert daemon.bench.api.world.live_code() == {"a": CODE_A}
     await daemon.watch(3600)
     assert daemon.requested == 1, "it is said once"

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from kapso_sync.model.desired import Check, Contract, DriftPolicy, EnvSecret, FileSecret, KeepSecret, PlainSecret
+from kapso_sync.model.desired import (
+    Check,
+    Contract,
+    DriftPolicy,
+    EnvSecret,
+    FileSecret,
+    KeepSecret,
+    PlainSecret,
+    WatchPolicy,
+)
 from kapso_sync.model.functions import FunctionType
 from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
 
@@ -90,6 +99,25 @@ def test_an_entry_overrides_the_defaults() -> None:
             f"checks: [{', '.join(['{expect: {status: 200}}'] * 21)}]",
             "manifest.yaml:4:13: functions.greet.checks: expected at most 20, got 21",
         ),
+        (
+            "watch: {for: 10}",
+            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration from 1s to 24h",
+        ),
+        (
+            "watch: {for: 2d}",
+            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration from 1s to 24h",
+        ),
+        ("watch: {failures: 0}", "manifest.yaml:4:23: functions.greet.watch.failures: expected at least 1, got 0"),
+        (
+            "watch: {ratio: 50}",
+            "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage from 1% to ",
+        ),
+        (
+            "watch: {ratio: 0%}",
+            "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage from 1% to ",
+        ),
+        ("watch: {fr: 10m}", "manifest.yaml:4:13: functions.greet.watch.fr: unknown key"),
+        ("watch: true", "manifest.yaml:4:12: functions.greet.watch: expected a mapping, got true"),
         ("secrets: {lower: {env: A}}", "manifest.yaml:4:15: functions.greet.secrets.lower: expected a secret's name"),
         ("secrets: {A: {env: a-b}}", "manifest.yaml:4:24: functions.greet.secrets.A.env: expected the name of an environment"),
         ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),
@@ -99,6 +127,28 @@ def test_an_invalid_value_error_has_place_key_and_expected_value(line: str, said
     """In one line."""
     (problem,) = said_of(line)
     assert problem.startswith(said)
+
+
+def test_a_watch_has_defaults_and_replaces_that_of_the_defaults() -> None:
+    """As a whole; false is none."""
+    manifest = read(
+        "version: 1\ndefaults: {watch: {for: 1h30m, failures: 5, ratio: 20%}}\n"
+        "functions: {greet: {watch: {failures: 1}}, none: {watch: false}, other: }\n",
+        none=CODE,
+        other=CODE,
+    )
+    assert {entry.slug: entry.watch for entry in manifest.entries} == {
+        "greet": WatchPolicy(600.0, 1, 50),
+        "none": None,
+        "other": WatchPolicy(5400.0, 5, 20),
+    }
+    assert entry_of("file: greet.js").watch is None
+
+
+def test_a_watch_of_a_draft_is_a_warning() -> None:
+    """What is never deployed is never watched."""
+    (notice,) = read("version: 1\nfunctions: {greet: {deploy: false, watch: {}}}\n").notices
+    assert notice.message == "functions.greet.watch: it waits, since `deploy` is false"
 
 
 @pytest.mark.parametrize(

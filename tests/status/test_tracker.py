@@ -21,6 +21,7 @@ from kapso_sync.model.status import (
     ReplicaStatus,
     Role,
     RunningPass,
+    function_document,
     status_document,
 )
 from kapso_sync.reconcile.plan.intents import resolve_intents
@@ -338,6 +339,17 @@ def test_running_deployments_show_since_when(board: StatusTracker) -> None:
     assert of(board.status(), "new").deploying_since is None
 
 
+def test_a_watched_function_shows_until_when(board: StatusTracker, clock: VirtualClock) -> None:
+    """In the status, its document and on the page, as long as it lasts."""
+    board.planned(plan())
+    board.show_watched({"new": clock.now()})
+    shown = of(board.status(), "new")
+    assert shown.watched_until == clock.now()
+    assert function_document(shown)["watched_until"] == "2026-01-01T00:00:00.000Z"  # type: ignore[index, call-overload]
+    board.show_watched({})
+    assert of(board.status(), "new").watched_until is None
+
+
 async def test_status_changes_and_finished_passes_can_be_awaited(board: StatusTracker) -> None:
     """By the page, and by a client that requested a pass."""
     import asyncio
@@ -388,6 +400,7 @@ def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> N
         events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42),
         events.ApiCalled(method="GET", route="/functions", status=None, duration_ms=5),
         events.TriggerReceived(trigger="webhook"),
+        events.WatchFailed(slug="new", error="no"),
         events.ReconcileFailed(error="x", error_type="X"),
     ):
         metrics(event)
@@ -402,6 +415,7 @@ def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> N
     }
     assert samples["kapso_sync_drift_total", "code", "drifted"] == 1
     assert samples["kapso_sync_deploy_total", "timed_out"] == 1
+    assert [samples["kapso_sync_watch_total", result] for result in ("failed", "passed", "inconclusive")] == [1, 0, 0]
     assert samples["kapso_sync_functions", "Ready"] == 2
     assert samples["kapso_sync_function_ready", "new"] == 0
     assert samples["kapso_sync_api_rate_limit_remaining",] == 42

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.errors import ExitCode, StateUnusable
+from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.functions import Json
-from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, QuotaRefusal, ReconcilerState
+from kapso_sync.model.state import (
+    DeploymentWatch,
+    Intent,
+    IntentKind,
+    InventoryRecord,
+    LiveContent,
+    QuotaRefusal,
+    ReconcilerState,
+    Tally,
+    WatchFinding,
+)
 from kapso_sync.store import codec
 from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_running_pass, read_state
 from kapso_sync.store.lock import held
-from tests.builders import DAWN, content, moment, owned, remote
+from tests.builders import CODE_A, CODE_B, DAWN, content, moment, owned, remote
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -251,6 +263,48 @@ def test_an_inventory_record_round_trips(record: InventoryRecord) -> None:
 def test_an_intent_round_trips(record: Intent) -> None:
     """The journal keeps every field of an intent."""
     assert codec.decode_intent(record.id, codec.encode_intent(record)) == record
+
+
+@given(
+    st.builds(
+        DeploymentWatch,
+        slug=st.text(),
+        function_id=st.text(),
+        policy=st.builds(WatchPolicy, st.floats(1, 86400), st.integers(1, 9), st.integers(1, 100)),
+        code=st.text(),
+        prepared_at=st.datetimes(timezones=st.just(UTC)),
+        until=moments,
+        deployed_at=moments,
+        before=st.none() | st.builds(Tally, st.integers(0, 9), st.integers(0, 9)),
+        seen=st.lists(st.text(), max_size=3).map(tuple),
+        finding=st.none() | st.builds(WatchFinding, st.text(), st.text(), st.lists(st.text(), max_size=3).map(tuple)),
+    )
+)
+def test_a_watch_round_trips(record: DeploymentWatch) -> None:
+    """It goes on after a restart with all that was counted."""
+    assert codec.decode_watch(codec.encode_watch(record)) == record
+
+
+def test_a_watched_version_becomes_the_one_to_go_back_to_when_its_watch_ends(tmp_path: Path) -> None:
+    """Not before, and not if it did not stand it. A watch that another version wrote otherwise is none."""
+    watch = DeploymentWatch("a", "id-a", WatchPolicy(), "sha256:b", NOON)
+    with store_in(tmp_path) as store:
+        store.remember(owned(remote("a")))
+        store.keep_version(remote("a", CODE_A))
+        for proven, code in ((False, CODE_A), (True, CODE_B)):
+            store.remember_watch(watch, remote("a", CODE_B))
+            store.remember_watch(watch)
+            assert (store.watch("id-a"), store.load_state().watches) == (watch, {"id-a": watch})
+            store.end_watch("id-a", proven=proven)
+            version = store.version("id-a")
+            assert version is not None
+            assert (version.code, store.watches()) == (code, ())
+        store.remember_watch(watch)
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db, db:
+        db.execute("UPDATE meta SET value = '{}' WHERE key = 'watch:id-a'")
+    with store_in(tmp_path) as store:
+        assert (store.set_aside, store.watch("id-a"), store.load_state().watches) == (None, None, {})
+        store.forget("id-a")
 
 
 def test_former_owners_of_a_state_folder_are_kept(tmp_path: Path) -> None:

@@ -235,11 +235,9 @@ def failures_in(watch: DeploymentWatch, listed: Iterable[InvocationRecord]) -> t
 def evidence_text(watch: DeploymentWatch) -> str:
     """Return the evidence in words: ``5 of 6 invocations since its deployment failed, and 1 of 20 before it``."""
     found = evidence(watch)
-    if found.before is None:
-        before = "what came before it could not be read"
-    elif found.before.total == 0:
-        before = "none was made of the version before"
+    if found.before is None or found.before.total == 0:
+        before = "with none before it to compare them with"
     else:
-        before = f"{found.before.failed or 'none'} of {found.before.total} before it"
+        before = f"and {found.before.failed or 'none'} of {found.before.total} before it"
     more = f"; Kapso lists {MAX_LISTED} at once, so there may be more" if watch.missed else ""
-    return f"{found.since.failed} of {counted(found.since.total, 'invocation')} since its deployment failed, and {before}{more}"
+    return f"{found.since.failed} of {counted(found.since.total, 'invocation')} since its deployment failed, {before}{more}"
