@@ -126,8 +126,8 @@ class Entry:
     ``protected`` and ``drift`` are None if the entry does not set them. ``exact_secrets``: other secrets are removed.
     ``moved_from`` holds former slugs, the latest first; empty means that the function is new, None that nothing is known.
     ``secret_locations`` are the positions of the values of its secrets, which may be in the defaults.
-    ``whatsapp_flow`` is the id of the WhatsApp Flow whose data endpoint it becomes. ``watch`` is how the daemon watches it after
-    a deployment; None: it does not.
+    ``whatsapp_flow`` is the id of the WhatsApp Flow whose data endpoint it becomes. ``watch`` is how the daemon watches it
+    after a deployment; None: it does not.
     """
 
     slug: str
