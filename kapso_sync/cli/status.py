@@ -55,6 +55,8 @@ def _of_folder(settings: Settings, folder: Path) -> dict[str, Any]:
     empty = status_document(DaemonStatus(__version__, now, now, settings.source or str(Path.cwd())))
     document: dict[str, Any] = {**empty, **(read_last_pass(folder) or {})}
     document["role"] = document["leader"] = None
+    # No daemon of this folder answers, so nothing is watched.
+    document["functions"] = [{**each, "watched_until": None} for each in document["functions"]]
     document["running"] = read_running_pass(folder)
     document["reconciling"] = document["running"] is not None
     document["unfinished"] = [f"{intent.kind} {intent.slug}" for intent in read_state(folder).intents]

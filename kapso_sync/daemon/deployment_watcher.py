@@ -60,7 +60,7 @@ class WatchedFunctions(Protocol):
         ...
 
     async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, tuple[str, ...]]:
-        """Return why an invocation failed, in one line and in a few, bounded and without secrets."""
+        """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
         ...
 
     def report(self, event: events.Event) -> None:
@@ -158,8 +158,7 @@ class DeploymentWatcher:
         finally:
             per_second = self._functions.calls_per_second
             self._free_at = self._clock.monotonic() + (1 / (per_second * LOOK_SHARE) if per_second else 0.0)
-        seen = with_invocations(self._newest(watch), listed)
-        seen = replace(seen, looks=seen.looks + 1, looked_at=self._clock.now())
+        seen = replace(with_invocations(self._newest(watch), listed), looked_at=self._clock.now())
         verdict = judge(seen)
         if verdict is Verdict.FAILING:
             await self._failed(seen, listed)
@@ -178,7 +177,10 @@ class DeploymentWatcher:
         said = evidence_text(watch)
         lines: tuple[str, ...] = ()
         if failures:
-            error, lines = await self._functions.explain(watch, failures[0])
+            try:
+                error, lines = await self._functions.explain(watch, failures[0])
+            except NotLeading:
+                return
             said = f"{said}: {error}"
         at = self._clock.now().isoformat(timespec="seconds")
         if self._functions.remember_watch(replace(watch, finding=WatchFinding(said, at, lines))):

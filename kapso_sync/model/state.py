@@ -224,7 +224,8 @@ class DeploymentWatch:
     ``after`` the rest. ``inherited``: the version before it had not stood its watch, so ``before`` is that of the one before
     that, which would be restored; ``former_failed``: the version before it was seen to fail. ``seen`` are the invocations that
     were counted last, and none older than ``oldest`` is counted any more. ``missed``: maybe more were made than Kapso lists.
-    ``looks`` is how often it was read since it is open. ``check_requests`` are as in `InventoryRecord`. ``finding``: it failed.
+    ``looked_at`` is the time of the last look, on our clock. ``check_requests`` are as in `InventoryRecord`. ``finding``: it
+    failed.
     """
 
     slug: str
@@ -247,7 +248,6 @@ class DeploymentWatch:
     seen: tuple[str, ...] = ()
     oldest: datetime | None = None
     missed: bool = False
-    looks: int = 0
     looked_at: datetime | None = None
     finding: WatchFinding | None = None
 

@@ -335,6 +335,19 @@ async def test_a_first_version_is_reported_and_stays(daemon: Daemon) -> None:
 
 
 @story
+async def test_a_second_version_is_compared_with_the_first_that_would_be_restored(daemon: Daemon) -> None:
+    """The first fails always, and so does the second: restoring the first would mend nothing."""
+    await daemon.sync(watched(CODE_A))
+    daemon.call(500, 500, 500)
+    await daemon.watch(LOOK_INTERVAL + 1)
+    await daemon.sync(watched(CODE_B))
+    daemon.call(500, 500, 500)
+    await daemon.watch(POLICY.period + 1)
+    assert (daemon.requested, daemon.names()) == (1, ["watch.failed", "watch.passed"])
+    assert (await daemon.sync()).plan.in_sync
+
+
+@story
 async def test_code_that_was_only_deployed_again_is_not_taken_back(daemon: Daemon) -> None:
     """The same code ran well before: a secret or a service is at fault, and restoring it would change nothing."""
     await deploy_b(daemon)

@@ -91,13 +91,16 @@ def versions(kapso: Served) -> str:
 
 def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Served, tmp_path: Path) -> None:
     """4xx floods do nothing; exceptions do. The log, the status and the history show the source's line, and no secret."""
-    with daemon(write(tmp_path, GOOD), environment(kapso, tmp_path)) as running:
+    folder = write(tmp_path, GOOD)
+    with daemon(folder, environment(kapso, tmp_path)) as running:
         running.event("watch.started")
         assert call(kapso, {"items": None}, 25) == [404] * 25
         status = running.status()["functions"][0]
         assert status["watched_until"].startswith(running.event("watch.started")["until"][:16])
+        assert "Watched       order until" in kapso_sync("status", folder, environment=environment(kapso, tmp_path)).out
+        assert "watched after its deployment" in httpx.get(running.url, timeout=5, trust_env=False).text
         passed = running.event("watch.passed")
-        assert (passed["invocations"], passed["failed"]) == (20, 0)
+        assert (passed["invocations"], passed["failed"], passed["sampled"]) == (20, 0, True)
         assert call(kapso, ORDER, 3) == [200] * 3
         good = versions(kapso)
 
@@ -125,7 +128,7 @@ def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Ser
         write(tmp_path, FIXED)
         running.event("watch.started", 3)
         until(lambda: running.status()["in_sync"])
-    told = kapso_sync("history", "order", write(tmp_path, FIXED), environment=environment(kapso, tmp_path))
+    told = kapso_sync("history", "order", folder, environment=environment(kapso, tmp_path))
     assert "lib/total.ts:4:16" in told.out
     assert SECRET not in "".join(running.raw) + told.out
     for path in (tmp_path / "state").rglob("*"):

@@ -259,7 +259,7 @@ class FunctionApplier:
         slug, function_id = step.slug, step.remote.id
         code, restored = quarantine.code, quarantine.restored
         self._deps.store.remember(replace(owned, quarantine=quarantine))
-        self._deps.watches.drop(function_id)
+        self._deps.watches.forget(function_id)
         if self._superseded.is_set():
             raise Superseded("a newer revision came before it was rolled back", hint="the next pass resumes here")
         self._emit(

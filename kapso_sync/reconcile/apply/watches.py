@@ -8,7 +8,7 @@ from kapso_sync.errors import ApiError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import WatchPolicy
-from kapso_sync.model.functions import CODE, RemoteFunction
+from kapso_sync.model.functions import CODE, RemoteFunction, code_hash
 from kapso_sync.model.plan import Modify, NoChange, Plan, Step, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord
@@ -37,15 +37,20 @@ class WatchKeeper:
         """
         policy = step.desired.entry.watch
         if policy is None or self._edge is None:
-            self._forget(owned.function_id)
+            self.forget(owned.function_id)
             return
         before = step.remote if isinstance(step, Modify) else None
-        watch = prepare(owned, policy, before, self._clock.now(), self._store.watch(owned.function_id))
+        watch = prepare(owned, policy, before, self._clock.now(), self._unproven(owned.function_id))
         if watch.before is None:
             # What cannot be read does not hold up a deployment, and a later look may reach back as far.
             with contextlib.suppress(ApiError):
                 watch = with_invocations(watch, await self._api.list_invocations(owned.function_id, limit=MAX_LISTED))
         self._store.remember_watch(watch)
+
+    def _unproven(self, function_id: str) -> DeploymentWatch | None:
+        """Return the watch that ends now, unless what it watched is the only version to go back to."""
+        watch, version = self._store.watch(function_id), self._store.version(function_id)
+        return watch if watch is not None and version is not None and code_hash(version.code) != watch.code else None
 
     def begin(self, record: RemoteFunction, owned: InventoryRecord, elapsed: float) -> bool:
         """Open the watch of a deployment that is live and passed its checks; return whether there is one.
@@ -54,6 +59,9 @@ class WatchKeeper:
         """
         watch = self._store.watch(owned.function_id)
         if watch is None or self._edge is None or record.last_deployed_at is None or watch.code != owned.stored.get(CODE):
+            return False
+        if watch.since is not None and record.last_deployed_at <= watch.since:
+            self.forget(owned.function_id)  # secrets were set without a deployment
             return False
         now, requests = self._clock.now(), owned.check_requests
         watch = opened(watch, record.last_deployed_at, requests, now=now, elapsed=elapsed, edge=self._edge)
@@ -76,11 +84,11 @@ class WatchKeeper:
             if self._edge is None:
                 self._end_left(watch)
             elif remote is None or step is None:
-                self._forget(watch.function_id)
+                continue  # this list does not say what became of it
             elif watch.deployed_at is None:
                 await self._resume(watch, remote, step, observed.state.owned.get(remote.id))
             elif watch.deployed_at != remote.last_deployed_at:
-                self._forget(watch.function_id)
+                self.forget(watch.function_id)
             else:
                 accepted = planned.finding is not None and isinstance(step, NoChange)
                 self._settle_open(watch, step, plan.watched.get(step.slug), accepted=accepted)
@@ -108,10 +116,7 @@ class WatchKeeper:
         elif policy is not None and (changed := with_policy(watch, policy)) is not watch:
             self._store.remember_watch(changed)
 
-    def _forget(self, function_id: str) -> None:
+    def forget(self, function_id: str) -> None:
+        """End the watch of a version that does not run any more, or is rolled back; it has not stood it."""
         if self._store.watch(function_id) is not None:
             self._store.end_watch(function_id, proven=False)
-
-    def drop(self, function_id: str) -> None:
-        """End the watch of a version that is rolled back."""
-        self._forget(function_id)
