@@ -28,6 +28,7 @@ class QuarantineReason(enum.StrEnum):
 
     CHECK = "CheckFailed"
     DEPLOYMENT = "DeploymentFailed"
+    WATCH = "WatchFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,7 @@ class Quarantine:
     """A failed attempt, which is not tried again until git changes or a person asks; the previous version was restored.
 
     ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the failed code
-    and of the restored code; ``at`` is an ISO time. ``watched``: its checks passed, and its invocations failed afterwards;
-    ``fault`` is CHECK then, so that versions that know no watch can read it. ``evidence`` are lines of such an invocation.
+    and of the restored code; ``at`` is an ISO time. ``evidence`` are lines of a failed invocation.
     """
 
     attempt: str
@@ -45,7 +45,6 @@ class Quarantine:
     code: str
     restored: str
     at: str
-    watched: bool = False
     evidence: tuple[str, ...] = ()
 
 

@@ -43,6 +43,7 @@ _READY_REASON_OF_BLOCK = {
 _READY_REASON_OF_QUARANTINE = {
     QuarantineReason.CHECK: ReadyReason.CHECK_FAILED,
     QuarantineReason.DEPLOYMENT: ReadyReason.DEPLOYMENT_FAILED,
+    QuarantineReason.WATCH: ReadyReason.WATCH_FAILED,
 }
 
 
@@ -119,7 +120,7 @@ def ready_reason(outcome: Outcome) -> ReadyReason:
     """Return why a function is ready or not."""
     step, quarantine = outcome.step, _quarantine(outcome)
     if quarantine is not None:
-        return ReadyReason.WATCH_FAILED if quarantine.watched else _READY_REASON_OF_QUARANTINE[quarantine.fault]
+        return _READY_REASON_OF_QUARANTINE[quarantine.fault]
     if isinstance(step, DeferredDelete):
         return ReadyReason.DELETION_PENDING
     if isinstance(step, NoChange) and step.desired_hash is None:

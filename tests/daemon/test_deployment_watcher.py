@@ -20,7 +20,7 @@ from kapso_sync.model.desired import Check, Desired, DesiredFunction, WatchPolic
 from kapso_sync.model.functions import InvocationRecord, code_hash
 from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides
 from kapso_sync.model.report import Report, Result
-from kapso_sync.model.state import DeploymentWatch, Tally
+from kapso_sync.model.state import DeploymentWatch, QuarantineReason, Tally
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.watching import LOOK_INTERVAL
@@ -180,7 +180,7 @@ async def test_a_version_that_fails_is_taken_back_by_the_next_pass(daemon: Daemo
     assert (outcome.result, outcome.error) == (Result.FAILED, error)
     assert outcome.quarantine is not None
     assert (outcome.quarantine.code, outcome.quarantine.restored) == (code_hash(CODE_B), code_hash(CODE_A))
-    assert (outcome.quarantine.watched, outcome.quarantine.evidence) == (True, ("status 500", "boom"))
+    assert (outcome.quarantine.fault, outcome.quarantine.evidence) == (QuarantineReason.WATCH, ("status 500", "boom"))
     assert world.live_code() == {"a": CODE_A}
     api.log.clear()
     again = await daemon.sync()

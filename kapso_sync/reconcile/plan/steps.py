@@ -43,12 +43,11 @@ def watch_quarantine(want: DesiredFunction, found: WatchFinding, version: Versio
     """Return the quarantine of a version whose invocations failed after its deployment."""
     return Quarantine(
         attempt=want.attempt,
-        fault=QuarantineReason.CHECK,
+        fault=QuarantineReason.WATCH,
         error=found.error,
         code=code_hash(want.code),
         restored=code_hash(version.code),
         at=found.at,
-        watched=True,
         evidence=found.evidence,
     )
 
