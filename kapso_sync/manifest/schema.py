@@ -147,7 +147,7 @@ def _percentage(value: object) -> object:
 
 
 class WatchModel(_Strict):
-    """Which failures after a deployment make the daemon take it back: so many, so large a part, and more than before."""
+    """What makes the daemon take a deployment back: the number of failed invocations, and their part of all."""
 
     for_: Annotated[str, StringConstraints(pattern=DURATION_PATTERN), BeforeValidator(_watch_time)] | None = Field(
         default=None, alias="for", description="How long it is watched after a deployment, from 1s to 24h. Default: 10m."

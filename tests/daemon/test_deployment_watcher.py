@@ -196,7 +196,7 @@ async def test_a_version_that_fails_is_taken_back_by_the_next_pass(daemon: Daemo
 
 @story
 async def test_a_flood_of_4xx_changes_nothing(daemon: Daemon) -> None:
-    """Whoever may call a function must not be able to roll it back."""
+    """People who may call a function must not be able to roll it back."""
     await deploy_b(daemon)
     async with daemon.watching():
         for _ in range(15):

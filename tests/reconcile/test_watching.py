@@ -76,7 +76,7 @@ def test_enough_failures_since_a_deployment_fail_it() -> None:
     ],
 )
 def test_both_thresholds_must_be_reached(statuses: list[int], verdict: Verdict) -> None:
-    """So many failures, and so large a part; fewer invocations than that many say nothing."""
+    """The number of failures and their part of all; fewer invocations than that number say nothing."""
     assert judge(with_invocations(watch(), many(statuses, LATER))) is verdict
 
 
@@ -214,7 +214,7 @@ def test_no_number_of_4xx_ever_fails_a_deployment(
     failures: int,
     percent: int,
 ) -> None:
-    """Whoever sends them, before the deployment or after it: what was not failing is not failing then."""
+    """Sent by anybody, before the deployment or after it: what was not failing is not failing then."""
     policy = WatchPolicy(600.0, failures, percent)
     plain = with_invocations(watch(*read(before, 20, 0), policy=policy), read(since, LATER, 100))
     flooded = watch(*read(before, 20, 0), *read(refused_before, 50, 1000), policy=policy)

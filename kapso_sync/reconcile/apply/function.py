@@ -44,13 +44,13 @@ class ApplyDeps:
 class Applied:
     """A step that was written and, once it was delivered, deployed; ``failure`` says why it does not run.
 
-    ``begun`` is when its delivery began, on the monotonic clock.
+    ``started`` is when its delivery began, on the monotonic clock.
     """
 
     step: Write
     written: Written
     failure: DeploymentFailed | None = None
-    begun: float = 0.0
+    started: float = 0.0
 
 
 class Slots:
@@ -100,14 +100,14 @@ class FunctionApplier:
 
         Raises `ApiError`, `StateUnusable` and `Superseded`.
         """
-        step, written, begun = applied.step, applied.written, self._clock.monotonic()
+        step, written, started = applied.step, applied.written, self._clock.monotonic()
         if step.deploys:
             await self._deps.watches.prepare(step, written.owned)
         try:
             written = await self._deps.writer.settle_mark(step, await self._deliver(step, written))
-            return Applied(step, written, begun=begun)
+            return Applied(step, written, started=started)
         except DeploymentFailed as failure:
-            return replace(await self._try_other_style(Applied(step, written, failure)), begun=begun)
+            return replace(await self._try_other_style(Applied(step, written, failure)), started=started)
 
     async def _deliver(self, step: Write, written: Written) -> Written:
         """Deploy the written content, set secrets, and deploy those."""
@@ -204,7 +204,7 @@ class FunctionApplier:
         """
         record, store = applied.written.record, self._deps.store
         whole = replace(record, code=applied.step.desired.code if record.code is None else record.code)
-        watched = self._deps.watches.begin(whole, applied.written.owned, self._clock.monotonic() - applied.begun)
+        watched = self._deps.watches.begin(whole, applied.written.owned, self._clock.monotonic() - applied.started)
         if not watched or store.version(record.id) is None:
             store.keep_version(whole)
 

@@ -213,7 +213,7 @@ def _is_certain(watch: DeploymentWatch) -> bool:
 
 
 def judge(watch: DeploymentWatch) -> Verdict:
-    """Return the verdict on what was seen so far: so many failed, so large a part, and a larger part than before."""
+    """Return the verdict on what was seen so far; a failing version reaches both thresholds, and fails more than before."""
     found, policy = evidence(watch), watch.policy
     since, before = found.since, found.before
     if before is None:
