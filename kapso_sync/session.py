@@ -17,7 +17,7 @@ from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnus
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.plan import Plan
-from kapso_sync.model.ports import Source
+from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
@@ -130,6 +130,11 @@ class Session:
     def owner(self) -> str:
         """The owner of the functions."""
         return self.source.owner
+
+    @property
+    def api(self) -> FunctionsApi:
+        """The client, whose calls share one rate limit."""
+        return self._deps.api
 
     async def plan(self, request: PassRequest) -> Plan:
         """Return what a sync would do. Raises `KapsoSyncError`."""

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, FunctionStatus
+
+
+class FunctionViews(Protocol):
+    """What the state folder knows of a function, given by its slug and its id."""
+
+    async def record(self, slug: str, function_id: str | None) -> FunctionRecord:
+        """Return what is known of it."""
+        ...
+
+    async def backup(self, slug: str, function_id: str | None, backup_id: str) -> BackupView | None:
+        """Return one of its backups, or None."""
+        ...
+
+
+class RecentInvocations(Protocol):
+    """What Kapso knows of a function's invocations."""
+
+    async def read(self, function_id: str, slug: str) -> InvocationsView:
+        """Return the newest ones. Raises `KapsoSyncError`."""
+        ...
 
 
 class DaemonController:
@@ -28,6 +50,8 @@ class DaemonController:
         metrics: Callable[[], tuple[bytes, str]],
         changed: Callable[[], Awaitable[None]],
         passed: Callable[[], Awaitable[int]],
+        views: FunctionViews,
+        invocations: RecentInvocations,
         advise: Advise = as_it_is,
     ) -> None:
         self._service = service
@@ -35,6 +59,8 @@ class DaemonController:
         self.metrics = metrics
         self._changed = changed
         self._passed = passed
+        self._views = views
+        self._invocations = invocations
         self._advise = advise
 
     def status(self) -> DaemonStatus:
@@ -73,6 +99,18 @@ class DaemonController:
     def admin_token(self) -> str:
         """Return the admin token that commands must send. Raises `ConfigError` and `StateUnusable`."""
         return self._service.admin_token()
+
+    async def function_record(self, function: FunctionStatus) -> FunctionRecord:
+        """Return what the state folder knows of a function."""
+        return await self._views.record(function.slug, function.function_id)
+
+    async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        """Return a backup of a function, or None if there is none with this id."""
+        return await self._views.backup(function.slug, function.function_id, backup_id)
+
+    async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
+        """Return the newest invocations of a function, which costs calls. Raises `KapsoSyncError`."""
+        return await self._invocations.read(function_id, slug)
 
     async def request_after_push(self) -> None:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""

@@ -40,18 +40,18 @@ class InvocationReader:
 
 @contextlib.asynccontextmanager
 async def open_invocations(settings: Settings, bus: EventBus, folders: Sequence[Path]) -> AsyncIterator[InvocationReader]:
-    """Open the settings' API; ``folders`` are the state folders of this machine, the likeliest first.
-
-    Invocations may hold any secret of a function, and no manifest is read that says which there are. So every value is redacted
-    that these settings allow a function to have, and every credential of kapso-sync's own.
-    """
-    _learn_credentials(settings, bus.redactor, folders)
-    make_secret_reader(settings, bus.redactor).learn_all()
+    """Open the settings' API; ``folders`` are the state folders of this machine, the likeliest first."""
+    learn_secrets(settings, bus.redactor, folders)
     async with open_api(settings, bus) as api:
         yield InvocationReader(api, LocalBuilds(folders), settings.check_window)
 
 
-def _learn_credentials(settings: Settings, redactor: Redactor, folders: Sequence[Path]) -> None:
+def learn_secrets(settings: Settings, redactor: Redactor, folders: Sequence[Path]) -> None:
+    """Make the redactor know every secret that an invocation may hold.
+
+    That may be any secret of a function, and no manifest is read that says which there are. So it is every value that these
+    settings allow a function to have, and every credential of kapso-sync's own; ``folders`` are state folders.
+    """
     read: list[Callable[[], str | None]] = [
         settings.git_password,
         settings.webhook_key,
@@ -63,3 +63,4 @@ def _learn_credentials(settings: Settings, redactor: Redactor, folders: Sequence
         # One that cannot be read is none that this process could show, and nothing here needs it.
         with contextlib.suppress(ConfigError, OSError, ValueError):
             redactor.add(credential())
+    make_secret_reader(settings, redactor).learn_all()
