@@ -135,11 +135,11 @@ class _Server:
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""
-        return self._closed(request) or Response(self.renderer.document(self.control.status()), media_type="application/json")
+        return self.access.closed(request) or Response(self.renderer.document(self.control.status()), media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         """Return the status page."""
-        return self._closed(request) or HTMLResponse(self.renderer.page(self.control.status()))
+        return self.access.closed(request) or HTMLResponse(self.renderer.page(self.control.status()))
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""
@@ -151,7 +151,7 @@ class _Server:
 
     async def events(self, request: Request) -> Response:
         """Return server-sent events: one for each change of the status."""
-        if (closed := self._closed(request)) is not None:
+        if (closed := self.access.closed(request)) is not None:
             return closed
         if self.streams >= self.limits.streams:
             return error(503, "too many clients are connected", **{"Retry-After": "10"})
@@ -216,7 +216,7 @@ class _Server:
 
         While suspended there is nothing to wait for, and a standby hands the request to the leader.
         """
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         overrides = _overrides(request.query_params)
         status = self.control.status()
@@ -248,7 +248,7 @@ class _Server:
 
     async def suspend(self, request: Request) -> Response:
         """Stop writing: ``{"reason": "…", "for_seconds": 7200}``."""
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         body = await self.bodies.read(request)
         if isinstance(body, Response):
@@ -268,27 +268,10 @@ class _Server:
 
     async def resume(self, request: Request) -> Response:
         """Write again."""
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         await self.control.resume()
         return Json({"suspended": False}, 202)
-
-    def _closed(self, request: Request) -> Response | None:
-        """Refuse callers that may not read; on loopback everybody may who does not come through a proxy."""
-        if not self.public and not is_proxied(request.headers):
-            return None
-        return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
-
-    def _admin(self, request: Request) -> Response | None:
-        """Refuse callers that may not act: that takes a header which no browser sends by itself."""
-        return self._refused(can_act, request, "Bearer")
-
-    def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
-        try:
-            allowed = may(request, self.control.admin_token)
-        except KapsoSyncError:
-            return error(503, "the admin token cannot be read at the moment")
-        return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
 
 
 class _EventStream(StreamingResponse):
