@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from kapso_sync.advice import Advise, as_it_is
@@ -35,11 +36,30 @@ class RecentInvocations(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionReaders:
+    """What reads the details of one function, when somebody looks at it."""
+
+    views: FunctionViews
+    invocations: RecentInvocations
+
+
+class StatusChanges(Protocol):
+    """What the status tracker lets others wait for."""
+
+    async def changed(self) -> None:
+        """Wait for the next change of the status."""
+        ...
+
+    async def passed(self) -> int:
+        """Wait for the end of the next pass, and return its exit code."""
+        ...
+
+
 class DaemonController:
     """Implements what the server calls.
 
-    ``metrics`` returns the metrics text and its content type. ``changed`` waits for the next change of the status, and
-    ``passed`` for the end of the next pass. ``advise`` completes the commands in the status.
+    ``metrics`` returns the metrics text and its content type. ``advise`` completes the commands in the status.
     """
 
     def __init__(
@@ -48,19 +68,15 @@ class DaemonController:
         settings: SettingsReloader,
         *,
         metrics: Callable[[], tuple[bytes, str]],
-        changed: Callable[[], Awaitable[None]],
-        passed: Callable[[], Awaitable[int]],
-        views: FunctionViews,
-        invocations: RecentInvocations,
+        changes: StatusChanges,
+        functions: FunctionReaders,
         advise: Advise = as_it_is,
     ) -> None:
         self._service = service
         self._settings = settings
         self.metrics = metrics
-        self._changed = changed
-        self._passed = passed
-        self._views = views
-        self._invocations = invocations
+        self._changes = changes
+        self._functions = functions
         self._advise = advise
 
     def status(self) -> DaemonStatus:
@@ -77,11 +93,11 @@ class DaemonController:
 
     async def changed(self) -> None:
         """Wait for the next change of the status."""
-        await self._changed()
+        await self._changes.changed()
 
     async def passed(self) -> int:
         """Wait until the next pass ends, and return its exit code."""
-        return await self._passed()
+        return await self._changes.passed()
 
     def watched(self) -> tuple[str, str | None]:
         """Return the source's address and, if one is configured, its branch or tag."""
@@ -102,15 +118,15 @@ class DaemonController:
 
     async def function_record(self, function: FunctionStatus) -> FunctionRecord:
         """Return what the state folder knows of a function."""
-        return await self._views.record(function.slug, function.function_id)
+        return await self._functions.views.record(function.slug, function.function_id)
 
     async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
         """Return a backup of a function, or None if there is none with this id."""
-        return await self._views.backup(function.slug, function.function_id, backup_id)
+        return await self._functions.views.backup(function.slug, function.function_id, backup_id)
 
     async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
         """Return the newest invocations of a function, which costs calls. Raises `KapsoSyncError`."""
-        return await self._invocations.read(function_id, slug)
+        return await self._functions.invocations.read(function_id, slug)
 
     async def request_after_push(self) -> None:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""

@@ -35,8 +35,8 @@ _BEHIND = 1000
 class RecentInvocations:
     """Reads the invocations for the page, with the daemon's own client, so that all calls share one rate limit.
 
-    ``api`` is None while no session is open. ``prepare`` makes ``redact`` know every secret that a function may have. ``edge`` is
-    as in `InvocationPlacer`.
+    ``api`` is None while no session is open. ``prepare`` makes ``redact`` know every secret that a function may have.
+    ``edge`` is as in `InvocationPlacer`.
     """
 
     def __init__(

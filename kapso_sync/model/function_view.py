@@ -55,8 +55,8 @@ class BackupSummary:
 class FunctionRecord:
     """What the state folder knows of a function. The newest revision, and the newest backup, come first.
 
-    ``former`` is the backup of what ran before, and ``changed`` the diff from there to what was last confirmed to run; None: one
-    of them is not known. ``checks`` are the results of the last run of its checks.
+    ``former`` is the backup of what ran before, and ``changed`` the diff from there to what was last confirmed to run; None:
+    one of them is not known. ``checks`` are the results of the last run of its checks.
     """
 
     history: tuple[RevisionHistory, ...] = ()

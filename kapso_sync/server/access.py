@@ -129,8 +129,8 @@ def is_https(headers: Headers) -> bool:
 def is_from_elsewhere(headers: Headers) -> bool:
     """Return whether a page of another origin makes a browser send this request.
 
-    No page can set these headers, and what is no browser sends none of them. ``Sec-Fetch-Site`` comes with https and to loopback,
-    and holds whatever a proxy does with names.
+    No page can set these headers, and what is not a browser sends none of them. ``Sec-Fetch-Site`` comes with https and to
+    loopback, and holds whatever a proxy does with names.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None or origin is None:

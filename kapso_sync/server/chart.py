@@ -49,7 +49,7 @@ def _drawing(hours: Sequence[ActivityHour], said: str) -> str:
     line = max(above * unit, _LEAST if above else 0)
     height = line + max(below * unit, _LEAST if below else 0)
     bars = "".join(
-        f'<g><title>{_hour(hour)}: {counted(hour.deployed, "deployment")}, {counted(hour.failed, "failure")}</title>'
+        f"<g><title>{_hour(hour)}: {counted(hour.deployed, 'deployment')}, {counted(hour.failed, 'failure')}</title>"
         f"{_bar('deployed', index, line, -hour.deployed * unit)}{_bar('failed', index, line, hour.failed * unit)}</g>"
         for index, hour in enumerate(hours)
         if hour.deployed or hour.failed

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from kapso_sync.model.status import DaemonStatus
-from kapso_sync.server.markup import HOME, SIGN_IN, Frame, escape, form_token, render_frame
+from kapso_sync.server.markup import HOME, SIGN_IN, Frame, done_banner, escape, form_token, render_frame
 from kapso_sync.server.sessions import Session, Viewer
 
-DURATIONS = {"": ("until somebody resumes", None), "1h": ("1 hour", 3600.0), "4h": ("4 hours", 14_400.0), "1d": ("1 day", 86_400.0)}
+DURATIONS = {
+    "": ("until somebody resumes", None),
+    "1h": ("1 hour", 3600.0),
+    "4h": ("4 hours", 14_400.0),
+    "1d": ("1 day", 86_400.0),
+}
 """For how long a person may suspend: the value of the form, its words, and seconds."""
 
 MAX_REASON = 500
 
 
-def render_sign_in(to: str, problem: str = "") -> str:
+def suspension_reason(given: object) -> str | None:
+    """Return the reason of a suspension on one line, or None if it is empty, too long, or cannot be encoded."""
+    if not isinstance(given, str) or not given.strip() or len(given) > MAX_REASON or not _is_text(given):
+        return None
+    return " ".join(given.split())
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a text can be encoded: JSON may hold a lone surrogate."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def render_sign_in(to: str, problem: str = "", done: str = "") -> str:
     """Return the form for the admin token. It shows nothing of the daemon: nobody has shown a credential yet."""
     wrong = ' aria-describedby="problem" aria-invalid="true"' if problem else ""
     return render_frame(
         Frame("Sign in", SIGN_IN, live=False),
-        f"""<h1>Sign in</h1>
+        f"""{done_banner(done)}<h1>Sign in</h1>
 {_problem(problem)}<form class="card fields" method="post" action="{SIGN_IN}">
 <input type="hidden" name="to" value="{escape(to, quote=True)}">
 <label for="token">Admin token</label>
@@ -28,18 +49,18 @@ def render_sign_in(to: str, problem: str = "") -> str:
     )
 
 
-def render_suspend(status: DaemonStatus, session: Session, viewer: Viewer, problem: str = "", reason: str = "") -> str:
+def render_suspend(status: DaemonStatus, session: Session, problem: str = "") -> str:
     """Return the form that suspends the daemon."""
     choices = "".join(f'<option value="{value}">{words}</option>' for value, (words, _) in DURATIONS.items())
     wrong = ' aria-describedby="problem" aria-invalid="true"' if problem else ""
     return render_frame(
-        Frame("Suspend", "/suspend", status.source, viewer=viewer, live=False),
+        Frame("Suspend", "/suspend", status.source, viewer=Viewer(session), live=False),
         f"""<nav class="above" aria-label="Breadcrumb"><a href="{HOME}">All functions</a></nav>
 <h1>Suspend</h1>
 <p>Nothing is written to Kapso while the daemon is suspended. It goes on reading git, and shows what it would do.</p>
 {_problem(problem)}<form class="card fields" method="post" action="/suspend">{form_token(session)}
 <label for="reason">Reason, for everybody who looks at the page</label>
-<input id="reason" name="reason" required maxlength="{MAX_REASON}" value="{escape(reason, quote=True)}"{wrong}>
+<input id="reason" name="reason" required maxlength="{MAX_REASON}"{wrong}>
 <label for="for">For how long</label>
 <select id="for" name="for">{choices}</select>
 <button class="strong">Suspend</button>

@@ -29,6 +29,7 @@ from kapso_sync.server.markup import (
     commit,
     diff_block,
     diff_size,
+    done_banner,
     escape,
     function_path,
     level_class,
@@ -38,7 +39,7 @@ from kapso_sync.server.markup import (
     time_tag,
     took,
 )
-from kapso_sync.server.page import done_banner, footer
+from kapso_sync.server.page import footer
 from kapso_sync.server.sessions import Viewer
 
 _TONE_OF_STATE = {"Ready": "good", "Reconciling": "busy", "Drifted": "paused", "Stalled": "bad", "NotReady": "bad"}
@@ -141,7 +142,7 @@ def _actions(status: DaemonStatus, function: FunctionStatus, viewer: Viewer) -> 
 
 def _conditions(function: FunctionStatus, now: datetime) -> str:
     items = "".join(
-        f'<div><dt>{condition.type}</dt><dd><strong>{"yes" if condition.status else "no"}</strong> '
+        f"<div><dt>{condition.type}</dt><dd><strong>{'yes' if condition.status else 'no'}</strong> "
         f'<span class="note">{escape(condition.reason)}, since {time_tag(condition.since, now)}</span>'
         f"<p>{escape(condition.message)}</p></dd></div>"
         for condition in function.conditions
@@ -201,7 +202,7 @@ def _changed(function: FunctionStatus, record: FunctionRecord, now: datetime) ->
 
 
 def _checks(checks: Iterable[CheckResult], now: datetime) -> str:
-    items = "".join(map(lambda check: _check(check, now), checks))
+    items = "".join(_check(check, now) for check in checks)
     return f'<ul class="card plain">{items}</ul>' if items else '<p class="card empty">None has run yet.</p>'
 
 
@@ -211,7 +212,7 @@ def _check(check: CheckResult, now: datetime) -> str:
         badge = state_badge("Ready", "passed")
         return f"<li>{badge} {counted(check.count, 'check')}{seconds}, {time_tag(check.at, now)}</li>"
     return (
-        f'<li>{state_badge("Stalled", "failed")} check {check.number}, {time_tag(check.at, now)}'
+        f"<li>{state_badge('Stalled', 'failed')} check {check.number}, {time_tag(check.at, now)}"
         f'<p class="message">expected {escape(check.expected)}</p><p class="message">got {escape(check.answer)}</p></li>'
     )
 
@@ -232,7 +233,8 @@ def _of_revision(each: RevisionHistory, now: datetime) -> str:
     of = "An unknown revision" if each.revision is None else commit(each.revision, None, now)
     live = f'<span class="note">live in {took(each.deploy_seconds)}</span>' if each.deploy_seconds is not None else ""
     entries = "".join(
-        f'<li class="{level_class(entry.level)}">{time_tag(entry.at, now)} <p>{level_mark(entry.level)}{escape(entry.text)}</p></li>'
+        f'<li class="{level_class(entry.level)}">{time_tag(entry.at, now)} '
+        f"<p>{level_mark(entry.level)}{escape(entry.text)}</p></li>"
         for entry in each.entries
     )
     return f'<li><p class="revision">{of} {live}</p><ol class="events">{entries}</ol></li>'
@@ -309,7 +311,9 @@ def _invocation(number: int, invocation: InvocationView, now: datetime) -> str:
         for line in invocation.lines
     )
     shown = (
-        f'<pre tabindex="0" role="region" aria-label="Console of invocation {number}"><code>{lines}</code></pre>' if lines else ""
+        f'<pre tabindex="0" role="region" aria-label="Console of invocation {number}"><code>{lines}</code></pre>'
+        if lines
+        else ""
     )
     note = f'<p class="note">Places are those of the uploaded code: {escape(invocation.note)}</p>' if invocation.note else ""
     return f'<li><p class="head">{badge} {time_tag(invocation.at, now)} {duration}</p>{shown}{note}</li>'

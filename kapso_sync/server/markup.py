@@ -1,4 +1,4 @@
-"""Renders the parts that every page has: its frame, times, states, commits, diffs and buttons. All foreign text is escaped here."""
+"""Renders the parts that the pages share: frame, times, states, commits, diffs and buttons; escapes all foreign text."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "Dr
 _LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
 HOME = "/"
+SIGN_IN = "/sign-in"
 
 
 def escape(text: str, *, quote: bool = False) -> str:
@@ -121,6 +122,11 @@ def form_token(session: Session) -> str:
     return f'<input type="hidden" name="form_token" value="{session.form_token}">'
 
 
+def done_banner(done: str) -> str:
+    """Return what the viewer has just asked for, if anything."""
+    return f'<p id="done" class="banner done" role="status">{escape(done)}</p>\n' if done else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What surrounds a page's content: its title, the source in the header, the version in the footer, and who looks.
@@ -182,6 +188,3 @@ def _entrance(frame: Frame) -> str:
     else:
         way = button("/sign-out", "Sign out", session)
     return f'<div class="entrance">{way}</div>'
-
-
-SIGN_IN = "/sign-in"

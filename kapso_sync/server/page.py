@@ -15,6 +15,7 @@ from kapso_sync.server.markup import (
     Frame,
     button,
     commit,
+    done_banner,
     escape,
     level_class,
     level_mark,
@@ -23,7 +24,6 @@ from kapso_sync.server.markup import (
     took,
 )
 from kapso_sync.server.sessions import STRANGER, Viewer
-
 
 WHOLE = Listing()
 
@@ -65,11 +65,6 @@ def footer(status: DaemonStatus) -> str:
         f"<p>kapso-sync {escape(status.version)}, running for {span((status.now - status.started_at).total_seconds())}.\n"
         '<a href="/api/status">JSON</a> · <a href="/metrics">Metrics</a></p>'
     )
-
-
-def done_banner(done: str) -> str:
-    """Return what the viewer has just asked for, if anything."""
-    return f'<p id="done" class="banner done" role="status">{escape(done)}</p>\n' if done else ""
 
 
 def _actions(status: DaemonStatus, viewer: Viewer) -> str:

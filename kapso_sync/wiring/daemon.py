@@ -14,7 +14,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, advice_for_latest, as_it_is
 from kapso_sync.clock import SystemClock
-from kapso_sync.daemon.control import DaemonController
+from kapso_sync.daemon.control import DaemonController, FunctionReaders
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.lease_api import KubeLeaseApi, find_access
 from kapso_sync.daemon.replica import ReplicaDeps
@@ -87,16 +87,17 @@ def make_daemon(
         service,
         settings,
         metrics=metrics.exposition,
-        changed=tracker.changed,
-        passed=tracker.passed,
-        views=FunctionViews(lambda: service.files.folder, bus.redactor.text),
-        invocations=RecentInvocations(
-            lambda: service.api,
-            lambda: service.files.folder,
-            clock,
-            bus.redactor.text,
-            lambda: learn_secrets(settings.current, bus.redactor, [service.files.folder]),
-            lambda: settings.current.check_window,
+        changes=tracker,
+        functions=FunctionReaders(
+            FunctionViews(lambda: service.files.folder, bus.redactor.text),
+            RecentInvocations(
+                lambda: service.api,
+                lambda: service.files.folder,
+                clock,
+                bus.redactor.text,
+                lambda: learn_secrets(settings.current, bus.redactor, [service.files.folder]),
+                lambda: settings.current.check_window,
+            ),
         ),
         advise=complete,
     )

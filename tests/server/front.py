@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import httpx
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, FunctionStatus
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import ServerLimits
 from kapso_sync.server.serve import serving
 from tests.clock import VirtualClock
-from tests.server.statuses import GOOD
+from tests.server.statuses import BACKUP, GOOD, INVOCATIONS, RECORD
 
 TOKEN = "the-admin-token-of-this-test"
 SECRET = "the-webhook-secret"
@@ -45,6 +46,10 @@ class DaemonStub:
     clock: VirtualClock = field(default_factory=VirtualClock)
     limits: ServerLimits = field(default_factory=ServerLimits)
     url: str = ""
+    record: FunctionRecord = RECORD
+    backup: BackupView = BACKUP
+    invocations: InvocationsView = INVOCATIONS
+    reads: list[str] = field(default_factory=list)
 
     def shown(self) -> DaemonStatus:
         if self.defect is not None:
@@ -100,6 +105,19 @@ class Control:
 
     def admin_token(self) -> str:
         return TOKEN
+
+    async def function_record(self, function: FunctionStatus) -> FunctionRecord:
+        self.stub.reads.append(f"record {function.slug}")
+        return self.stub.record
+
+    async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        return self.stub.backup if self.stub.backup.summary.id == backup_id else None
+
+    async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
+        self.stub.reads.append(f"invocations {slug}")
+        if self.stub.failure is not None:
+            raise self.stub.failure
+        return self.stub.invocations
 
     async def request_after_push(self) -> None:
         if self.stub.unreachable is not None:
