@@ -57,7 +57,7 @@ def render_suspend(status: DaemonStatus, session: Session, problem: str = "") ->
         Frame("Suspend", "/suspend", status.source, viewer=Viewer(session), live=False),
         f"""<nav class="above" aria-label="Breadcrumb"><a href="{HOME}">All functions</a></nav>
 <h1>Suspend</h1>
-<p>Nothing is written to Kapso while the daemon is suspended. It goes on reading git, and shows what it would do.</p>
+<p>Nothing is written to Kapso until the time is over, or somebody resumes. What is asked for meanwhile happens then.</p>
 {_problem(problem)}<form class="card fields" method="post" action="/suspend">{form_token(session)}
 <label for="reason">Reason, for everybody who looks at the page</label>
 <input id="reason" name="reason" required maxlength="{MAX_REASON}"{wrong}>

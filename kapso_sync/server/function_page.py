@@ -306,7 +306,7 @@ def _invocation(number: int, invocation: InvocationView, now: datetime) -> str:
     code = "?" if invocation.status_code is None else str(invocation.status_code)
     badge = state_badge("Ready" if invocation.succeeded else "Stalled", code)
     duration = f'<span class="note">{invocation.duration_ms:.0f} ms</span>' if invocation.duration_ms is not None else ""
-    lines = "\n".join(
+    lines = "".join(
         f'<span class="{"del" if line.level == "error" else "same"}">{escape(f"{line.level:<5} {line.text}")}\n</span>'
         for line in invocation.lines
     )

@@ -13,6 +13,7 @@ from kapso_sync.plurals import span
 from kapso_sync.server.markup import (
     HOME,
     WORDS,
+    commit_name,
     diff_block,
     diff_size,
     escape,
@@ -158,7 +159,7 @@ def ages_of(function: FunctionStatus, now: datetime) -> tuple[str, ...]:
 def function_card(function: FunctionStatus, now: datetime) -> str:
     """Return the list item of a function."""
     state, decided = function.state, telling(function)
-    body = message(function, decided) + notes(function, now) + _diff(function)
+    body = message(function, decided) + _cause(function) + notes(function, now) + _diff(function)
     return (
         f'<li class="function {state.lower()}" id="function-{escape(function.slug, quote=True)}">'
         f'<div class="head"><h3><a href="{function_path(function.slug)}">{escape(function.slug)}</a></h3>{state_badge(state)}'
@@ -180,6 +181,14 @@ def message(function: FunctionStatus, decided: Condition) -> str:
         return ""
     reason = f'<span class="reason">{escape(decided.reason)}</span> ' if decided.reason else ""
     return f'<p class="message">{reason}{escape(decided.message)}</p>'
+
+
+def _cause(function: FunctionStatus) -> str:
+    """Return since which commit git's content fails, and where."""
+    where = f" at <code>{escape(function.place)}</code>" if function.place is not None else ""
+    if function.broken_by is not None:
+        return f'<p class="note">since {commit_name(function.broken_by)}{where}</p>'
+    return f'<p class="note">{where.strip()}</p>' if where else ""
 
 
 def notes(function: FunctionStatus, now: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
 
@@ -79,14 +79,17 @@ def level_class(level: str) -> str:
 
 def commit(revision: Revision, when: datetime | None, now: datetime) -> str:
     """Return a revision on one line: its id, subject, author and time, as far as they are known."""
-    described = f" ({escape(revision.described)})" if revision.described else ""
     quiet = [f"by {escape(revision.author)}"] if revision.author else []
     quiet += [time_tag(when, now)] if when is not None else []
+    return f'{commit_name(replace(revision, author=None))} <span class="quiet">{", ".join(quiet)}</span>'
+
+
+def commit_name(revision: Revision) -> str:
+    """Return a revision as id, subject and author, which do not change with the time."""
+    described = f" ({escape(revision.described)})" if revision.described else ""
     subject = f'<span class="subject">{escape(revision.subject)}</span>' if revision.subject else ""
-    return (
-        f'<code title="{escape(revision.id, quote=True)}">{escape(revision.short)}</code>{described} {subject} '
-        f'<span class="quiet">{", ".join(quiet)}</span>'
-    )
+    author = f" by {escape(revision.author)}" if revision.author else ""
+    return f'<code title="{escape(revision.id, quote=True)}">{escape(revision.short)}</code>{described} {subject}{author}'
 
 
 def diff_size(diff: str) -> str:

@@ -53,8 +53,8 @@ def render_page(
 {_warnings(status)}
 {_facts(status)}
 {_in_flight(status)}
-{listing_section(status.functions, status.now, cards, listing)}
 {activity_section(status.activity, status.now)}
+{listing_section(status.functions, status.now, cards, listing)}
 {_events(status)}""",
     )
 

@@ -111,10 +111,11 @@ class Control:
         return self.stub.record
 
     async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        self.stub.reads.append(f"backup {function.slug}")
         return self.stub.backup if self.stub.backup.summary.id == backup_id else None
 
     async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
-        self.stub.reads.append(f"invocations {slug}")
+        self.stub.reads.append(f"invocations {function_id} {slug}")
         if self.stub.failure is not None:
             raise self.stub.failure
         return self.stub.invocations
