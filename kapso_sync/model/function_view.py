@@ -21,12 +21,14 @@ class HistoryEntry:
 class RevisionHistory:
     """What was done to a function while ``revision`` was the newest; None: it is not known. The newest entry comes first.
 
-    ``deploy_seconds`` is how long the last deployment took that went live; None: none did.
+    ``deploy_seconds`` is how long the last deployment of its code took that went live; None: none did. ``rolled_back``: what
+    ran before was restored afterwards.
     """
 
     revision: Revision | None
     entries: tuple[HistoryEntry, ...]
     deploy_seconds: float | None = None
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

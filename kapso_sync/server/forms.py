@@ -41,6 +41,7 @@ def render_sign_in(to: str, problem: str = "", done: str = "") -> str:
         f"""{done_banner(done)}<h1>Sign in</h1>
 {_problem(problem)}<form class="card fields" method="post" action="{SIGN_IN}">
 <input type="hidden" name="to" value="{escape(to, quote=True)}">
+<input name="user" autocomplete="username" value="kapso-sync" hidden>
 <label for="token">Admin token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus{wrong}>
 <p class="note">The value of KAPSO_SYNC_ADMIN_TOKEN, or the file <code>admin-token</code> in the state folder.</p>

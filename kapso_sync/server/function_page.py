@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from kapso_sync.errors import KapsoSyncError
@@ -38,6 +38,7 @@ from kapso_sync.server.markup import (
     state_badge,
     time_tag,
     took,
+    with_commands,
 )
 from kapso_sync.server.page import footer
 from kapso_sync.server.sessions import Viewer
@@ -57,6 +58,10 @@ _WHAT_TO_DO = {
     ReadyReason.CHECK_FAILED: "Push a fix. Retry deploys the same code once more.",
     ReadyReason.DEPLOYMENT_FAILED: "Push a fix. Retry deploys the same code once more.",
 }
+
+
+_RETRIED = frozenset({ReadyReason.FAILED, ReadyReason.BACK_OFF, ReadyReason.CHECK_FAILED, ReadyReason.DEPLOYMENT_FAILED})
+"""Reasons for which trying the same content again may help."""
 
 
 def render_function(
@@ -110,7 +115,7 @@ def _facts(status: DaemonStatus, function: FunctionStatus, ready: Condition) -> 
     if function.place is not None:
         facts.append(("At", f"<code>{escape(function.place)}</code>"))
     if (advice := function.hint or _WHAT_TO_DO.get(_reason(ready))) is not None:
-        facts.append(("What to do", escape(advice)))
+        facts.append(("What to do", with_commands(advice)))
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return f'<dl class="wrong">{items}</dl>'
 
@@ -129,8 +134,8 @@ def _actions(status: DaemonStatus, function: FunctionStatus, viewer: Viewer) -> 
     session = viewer.session
     if session is None:
         return ""
-    failing = not function.condition(ConditionType.READY).status
-    buttons = [button(function_path(function.slug, "retry"), "Retry", session, strong=True)] if failing else []
+    failed = _reason(function.condition(ConditionType.READY)) in _RETRIED
+    buttons = [button(function_path(function.slug, "retry"), "Retry", session, strong=True)] if failed else []
     buttons.append(button("/reconcile", "Reconcile all", session))
     held = (
         f'<p class="note">Suspended: {escape(status.suspension.reason)}. It takes effect once the daemon is resumed.</p>'
@@ -144,13 +149,18 @@ def _conditions(function: FunctionStatus, now: datetime) -> str:
     items = "".join(
         f"<div><dt>{condition.type}</dt><dd><strong>{'yes' if condition.status else 'no'}</strong> "
         f'<span class="note">{escape(condition.reason)}, since {time_tag(condition.since, now)}</span>'
-        f"<p>{escape(condition.message)}</p></dd></div>"
-        for condition in function.conditions
+        f"{'' if condition.message in before else f'<p>{escape(condition.message)}</p>'}</dd></div>"
+        for condition, before in _with_those_before(function.conditions)
     )
     return (
         '<section id="conditions" aria-labelledby="conditions-heading"><h2 id="conditions-heading">Conditions</h2>'
         f'<dl class="card rows">{items}</dl></section>'
     )
+
+
+def _with_those_before(conditions: Sequence[Condition]) -> list[tuple[Condition, set[str]]]:
+    """Return each condition with the messages of those before it: most say the same, and once is enough."""
+    return [(each, {other.message for other in conditions[:number]}) for number, each in enumerate(conditions)]
 
 
 def _wanted(function: FunctionStatus) -> str:
@@ -159,9 +169,15 @@ def _wanted(function: FunctionStatus) -> str:
         f'<details id="wanted" open><summary>From Kapso to git {diff_size(function.diff)}</summary>'
         f"{diff_block(function.diff, f'Diff of {function.slug}, from Kapso to git')}</details>"
         if function.diff
-        else '<p class="card empty">Nothing is known to differ.</p>'
+        else f'<p class="card empty">{_nothing_differs(function)}</p>'
     )
     return _section("wanted-live", "Wanted and live", body)
+
+
+def _nothing_differs(function: FunctionStatus) -> str:
+    if function.action == "invalid":
+        return "Git's version cannot be used, so that it is not compared. What is on Kapso stays."
+    return "Nothing is known to differ."
 
 
 def _section(name: str, title: str, body: str) -> str:
@@ -231,7 +247,9 @@ def _history(history: Iterable[RevisionHistory], now: datetime) -> str:
 
 def _of_revision(each: RevisionHistory, now: datetime) -> str:
     of = "An unknown revision" if each.revision is None else commit(each.revision, None, now)
-    live = f'<span class="note">live in {took(each.deploy_seconds)}</span>' if each.deploy_seconds is not None else ""
+    said = [f"live in {took(each.deploy_seconds)}"] if each.deploy_seconds is not None else []
+    said += ["rolled back"] if each.rolled_back else []
+    live = f'<span class="note">{", then ".join(said)}</span>' if said else ""
     entries = "".join(
         f'<li class="{level_class(entry.level)}">{time_tag(entry.at, now)} '
         f"<p>{level_mark(entry.level)}{escape(entry.text)}</p></li>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +27,8 @@ TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "Dr
 
 _LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
+_COMMAND = re.compile("`([^`\n]+)`")
+
 HOME = "/"
 SIGN_IN = "/sign-in"
 
@@ -33,6 +36,11 @@ SIGN_IN = "/sign-in"
 def escape(text: str, *, quote: bool = False) -> str:
     """Return foreign text as HTML; what does not print is spelled out, line breaks and tabs stay."""
     return html.escape("\n".join(map(visible, text.split("\n"))), quote=quote)
+
+
+def with_commands(text: str) -> str:
+    """Return foreign text as HTML, with what stands in back-ticks as code."""
+    return _COMMAND.sub(r"<code>\1</code>", escape(text))
 
 
 def function_path(slug: str, *more: str) -> str:

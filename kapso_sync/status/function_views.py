@@ -139,10 +139,28 @@ def _by_revision(entries: Iterable[tuple[Mapping[str, Json], Event | None]]) -> 
     for _, group in itertools.groupby(entries, key=lambda item: item[0].get("revision")):
         members = list(group)
         shown = [HistoryEntry(at, _level(event), _text(entry, event)) for entry, event in members if (at := _at(entry))]
-        lives = [event.duration_ms / 1000 for _, event in members if isinstance(event, events.DeploySucceeded)]
         if shown:
-            groups.append(RevisionHistory(_revision(members[0][0]), tuple(reversed(shown)), lives[-1] if lives else None))
+            seconds, rolled_back = _outcome([event for _, event in members])
+            groups.append(RevisionHistory(_revision(members[0][0]), tuple(reversed(shown)), seconds, rolled_back))
     return tuple(reversed(groups))
+
+
+def _outcome(entries: Iterable[Event | None]) -> tuple[float | None, bool]:
+    """Return how long the last deployment of git's code took, and whether it was rolled back since."""
+    seconds, restoring, rolled_back = None, False, False
+    for event in entries:
+        match event:
+            case events.RollbackStarted():
+                restoring = True
+            case events.RollbackSucceeded():
+                restoring, rolled_back = False, True
+            case events.RollbackFailed():
+                restoring = False
+            case events.DeploySucceeded() if not restoring:
+                seconds, rolled_back = event.duration_ms / 1000, False
+            case _:
+                pass
+    return seconds, rolled_back
 
 
 def _revision(entry: Mapping[str, Json]) -> Revision | None:

@@ -35,7 +35,7 @@ AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = st.text(max_size=30) | st.sampled_from(
     ["</pre><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;"]
 )
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Outline(HTMLParser):
