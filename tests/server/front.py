@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
+from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
@@ -50,6 +52,9 @@ class DaemonStub:
     backup: BackupView = BACKUP
     invocations: InvocationsView = INVOCATIONS
     reads: list[str] = field(default_factory=list)
+    token: str = TOKEN
+    views: Any = None
+    token_failure: KapsoSyncError | None = None
 
     def shown(self) -> DaemonStatus:
         if self.defect is not None:
@@ -104,7 +109,9 @@ class Control:
         return self.stub.webhook_secret()
 
     def admin_token(self) -> str:
-        return TOKEN
+        if self.stub.token_failure is not None:
+            raise self.stub.token_failure
+        return self.stub.token
 
     async def function_record(self, function: FunctionStatus) -> FunctionRecord:
         self.stub.reads.append(f"record {function.slug}")
@@ -143,6 +150,7 @@ class Control:
 async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
     app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
+    stub.views = next(route.endpoint.__self__ for route in app.routes if isinstance(route, Route) and route.path == "/")
     async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:

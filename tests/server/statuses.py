@@ -153,9 +153,7 @@ RECORD = FunctionRecord(
         RevisionHistory(
             Revision("bad0bad0bad0" + "0" * 28, subject="Add <b>tax</b>", author="Bob"),
             (
-                HistoryEntry(
-                    ago(minutes=3), "error", "check failed: check 2 failed: expected status 200, got status 500"
-                ),
+                HistoryEntry(ago(minutes=3), "error", "check failed: check 2 failed: expected status 200, got status 500"),
                 HistoryEntry(ago(minutes=4), "info", "live after 21.3 s"),
                 HistoryEntry(ago(minutes=5), "info", "updated: code (git)"),
             ),
