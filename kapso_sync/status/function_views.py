@@ -70,7 +70,7 @@ class FunctionViews:
     async def backup(self, slug: str, function_id: str | None, backup_id: str) -> BackupView | None:
         """Return one backup with its diff, or None if there is none with this id."""
         found = await asyncio.to_thread(_read_backup, self._folder(), slug, function_id, backup_id)
-        return None if found is None or found.diff is None else replace(found, diff=shown_diff(found.diff, self._redact))
+        return found if found is None or found.diff is None else replace(found, diff=shown_diff(found.diff, self._redact))
 
 
 def _signature(folder: Path) -> _Signature:
