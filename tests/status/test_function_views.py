@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ class Folder:
         self.store = StateStore(path, self.now)
         self.history = History(path, self.now)
 
-    def now(self) -> object:
+    def now(self) -> datetime:
         self.minutes += 1
         return DAWN + timedelta(minutes=self.minutes)
 
