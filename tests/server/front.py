@@ -150,7 +150,9 @@ class Control:
 async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
     app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
-    stub.views = next(route.endpoint.__self__ for route in app.routes if isinstance(route, Route) and route.path == "/")
+    stub.views = next(
+        getattr(route.endpoint, "__self__", None) for route in app.routes if isinstance(route, Route) and route.path == "/"
+    )
     async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
