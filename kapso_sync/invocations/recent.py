@@ -24,7 +24,7 @@ MAX_ASKING = 2
 """Most functions that are asked about at once: passes come first."""
 
 TIMEOUT = 10.0
-"""Seconds that a person waits; an answer that comes later is shown to whoever looks next."""
+"""Seconds that a person waits; an answer that comes later is shown to the next one who looks."""
 
 MAX_TEXT = 4000
 """Most characters of one text of an invocation that are shown."""

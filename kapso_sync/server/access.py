@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import html
 import json
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -15,6 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.server.forms import render_problem
+from kapso_sync.server.markup import SIGN_IN
 from kapso_sync.server.sessions import COOKIE, STRANGER, Sessions, Viewer
 from kapso_sync.urls import is_loopback
 
@@ -192,15 +193,8 @@ def unauthorised(request: Request, scheme: str) -> Response:
     headers = {"WWW-Authenticate": scheme}
     if scheme == "Bearer" or "text/html" not in request.headers.get("accept", ""):
         return error(401, "the admin token is needed", **headers)
-    text = "The admin token is needed."
-    return HTMLResponse(
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>kapso-sync</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        '<link rel="stylesheet" href="/static/page.css"></head>'
-        f'<body><main><h1>kapso-sync</h1><p>{html.escape(text)} <a href="/sign-in">Sign in</a></p></main></body></html>\n',
-        401,
-        headers,
-    )
+    text = "Your browser asked for a user and a password: the password is the admin token, the user does not matter."
+    return HTMLResponse(render_problem("The admin token is needed", text, SIGN_IN, "Sign in with a form"), 401, headers)
 
 
 def can_act(request: Request, token: Callable[[], str]) -> bool:

@@ -69,11 +69,11 @@ def render_suspend(status: DaemonStatus, session: Session, problem: str = "") ->
     )
 
 
-def render_problem(title: str, text: str, to: str = HOME) -> str:
-    """Return a page that says why a request was not done; it shows nothing of the daemon."""
+def render_problem(title: str, text: str, to: str = HOME, way: str = "Back") -> str:
+    """Return a page that says why a request was not done, and the way from there; it shows nothing of the daemon."""
     return render_frame(
         Frame(title, SIGN_IN, live=False),
-        f'<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n<p><a href="{escape(to, quote=True)}">Back</a></p>',
+        f'<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n<p><a href="{escape(to, quote=True)}">{escape(way)}</a></p>',
     )
 
 

@@ -21,7 +21,6 @@ from kapso_sync.plurals import counted, span
 from kapso_sync.server.listing import AS_EXPECTED, notes, telling
 from kapso_sync.server.markup import (
     SHAPES,
-    SIGN_IN,
     TONES,
     WORDS,
     Frame,
@@ -35,6 +34,7 @@ from kapso_sync.server.markup import (
     level_class,
     level_mark,
     render_frame,
+    sign_in_path,
     state_badge,
     time_tag,
     took,
@@ -94,7 +94,7 @@ def _now(status: DaemonStatus, function: FunctionStatus, viewer: Viewer) -> str:
     shape = f'<span aria-hidden="true" class="shape">{SHAPES[TONES[tone]]}</span>'
     since = f'<span class="since">for {span((status.now - decided.since).total_seconds())}</span>'
     ready = function.condition(ConditionType.READY)
-    facts = "" if ready.status and state == "Ready" else _facts(status, function, ready)
+    facts = "" if ready.status and state == "Ready" else _facts(status, function, decided if ready.status else ready)
     expected = state == "Ready" and decided.reason in AS_EXPECTED
     said = '<p class="message">It runs what git says.</p>' if expected else ""
     return f"""<section id="standing" class="card verdict {tone}" aria-labelledby="verdict">
@@ -104,17 +104,15 @@ def _now(status: DaemonStatus, function: FunctionStatus, viewer: Viewer) -> str:
 </section>"""
 
 
-def _facts(status: DaemonStatus, function: FunctionStatus, ready: Condition) -> str:
-    what = ready.message
-    for hint in filter(None, (function.hint,)):
-        what = what.removesuffix(f"; {hint}")
-    reason = f'<span class="reason">{escape(ready.reason)}</span> ' if ready.reason else ""
+def _facts(status: DaemonStatus, function: FunctionStatus, told: Condition) -> str:
+    what = told.message if function.hint is None else told.message.removesuffix(f"; {function.hint}")
+    reason = f'<span class="reason">{escape(told.reason)}</span> ' if told.reason else ""
     facts = [("What", f"{reason}{escape(what)}")]
     if function.broken_by is not None:
         facts.append(("Since commit", _cause(status, function.broken_by)))
     if function.place is not None:
         facts.append(("At", f"<code>{escape(function.place)}</code>"))
-    if (advice := function.hint or _WHAT_TO_DO.get(_reason(ready))) is not None:
+    if (advice := function.hint or _WHAT_TO_DO.get(_reason(told))) is not None:
         facts.append(("What to do", with_commands(advice)))
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return f'<dl class="wrong">{items}</dl>'
@@ -188,7 +186,7 @@ def _locked(path: str) -> str:
     return _section(
         "more",
         "Code, checks, history, backups, invocations",
-        f'<p class="card empty">They are shown to who has the admin token. <a href="{SIGN_IN}?to={path}">Sign in</a></p>',
+        f'<p class="card empty">They are shown to who has the admin token. <a href="{sign_in_path(path)}">Sign in</a></p>',
     )
 
 

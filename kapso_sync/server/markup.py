@@ -23,7 +23,7 @@ WORDS = {
     "NotReady": "not ready",
 }
 TONES = {"good": "Ready", "busy": "Reconciling", "bad": "Stalled", "paused": "Drifted"}
-"""The colours of a sentence, each with the state whose shape it has."""
+"""The colours of a sentence, each with the state that has its shape."""
 
 _LEVELS = {"error": ("■", "error"), "warning": ("▲", "warning")}
 
@@ -46,6 +46,11 @@ def with_commands(text: str) -> str:
 def function_path(slug: str, *more: str) -> str:
     """Return the path of a function's view, or of a page below it, as it stands in a link."""
     return "/".join(["/functions", *(quote(part, safe="", errors="replace") for part in (slug, *more))])
+
+
+def sign_in_path(to: str) -> str:
+    """Return the path of the form for the token, which leads back to a path."""
+    return f"{SIGN_IN}?to={quote(to, safe='')}"
 
 
 def time_tag(moment: datetime | None, now: datetime) -> str:
@@ -194,8 +199,6 @@ def _entrance(frame: Frame) -> str:
     if frame.path == SIGN_IN:
         return ""
     session = frame.viewer.session
-    if session is None:
-        way = f'<a href="{SIGN_IN}?to={quote(frame.path, safe="")}">Sign in</a>'
-    else:
-        way = button("/sign-out", "Sign out", session)
+    sign_in = f'<a href="{sign_in_path(frame.path)}">Sign in</a>'
+    way = sign_in if session is None else button("/sign-out", "Sign out", session)
     return f'<div class="entrance">{way}</div>'

@@ -44,7 +44,7 @@ _OWN_PATH = re.compile(r"/(?:\?[\w%&=+.-]*|suspend|functions/[\w%.~-]+(?:/[\w-]+
 
 @dataclass
 class PageViews:
-    """The endpoints for people. Whoever may not see or do something gets a page that says so."""
+    """The endpoints for people. What somebody may not see or do is answered with a page that says so."""
 
     control: DaemonControl
     access: Access

@@ -14,6 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.function_view import (
+    BackupSummary,
+    BackupView,
+    CheckResult,
+    FunctionRecord,
+    HistoryEntry,
+    InvocationLine,
+    InvocationsView,
+    InvocationView,
+    RevisionHistory,
+)
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
     DaemonStatus,
@@ -26,7 +38,10 @@ from kapso_sync.model.status import (
     Suspension,
 )
 from kapso_sync.plurals import span
+from kapso_sync.server.forms import render_problem, render_sign_in
+from kapso_sync.server.function_page import render_backup, render_function, render_invocations
 from kapso_sync.server.page import render_page
+from kapso_sync.server.sessions import Session, Viewer
 from tests.server.front import TOKEN, DaemonStub, open_server
 from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, WORSE, ago, function, status
 
@@ -61,8 +76,12 @@ class Outline(HTMLParser):
 
 
 def outline(shown: DaemonStatus) -> Outline:
+    return outline_of(render_page(shown))
+
+
+def outline_of(page: str) -> Outline:
     parser = Outline()
-    parser.feed(render_page(shown))
+    parser.feed(page)
     parser.close()
     assert parser.open == []
     return parser
@@ -219,6 +238,40 @@ def test_text_from_outside_is_escaped_on_the_page(first: str, second: str, third
     shown, plain = outline(hostile(first, second, third)), outline(hostile("x", "x", "x"))
     assert {*shown.tags} == {*plain.tags}
     assert (shown.tags.count("script"), shown.tags.count("img")) == (1, 0)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_text_from_outside_is_escaped_on_the_views_of_a_function(first: str, second: str, third: str) -> None:
+    """Slugs, messages, hints, places, commits, history, answers of checks, backups, diffs, console lines, errors."""
+
+    def tags(first: str, second: str, third: str) -> list[list[str]]:
+        shown = hostile(first, second, third)
+        cause = Revision(first, subject=second, author=third)
+        odd = replace(shown.functions[0], hint=first, place=second, broken_by=cause)
+        kept = BackupSummary(first, NOW, second, kept=True)
+        record = FunctionRecord(
+            (RevisionHistory(cause, (HistoryEntry(NOW, first, second),)),),
+            (CheckResult(NOW, number=1, expected=first, answer=second),),
+            (kept,),
+            kept,
+            f"+{third}\n{first}",
+        )
+        lines = (InvocationLine(first, second), InvocationLine("error", third))
+        answer = InvocationsView(NOW, (InvocationView(NOW, 200, 1.0, lines, first),))
+        viewer = Viewer(Session("f" * 64), trusted=True)
+        pages = (
+            render_function(shown, odd, record, viewer),
+            render_function(shown, odd, None, Viewer()),
+            render_backup(shown, odd, BackupView(kept, f"-{second}"), viewer),
+            render_invocations(shown, odd, answer, viewer),
+            render_invocations(shown, odd, KapsoSyncError(first, hint=second), viewer),
+            render_sign_in(first, second, third),
+            render_problem(first, second, third),
+        )
+        return [outline_of(page).tags for page in pages]
+
+    for given_text, plain in zip(tags(first, second, third), tags("x", "x", "x"), strict=True):
+        assert {*given_text} <= {*plain}
 
 
 @pytest.fixture

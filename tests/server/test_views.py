@@ -151,7 +151,7 @@ async def test_guesses_are_limited_and_then_even_the_token_has_to_wait(stub: Dae
 
 
 async def test_guesses_of_all_addresses_together_are_limited(stub: DaemonStub) -> None:
-    """Whoever has many addresses does not have as many guesses."""
+    """Many addresses give no more guesses."""
     stub.limits = ServerLimits(guesses=50, guesses_in_all=3)
     async with open_server(stub) as client:
         for _ in range(3):
@@ -232,7 +232,7 @@ async def test_nothing_is_done_without_session_form_token_and_our_own_page(
 
 
 async def test_no_get_changes_anything(stub: DaemonStub, client: httpx.AsyncClient) -> None:
-    """Whoever asks; a link or an image on another page does no more. HEAD does not ask Kapso either."""
+    """Also for who has signed in: a link or an image on another page does no more. HEAD does not ask Kapso either."""
     await sign_in(client)
     for method in ("GET", "HEAD"):
         for path in (*ACTIONS, "/sign-in", VIEW, OLD, "/", "/api/status", "/api/reconcile"):
@@ -344,7 +344,7 @@ async def test_without_a_readable_token_nobody_gets_in(stub: DaemonStub, client:
 
 
 async def test_an_unknown_function_or_backup_is_404(stub: DaemonStub, client: httpx.AsyncClient) -> None:
-    """Whoever asks, and whatever the name."""
+    """Also for who has signed in, and for any name."""
     await sign_in(client)
     for path in (
         "/functions/nobody",
