@@ -137,6 +137,11 @@ class Session:
         """The owner of the functions."""
         return self.source.owner
 
+    @property
+    def api(self) -> FunctionsApi:
+        """The client, whose calls share one rate limit."""
+        return self._deps.api
+
     async def plan(self, request: PassRequest) -> Plan:
         """Return what a sync would do. Raises `KapsoSyncError`."""
         self._check_owner(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import find_function
 from kapso_sync.cli.runner import run_to_end, until_stopped
 from kapso_sync.cli.state_folders import state_folders
-from kapso_sync.errors import ApiError, ExitCode, KapsoSyncError, UsageError
+from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 from kapso_sync.invocations.follow import FAILED, MAX_LISTED, Look, oldest_first
-from kapso_sync.invocations.places import PlacedInvocation, names_places, unplaced
+from kapso_sync.invocations.places import PlacedInvocation, place_all
 from kapso_sync.model.functions import ConsoleLine, DeploymentStatus, InvocationRecord, Json, RemoteFunction
 from kapso_sync.settings import Settings
 from kapso_sync.telemetry import Redactor
@@ -124,16 +123,7 @@ def _folders(settings: Settings) -> Sequence[Path]:
 async def _placed(
     reader: InvocationReader, function: RemoteFunction, records: Sequence[InvocationRecord]
 ) -> Sequence[PlacedInvocation]:
-    """Return the invocations with their places; the function is read again first, since it may have been deployed since."""
-    if not any(names_places(record, function.slug) for record in records):
-        return [PlacedInvocation(record) for record in records]
-    try:
-        now = await reader.api.get_function(function.id)
-    except ApiError as error:
-        reason = f"which code is deployed cannot be read: {error.message}"
-        return [unplaced(record, function.slug, reason) for record in records]
-    placer = reader.placer(now)
-    return await asyncio.to_thread(lambda: [placer.place(record) for record in records])
+    return await place_all(reader.api, (function.id, function.slug), records, reader.placer)
 
 
 def _nothing(function: RemoteFunction, args: LogsArgs) -> str:

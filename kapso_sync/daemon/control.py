@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, FunctionStatus
+
+
+class FunctionViews(Protocol):
+    """What the state folder knows of a function, given by its slug and its id."""
+
+    async def record(self, slug: str, function_id: str | None) -> FunctionRecord:
+        """Return what is known of it."""
+        ...
+
+    async def backup(self, slug: str, function_id: str | None, backup_id: str) -> BackupView | None:
+        """Return one of its backups, or None."""
+        ...
+
+
+class RecentInvocations(Protocol):
+    """What Kapso knows of a function's invocations."""
+
+    async def read(self, function_id: str, slug: str) -> InvocationsView:
+        """Return the newest ones. Raises `KapsoSyncError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReaders:
+    """What reads the details of one function, when somebody looks at it."""
+
+    views: FunctionViews
+    invocations: RecentInvocations
+
+
+class StatusChanges(Protocol):
+    """What the status tracker lets others wait for."""
+
+    async def changed(self) -> None:
+        """Wait for the next change of the status."""
+        ...
+
+    async def passed(self) -> int:
+        """Wait for the end of the next pass, and return its exit code."""
+        ...
 
 
 class DaemonController:
     """Implements what the server calls.
 
-    ``metrics`` returns the metrics text and its content type. ``changed`` waits for the next change of the status, and
-    ``passed`` for the end of the next pass. ``advise`` completes the commands in the status.
+    ``metrics`` returns the metrics text and its content type. ``advise`` completes the commands in the status.
     """
 
     def __init__(
@@ -26,15 +68,15 @@ class DaemonController:
         settings: SettingsReloader,
         *,
         metrics: Callable[[], tuple[bytes, str]],
-        changed: Callable[[], Awaitable[None]],
-        passed: Callable[[], Awaitable[int]],
+        changes: StatusChanges,
+        functions: FunctionReaders,
         advise: Advise = as_it_is,
     ) -> None:
         self._service = service
         self._settings = settings
         self.metrics = metrics
-        self._changed = changed
-        self._passed = passed
+        self._changes = changes
+        self._functions = functions
         self._advise = advise
 
     def status(self) -> DaemonStatus:
@@ -51,11 +93,11 @@ class DaemonController:
 
     async def changed(self) -> None:
         """Wait for the next change of the status."""
-        await self._changed()
+        await self._changes.changed()
 
     async def passed(self) -> int:
         """Wait until the next pass ends, and return its exit code."""
-        return await self._passed()
+        return await self._changes.passed()
 
     def watched(self) -> tuple[str, str | None]:
         """Return the source's address and, if one is configured, its branch or tag."""
@@ -73,6 +115,18 @@ class DaemonController:
     def admin_token(self) -> str:
         """Return the admin token that commands must send. Raises `ConfigError` and `StateUnusable`."""
         return self._service.admin_token()
+
+    async def function_record(self, function: FunctionStatus) -> FunctionRecord:
+        """Return what the state folder knows of a function."""
+        return await self._functions.views.record(function.slug, function.function_id)
+
+    async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        """Return a backup of a function, or None if there is none with this id."""
+        return await self._functions.views.backup(function.slug, function.function_id, backup_id)
+
+    async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
+        """Return the newest invocations of a function, which costs calls. Raises `KapsoSyncError`."""
+        return await self._functions.invocations.read(function_id, slug)
 
     async def request_after_push(self) -> None:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""

@@ -35,6 +35,7 @@ from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import ExitCode, KapsoSyncError, NotLeading, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReplicaStatus, Role, Suspension
 from kapso_sync.process import end_in_time
 from kapso_sync.retry import Backoff
@@ -86,6 +87,11 @@ class PassSession(PassRunner, WatchedFunctions, Protocol):
     @property
     def owner(self) -> str:
         """The owner of the functions."""
+        ...
+
+    @property
+    def api(self) -> FunctionsApi:
+        """The client of Kapso's API."""
         ...
 
     async def unused(self) -> tuple[str, ...] | None:
@@ -167,6 +173,7 @@ class DaemonService:
 
     def __init__(self, deps: ServiceDeps, state_folder: Path) -> None:
         self.loop: Loop | None = None
+        self.api: FunctionsApi | None = None
         self.triggers = TriggerQueue()
         self.files = DaemonFiles(state_folder)
         self._replica = None if deps.replica is None else self._make_replica(deps, deps.replica)
@@ -373,6 +380,7 @@ class DaemonService:
                 self.files.forget_address()
                 self.files = DaemonFiles(session.state_folder)
                 self.admin_token()
+            self.api = session.api
             self.files.remember_address(url, session.location, settings.path, settings.env)
             self._emit(events.DaemonStarted(version=self._deps.version, source=session.location, url=url))
             backoff = FunctionBackoff(self._clock, self._deps.random)
@@ -422,7 +430,7 @@ class DaemonService:
         while supervisor.alive.get("loop") and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
         self._without_loop = loop.withdraw_overrides()
-        self.loop = self._schedule = self._watches = None
+        self.loop = self._schedule = self._watches = self.api = None
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> PassSession | None:
         """Return the session, or None if the daemon stops or its settings are reloaded first.

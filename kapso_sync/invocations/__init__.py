@@ -1,4 +1,4 @@
-"""Reads the invocations of one function: `follow` asks Kapso for them, `places` leads their stack traces back to the source.
+"""Reads the invocations of one function: `follow` and `recent` ask Kapso, `places` leads stack traces back to the source.
 
-`wiring.invocations` builds it, and `cli.logs` prints it.
+`wiring.invocations` builds it. `cli.logs` prints what is followed, and the page shows what is recent.
 """

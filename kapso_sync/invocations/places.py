@@ -6,9 +6,10 @@ code that a state folder of this machine has built. What is not certain is said,
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.build.stack_trace import Frame, fits, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
+from kapso_sync.errors import ApiError
 from kapso_sync.model.functions import (
     CODE,
     ConsoleLine,
@@ -25,6 +27,7 @@ from kapso_sync.model.functions import (
     code_hash,
     normal_code,
 )
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.comparison import liveness
 from kapso_sync.reconcile.plan.observed import stored_content
@@ -199,6 +202,28 @@ class _Code:
             return BundleMap(self.source_map)
         except ValueError:
             raise _Uncertain("the source map of the code that runs is damaged") from None
+
+
+async def place_all(
+    api: FunctionsApi,
+    function: tuple[str, str],
+    records: Sequence[InvocationRecord],
+    placer: Callable[[RemoteFunction], InvocationPlacer],
+) -> Sequence[PlacedInvocation]:
+    """Return the invocations of a function, given by id and slug, with their places.
+
+    Where a trace names any, the function is read first, since it may have been deployed since; nothing else costs a call.
+    """
+    function_id, slug = function
+    if not any(names_places(record, slug) for record in records):
+        return [PlacedInvocation(record) for record in records]
+    try:
+        now = await api.get_function(function_id)
+    except ApiError as error:
+        reason = f"which code is deployed cannot be read: {error.message}"
+        return [unplaced(record, slug, reason) for record in records]
+    known = placer(now)
+    return await asyncio.to_thread(lambda: [known.place(record) for record in records])
 
 
 def unplaced(record: InvocationRecord, slug: str, reason: str) -> PlacedInvocation:

@@ -66,6 +66,10 @@ class FunctionStatus:
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
     during a back-off, ``delete_at`` during the grace period of a deletion, and ``watched_until`` while its invocations after a
     deployment are read. ``in_git`` is False for a function of ours that left git.
+
+    While it is not ready, ``hint`` says what to do, ``place`` is the file, line and column of the mistake, and ``broken_by``
+    is the first revision since which git's content fails; None: that is not known, or git is not the cause. ``desired_hash``
+    is the hash of git's content when it was last found to run or to fail.
     """
 
     slug: str
@@ -80,6 +84,10 @@ class FunctionStatus:
     delete_at: datetime | None = None
     watched_until: datetime | None = None
     in_git: bool = True
+    hint: str | None = None
+    place: str | None = None
+    broken_by: Revision | None = None
+    desired_hash: str | None = None
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -91,10 +99,11 @@ class FunctionStatus:
     def advised(self, advise: Advise) -> FunctionStatus:
         """Return the status with the commands in its messages completed; the same object if there are none."""
         messages = [advise(known.message) for known in self.conditions]
-        if all(message is known.message for message, known in zip(messages, self.conditions, strict=True)):
+        hint = advise(self.hint) if self.hint is not None else None
+        if hint is self.hint and all(new is known.message for new, known in zip(messages, self.conditions, strict=True)):
             return self
         pairs = zip(messages, self.conditions, strict=True)
-        return replace(self, conditions=tuple(replace(known, message=message) for message, known in pairs))
+        return replace(self, hint=hint, conditions=tuple(replace(known, message=message) for message, known in pairs))
 
     @property
     def state(self) -> str:
@@ -183,12 +192,22 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivityHour:
+    """How many deployments went live, and how many deployments and checks failed, in the hour that began at ``start``."""
+
+    start: datetime
+    deployed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The daemon's status at one moment. ``revision`` was planned last; ``revision_since`` is when it was first seen.
 
     ``reading`` is the one that the running pass has read, as soon as it has.
     ``unfinished`` names writes whose result is not known yet, such as ``deploy greet``. ``unused`` are functions of ours that
     no workflow uses; None where that is not known. ``replica`` is None where there is no Lease: a daemon alone leads.
+    ``activity`` has those hours of the last day in which something was deployed or failed, the oldest first.
     """
 
     version: str
@@ -210,6 +229,7 @@ class DaemonStatus:
     unfinished: tuple[str, ...] = ()
     unused: tuple[str, ...] | None = None
     replica: ReplicaStatus | None = None
+    activity: tuple[ActivityHour, ...] = ()
 
     @property
     def role(self) -> Role:
@@ -284,6 +304,9 @@ def status_document(status: DaemonStatus, functions: list[Json] | None = None) -
         "warnings": [*status.warnings],
         "unfinished": [*status.unfinished],
         "unused": None if status.unused is None else [*status.unused],
+        "activity": [
+            {"start": _time(hour.start), "deployed": hour.deployed, "failed": hour.failed} for hour in status.activity
+        ],
     }
 
 
@@ -320,6 +343,17 @@ def recorded_revision(document: Mapping[str, Any]) -> tuple[Revision, datetime] 
         return None
 
 
+def recorded_activity(document: Mapping[str, Any]) -> tuple[ActivityHour, ...]:
+    """Return the activity of a status document; empty for a document that another version wrote."""
+    try:
+        return tuple(
+            ActivityHour(datetime.fromisoformat(hour["start"]), int(hour["deployed"]), int(hour["failed"]))
+            for hour in document["activity"]
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
 def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
     conditions = {
         ConditionType(condition["type"]): Condition(
@@ -340,7 +374,13 @@ def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
         changed_at=datetime.fromisoformat(function["changed_at"]) if function["changed_at"] else None,
         change=function["change"],
         in_git=function.get("in_git", True),
+        broken_by=_recorded_cause(function.get("broken_by")),
+        desired_hash=function.get("desired_hash"),
     )
+
+
+def _recorded_cause(broken_by: Mapping[str, Any] | None) -> Revision | None:
+    return None if broken_by is None else Revision(broken_by["id"], subject=broken_by["subject"], author=broken_by["author"])
 
 
 def _revision(revision: Revision, since: datetime | None) -> Json:
@@ -366,10 +406,12 @@ def _pass(last: PassStatus) -> Json:
         "hint": last.hint,
         "error_type": last.error_type,
         "revision": None if last.revision is None else last.revision.id,
-        "broken_by": None
-        if last.broken_by is None
-        else {"id": last.broken_by.id, "subject": last.broken_by.subject, "author": last.broken_by.author},
+        "broken_by": _cause(last.broken_by),
     }
+
+
+def _cause(revision: Revision | None) -> Json:
+    return None if revision is None else {"id": revision.id, "subject": revision.subject, "author": revision.author}
 
 
 def function_document(function: FunctionStatus) -> Json:
@@ -398,6 +440,10 @@ def function_document(function: FunctionStatus) -> Json:
         "delete_at": _time(function.delete_at),
         "watched_until": _time(function.watched_until),
         "in_git": function.in_git,
+        "hint": function.hint,
+        "place": function.place,
+        "broken_by": _cause(function.broken_by),
+        "desired_hash": function.desired_hash,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,7 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -25,11 +26,14 @@ from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import Role, status_document
-from kapso_sync.server.access import HEADERS, FramingCheck, HostCheck, Json, SafeHeaders, can_act, can_read, error, is_proxied
+from kapso_sync.server.access import HEADERS, Access, FramingCheck, HostCheck, Json, SafeHeaders, error
 from kapso_sync.server.bodies import BodyReader
 from kapso_sync.server.control import DaemonControl, ServerLimits
+from kapso_sync.server.forms import suspension_reason
 from kapso_sync.server.hooks import Ignored, Ping, Refused, concerns, read_hook
 from kapso_sync.server.rendering import StatusRenderer
+from kapso_sync.server.sessions import Guesses, Sessions
+from kapso_sync.server.views import PageViews
 
 MAX_SUSPENSION = 365 * 86400
 _YES = ("1", "true")
@@ -37,16 +41,29 @@ _YES = ("1", "true")
 STATIC = Path(__file__).with_name("static")
 
 
-def make_app(control: DaemonControl, clock: Clock, *, public: bool, limits: ServerLimits) -> Starlette:
-    """Return the application. ``public``: it listens on other addresses than loopback, so page and status need the token."""
+def make_app(
+    control: DaemonControl,
+    clock: Clock,
+    *,
+    public: bool,
+    limits: ServerLimits,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> Starlette:
+    """Return the application. ``public``: it listens on other addresses than loopback, so page and status need the token.
+
+    ``random`` returns that many bytes which nobody can guess.
+    """
     replays = Replays(clock, limits.replay_window, limits.deliveries)
-    server = _Server(control, clock, public, limits, replays, BodyReader(limits), StatusRenderer())
+    access = Access(control.admin_token, Sessions(clock, limits, random), public=public)
+    bodies, renderer = BodyReader(limits), StatusRenderer()
+    server = _Server(control, clock, limits, replays, access, bodies, renderer)
+    views = PageViews(control, access, bodies, renderer, limits, Guesses(clock, limits))
     routes = [
+        *views.routes(),
         Route("/healthz", server.healthz),
         Route("/readyz", server.readyz),
         Route("/metrics", server.metrics),
         Route("/api/status", server.status),
-        Route("/", server.page),
         Route("/events", server.events),
         Route("/static/{name}", server.static),
         Route("/hooks/git", server.hook, methods=["POST"]),
@@ -109,9 +126,9 @@ class _Server:
 
     control: DaemonControl
     clock: Clock
-    public: bool
     limits: ServerLimits
     replays: Replays
+    access: Access
     bodies: BodyReader
     renderer: StatusRenderer
     streams: int = 0
@@ -135,11 +152,9 @@ class _Server:
 
     async def status(self, request: Request) -> Response:
         """Return the status as JSON."""
-        return self._closed(request) or Response(self.renderer.document(self.control.status()), media_type="application/json")
-
-    async def page(self, request: Request) -> Response:
-        """Return the status page."""
-        return self._closed(request) or HTMLResponse(self.renderer.page(self.control.status()))
+        if (closed := self.access.closed(request)) is not None:
+            return closed
+        return Response(self.renderer.document(self.control.status()), media_type="application/json")
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""
@@ -151,7 +166,7 @@ class _Server:
 
     async def events(self, request: Request) -> Response:
         """Return server-sent events: one for each change of the status."""
-        if (closed := self._closed(request)) is not None:
+        if (closed := self.access.closed(request)) is not None:
             return closed
         if self.streams >= self.limits.streams:
             return error(503, "too many clients are connected", **{"Retry-After": "10"})
@@ -216,7 +231,7 @@ class _Server:
 
         While suspended there is nothing to wait for, and a standby hands the request to the leader.
         """
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         overrides = _overrides(request.query_params)
         status = self.control.status()
@@ -248,7 +263,7 @@ class _Server:
 
     async def suspend(self, request: Request) -> Response:
         """Stop writing: ``{"reason": "…", "for_seconds": 7200}``."""
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         body = await self.bodies.read(request)
         if isinstance(body, Response):
@@ -258,37 +273,21 @@ class _Server:
             reason, seconds = asked["reason"], asked.get("for_seconds")
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             return error(400, "expected a JSON object with a reason")
-        if not isinstance(reason, str) or not reason.strip() or len(reason) > 500 or not _is_text(reason):
+        reason = suspension_reason(reason)
+        if reason is None:
             return error(400, "reason: expected some text, of at most 500 characters")
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if seconds is not None and not (number and 0 < seconds <= MAX_SUSPENSION):
             return error(400, "for_seconds: expected a number above 0, at most a year, or null for until somebody resumes")
-        await self.control.suspend(" ".join(reason.split()), seconds)
+        await self.control.suspend(reason, seconds)
         return Json({"suspended": True}, 202)
 
     async def resume(self, request: Request) -> Response:
         """Write again."""
-        if (closed := self._admin(request)) is not None:
+        if (closed := self.access.admin(request)) is not None:
             return closed
         await self.control.resume()
         return Json({"suspended": False}, 202)
-
-    def _closed(self, request: Request) -> Response | None:
-        """Refuse callers that may not read; on loopback everybody may who does not come through a proxy."""
-        if not self.public and not is_proxied(request.headers):
-            return None
-        return self._refused(can_read, request, 'Basic realm="kapso-sync", charset="UTF-8"')
-
-    def _admin(self, request: Request) -> Response | None:
-        """Refuse callers that may not act: that takes a header which no browser sends by itself."""
-        return self._refused(can_act, request, "Bearer")
-
-    def _refused(self, may: Callable[[Request, Callable[[], str]], bool], request: Request, scheme: str) -> Response | None:
-        try:
-            allowed = may(request, self.control.admin_token)
-        except KapsoSyncError:
-            return error(503, "the admin token cannot be read at the moment")
-        return None if allowed else error(401, "the admin token is needed", **{"WWW-Authenticate": scheme})
 
 
 class _EventStream(StreamingResponse):
@@ -331,15 +330,6 @@ async def _while_connected(request: Request, work: Awaitable[int]) -> int | None
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _is_text(value: str) -> bool:
-    """Return whether a text can be encoded: JSON may hold a lone surrogate."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _http_error(_: Request, problem: Exception) -> Response:

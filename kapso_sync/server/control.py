@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, FunctionStatus
 
 
 class DaemonControl(Protocol):
@@ -52,6 +53,18 @@ class DaemonControl(Protocol):
         """Return the token that commands need. Raises `ConfigError` and `StateUnusable`."""
         ...
 
+    async def function_record(self, function: FunctionStatus) -> FunctionRecord:
+        """Return what the state folder knows of a function."""
+        ...
+
+    async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        """Return a backup of a function, or None if there is none with this id."""
+        ...
+
+    async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
+        """Return the newest invocations of a function, which costs calls. Raises `KapsoSyncError`."""
+        ...
+
     async def request_after_push(self) -> None:
         """Request a pass because of a push. Raises `LeaseError` if the leader cannot be told."""
         ...
@@ -83,6 +96,10 @@ class ServerLimits:
     that. ``head_timeout`` and ``body_timeout`` are how long a request's head and body may take to arrive, ``unread_timeout``
     how long a client may leave an answer unread. ``connections`` is the maximum number of connections, ``connections_each``
     that of one address, and ``bodies`` the memory for all bodies that are arriving.
+
+    ``session`` is how long somebody is signed in to the page, ``sessions`` how many are at once. Within ``guess_window`` an
+    address may send ``guesses`` wrong tokens, and all together ``guesses_in_all``. ``page_size`` is the number of functions on
+    a page.
     """
 
     heartbeat: float = 15.0
@@ -97,3 +114,9 @@ class ServerLimits:
     connections: int = 500
     connections_each: int = 250
     bodies: int = 16 * 1024 * 1024
+    session: float = 3600.0
+    sessions: int = 100
+    guesses: int = 5
+    guesses_in_all: int = 100
+    guess_window: float = 60.0
+    page_size: int = 100

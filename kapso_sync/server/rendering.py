@@ -11,7 +11,9 @@ from datetime import datetime
 
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, status_document
 from kapso_sync.server.access import encode_json
-from kapso_sync.server.page import ages_of, function_card, render_page
+from kapso_sync.server.listing import Listing, ages_of, function_card
+from kapso_sync.server.page import WHOLE, render_page
+from kapso_sync.server.sessions import STRANGER, Viewer
 
 
 class StatusRenderer:
@@ -36,17 +38,17 @@ class StatusRenderer:
         )
         return f"{{{','.join(members)}}}".encode("utf-8", "replace")
 
-    def page(self, status: DaemonStatus) -> bytes:
+    def page(self, status: DaemonStatus, listing: Listing = WHOLE, viewer: Viewer = STRANGER, done: str = "") -> bytes:
         """Return the page."""
-        known, self._cards = self._cards, {}
-        return render_page(status, lambda functions, now: self._cards_of(known, functions, now)).encode("utf-8", "replace")
+        text = render_page(status, self._cards_of, listing=listing, viewer=viewer, done=done)
+        if len(self._cards) > len(status.functions):
+            known = {function.slug for function in status.functions}
+            self._cards = {slug: card for slug, card in self._cards.items() if slug in known}
+        return text.encode("utf-8", "replace")
 
-    def _cards_of(
-        self, known: dict[str, tuple[FunctionStatus, tuple[str, ...], str]], functions: Sequence[FunctionStatus], now: datetime
-    ) -> str:
+    def _cards_of(self, functions: Sequence[FunctionStatus], now: datetime) -> str:
         for function in functions:
-            ages, kept = ages_of(function, now), known.get(function.slug)
+            ages, kept = ages_of(function, now), self._cards.get(function.slug)
             if kept is None or kept[0] is not function or kept[1] != ages:
-                kept = (function, ages, function_card(function, now))
-            self._cards[function.slug] = kept
+                self._cards[function.slug] = (function, ages, function_card(function, now))
         return "\n".join(self._cards[function.slug][2] for function in functions)

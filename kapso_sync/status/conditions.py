@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
-from kapso_sync.model.plan import Blocked, BlockedBy, DeferredDelete, NoChange, Step
+from kapso_sync.model.plan import Blocked, BlockedBy, DeferredDelete, Invalid, NoChange, Step
 from kapso_sync.model.report import Outcome, Result
+from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Quarantine, QuarantineReason
 from kapso_sync.model.status import Condition, ConditionType, FunctionStatus, ReadyReason
 
@@ -61,7 +63,7 @@ def reconciling(before: FunctionStatus | None, step: Step, revision: str, now: d
 def concluded(
     before: FunctionStatus | None,
     outcome: Outcome,
-    revision: str,
+    revision: Revision,
     now: datetime,
     redact: Redact,
     *,
@@ -95,7 +97,15 @@ def concluded(
         ),
     }
     status = replace(
-        _with(before, step, found, revision, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
+        _with(before, step, found, revision.id, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
+    )
+    cause = _cause(before, outcome, revision, redact(message))
+    status = replace(
+        status,
+        hint=None if good or (hint := _hint(outcome)) is None else redact(hint),
+        place=None if good else _place(step),
+        broken_by=cause.broken_by,
+        desired_hash=cause.desired_hash,
     )
     status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
     return replace(status, changed_at=now, change=message) if outcome.result is Result.DONE else status
@@ -130,6 +140,42 @@ def ready_reason(outcome: Outcome) -> ReadyReason:
     return _READY_REASON_OF_RESULT[outcome.result]
 
 
+def _cause(before: FunctionStatus | None, outcome: Outcome, revision: Revision, message: str) -> _Cause:
+    """Return the first revision since which git's content of the function fails, and the hash of the content that was judged.
+
+    Commit A breaks a function, B changes another one, C is a fix that fails as well: it is A, A, C. Content that ran before,
+    and fails now when it is deployed again, has no such revision: a secret or a service is at fault.
+    """
+    step = outcome.step
+    if outcome.result in (Result.DONE, Result.UNCHANGED):
+        return _Cause(None, step.desired_hash)
+    failed = outcome.result in (Result.FAILED, Result.INVALID) and not outcome.blameless
+    if not failed and _quarantine(outcome) is None:
+        return _Cause(None, None) if before is None else _Cause(before.broken_by, before.desired_hash)
+    # Content that cannot be read has no hash: then the same message is the same mistake.
+    same = before is not None and step.desired_hash == before.desired_hash
+    if step.desired_hash is None:
+        same = same and before is not None and before.condition(ConditionType.READY).message == message
+    return _Cause(before.broken_by if same and before is not None else revision, step.desired_hash)
+
+
+class _Cause(NamedTuple):
+    broken_by: Revision | None
+    desired_hash: str | None
+
+
+def _hint(outcome: Outcome) -> str | None:
+    step = outcome.step
+    hints = [outcome.hint] if outcome.hint or not isinstance(step, Invalid) else [each.hint for each in step.problems]
+    return "; ".join(dict.fromkeys(filter(None, hints))) or None
+
+
+def _place(step: Step) -> str | None:
+    """Return where in the source the first mistake is, if that is known."""
+    places = (problem.location for problem in step.problems) if isinstance(step, Invalid) else ()
+    return next((str(place) for place in places if place is not None), None)
+
+
 def _with(
     before: FunctionStatus | None, step: Step, found: _Found, revision: str, now: datetime, redact: Redact
 ) -> FunctionStatus:
@@ -143,11 +189,11 @@ def _with(
         conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
     base = before or FunctionStatus(step.slug, step.function_id, ())
     return replace(
-        base, conditions=tuple(conditions), action=step.action, diff=_shown_diff(step.diff, redact), in_git=step.in_git
+        base, conditions=tuple(conditions), action=step.action, diff=shown_diff(step.diff, redact), in_git=step.in_git
     )
 
 
-def _shown_diff(diff: str, redact: Redact) -> str:
+def shown_diff(diff: str, redact: Redact) -> str:
     """Return the beginning of a diff, without secrets; a secret at its end is looked for in some of what follows as well."""
     beginning = diff[: MAX_DIFF + _BEHIND]
     clean = redact(beginning)

@@ -18,6 +18,7 @@ from kapso_sync.model.plan import Delete, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
+    ActivityHour,
     ConditionType,
     DaemonStatus,
     FunctionStatus,
@@ -28,6 +29,7 @@ from kapso_sync.model.status import (
     Role,
     RunningPass,
     Suspension,
+    recorded_activity,
     recorded_functions,
     recorded_revision,
 )
@@ -35,6 +37,7 @@ from kapso_sync.status.conditions import Redact, concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
 
 RECENT = 20
+DAY = timedelta(hours=24)
 _NOT_RECENT = frozenset({"plan.computed", "reconcile.finished", "plan.warning", "source.unchanged", "daemon.state"})
 
 
@@ -91,6 +94,7 @@ class StatusTracker:
     _budget: RateLimit | None = None
     _warnings: tuple[str, ...] = ()
     _retries: dict[str, Failing] = field(default_factory=dict)
+    _activity: tuple[ActivityHour, ...] = ()
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _passed: asyncio.Event = field(default_factory=asyncio.Event)
     suspension: Suspension | None = None
@@ -113,8 +117,14 @@ class StatusTracker:
                 self._note_revision(event)
             case events.DeployStarted():
                 self._deploying[event.slug] = now
-            case events.DeploySucceeded() | events.DeployFailed() | events.DeployTimedOut():
+            case events.DeploySucceeded():
                 self._deploying.pop(event.slug, None)
+                self._count(now, deployed=1)
+            case events.DeployFailed() | events.DeployTimedOut():
+                self._deploying.pop(event.slug, None)
+                self._count(now, failed=1)
+            case events.CheckFailed():
+                self._count(now, failed=1)
             case _:
                 pass
         if event.level is not Level.DEBUG and event.name not in _NOT_RECENT:
@@ -129,6 +139,15 @@ class StatusTracker:
             for old in same:
                 self._events.remove(old)
         self._events.appendleft(event)
+
+    def _count(self, now: datetime, *, deployed: int = 0, failed: int = 0) -> None:
+        """Count something in the present hour, and forget those that are a day old."""
+        start = now.replace(minute=0, second=0, microsecond=0)
+        *before, last = self._activity or (ActivityHour(start),)
+        if last.start != start:
+            before, last = [*before, last], ActivityHour(start)
+        counted = replace(last, deployed=last.deployed + deployed, failed=last.failed + failed)
+        self._activity = tuple(hour for hour in (*before, counted) if start - DAY < hour.start <= start)
 
     def opened(self, source: str, owner: str) -> None:
         """Record that a session was opened for this source."""
@@ -157,6 +176,7 @@ class StatusTracker:
         """
         self._recorded = recorded_functions(document)
         self._revision = self._revision or recorded_revision(document)
+        self._activity = self._activity or recorded_activity(document)
 
     def show_unused(self, slugs: tuple[str, ...] | None) -> None:
         """Record the functions that nothing uses; None: unknown."""
@@ -192,7 +212,7 @@ class StatusTracker:
         now = self.clock.now()
         redact = functools.cache(self.redact)  # a thousand functions have few different messages
         self._functions = {
-            outcome.step.slug: self._concluded(outcome, report.plan.revision.id, now, redact)
+            outcome.step.slug: self._concluded(outcome, report.plan.revision, now, redact)
             for outcome in report.outcomes
             if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
         }
@@ -258,6 +278,7 @@ class StatusTracker:
             warnings=self._warnings,
             unused=self.unused,
             replica=replica,
+            activity=self._activity,
         )
 
     async def changed(self) -> None:
@@ -324,7 +345,7 @@ class StatusTracker:
         deploying = self._deploying.get(function.slug)
         return replace(function, deploying_since=deploying, retry_at=retry_at, watched_until=watched_until)
 
-    def _concluded(self, outcome: Outcome, revision: str, now: datetime, redact: Redact) -> FunctionStatus:
+    def _concluded(self, outcome: Outcome, revision: Revision, now: datetime, redact: Redact) -> FunctionStatus:
         slug = outcome.step.slug
         retry = self._retries.get(slug)
         failing_too_often = retry is not None and retry.stalled

@@ -38,6 +38,7 @@ RECORDED_EVENTS = frozenset(
         "deploy.succeeded",
         "deploy.failed",
         "deploy.timed_out",
+        "check.passed",
         "check.failed",
         "watch.passed",
         "watch.failed",

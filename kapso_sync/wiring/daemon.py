@@ -14,7 +14,7 @@ from typing import TextIO
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, advice_for_latest, as_it_is
 from kapso_sync.clock import SystemClock
-from kapso_sync.daemon.control import DaemonController
+from kapso_sync.daemon.control import DaemonController, FunctionReaders
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.lease_api import KubeLeaseApi, find_access
 from kapso_sync.daemon.replica import ReplicaDeps
@@ -22,16 +22,19 @@ from kapso_sync.daemon.service import DaemonService, ServiceDeps
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.errors import ConfigError
+from kapso_sync.invocations.recent import RecentInvocations
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.serve import serving
 from kapso_sync.settings import Settings
+from kapso_sync.status.function_views import FunctionViews
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.urls import is_loopback
 from kapso_sync.wiring.engine import log_settings, make_event_bus, open_session
+from kapso_sync.wiring.explaining import learn_secrets
 from kapso_sync.wiring.notifications import NotificationDeps, run_notifications
 from kapso_sync.wiring.source import find_state_folder
 
@@ -81,7 +84,22 @@ def make_daemon(
     )
     metrics = Metrics(__version__, service.status)
     control = DaemonController(
-        service, settings, metrics=metrics.exposition, changed=tracker.changed, passed=tracker.passed, advise=complete
+        service,
+        settings,
+        metrics=metrics.exposition,
+        changes=tracker,
+        functions=FunctionReaders(
+            FunctionViews(lambda: service.files.folder, bus.redactor.text),
+            RecentInvocations(
+                lambda: service.api,
+                lambda: service.files.folder,
+                clock,
+                bus.redactor.text,
+                lambda: learn_secrets(settings.current, bus.redactor, [service.files.folder]),
+                lambda: settings.current.check_window,
+            ),
+        ),
+        advise=complete,
     )
     bus.add(tracker, metrics, service.listen)
     return service

@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
+from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import DaemonStatus
+from kapso_sync.model.status import DaemonStatus, FunctionStatus
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import ServerLimits
 from kapso_sync.server.serve import serving
 from tests.clock import VirtualClock
-from tests.server.statuses import GOOD
+from tests.server.statuses import BACKUP, GOOD, INVOCATIONS, RECORD
 
 TOKEN = "the-admin-token-of-this-test"
 SECRET = "the-webhook-secret"
@@ -45,6 +48,13 @@ class DaemonStub:
     clock: VirtualClock = field(default_factory=VirtualClock)
     limits: ServerLimits = field(default_factory=ServerLimits)
     url: str = ""
+    record: FunctionRecord = RECORD
+    backup: BackupView = BACKUP
+    invocations: InvocationsView = INVOCATIONS
+    reads: list[str] = field(default_factory=list)
+    token: str = TOKEN
+    views: Any = None
+    token_failure: KapsoSyncError | None = None
 
     def shown(self) -> DaemonStatus:
         if self.defect is not None:
@@ -99,7 +109,23 @@ class Control:
         return self.stub.webhook_secret()
 
     def admin_token(self) -> str:
-        return TOKEN
+        if self.stub.token_failure is not None:
+            raise self.stub.token_failure
+        return self.stub.token
+
+    async def function_record(self, function: FunctionStatus) -> FunctionRecord:
+        self.stub.reads.append(f"record {function.slug}")
+        return self.stub.record
+
+    async def function_backup(self, function: FunctionStatus, backup_id: str) -> BackupView | None:
+        self.stub.reads.append(f"backup {function.slug}")
+        return self.stub.backup if self.stub.backup.summary.id == backup_id else None
+
+    async def function_invocations(self, function_id: str, slug: str) -> InvocationsView:
+        self.stub.reads.append(f"invocations {function_id} {slug}")
+        if self.stub.failure is not None:
+            raise self.stub.failure
+        return self.stub.invocations
 
     async def request_after_push(self) -> None:
         if self.stub.unreachable is not None:
@@ -124,6 +150,9 @@ class Control:
 async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     """Serve it on loopback, and yield a client of it."""
     app = make_app(Control(stub), stub.clock, public=stub.public, limits=stub.limits)
+    stub.views = next(
+        getattr(route.endpoint, "__self__", None) for route in app.routes if isinstance(route, Route) and route.path == "/"
+    )
     async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from kapso_sync.model.function_view import (
+    BackupSummary,
+    BackupView,
+    CheckResult,
+    FunctionRecord,
+    HistoryEntry,
+    InvocationLine,
+    InvocationsView,
+    InvocationView,
+    RevisionHistory,
+)
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
+    ActivityHour,
     Condition,
     ConditionType,
     DaemonStatus,
@@ -114,4 +126,71 @@ STANDBY = DaemonStatus(
 
 EMPTY = DaemonStatus(version="0.1.0", now=NOW, started_at=ago(seconds=2), source="./functions")
 
-ALL = {"many": MANY, "good": GOOD, "bad": BAD, "down": DOWN, "suspended": SUSPENDED, "standby": STANDBY, "empty": EMPTY}
+WORSE = replace(
+    BAD,
+    running=None,
+    functions=(
+        replace(
+            function("broken-syntax", "Stalled", "syntax error near `return (`; close the bracket"),
+            hint="close the bracket",
+            place="broken-syntax.ts:12:5",
+            broken_by=Revision("bad0bad0bad0" + "0" * 28, subject="Add <b>tax</b>", author="Bob"),
+            diff=DIFF,
+        ),
+        *BAD.functions[1:],
+    ),
+    activity=(
+        ActivityHour(datetime(2025, 12, 31, 15, tzinfo=UTC), 3, 0),
+        ActivityHour(datetime(2026, 1, 1, 9, tzinfo=UTC), 12, 1),
+        ActivityHour(datetime(2026, 1, 1, 11, tzinfo=UTC), 1, 4),
+    ),
+)
+"""A day with failures, of which the first is known to its commit and line."""
+
+KEPT = BackupSummary("0123456789abcdef", ago(days=2), "drift", kept=True)
+RECORD = FunctionRecord(
+    history=(
+        RevisionHistory(
+            Revision("bad0bad0bad0" + "0" * 28, subject="Add <b>tax</b>", author="Bob"),
+            (
+                HistoryEntry(ago(minutes=3), "error", "check failed: check 2 failed: expected status 200, got status 500"),
+                HistoryEntry(ago(minutes=4), "info", "live after 21.3 s"),
+                HistoryEntry(ago(minutes=5), "info", "updated: code (git)"),
+            ),
+            21.3,
+        ),
+        RevisionHistory(None, (HistoryEntry(ago(days=9), "info", "created"),)),
+    ),
+    checks=(CheckResult(ago(minutes=3), number=2, expected="status 200", answer="status 500, '<i>no</i>'"),),
+    backups=(KEPT, BackupSummary("fedcba9876543210", ago(days=9), "changed in git", kept=False)),
+    former=KEPT,
+    changed=DIFF,
+)
+BACKUP = BackupView(KEPT, DIFF)
+INVOCATIONS = InvocationsView(
+    ago(seconds=2),
+    (
+        InvocationView(
+            ago(seconds=30),
+            500,
+            42.4,
+            (
+                InvocationLine("log", "asked for <A1>"),
+                InvocationLine("error", "TypeError: x is undefined\n    at total (lib/total.ts:7:23)\n    at " + "y" * 200),
+            ),
+        ),
+        InvocationView(ago(minutes=2), 200, 7.0, ()),
+        InvocationView(None, None, None, (InvocationLine("warn", "late"),), "it ran before the deployment"),
+    ),
+)
+
+ALL = {
+    "worse": WORSE,
+    "many": MANY,
+    "good": GOOD,
+    "bad": BAD,
+    "down": DOWN,
+    "suspended": SUSPENDED,
+    "standby": STANDBY,
+    "empty": EMPTY,
+}

@@ -14,6 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.function_view import (
+    BackupSummary,
+    BackupView,
+    CheckResult,
+    FunctionRecord,
+    HistoryEntry,
+    InvocationLine,
+    InvocationsView,
+    InvocationView,
+    RevisionHistory,
+)
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
     DaemonStatus,
@@ -26,16 +38,19 @@ from kapso_sync.model.status import (
     Suspension,
 )
 from kapso_sync.plurals import span
+from kapso_sync.server.forms import render_problem, render_sign_in
+from kapso_sync.server.function_page import render_backup, render_function, render_invocations
 from kapso_sync.server.page import render_page
-from tests.server.front import DaemonStub, open_server
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, ago, function, status
+from kapso_sync.server.sessions import Session, Viewer
+from tests.server.front import TOKEN, DaemonStub, open_server
+from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, WORSE, ago, function, status
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = st.text(max_size=30) | st.sampled_from(
     ["</pre><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'&amp;"]
 )
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Outline(HTMLParser):
@@ -61,8 +76,12 @@ class Outline(HTMLParser):
 
 
 def outline(shown: DaemonStatus) -> Outline:
+    return outline_of(render_page(shown))
+
+
+def outline_of(page: str) -> Outline:
     parser = Outline()
-    parser.feed(render_page(shown))
+    parser.feed(page)
     parser.close()
     assert parser.open == []
     return parser
@@ -221,6 +240,40 @@ def test_text_from_outside_is_escaped_on_the_page(first: str, second: str, third
     assert (shown.tags.count("script"), shown.tags.count("img")) == (1, 0)
 
 
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_text_from_outside_is_escaped_on_the_views_of_a_function(first: str, second: str, third: str) -> None:
+    """Slugs, messages, hints, places, commits, history, answers of checks, backups, diffs, console lines, errors."""
+
+    def tags(first: str, second: str, third: str) -> list[list[str]]:
+        shown = hostile(first, second, third)
+        cause = Revision(first, subject=second, author=third)
+        odd = replace(shown.functions[0], hint=first, place=second, broken_by=cause)
+        kept = BackupSummary(first, NOW, second, kept=True)
+        record = FunctionRecord(
+            (RevisionHistory(cause, (HistoryEntry(NOW, first, second),)),),
+            (CheckResult(NOW, number=1, expected=first, answer=second),),
+            (kept,),
+            kept,
+            f"+{third}\n{first}",
+        )
+        lines = (InvocationLine(first, second), InvocationLine("error", third))
+        answer = InvocationsView(NOW, (InvocationView(NOW, 200, 1.0, lines, first),))
+        viewer = Viewer(Session("f" * 64), trusted=True)
+        pages = (
+            render_function(shown, odd, record, viewer),
+            render_function(shown, odd, None, Viewer()),
+            render_backup(shown, odd, BackupView(kept, f"-{second}"), viewer),
+            render_invocations(shown, odd, answer, viewer),
+            render_invocations(shown, odd, KapsoSyncError(first, hint=second), viewer),
+            render_sign_in(first, second, third),
+            render_problem(first, second, third),
+        )
+        return [outline_of(page).tags for page in pages]
+
+    for given_text, plain in zip(tags(first, second, third), tags("x", "x", "x"), strict=True):
+        assert {*given_text} <= {*plain}
+
+
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
     if not CHROMIUM.exists():
@@ -237,21 +290,136 @@ async def browser() -> AsyncIterator[Any]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_the_page_is_accessible(browser: Any, theme: str) -> None:
     """Axe finds nothing, in either theme, wide or narrow, in any state; nothing scrolls sideways."""
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: npm ci")
     stub = DaemonStub()
     async with open_server(stub):
-        for name, shown in ALL.items():
-            stub.status = shown
-            for width in (1280, 320):
-                page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme, bypass_csp=True)
-                await page.goto(stub.url)
-                await page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-                await page.add_script_tag(path=str(AXE))
-                found = await page.evaluate("axe.run().then(r => r.violations.map(v => v.id + ': ' + v.nodes[0].html))")
-                assert found == [], (name, width)
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width, name
-                await page.close()
+        for width in (1280, 320):
+            page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme, bypass_csp=True)
+            for name, shown in ALL.items():
+                stub.status = shown
+                await check_accessible(page, stub.url, name)
+            await page.close()
+
+
+async def check_accessible(page: Any, url: str, name: str) -> None:
+    """Look at a page with everything unfolded."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci")
+    await page.goto(url)
+    await page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    await page.add_script_tag(path=str(AXE))
+    found = await page.evaluate("axe.run().then(r => r.violations.map(v => v.id + ': ' + v.nodes[0].html))")
+    assert found == [], (name, page.viewport_size)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], name
+
+
+VIEWS = (
+    *("/functions/broken-syntax", "/functions/tuned-by-hand", "/functions/fine-0", "/functions/broken-syntax/invocations"),
+    *(
+        "/functions/broken-syntax/backups/0123456789abcdef",
+        "/functions/nobody",
+        "/suspend",
+        "/sign-in?to=/",
+        "/?done=reconcile",
+    ),
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_view_is_accessible_signed_in_or_not(browser: Any, theme: str) -> None:
+    """The same promises as for the front page; also of a form that was filled in wrongly, and of a long list."""
+    stub = DaemonStub(status=WORSE)
+    async with open_server(stub):
+        for width in (1280, 320):
+            page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme, bypass_csp=True)
+            for path in VIEWS[:1] if width == 1280 else VIEWS[3:4]:
+                await check_accessible(page, stub.url + path, f"{path} of a stranger")
+            await sign_in(page, stub)
+            for path in VIEWS:
+                await check_accessible(page, stub.url + path, path)
+            stub.status = status(*(function(f"number-{index}", "Ready" if index % 9 else "Stalled") for index in range(250)))
+            await check_accessible(page, f"{stub.url}/?state=ready&page=2&q=number", "a long list")
+            stub.status = WORSE
+            await page.close()
+
+
+async def sign_in(page: Any, stub: DaemonStub, to: str = "/") -> None:
+    await page.goto(f"{stub.url}/sign-in?to={to}")
+    await page.fill("#token", TOKEN)
+    await page.press("#token", "Enter")
+    await page.wait_for_url(stub.url + to)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_a_person_signs_in_reconciles_suspends_and_signs_out_in_a_browser(browser: Any, *, javascript: bool) -> None:
+    """A real browser's cookies, Origin and CSP let our own forms through, with scripts and without."""
+    stub = DaemonStub(status=WORSE)
+    said: list[str] = []
+    async with open_server(stub):
+        context = await browser.new_context(java_script_enabled=javascript)
+        page = await context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(f"{stub.url}/functions/broken-syntax")
+        await page.click("header >> text=Sign in")
+        await page.fill("#token", TOKEN)
+        await page.press("#token", "Enter")
+        await page.wait_for_url(f"{stub.url}/functions/broken-syntax")
+        await page.goto(f"{stub.url}/functions/fails-to-deploy")
+        await page.click("text=Reconcile all")
+        await page.wait_for_selector("#done:has-text('A pass was asked for.')")
+        await page.click("text=Suspend…")
+        await page.fill("#reason", "moving")
+        await page.select_option("#for", "1h")
+        await page.click("button:text-is('Suspend')")
+        await page.wait_for_selector("#done:has-text('Suspended.')")
+        assert (stub.triggers, stub.suspensions) == (["reconcile"], [("moving", 3600.0)])
+        await page.reload()
+        await page.go_back()
+        assert len(stub.suspensions) == 1
+        await page.goto(stub.url)
+        await page.click("text=Sign out")
+        await page.wait_for_selector("#done:has-text('You are signed out.')")
+        assert await context.cookies() == []
+        assert said == []
+        await asyncio.wait_for(context.close(), 5)
+
+
+@pytest.mark.e2e
+async def test_a_form_of_another_page_does_nothing_in_a_browser(browser: Any) -> None:
+    """Another port of this machine counts as the same site for the cookie; the form's origin and token do not fit."""
+    stub, other = DaemonStub(status=WORSE), DaemonStub()
+    async with open_server(stub), open_server(other):
+        page = await browser.new_page(bypass_csp=True)
+        await sign_in(page, stub)
+        await page.goto(other.url)
+        await page.evaluate(
+            "url => { const form = document.createElement('form'); form.method = 'post'; form.action = url;"
+            " document.body.append(form); form.submit(); }",
+            f"{stub.url}/reconcile",
+        )
+        await page.wait_for_selector("text=The request came from a page of another address")
+        assert stub.triggers == []
+        await page.close()
+
+
+@pytest.mark.e2e
+async def test_the_view_of_a_function_keeps_itself_fresh_and_asks_kapso_for_nothing(browser: Any) -> None:
+    """A change shows without a reload, and a page of invocations stays as it was asked for."""
+    stub = DaemonStub(status=WORSE)
+    async with open_server(stub):
+        page = await browser.new_page()
+        await sign_in(page, stub, "/functions/broken-syntax")
+        stub.status = status(function("broken-syntax"))
+        stub.change.set()
+        await page.wait_for_selector("#standing.good:has-text('It runs what git says.')")
+        assert await page.locator("#history").count() == 1
+        assert [read for read in stub.reads if read.startswith("invocations")] == []
+        await page.click("text=Ask Kapso for the newest")
+        await page.wait_for_selector(".invocations")
+        assert await page.locator("script").count() == 0
+        assert [read for read in stub.reads if read.startswith("invocations")] == ["invocations id-broken-syntax broken-syntax"]
+        await page.close()
 
 
 @pytest.mark.e2e
@@ -339,17 +507,26 @@ async def test_the_page_shows_when_the_connection_is_lost(browser: Any) -> None:
 
 @pytest.mark.e2e
 async def test_the_page_can_be_used_by_keyboard(browser: Any) -> None:
-    """Diffs are reached, opened and scrolled without a mouse."""
-    stub = DaemonStub(status=BAD)
+    """Everything is reached in the order in which it is read; diffs are opened and scrolled without a mouse."""
+    stub = DaemonStub(status=status(*BAD.functions[1:3]))
     async with open_server(stub):
         page = await browser.new_page()
-        await page.goto(stub.url)
-        await page.keyboard.press("Tab")
-        assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        await sign_in(page, stub)
+        order = [await next_by_keyboard(page) for _ in range(7)]
+        assert order == ["Sign out", "Reconcile", "Suspend…", "▲ 1 not ready", "◆ 1 drifted", "fails-to-deploy", "SUMMARY"]
         await page.keyboard.press("Enter")
-        await page.keyboard.press("Tab")
-        assert await page.evaluate("document.activeElement.tagName") == "PRE"
+        assert await next_by_keyboard(page) == "PRE"
+        await page.goto(f"{stub.url}/functions/fails-to-deploy")
+        order = [await next_by_keyboard(page) for _ in range(4)]
+        assert order == ["kapso-sync", "Sign out", "All functions", "Reconcile all"]
         await page.close()
+
+
+async def next_by_keyboard(page: Any) -> str:
+    """Press the tab key, and return the text of what has the focus then, or its tag where that says more."""
+    await page.keyboard.press("Tab")
+    tag, text = await page.evaluate("[document.activeElement.tagName, document.activeElement.innerText]")
+    return tag if tag in ("SUMMARY", "PRE", "INPUT") else " ".join(text.split())
 
 
 @pytest.mark.e2e

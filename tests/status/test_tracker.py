@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from kapso_sync.daemon.service import one_line
 from kapso_sync.errors import ApiUnavailable, Call, Location, ManifestInvalid, NotLeading, Problem
 from kapso_sync.model import events
-from kapso_sync.model.plan import Plan
+from kapso_sync.model.plan import Invalid, Plan
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.source import Revision
 from kapso_sync.model.status import (
+    ActivityHour,
     ConditionType,
     DaemonStatus,
     FunctionStatus,
@@ -108,6 +111,72 @@ def test_a_condition_keeps_its_since_time(board: StatusTracker, clock: VirtualCl
     step = of(board.status(), "fine")
     board.ended(report(fine=Outcome(report().outcomes[2].step, Result.FAILED, error="no")))
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
+
+
+def test_a_failing_function_names_the_commit_since_which_its_content_fails(board: StatusTracker) -> None:
+    """A breaks it, B changes another function, C is a fix that fails too; a failure of Kapso's is no commit's fault."""
+
+    def cause(commit: str, outcome: Outcome) -> str | None:
+        given = report(new=outcome)
+        board.ended(replace(given, plan=replace(given.plan, revision=Revision(commit, subject=f"Commit {commit}"))))
+        found = of(board.status(), "new")
+        assert found.broken_by is None or found.broken_by.subject == f"Commit {found.broken_by.id}"
+        return None if found.broken_by is None else found.broken_by.id
+
+    step = next(step for step in plan().steps if step.slug == "new")
+    fix = replace(step, desired_hash="sha256:another")
+    failed = Outcome(step, Result.FAILED, error="the deployment ended in `error`")
+    assert cause("0", replace(failed, blameless=True)) is None
+    assert [cause("A", failed), cause("B", replace(failed, error="another text"))] == ["A", "A"]
+    assert cause("B", replace(failed, result=Result.SKIPPED, blameless=True)) == "A"
+    assert cause("C", replace(failed, step=fix)) == "C"
+    assert cause("D", Outcome(fix, Result.DONE)) is None
+    assert cause("E", replace(failed, step=fix)) is None, "the same content ran before"
+
+
+def test_a_mistake_in_git_has_a_commit_a_place_and_a_hint(board: StatusTracker, clock: VirtualClock) -> None:
+    """As long as it is the same mistake, also after a restart; once it is ready there is none of it."""
+    problem = Problem("syntax", "syntax error", Location("broken.js", 3, 1), hint="close topsecret")
+    step = next(step for step in plan().steps if isinstance(step, Invalid))
+    given = report(broken=Outcome(replace(step, problems=(problem,)), Result.INVALID, error=str(problem)))
+    for commit in ("A", "B"):
+        board.ended(replace(given, plan=replace(given.plan, revision=Revision(commit, subject="Break it", author="Bob"))))
+    found = of(board.status(), "broken")
+    assert (found.place, found.hint, found.broken_by) == (
+        "broken.js:3:1",
+        "close ***",
+        Revision("A", subject="Break it", author="Bob"),
+    )
+    other = restarted(board, clock)
+    other.ended(given)
+    assert of(other.status(), "broken").broken_by == found.broken_by
+    fine = next(step for step in plan().steps if step.slug == "fine")
+    other.ended(report(broken=Outcome(replace(fine, slug="broken"), Result.UNCHANGED)))
+    found = of(other.status(), "broken")
+    assert (found.place, found.hint, found.broken_by) == (None, None, None)
+
+
+def test_activity_counts_deployments_and_failures_of_the_last_day_by_hour(board: StatusTracker, clock: VirtualClock) -> None:
+    """A restart goes on with it, and what is older than a day is gone."""
+    live = events.DeploySucceeded(slug="a", duration_ms=1)
+    failed = events.DeployFailed(slug="a", error="no")
+    check = events.CheckFailed(slug="a", check=1, expected="x", answer="y", error="z")
+    for event in (live, live, failed, check, events.DeployTimedOut(slug="a", timeout_s=1.0)):
+        board(event)
+    start = clock.now().replace(minute=0, second=0, microsecond=0)
+    assert board.status().activity == (ActivityHour(start, 2, 3),)
+    other = restarted(board, clock)
+    for hour in range(1, 24):
+        clock._elapsed = hour * 3600.0
+        other(live)
+    assert [(hour.start, hour.deployed, hour.failed) for hour in other.status().activity][:2] == [
+        (start, 2, 3),
+        (start + timedelta(hours=1), 1, 0),
+    ]
+    clock._elapsed = 24 * 3600.0
+    other(failed)
+    kept = other.status().activity
+    assert (len(kept), kept[0].start, kept[-1]) == (24, start + timedelta(hours=1), ActivityHour(clock.now(), 0, 1))
 
 
 def restarted(board: StatusTracker, clock: VirtualClock) -> StatusTracker:

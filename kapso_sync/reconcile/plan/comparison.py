@@ -36,18 +36,25 @@ CHANGED_LINES_LIMIT = 2_000
 """Beyond this many changed lines on either side no line-by-line diff is computed: difflib takes quadratic time."""
 
 
-def content_diff(slug: str, old: tuple[Content, str | None], new: tuple[Content, str | None], fields: Sequence[str]) -> str:
+def content_diff(
+    slug: str,
+    old: tuple[Content, str | None],
+    new: tuple[Content, str | None],
+    fields: Sequence[str],
+    sides: tuple[str, str] = ("kapso", "git"),
+) -> str:
     """Return the diff of the named fields and, where ``code`` is among them, of the code.
 
-    ``old`` and ``new`` are a content and the code's text (None: not there, or unknown). The result is empty or ends
-    with a newline.
+    ``old`` and ``new`` are a content and the code's text (None: not there, or unknown), and ``sides`` are their names. The
+    result is empty or ends with a newline.
     """
+    left, right = (f"{side}/{slug}" for side in sides)
     names = [name for name in fields if name != CODE]
     before = [line for name in names for line in _field_lines(old[0], name)]
     after = [line for name in names for line in _field_lines(new[0], name)]
-    parts = [_unified(before, after, f"kapso/{slug} (fields)", f"git/{slug} (fields)")]
+    parts = [_unified(before, after, f"{left} (fields)", f"{right} (fields)")]
     if CODE in fields:
-        parts.append(_unified(_lines(old[1]), _lines(new[1]), f"kapso/{slug} (code)", f"git/{slug} (code)"))
+        parts.append(_unified(_lines(old[1]), _lines(new[1]), f"{left} (code)", f"{right} (code)"))
     return "".join(parts)
 
 

@@ -59,7 +59,9 @@
   }
 
   async function fetchPage() {
-    const answer = await fetch("/", { credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(EVERY) });
+    const here = new URL(location.href);
+    if (performance.now() > EVERY) here.searchParams.delete("done"); // what was just done is said for a while
+    const answer = await fetch(here, { credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(EVERY) });
     if (!answer.ok) throw new Error(answer.status);
     return new DOMParser().parseFromString(await answer.text(), "text/html");
   }
@@ -77,7 +79,7 @@
   function show(fresh) {
     const focused = document.activeElement, anchor = findAnchor();
     const before = anchor ? anchor.getBoundingClientRect().top : 0;
-    for (const name of ["main", "footer"]) update(document.querySelector(name), fresh.querySelector(name));
+    for (const name of ["header", "main", "footer"]) update(document.querySelector(name), fresh.querySelector(name));
     if (document.title !== fresh.title) document.title = fresh.title;
     if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
     if (anchor && anchor.isConnected) scrollBy({ top: anchor.getBoundingClientRect().top - before, behavior: "instant" });
