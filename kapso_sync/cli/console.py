@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
@@ -18,6 +17,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from kapso_sync.cli.plain import write_text
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model import events
 from kapso_sync.telemetry import Redactor
 from kapso_sync.visible import json_text, safe_json_text, visible, visible_code, without_commands

@@ -7,12 +7,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TypeGuard
 
 from typing_extensions import TypeAliasType
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.ownership import Mark, split_description
 
 Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")

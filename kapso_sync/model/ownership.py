@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.urls import comparable_path
 
 _MARK = re.compile(

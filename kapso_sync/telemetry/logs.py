@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -13,6 +12,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, merge_con
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
