@@ -55,7 +55,14 @@ def reconciling(before: FunctionStatus | None, step: Step, revision: str, now: d
         found[ConditionType.READY] = (False, ReadyReason.PENDING, reason)
     if step.drifted:
         found[ConditionType.DRIFTED] = (True, "ChangedOnKapso", f"changed on Kapso: {', '.join(step.fields)}")
-    return _with(before, step, found, revision, now, redact)
+    base = before or FunctionStatus(step.slug, step.function_id, ())
+    return replace(
+        base,
+        conditions=_conditions(before, found, revision, now, redact),
+        action=step.action,
+        diff=_shown_diff(step.diff, redact),
+        in_git=step.in_git,
+    )
 
 
 def concluded(
@@ -94,11 +101,19 @@ def concluded(
             f"changed on Kapso: {', '.join(step.fields)}" if drifted else "Kapso has what was last written",
         ),
     }
-    status = replace(
-        _with(before, step, found, revision, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
+    base = before or FunctionStatus(step.slug, step.function_id, ())
+    changed = outcome.result is Result.DONE
+    return replace(
+        base,
+        function_id=outcome.function_id or base.function_id,
+        conditions=_conditions(before, found, revision, now, redact),
+        action=step.action,
+        diff="" if good else _shown_diff(step.diff, redact),
+        in_git=step.in_git,
+        delete_at=step.at if isinstance(step, DeferredDelete) else None,
+        changed_at=now if changed else base.changed_at,
+        change=message if changed else base.change,
     )
-    status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
-    return replace(status, changed_at=now, change=message) if outcome.result is Result.DONE else status
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
@@ -130,21 +145,23 @@ def ready_reason(outcome: Outcome) -> ReadyReason:
     return _READY_REASON_OF_RESULT[outcome.result]
 
 
-def _with(
-    before: FunctionStatus | None, step: Step, found: _Found, revision: str, now: datetime, redact: Redact
-) -> FunctionStatus:
+def _conditions(
+    before: FunctionStatus | None, found: _Found, revision: str, now: datetime, redact: Redact
+) -> tuple[Condition, ...]:
+    """Return the conditions of a function; one in which nothing changed is the same object as before."""
     conditions = []
     for kind in ConditionType:
         old = before.condition(kind) if before else None
         status, reason, message = found.get(kind) or (
             (old.status, old.reason, old.message) if old else (False, ReadyReason.UNKNOWN, "not observed yet")
         )
+        message = redact(message)
+        if old is not None and (old.status, old.reason, old.message, old.revision) == (status, reason, message, revision):
+            conditions.append(old)
+            continue
         since = old.since if old is not None and old.status == status else now
-        conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
-    base = before or FunctionStatus(step.slug, step.function_id, ())
-    return replace(
-        base, conditions=tuple(conditions), action=step.action, diff=_shown_diff(step.diff, redact), in_git=step.in_git
-    )
+        conditions.append(Condition(kind, status, str(reason), message, since, revision))
+    return tuple(conditions)
 
 
 def _shown_diff(diff: str, redact: Redact) -> str:

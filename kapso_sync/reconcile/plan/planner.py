@@ -17,7 +17,7 @@ from kapso_sync.model.functions import (
     agree,
     content_hash,
 )
-from kapso_sync.model.ownership import check_of, mark_for, marks_in
+from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
     AdoptPolicy,
     Blocked,
@@ -355,7 +355,7 @@ class _Planner:
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
         """Plan a function with another owner's mark, or with our mark that was made for another slug."""
         remote, theirs = comparison.remote, self._observed.other_owner(comparison.remote)
-        valid = any(mark.owner == theirs and mark.valid_for(remote.slug) for mark in marks_in(remote.description))
+        valid = any(mark.owner == theirs and mark.valid_for(remote.slug) for mark in remote.marks)
         if theirs in self._policy.take_from and valid:
             return adopting(comparison, f"taken over from {theirs}", Origin.CONFLICT)
         if claim is Claim.COPIED or theirs is None:
