@@ -111,7 +111,9 @@ class KapsoClient:
         budget = _ByteBudget(MAX_LIST_BYTES)
         records = await self._pages(ApiRequest(call, "/functions", cut=True), budget)
         self._list_calls = budget.answers
-        return wire.parse_list(records, call)
+        if len(records) <= PAGE_SIZE:
+            return wire.parse_list(records, call)
+        return await asyncio.to_thread(wire.parse_list, records, call)  # not on the event loop, which they would hold
 
     async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
