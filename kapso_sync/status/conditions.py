@@ -74,7 +74,10 @@ def concluded(
     *,
     failing_too_often: bool,
 ) -> FunctionStatus:
-    """Return the status of a function after its step. ``failing_too_often``: its back-off counts it as stalled."""
+    """Return the status of a function after its step: the same object as before if nothing changed.
+
+    ``failing_too_often``: its back-off counts it as stalled.
+    """
     step = outcome.step
     good = outcome.result in (Result.DONE, Result.UNCHANGED)
     message = outcome.error or "; ".join(step.explanation) or step.action
@@ -103,7 +106,7 @@ def concluded(
     }
     base = before or FunctionStatus(step.slug, step.function_id, ())
     changed = outcome.result is Result.DONE
-    return replace(
+    status = replace(
         base,
         function_id=outcome.function_id or base.function_id,
         conditions=_conditions(before, found, revision, now, redact),
@@ -114,6 +117,7 @@ def concluded(
         changed_at=now if changed else base.changed_at,
         change=message if changed else base.change,
     )
+    return base if status == base else status
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
