@@ -110,6 +110,17 @@ def test_a_condition_keeps_its_since_time(board: StatusTracker, clock: VirtualCl
     assert of(board.status(), "fine").condition(READY).since > step.condition(READY).since
 
 
+def test_a_function_without_news_keeps_its_status_object(board: StatusTracker, clock: VirtualClock) -> None:
+    """The page is rendered again for what changed, and for nothing else."""
+    board.ended(report())
+    before = board.status()
+    clock._elapsed = 600.0
+    board.ended(report(new=Outcome(report().outcomes[3].step, Result.FAILED, error="another error")))
+    after = board.status()
+    assert of(after, "fine") is of(before, "fine")
+    assert of(after, "new") is not of(before, "new")
+
+
 def restarted(board: StatusTracker, clock: VirtualClock) -> StatusTracker:
     """The tracker of another process, which reads what this one recorded."""
     other = StatusTracker(clock, board.version, board.source)
