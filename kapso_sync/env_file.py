@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
-
-from kapso_sync.dataclass import dataclass
+from dataclasses import dataclass, field
 
 MAX_SHOWN = 5
 _LINE_END = re.compile(r"\r\n|\n|\r")

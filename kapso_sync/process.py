@@ -16,10 +16,8 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from kapso_sync.dataclass import dataclass
 
 STOP_LIMIT = 9.0
 """Seconds after a signal in which the process ends, whatever a thread does: Kubernetes and systemd send SIGKILL soon after."""
@@ -87,7 +85,7 @@ async def run_process(
     cwd: Path,
     deadline: float,
     stdin: bytes | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    limits: Limits = Limits(),
 ) -> Ended:
     """Run a program to its end, with only this environment and input, and return its exit status and output.
 

@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
-
-from kapso_sync.dataclass import dataclass
 
 _HOST_ALIASES = {
     "www.github.com": "github.com",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in
 

@@ -7,7 +7,7 @@ import json
 import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +18,6 @@ from kapso_sync.api.base_url import other_base
 from kapso_sync.api.json_answers import SMALL
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
 from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     AnswerTooLarge,
     ApiConflict,

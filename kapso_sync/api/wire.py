@@ -9,11 +9,11 @@ import sys
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kapso_sync.api.json_answers import TooMuch, read_json
 from kapso_sync.credentials import LONG_TOKEN, MASKED
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import AnswerTooLarge, ApiGarbled, Call
 from kapso_sync.model.functions import (
     CODE,

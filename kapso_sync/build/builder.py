@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.aio import until_end
 from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
@@ -34,7 +34,6 @@ from kapso_sync.build.rules import (
 )
 from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
 from kapso_sync.model.functions import FunctionType

@@ -6,7 +6,7 @@ import enum
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tree_sitter import Node
@@ -31,7 +31,6 @@ from kapso_sync.build.syntax import (
 )
 from kapso_sync.build.values import CLASSES, MAX_STEPS, Values, changes, simple_value
 from kapso_sync.credentials import CREDENTIAL
-from kapso_sync.dataclass import dataclass
 
 HANDLER = b"handler"
 _MADE_OF = (b"handler", b"default", b"fetch")

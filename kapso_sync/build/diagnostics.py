@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kapso_sync.build.syntax import Place
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.desired import Notice
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import Above, SourceFile
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
 from kapso_sync.build.syntax import FUNCTIONS, MAX_NESTING, nodes
-from kapso_sync.dataclass import dataclass
 
 _BLOCKS = frozenset({"statement_block", "for_statement", "for_in_statement", "switch_body", "catch_clause"})
 _NAMED = frozenset(

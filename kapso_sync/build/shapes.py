@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter
@@ -17,7 +17,6 @@ from kapso_sync.build.contract import Shape, inspect, moved
 from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.parser import TARGETS, EsbuildParser
 from kapso_sync.build.syntax import Grammar, Place
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.builds import BuildStore, NoBuilds
 from kapso_sync.tools import VERSION, ToolMissing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kapso_sync.dataclass import dataclass
+from dataclasses import dataclass
 
 
 class NoSpace(Exception):

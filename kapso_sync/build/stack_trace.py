@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location
 
 MAX_FRAME = 1000

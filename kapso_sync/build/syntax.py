@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import tree_sitter
 import tree_sitter_javascript
 import tree_sitter_typescript
 from tree_sitter import Node
-
-from kapso_sync.dataclass import dataclass
 
 FUNCTIONS = frozenset(
     {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.cli.console import Console, whole
@@ -10,7 +11,6 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.grouping import group_by
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode
 from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken

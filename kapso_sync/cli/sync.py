@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.cli.console import Progress, whole
@@ -14,7 +15,6 @@ from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import start_locally
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError, StateLocked, UsageError
 from kapso_sync.model.plan import Origin, PassOverrides, Plan
 from kapso_sync.model.pull import MappedFunction

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import print_problems, run_to_end
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json

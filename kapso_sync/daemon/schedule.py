@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -10,7 +11,6 @@ from apscheduler.executors.debug import DebugExecutor  # type: ignore[import-unt
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 
 from kapso_sync.daemon.triggers import Trigger
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 
 CLOCK_CHECK_INTERVAL = 30.0

@@ -6,9 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL

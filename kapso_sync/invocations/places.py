@@ -9,14 +9,13 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.build.stack_trace import Frame, fits, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import (
     CODE,
     ConsoleLine,

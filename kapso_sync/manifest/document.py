@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import MutableMapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import yaml
 from yaml import (
@@ -20,7 +20,6 @@ from yaml import (
     SequenceStartEvent,
 )
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.yaml_events import LIBYAML, Loader, loaders
 from kapso_sync.model.functions import Json

@@ -5,11 +5,10 @@ from __future__ import annotations
 import bisect
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document
 from kapso_sync.manifest.schema import CheckModel, EntryModel, NotWatched, SecretModel, SharedModel, WatchModel

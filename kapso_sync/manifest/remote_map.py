@@ -9,11 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.functions import DeploymentStatus, Json
 from kapso_sync.model.pull import MappedFunction

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import BundledPackage, Notice
 
 

@@ -6,9 +6,8 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, FunctionType, Json, code_hash, content_hash
 from kapso_sync.model.source import Revision

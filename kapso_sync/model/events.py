@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import ClassVar, dataclass_transform
-
-from kapso_sync.dataclass import dataclass
 
 
 class Level(enum.StrEnum):

@@ -7,13 +7,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeGuard
 
 from typing_extensions import TypeAliasType
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.ownership import Mark, last_mark, marks_in, without_marks
 
 Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")

@@ -12,9 +12,8 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.urls import comparable_path
 
 _MARK = re.compile(

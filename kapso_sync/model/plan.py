@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
 from kapso_sync.advice import Advise
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Problem
 from kapso_sync.model.desired import (
     BundledPackage,

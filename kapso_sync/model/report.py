@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kapso_sync.advice import Advise
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError
 from kapso_sync.model.plan import Plan, Step
 from kapso_sync.model.state import Quarantine

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.functions import Content, Version
 from kapso_sync.model.ownership import AppliedDigests

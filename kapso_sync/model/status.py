@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from kapso_sync.advice import Advise
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision

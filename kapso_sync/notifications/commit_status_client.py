@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import httpx
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.http_client import open_client
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.functions import Json
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 

@@ -9,11 +9,10 @@ import asyncio
 import difflib
 import functools
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kapso_sync.aio import in_slices
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiUnauthorized,
     KapsoSyncError,

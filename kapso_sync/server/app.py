@@ -8,6 +8,7 @@ import json
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -20,7 +21,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from kapso_sync.aio import first_of
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides

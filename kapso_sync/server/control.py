@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.model.status import DaemonStatus
 

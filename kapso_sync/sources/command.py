@@ -7,13 +7,12 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.container_memory import memory_for_program
 from kapso_sync.credentials import USERINFO
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.permissions import make_private

@@ -8,10 +8,9 @@ import re
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.files import read_beneath
 from kapso_sync.model import events

@@ -10,12 +10,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.files import read_small
 from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
 from kapso_sync.permissions import make_private

@@ -8,12 +8,11 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location
 from kapso_sync.files import read_small
 from kapso_sync.model.builds import Built

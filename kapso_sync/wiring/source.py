@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -14,7 +14,6 @@ from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.clock import SystemClock
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction

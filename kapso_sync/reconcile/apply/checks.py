@@ -7,13 +7,12 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import regex
 
 from kapso_sync.aio import Interrupted, unless
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

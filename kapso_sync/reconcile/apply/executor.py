@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiConflict,
     ApiGarbled,

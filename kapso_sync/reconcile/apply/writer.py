@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import Desired, Notice
 from kapso_sync.model.functions import RemoteFunction, normal_code
 from kapso_sync.model.plan import Create, Delete, Plan, Step

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, DeferredDelete, Delete, Invalid, MaxDelete, Plan, Step, block
 from kapso_sync.model.state import MissingFunction

@@ -6,9 +6,8 @@ import enum
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.ownership import check_of, mark_for

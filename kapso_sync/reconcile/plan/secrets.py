@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.plan import SecretChanges, UnknownSecrets
