@@ -11,6 +11,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     # Modules are no garbage, and to look for some while they are loaded takes a tenth of a start; `run_loop` collects again.
     gc.disable()
+    # httpx loads a command line of its own, with rich and pygments, wherever those are installed; nothing here calls it.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     # In a git hook these name the hook's repository, and would lead every git below us to it.
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -80,6 +80,25 @@ async def interrupted_by(*events: asyncio.Event) -> AsyncIterator[None]:
         if deadline.expired():
             raise Interrupted from error
         raise
+
+
+SLICE = 0.005
+"""Seconds after which work in slices lets other tasks run: a probe or a page is answered between two slices."""
+
+
+async def in_slices(work: Generator[None, None, _T]) -> _T:
+    """Return the result of a long computation; it pauses at each ``yield``, and other tasks get their turn there."""
+    loop = asyncio.get_running_loop()
+    turn = loop.time() + SLICE
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        if loop.time() >= turn:
+            await asyncio.sleep(0)
+            turn = loop.time() + SLICE
 
 
 def run_loop(work: Coroutine[Any, Any, _T]) -> _T:

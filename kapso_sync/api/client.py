@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -39,6 +40,9 @@ from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 
 PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
+
+PAGES_AT_ONCE = 8
+"""Pages of a list that are read at the same time, once the first one has said how many there are."""
 
 MAX_PAGES = 1000
 MAX_RECORDS = 20_000
@@ -107,7 +111,9 @@ class KapsoClient:
         budget = _ByteBudget(MAX_LIST_BYTES)
         records = await self._pages(ApiRequest(call, "/functions", cut=True), budget)
         self._list_calls = budget.answers
-        return wire.parse_list(records, call)
+        if len(records) <= PAGE_SIZE:
+            return wire.parse_list(records, call)
+        return await asyncio.to_thread(wire.parse_list, records, call)  # not on the event loop, which they would hold
 
     async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
@@ -123,12 +129,15 @@ class KapsoClient:
                     f"{request.call}: {moved}", call=request.call, hint="the next pass reads the list again"
                 ) from None
 
-    async def _read_within(self, request: ApiRequest, budget: _ByteBudget) -> Json:
-        """Return an answer that is one of several with a limit in common; raises `AnswerTooLarge` above it."""
+    async def _read_within(self, request: ApiRequest, budget: _ByteBudget, share: int = 1) -> Json:
+        """Return an answer that is one of several with a limit in common; raises `AnswerTooLarge` above it.
+
+        It may take what is left of the limit, divided by ``share``.
+        """
         try:
-            value, size = await self._transport.sized_json(replace(request, max_bytes=max(1, budget.left)))
+            value, size = await self._transport.sized_json(replace(request, max_bytes=max(1, budget.left // share)))
         except AnswerTooLarge as error:
-            if budget.left == budget.limit:
+            if share > 1 or budget.left == budget.limit:
                 raise
             raise AnswerTooLarge(
                 f"{request.call} answered with more than {budget.limit // _MIB} MiB", call=request.call
@@ -137,8 +146,29 @@ class KapsoClient:
         budget.answers += 1
         return value
 
+    async def _read_at_once(self, request: ApiRequest, numbers: Sequence[int], budget: _ByteBudget) -> list[Json]:
+        """Return the answers of several pages, in the order of their numbers; if one fails, its error is raised.
+
+        Together they take no more memory than one: each may have its share of what is left. A larger one is read again, alone.
+        """
+        queries = [{"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)} for number in numbers]
+        pages = [replace(request, query=query) for query in queries]
+        if len(pages) == 1:
+            return [await self._read_within(pages[0], budget)]
+        reading = (self._read_within(page, budget, len(pages)) for page in pages)
+        values: list[Json] = []
+        # Each of them ends before an error is raised: to cancel a request would cost the pool a connection.
+        for page, answer in zip(pages, await asyncio.gather(*reading, return_exceptions=True), strict=True):
+            if isinstance(answer, AnswerTooLarge):
+                values.append(await self._read_within(page, budget))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                values.append(answer)
+        return values
+
     async def _read_pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool) -> list[Json]:
-        """Read pages until the answers say that there are no more.
+        """Read pages until the answers say that there are no more; those that the first one announces are read together.
 
         If they do not say, the list ends with a page shorter than we asked for; with ``until_empty`` it ends with an empty or a
         repeated page, since a server may give shorter pages than we ask for.
@@ -146,10 +176,16 @@ class KapsoClient:
         call = request.call
         records: list[Json] = []
         seen: set[str] = set()
+        read: deque[Json] = deque()
+        announced = 1
         for number in range(1, MAX_PAGES + 1):
-            query = {"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)}
-            value = await self._read_within(replace(request, query=query), budget)
+            if not read:
+                last = max(number, min(announced, number + PAGES_AT_ONCE - 1))
+                read.extend(await self._read_at_once(request, range(number, last + 1), budget))
+            value = read.popleft()
             page, paging = wire.parse_records(value, call), wire.parse_paging(value)
+            if number == 1:
+                announced = paging.last_page(len(page))
             if len(records) + len(page) > MAX_RECORDS:
                 raise AnswerTooLarge(f"{call} answered with more than {MAX_RECORDS:,} records", call=call)
             identities = [_identity(record) for record in page]

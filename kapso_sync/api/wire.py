@@ -287,6 +287,12 @@ class Paging:
         """Return whether there are pages after page ``number``, counted from 1; None if the answer does not say."""
         return number < self.pages if self.pages is not None else self.next_page
 
+    def last_page(self, records: int) -> int:
+        """Return the number of the last page that the first one, of so many ``records``, announces; 1 if it does not say."""
+        if self.pages is not None:
+            return max(1, self.pages)
+        return 1 if self.total is None or not records else -(-self.total // records)
+
 
 def parse_paging(value: Json) -> Paging:
     """Return the paging data in the ``meta`` of a list answer."""

@@ -143,6 +143,7 @@ class Builder:
         listed = list(entries)
         site = _Site(files, Graph(files, self._shapes, packages, above), packages, above)
         for entry in listed:
+            await self._shapes.rest()
             await self._take(entry, site)
         await self._parse(site)
         await self._bundle(site)

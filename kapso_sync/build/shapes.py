@@ -23,7 +23,7 @@ from kapso_sync.tools import VERSION, ToolMissing
 _LARGE = 64 * 1024
 """A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
 
-_TURN = 0.02
+_TURN = 0.005
 """Seconds of work after which the event loop may run other tasks."""
 
 

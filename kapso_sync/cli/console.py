@@ -1,7 +1,11 @@
-"""Decides how everything is printed: width, colour, progress, logs, and how foreign text is made safe."""
+"""Decides how everything is printed: width, colour, progress, logs, and how foreign text is made safe.
+
+rich wraps and colours. A pipe without colour needs neither, and does not load it.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -9,18 +13,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TextIO, cast
-
-from rich.cells import cell_len
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
 from kapso_sync.telemetry import Redactor
 from kapso_sync.visible import json_text, safe_json_text, visible, visible_code, without_commands
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as Bars
+    from rich.text import Text
 
 DEFAULT_WIDTH = 80
 """Columns of a terminal that does not say how wide it is."""
@@ -86,8 +89,13 @@ class Console:
         self.progress = shows_progress(environment, terminal=self.terminal)
         self._stream = stream
         self._columns = environment.get("COLUMNS", "")
-        self._rich = RichConsole(
-            file=stream,
+
+    @functools.cached_property
+    def _rich(self) -> RichConsole:
+        from rich.console import Console as RichConsole
+
+        return RichConsole(
+            file=self._stream,
             color_system="standard" if self.colour else None,
             no_color=not self.colour,
             force_terminal=self.terminal,
@@ -97,6 +105,11 @@ class Console:
             emoji=False,
             soft_wrap=True,
         )
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether lines are neither wrapped nor coloured."""
+        return not (self.terminal or self.colour)
 
     @property
     def width(self) -> int | None:
@@ -113,13 +126,16 @@ class Console:
 
     def line(self, *parts: Part, style: str = "", indent: int = 0, hang: int = 2) -> None:
         """Print one line. On a terminal its continuations are indented by ``hang`` more columns than its start."""
+        if self._is_plain:
+            self._print_plainly("".join(self._shown(_piece(part).text) for part in parts), indent)
+            return
         text, unbroken = _assemble(parts, style, self._shown)
         for number, piece in enumerate(_wrapped(text, unbroken, self.width, indent, indent + hang)):
-            self._print(piece, indent if number == 0 else indent + hang)
+            self._draw(piece, indent if number == 0 else indent + hang)
 
     def verbatim(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a line of code or of a diff, which is never wrapped."""
-        self._print(Text(self._shown(text, visible_code), style), indent)
+        self._print(self._shown(text, visible_code), style, indent)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document."""
@@ -152,12 +168,18 @@ class Console:
 
     def blank(self) -> None:
         """Print an empty line."""
-        self._print(Text(), 0)
+        self._print("")
 
     def title(self, text: str) -> None:
         """Print a heading, on a terminal with a rule behind it."""
+        if self._is_plain:
+            self._print_plainly(self._shown(text))
+            return
+        from rich.cells import cell_len
+        from rich.text import Text
+
         rule = " " + "─" * max(0, self.width - cell_len(text) - 1) if self.width else ""
-        self._print(Text.assemble((self._shown(text), "bold"), (self._shown(rule), "green")), 0)
+        self._draw(Text.assemble((self._shown(text), "bold"), (self._shown(rule), "green")))
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error, and what to do about it."""
@@ -186,12 +208,17 @@ class Console:
     def log(self, text: str) -> None:
         """Print lines of the log, which are safe already and may be coloured."""
         if self.terminal:
+            from rich.text import Text
+
             self._rich.print(Text.from_ansi(text.removesuffix("\n")))
         else:
             self._stream.write(text)
 
     def bars(self) -> Bars:
         """Return a progress bar that vanishes when it stops."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         return Bars(*columns, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False)
 
@@ -208,7 +235,21 @@ class Console:
             return text.translate(_IN_ASCII)
         return text
 
-    def _print(self, text: Text, indent: int) -> None:
+    def _print(self, text: str, style: str = "", indent: int = 0) -> None:
+        if self._is_plain:
+            self._print_plainly(text, indent)
+            return
+        from rich.text import Text
+
+        self._draw(Text(text, style), indent)
+
+    def _print_plainly(self, text: str, indent: int = 0) -> None:
+        safe = without_commands(text)
+        self._write(" " * indent + safe if safe else safe)
+
+    def _draw(self, text: Text, indent: int = 0) -> None:
+        from rich.text import Text
+
         safe = without_commands(text.plain)
         if safe != text.plain:
             text = Text(safe, text.style)
@@ -275,11 +316,17 @@ class Progress:
         self._bars.update(self._bars.tasks[0].id, completed=len(self._ended), total=len(self._started))
 
 
+def _piece(part: Part) -> Piece:
+    return part if isinstance(part, Piece) else Piece(*((part,) if isinstance(part, str) else part))
+
+
 def _assemble(parts: Sequence[Part], style: str, shown: Callable[[str], str]) -> tuple[Text, list[tuple[int, int]]]:
     """Return the text of a line, each part as it is ``shown``, and the ranges in it that must not be broken."""
+    from rich.text import Text
+
     text, unbroken = Text(style=style), list[tuple[int, int]]()
     for part in parts:
-        piece = part if isinstance(part, Piece) else Piece(*((part,) if isinstance(part, str) else part))
+        piece = _piece(part)
         begin = len(text)
         text.append(shown(piece.text), piece.style or None)
         if piece.whole:
@@ -289,6 +336,8 @@ def _assemble(parts: Sequence[Part], style: str, shown: Callable[[str], str]) ->
 
 def _wrapped(text: Text, unbroken: Sequence[tuple[int, int]], width: int | None, first: int, rest: int) -> Iterator[Text]:
     """Yield the lines of a text, for a first line that starts in column ``first`` and others that start in ``rest``."""
+    from rich.cells import cell_len
+
     if width is None or first + cell_len(text.plain) <= width:
         yield text
         return
@@ -308,6 +357,8 @@ def _wrapped(text: Text, unbroken: Sequence[tuple[int, int]], width: int | None,
 
 def _words(plain: str, unbroken: Sequence[tuple[int, int]], room: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges between which a line may be broken: words, commands in backquotes, and what is ``whole``."""
+    from rich.cells import cell_len
+
     commands = [
         match.span() for match in _COMMAND.finditer(plain) if cell_len(match[0]) <= room or match[0].startswith("`kapso-sync ")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.units import parse_duration
+
+THREAD_TURN = 0.001
+"""Seconds after which a thread that computes lets others run; Python's own 5 ms add up to more than a page takes."""
 
 
 def run(context: CommandContext) -> int:
@@ -33,6 +37,8 @@ def run(context: CommandContext) -> int:
             load, console.log_stream(), context.advice_for_daemon, start_locally, colour=console.colour
         ).run()
 
+    # What takes long is computed beside the event loop, which then answers within a few turns: a page takes about four.
+    sys.setswitchinterval(THREAD_TURN)
     return run_loop(work())
 
 

@@ -109,7 +109,7 @@ class FileWatcher:
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._follow(folders)) if folders else None
             looked = self._clock.monotonic()
-            while self._identity() == identity and not (following is not None and following.done()):
+            while self._is_still(identity) and not (following is not None and following.done()):
                 await self._clock.sleep(CHECK_SECONDS)
                 if self._clock.monotonic() - looked >= RELIST_SECONDS and identity is not None:
                     looked = self._clock.monotonic()
@@ -127,6 +127,14 @@ class FileWatcher:
         except OSError:
             return None
         return real, found.st_dev, found.st_ino
+
+    def _is_still(self, identity: tuple[str, int, int] | None) -> bool:
+        """Return whether the path's target is still this one. It is asked all the time, so the links are not spelled out."""
+        try:
+            found = os.stat(self._root)  # noqa: PTH116 - as above
+        except OSError:
+            return identity is None
+        return identity is not None and identity[1:] == (found.st_dev, found.st_ino)
 
     def _folders(self, root: str) -> list[str]:
         """Return the real paths of the folders to watch: those on the way to what is read, and those of it."""

@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from typing_extensions import TypeAliasType
 
-from kapso_sync.model.ownership import Mark, split_description
+from kapso_sync.model.ownership import Mark, last_mark, marks_in, without_marks
 
 Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
 """Any JSON value."""
@@ -94,9 +94,9 @@ class RemoteFunction:
 
     ``code`` is None if the list did not have it. ``fields`` holds those of `FIELDS` that the record had; the description in it
     is the raw one, ownership mark included. Times are the server's own, aware, or None. ``text`` is the description without
-    any mark; ``mark`` is the mark in it, of any owner, valid or not. ``lock_version`` is sent back with an update to prove
-    that the newest version was seen; older bases have none. ``worker_address`` is the URL, without scheme, of its Cloudflare
-    Worker, if an answer has it.
+    any mark; ``marks`` are the marks in it, of any owner, valid or not, and ``mark`` is the last one. ``lock_version`` is sent
+    back with an update to prove that the newest version was seen; older bases have none. ``worker_address`` is the URL, without
+    scheme, of its Cloudflare Worker, if an answer has it.
     """
 
     id: str
@@ -112,13 +112,16 @@ class RemoteFunction:
     lock_version: int | None = None
     worker_address: str | None = None
     text: str = field(init=False, repr=False, compare=False)
+    marks: tuple[Mark, ...] = field(init=False, repr=False, compare=False)
     mark: Mark | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Parse the description once: many rules ask for its parts."""
-        text, mark = split_description(self.description)
-        object.__setattr__(self, "text", text)
-        object.__setattr__(self, "mark", mark)
+        description = self.description or ""
+        marks = marks_in(description)
+        object.__setattr__(self, "text", without_marks(description) if marks else description)
+        object.__setattr__(self, "marks", marks)
+        object.__setattr__(self, "mark", last_mark(marks))
 
     @property
     def name(self) -> str:

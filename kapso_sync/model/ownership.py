@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kapso_sync.urls import comparable_path
@@ -41,6 +42,7 @@ class AppliedDigests:
         return f"{'.'.join(parts)}{'=' if self.running else ''}"
 
 
+@functools.lru_cache(maxsize=4096)  # a pass asks ten times for each function
 def check_of(owner: str, slug: str) -> str:
     """Return the first six hex digits of sha256(owner, newline, slug)."""
     return hashlib.sha256(f"{owner}\n{slug}".encode("utf-8", "surrogatepass")).hexdigest()[:6]
@@ -75,6 +77,10 @@ class Mark:
         """Return whether the mark was made for this slug."""
         return self.check == check_of(self.owner, slug)
 
+    def claims_like(self, other: Mark) -> bool:
+        """Return whether two marks say the same, whatever was applied."""
+        return (self.owner, self.check, self.protected) == (other.owner, other.check, other.protected)
+
     def __str__(self) -> str:
         """The suffix as it is written."""
         applied = f" {self.applied}" if self.applied is not None else ""
@@ -108,11 +114,16 @@ def split_description(description: str | None) -> tuple[str, Mark | None]:
     ('Greets and waves', Mark(owner='acme/flows', check='1a2b3c', protected=False, applied=None))
     """
     text, marks = description or "", marks_in(description)
+    return (without_marks(text), last_mark(marks)) if marks else (text, None)
+
+
+def last_mark(marks: Sequence[Mark]) -> Mark | None:
+    """Return the last mark, if there is one; it counts as protected if it is doubled, and one of the two is."""
     if not marks:
-        return text, None
+        return None
     last = marks[-1]
     protected = any(mark.protected for mark in marks if (mark.owner, mark.check) == (last.owner, last.check))
-    return without_marks(text), replace(last, protected=protected)
+    return last if last.protected == protected else replace(last, protected=protected)
 
 
 def without_marks(text: str) -> str:
@@ -134,4 +145,4 @@ def is_marked(description: str | None, mark: Mark) -> bool:
     marks = list(_MARK.finditer(text))
     if len(marks) != 1 or marks[0].end() != len(text):
         return False
-    return replace(_mark(marks[0]), applied=None) == replace(mark, applied=None)
+    return _mark(marks[0]).claims_like(mark)

@@ -112,8 +112,9 @@ class InventoryRecord:
         self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
     ) -> InventoryRecord:
         """Return the record after a write: what git wanted, and what Kapso stored of it. Everything else stays."""
-        written = replace(self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
-        return replace(written, undecided=None)
+        return replace(
+            self, slug=slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected, undecided=None
+        )
 
     def marked(self, applied: AppliedDigests | None) -> InventoryRecord:
         """Return the record after a write whose mark has these digests; None: the write had no mark."""
@@ -124,6 +125,8 @@ class InventoryRecord:
     ) -> InventoryRecord:
         """Return the record after the function was found in sync: no correction was undone, and nothing is in quarantine."""
         written = self.after_write(slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
+        if written.corrections == written.contested == 0 and written.quarantine is None:
+            return written
         return replace(written, corrections=0, contested=0, quarantine=None)
 
 

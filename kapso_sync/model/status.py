@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -320,8 +321,9 @@ def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStat
 
     Empty for a document that another version wrote, which costs the times and nothing else.
     """
+    moment = functools.cache(datetime.fromisoformat)  # thousands of functions share a few times
     try:
-        return {function["slug"]: _recorded(function) for function in document["functions"]}
+        return {function["slug"]: _recorded(function, moment) for function in document["functions"]}
     except (KeyError, TypeError, ValueError):
         return {}
 
@@ -354,14 +356,17 @@ def recorded_activity(document: Mapping[str, Any]) -> tuple[ActivityHour, ...]:
         return ()
 
 
-def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
+_KINDS = {str(kind): kind for kind in ConditionType}
+
+
+def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime]) -> FunctionStatus:
     conditions = {
-        ConditionType(condition["type"]): Condition(
-            ConditionType(condition["type"]),
+        (kind := _KINDS[condition["type"]]): Condition(
+            kind,
             bool(condition["status"]),
             condition["reason"],
             condition["message"],
-            datetime.fromisoformat(condition["since"]),
+            moment(condition["since"]),
             condition["revision"],
         )
         for condition in function["conditions"]
@@ -371,7 +376,7 @@ def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
         function_id=function["id"],
         conditions=tuple(conditions[kind] for kind in ConditionType),
         action=function["action"],
-        changed_at=datetime.fromisoformat(function["changed_at"]) if function["changed_at"] else None,
+        changed_at=moment(function["changed_at"]) if function["changed_at"] else None,
         change=function["change"],
         in_git=function.get("in_git", True),
         broken_by=_recorded_cause(function.get("broken_by")),

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from kapso_sync.aio import in_slices
 from kapso_sync.errors import (
     ApiUnauthorized,
     KapsoSyncError,
@@ -34,7 +35,7 @@ from kapso_sync.reconcile.observe import list_secrets_before, observe
 from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
 from kapso_sync.reconcile.plan.observed import Observed
-from kapso_sync.reconcile.plan.planner import make_plan, replan
+from kapso_sync.reconcile.plan.planner import plan_in_slices, replan
 from kapso_sync.reconcile.plan.warnings import rename_notices
 
 if TYPE_CHECKING:
@@ -135,10 +136,10 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
     observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
-    plan = make_plan(desired, observed, policy)
+    plan = await in_slices(plan_in_slices(desired, observed, policy))
     known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:
-        observed, plan = known, make_plan(desired, known, policy)
+        observed, plan = known, await in_slices(plan_in_slices(desired, known, policy))
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed)))
     plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
     guarded = guard(plan, limits)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from kapso_sync.aio import until_end
 from kapso_sync.build import Builder, PackageSource
 from kapso_sync.errors import Problem
 from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
@@ -46,7 +47,12 @@ class DesiredBuilder:
 
     async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
         """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
-        manifest = read_manifest(snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment)
+        # Neither on the event loop: a manifest may have a thousand entries.
+        manifest = await until_end(
+            asyncio.to_thread(
+                read_manifest, snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment
+            )
+        )
         # A lock file may have megabytes, and a parser that holds the event loop for them.
         packages = await asyncio.to_thread(self._packages, snapshot)
         built = await self._builder.build(

@@ -25,8 +25,8 @@ from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import PassOverrides
-from kapso_sync.model.status import Role, status_document
-from kapso_sync.server.access import HEADERS, Access, FramingCheck, HostCheck, Json, SafeHeaders, error
+from kapso_sync.model.status import Role
+from kapso_sync.server.access import HEADERS, Access, FramingCheck, HostCheck, Json, SafeHeaders, encode_json, error
 from kapso_sync.server.bodies import BodyReader
 from kapso_sync.server.control import DaemonControl, ServerLimits
 from kapso_sync.server.forms import suspension_reason
@@ -248,7 +248,9 @@ class _Server:
             await self.control.request_reconcile(overrides)
             return Json({"accepted": True}, 202)
         code = await _while_connected(request, self._pass_from_now(overrides))
-        return Json({"exit_code": code, "status": status_document(self.control.status())}, 202)
+        status_json = self.renderer.document(self.control.status())
+        content = b'{"exit_code":%b,"status":%b}' % (encode_json(code).encode(), status_json)
+        return Response(content, 202, media_type="application/json")
 
     async def _pass_from_now(self, overrides: PassOverrides) -> int:
         """Request a pass and wait for its end; a pass that runs already may have read the source before, and does not count."""

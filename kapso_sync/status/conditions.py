@@ -57,7 +57,14 @@ def reconciling(before: FunctionStatus | None, step: Step, revision: str, now: d
         found[ConditionType.READY] = (False, ReadyReason.PENDING, reason)
     if step.drifted:
         found[ConditionType.DRIFTED] = (True, "ChangedOnKapso", f"changed on Kapso: {', '.join(step.fields)}")
-    return _with(before, step, found, revision, now, redact)
+    base = before or FunctionStatus(step.slug, step.function_id, ())
+    return replace(
+        base,
+        conditions=_conditions(before, found, revision, now, redact),
+        action=step.action,
+        diff=shown_diff(step.diff, redact),
+        in_git=step.in_git,
+    )
 
 
 def concluded(
@@ -69,7 +76,10 @@ def concluded(
     *,
     failing_too_often: bool,
 ) -> FunctionStatus:
-    """Return the status of a function after its step. ``failing_too_often``: its back-off counts it as stalled."""
+    """Return the status of a function after its step: the same object as before if nothing changed.
+
+    ``failing_too_often``: its back-off counts it as stalled.
+    """
     step = outcome.step
     good = outcome.result in (Result.DONE, Result.UNCHANGED)
     message = outcome.error or "; ".join(step.explanation) or step.action
@@ -96,19 +106,25 @@ def concluded(
             f"changed on Kapso: {', '.join(step.fields)}" if drifted else "Kapso has what was last written",
         ),
     }
-    status = replace(
-        _with(before, step, found, revision.id, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
-    )
+    base = before or FunctionStatus(step.slug, step.function_id, ())
+    changed = outcome.result is Result.DONE
     cause = _cause(before, outcome, revision, redact(message))
     status = replace(
-        status,
+        base,
+        function_id=outcome.function_id or base.function_id,
+        conditions=_conditions(before, found, revision.id, now, redact),
+        action=step.action,
+        diff="" if good else shown_diff(step.diff, redact),
+        in_git=step.in_git,
+        delete_at=step.at if isinstance(step, DeferredDelete) else None,
+        changed_at=now if changed else base.changed_at,
+        change=message if changed else base.change,
         hint=None if good or (hint := _hint(outcome)) is None else redact(hint),
         place=None if good else _place(step),
         broken_by=cause.broken_by,
         desired_hash=cause.desired_hash,
     )
-    status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
-    return replace(status, changed_at=now, change=message) if outcome.result is Result.DONE else status
+    return base if status == base else status
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
@@ -176,21 +192,23 @@ def _place(step: Step) -> str | None:
     return next((str(place) for place in places if place is not None), None)
 
 
-def _with(
-    before: FunctionStatus | None, step: Step, found: _Found, revision: str, now: datetime, redact: Redact
-) -> FunctionStatus:
+def _conditions(
+    before: FunctionStatus | None, found: _Found, revision: str, now: datetime, redact: Redact
+) -> tuple[Condition, ...]:
+    """Return the conditions of a function; one in which nothing changed is the same object as before."""
     conditions = []
     for kind in ConditionType:
         old = before.condition(kind) if before else None
         status, reason, message = found.get(kind) or (
             (old.status, old.reason, old.message) if old else (False, ReadyReason.UNKNOWN, "not observed yet")
         )
+        message = redact(message)
+        if old is not None and (old.status, old.reason, old.message, old.revision) == (status, reason, message, revision):
+            conditions.append(old)
+            continue
         since = old.since if old is not None and old.status == status else now
-        conditions.append(Condition(kind, status, str(reason), redact(message), since, revision))
-    base = before or FunctionStatus(step.slug, step.function_id, ())
-    return replace(
-        base, conditions=tuple(conditions), action=step.action, diff=shown_diff(step.diff, redact), in_git=step.in_git
-    )
+        conditions.append(Condition(kind, status, str(reason), message, since, revision))
+    return tuple(conditions)
 
 
 def shown_diff(diff: str, redact: Redact) -> str:

@@ -9,7 +9,7 @@ from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.telemetry.log_dedup import DeduplicatingLog
-from kapso_sync.telemetry.logs import LogListener, LogSettings, make_logger
+from kapso_sync.telemetry.logs import LogListener, LogSettings
 from kapso_sync.telemetry.redact import Redactor
 
 
@@ -40,7 +40,7 @@ class EventBus:
 
     def configure(self, settings: LogSettings) -> None:
         """Use these log settings from now on."""
-        log = LogListener(make_logger(settings, self._stream, self._clock, self.redactor))
+        log = LogListener(settings, self._stream, self._clock, self.redactor)
         self._log = (log.notice, DeduplicatingLog(log.write)) if self._quiet else (log,)
 
     def add(self, *listeners: events.Listener) -> None:

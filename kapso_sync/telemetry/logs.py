@@ -1,22 +1,32 @@
-"""Configures structlog: one JSON object per line, or a console for people; the redactor processes every line last."""
+"""Writes events through structlog: one JSON object per line, or a console for people; the redactor processes every line last.
+
+structlog brings rich with it, which takes a tenth of a short command's start: it is imported with the first line.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, TextIO
-
-import structlog
-from structlog.contextvars import bind_contextvars, clear_contextvars, merge_contextvars
-from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import FilteringBoundLogger, Processor
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import safe_json, visible, without_commands
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+_LEVELS = {str(level): getattr(logging, level.name) for level in Level} | {"off": logging.CRITICAL}
+"""The levels of settings as numbers. No event is critical, so ``off`` writes nothing."""
+
+_context: ContextVar[Mapping[str, str]] = ContextVar("log context", default=MappingProxyType({}))
+"""Fields of every line of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +41,15 @@ class LogSettings:
     colour: bool = False
 
 
-def make_logger(settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor) -> FilteringBoundLogger:
-    """Return a logger that writes to ``stream``; nothing global is configured."""
-    console = settings.form == "console" or (settings.form == "auto" and stream.isatty())
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=settings.colour, pad_event_to=24, sort_keys=False)
-        if console
-        else structlog.processors.JSONRenderer()
-    )
-    processors: list[Processor] = [
-        merge_contextvars,
-        structlog.processors.add_log_level,
-        _timestamp(clock),
-        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-        redactor,
-        *((_one_line,) if console else ()),
-        renderer,
-    ]
-    logger: FilteringBoundLogger = structlog.wrap_logger(
-        _Stream(stream, without_commands if console else safe_json),
-        processors=processors,
-        # No event is critical, so this level writes nothing.
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.CRITICAL if settings.level == "off" else getattr(logging, settings.level.upper())
-        ),
-        cache_logger_on_first_use=False,
-    )
-    return logger
-
-
 class LogListener:
-    """Writes each event as one line: its name, its level, and every field that is not None."""
+    """Writes each event to ``stream`` as one line: its name, its level, and every field that is not None."""
 
-    def __init__(self, logger: FilteringBoundLogger) -> None:
-        self._logger = logger
+    def __init__(self, settings: LogSettings, stream: TextIO, clock: Clock, redactor: Redactor) -> None:
+        self._level = _LEVELS[settings.level.lower()]
+        console = settings.form == "console" or (settings.form == "auto" and stream.isatty())
+        output = _Stream(stream, without_commands if console else safe_json)
+        colour = settings.colour if console else None
+        self._logger = functools.cache(lambda: _make_logger(output, self._level, clock, redactor, colour))
         self._author: str | None = None
 
     def __call__(self, event: Event) -> None:
@@ -74,30 +59,59 @@ class LogListener:
     def notice(self, event: Event) -> None:
         """Bind the source's revision to every following line of the pass."""
         if isinstance(event, SourceChanged | SourceUnchanged):
-            bind_contextvars(revision=event.revision)
+            _context.set({**_context.get(), "revision": event.revision})
         if isinstance(event, SourceChanged):
             self._author = event.author
 
     def write(self, event: Event, level: Level) -> None:
         """Log an event at this level."""
         self.notice(event)
+        if _LEVELS[str(level)] < self._level:
+            return
         values = fields_of(event)
         # structlog calls a line's name `event`, like its own parameter; our fields keep clear of it.
         fields = {name: value for name, value in values.items() if value is not None and name != "event"}
         if isinstance(event, FunctionEvent) and event.level is Level.ERROR and self._author is not None:
             fields["author"] = self._author
-        getattr(self._logger, str(level))(event.name, **fields)
+        getattr(self._logger(), str(level))(event.name, **fields)
 
 
 @contextlib.contextmanager
 def reconcile_context(reconcile_id: str) -> Iterator[None]:
     """Bind the pass's id to every line that is logged within."""
-    clear_contextvars()
-    bind_contextvars(reconcile_id=reconcile_id)
+    _context.set({"reconcile_id": reconcile_id})
     try:
         yield
     finally:
-        clear_contextvars()
+        _context.set({})
+
+
+def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, colour: bool | None) -> FilteringBoundLogger:
+    """Return a logger; nothing global is configured. ``colour`` None: it writes JSON, in place of lines for a console."""
+    import structlog  # noqa: PLC0415 - see above
+    from structlog.tracebacks import ExceptionDictTransformer  # noqa: PLC0415
+
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if colour is None
+        else structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=24, sort_keys=False)
+    )
+    processors: list[Processor] = [
+        _with_context,
+        structlog.processors.add_log_level,
+        _timestamp(clock),
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+        redactor,
+        *(() if colour is None else (_one_line,)),
+        renderer,
+    ]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        output,
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+    return logger
 
 
 class _Stream:
@@ -113,6 +127,10 @@ class _Stream:
             self._stream.flush()
 
     debug = info = warning = error = critical = msg
+
+
+def _with_context(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**event, **{name: value for name, value in _context.get().items() if name not in event}}
 
 
 def _timestamp(clock: Clock) -> Processor:

@@ -58,8 +58,8 @@ async def test_a_list_from_a_server_without_pagination_is_complete() -> None:
 @pytest.mark.parametrize(
     ("pages", "said"),
     [
-        ([listing(*FULL, total_pages=3), listing(*FULL[:50], *[f"g{n}" for n in range(50)], total_pages=3)], "repeats records"),
-        ([listing(*FULL, total=250), listing(total=250)], "is empty, and more was announced"),
+        ([listing(*FULL, total_pages=3), *2 * [listing(*FULL[:50], *[f"g{n}" for n in range(50)])]], "repeats records"),
+        ([listing(*FULL, total=250), listing(total=250), listing(total=250)], "is empty, and more was announced"),
         ([listing(*FULL, total_pages=2), listing(total_pages=3)], "is empty, and more was announced"),
     ],
 )
@@ -69,6 +69,33 @@ async def test_an_incomplete_list_is_an_error_after_one_retry(pages: list[bytes]
         with pytest.raises(ApiGarbled, match=said):
             await line.api.list_functions()
     assert len(line.server.requests) == 2 * len(pages)
+
+
+async def test_the_pages_that_the_first_one_announces_are_read_together() -> None:
+    """Each answer waits until all of them were asked for: one after the other, they would wait for ever."""
+    all_asked = asyncio.Event()
+    answered: list[str] = []
+
+    async def when_all_were_asked(writer: asyncio.StreamWriter) -> None:
+        if len(line.server.requests) == 4:
+            all_asked.set()
+        await all_asked.wait()
+        answered.append(f"f{len(answered)}")
+        writer.write(listing(answered[-1], total=4))
+
+    async with connected_client(listing("first", total=4), *3 * [when_all_were_asked]) as line:
+        assert sorted(slugs(await line.api.list_functions())) == ["f0", "f1", "f2", "first"]
+        assert line.api.calls == 4
+
+
+async def test_a_page_that_is_larger_than_its_share_is_read_again_alone() -> None:
+    """Pages that are read together take no more memory than one; a list within the limit is read all the same."""
+    large = {"data": [record(f"f{number}", code="x" * (7 << 20)) for number in range(4)], "meta": {"total": 9}}
+    small = listing(*"bcde", total=9)
+    async with connected_client(listing("a", total_pages=3), answer(200, large), small, answer(200, large)) as line:
+        found = await line.api.list_functions()
+    assert sorted(slugs(found)) == [*"abcde", "f0", "f1", "f2", "f3"]
+    assert len(line.server.requests) == 4
 
 
 async def test_a_list_that_changed_between_pages_is_read_again() -> None:

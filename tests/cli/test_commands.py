@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -88,6 +89,26 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
     ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 69, ran.stderr  # it got as far as the list of functions
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("level", "loaded"), [("off", []), ("info", ["structlog", "rich"])])
+def test_a_pipe_without_a_log_line_loads_nothing_that_draws(tmp_path: Path, level: str, loaded: list[str]) -> None:
+    """Colours and wrapping are for terminals. structlog comes with the first line, and brings rich along."""
+    script = (
+        "import sys, atexit\nfrom kapso_sync.__main__ import main\n"
+        "atexit.register(lambda: print([name for name in ('structlog', 'rich', 'pygments') if name in sys.modules]))\n"
+        "main()"
+    )
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KAPSO_API_KEY": "key", "KAPSO_SYNC_LOG_LEVEL": level}
+    env |= {"KAPSO_API_BASE_URL": "http://127.0.0.1:9", "KAPSO_SYNC_STATE_DIR": str(tmp_path / "state")}
+    (tmp_path / "hello.js").write_text("async function handler() { return new Response('x'); }\n")
+    (tmp_path / "manifest.yaml").write_text("version: 1\nfunctions:\n  hello:\n")
+    command = [sys.executable, "-c", script, "plan", str(tmp_path)]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 69, ran.stderr
+    found = ast.literal_eval(ran.stdout.splitlines()[-1])
+    assert [name for name in found if name in ("structlog", "rich")] == loaded
+    assert "pygments" not in found or loaded
 
 
 def test_every_command_that_runs_a_loop_collects_garbage() -> None:

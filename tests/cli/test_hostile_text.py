@@ -41,7 +41,7 @@ from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.reconcile.pull.proposal import Proposal, ProposedFunction
 from kapso_sync.store.backups import Backup
-from kapso_sync.telemetry.logs import LogListener, LogSettings, make_logger
+from kapso_sync.telemetry.logs import LogListener, LogSettings
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import json_text, visible, without_commands
 from kapso_sync.wiring.source import SourceReport
@@ -233,8 +233,7 @@ def test_an_annotation_is_one_command_of_ours(text: str) -> None:
 def test_a_log_line_is_one_line_that_nothing_heeds(form: str, text: str) -> None:
     """In both forms, whatever field the text is in; JSON keeps its value."""
     stream = io.StringIO()
-    logger = make_logger(LogSettings(level="debug", form=form), stream, VirtualClock(), Redactor())  # type: ignore[arg-type]
-    listener = LogListener(logger)
+    listener = LogListener(LogSettings("debug", form), stream, VirtualClock(), Redactor())  # type: ignore[arg-type]
     listener(events.FunctionFailed(slug=text, function_id=text, error=text, error_type=text, hint=text))
     listener(events.PruneBlocked(slugs=(text, text), reason=text, hint=text))
     assert hostile_in(stream.getvalue()) == []

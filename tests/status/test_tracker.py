@@ -179,6 +179,17 @@ def test_activity_counts_deployments_and_failures_of_the_last_day_by_hour(board:
     assert (len(kept), kept[0].start, kept[-1]) == (24, start + timedelta(hours=1), ActivityHour(clock.now(), 0, 1))
 
 
+def test_a_function_without_news_keeps_its_status_object(board: StatusTracker, clock: VirtualClock) -> None:
+    """The page is rendered again for what changed, and for nothing else."""
+    board.ended(report())
+    before = board.status()
+    clock._elapsed = 600.0
+    board.ended(report(new=Outcome(report().outcomes[3].step, Result.FAILED, error="another error")))
+    after = board.status()
+    assert of(after, "fine") is of(before, "fine")
+    assert of(after, "new") is not of(before, "new")
+
+
 def restarted(board: StatusTracker, clock: VirtualClock) -> StatusTracker:
     """The tracker of another process, which reads what this one recorded."""
     other = StatusTracker(clock, board.version, board.source)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from kapso_sync.model import events
-from kapso_sync.telemetry import LogListener, LogSettings, Redactor, make_logger, reconcile_context
+from kapso_sync.telemetry import LogListener, LogSettings, Redactor, reconcile_context
 from tests.clock import VirtualClock
 
 
 def logged(*told: events.Event, form: str = "json", level: str = "info", secret: str | None = None) -> str:
     stream, redactor = io.StringIO(), Redactor()
     redactor.add(secret)
-    listener = LogListener(make_logger(LogSettings(level, form), stream, VirtualClock(), redactor))  # type: ignore[arg-type]
+    listener = LogListener(LogSettings(level, form), stream, VirtualClock(), redactor)  # type: ignore[arg-type]
     with reconcile_context("abc123"):
         for event in told:
             listener(event)
@@ -97,14 +97,14 @@ def test_a_terminal_gets_the_console_and_a_pipe_gets_json() -> None:
             return True
 
     for stream, json_expected in ((Terminal(), False), (io.StringIO(), True)):
-        LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(CREATED)
+        LogListener(LogSettings(), stream, VirtualClock(), Redactor())(CREATED)
         assert stream.getvalue().startswith("{") is json_expected
 
 
 def test_a_closed_log_stream_does_not_stop_the_program() -> None:
     """The reader of the log may have exited."""
     stream = io.StringIO()
-    listener = LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))
+    listener = LogListener(LogSettings(), stream, VirtualClock(), Redactor())
     stream.close()
     listener(CREATED)
 
@@ -123,6 +123,6 @@ def test_no_event_field_collides_with_standard_log_fields(event: type[events.Eve
 def test_a_secrets_name_is_logged_and_not_redacted() -> None:
     """The field is called `name`, and the redactor does not take it for a secret."""
     stream = io.StringIO()
-    LogListener(make_logger(LogSettings(), stream, VirtualClock(), Redactor()))(events.SecretSet(slug="a", secret="STRIPE_KEY"))
+    LogListener(LogSettings(), stream, VirtualClock(), Redactor())(events.SecretSet(slug="a", secret="STRIPE_KEY"))
     line = json.loads(stream.getvalue())
     assert (line["event"], line["slug"], line["name"]) == ("secret.set", "a", "STRIPE_KEY")

@@ -271,7 +271,7 @@ class _Pass:
         # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
         risky = [step for step in rest if isinstance(step, Write) and step.secrets_at_risk]
         safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
-        told = await self._all(still)
+        told = [self._settled(step) for step in still]
         outcomes: list[Outcome] = []
         for steps in (first, safe, risky):
             await self._make_way(plan, parker, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
@@ -331,6 +331,12 @@ class _Pass:
                 self._emit(events.PruneBlocked(slugs=(step.slug,), reason=against[0], hint=against[1]))
             steps.append(step if against is None else block(step, BlockedBy.DELETION, *against))
         return await self._all(steps)
+
+    def _settled(self, step: NoChange | Blocked | Invalid) -> Outcome:
+        """Return the outcome of a step that does nothing."""
+        outcome = self._kept(step) if isinstance(step, NoChange) else self._not_done(step)
+        self._gate.learn(outcome)
+        return outcome
 
     async def _guarded(self, step: Step) -> Outcome:
         outcome = await self._outcome(step)

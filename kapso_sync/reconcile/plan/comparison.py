@@ -432,11 +432,14 @@ class FunctionComparison:
             updated_at=self.remote.updated_at,
             protected=mark is not None and mark.protected,
         )
-        if mark is not None and mark.applied is not None:
-            found = replace(found, applied=mark.applied)
-        flow = before.whatsapp_flow if self.desired.entry.whatsapp_flow is not None else None
-        found = replace(found, whatsapp_flow=flow, secrets=self.learned_secrets)
-        return replace(found, live=self.liveness.live or before.live, unproven=self.unproven)
+        return replace(
+            found,
+            applied=mark.applied if mark is not None and mark.applied is not None else found.applied,
+            whatsapp_flow=before.whatsapp_flow if self.desired.entry.whatsapp_flow is not None else None,
+            live=self.liveness.live or before.live,
+            unproven=self.unproven,
+            secrets=self.learned_secrets,
+        )
 
 
 def _same_runtime(left: Content, right: Content) -> bool:

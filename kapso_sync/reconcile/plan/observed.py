@@ -18,7 +18,7 @@ from kapso_sync.model.functions import (
     is_id,
     is_slug,
 )
-from kapso_sync.model.ownership import check_of, comparable_owner, marks_in
+from kapso_sync.model.ownership import check_of, comparable_owner
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing
 
@@ -106,7 +106,9 @@ class Observed:
         ours = self._our_names
         if remote.mark is not None and comparable_owner(remote.mark.owner) not in ours:
             return remote.mark.owner
-        marks = (mark for mark in marks_in(remote.description) if mark.valid_for(remote.slug))
+        if len(remote.marks) < 2:
+            return None
+        marks = (mark for mark in remote.marks if mark.valid_for(remote.slug))
         others = (mark for mark in marks if comparable_owner(mark.owner) not in ours)
         return next((mark.owner for mark in others), None)
 
@@ -135,15 +137,18 @@ class Observed:
         return Claim.COPIED
 
 
+_PARKING = "kapso-sync-moving-"
+
+
 def parking_slug(function_id: str, check: str) -> str:
     """Return the slug of a parked function; it is derived from the function's id and the mark's ``check``."""
-    return "kapso-sync-moving-" + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
+    return _PARKING + hashlib.sha256(f"{function_id}\n{check}".encode()).hexdigest()[:12]
 
 
 def is_parked(remote: RemoteFunction) -> bool:
     """Return whether a function is parked: its mark was made for the slug that it is going to get."""
     mark = remote.mark
-    return mark is not None and remote.slug == parking_slug(remote.id, mark.check)
+    return mark is not None and remote.slug.startswith(_PARKING) and remote.slug == parking_slug(remote.id, mark.check)
 
 
 def stored_content(remote: RemoteFunction, owned: InventoryRecord | None = None) -> Content:

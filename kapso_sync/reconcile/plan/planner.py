@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
@@ -17,7 +17,7 @@ from kapso_sync.model.functions import (
     agree,
     content_hash,
 )
-from kapso_sync.model.ownership import check_of, mark_for, marks_in
+from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
     AdoptPolicy,
     Blocked,
@@ -84,9 +84,23 @@ OSCILLATION_LIMIT = 3
 
 def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
     """Return the plan: one step, with reasons, for every function of git and every function that we own."""
+    planning = plan_in_slices(desired, observed, policy)
+    while True:
+        try:
+            next(planning)
+        except StopIteration as end:
+            plan: Plan = end.value
+            return plan
+
+
+def plan_in_slices(desired: Desired, observed: Observed, policy: Policy) -> Generator[None, None, Plan]:
+    """Make the same plan, and pause after each function, so that the caller can do something else meanwhile."""
     renames = resolve_renames(desired, observed)
     planner = _Planner(observed, policy, renames, _heirs(desired, observed))
-    steps = [planner.wanted(function) for function in desired.functions]
+    steps = []
+    for function in desired.functions:
+        steps.append(planner.wanted(function))
+        yield
     steps += [planner.unusable(function) for function in desired.unusable]
     taken = renames.taken | {step.function_id for step in steps if step.function_id}
     ours = observed.ours
@@ -355,7 +369,7 @@ class _Planner:
     def _others(self, comparison: FunctionComparison, claim: Claim) -> Step:
         """Plan a function with another owner's mark, or with our mark that was made for another slug."""
         remote, theirs = comparison.remote, self._observed.other_owner(comparison.remote)
-        valid = any(mark.owner == theirs and mark.valid_for(remote.slug) for mark in marks_in(remote.description))
+        valid = any(mark.owner == theirs and mark.valid_for(remote.slug) for mark in remote.marks)
         if theirs in self._policy.take_from and valid:
             return adopting(comparison, f"taken over from {theirs}", Origin.CONFLICT)
         if claim is Claim.COPIED or theirs is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import RemoteFunction
-from kapso_sync.model.ownership import mark_for
+from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, Rename, SlugVacation, Step, block
 from kapso_sync.model.state import RenameRecord
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked, parking_slug
@@ -148,7 +148,7 @@ class _RenameResolver:
         return None if self._observed.claim(remote) is not Claim.OURS else _Rename(want, source, remote)
 
     def _parked_for(self, slug: str) -> RemoteFunction | None:
-        return self._parked.get(mark_for(self._observed.owner, slug).check)
+        return self._parked.get(check_of(self._observed.owner, slug)) if self._parked else None
 
     # Which of them nothing contradicts
 
