@@ -194,7 +194,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class ActivityHour:
-    """How many deployments went live, and how many deployments and checks failed, in the hour that began at ``start``."""
+    """How many deployments went live, and how many deployments, checks and watches failed, in the hour from ``start`` on."""
 
     start: datetime
     deployed: int = 0

@@ -56,11 +56,20 @@ _WHAT_TO_DO = {
     ReadyReason.DRIFT_REPORTED: "Bring the change into git, or undo it on Kapso.",
     ReadyReason.DELETION_PENDING: "Nothing, if it is meant to go. List it in git again to keep it.",
     ReadyReason.CHECK_FAILED: "Push a fix. Retry deploys the same code once more.",
+    ReadyReason.WATCH_FAILED: "Push a fix. Retry deploys the same code once more.",
     ReadyReason.DEPLOYMENT_FAILED: "Push a fix. Retry deploys the same code once more.",
 }
 
 
-_RETRIED = frozenset({ReadyReason.FAILED, ReadyReason.BACK_OFF, ReadyReason.CHECK_FAILED, ReadyReason.DEPLOYMENT_FAILED})
+_RETRIED = frozenset(
+    {
+        ReadyReason.FAILED,
+        ReadyReason.BACK_OFF,
+        ReadyReason.CHECK_FAILED,
+        ReadyReason.WATCH_FAILED,
+        ReadyReason.DEPLOYMENT_FAILED,
+    }
+)
 """Reasons for which trying the same content again may help."""
 
 

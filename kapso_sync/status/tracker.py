@@ -123,7 +123,7 @@ class StatusTracker:
             case events.DeployFailed() | events.DeployTimedOut():
                 self._deploying.pop(event.slug, None)
                 self._count(now, failed=1)
-            case events.CheckFailed():
+            case events.CheckFailed() | events.WatchFailed():
                 self._count(now, failed=1)
             case _:
                 pass
