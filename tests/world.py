@@ -22,6 +22,7 @@ from kapso_sync.model.functions import (
     FunctionList,
     Invocation,
     InvocationRecord,
+    InvokeRequest,
     Json,
     RemoteFunction,
     RemoteSecret,
@@ -162,7 +163,7 @@ class WorldApi:
     async def deploy_function(self, function_id: str) -> None:
         self._call("POST", "/functions/{id}/deploy", function_id, lambda: self.deploy(self.world.by_id(function_id)))
 
-    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:  # noqa: ARG002
+    async def invoke_function(self, function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:  # noqa: ARG002
         def act() -> Invocation:
             function = self.world.by_id(function_id)
             return self.runtime(function) if function.running else Invocation(422, "", '{"error": "Function is not deployed"}')

@@ -87,5 +87,6 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
         "error": outcome.error,
         "hint": outcome.hint,
         "backup": outcome.backup,
+        "evidence": None if outcome.evidence is None else outcome.evidence.document,
         "quarantine": None if outcome.quarantine is None else dataclasses.asdict(outcome.quarantine),
     }

@@ -16,6 +16,8 @@ from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import (
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
+    HEADER_PATTERN,
+    HEADER_TEXT_PATTERN,
     SECRET_PATTERN,
     VARIABLE_PATTERN,
 )
@@ -29,6 +31,8 @@ _PATTERNS = {
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
     DOTENV_PATTERN: "expected FILE#NAME",
     ENVIRONMENT_PATTERN: "expected an environment's name: letters, digits, dots, underscores and hyphens",
+    HEADER_PATTERN: "expected a header's name: letters, digits and hyphens",
+    HEADER_TEXT_PATTERN: "expected a header's text: printable ASCII, without spaces at its ends",
     VARIABLE_PATTERN: "expected the name of an environment variable",
 }
 

@@ -355,10 +355,12 @@ class DeploySucceeded(FunctionEvent, name="deploy.succeeded"):
 
 
 class DeployFailed(FunctionEvent, name="deploy.failed", level=Level.ERROR):
-    """A deployment ended in ``error``, or was refused."""
+    """A deployment ended in ``error``, or was refused. ``place`` and ``console`` are what this machine's runtime said of it."""
 
     error: str
     hint: str | None = None
+    place: str | None = None
+    console: tuple[str, ...] = ()
 
 
 class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
@@ -376,13 +378,18 @@ class CheckPassed(FunctionEvent, name="check.passed"):
 
 
 class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
-    """The deployed function does not answer as the manifest expects, although the edge had time to update."""
+    """The deployed function does not answer as the manifest expects, although the edge had time to update.
+
+    ``console`` are the last lines of the invocation's console, and ``place`` is the place in the source that threw.
+    """
 
     check: int
     expected: str
     answer: str
     error: str
     hint: str | None = None
+    place: str | None = None
+    console: tuple[str, ...] = ()
 
 
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Content, Version
 from kapso_sync.model.ownership import AppliedDigests
 
@@ -34,7 +35,7 @@ class Quarantine:
     """A failed attempt, which is not tried again until git changes or a person asks; the previous version was restored.
 
     ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the failed code
-    and of the restored code; ``at`` is an ISO time.
+    and of the restored code; ``at`` is an ISO time. ``evidence`` is what the failure left behind.
     """
 
     attempt: str
@@ -43,6 +44,7 @@ class Quarantine:
     code: str
     restored: str
     at: str
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import IssueKind
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
 
@@ -64,7 +65,7 @@ class FunctionStatus:
 
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
     during a back-off, and ``delete_at`` during the grace period of a deletion. ``in_git`` is False for a function of ours that
-    left git.
+    left git. ``evidence`` is what its failed check or deployment left behind.
     """
 
     slug: str
@@ -78,6 +79,7 @@ class FunctionStatus:
     retry_at: datetime | None = None
     delete_at: datetime | None = None
     in_git: bool = True
+    evidence: Evidence | None = None
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -338,7 +340,12 @@ def _recorded(function: Mapping[str, Any]) -> FunctionStatus:
         changed_at=datetime.fromisoformat(function["changed_at"]) if function["changed_at"] else None,
         change=function["change"],
         in_git=function.get("in_git", True),
+        evidence=_evidence(function.get("evidence")),
     )
+
+
+def _evidence(document: Mapping[str, Any] | None) -> Evidence | None:
+    return None if document is None else Evidence(tuple(map(str, document["console"])), document["place"])
 
 
 def _revision(revision: Revision, since: datetime | None) -> Json:
@@ -395,6 +402,7 @@ def function_document(function: FunctionStatus) -> Json:
         "retry_at": _time(function.retry_at),
         "delete_at": _time(function.delete_at),
         "in_git": function.in_git,
+        "evidence": None if function.evidence is None else function.evidence.document,
     }
 
 

@@ -110,7 +110,7 @@ def ages_of(function: FunctionStatus, now: datetime) -> tuple[str, ...]:
 def function_card(function: FunctionStatus, now: datetime) -> str:
     """Return the list item of a function."""
     state, telling = function.state, _telling(function)
-    body = _message(function, telling) + _notes(function, now) + _diff(function)
+    body = _message(function, telling) + _evidence(function) + _notes(function, now) + _diff(function)
     return (
         f'<li class="function {state.lower()}" id="function-{escape(function.slug, quote=True)}">'
         f'<div class="head"><h3>{escape(function.slug)}</h3>{state_badge(state)}'
@@ -131,6 +131,18 @@ def _message(function: FunctionStatus, telling: Condition) -> str:
         return ""
     reason = f'<span class="reason">{escape(telling.reason)}</span> ' if telling.reason else ""
     return f'<p class="message">{reason}{escape(telling.message)}</p>'
+
+
+def _evidence(function: FunctionStatus) -> str:
+    """Return where the code threw, and the last lines of its console."""
+    evidence = function.evidence
+    if evidence is None:
+        return ""
+    slug = escape(function.slug, quote=True)
+    place = f'<p class="message">thrown at <code>{escape(evidence.place)}</code></p>' if evidence.place is not None else ""
+    lines = "".join(f"<span>{escape(line)}\n</span>" for line in evidence.console)
+    console = f'<pre tabindex="0" role="region" aria-label="Console of {slug}"><code>{lines}</code></pre>' if lines else ""
+    return place + console
 
 
 def _notes(function: FunctionStatus, now: datetime) -> str:

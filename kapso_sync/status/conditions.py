@@ -95,7 +95,13 @@ def concluded(
     status = replace(
         _with(before, step, found, revision, now, redact), delete_at=step.at if isinstance(step, DeferredDelete) else None
     )
-    status = replace(status, function_id=outcome.function_id or status.function_id, diff="" if good else status.diff)
+    waits = backing_off or outcome.result is Result.SKIPPED
+    status = replace(
+        status,
+        function_id=outcome.function_id or status.function_id,
+        diff="" if good else status.diff,
+        evidence=outcome.evidence or (before.evidence if waits and before is not None else None),
+    )
     return replace(status, changed_at=now, change=message) if outcome.result is Result.DONE else status
 
 

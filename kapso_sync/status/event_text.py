@@ -45,13 +45,13 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.DeploySucceeded():
             return f"live after {event.duration_ms / 1000:.1f} s"
         case events.DeployFailed():
-            return f"deployment failed: {event.error}"
+            return f"deployment failed: {event.error}{_at(event.place)}"
         case events.DeployTimedOut():
             return f"the deployment did not end within {event.timeout_s:.0f} s"
         case events.CheckPassed():
             return f"{counted(event.checks, 'check')} passed after {event.duration_ms / 1000:.0f} s"
         case events.CheckFailed():
-            return f"check failed: {event.error}"
+            return f"check failed: {event.error}{_at(event.place)}"
         case events.RollbackStarted():
             return f"rolling back: {event.reason}"
         case events.RollbackSucceeded():
@@ -71,3 +71,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case _:
             said = getattr(event, "error", None) or getattr(event, "reason", None) or getattr(event, "message", None)
             return str(said) if said else event.name.replace(".", " ").replace("_", " ")
+
+
+def _at(place: str | None) -> str:
+    return "" if place is None else f", thrown at {place}"

@@ -1,0 +1,92 @@
+"""Collects the evidence of a failed check or start: the console's lines, with places in the source where they are certain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kapso_sync.build.stack_trace import frames_in, own_frames
+from kapso_sync.errors import Location
+from kapso_sync.invocations.places import (
+    Code,
+    InvocationPlacer,
+    LocalBuilds,
+    PlacedInvocation,
+    Places,
+    Uncertain,
+    replaced,
+    spellings,
+    texts_of,
+)
+from kapso_sync.model.evidence import Evidence, bounded, labelled
+from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
+from kapso_sync.visible import visible_lines
+
+MAX_REDACTED = 64 * 1024
+"""Characters of a console that are redacted, from its end, before they are cut to those that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCollector:
+    """A `FailureExplainer` that looks into the state folders of this machine.
+
+    ``builds`` know the source maps; ``edge`` is as in `InvocationPlacer`; ``redact`` removes secrets from texts.
+    """
+
+    builds: LocalBuilds
+    edge: float
+    redact: Callable[[str], str]
+
+    async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
+        """Return the evidence of an invocation."""
+        return await asyncio.to_thread(self._of_invocation, function, file, record)
+
+    async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
+        """Return the evidence of code that did not start."""
+        return await asyncio.to_thread(self._of_start, slug, file, code, error)
+
+    def _of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
+        placed = InvocationPlacer(function, self.builds, edge=self.edge).place(record)
+        return evidence_of(placed, function.slug, file, self.redact)
+
+    def _of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
+        build = self.builds.build(spellings(code))
+        found = Code(code, None) if build is None else Code(build.code, build.source_map)
+        return evidence_of(place_in(InvocationRecord("", error=error), slug, found), slug, file, self.redact)
+
+
+def place_in(record: InvocationRecord, slug: str, code: Code) -> PlacedInvocation:
+    """Return an invocation of code that is known to have run, with its places in the source if there is a map."""
+    try:
+        return code.place(record, slug)
+    except Uncertain as reason:
+        return PlacedInvocation(record, Places.UPLOADED, str(reason))
+
+
+def evidence_of(placed: PlacedInvocation, slug: str, file: str, redact: Callable[[str], str]) -> Evidence:
+    """Return the evidence of an invocation; ``file`` is the function's code in the source."""
+    record = placed.record
+    place = None
+    if placed.places is Places.AS_WRITTEN:
+        frames = own_frames(frames_in(texts_of(record)), slug)
+        if frames:
+            place = str(Location(file, frames[0].line, frames[0].column))
+            record = replaced(record, frames[0].file, lambda line, column: Location(file, line, column))
+    elif placed.places is Places.SOURCE:
+        place = str(placed.first) if placed.first is not None else None
+    lines: list[str] = []
+    for line in record.console:
+        text = line.message if not line.stack else _whole(line)
+        lines += labelled(line.level, visible_lines(redact(text[-MAX_REDACTED:])))
+    if record.error and not any((line.stack or line.message).startswith(record.error) for line in record.console):
+        lines += labelled("error", visible_lines(redact(record.error)))
+    if placed.reason is not None:
+        lines.append(f"(places are those of the uploaded code: {placed.reason})")
+    return Evidence(bounded(lines), place)
+
+
+def _whole(line: ConsoleLine) -> str:
+    """Return message and stack once each: V8 begins a stack with the error's text, which the message often is."""
+    stack = line.stack or ""
+    return stack if stack.startswith(line.message) else f"{line.message}\n{stack}"
