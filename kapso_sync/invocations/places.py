@@ -17,6 +17,7 @@ from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.build.stack_trace import Frame, fits, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
 from kapso_sync.errors import Location
+from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import (
     CODE,
     ConsoleLine,
@@ -226,8 +227,15 @@ def names_places(record: InvocationRecord, slug: str) -> bool:
 
 
 def spellings(code: str) -> set[str]:
-    """Return the hashes of a code as it is and as we build it: a server may change line ends, and those at the end."""
-    return {code_hash(code), code_hash(f"{normal_code(code)}\n")}
+    """Return the hashes of a code as it is and as we build it.
+
+    A server may change line ends, and those at the end; and what makes a module of a script was added after the build.
+    """
+    text = normal_code(code)
+    return {
+        code_hash(code),
+        *(code_hash(f"{each}\n") for each in (text, normal_code(text.removesuffix(normal_code(MODULE_TAIL))))),
+    }
 
 
 def texts_of(record: InvocationRecord) -> Iterator[str]:

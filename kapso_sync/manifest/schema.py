@@ -89,6 +89,7 @@ def _may_be_sent(name: str) -> str:
 
 HeaderName = Annotated[str, StringConstraints(pattern=HEADER_PATTERN), AfterValidator(_may_be_sent)]
 HeaderText = Annotated[str, StringConstraints(pattern=HEADER_TEXT_PATTERN)]
+HeaderValue = Annotated[HeaderText, Field(description="The header's text: printable ASCII, up to 1,000 characters.")]
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_compiles)]
 
@@ -176,7 +177,7 @@ class CheckModel(_Strict):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = Field(
         default=None, description="The HTTP method; others than POST run in `kapso-sync test` alone. Default: POST."
     )
-    headers: Annotated[dict[HeaderName, HeaderText], Field(max_length=MAX_HEADERS)] | None = Field(
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=MAX_HEADERS)] | None = Field(
         default=None, description="Headers of the request, by their names."
     )
     sign: SignModel | None = Field(default=None, description="Signs the raw body with one of the function's own secrets.")
