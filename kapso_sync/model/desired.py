@@ -166,6 +166,12 @@ class Check:
             headers[self.sign.header] = self.sign.sign(plain.body, key)
         return dataclasses.replace(plain, headers=headers)
 
+    def confidential(self, request: InvokeRequest, secrets: Mapping[str, Json]) -> tuple[str, ...]:
+        """Return what nobody may read of a request that was made of these secrets: the key of the signature, and that."""
+        if self.sign is None:
+            return ()
+        return str(secrets[self.sign.secret]), request.headers[self.sign.header].removeprefix(self.sign.prefix)
+
     def identity(self) -> Json:
         """Return what tells this check from others; one without newer keys has the identity that it always had."""
         newer = {"method": CheckMethod.POST, "headers": (), "body": None, "sign": None}

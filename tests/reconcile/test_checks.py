@@ -152,12 +152,12 @@ async def test_a_check_is_signed_over_the_bytes_that_are_sent(bench: Bench) -> N
     assert (third.body, third.headers, third.content_type) == (b"order=17", {}, "text/plain; charset=utf-8")
 
 
-async def test_the_signature_of_a_check_is_learned_as_a_secret(bench: Bench) -> None:
-    """Of all that leaves the process, what redacts it must know it: a function may quote the header."""
+async def test_key_and_signature_of_a_check_are_learned_as_secrets(bench: Bench) -> None:
+    """What redacts all that leaves the process must know them: a function may print them, and a plain `value` is no secret else."""
     concealed: list[str] = []
     bench.settings = replace(bench.settings, conceal=concealed.append)
     await bench.sync(desired(signed(SIGNED)))
-    assert concealed == [bench.api.asked[0].headers["X-Sig"].removeprefix("sha256=")]
+    assert concealed == [KEY, bench.api.asked[0].headers["X-Sig"].removeprefix("sha256=")]
 
 
 def test_a_check_without_newer_keys_is_the_attempt_that_it_always_was() -> None:

@@ -109,10 +109,10 @@ class CheckRunner:
         ]
         if not asked:
             return None
+        secrets = {name: secret.value for name, secret in wanted.secrets.items()}
         for each in asked:
-            for name, value in each.request.headers.items():
-                if each.check.sign is not None and each.check.sign.header == name:
-                    self._deps.conceal(value.removeprefix(each.check.sign.prefix))
+            for value in each.check.confidential(each.request, secrets):
+                self._deps.conceal(value)
         await self._unless_superseded(self._clock.sleep(self._deps.pace.delay))
         for attempt in itertools.count(1):
             failures = await self._unless_superseded(self._ask(record, asked))
