@@ -94,7 +94,9 @@ HeaderValue = Annotated[HeaderText, Field(description="The header's text: printa
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_compiles)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A mapping with these keys and no others, and values of exactly these types."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
@@ -107,7 +109,7 @@ def _one_source(schema: dict[str, Any]) -> None:
 SECRET_SOURCES = ("env", "file", "dotenv", "value", "keep")
 
 
-class SecretModel(_Strict):
+class SecretModel(Strict):
     """Where a secret's value comes from: exactly one of `env`, `file`, `dotenv`, `value` and `keep`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_source)
@@ -137,7 +139,7 @@ class SecretModel(_Strict):
         return self
 
 
-class ExpectModel(_Strict):
+class ExpectModel(Strict):
     """What the answer must be: all that is given here."""
 
     status: Annotated[int, Field(ge=100, le=599)] | None = Field(
@@ -152,7 +154,7 @@ class ExpectModel(_Strict):
     matches: Pattern | None = Field(default=None, description="A regular expression that matches somewhere in the answer.")
 
 
-class SignModel(_Strict):
+class SignModel(Strict):
     """A signature of the request: the hex HMAC-SHA256 of the raw body, in a header."""
 
     header: HeaderName = Field(description="The header that holds it, such as X-Signature.")
@@ -167,7 +169,7 @@ def _one_body(schema: dict[str, Any]) -> None:
     schema["then"] = {"not": {"anyOf": [{"required": ["request"]}, {"required": ["text"]}]}}
 
 
-class CheckModel(_Strict):
+class CheckModel(Strict):
     """A request to send after each deployment, and the answer that is expected; one that fails takes the deployment back."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_body)
@@ -202,7 +204,7 @@ class CheckModel(_Strict):
         return self
 
 
-class SharedModel(_Strict):
+class SharedModel(Strict):
     """What an entry and the defaults have in common. A field that is left out is not managed."""
 
     description: str | None = Field(default=None, description="Text shown on Kapso.")
@@ -241,7 +243,7 @@ class SharedModel(_Strict):
     )
 
 
-class RolloutModel(_Strict):
+class RolloutModel(Strict):
     """How carefully a pass goes on."""
 
     canary: Slug | None = Field(
@@ -286,7 +288,7 @@ OptionalEntry = Annotated[
 """An entry, or false (or nothing): no such function here."""
 
 
-class EnvironmentModel(_Strict):
+class EnvironmentModel(Strict):
     """What is different in the environment of this name, which `--env` gives."""
 
     defaults: DefaultsModel | None = Field(default=None, description="Keys above those of the manifest's defaults.")
@@ -296,7 +298,7 @@ class EnvironmentModel(_Strict):
     )
 
 
-class ManifestModel(_Strict):
+class ManifestModel(Strict):
     """Which functions of a Kapso project git manages, and which of their keys."""
 
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version, which is 1.")
