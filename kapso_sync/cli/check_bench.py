@@ -56,7 +56,7 @@ class CheckResult:
     number: int
     seconds: float
     error: str | None = None
-    evidence: Evidence = Evidence()
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def name(self) -> str:
@@ -124,7 +124,7 @@ class CheckBench:
         checks = [await self._check(runtime, function, fixtures, secrets, deployment, n, check) for n, check in numbered]
         return FunctionResult(function, tuple(checks))
 
-    async def _check(  # noqa: PLR0913, PLR0917 - a check, and what all checks of its function share
+    async def _check(  # noqa: PLR0917 - a check, and what all checks of its function share
         self,
         runtime: WorkerdRuntime,
         function: DesiredFunction,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.cli.check_bench import CheckBench, CheckResult, FunctionResult
@@ -114,7 +114,9 @@ def _chosen(source: TestedSource, args: TestArgs) -> _Chosen:
     desired = source.desired
     unknown = sorted(set(args.only) - desired.slugs)
     if unknown:
-        raise UsageError(f"there is no function `{unknown[0]}` in the source", hint=f"known: {', '.join(sorted(desired.slugs))}")
+        raise UsageError(
+            f"there is no function `{unknown[0]}` in the source", hint=f"known: {', '.join(sorted(desired.slugs))}"
+        )
     wanted = {slug for slug in desired.slugs if not args.only or slug in args.only}
     touched = wanted if source.touched is None else wanted & source.touched
     return _Chosen(
@@ -180,7 +182,8 @@ def _print_end(console: Console, args: TestArgs, report: _Report) -> None:
         failed = f"{report.failed} failed, " if report.failed else ""
         console.line(f"{failed}{counted(report.passed, 'check')} passed.", style="bold")
     elif not report.problems:
-        console.line("Nothing was tested: give a function `checks` in the manifest.", style="bold")
+        todo = "; `checks` in the manifest say what a function must answer" if report.unchecked or not report.untouched else ""
+        console.line(f"Nothing was tested{todo}.", style="bold")
 
 
 def _document(report: _Report) -> dict[str, Json]:
@@ -216,11 +219,13 @@ def _location(place: str) -> Location:
 
 
 def _junit(report: _Report) -> str:
-    """Return the results as JUnit's XML, of which there is no standard: suites, cases and failures, as all readers know them."""
+    """Return the results as JUnit's XML: it has no standard, and all readers know suites, cases and failures."""
     suites = "".join(_suite(result) for result in report.results)
     broken = "".join(_error(problem) for problem in report.problems)
     if broken:
-        suites += f'<testsuite name="source" tests="{len(report.problems)}" errors="{len(report.problems)}">{broken}</testsuite>\n'
+        suites += (
+            f'<testsuite name="source" tests="{len(report.problems)}" errors="{len(report.problems)}">{broken}</testsuite>\n'
+        )
     total = report.passed + report.failed + len(report.problems)
     head = f'<testsuites name="kapso-sync" tests="{total}" failures="{report.failed}" errors="{len(report.problems)}">'
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}\n{suites}</testsuites>\n'

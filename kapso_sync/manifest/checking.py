@@ -187,7 +187,9 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _free(path: Path) -> bool:
     """Return whether a path is inside the user's own JSON, where null is a value."""
-    return "runtime_config" in path[:-1] or "request" in path[2:] or "json" in path[2:] and {"expect", "answer"} & set(path)
+    if "runtime_config" in path[:-1] or "request" in path[2:]:
+        return True
+    return "json" in path[2:] and bool({"expect", "answer"} & set(path))
 
 
 def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:

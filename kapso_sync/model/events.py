@@ -360,7 +360,7 @@ class DeployFailed(FunctionEvent, name="deploy.failed", level=Level.ERROR):
     error: str
     hint: str | None = None
     place: str | None = None
-    console: tuple[str, ...] = ()
+    console: tuple[str, ...] | None = None
 
 
 class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
@@ -389,7 +389,7 @@ class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
     error: str
     hint: str | None = None
     place: str | None = None
-    console: tuple[str, ...] = ()
+    console: tuple[str, ...] | None = None
 
 
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):

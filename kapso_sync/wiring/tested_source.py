@@ -102,9 +102,7 @@ async def _read(settings: Settings, bus: EventBus, packages: FindPackages | None
         found = find_packages(place.spec, snapshot)
         on_disk = found.on_disk if found is not None else None
         inside = snapshot.path if on_disk is None else on_disk.inside.removeprefix(".")
-        npm_packages = packages or find_npm_packages(
-            settings, network, place.spec, place.folder, Path(git_home), online=False
-        )
+        npm_packages = packages or find_npm_packages(settings, network, place.spec, place.folder, Path(git_home), online=False)
         maps = BuildMaps()
         build = make_desired_builder(settings, place.spec, maps, npm_packages=npm_packages)
         return _Read(place.spec, snapshot, await build(snapshot, ReconcilerState()), inside, maps)

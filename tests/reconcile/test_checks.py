@@ -153,7 +153,7 @@ async def test_a_check_is_signed_over_the_bytes_that_are_sent(bench: Bench) -> N
 
 
 async def test_key_and_signature_of_a_check_are_learned_as_secrets(bench: Bench) -> None:
-    """What redacts all that leaves the process must know them: a function may print them, and a plain `value` is no secret else."""
+    """What redacts all that leaves the process must know them: a function may print them."""
     concealed: list[str] = []
     bench.settings = replace(bench.settings, conceal=concealed.append)
     await bench.sync(desired(signed(SIGNED)))

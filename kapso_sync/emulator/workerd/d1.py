@@ -31,7 +31,9 @@ LARGEST_RESULT = 8 * 1024 * 1024
 MOST_PAGES = 16 * 1024
 """Most pages of 4 KiB, 64 MiB together."""
 
-_PRAGMAS = frozenset({"defer_foreign_keys", "foreign_keys", "index_info", "index_list", "table_info", "table_list", "table_xinfo"})
+_PRAGMAS = frozenset(
+    {"defer_foreign_keys", "foreign_keys", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
+)
 _FORBIDDEN = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: LARGEST_VALUE,
@@ -160,9 +162,9 @@ def _answer(database: Database, job: Json) -> JsonObject:
             results = database.execute("".join(sql for sql, _ in statements))
         else:
             results = database.query(statements)
-        return {"results": [*results]}
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
         return {"error": f"{error}: SQLITE_ERROR"}
+    return {"results": [*results]}
 
 
 def _statement(item: Json) -> Statement:

@@ -161,7 +161,15 @@ async def start(binary: Path, socket: Path, kv: Path, db: Path) -> Process:
     pipe = asyncio.subprocess.PIPE
     try:
         child = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", GUARD, "workerd-guard", *serve, f"--external-addr=kv=unix:{kv}", f"--external-addr=db=unix:{db}"),
+            *(
+                "/bin/sh",
+                "-c",
+                GUARD,
+                "workerd-guard",
+                *serve,
+                f"--external-addr=kv=unix:{kv}",
+                f"--external-addr=db=unix:{db}",
+            ),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -205,7 +205,7 @@ class CheckRunner:
                     error=str(failure),
                     hint=HINT,
                     place=failure.evidence.place if failure.evidence is not None else None,
-                    console=failure.evidence.console if failure.evidence is not None else (),
+                    console=(failure.evidence.console or None) if failure.evidence is not None else None,
                 )
             )
 

@@ -205,7 +205,7 @@ class Deployer:
                 error=f"{why.message} ({call})",
                 hint=why.hint,
                 place=evidence.place,
-                console=evidence.console,
+                console=evidence.console or None,
             )
         )
         down = ended.record if ended.verdict is DeploymentState.FAILED else None
