@@ -342,7 +342,7 @@ def _notices(entry: Entry, places: _Places) -> Iterator[Notice]:
             yield Notice("not-applied", text, places.of(what))
     for number, asked in enumerate(entry.checks):
         if entry.deploy and not asked.after_deployment:
-            text = f"functions.{entry.slug}.checks[{number}]: it runs in `kapso-sync test` alone, since Kapso invokes with POST"
+            text = f"functions.{entry.slug}.checks[{number}]: the command `test` alone sends it, since Kapso invokes with POST"
             yield Notice("check-not-sent", text, places.of("checks", number, "method"))
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):

@@ -177,7 +177,7 @@ class CheckModel(Strict):
     request: JsonValue = Field(default=None, description="The JSON to send. Default: null.")
     text: str | None = Field(default=None, description="The body to send, byte for byte, in place of `request`.")
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = Field(
-        default=None, description="The HTTP method; others than POST run in `kapso-sync test` alone. Default: POST."
+        default=None, description="The HTTP method; others than POST are sent by the command `test` alone. Default: POST."
     )
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=MAX_HEADERS)] | None = Field(
         default=None, description="Headers of the request, by their names."
