@@ -45,7 +45,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.DeploySucceeded():
             return f"live after {event.duration_ms / 1000:.1f} s"
         case events.DeployFailed():
-            return f"deployment failed: {event.error}{_at(event.place)}"
+            return f"deployment failed: {event.error}"
         case events.DeployTimedOut():
             return f"the deployment did not end within {event.timeout_s:.0f} s"
         case events.CheckPassed():
