@@ -21,10 +21,16 @@ from kapso_sync.invocations.places import (
 )
 from kapso_sync.model.evidence import Evidence, bounded, labelled
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
-from kapso_sync.visible import visible_lines
+from kapso_sync.visible import visible, visible_lines
+
+MAX_ENTRIES = 50
+"""Most entries of a console that are looked at, the last ones: more would not be shown."""
 
 MAX_REDACTED = 64 * 1024
-"""Characters of a console that are redacted, from its end, before they are cut to those that are shown."""
+"""Most characters of an entry that are redacted, before it is cut to those that are shown."""
+
+BEHIND = 4096
+"""Characters at the end of a longer one that are never shown: a secret that goes on behind them is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +46,12 @@ class EvidenceCollector:
 
     async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
         """Return the evidence of an invocation."""
-        return await asyncio.to_thread(self._of_invocation, function, file, record)
+        placed = await asyncio.to_thread(InvocationPlacer(function, self.builds, edge=self.edge).place, record)
+        return evidence_of(placed, function.slug, file, self.redact)
 
     async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
         """Return the evidence of code that did not start."""
-        return await asyncio.to_thread(self._of_start, slug, file, code, error)
-
-    def _of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
-        placed = InvocationPlacer(function, self.builds, edge=self.edge).place(record)
-        return evidence_of(placed, function.slug, file, self.redact)
-
-    def _of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
-        build = self.builds.build(spellings(code))
+        build = await asyncio.to_thread(self.builds.build, spellings(code))
         found = Code(code, None) if build is None else Code(build.code, build.source_map)
         return evidence_of(place_in(InvocationRecord("", error=error), slug, found), slug, file, self.redact)
 
@@ -76,14 +76,20 @@ def evidence_of(placed: PlacedInvocation, slug: str, file: str, redact: Callable
     elif placed.places is Places.SOURCE:
         place = str(placed.first) if placed.first is not None else None
     lines: list[str] = []
-    for line in record.console:
+    for line in record.console[-MAX_ENTRIES:]:
         text = line.message if not line.stack else _whole(line)
-        lines += labelled(line.level, visible_lines(redact(text[-MAX_REDACTED:])))
+        lines += labelled(visible(line.level), visible_lines(_clean(text, redact)))
     if record.error and not any((line.stack or line.message).startswith(record.error) for line in record.console):
-        lines += labelled("error", visible_lines(redact(record.error)))
+        lines += labelled("error", visible_lines(_clean(record.error, redact)))
     if placed.reason is not None:
         lines.append(f"(places are those of the uploaded code: {placed.reason})")
     return Evidence(bounded(lines), place)
+
+
+def _clean(text: str, redact: Callable[[str], str]) -> str:
+    """Return the beginning of a text without secrets."""
+    clean = redact(text[:MAX_REDACTED])
+    return clean if len(text) <= MAX_REDACTED else clean[:-BEHIND]
 
 
 def _whole(line: ConsoleLine) -> str:

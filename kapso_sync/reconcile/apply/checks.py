@@ -165,8 +165,11 @@ class CheckRunner:
             return list(failures)
         explained = []
         for failure in failures:
-            found = invocation_of(failure.trace, listed, record)
-            evidence = None if found is None else await self._deps.explain.of_invocation(record, file, found)
+            found, evidence = invocation_of(failure.trace, listed, record), None
+            if found is not None:
+                # Whatever is wrong with what this machine remembers, the check has failed all the same.
+                with contextlib.suppress(KapsoSyncError, OSError):
+                    evidence = await self._deps.explain.of_invocation(record, file, found)
             explained.append(replace(failure, evidence=evidence))
         return explained
 

@@ -1,0 +1,53 @@
+"""The evidence of a failure: bounded, without secrets, and with places in the source."""
+
+from __future__ import annotations
+
+import pytest
+
+from kapso_sync.invocations.evidence import MAX_REDACTED, evidence_of, place_in
+from kapso_sync.invocations.places import Code
+from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, Evidence
+from kapso_sync.model.functions import ConsoleLine, InvocationRecord
+from kapso_sync.telemetry import Redactor
+
+KEY = "hush-hush-hush-hush-hush"
+SCRIPT = "async function handler() {\n  throw new Error('no');\n}\n"
+
+
+def evidence(*console: ConsoleLine, error: str | None = None, redact: Redactor | None = None) -> Evidence:
+    record = InvocationRecord("i1", 500, error=error, console=console)
+    return evidence_of(place_in(record, "greet", Code(SCRIPT, None)), "greet", "src/code.js", (redact or Redactor()).text)
+
+
+def test_a_trace_names_the_file_of_the_source() -> None:
+    """The runtime names a script by its slug; message and stack are shown once."""
+    trace = "Error: no\n    at handler (greet.js:2:9)"
+    for line in (ConsoleLine("error", trace), ConsoleLine("error", "Error: no", stack=trace)):
+        shown = evidence(line, error="Error: no")
+        assert shown == Evidence(("error Error: no", "          at handler (src/code.js:2:9)"), "src/code.js:2:9")
+
+
+def test_evidence_is_bounded_and_keeps_the_end() -> None:
+    """However much a function writes, on however many lines."""
+    shown = evidence(*(ConsoleLine("log", f"line {number} {'x' * 1000}") for number in range(1000)))
+    assert len(shown.console) == MAX_LINES
+    assert all(len(line) <= MAX_LINE for line in shown.console)
+    assert shown.console[-1].startswith("log   line 999 ")
+    assert len(evidence(ConsoleLine("log", "\n" * 10_000)).console) == MAX_LINES
+
+
+@pytest.mark.parametrize("before", [0, MAX_REDACTED - len(KEY) // 2, MAX_REDACTED - 5])
+def test_evidence_holds_no_secret_wherever_it_stands(before: int) -> None:
+    """Nor a piece of one that the cut goes through. A control: without a redactor that knows it, it is there."""
+    redactor = Redactor()
+    redactor.add(KEY)
+    text = "\n".join("y" * 99 for _ in range(before // 100)) + "y" * (before % 100) + KEY + "\nend"
+    shown = "".join(evidence(ConsoleLine("log", text), redact=redactor).console)
+    assert KEY[:5] not in shown
+    assert before or KEY in "".join(evidence(ConsoleLine("log", text)).console)
+
+
+def test_evidence_forges_no_line() -> None:
+    """Control characters are spelled out, in a level as well."""
+    shown = evidence(ConsoleLine("lo\ng", "a\x1b[31m\u202eb"))
+    assert shown.console == ("lo\\ng a\\x1b[31m\\u202eb",)
