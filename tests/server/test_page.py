@@ -339,11 +339,13 @@ async def test_the_page_shows_when_the_connection_is_lost(browser: Any) -> None:
 
 @pytest.mark.e2e
 async def test_the_page_can_be_used_by_keyboard(browser: Any) -> None:
-    """Diffs are reached, opened and scrolled without a mouse."""
+    """Consoles are scrolled, and diffs are reached, opened and scrolled without a mouse."""
     stub = DaemonStub(status=BAD)
     async with open_server(stub):
         page = await browser.new_page()
         await page.goto(stub.url)
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.getAttribute('aria-label')") == "Console of fails-to-deploy"
         await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
         await page.keyboard.press("Enter")
