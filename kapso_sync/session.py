@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import FunctionsApi, Source
@@ -89,7 +90,7 @@ class ResolvedSource:
             )
 
 
-Explain = Callable[[FunctionsApi, str, str, InvocationRecord], Awaitable[tuple[str, tuple[str, ...]]]]
+Explain = Callable[[FunctionsApi, str, str, InvocationRecord], Awaitable[tuple[str, Evidence]]]
 """Says why an invocation of a function, by id and slug, failed: in one line and in a few, bounded and without secrets."""
 
 
@@ -272,7 +273,7 @@ class Session:
         """Return the newest invocations of a function. Raises `ApiError` and `NotLeading`."""
         return await self._deps.api.list_invocations(function_id, limit=MAX_LISTED)
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, tuple[str, ...]]:
+    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
         """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
         return await self._writing.explain(self._deps.api, watch.function_id, watch.slug, failure)
 

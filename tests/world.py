@@ -23,6 +23,7 @@ from kapso_sync.model.functions import (
     FunctionList,
     Invocation,
     InvocationRecord,
+    InvokeRequest,
     Json,
     RemoteFunction,
     RemoteSecret,
@@ -77,6 +78,7 @@ class WorldApi:
         self.deploy: Callable[[Function], object] = world.deploy
         self.fate = fate
         self.log: list[tuple[str, str, str]] = []
+        self.asked: list[InvokeRequest] = []
 
     @property
     def calls(self) -> int:
@@ -162,7 +164,9 @@ class WorldApi:
     async def deploy_function(self, function_id: str) -> None:
         self._call("POST", "/functions/{id}/deploy", function_id, lambda: self.deploy(self.world.by_id(function_id)))
 
-    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:  # noqa: ARG002
+    async def invoke_function(self, function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:  # noqa: ARG002
+        self.asked.append(request)
+
         def act() -> Invocation:
             function = self.world.by_id(function_id)
             return self.runtime(function) if function.running else Invocation(422, "", '{"error": "Function is not deployed"}')

@@ -28,6 +28,7 @@ from kapso_sync.model.functions import (
     FunctionList,
     Invocation,
     InvocationRecord,
+    InvokeRequest,
     Json,
     RemoteFunction,
     RemoteSecret,
@@ -265,12 +266,12 @@ class KapsoClient:
         request = ApiRequest(call, f"{_function(function_id)}/deploy", max_bytes=MAX_RECORD_BYTES)
         wire.require_about(await self._transport.send(request), function_id, call)
 
-    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
+    async def invoke_function(self, function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:
         """Invoke a function and return the function's own answer, with any status; ``timeout`` is in seconds."""
         call = Call("POST", "/functions/{id}/invoke")
         path = f"{_function(function_id)}/invoke"
-        request = ApiRequest(call, path, body, repeatable=False, deadline=timeout, max_bytes=MAX_INVOKE_BYTES)
-        answer = await self._transport.once(request)
+        sent = ApiRequest(call, path, raw=request, repeatable=False, deadline=timeout, max_bytes=MAX_INVOKE_BYTES)
+        answer = await self._transport.once(sent)
         return Invocation(answer.status, answer.headers.get("content-type", ""), answer.body.decode("utf-8", "replace"))
 
     async def list_secrets(self, function_id: str) -> tuple[RemoteSecret, ...]:

@@ -39,7 +39,7 @@ from kapso_sync.errors import (
 from kapso_sync.http_client import failure_reason, open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import InvokeRequest, Json
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff, retry_after
 
@@ -87,7 +87,8 @@ class ApiRequest:
     ``repeatable``: sending the request twice does no harm, so it may be sent again when its answer is lost. ``deadline`` (in
     seconds) and ``base_url`` replace the transport's own. ``max_bytes`` limits the answer, decompressed. ``quotes`` False: no
     text of an error answer is shown, because it may contain a secret's value. ``cut``: the answer is a list, in which a record
-    that is nested too deeply is cut, and noticed by `wire.parse_list`, instead of making the answer unreadable.
+    that is nested too deeply is cut, and noticed by `wire.parse_list`, instead of making the answer unreadable. ``raw`` is sent
+    in place of the JSON ``body``, with its headers, which never replace the key.
     """
 
     call: Call
@@ -100,9 +101,12 @@ class ApiRequest:
     quotes: bool = True
     max_bytes: int | None = None
     cut: bool = False
+    raw: InvokeRequest | None = None
 
     def encoded(self) -> bytes | None:
-        """Return the body as JSON bytes, or None; ASCII only, so that every text can be encoded."""
+        """Return the body as bytes, or None; JSON is ASCII only, so that every text can be encoded."""
+        if self.raw is not None:
+            return self.raw.body or None
         return None if self.body is None else json.dumps(self.body).encode("ascii")
 
 
@@ -249,15 +253,12 @@ class Transport:
 
     async def _exchange(self, request: ApiRequest, *, whole: bool) -> ApiResponse:
         deadline = request.deadline or self._settings.deadline
-        headers = {
-            "X-API-Key": self._key(),
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": self._settings.user_agent,
-        }
+        headers = httpx.Headers({"Accept": "application/json", "User-Agent": self._settings.user_agent})
+        headers.update(request.raw.headers if request.raw is not None else {})
+        headers.update({"X-API-Key": self._key(), "Accept-Encoding": "gzip"})
         content = request.encoded()
         if content is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = "application/json" if request.raw is None else request.raw.content_type
         url = f"{request.base_url or self.base_url}{request.path}"
         try:
             async with (

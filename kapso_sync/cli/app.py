@@ -100,7 +100,7 @@ HABITS = {
 
 SECTIONS = {
     "To begin": ("init", "demo", "doctor", "pull"),
-    "Every day": ("plan", "sync", "status", "validate", "dev", "invoke"),
+    "Every day": ("plan", "sync", "status", "validate", "test", "dev", "invoke"),
     "To look back": ("logs", "history", "restore"),
     "The daemon": ("run", "reconcile", "suspend", "resume"),
     "More": ("emulator", "schema", "disown", "version", "help"),
@@ -338,6 +338,38 @@ def init(*, write: bool, json_output: bool, context: CommandContext) -> int:
     from kapso_sync.cli import init as init_command
 
     return init_command.init(context, write=write, json_output=json_output)
+
+
+@app.command(epilog="Example: kapso-sync test ./functions --changed-since origin/main")
+@source_argument
+@repeated("--only", "SLUG", "Test only this function")
+@click.option("--changed-since", "since", metavar="REV", help="Test only what differs from this revision.")
+@click.option("--network", is_flag=True, help="Let functions make requests that no fixture answers.")
+@click.option("--github", is_flag=True, help="Print annotations for GitHub.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
+@click.option("--runtime", metavar="auto|PATH", default="auto", show_default=True, help="The workerd to run on.")
+@json_flag
+@with_flags("path", "branch", "ref", "env", "log_level", "log_format")
+def test(
+    *,
+    only: tuple[str, ...],
+    since: str | None,
+    network: bool,
+    github: bool,
+    junit: Path | None,
+    runtime: str,
+    json_output: bool,
+    context: CommandContext,
+) -> int:
+    """Run every function's checks on this machine.
+
+    It builds everything, and needs neither Kapso nor a key. What functions fetch, and what is in env.KV and env.DB, comes from
+    files beside them.
+    """
+    from kapso_sync.cli import test as test_command
+
+    args = test_command.TestArgs(only, since, network=network, json=json_output, github=github, junit=junit, runtime=runtime)
+    return test_command.test(context, args)
 
 
 @app.command(epilog="Example: kapso-sync history process-webhook")

@@ -11,7 +11,7 @@ from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import InvokeRequest, Json, RemoteFunction
 from kapso_sync.visible import visible_lines
 from kapso_sync.wiring import open_api
 
@@ -28,7 +28,7 @@ def invoke(slug: str, data: str, timeout: float, context: CommandContext, *, jso
     async def work() -> int:
         async with open_api(settings, bus) as api:
             found = find_function(slug, await api.list_functions())
-            answer = await api.invoke_function(found.id, body, timeout=timeout)
+            answer = await api.invoke_function(found.id, InvokeRequest.of_json(body), timeout=timeout)
         text = bus.redactor.text(answer.text)
         if json_output:
             document = {

@@ -9,6 +9,7 @@ from kapso_sync.model.desired import BundledPackage
 from kapso_sync.model.functions import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
+from kapso_sync.model.state import Quarantine
 from kapso_sync.store.backups import copy_name
 
 
@@ -87,5 +88,11 @@ def _outcome_document(outcome: Outcome) -> dict[str, Json]:
         "error": outcome.error,
         "hint": outcome.hint,
         "backup": outcome.backup,
-        "quarantine": None if outcome.quarantine is None else dataclasses.asdict(outcome.quarantine),
+        "evidence": None if outcome.evidence is None else outcome.evidence.document,
+        "quarantine": None if outcome.quarantine is None else _quarantine_document(outcome.quarantine),
     }
+
+
+def _quarantine_document(quarantine: Quarantine) -> dict[str, Json]:
+    """Return a quarantine without its evidence, which is the outcome's."""
+    return {name: value for name, value in dataclasses.asdict(quarantine).items() if name != "evidence"}

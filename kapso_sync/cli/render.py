@@ -9,6 +9,7 @@ from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.grouping import common_text, group_by, shared_hints, split_place, without_slug
 from kapso_sync.cli.next_step import after_plan, after_sync
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
@@ -246,7 +247,7 @@ def _same_in_report(outcome: Outcome) -> object:
     if outcome.result is Result.DONE:
         return step.action, outcome.deployed, () if isinstance(step, Create) else step.reasons
     _, message = split_place(outcome.error or "")
-    return outcome.result, without_slug(message, step.slug), without_slug(outcome.hint, step.slug)
+    return outcome.result, without_slug(message, step.slug), without_slug(outcome.hint, step.slug), outcome.evidence
 
 
 def _hint_of_outcomes(outcomes: Sequence[Outcome]) -> str:
@@ -286,9 +287,19 @@ def _print_failed(console: Console, outcomes: Sequence[Outcome], shared: Sequenc
         console.line(error.removeprefix("not tried: "), indent=4)
     if places:
         console.line(f"at {console.names(places)}", indent=4)
+    if outcome.evidence is not None:
+        print_evidence(console, outcome.evidence, indent=4)
     hint = _hint_of_outcomes(outcomes)
     if hint and hint not in shared:
         console.hint(hint, indent=4)
+
+
+def print_evidence(console: Console, evidence: Evidence, *, indent: int) -> None:
+    """Print where code threw, and the last lines of its console."""
+    if evidence.place is not None:
+        console.line("thrown at ", whole(evidence.place), indent=indent)
+    for line in evidence.console:
+        console.verbatim(line, "dim", indent=indent + 2)
 
 
 def _print_functions(console: Console, symbol: str, style: str, names: Sequence[str], words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,11 @@ from kapso_sync.cli.console import Console, Part, whole
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.grouping import common_text, group_by, split_place, without_slug
+from kapso_sync.cli.render import print_evidence
 from kapso_sync.cli.state_folders import find_known_folder, source_of
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, ExitCode
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.plurals import counted, span
@@ -157,7 +160,9 @@ def _at_rest(function: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _same(function: Mapping[str, Any]) -> object:
     """Return what functions must have in common to be printed together."""
-    return function["state"], "" if function["state"] == "Ready" else _general_message(function)
+    evidence = function.get("evidence")
+    message = "" if function["state"] == "Ready" else _general_message(function)
+    return function["state"], message, json.dumps(evidence) if evidence else ""
 
 
 def _general_message(function: Mapping[str, Any]) -> str:
@@ -186,10 +191,13 @@ def _print_group(console: Console, state: str, group: Sequence[Mapping[str, Any]
     """Print functions and the message that they share."""
     if len(group) == 1:
         _state(console, state, f"{group[0]['slug']}  {_ready(group[0])['message']}")
-        return
-    _state(console, state, f"{len(group)} functions: {console.names([each['slug'] for each in group])}")
-    messages = [split_place(_ready(each)["message"])[1] for each in group]
-    console.line(common_text(messages, group[0]["slug"]), indent=14)
+    else:
+        _state(console, state, f"{len(group)} functions: {console.names([each['slug'] for each in group])}")
+        messages = [split_place(_ready(each)["message"])[1] for each in group]
+        console.line(common_text(messages, group[0]["slug"]), indent=14)
+    evidence = group[0].get("evidence")
+    if evidence:
+        print_evidence(console, Evidence(tuple(evidence["console"]), evidence["place"]), indent=14)
 
 
 def _state(console: Console, state: str, text: str) -> None:

@@ -65,7 +65,7 @@ def _document(report: SourceReport) -> dict[str, Json]:
     return {
         "valid": not report.problems,
         "functions": slugs,
-        "problems": [_problem(problem) for problem in report.problems],
+        "problems": [problem_document(problem) for problem in report.problems],
         "warnings": [
             {
                 "code": notice.code,
@@ -78,7 +78,8 @@ def _document(report: SourceReport) -> dict[str, Json]:
     }
 
 
-def _problem(problem: Problem) -> dict[str, Json]:
+def problem_document(problem: Problem) -> dict[str, Json]:
+    """Return a problem as JSON documents show it."""
     return {
         "code": problem.code,
         "message": problem.message,
@@ -99,12 +100,13 @@ def _place(location: Location | None) -> dict[str, Json]:
 def _annotations(reading: SourceReport) -> Iterator[str]:
     """Yield one line for each problem and warning; paths are relative to the repository's root, as GitHub wants them."""
     for problem in reading.problems:
-        yield _command("error", problem, problem.hint, reading.inside)
+        yield annotation("error", problem, problem.hint, reading.inside)
     for notice in reading.notices:
-        yield _command("warning", notice, None, reading.inside)
+        yield annotation("warning", notice, None, reading.inside)
 
 
-def _command(level: str, said: Problem | Notice, hint: str | None, inside: str) -> str:
+def annotation(level: str, said: Problem | Notice, hint: str | None, inside: str) -> str:
+    """Return the command that shows a problem beside its line on GitHub; ``inside`` is as in `SourceReport`."""
     properties = {**_annotation_place(said.location, inside), "title": said.code}
     listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{level} {listed}::{_data(said.message + (f'{chr(10)}hint: {hint}' if hint else ''))}"

@@ -16,13 +16,14 @@ from kapso_sync.aio import first_of
 from kapso_sync.errors import ApiError, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import InvocationRecord
 from kapso_sync.model.state import DeploymentWatch, WatchFinding
 from kapso_sync.reconcile.plan.watching import (
     LOOK_INTERVAL,
     Verdict,
-    evidence,
-    evidence_text,
+    count_invocations,
+    counts_text,
     failures_in,
     judge,
     with_invocations,
@@ -59,7 +60,7 @@ class WatchedFunctions(Protocol):
         """Return the newest invocations of a function. Raises `ApiError` and `NotLeading`."""
         ...
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, tuple[str, ...]]:
+    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
         """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
         ...
 
@@ -174,22 +175,28 @@ class DeploymentWatcher:
 
     async def _failed(self, watch: DeploymentWatch, listed: Sequence[InvocationRecord]) -> None:
         failures = failures_in(watch, listed)
-        said = evidence_text(watch)
-        lines: tuple[str, ...] = ()
+        said = counts_text(watch)
+        found: Evidence | None = None
         if failures:
             try:
-                error, lines = await self._functions.explain(watch, failures[0])
+                error, found = await self._functions.explain(watch, failures[0])
             except NotLeading:
                 return
-            said = f"{said}: {error}"
+            said = f"{said}: {error}" if found.place is None else f"{said}: {error} ({found.place})"
         at = self._clock.now().isoformat(timespec="seconds")
-        if self._functions.remember_watch(replace(watch, finding=WatchFinding(said, at, lines))):
-            failed = events.WatchFailed(slug=watch.slug, function_id=watch.function_id, error=said, evidence=lines)
+        if self._functions.remember_watch(replace(watch, finding=WatchFinding(said, at, found))):
+            failed = events.WatchFailed(
+                slug=watch.slug,
+                function_id=watch.function_id,
+                error=said,
+                place=None if found is None else found.place,
+                console=None if found is None else found.console,
+            )
             self._functions.report(failed)
             self._request_pass()
 
     def _conclude(self, watch: DeploymentWatch, verdict: Verdict) -> None:
-        found, slug, function_id = evidence(watch).since, watch.slug, watch.function_id
+        found, slug, function_id = count_invocations(watch).since, watch.slug, watch.function_id
         if verdict is Verdict.HEALTHY:
             sampled = watch.missed
             passed = events.WatchPassed(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
-from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction, SecretType
+from kapso_sync.model.functions import DeploymentStatus, InvokeRequest, Json, RemoteFunction, SecretType
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
@@ -256,7 +256,7 @@ class ApiDoctor:
             raise _Unanswerable("the deployment failed")
         started = self._clock.monotonic()
         while True:
-            answer = await self._api.invoke_function(probe.record.id, {}, timeout=30.0)
+            answer = await self._api.invoke_function(probe.record.id, InvokeRequest.of_json({}), timeout=30.0)
             late = self._clock.monotonic() - started >= self._edge_timeout
             if answer.status != 200 or late:
                 break

@@ -89,6 +89,11 @@ class Asking:
         except ValueError:
             return None
 
+    @property
+    def recorded(self) -> Json:
+        """The body as the record of an invocation shows it: JSON, or the text; None without a body."""
+        return _value(self.body) if self.body else None
+
     def wrapped(self, name: str) -> JsonObject:
         """Return the attributes below ``name``; raises BadRequest if there are none."""
         try:
@@ -236,7 +241,7 @@ class FunctionsApi:
             raise Unprocessable(NOT_DEPLOYED)
         runtime = self._deployer.runtime
         if runtime is None or live.fields["function_type"] != CLOUDFLARE:
-            self._world.record_invocation(function, asking.json, 501)
+            self._world.record_invocation(function, asking.recorded, 501)
             return error_answer(501, NO_CODE_RUNS if runtime is None else NO_DENO)
         call = Call(
             function_id=function.id,
@@ -268,7 +273,13 @@ class FunctionsApi:
             else f"status {result.status}"
         )
         record = self._world.record_invocation(
-            function, asking.json, result.status, response=value, error=error, duration_ms=duration_ms, console=result.console
+            function,
+            asking.recorded,
+            result.status,
+            response=value,
+            error=error,
+            duration_ms=duration_ms,
+            console=result.console,
         )
         if not good and self._world.behaviour.invoke_failure == "envelope":
             envelope: JsonObject = {"error": "Function invocation failed", "detail": error, "invocation_id": record.id}

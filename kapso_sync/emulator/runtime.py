@@ -18,6 +18,8 @@ class Call:
 
     ``deployment`` names the deployment that made the code live: the code's own variables end with it. ``ctx``: the handler
     gets a third argument. ``headers`` are the request's headers for the function, without the key and those of the connection.
+    ``outbound`` says what `fetch` gets in place of the network: ``rules`` of ``method``, ``url``, ``status``, ``headers`` and
+    ``body``, and the ``refusal`` of all else, in which ``{request}`` stands for method and URL.
     """
 
     function_id: str
@@ -30,6 +32,8 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     ctx: bool = False
+    method: str = "POST"
+    outbound: JsonObject | None = None
 
     @property
     def content_type(self) -> str:

@@ -1,76 +1,108 @@
-"""Puts an invocation that failed into a few lines: its error with the place in the source, its console lines, its stack."""
+"""Collects the evidence of a failed check or start: the console's lines, with places in the source where they are certain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from kapso_sync.build.stack_trace import frames_in
-from kapso_sync.invocations.places import PlacedInvocation, Places
-from kapso_sync.model.functions import InvocationRecord
+from kapso_sync.build.stack_trace import frames_in, own_frames
+from kapso_sync.errors import Location
+from kapso_sync.invocations.places import (
+    Code,
+    InvocationPlacer,
+    LocalBuilds,
+    PlacedInvocation,
+    Places,
+    Uncertain,
+    replaced,
+    spellings,
+    texts_of,
+)
+from kapso_sync.model.evidence import MAX_LINE, Evidence, bounded, labelled
+from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
 from kapso_sync.visible import visible, visible_lines
 
-MAX_LINES = 20
-"""Most lines of an invocation that are kept."""
+MAX_ENTRIES = 50
+"""Most entries of a console that are looked at, the last ones: more would not be shown."""
 
-MAX_LINE = 300
-"""Most characters of a line that are kept."""
+MAX_REDACTED = 64 * 1024
+"""Most characters of an entry that are redacted, before it is cut to those that are shown."""
 
-MAX_TEXT = 16 * 1024
-"""Most characters of an error, a message or a stack that are looked at; a secret beyond them is not in the lines either."""
+BEHIND = 4096
+"""Characters at the end of a longer one that are never shown: a secret that goes on behind them is not recognised."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCollector:
+    """A `FailureExplainer` that looks into the state folders of this machine.
+
+    ``builds`` know the source maps; ``edge`` is as in `InvocationPlacer`; ``redact`` removes secrets from texts.
+    """
+
+    builds: LocalBuilds
+    edge: float
+    redact: Callable[[str], str]
+
+    async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
+        """Return the evidence of an invocation."""
+        placed = await asyncio.to_thread(InvocationPlacer(function, self.builds, edge=self.edge).place, record)
+        return evidence_of(placed, function.slug, file, self.redact)
+
+    async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
+        """Return the evidence of code that did not start."""
+        build = await asyncio.to_thread(self.builds.build, spellings(code))
+        found = Code(code, None) if build is None else Code(build.code, build.source_map)
+        return evidence_of(place_in(InvocationRecord("", error=error), slug, found), slug, file, self.redact)
+
+
+def place_in(record: InvocationRecord, slug: str, code: Code) -> PlacedInvocation:
+    """Return an invocation of code that is known to have run, with its places in the source if there is a map."""
+    try:
+        return code.place(record, slug)
+    except Uncertain as reason:
+        return PlacedInvocation(record, Places.UPLOADED, str(reason))
 
 
 def error_text(placed: PlacedInvocation, redact: Callable[[str], str]) -> str:
-    """Return an invocation's error in one line, with its place: ``TypeError: no price (lib/total.ts:6:23)``."""
+    """Return an invocation's error in one line, without its place: ``TypeError: no price``."""
     record = placed.record
-    texts = [redact(text[:MAX_TEXT]) for text in _texts(record)]
+    texts = (_clean(text, redact) for text in texts_of(record))
     said = next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
-    said = said.removeprefix("Uncaught ") or f"status {record.status_code}"
-    frames = frames_in(texts)
-    inside = f" ({frames[0].file}:{frames[0].line}:{frames[0].column})" if frames and placed.places is not None else ""
-    built = " of the uploaded code" if inside and placed.places is Places.UPLOADED else ""
-    return f"{_cut(visible(said))}{inside[:-1]}{built})" if inside else _cut(visible(said))
+    said = visible(said.removeprefix("Uncaught ") or f"status {record.status_code}")
+    return said if len(said) <= MAX_LINE else f"{said[: MAX_LINE - 1]}…"
 
 
-def evidence_lines(placed: PlacedInvocation, redact: Callable[[str], str]) -> tuple[str, ...]:
-    """Return an invocation in at most `MAX_LINES` lines, without secrets, and without the bodies of request and answer."""
+def evidence_of(placed: PlacedInvocation, slug: str, file: str | None, redact: Callable[[str], str]) -> Evidence:
+    """Return the evidence of an invocation; ``file`` is the function's code in the source, None where that is not known."""
     record = placed.record
-    duration = "" if record.duration_ms is None else f", {record.duration_ms:.0f} ms"
-    lines = [f"{_time(record.created_at)}: status {record.status_code or 'unknown'}{duration}"]
-    # As a whole, since a secret may have several lines.
-    for label, text in _parts(record):
-        shown = visible_lines(redact(text[:MAX_TEXT]))
-        lines += [_cut(f"{label}{line}" if number == 0 else line) for number, line in enumerate(shown)]
-    if placed.reason is not None:
-        lines.append(_cut(f"places are those of the uploaded code: {placed.reason}"))
-    if len(lines) > MAX_LINES:
-        return (*lines[: MAX_LINES - 1], f"… and {len(lines) - MAX_LINES + 1} lines more")
-    return tuple(lines)
-
-
-def _parts(record: InvocationRecord) -> Iterator[tuple[str, str]]:
-    """Yield the label and the text of each console line, and the error if none of them says it."""
+    place = None
+    if placed.places is Places.AS_WRITTEN:
+        frames = own_frames(frames_in(texts_of(record)), slug)
+        if frames:
+            written = file or frames[0].file
+            place = str(Location(written, frames[0].line, frames[0].column))
+            record = replaced(record, frames[0].file, lambda line, column: Location(written, line, column))
+    elif placed.places is Places.SOURCE:
+        place = str(placed.first) if placed.first is not None else None
+    lines: list[str] = []
+    for line in record.console[-MAX_ENTRIES:]:
+        text = line.message if not line.stack else _whole(line)
+        lines += labelled(visible(line.level), visible_lines(_clean(text, redact)))
     if record.error and not any((line.stack or line.message).startswith(record.error) for line in record.console):
-        yield "", record.error
-    for line in record.console:
-        yield f"{line.level}: ", line.message
-        if line.stack and line.stack != line.message:
-            # V8 begins a trace with the error's text, which the message often is.
-            yield "", line.stack.removeprefix(f"{line.message}\n")
+        lines += labelled("error", visible_lines(_clean(record.error, redact)))
+    if placed.reason is not None:
+        lines.append(f"(places are those of the uploaded code: {placed.reason})")
+    return Evidence(bounded(lines), place)
 
 
-def _texts(record: InvocationRecord) -> Iterator[str]:
-    """Yield the texts that say what went wrong, the best one first."""
-    errors = [line for line in record.console if line.level == "error"]
-    traces = [text for line in errors for text in (line.message, line.stack or "") if frames_in([text])]
-    yield from traces
-    yield from ([record.error] if record.error else [])
-    yield from (line.message for line in errors)
+def _clean(text: str, redact: Callable[[str], str]) -> str:
+    """Return the beginning of a text without secrets."""
+    clean = redact(text[:MAX_REDACTED])
+    return clean if len(text) <= MAX_REDACTED else clean[:-BEHIND]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE - 1]}…"
-
-
-def _time(moment: datetime | None) -> str:
-    return "at an unknown time" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _whole(line: ConsoleLine) -> str:
+    """Return message and stack once each: V8 begins a stack with the error's text, which the message often is."""
+    stack = line.stack or ""
+    return stack if stack.startswith(line.message) else f"{line.message}\n{stack}"

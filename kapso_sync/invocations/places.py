@@ -17,7 +17,8 @@ from pathlib import Path
 from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.build.stack_trace import Frame, fits, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
-from kapso_sync.errors import ApiError
+from kapso_sync.errors import ApiError, Location
+from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import (
     CODE,
     ConsoleLine,
@@ -50,11 +51,15 @@ class Places(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlacedInvocation:
-    """An invocation whose stack traces name ``places``; None: it names none. ``reason`` says why they are not in the source."""
+    """An invocation whose stack traces name ``places``; None: it names none. ``reason`` says why they are not in the source.
+
+    ``first`` is the first place in the source that a trace names, if a source map led there.
+    """
 
     record: InvocationRecord
     places: Places | None = None
     reason: str | None = None
+    first: Location | None = None
 
 
 class LocalBuilds:
@@ -83,7 +88,7 @@ class LocalBuilds:
         return next((build for build in found if build.source_map is not None), found[0] if found else None)
 
 
-class _Uncertain(Exception):
+class Uncertain(Exception):
     """Why the places cannot be led back to the source."""
 
 
@@ -100,35 +105,32 @@ class InvocationPlacer:
 
     def place(self, record: InvocationRecord) -> PlacedInvocation:
         """Return the invocation with the places of its stack traces in the source, if it is certain which code ran."""
-        own = own_frames(frames_in(_texts(record)), self._function.slug)
+        own = own_frames(frames_in(texts_of(record)), self._function.slug)
         if not own:
             return PlacedInvocation(record)
         try:
-            code = self._code_that_ran(own, record.created_at)
-            if code.as_written:
-                return PlacedInvocation(record, Places.AS_WRITTEN)
-            return PlacedInvocation(_placed(record, own[0].file, code.map), Places.SOURCE)
-        except _Uncertain as reason:
+            return self._code_that_ran(own, record.created_at).place(record, self._function.slug)
+        except Uncertain as reason:
             return PlacedInvocation(record, Places.UPLOADED, str(reason))
 
-    def _code_that_ran(self, own: Sequence[Frame], at: datetime | None) -> _Code:
+    def _code_that_ran(self, own: Sequence[Frame], at: datetime | None) -> Code:
         """Return the one code that may have run and that all frames fit."""
         deployed = self._function.last_deployed_at
-        if isinstance(self._current, _Uncertain):
+        if isinstance(self._current, Uncertain):
             raise self._current
         if at is None or deployed is None:
-            raise _Uncertain("Kapso does not say when it ran, or when the code was deployed")
+            raise Uncertain("Kapso does not say when it ran, or when the code was deployed")
         if at < deployed:
-            raise _Uncertain(f"it ran before the deployment of {_shown(deployed)}, so maybe with other code")
+            raise Uncertain(f"it ran before the deployment of {_shown(deployed)}, so maybe with other code")
         possible = [self._current]
         if at <= deployed + self._edge:
             possible += [code for code in self._former if code.text != self._current.text]
         fitting = [code for code in possible if fits(own, code.text)]
         if len(fitting) > 1:
             seconds = f"{self._edge.total_seconds():g} s"
-            raise _Uncertain(f"it ran within {seconds} of a deployment, so maybe with the code before it")
+            raise Uncertain(f"it ran within {seconds} of a deployment, so maybe with the code before it")
         if not fitting:
-            raise _Uncertain("the places do not fit the code that is deployed: the runtime may add lines of its own")
+            raise Uncertain("the places do not fit the code that is deployed: the runtime may add lines of its own")
         return fitting[0]
 
     @functools.cached_property
@@ -136,25 +138,25 @@ class InvocationPlacer:
         return self._builds.owned(self._function.id)
 
     @functools.cached_property
-    def _former(self) -> Sequence[_Code]:
+    def _former(self) -> Sequence[Code]:
         """What may have run before the last deployment: the code before our last write, and code that was rolled back."""
         found = []
         code = self._builds.former_code(self._function.id)
         if code is not None:
-            found.append(self._built(_spellings(code), code))
+            found.append(self._built(spellings(code), code))
         if self._owned is not None and self._owned.quarantine is not None:
             found.append(self._built({self._owned.quarantine.code}, None))
         return found
 
     @functools.cached_property
-    def _current(self) -> _Code | _Uncertain:
+    def _current(self) -> Code | Uncertain:
         """The code that runs now, or why it is not known."""
         try:
             return self._find_current()
-        except _Uncertain as reason:
+        except Uncertain as reason:
             return reason
 
-    def _find_current(self) -> _Code:
+    def _find_current(self) -> Code:
         function, owned = self._function, self._owned
         content = stored_content(function, owned)
         judged = liveness(function, content, owned)
@@ -166,23 +168,23 @@ class InvocationPlacer:
                 or live.deployed_at != function.last_deployed_at
                 or function.status is not DeploymentStatus.DEPLOYED
             ):
-                raise _Uncertain(f"which code runs is not known: {judged.reason}")
+                raise Uncertain(f"which code runs is not known: {judged.reason}")
             running = live.content.get(CODE)
         if function.code is not None and code_hash(function.code) == running:
-            return self._built(_spellings(function.code), function.code)
+            return self._built(spellings(function.code), function.code)
         return self._built({str(running)}, None)
 
-    def _built(self, hashes: set[str], text: str | None) -> _Code:
+    def _built(self, hashes: set[str], text: str | None) -> Code:
         build = self._builds.build(hashes)
         if build is not None:
-            return _Code(build.code, build.source_map)
+            return Code(build.code, build.source_map)
         if text is None:
-            raise _Uncertain("the code that may have run was not built on this machine")
-        return _Code(text, None)
+            raise Uncertain("the code that may have run was not built on this machine")
+        return Code(text, None)
 
 
 @dataclass(frozen=True)
-class _Code:
+class Code:
     """Code that may have run, and its source map, if this machine has it."""
 
     text: str
@@ -193,15 +195,26 @@ class _Code:
         """Whether the code is the source's file itself."""
         return self.source_map is None and not self.text.startswith(BANNER)
 
+    def place(self, record: InvocationRecord, slug: str) -> PlacedInvocation:
+        """Return an invocation of this code with the places of its stack traces in the source; raises `Uncertain`."""
+        own = own_frames(frames_in(texts_of(record)), slug)
+        if not own:
+            return PlacedInvocation(record)
+        if self.as_written:
+            return PlacedInvocation(record, Places.AS_WRITTEN)
+        found = (self.map.original(frame.line, frame.column) for frame in own)
+        first = next((place for place in found if place is not None), None)
+        return PlacedInvocation(replaced(record, own[0].file, self.map.original), Places.SOURCE, first=first)
+
     @functools.cached_property
     def map(self) -> BundleMap:
-        """The source map; raises `_Uncertain` if there is none."""
+        """The source map; raises `Uncertain` if there is none."""
         if self.source_map is None:
-            raise _Uncertain("no state folder of this machine has the source map of the code that runs")
+            raise Uncertain("no state folder of this machine has the source map of the code that runs")
         try:
             return BundleMap(self.source_map)
         except ValueError:
-            raise _Uncertain("the source map of the code that runs is damaged") from None
+            raise Uncertain("the source map of the code that runs is damaged") from None
 
 
 async def place_all(
@@ -228,30 +241,40 @@ async def place_all(
 
 def unplaced(record: InvocationRecord, slug: str, reason: str) -> PlacedInvocation:
     """Return an invocation whose places cannot be led back for a reason that has nothing to do with it."""
-    own = own_frames(frames_in(_texts(record)), slug)
+    own = own_frames(frames_in(texts_of(record)), slug)
     return PlacedInvocation(record, Places.UPLOADED, reason) if own else PlacedInvocation(record)
 
 
 def names_places(record: InvocationRecord, slug: str) -> bool:
     """Return whether an invocation has a stack trace with places in the function's code."""
-    return bool(own_frames(frames_in(_texts(record)), slug))
+    return bool(own_frames(frames_in(texts_of(record)), slug))
 
 
-def _spellings(code: str) -> set[str]:
-    """Return the hashes of a code as it is and as we build it: a server may change line ends, and those at the end."""
-    return {code_hash(code), code_hash(f"{normal_code(code)}\n")}
+def spellings(code: str) -> set[str]:
+    """Return the hashes of a code as it is and as we build it.
+
+    A server may change line ends, and those at the end; and what makes a module of a script was added after the build.
+    """
+    text = normal_code(code)
+    return {
+        code_hash(code),
+        *(code_hash(f"{each}\n") for each in (text, normal_code(text.removesuffix(normal_code(MODULE_TAIL))))),
+    }
 
 
-def _texts(record: InvocationRecord) -> Iterator[str]:
+def texts_of(record: InvocationRecord) -> Iterator[str]:
+    """Yield the texts of an invocation that may hold stack traces."""
     yield record.error or ""
     for line in record.console:
         yield line.message
         yield line.stack or ""
 
 
-def _placed(record: InvocationRecord, file: str, source_map: BundleMap) -> InvocationRecord:
+def replaced(record: InvocationRecord, file: str, place: Callable[[int, int], Location | None]) -> InvocationRecord:
+    """Return an invocation in which the frames of one file name the places that ``place`` returns."""
+
     def text(given: str) -> str:
-        return with_places(given, file, source_map.original)
+        return with_places(given, file, place)
 
     def line(given: ConsoleLine) -> ConsoleLine:
         return replace(given, message=text(given.message), stack=None if given.stack is None else text(given.stack))

@@ -9,13 +9,15 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import (
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
+    HEADER_PATTERN,
+    HEADER_TEXT_PATTERN,
     SECRET_PATTERN,
     VARIABLE_PATTERN,
 )
@@ -29,6 +31,8 @@ _PATTERNS = {
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
     DOTENV_PATTERN: "expected FILE#NAME",
     ENVIRONMENT_PATTERN: "expected an environment's name: letters, digits, dots, underscores and hyphens",
+    HEADER_PATTERN: "expected a header's name: letters, digits and hyphens",
+    HEADER_TEXT_PATTERN: "expected a header's text: printable ASCII, without spaces at its ends",
     VARIABLE_PATTERN: "expected the name of an environment variable",
 }
 
@@ -144,6 +148,8 @@ def _unknown_key(document: Document, model: type[BaseModel], path: Path) -> Prob
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
     current: Any = model
     for part in path:
+        if isinstance(current, type) and issubclass(current, RootModel):
+            current = _core(current.model_fields["root"].annotation)
         if isinstance(current, type) and issubclass(current, BaseModel):
             fields = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
             current = _core(fields.get(str(part)))
@@ -181,7 +187,9 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _free(path: Path) -> bool:
     """Return whether a path is inside the user's own JSON, where null is a value."""
-    return "runtime_config" in path[:-1] or "request" in path[2:] or {"expect", "json"} <= set(path[2:])
+    if "runtime_config" in path[:-1] or "request" in path[2:]:
+        return True
+    return "json" in path[2:] and bool({"expect", "answer"} & set(path))
 
 
 def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:

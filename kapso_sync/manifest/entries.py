@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import bisect
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from kapso_sync.errors import Location, Problem
-from kapso_sync.manifest.document import Document
+from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import CheckModel, EntryModel, NotWatched, SecretModel, SharedModel, WatchModel
 from kapso_sync.model.desired import (
     Check,
+    CheckMethod,
+    CheckSignature,
     Contract,
     DotenvSecret,
     DriftPolicy,
@@ -76,7 +78,18 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
 
 def _check(model: CheckModel) -> Check:
     expect = model.expect
-    check = Check(model.request, expect.status, expect.json_, expect.text, expect.matches)
+    sign = model.sign
+    check = Check(
+        model.request,
+        expect.status,
+        expect.json_,
+        expect.text,
+        expect.matches,
+        method=CheckMethod(model.method or CheckMethod.POST),
+        headers=tuple((model.headers or {}).items()),
+        body=model.text,
+        sign=None if sign is None else CheckSignature(sign.header, sign.secret, sign.prefix or ""),
+    )
     return check if model.timeout is None else replace(check, timeout=model.timeout)
 
 
@@ -229,6 +242,40 @@ def check_names(document: Document, entries: Mapping[str, EntryModel | None]) ->
             location = document.location(("functions", slug, "moved_from"))
             text = f"functions.{slug}.moved_from: it is the function's own slug"
             document.problems.append(document.problem("moved-from", text, location, "remove it"))
+
+
+def check_signatures(
+    document: Document, entries: Mapping[str, EntryModel | None], slugs: Iterable[str], defaults: SharedModel | None
+) -> None:
+    """Report checks that are signed with a secret whose text the manifest does not give; ``slugs`` are all functions."""
+    for slug in slugs:
+        entry = entries.get(slug)
+        values = merged(entry, defaults)
+        secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
+        checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
+        inherited = entry is None or entry.checks is None
+        for number, check in enumerate(checks):
+            wrong = None if check.sign is None else _unusable_key(secrets.get(check.sign.secret))
+            if check.sign is None or wrong is None:
+                continue
+            below: Path = ("checks", number, "sign", "secret")
+            where = document.location((*(("defaults",) if inherited else ("functions", slug)), *below))
+            text = f"functions.{slug}.checks[{number}].sign.secret: {wrong[0].format(name=check.sign.secret)}"
+            document.problems.append(document.problem("sign-secret", text, where, wrong[1]))
+
+
+def _unusable_key(secret: SecretModel | None) -> tuple[str, str] | None:
+    """Return why a secret cannot sign a check, and what to do; None: it can."""
+    if secret is None:
+        return "the function has no secret `{name}`", "add it to `secrets`, with where its value comes from"
+    if secret.keep:
+        return (
+            "the value of `{name}` is on Kapso alone, so nothing can be signed with it",
+            "give it with `env`, `file` or `dotenv`",
+        )
+    if secret.json_ or not isinstance(secret.value, str | None):
+        return "`{name}` is JSON, and a signature needs a text", "sign with a secret that is a text"
+    return None
 
 
 def _once(document: Document, seen: dict[str, str], where: tuple[str, str], value: str | None) -> None:

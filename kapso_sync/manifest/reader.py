@@ -12,11 +12,12 @@ from pathlib import PurePosixPath
 from kapso_sync.credentials import CREDENTIAL
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
-from kapso_sync.manifest.document import Document, read_document
+from kapso_sync.manifest.document import Document, Path, read_document
 from kapso_sync.manifest.entries import (
     GUESSED_SUFFIXES,
     FileIndex,
     check_names,
+    check_signatures,
     choose_file,
     file_problem,
     make_entry,
@@ -91,8 +92,10 @@ def _views(
     known = set(problems)
     for name, view in views.items():
         check_names(view.document, view.entries)
+        there = sorted({*view.entries, *slugs - view.left_out})
+        check_signatures(view.document, view.entries, there, view.model.defaults)
         _check_code_once(view.document, view.entries, folders)
-        _check_canary(view.document, view.model, {*view.entries, *slugs - view.left_out})
+        _check_canary(view.document, view.model, there)
         fresh = [problem for problem in view.document.problems if problem not in known]
         suffix = "" if name is None else f" (in the environment {name})"
         told = [replace(problem, message=f"{problem.message}{suffix}") for problem in fresh]
@@ -308,14 +311,14 @@ class _Places:
             return self._document.location(path, key=True)
         return self._folder.location if self._folder is not None else Location("")
 
-    def of(self, *keys: str) -> Location:
+    def of(self, *keys: str | int) -> Location:
         """Return the position of a value that holds for the function, or `start` if none of its files has one."""
         for document, path in self._candidates(keys):
             if path in document.places:
                 return document.location(path)
         return self.start
 
-    def _candidates(self, keys: tuple[str, ...]) -> Iterator[tuple[Document, tuple[str, ...]]]:
+    def _candidates(self, keys: Path) -> Iterator[tuple[Document, Path]]:
         if self._document is not None:
             yield self._document, ("functions", self._slug, *keys)
         if self._folder is not None and self._folder.document is not None:
@@ -341,6 +344,10 @@ def _notices(entry: Entry, places: _Places) -> Iterator[Notice]:
         if given and not entry.deploy:
             text = f"functions.{entry.slug}.{what}: {wait}, since `deploy` is false"
             yield Notice("not-applied", text, places.of(what))
+    for number, asked in enumerate(entry.checks):
+        if entry.deploy and not asked.after_deployment:
+            text = f"functions.{entry.slug}.checks[{number}]: the command `test` alone sends it, since Kapso invokes with POST"
+            yield Notice("check-not-sent", text, places.of("checks", number, "method"))
     for name, source in entry.secrets.items():
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -56,10 +57,48 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+MAX_HEADERS = 20
+"""Most headers of a check."""
+
+HEADER_PATTERN = "^[A-Za-z0-9-]{1,100}$"
+HEADER_TEXT_PATTERN = "^[!-~](?:[ -~]{0,998}[!-~])?$"
+"""What a header may hold here: printable ASCII, without spaces at its ends."""
+
+FORBIDDEN_HEADERS = (
+    *(
+        "host",
+        "content-",
+        "transfer-encoding",
+        "connection",
+        "cookie",
+        "authorization",
+        "x-api-key",
+        "forwarded",
+        "x-forwarded-",
+    ),
+    *("accept-encoding", "expect", "keep-alive", "proxy-", "te", "trailer", "upgrade"),
+)
+"""Headers of the connection, of kapso-sync itself and of credentials; a name that ends with a hyphen is a beginning."""
+
+
+def _may_be_sent(name: str) -> str:
+    folded = name.lower()
+    if any(folded == known or (known.endswith("-") and folded.startswith(known)) for known in FORBIDDEN_HEADERS):
+        text = "expected another header: this one belongs to the connection, to Kapso or to a credential"
+        raise PydanticCustomError("forbidden_header", text)
+    return name
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=HEADER_PATTERN), AfterValidator(_may_be_sent)]
+HeaderText = Annotated[str, StringConstraints(pattern=HEADER_TEXT_PATTERN)]
+HeaderValue = Annotated[HeaderText, Field(description="The header's text: printable ASCII, up to 1,000 characters.")]
+
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_compiles)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A mapping with these keys and no others, and values of exactly these types."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
@@ -72,7 +111,7 @@ def _one_source(schema: dict[str, Any]) -> None:
 SECRET_SOURCES = ("env", "file", "dotenv", "value", "keep")
 
 
-class SecretModel(_Strict):
+class SecretModel(Strict):
     """Where a secret's value comes from: exactly one of `env`, `file`, `dotenv`, `value` and `keep`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_source)
@@ -102,7 +141,7 @@ class SecretModel(_Strict):
         return self
 
 
-class ExpectModel(_Strict):
+class ExpectModel(Strict):
     """What the answer must be: all that is given here."""
 
     status: Annotated[int, Field(ge=100, le=599)] | None = Field(
@@ -117,14 +156,54 @@ class ExpectModel(_Strict):
     matches: Pattern | None = Field(default=None, description="A regular expression that matches somewhere in the answer.")
 
 
-class CheckModel(_Strict):
+class SignModel(Strict):
+    """A signature of the request: the hex HMAC-SHA256 of the raw body, in a header."""
+
+    header: HeaderName = Field(description="The header that holds it, such as X-Signature.")
+    secret: SecretName = Field(description="The key: the name of one of the function's own secrets.")
+    prefix: HeaderText | None = Field(default=None, description="Text before the hex digits, such as `sha256=`.")
+
+
+def _one_body(schema: dict[str, Any]) -> None:
+    """Add the validator's rules to the JSON Schema: one body, and none with GET."""
+    schema["not"] = {"required": ["request", "text"]}
+    schema["if"] = {"properties": {"method": {"const": "GET"}}, "required": ["method"]}
+    schema["then"] = {"not": {"anyOf": [{"required": ["request"]}, {"required": ["text"]}]}}
+
+
+class CheckModel(Strict):
     """A request to send after each deployment, and the answer that is expected; one that fails takes the deployment back."""
 
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra=_one_body)
+
     request: JsonValue = Field(default=None, description="The JSON to send. Default: null.")
+    text: str | None = Field(default=None, description="The body to send, byte for byte, in place of `request`.")
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = Field(
+        default=None, description="The HTTP method; others than POST are sent by the command `test` alone. Default: POST."
+    )
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=MAX_HEADERS)] | None = Field(
+        default=None, description="Headers of the request, by their names."
+    )
+    sign: SignModel | None = Field(default=None, description="Signs the raw body with one of the function's own secrets.")
     expect: ExpectModel = Field(description="What the answer must be; `{}`: any success.")
     timeout: Annotated[float, Field(gt=0, le=120)] | None = Field(
         default=None, description="Seconds to wait for the answer. Default: 10."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = self.model_fields_set & {"request", "text"}
+        if len(given) > 1:
+            raise PydanticCustomError("one_body", "expected `request` or `text`, and both are given")
+        if self.method == "GET" and given:
+            raise PydanticCustomError(
+                "body_of_get", "expected no `request` and no `text` with `method: GET`, which has no body"
+            )
+        names = [name.lower() for name in (*(self.headers or ()), *((self.sign.header,) if self.sign else ()))]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise PydanticCustomError("header_twice", "the header `{name}` is given twice", {"name": twice})
+        return self
 
 
 MIN_WATCH, MAX_WATCH = 1.0, 86400.0
@@ -146,7 +225,7 @@ def _percentage(value: object) -> object:
     return value
 
 
-class WatchModel(_Strict):
+class WatchModel(Strict):
     """What makes the daemon take a deployment back: the number of failed invocations, and their part of all."""
 
     for_: Annotated[str, StringConstraints(pattern=DURATION_PATTERN), BeforeValidator(_watch_time)] | None = Field(
@@ -166,7 +245,7 @@ class NotWatched(WatchModel):
     """What ``watch: false`` is read as: it overrides a watch of the defaults."""
 
 
-class SharedModel(_Strict):
+class SharedModel(Strict):
     """What an entry and the defaults have in common. A field that is left out is not managed."""
 
     description: str | None = Field(default=None, description="Text shown on Kapso.")
@@ -214,7 +293,7 @@ class SharedModel(_Strict):
     )
 
 
-class RolloutModel(_Strict):
+class RolloutModel(Strict):
     """How carefully a pass goes on."""
 
     canary: Slug | None = Field(
@@ -259,7 +338,7 @@ OptionalEntry = Annotated[
 """An entry, or false (or nothing): no such function here."""
 
 
-class EnvironmentModel(_Strict):
+class EnvironmentModel(Strict):
     """What is different in the environment of this name, which `--env` gives."""
 
     defaults: DefaultsModel | None = Field(default=None, description="Keys above those of the manifest's defaults.")
@@ -269,7 +348,7 @@ class EnvironmentModel(_Strict):
     )
 
 
-class ManifestModel(_Strict):
+class ManifestModel(Strict):
     """Which functions of a Kapso project git manages, and which of their keys."""
 
     version: Annotated[int, Field(ge=1, le=1)] = Field(description="The manifest's version, which is 1.")
@@ -314,11 +393,20 @@ def json_schema() -> dict[str, Json]:
     schema["properties"]["environments"]["anyOf"][0]["propertyNames"] = names
     for model in ("DefaultsModel", "EntryModel"):
         schema["$defs"][model]["properties"]["secrets"]["anyOf"][0]["propertyNames"] = {"pattern": SECRET_PATTERN}
+    beginnings = [f"{name}.*" if name.endswith("-") else name for name in FORBIDDEN_HEADERS]
+    header = {"pattern": HEADER_PATTERN, "not": {"pattern": _any_case(f"^(?:{'|'.join(beginnings)})$")}}
+    schema["$defs"]["CheckModel"]["properties"]["headers"]["anyOf"][0]["propertyNames"] = header
+    schema["$defs"]["SignModel"]["properties"]["header"] |= header
     for model in (schema, *schema["$defs"].values()):
         _forbid_nulls(model)
         _drop_titles(model)
     head: dict[str, Json] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
     return {**head, "title": "kapso-sync manifest", **schema}
+
+
+def _any_case(pattern: str) -> str:
+    """Return a pattern for names of any case: those of JSON Schema have no flag for it."""
+    return re.sub(r"[a-z]", lambda letter: f"[{letter[0].upper()}{letter[0]}]", pattern)
 
 
 def _forbid_nulls(model: dict[str, Any]) -> None:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import Location, Problem
-from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, FunctionType, Json, code_hash, content_hash
+from kapso_sync.model.functions import (
+    CODE,
+    RUNTIME_CONTENT,
+    Content,
+    FunctionType,
+    InvokeRequest,
+    Json,
+    code_hash,
+    content_hash,
+    is_json_text,
+    parse_json_text,
+)
 from kapso_sync.model.source import Revision
 
 
@@ -82,12 +95,39 @@ MAX_CHECKS = 20
 """Maximum number of checks of one function."""
 
 
+class CheckMethod(enum.StrEnum):
+    """The HTTP methods of a check's request."""
+
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSignature:
+    """A signature of a check's request: the header holds ``prefix`` and the hex HMAC-SHA256 of the raw body.
+
+    ``secret`` is the name of one of the function's own secrets, whose value is the key.
+    """
+
+    header: str
+    secret: str
+    prefix: str = ""
+
+    def sign(self, body: bytes, key: str) -> str:
+        """Return the header's value."""
+        return self.prefix + hmac.new(key.encode("utf-8", "surrogatepass"), body, hashlib.sha256).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A request to send after a deployment, and the expected answer.
 
     ``status`` None accepts any success. ``json`` must be a subset of the answer's JSON, ``text`` a part of its text, and the
-    regular expression ``matches`` must be found in it. ``timeout`` is in seconds.
+    regular expression ``matches`` must be found in it. ``timeout`` is in seconds. ``body`` is sent as it is, in place of the
+    JSON ``request``.
     """
 
     request: Json
@@ -96,6 +136,52 @@ class Check:
     text: str | None = None
     matches: str | None = None
     timeout: float = 10.0
+    method: CheckMethod = CheckMethod.POST
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
+    sign: CheckSignature | None = None
+
+    @property
+    def after_deployment(self) -> bool:
+        """Whether Kapso can pass the request on: its invoke call is a ``POST``, and nothing else is documented."""
+        return self.method is CheckMethod.POST
+
+    @property
+    def sent(self) -> Json:
+        """The request's body as Kapso records it: JSON, or a text that is none."""
+        return self.request if self.body is None else parse_json_text(self.body)
+
+    def to_request(self, secrets: Mapping[str, Json]) -> InvokeRequest:
+        """Return the request; raises `UnsignedCheck` when ``secrets`` lacks the text to sign it with."""
+        if self.body is None:
+            plain = InvokeRequest.of_json(self.request)
+        else:
+            kind = "application/json" if is_json_text(self.body) else "text/plain; charset=utf-8"
+            plain = InvokeRequest(self.body.encode(), kind)
+        headers = dict(self.headers)
+        if self.sign is not None:
+            key = secrets.get(self.sign.secret)
+            if not isinstance(key, str):
+                raise UnsignedCheck(f"the secret {self.sign.secret} has no text to sign with")
+            headers[self.sign.header] = self.sign.sign(plain.body, key)
+        return dataclasses.replace(plain, headers=headers)
+
+    def confidential(self, request: InvokeRequest, secrets: Mapping[str, Json]) -> tuple[str, ...]:
+        """Return what nobody may read of a request that was made of these secrets: the key of the signature, and that."""
+        if self.sign is None:
+            return ()
+        return str(secrets[self.sign.secret]), request.headers[self.sign.header].removeprefix(self.sign.prefix)
+
+    def identity(self) -> Json:
+        """Return what tells this check from others; one without newer keys has the identity that it always had."""
+        newer = {"method": CheckMethod.POST, "headers": (), "body": None, "sign": None}
+        values = dataclasses.asdict(self)
+        values["headers"] = [list(pair) for pair in self.headers]
+        return {name: value for name, value in values.items() if name not in newer or getattr(self, name) != newer[name]}
+
+
+class UnsignedCheck(Exception):
+    """A check cannot be signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +343,7 @@ class DesiredFunction:
         """A hash of the code that runs, in either style, and of its checks. An attempt that failed is not tried again."""
         content = self.in_style(CodeStyle.SCRIPT).content
         runs = {name: value for name, value in content.items() if name in RUNTIME_CONTENT}
-        return content_hash({**runs, "checks": [dataclasses.asdict(check) for check in self.entry.checks]})
+        return content_hash({**runs, "checks": [check.identity() for check in self.entry.checks]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,10 +355,12 @@ class DeploySucceeded(FunctionEvent, name="deploy.succeeded"):
 
 
 class DeployFailed(FunctionEvent, name="deploy.failed", level=Level.ERROR):
-    """A deployment ended in ``error``, or was refused."""
+    """A deployment ended in ``error``, or was refused. ``place`` and ``console`` are what this machine's runtime said of it."""
 
     error: str
     hint: str | None = None
+    place: str | None = None
+    console: tuple[str, ...] | None = None
 
 
 class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
@@ -376,13 +378,18 @@ class CheckPassed(FunctionEvent, name="check.passed"):
 
 
 class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):
-    """The deployed function does not answer as the manifest expects, although the edge had time to update."""
+    """The deployed function does not answer as the manifest expects, although the edge had time to update.
+
+    ``console`` are the last lines of the invocation's console, and ``place`` is the place in the source that threw.
+    """
 
     check: int
     expected: str
     answer: str
     error: str
     hint: str | None = None
+    place: str | None = None
+    console: tuple[str, ...] | None = None
 
 
 class WatchStarted(FunctionEvent, name="watch.started"):
@@ -406,10 +413,11 @@ class WatchInconclusive(FunctionEvent, name="watch.inconclusive", level=Level.WA
 
 
 class WatchFailed(FunctionEvent, name="watch.failed", level=Level.ERROR):
-    """Too many invocations failed since the deployment: it is taken back. ``evidence`` are lines of one that failed."""
+    """Too many invocations failed since the deployment: it is taken back. ``place`` and ``console`` are of one that failed."""
 
     error: str
-    evidence: tuple[str, ...] = ()
+    place: str | None = None
+    console: tuple[str, ...] | None = None
 
 
 class RollbackStarted(FunctionEvent, name="rollback.started", level=Level.WARNING):

@@ -187,6 +187,20 @@ class RemoteSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class InvokeRequest:
+    """The request of an invocation. Kapso documents a ``POST`` of JSON; ``headers`` are those for the function."""
+
+    body: bytes = field(repr=False)
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of_json(value: Json) -> InvokeRequest:
+        """Return the request with this JSON; null is no body at all. ASCII only, so that every text can be encoded."""
+        return InvokeRequest(b"" if value is None else json.dumps(value).encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
 class Invocation:
     """A function's own answer to a call."""
 
@@ -246,6 +260,15 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 def canonical_json(value: Json | Mapping[str, Json]) -> str:
     """Return one spelling for equal JSON values: sorted keys, no spaces."""
     return _CANONICAL.encode(value)
+
+
+def is_json_text(text: str) -> bool:
+    """Return whether a text is JSON."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def parse_json_text(text: str) -> Json:

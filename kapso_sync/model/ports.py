@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import (
     CallBudget,
     FunctionList,
     Invocation,
     InvocationRecord,
+    InvokeRequest,
     Json,
     RemoteFunction,
     RemoteSecret,
@@ -39,6 +41,18 @@ class LocalStart:
 
 StartLocally = Callable[[str, str], Awaitable[LocalStart | None]]
 """Starts a function's code, by slug, on this machine's runtime; it returns None where there is no runtime."""
+
+
+class FailureExplainer(Protocol):
+    """Makes evidence of what is known of a failure, with places in the source; ``file`` is the function's code there."""
+
+    async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
+        """Return the evidence of an invocation of a function, whose record is that of its last deployment."""
+        ...
+
+    async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
+        """Return the evidence of code that did not start; ``error`` is the runtime's text, with places in ``code``."""
+        ...
 
 
 class Source(Protocol):
@@ -104,7 +118,7 @@ class FunctionsApi(Protocol):
         """Ask for a deployment; it runs in the background."""
         ...
 
-    async def invoke_function(self, function_id: str, body: Json, *, timeout: float) -> Invocation:
+    async def invoke_function(self, function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:
         """Call a function and return its own answer, whatever its status; ``timeout`` in seconds."""
         ...
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import ExitCode, KapsoSyncError
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.plan import Plan, Step
 from kapso_sync.model.state import Quarantine
 
@@ -31,7 +32,7 @@ class Outcome:
 
     ``blameless``: it failed, or was not tried, for a reason outside the function: Kapso is down, or a newer revision came.
     ``never_ran``: it failed, and there is no previous version. ``quarantine``: it failed, and the previous version was
-    restored.
+    restored. ``evidence`` is what is known of a failed check or deployment.
     """
 
     step: Step
@@ -46,6 +47,7 @@ class Outcome:
     quarantine: Quarantine | None = None
     applied: bool = False
     refused: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

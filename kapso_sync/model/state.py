@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kapso_sync.model.desired import WatchPolicy
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Content, Version
 from kapso_sync.model.ownership import AppliedDigests
 
@@ -36,7 +37,7 @@ class Quarantine:
     """A failed attempt, which is not tried again until git changes or a person asks; the previous version was restored.
 
     ``attempt`` is `DesiredFunction.attempt`. ``error`` is one line. ``code`` and ``restored`` are the hashes of the failed code
-    and of the restored code; ``at`` is an ISO time. ``evidence`` are lines of a failed invocation.
+    and of the restored code; ``at`` is an ISO time. ``evidence`` is what the failure left behind.
     """
 
     attempt: str
@@ -45,7 +46,7 @@ class Quarantine:
     code: str
     restored: str
     at: str
-    evidence: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +204,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class WatchFinding:
-    """Why a watched deployment counts as failed: ``error`` in one line, and ``evidence``, the lines of an invocation.
+    """Why a watched deployment counts as failed: ``error`` in one line, and the ``evidence`` of an invocation.
 
     Both are bounded and without secrets. ``at`` is an ISO time.
     """
 
     error: str
     at: str
-    evidence: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import IssueKind
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
 
@@ -70,7 +71,8 @@ class FunctionStatus:
 
     While it is not ready, ``hint`` says what to do, ``place`` is the file, line and column of the mistake, and ``broken_by``
     is the first revision since which git's content fails; None: that is not known, or git is not the cause. ``desired_hash``
-    is the hash of git's content when it was last found to run or to fail.
+    is the hash of git's content when it was last found to run or to fail. ``evidence`` is what
+    its failed check or deployment left behind.
     """
 
     slug: str
@@ -89,6 +91,7 @@ class FunctionStatus:
     place: str | None = None
     broken_by: Revision | None = None
     desired_hash: str | None = None
+    evidence: Evidence | None = None
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -381,11 +384,16 @@ def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime]) ->
         in_git=function.get("in_git", True),
         broken_by=_recorded_cause(function.get("broken_by")),
         desired_hash=function.get("desired_hash"),
+        evidence=_evidence(function.get("evidence")),
     )
 
 
 def _recorded_cause(broken_by: Mapping[str, Any] | None) -> Revision | None:
     return None if broken_by is None else Revision(broken_by["id"], subject=broken_by["subject"], author=broken_by["author"])
+
+
+def _evidence(document: Mapping[str, Any] | None) -> Evidence | None:
+    return None if document is None else Evidence(tuple(map(str, document["console"])), document["place"])
 
 
 def _revision(revision: Revision, since: datetime | None) -> Json:
@@ -449,6 +457,7 @@ def function_document(function: FunctionStatus) -> Json:
         "place": function.place,
         "broken_by": _cause(function.broken_by),
         "desired_hash": function.desired_hash,
+        "evidence": None if function.evidence is None else function.evidence.document,
     }
 
 

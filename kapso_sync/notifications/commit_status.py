@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kapso_sync.errors import ExitCode, IssueKind
 from kapso_sync.model.source import Revision
-from kapso_sync.model.status import ConditionType, DaemonStatus, ReadyReason
+from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason
 from kapso_sync.plurals import counted
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -49,12 +49,18 @@ def commit_status_for(status: DaemonStatus) -> CommitStatus | None:
         fault_of_git = last.exit_code == ExitCode.INVALID or last.issue is IssueKind.UNVERIFIED
         return CommitStatus(commit, CommitState.FAILURE, " ".join(last.error.split())) if fault_of_git else None
     not_ready = [function for function in status.functions if not function.condition(ConditionType.READY).status]
-    failed = [item.slug for item in not_ready if item.condition(ConditionType.READY).reason != ReadyReason.NOT_TRIED]
+    failed = [_named(item) for item in not_ready if item.condition(ConditionType.READY).reason != ReadyReason.NOT_TRIED]
     total = len(status.listed)
     if failed:
         named = ", ".join(failed[:_MAX_NAMED]) + (", …" if len(failed) > _MAX_NAMED else "")
         return CommitStatus(commit, CommitState.FAILURE, f"{len(failed)} of {counted(total, 'function')} not in sync: {named}")
     return None if not_ready else CommitStatus(commit, CommitState.SUCCESS, f"{counted(total, 'function')} in sync")
+
+
+def _named(function: FunctionStatus) -> str:
+    """Return a function's name, with the place in the source that threw, if it is known."""
+    place = function.evidence.place if function.evidence is not None else None
+    return function.slug if place is None else f"{function.slug} at {place}"
 
 
 def _commit(revision: Revision | None) -> str | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.errors import IssueKind
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason
 
 MAX_TEXT = 300
 """Maximum length of an issue's text, in characters."""
+
+MAX_DETAILS = 8
+"""Most lines of a console in an issue."""
 
 PASS, SUSPENSION, FUNCTION = "pass", "suspension", "function "
 """Keys of issues; a function's key is followed by its slug, which never holds a space."""
@@ -21,11 +25,15 @@ _NOT_LOOKED_AT = frozenset({ReadyReason.NOT_TRIED, ReadyReason.PENDING, ReadyRea
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One open issue. Two with the same key and kind are the same issue, even with another ``text``."""
+    """One open issue. Two with the same key and kind are the same issue, even with another ``text``.
+
+    ``details`` are lines of evidence below the text: the place in the source, and the last lines of the console.
+    """
 
     key: str
     kind: IssueKind
     text: str
+    details: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str | None:
@@ -65,7 +73,15 @@ def _of_function(function: FunctionStatus, before: OpenIssues) -> Iterable[Issue
     if function.condition(ConditionType.DRIFTED).status and ready.reason == ReadyReason.DRIFT_REPORTED:
         return (_issue(key, IssueKind.DRIFTED, function.condition(ConditionType.DRIFTED).message),)
     stalled = function.condition(ConditionType.STALLED)
-    return (_issue(key, IssueKind.STALLED if stalled.status else IssueKind.FAILED, ready.message),)
+    kind = IssueKind.STALLED if stalled.status else IssueKind.FAILED
+    return (replace(_issue(key, kind, ready.message), details=_details(function.evidence)),)
+
+
+def _details(evidence: Evidence | None) -> tuple[str, ...]:
+    if evidence is None:
+        return ()
+    place = (f"at {evidence.place}",) if evidence.place is not None else ()
+    return (*place, *evidence.console[-MAX_DETAILS:])
 
 
 def _issue(key: str, kind: IssueKind, text: str) -> Issue:
@@ -104,7 +120,7 @@ def passing_issues(before: OpenIssues, now: OpenIssues, told: OpenIssues) -> Ope
 
 def encode(issues: OpenIssues) -> dict[str, Json]:
     """Return the issues as JSON."""
-    return {key: [str(issue.kind), issue.text] for key, issue in issues.items()}
+    return {key: [str(issue.kind), issue.text, *issue.details] for key, issue in issues.items()}
 
 
 def decode(document: object) -> OpenIssues:
@@ -112,8 +128,8 @@ def decode(document: object) -> OpenIssues:
     issues = {}
     for key, kept in document.items() if isinstance(document, dict) else ():
         match kept:
-            case [str(kind), str(text)] if kind in set(IssueKind):
-                issues[str(key)] = Issue(str(key), IssueKind(kind), text)
+            case [str(kind), str(text), *details] if kind in set(IssueKind):
+                issues[str(key)] = Issue(str(key), IssueKind(kind), text, tuple(map(str, details)))
             case _:
                 pass
     return issues

@@ -14,6 +14,9 @@ from kapso_sync.visible import visible
 MAX_LINES = 15
 """Maximum number of changes that a message lists; it counts the rest."""
 
+MAX_DETAILED = 3
+"""Maximum number of changes that a message shows with lines of evidence."""
+
 MAX_SUBJECT = 120
 """Maximum length of a commit's subject, in characters."""
 
@@ -48,7 +51,7 @@ class MessageContext:
 def compose_message(found: Sequence[Change], context: MessageContext, redact: Callable[[str], str] = str) -> Message:
     """Return one message about all changes; ``redact`` removes secrets from it."""
     ordered = sorted(found, key=_weight)
-    lines = [_line(change) for change in ordered[:MAX_LINES]]
+    lines = [line for number, change in enumerate(ordered[:MAX_LINES]) for line in _lines(change, number < MAX_DETAILED)]
     if len(ordered) > MAX_LINES:
         lines.append(f"and {len(ordered) - MAX_LINES} more")
     lines += ["", context.name]
@@ -66,6 +69,11 @@ def _weight(change: Change) -> tuple[bool, bool, str]:
     issue = change.after or change.before
     assert issue is not None  # noqa: S101 - a change has at least one side
     return (change.after is None, issue.slug is not None, issue.key)
+
+
+def _lines(change: Change, detailed: bool) -> list[str]:
+    details = change.after.details if change.after is not None and detailed else ()
+    return [_line(change), *(f"    {line}" for line in details)]
 
 
 def _line(change: Change) -> str:

@@ -108,9 +108,18 @@ def _now(status: DaemonStatus, function: FunctionStatus, viewer: Viewer) -> str:
     said = '<p class="message">It runs what git says.</p>' if expected else ""
     return f"""<section id="standing" class="card verdict {tone}" aria-labelledby="verdict">
 <div role="status"><h2 id="verdict">{shape} {WORDS[state].capitalize()}</h2></div>
-{since}{said}{facts}{notes(function, status.now)}
+{since}{said}{facts}{_console(function, viewer)}{notes(function, status.now)}
 {_actions(status, function, viewer)}
 </section>"""
+
+
+def _console(function: FunctionStatus, viewer: Viewer) -> str:
+    """Return the last lines of the console of what failed, which may hold people's data, for who may see it."""
+    if function.evidence is None or not function.evidence.console or not viewer.trusted:
+        return ""
+    slug = escape(function.slug, quote=True)
+    lines = "".join(f"<span>{escape(line)}\n</span>" for line in function.evidence.console)
+    return f'<pre tabindex="0" role="region" aria-label="Console of {slug}"><code>{lines}</code></pre>'
 
 
 def _facts(status: DaemonStatus, function: FunctionStatus, told: Condition) -> str:

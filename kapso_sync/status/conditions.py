@@ -109,6 +109,8 @@ def concluded(
     base = before or FunctionStatus(step.slug, step.function_id, ())
     changed = outcome.result is Result.DONE
     cause = _cause(before, outcome, revision, redact(message))
+    waits = backing_off or outcome.result is Result.SKIPPED
+    evidence = outcome.evidence or (base.evidence if waits else None)
     status = replace(
         base,
         function_id=outcome.function_id or base.function_id,
@@ -120,9 +122,10 @@ def concluded(
         changed_at=now if changed else base.changed_at,
         change=message if changed else base.change,
         hint=None if good or (hint := _hint(outcome)) is None else redact(hint),
-        place=None if good else _place(step),
+        place=None if good else _place(step) or (evidence.place if evidence is not None else None),
         broken_by=cause.broken_by,
         desired_hash=cause.desired_hash,
+        evidence=evidence,
     )
     return base if status == base else status
 

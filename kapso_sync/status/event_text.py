@@ -51,7 +51,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.CheckPassed():
             return f"{counted(event.checks, 'check')} passed after {event.duration_ms / 1000:.0f} s"
         case events.CheckFailed():
-            return f"check failed: {event.error}"
+            return f"check failed: {event.error}{_at(event.place)}"
         case events.WatchStarted():
             return f"watched until {event.until}"
         case events.WatchPassed():
@@ -77,3 +77,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case _:
             said = getattr(event, "error", None) or getattr(event, "reason", None) or getattr(event, "message", None)
             return str(said) if said else event.name.replace(".", " ").replace("_", " ")
+
+
+def _at(place: str | None) -> str:
+    return "" if place is None else f", thrown at {place}"

@@ -148,9 +148,8 @@ async def open_session(
 
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
         emit = _fan_out(bus.emit, history.listen)
-        executor = Executor(
-            api, store, clock, emit, executor_settings(settings, start_locally, watches=tracker is not None), bus.redactor.text
-        )
+        limits = executor_settings(settings, start_locally, source.folder, bus.redactor, watches=tracker is not None)
+        executor = Executor(api, store, clock, emit, limits, bus.redactor.text)
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from kapso_sync.invocations.evidence import EvidenceCollector
+from kapso_sync.invocations.places import LocalBuilds
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
 from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
+from kapso_sync.telemetry import Redactor
 
 
 def poll_intervals(settings: Settings) -> Backoff:
@@ -17,8 +21,13 @@ def poll_intervals(settings: Settings) -> Backoff:
     return replace(POLL_INTERVALS, initial=settings.deploy_poll, maximum=settings.deploy_poll * 5)
 
 
-def executor_settings(settings: Settings, start_locally: StartLocally | None, *, watches: bool) -> ExecutorSettings:
-    """Return the settings of the executor of plans. ``watches``: a daemon reads what is invoked after a deployment."""
+def executor_settings(
+    settings: Settings, start_locally: StartLocally | None, folder: Path, redactor: Redactor, *, watches: bool
+) -> ExecutorSettings:
+    """Return the settings of the executor of plans; ``folder`` is the state folder, which has the builds.
+
+    ``watches``: a daemon reads what is invoked after a deployment.
+    """
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploying=settings.deploying,
@@ -29,4 +38,6 @@ def executor_settings(settings: Settings, start_locally: StartLocally | None, *,
         prune_idle=settings.prune_idle or 0.0,
         start_locally=start_locally,
         watch_edge=settings.check_window if watches else None,
+        explain=EvidenceCollector(LocalBuilds([folder]), settings.check_window, redactor.text),
+        conceal=redactor.add,
     )

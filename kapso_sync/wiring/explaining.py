@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kapso_sync.errors import ApiError, ConfigError
-from kapso_sync.invocations.evidence import error_text, evidence_lines
+from kapso_sync.invocations.evidence import error_text, evidence_of
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds, PlacedInvocation, names_places, unplaced
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import InvocationRecord
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.session import Explain
@@ -22,10 +23,10 @@ from kapso_sync.wiring.building import make_secret_reader
 def make_explainer(settings: Settings, redactor: Redactor, folder: Path) -> Explain:
     """Return what explains invocations of the functions of one state folder."""
 
-    async def explain(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, tuple[str, ...]]:
+    async def explain(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
         learn_secrets(settings, redactor, [folder])
         placed = await _placed(api, function_id, slug, record)
-        return error_text(placed, redactor.text), evidence_lines(placed, redactor.text)
+        return error_text(placed, redactor.text), evidence_of(placed, slug, None, redactor.text)
 
     async def _placed(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> PlacedInvocation:
         if not names_places(record, slug):

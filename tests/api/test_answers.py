@@ -19,7 +19,7 @@ from kapso_sync.api.client import MAX_INVOKE_BYTES, MAX_RECORD_BYTES, MAX_RECORD
 from kapso_sync.api.json_answers import read_json
 from kapso_sync.api.transport import MAX_ERROR_BYTES
 from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected, ApiUnavailable
-from kapso_sync.model.functions import Json
+from kapso_sync.model.functions import InvokeRequest, Json
 from tests.api.servers import Reply, answer, connected_client, record
 from tests.heartbeat import beating
 
@@ -209,7 +209,7 @@ async def test_a_compressed_answer_counts_as_what_it_becomes(encoding: str) -> N
     async with connected_client(bomb, small, settings=ONCE) as line:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(ApiGarbled, match="more than 1 MiB"):
-            await line.api.invoke_function("f1", {}, timeout=5)
+            await line.api.invoke_function("f1", InvokeRequest.of_json({}), timeout=5)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 1024
         assert await line.api.list_secrets("f1") == ()
     assert b"accept-encoding: gzip\r\n" in line.server.requests[0].lower()
@@ -281,9 +281,9 @@ async def test_a_functions_own_error_is_read_like_its_other_answers() -> None:
     async with connected_client(
         answer(500, raw=b"y" * (MAX_ERROR_BYTES * 2)), answer(500, raw=b"y" * (MAX_INVOKE_BYTES + 1))
     ) as line:
-        assert len((await line.api.invoke_function("f1", {}, timeout=5)).text) == MAX_ERROR_BYTES * 2
+        assert len((await line.api.invoke_function("f1", InvokeRequest.of_json({}), timeout=5)).text) == MAX_ERROR_BYTES * 2
         with pytest.raises(ApiGarbled, match="more than 1 MiB"):
-            await line.api.invoke_function("f1", {}, timeout=5)
+            await line.api.invoke_function("f1", InvokeRequest.of_json({}), timeout=5)
 
 
 async def test_a_duration_that_no_number_holds_is_unknown() -> None:

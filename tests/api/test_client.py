@@ -22,7 +22,7 @@ from kapso_sync.errors import (
     LockVersionRefused,
     UsersUnknown,
 )
-from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
+from kapso_sync.model.functions import DeploymentStatus, InvokeRequest, Json, RemoteFunction
 from kapso_sync.model.users import FunctionUser, UserKind, WhatsAppFlow
 from tests.api.servers import ClientHarness, answer, connected_client, hang, listing, record
 
@@ -190,7 +190,7 @@ async def test_a_404_on_the_list_names_the_other_base() -> None:
 async def test_invoke_returns_the_functions_own_answer() -> None:
     """Whatever its status: a function may well answer 500, and is called once."""
     async with connected_client(answer(500, {"error": "mine"})) as line:
-        answered = await line.api.invoke_function("id-1", {"ping": True}, timeout=1)
+        answered = await line.api.invoke_function("id-1", InvokeRequest.of_json({"ping": True}), timeout=1)
     assert (answered.status, answered.text) == (500, '{"error": "mine"}')
     assert len(line.server.requests) == 1
 
@@ -210,7 +210,7 @@ async def test_hanging_invocations_do_not_block_other_requests() -> None:
         asyncio.TaskGroup() as group,
     ):
         await line.api.list_functions()
-        hanging = [group.create_task(line.api.invoke_function("id-1", {}, timeout=30)) for _ in range(2)]
+        hanging = [group.create_task(line.api.invoke_function("id-1", InvokeRequest.of_json({}), timeout=30)) for _ in range(2)]
         for _ in hanging:
             await hung.acquire()
         assert slugs(await line.api.list_functions()) == ["greet"]

@@ -31,6 +31,7 @@ from kapso_sync.errors import (
     SecretRoutesUnavailable,
 )
 from kapso_sync.model.events import ApiCalled, ApiRetry
+from kapso_sync.model.functions import InvokeRequest
 from kapso_sync.telemetry import Redactor
 from tests.api.servers import KEY, ClientHarness, answer, connected_client, hang, listing, record
 
@@ -399,8 +400,8 @@ async def test_error_bodies_and_invocation_responses_are_read_up_to_a_size_limit
     assert len(raised.value.message) < 500
     async with connected_client(answer(200, raw=b"y" * (1024 * 1024 + 1)), answer(200, raw=b"y" * 1024 * 1024)) as line:
         with pytest.raises(ApiGarbled, match="more than 1 MiB"):
-            await line.api.invoke_function("id-1", {}, timeout=5)
-        assert len((await line.api.invoke_function("id-1", {}, timeout=5)).text) == 1024 * 1024
+            await line.api.invoke_function("id-1", InvokeRequest.of_json({}), timeout=5)
+        assert len((await line.api.invoke_function("id-1", InvokeRequest.of_json({}), timeout=5)).text) == 1024 * 1024
 
 
 def test_request_and_response_reprs_hold_no_bodies() -> None:

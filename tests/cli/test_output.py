@@ -75,6 +75,7 @@ COMMANDS = {
     "status": ("FOLDER",),
     "sync": ("FOLDER",),
     "validate": ("FOLDER",),
+    "test": ("FOLDER",),
     "version": (),
 }
 """Commands that print a report on stdout, with arguments that work after a sync."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +18,8 @@ from kapso_sync.errors import ApiUnavailable, Call, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, WatchPolicy
-from kapso_sync.model.functions import InvocationRecord, code_hash
+from kapso_sync.model.evidence import Evidence
+from kapso_sync.model.functions import Invocation, InvocationRecord, InvokeRequest, code_hash
 from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import DeploymentWatch, QuarantineReason, Tally
@@ -124,8 +126,8 @@ class Daemon:
             raise self.trouble
         return await self.bench.api.list_invocations(function_id, limit=20)
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, tuple[str, ...]]:
-        return f"{failure.error} ({watch.slug}.js:1:1)", (f"status {failure.status_code}", "boom")
+    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
+        return str(failure.error), Evidence((f"status {failure.status_code}", "boom"), f"{watch.slug}.js:1:1")
 
     def report(self, event: events.Event) -> None:
         self.reported.append(event)
@@ -180,7 +182,8 @@ async def test_a_version_that_fails_is_taken_back_by_the_next_pass(daemon: Daemo
     assert (outcome.result, outcome.error) == (Result.FAILED, error)
     assert outcome.quarantine is not None
     assert (outcome.quarantine.code, outcome.quarantine.restored) == (code_hash(CODE_B), code_hash(CODE_A))
-    assert (outcome.quarantine.fault, outcome.quarantine.evidence) == (QuarantineReason.WATCH, ("status 500", "boom"))
+    assert outcome.quarantine.fault is QuarantineReason.WATCH
+    assert outcome.evidence == outcome.quarantine.evidence == Evidence(("status 500", "boom"), "a.js:1:1")
     assert world.live_code() == {"a": CODE_A}
     api.log.clear()
     again = await daemon.sync()
@@ -475,15 +478,15 @@ async def test_checks_that_fail_at_first_are_no_evidence(tmp_path: Path) -> None
     check = Check({"ping": True}, status=200)
     invoke, asked = api.invoke_function, 0
 
-    async def recorded(function_id: str, body: object, *, timeout: float) -> object:
+    async def recorded(function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:
         nonlocal asked
         asked += 1
-        answer = await invoke(function_id, body, timeout=timeout)  # type: ignore[arg-type]
+        answer = await invoke(function_id, request, timeout=timeout)
         status = 500 if asked <= 3 else 200
-        api.world.record_invocation(api.world.function("a"), body, status)  # type: ignore[arg-type]
+        api.world.record_invocation(api.world.function("a"), json.loads(request.body), status)
         return replace(answer, status=status)
 
-    api.invoke_function = recorded  # type: ignore[method-assign, assignment]
+    api.invoke_function = recorded  # type: ignore[method-assign]
     assert only(await daemon.sync(watched(CODE_C, checks=(check,)))) is Result.DONE
     assert asked == 4
     daemon.call(500, 200)

@@ -56,6 +56,7 @@ def manifest_rows() -> Iterator[str]:
     yield from _keys("functions.SLUG.", models["EntryModel"], ())
     yield from _keys("functions.SLUG.secrets.NAME.", models["SecretModel"], ())
     yield from _keys("functions.SLUG.checks[].", models["CheckModel"], ())
+    yield from _keys("functions.SLUG.checks[].sign.", models["SignModel"], ())
     yield from _keys("functions.SLUG.checks[].expect.", models["ExpectModel"], ())
     yield from _keys("functions.SLUG.watch.", models["WatchModel"], ())
     yield from _keys("defaults.", models["DefaultsModel"], shared)

@@ -7,15 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from kapso_sync.cli.workerd import find_workerd
 from tests.docs.test_docs import blocks
 from tests.program import answering, git, write_functions
-from tests.served import served
+from tests.served import QUICK, served
 
 
 def workflow() -> Any:
@@ -71,7 +73,7 @@ def test_the_ci_workflow_creates_one_comment_and_then_updates_it(tmp_path: Path,
 def github_scripts(job: str) -> list[str]:
     """The scripts of a GitHub job that need neither a forge nor the network."""
     scripts = [step["run"] for step in workflow()["jobs"][job]["steps"] if "run" in step]
-    return [script for script in scripts if "gh api" not in script and "pip install" not in script]
+    return [script for script in scripts if not any(word in script for word in ("gh api", "pip install", "npm install"))]
 
 
 def gitlab_scripts(job: str) -> list[str]:
@@ -83,11 +85,14 @@ def checkout(tmp_path: Path) -> Path:
     """A repository on a runner, with a function that has a secret."""
     root = tmp_path / "flows"
     secrets = "    secrets:\n      PAYMENT_TOKEN: {env: PAYMENT_TOKEN}\n"
-    write_functions(root / "functions", {"greet": answering("hello")}, extra=secrets)
+    write_functions(root / "functions", {"greet": answering("hi")}, extra=secrets)
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "remote", "add", "origin", "https://github.com/acme/flows.git")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "Begin")
+    checks = "    checks: [{expect: {text: hello}}]\n"
+    write_functions(root / "functions", {"greet": answering("hello")}, extra=secrets + checks)
+    git(root, "commit", "--quiet", "--all", "--message", "Say hello")
     return root
 
 
@@ -96,13 +101,16 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_ci_jobs_run_as_printed(checkout: Path, tmp_path: Path, forge: str) -> None:
     """Validate needs no key, neither it nor the plan needs values of secrets, and the push deploys; no state is kept."""
     scripts = github_scripts if forge == "github" else gitlab_scripts
-    with served() as kapso:
+    runtime = find_workerd()
+    if runtime is None:
+        pytest.skip("needs workerd: npm ci")
+    with served(replace(QUICK, workerd=runtime.path)) as kapso:
         bare = {
             **{name: value for name, value in os.environ.items() if not name.startswith("KAPSO_")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         key = {"KAPSO_API_KEY": kapso.emulator.key, "KAPSO_API_BASE_URL": kapso.emulator.base("/platform/v1")}
-        quick = {"KAPSO_SYNC_DEPLOY_POLL": "20ms"}
+        quick = {"KAPSO_SYNC_DEPLOY_POLL": "20ms", "KAPSO_SYNC_CHECK_DELAY": "10ms"}
 
         def job(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
             state = {"KAPSO_SYNC_STATE_DIR": str(tmp_path / f"runner-{len(list(tmp_path.iterdir()))}")}
@@ -119,6 +127,8 @@ def test_the_ci_jobs_run_as_printed(checkout: Path, tmp_path: Path, forge: str) 
 
         if forge == "github":
             assert job(*scripts("validate")).returncode == 0
+            tested = job(*scripts("test"), BASE="HEAD~1")
+            assert (tested.returncode, "+ greet  1 check passed" in tested.stdout) == (0, True), tested.stderr
         planned = job(*scripts("plan"), **key)
         assert planned.returncode == 0, planned.stderr
         assert "1 to create" in (checkout / "plan.md").read_text(encoding="utf-8")

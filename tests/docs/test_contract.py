@@ -53,6 +53,7 @@ def test_json_documents_have_the_published_fields_and_no_others(tmp_path: Path) 
         kapso.edit("greet", code=answering("by hand"))
         seen += [
             ("validate", run("validate", source)),
+            ("test", run("test", source)),
             ("plan", run("plan", source)),
             ("sync", run("sync", source)),
             ("invoke", run("invoke", "greet", "--data", "{}")),

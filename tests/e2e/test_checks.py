@@ -27,6 +27,7 @@ ROLLBACK = (
     "POST /functions/{id}/deploy",
     "GET /functions",
     "POST /functions/{id}/invoke",
+    "GET /functions/{id}/invocations",
     "PATCH /functions/{id}",
     "POST /functions/{id}/deploy",
     "GET /functions",
@@ -130,3 +131,75 @@ def test_sigkill_at_any_call_of_a_rollback_ends_with_the_old_code(
     kapso.forget_requests()
     assert kapso_sync("sync", folder, environment=environment).code == 1
     assert kapso.calls() == ["GET /functions"]
+
+
+WEBHOOK = """\
+import { isSigned, type Keyed } from "./lib/verify";
+
+export default async function handler(request: Request, env: Keyed): Promise<Response> {
+  const body = await request.arrayBuffer();
+  const signed = await isSigned(body, request.headers.get("X-Signature"), env);
+  if (!signed) return new Response("", { status: 401 });
+  return Response.json({ source: request.headers.get("X-Source") }, { status: 202 });
+}
+"""
+VERIFY = """\
+export type Keyed = { WEBHOOK_SECRET: string };
+
+export async function isSigned(body: ArrayBuffer, header: string | null, env: Keyed): Promise<boolean> {
+  const match = /^sha256=([0-9a-f]{64})$/.exec(header ?? "");
+  if (!match) return false;
+  const raw = new TextEncoder().encode(env.WEBHOOK_SECRET);
+  const key = await crypto.subtle.importKey("raw", raw, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);
+  const bytes = Uint8Array.from(match[1].match(/../g)!, (pair) => parseInt(pair, 16));
+  return crypto.subtle.verify("HMAC", key, bytes, body);
+}
+"""
+THROWS = """\
+  console.log("looking at", header, "with", env.WEBHOOK_SECRET);
+  (undefined as any).key;
+"""
+MANIFEST = """\
+version: 1
+functions:
+  hook:
+    secrets: {WEBHOOK_SECRET: {value: "hush-hush-hush-hush"}}
+    checks:
+      - request: {order: 17}
+        headers: {X-Source: shop}
+        sign: {header: X-Signature, secret: WEBHOOK_SECRET, prefix: "sha256="}
+        expect: {status: 202, json: {source: shop}}
+      - text: '{"order": 17}'
+        expect: {status: 401}
+      - method: GET
+        expect: {status: 405}
+"""
+
+
+def test_a_webhook_is_checked_with_its_signature_and_a_failure_shows_the_line(kapso: Served, tmp_path: Path) -> None:
+    """Console and place in the shared module: in the log, the status, the page and the report; no secret, no signature."""
+    folder = tmp_path / "functions"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "manifest.yaml").write_text(MANIFEST, encoding="utf-8")
+    (folder / "hook.ts").write_text(WEBHOOK, encoding="utf-8")
+    (folder / "lib" / "verify.ts").write_text(VERIFY, encoding="utf-8")
+    with daemon(str(folder), quick(kapso, tmp_path)) as running:
+        assert running.event("check.passed")["checks"] == 2
+        broken = VERIFY.replace("  if (!match)", f"{THROWS}  if (!match)")
+        (folder / "lib" / "verify.ts").write_text(broken, encoding="utf-8")
+        failed = running.event("check.failed")
+        running.event("rollback.succeeded")
+        assert failed["place"] == "lib/verify.ts:6:22"
+        assert failed["console"][0] == "log   looking at sha256=[redacted] with [redacted]"
+        assert failed["console"][-2:] == [
+            "          at isSigned (lib/verify.ts:6:22)",
+            "          at handler (hook.ts:5:24)",
+        ]
+        until(lambda: httpx.get(f"{running.url}/api/status", trust_env=False).json()["functions"][0]["evidence"] is not None)
+        status = httpx.get(f"{running.url}/api/status", timeout=5, trust_env=False).json()
+        assert status["functions"][0]["evidence"] == {"place": failed["place"], "console": failed["console"]}
+        page = httpx.get(f"{running.url}/", timeout=5, trust_env=False).text
+        assert "at <code>lib/verify.ts:6:22</code>" in page
+        shown = kapso_sync("status", str(folder), environment=quick(kapso, tmp_path)).out
+        assert "thrown at lib/verify.ts:6:22" in shown
+        assert "hush" not in f"{failed}{status}{page}{shown}{running.raw}"

@@ -114,8 +114,9 @@ def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Ser
             "4 of 4 invocations since its deployment failed, and none of 3 before it: TypeError: "
         )
         assert failed["error"].endswith("(lib/total.ts:4:16)")
-        assert [line for line in failed["evidence"] if "lib/total.ts:4:16" in line]
-        logged = [line for line in failed["evidence"] if line.startswith("log: charging with ")]
+        assert failed["place"] == "lib/total.ts:4:16"
+        assert [line for line in failed["console"] if "lib/total.ts:4:16" in line]
+        logged = [line for line in failed["console"] if line.startswith("log   charging with ")]
         assert logged
         assert SECRET in str(kapso.world.invocations(kapso.world.function("order").id)[0].console_logs), "Kapso does show it"
         running.event("rollback.succeeded")

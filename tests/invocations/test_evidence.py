@@ -1,64 +1,53 @@
-"""An invocation that failed is put into a few lines: bounded, without secrets or bodies, and safe to show."""
+"""The evidence of a failure: bounded, without secrets, and with places in the source."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import pytest
 
-from kapso_sync.invocations.evidence import MAX_LINE, MAX_LINES, error_text, evidence_lines
-from kapso_sync.invocations.places import PlacedInvocation, Places
+from kapso_sync.invocations.evidence import MAX_REDACTED, evidence_of, place_in
+from kapso_sync.invocations.places import Code
+from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, Evidence
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord
+from kapso_sync.telemetry import Redactor
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SECRET = "canary-2f7c"
-TRACE = "TypeError: no price\n    at total (lib/total.ts:6:23)\n    at order (order.ts:3:1)"
-
-
-def redact(text: str) -> str:
-    return text.replace(SECRET, "[redacted]")
+KEY = "hush-hush-hush-hush-hush"
+SCRIPT = "async function handler() {\n  throw new Error('no');\n}\n"
 
 
-def invocation(*console: ConsoleLine, error: str | None = "TypeError: no price", status: int | None = 500) -> InvocationRecord:
-    return InvocationRecord("i1", status, 12.4, error, NOON, console, {"body": SECRET}, {"body": SECRET})
+def evidence(*console: ConsoleLine, error: str | None = None, redact: Redactor | None = None) -> Evidence:
+    record = InvocationRecord("i1", 500, error=error, console=console)
+    return evidence_of(place_in(record, "greet", Code(SCRIPT, None)), "greet", "src/code.js", (redact or Redactor()).text)
 
 
-def test_the_error_has_its_place_in_the_source() -> None:
-    """Of the first frame; where the places are those of the built code, that is said."""
-    record = invocation(ConsoleLine("log", "hello"), ConsoleLine("error", TRACE))
-    assert error_text(PlacedInvocation(record, Places.SOURCE), redact) == "TypeError: no price (lib/total.ts:6:23)"
-    uploaded = error_text(PlacedInvocation(record, Places.UPLOADED, "it ran within 60 s of a deployment"), redact)
-    assert uploaded == "TypeError: no price (lib/total.ts:6:23 of the uploaded code)"
+def test_a_trace_names_the_file_of_the_source() -> None:
+    """The runtime names a script by its slug; message and stack are shown once."""
+    trace = "Error: no\n    at handler (greet.js:2:9)"
+    for line in (ConsoleLine("error", trace), ConsoleLine("error", "Error: no", stack=trace)):
+        shown = evidence(line, error="Error: no")
+        assert shown == Evidence(("error Error: no", "          at handler (src/code.js:2:9)"), "src/code.js:2:9")
 
 
-def test_an_invocation_without_a_trace_says_what_there_is() -> None:
-    """The error, else an error on the console, else the status."""
-    assert error_text(PlacedInvocation(invocation()), redact) == "TypeError: no price"
-    assert error_text(PlacedInvocation(invocation(ConsoleLine("error", "gave up"), error=None)), redact) == "gave up"
-    assert error_text(PlacedInvocation(invocation(error=None, status=503)), redact) == "status 503"
+def test_evidence_is_bounded_and_keeps_the_end() -> None:
+    """However much a function writes, on however many lines."""
+    shown = evidence(*(ConsoleLine("log", f"line {number} {'x' * 1000}") for number in range(1000)))
+    assert len(shown.console) == MAX_LINES
+    assert all(len(line) <= MAX_LINE for line in shown.console)
+    assert shown.console[-1].startswith("log   line 999 ")
+    assert len(evidence(ConsoleLine("log", "\n" * 10_000)).console) == MAX_LINES
 
 
-def test_console_lines_and_stack_are_shown_and_bodies_are_not() -> None:
-    """Each text once; secrets are redacted before a line is cut."""
-    console = (ConsoleLine("log", f"token {SECRET}"), ConsoleLine("error", "TypeError: no price", NOON, TRACE))
-    lines = evidence_lines(PlacedInvocation(invocation(*console), Places.SOURCE), redact)
-    assert lines == (
-        "2026-01-01 12:00:00 UTC: status 500, 12 ms",
-        "log: token [redacted]",
-        "error: TypeError: no price",
-        "    at total (lib/total.ts:6:23)",
-        "    at order (order.ts:3:1)",
-    )
-    long = evidence_lines(PlacedInvocation(invocation(ConsoleLine("log", "x" * (MAX_LINE - 8) + SECRET))), redact)
-    assert "canary" not in "".join(long)
+@pytest.mark.parametrize("before", [0, MAX_REDACTED - len(KEY) // 2, MAX_REDACTED - 5])
+def test_evidence_holds_no_secret_wherever_it_stands(before: int) -> None:
+    """Nor a piece of one that the cut goes through. A control: without a redactor that knows it, it is there."""
+    redactor = Redactor()
+    redactor.add(KEY)
+    text = "\n".join("y" * 99 for _ in range(before // 100)) + "y" * (before % 100) + KEY + "\nend"
+    shown = "".join(evidence(ConsoleLine("log", text), redact=redactor).console)
+    assert KEY[:5] not in shown
+    assert before or KEY in "".join(evidence(ConsoleLine("log", text)).console)
 
 
-def test_evidence_is_bounded_and_no_line_can_be_forged() -> None:
-    """However much a function writes, and whatever."""
-    noisy = invocation(*(ConsoleLine("log", "y" * 100_000 + f"\n\x1b[2J::error::{number}") for number in range(500)))
-    lines = evidence_lines(PlacedInvocation(noisy), redact)
-    assert len(lines) == MAX_LINES
-    assert lines[-1].startswith("… and ")
-    assert max(map(len, lines)) <= MAX_LINE
-    assert all(line.isprintable() for line in lines)
-    said = error_text(PlacedInvocation(invocation(error="\x1b[31m" + "z" * 100_000)), redact)
-    assert len(said) <= MAX_LINE
-    assert said.isprintable()
+def test_evidence_forges_no_line() -> None:
+    """Control characters are spelled out, in a level as well."""
+    shown = evidence(ConsoleLine("lo\ng", "a\x1b[31m\u202eb"))
+    assert shown.console == ("lo\\ng a\\x1b[31m\\u202eb",)

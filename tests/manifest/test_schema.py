@@ -76,6 +76,13 @@ def test_the_example_manifest_is_valid_by_the_schema() -> None:
         "secrets: {A: {env: X, file: y}}",
         "checks: [{request: {}}]",
         "checks: [{expect: {status: 99}}]",
+        "checks: [{request: 1, text: a, expect: {}}]",
+        "checks: [{method: GET, text: a, expect: {}}]",
+        "checks: [{headers: {X-Forwarded-For: a}, expect: {}}]",
+        "checks: [{headers: {hOsT: a}, expect: {}}]",
+        "checks: [{headers: {X_Y: a}, expect: {}}]",
+        "checks: [{sign: {header: Cookie, secret: A}, expect: {}}]",
+        "checks: [{sign: {header: X-Sig}, expect: {}}]",
     ],
 )
 def test_schema_and_reader_refuse_the_same_entries(line: str) -> None:

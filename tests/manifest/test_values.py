@@ -6,6 +6,8 @@ import pytest
 
 from kapso_sync.model.desired import (
     Check,
+    CheckMethod,
+    CheckSignature,
     Contract,
     DriftPolicy,
     EnvSecret,
@@ -118,6 +120,43 @@ def test_an_entry_overrides_the_defaults() -> None:
         ),
         ("watch: {fr: 10m}", "manifest.yaml:4:13: functions.greet.watch.fr: unknown key"),
         ("watch: true", "manifest.yaml:4:12: functions.greet.watch: expected a mapping, got true"),
+        (
+            "checks: [{text: a, request: 1, expect: {}}]",
+            "manifest.yaml:4:14: functions.greet.checks[0]: expected `request` or `text`, and both are given",
+        ),
+        (
+            "checks: [{method: GET, request: 1, expect: {}}]",
+            "manifest.yaml:4:14: functions.greet.checks[0]: expected no `request` and no `text` with `method: GET`",
+        ),
+        ("checks: [{method: HEAD, expect: {}}]", "manifest.yaml:4:23: functions.greet.checks[0].method: expected GET, POST, "),
+        (
+            "checks: [{headers: {'X Y': a}, expect: {}}]",
+            "manifest.yaml:4:25: functions.greet.checks[0].headers.X Y: expected a header's name: letters, digits and hyphens",
+        ),
+        (
+            "checks: [{headers: {Content-Type: a}, expect: {}}]",
+            "manifest.yaml:4:25: functions.greet.checks[0].headers.Content-Type: expected another header: this one belongs to",
+        ),
+        (
+            'checks: [{headers: {X: "a\\nb"}, expect: {}}]',
+            "manifest.yaml:4:28: functions.greet.checks[0].headers.X: expected a header's text: printable ASCII",
+        ),
+        (
+            f"checks: [{{headers: {{{', '.join(f'X-{n}: a' for n in range(21))}}}, expect: {{}}}}]",
+            "manifest.yaml:4:24: functions.greet.checks[0].headers: expected at most 20, got 21",
+        ),
+        (
+            "checks: [{headers: {X-Sig: a}, sign: {header: x-sig, secret: A}, expect: {}}]",
+            "manifest.yaml:4:14: functions.greet.checks[0]: the header `x-sig` is given twice",
+        ),
+        (
+            "checks: [{sign: {header: cookie, secret: A}, expect: {}}]",
+            "manifest.yaml:4:30: functions.greet.checks[0].sign.header: expected another header: this one belongs to",
+        ),
+        (
+            "checks: [{sign: {header: X-Sig, secret: A}, expect: {}}]",
+            "manifest.yaml:4:45: functions.greet.checks[0].sign.secret: the function has no secret `A`",
+        ),
         ("secrets: {lower: {env: A}}", "manifest.yaml:4:15: functions.greet.secrets.lower: expected a secret's name"),
         ("secrets: {A: {env: a-b}}", "manifest.yaml:4:24: functions.greet.secrets.A.env: expected the name of an environment"),
         ("secrets: {A: x}", "manifest.yaml:4:18: functions.greet.secrets.A: expected a mapping"),
@@ -237,3 +276,43 @@ def test_an_entry_without_its_file_keeps_moved_from() -> None:
     """The former slug is known even while the code is missing, so nothing is deleted meanwhile."""
     manifest = read("version: 1\nfunctions:\n  a: {moved_from: old}\n  b:\n")
     assert (set(manifest.broken), manifest.moved_from) == ({"a", "b"}, {"a": ("old",)})
+
+
+def test_a_check_reads_method_headers_text_and_signature() -> None:
+    """The text is the body; a check without these keys sends its JSON as ever."""
+    entry = entry_of(
+        "secrets: {KEY: {env: KEY}}\n"
+        "checks:\n"
+        "  - text: 'a=b'\n    method: PUT\n    headers: {X-Source: shop}\n"
+        "    sign: {header: X-Sig, secret: KEY, prefix: 'sha256='}\n    expect: {status: 202}\n"
+        "  - expect: {}\n"
+    )
+    signed = CheckSignature("X-Sig", "KEY", "sha256=")
+    wanted = Check(None, 202, method=CheckMethod.PUT, headers=(("X-Source", "shop"),), body="a=b", sign=signed)
+    assert entry.checks == (wanted, Check(None))
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        ("{keep: true}", "the value of `KEY` is on Kapso alone"),
+        ("{env: KEY, json: true}", "`KEY` is JSON, and a signature needs a text"),
+        ("{value: {a: 1}}", "`KEY` is JSON, and a signature needs a text"),
+    ],
+)
+def test_a_check_is_signed_with_a_text_that_the_manifest_gives(secret: str, said: str) -> None:
+    """Also where secrets and checks come from the defaults; a control with a text is valid."""
+    checks = "checks: [{sign: {header: X-Sig, secret: KEY}, expect: {}}]"
+    (problem,) = said_of(f"secrets: {{KEY: {secret}}}\n{checks}")
+    assert problem.startswith(f"manifest.yaml:5:45: functions.greet.checks[0].sign.secret: {said}")
+    shared = f"version: 1\ndefaults:\n  secrets: {{KEY: {secret}}}\n  {checks}\nfunctions: {{greet: {{}}}}\n"
+    (inherited,) = problems_of(shared)
+    assert str(inherited).startswith(f"manifest.yaml:4:43: functions.greet.checks[0].sign.secret: {said}")
+    assert entry_of(f"secrets: {{KEY: {{env: KEY}}}}\n{checks}").checks[0].sign is not None
+
+
+def test_a_check_that_kapso_cannot_pass_on_is_a_warning() -> None:
+    """Kapso invokes with POST. A control: a check with POST is none."""
+    manifest = read("version: 1\nfunctions:\n  greet:\n    checks: [{method: GET, expect: {}}, {expect: {}}]\n")
+    (notice,) = manifest.notices
+    assert (notice.code, str(notice.location)) == ("check-not-sent", "manifest.yaml:4:23")

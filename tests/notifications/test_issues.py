@@ -22,6 +22,7 @@ from kapso_sync.errors import (
     SourceUnverified,
 )
 from kapso_sync.model import events
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
@@ -292,3 +293,25 @@ def test_a_folder_source_sets_no_commit_status() -> None:
     """Neither its digest nor the description of its work tree is a commit."""
     assert commit_status_for(ended("folder:" + "c" * 64)) is None
     assert commit_status_for(board_at("folder:" + "c" * 64).status()) is None
+
+
+def test_a_failure_shows_its_evidence_in_the_message_and_its_place_at_the_commit() -> None:
+    """The place comes first, then the end of the console; a mention in it has no effect, and it survives a restart."""
+    board, plan = board_at(), plan_at()
+    board.planned(plan)
+    console = (*(f"log   line {number}" for number in range(20)), "error ask @everyone")
+    evidence = Evidence(console, "one.ts:3:9")
+    outcomes = [Outcome(step, Result.UNCHANGED) for step in plan.steps]
+    outcomes[0] = replace(outcomes[0], result=Result.FAILED, error="boom", evidence=evidence)
+    board.ended(Report(plan, tuple(outcomes)))
+    status = board.status()
+    slug = outcomes[0].step.slug
+    issue = open_issues(status, {})[f"function {slug}"]
+    assert decode(encode({issue.key: issue})) == {issue.key: issue}
+    message = compose_message([Change(None, issue)], MessageContext("acme/flows"))
+    lines = message.body.splitlines()
+    assert lines[:2] == [f"✗ {slug} failed: boom", "    at one.ts:3:9"]
+    assert [line.strip() for line in lines[2:10]] == [*console[-8:-1], "error ask @\u200beveryone"]
+    verdict = commit_status_for(status)
+    assert verdict is not None
+    assert verdict.text == f"1 of 3 functions not in sync: {slug} at one.ts:3:9"

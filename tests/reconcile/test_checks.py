@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import Invocation, Json
+from kapso_sync.emulator.records import Function
+from kapso_sync.model.desired import Check, CheckMethod, CheckSignature, DesiredFunction, EnvSecret, SecretValue
+from kapso_sync.model.events import CheckFailed
+from kapso_sync.model.evidence import Evidence
+from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction
 from kapso_sync.reconcile.apply.checks import SEARCHED, SHOWN, CheckPace, check_mismatch, describe, includes
 from tests.builders import desired, want
 from tests.reconcile.passes import Bench
@@ -121,3 +127,76 @@ async def test_a_check_is_judged_beside_the_event_loop(bench: Bench) -> None:
     assert report.exit_code == 1
     assert time.monotonic() - started > 0.9
     assert longest < 0.5
+
+
+KEY = "hush-hush-hush-hush"
+SIGNED = Check({"order": 17}, 200, headers=(("X-Source", "shop"),), sign=CheckSignature("X-Sig", "KEY", "sha256="))
+
+
+def signed(*checks: Check) -> DesiredFunction:
+    function = want("a")
+    entry = replace(function.entry, checks=checks, secrets={"KEY": EnvSecret("KEY")})
+    return replace(function, entry=entry, secrets={"KEY": SecretValue(KEY, "digest")})
+
+
+async def test_a_check_is_signed_over_the_bytes_that_are_sent(bench: Bench) -> None:
+    """With the function's own secret; what is not a POST is not sent, since Kapso could not pass it on."""
+    text = Check(None, body='{"order":  17}', sign=CheckSignature("X-Sig", "KEY"))
+    plain = Check(None, body="order=17")
+    await bench.sync(desired(signed(SIGNED, text, plain, Check(None, 405, method=CheckMethod.GET))))
+    first, second, third = bench.api.asked
+    digest = [hmac.new(KEY.encode(), request.body, hashlib.sha256).hexdigest() for request in bench.api.asked]
+    assert (first.body, first.headers) == (b'{"order": 17}', {"X-Source": "shop", "X-Sig": f"sha256={digest[0]}"})
+    assert (second.body, second.headers) == (b'{"order":  17}', {"X-Sig": digest[1]})
+    assert (first.content_type, second.content_type) == ("application/json", "application/json")
+    assert (third.body, third.headers, third.content_type) == (b"order=17", {}, "text/plain; charset=utf-8")
+
+
+async def test_key_and_signature_of_a_check_are_learned_as_secrets(bench: Bench) -> None:
+    """What redacts all that leaves the process must know them: a function may print them."""
+    concealed: list[str] = []
+    bench.settings = replace(bench.settings, conceal=concealed.append)
+    await bench.sync(desired(signed(SIGNED)))
+    assert concealed == [KEY, bench.api.asked[0].headers["X-Sig"].removeprefix("sha256=")]
+
+
+def test_a_check_without_newer_keys_is_the_attempt_that_it_always_was() -> None:
+    """An upgrade must not try again what is in quarantine. A control: a newer key makes another check of it."""
+    older = {"request": {}, "status": 200, "json": None, "text": None, "matches": None, "timeout": 10.0}
+    assert Check({}, 200).identity() == older
+    assert replace(SIGNED, request={}).identity() != older
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Says which invocation was explained."""
+
+    async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
+        return Evidence((f"{function.slug} {file} {record.request_body}",), "a.ts:1:2")
+
+    async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
+        raise NotImplementedError
+
+
+async def test_a_failed_check_shows_its_own_invocation(bench: Bench) -> None:
+    """Found by what was sent, when Kapso hands on the function's own status; one call for all failures of a function."""
+    world = bench.api.world
+
+    def answer(function: Function) -> Invocation:
+        body = json.loads(bench.api.asked[-1].body)
+        world.record_invocation(function, body, 500 if body["n"] else 200)
+        return Invocation(500 if body["n"] else 200, "", "")
+
+    bench.api.runtime = answer
+    bench.settings = replace(bench.settings, checks=CheckPace(delay=0.0, window=0.0), explain=Explainer())
+    function = want("a")
+    checks = tuple(Check({"n": number}, 200) for number in range(3))
+    report = await bench.sync(desired(replace(function, entry=replace(function.entry, checks=checks))))
+    failed = [event for event in bench.events if isinstance(event, CheckFailed)]
+    file = function.entry.file
+    assert [(event.check, event.place, event.console) for event in failed] == [
+        (2, "a.ts:1:2", (f"a {file} {{'n': 1}}",)),
+        (3, "a.ts:1:2", (f"a {file} {{'n': 2}}",)),
+    ]
+    assert report.outcomes[0].evidence == Evidence((f"a {file} {{'n': 1}}",), "a.ts:1:2")
+    assert bench.api.count("GET", "/functions/{id}/invocations") == 1

@@ -18,7 +18,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, Call, KapsoS
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
-from kapso_sync.model.functions import Invocation, Json, code_hash
+from kapso_sync.model.functions import Invocation, InvokeRequest, code_hash
 from kapso_sync.model.plan import Blocked, NoChange, PassOverrides, Rollback
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import QuarantineReason
@@ -257,12 +257,13 @@ async def test_a_new_revision_or_shutdown_interrupts_checks_in_flight(bench: Ben
     """A function may take two minutes to answer; neither a fix nor a shutdown waits for it."""
     await bench.sync(desired(checked(CODE_A)))
     request = PassRequest()
+    newer = request.superseded
     asked, began = 0, 0.0
 
-    async def hang(function_id: str, body: Json, *, timeout: float) -> Invocation:
+    async def hang(function_id: str, request: InvokeRequest, *, timeout: float) -> Invocation:
         nonlocal asked, began
         asked, began = asked + 1, bench.clock.monotonic()
-        request.superseded.set()
+        newer.set()
         await bench.clock.sleep(timeout)
         return Invocation(200, "", "")
 

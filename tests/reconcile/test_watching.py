@@ -19,8 +19,8 @@ from kapso_sync.reconcile.plan.watching import (
     LATE,
     MAX_LISTED,
     Verdict,
-    evidence,
-    evidence_text,
+    count_invocations,
+    counts_text,
     failures_in,
     is_failure,
     judge,
@@ -60,7 +60,7 @@ def test_enough_failures_since_a_deployment_fail_it() -> None:
     """With numbers, and beside those of the version before."""
     found = with_invocations(watch(*many([200] * 9 + [500], 20)), many([500, 200, 500, 503], LATER, 100))
     assert judge(found) is Verdict.FAILING
-    assert evidence_text(found) == "3 of 4 invocations since its deployment failed, and 1 of 10 before it"
+    assert counts_text(found) == "3 of 4 invocations since its deployment failed, and 1 of 10 before it"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_version_that_replaces_a_failing_one_is_compared_with_the_one_to_go_ba
     replaced = prepare(OWNED, POLICY, remote("a", deployed=DEPLOYED), DAWN, bad)
     found = opened(replaced, moment(LATER + 100), (), now=DAWN, elapsed=0, edge=EDGE)
     at_the_edge = with_invocations(found, [*many([500, 500], LATER, 100), *many([500] * 5, LATER + 101, 200)])
-    assert (judge(at_the_edge), evidence(at_the_edge).before) == (Verdict.TOO_LITTLE, Tally(4, 0))
+    assert (judge(at_the_edge), count_invocations(at_the_edge).before) == (Verdict.TOO_LITTLE, Tally(4, 0))
     assert judge(with_invocations(at_the_edge, many([500] * 3, LATER + 100 + EDGE + 1, 300))) is Verdict.FAILING
 
 
@@ -118,7 +118,7 @@ def test_what_ran_before_the_version_before_is_not_compared() -> None:
     """A bad version was rolled back, and its fix fails as well: the failures of the first do not excuse the second."""
     of_the_bad_one = many([500] * 5, FORMER - 9)
     found = with_invocations(watch(*of_the_bad_one), many([500] * 3, LATER, 100))
-    assert evidence(found).before == Tally()
+    assert count_invocations(found).before == Tally()
     assert judge(found) is Verdict.FAILING
 
 
@@ -167,8 +167,8 @@ def test_more_than_a_full_answer_between_two_looks_is_said() -> None:
     next_to_it = with_invocations(first, many([500] * 5 + [200] * 15, LATER + 10, 4))
     beyond = with_invocations(first, many([500] * MAX_LISTED, LATER + 600 - 200, 5000))
     assert (first.missed, next_to_it.missed, beyond.missed) == (False, False, True)
-    assert evidence_text(beyond).endswith("; Kapso lists 20 at once, so there may be more")
-    assert evidence(beyond).since == Tally(39, 20)
+    assert counts_text(beyond).endswith("; Kapso lists 20 at once, so there may be more")
+    assert count_invocations(beyond).since == Tally(39, 20)
     assert with_invocations(watch(), many([200] * MAX_LISTED, LATER)).missed
     assert not with_invocations(watch(), [*many([200] * MAX_LISTED, LATER), called(900, 200, DEPLOYED - 1)]).missed
 
@@ -230,7 +230,7 @@ def test_failures_before_the_deployment_never_count(
     """Read before it, or read later with what followed: they only make it harder to fail."""
     without = with_invocations(watch(), read(since, LATER, 100))
     found = with_invocations(watch(*read(before, 20, 0)), [*read(since, LATER, 100), *read(late, DEPLOYED - 50, 500)])
-    assert evidence(found).since == evidence(without).since
+    assert count_invocations(found).since == count_invocations(without).since
     if judge(without) is not Verdict.FAILING:
         assert judge(found) is not Verdict.FAILING
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.function_view import (
     BackupSummary,
     BackupView,
@@ -82,6 +83,9 @@ BAD = status(
         "the deployment ended in `error`, 2 times",
         retry_at=NOW + timedelta(seconds=42),
         diff=DIFF,
+        evidence=Evidence(
+            ("error TypeError: <b>no</b>", f"          at total (lib/{'long' * 40}.ts:5:22)"), "lib/total.ts:5:22"
+        ),
     ),
     function("tuned-by-hand", "Drifted", "changed on Kapso, and drift is only reported", diff=DIFF),
     function("going-up", "Reconciling", "update: changed in git: code", deploying_since=ago(seconds=17)),

@@ -517,8 +517,8 @@ async def test_the_page_can_be_used_by_keyboard(browser: Any) -> None:
         await page.keyboard.press("Enter")
         assert await next_by_keyboard(page) == "PRE"
         await page.goto(f"{stub.url}/functions/fails-to-deploy")
-        order = [await next_by_keyboard(page) for _ in range(4)]
-        assert order == ["kapso-sync", "Sign out", "All functions", "Reconcile all"]
+        order = [await next_by_keyboard(page) for _ in range(5)]
+        assert order == ["kapso-sync", "Sign out", "All functions", "PRE", "Reconcile all"]
         await page.close()
 
 

@@ -98,6 +98,21 @@ async def test_a_stranger_on_loopback_sees_the_status_and_nothing_more(stub: Dae
     assert stub.reads == ["record broken-syntax"]
 
 
+async def test_console_lines_are_shown_to_who_has_the_token_alone() -> None:
+    """They may hold people's data. Everybody who reads the page sees where it failed."""
+    failed = next(each for each in BAD.functions if each.evidence is not None and each.evidence.console)
+    assert failed.evidence is not None
+    path, line = f"/functions/{failed.slug}", failed.evidence.console[-1].split()[-1]
+    async with open_server(DaemonStub(status=BAD)) as client:
+        stranger = (await client.get(path)).text + (await client.get("/")).text
+        assert (await client.get(path)).status_code == 200
+        assert f"Console of {failed.slug}" not in stranger
+        assert line not in stranger
+        trusted = (await client.get(path, headers=BEARER)).text
+    assert f"Console of {failed.slug}" in trusted
+    assert line in trusted
+
+
 async def test_the_bearer_token_reads_everything_and_basic_does_not(stub: DaemonStub, client: httpx.AsyncClient) -> None:
     """A browser sends HTTP Basic by itself, from any page; a script sends a bearer token on purpose."""
     assert "check 2 failed" in (await client.get(VIEW, headers=BEARER)).text

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.errors import ExitCode, StateUnusable
 from kapso_sync.model.desired import WatchPolicy
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
 from kapso_sync.model.state import (
     DeploymentWatch,
@@ -277,7 +278,13 @@ def test_an_intent_round_trips(record: Intent) -> None:
         deployed_at=moments,
         before=st.none() | st.builds(Tally, st.integers(0, 9), st.integers(0, 9)),
         seen=st.lists(st.text(), max_size=3).map(tuple),
-        finding=st.none() | st.builds(WatchFinding, st.text(), st.text(), st.lists(st.text(), max_size=3).map(tuple)),
+        finding=st.none()
+        | st.builds(
+            WatchFinding,
+            st.text(),
+            st.text(),
+            st.none() | st.builds(Evidence, st.lists(st.text(), max_size=3).map(tuple), st.none() | st.text()),
+        ),
     )
 )
 def test_a_watch_round_trips(record: DeploymentWatch) -> None:

@@ -1,6 +1,7 @@
 // What stands between the dispatcher and a function's code, in the function's own isolate.
 import { WorkerEntrypoint } from "cloudflare:workers";
 import { atStart, recorded } from "kapso:console.js";
+import { database } from "kapso:d1.js";
 import user from "USER_MODULE";
 
 const handler = typeof user === "function" ? user : typeof user?.fetch === "function" ? user.fetch.bind(user) : undefined;
@@ -21,8 +22,9 @@ async function within(seconds, work) {
 }
 
 async function answered(call, given, ctx) {
-  const request = new Request(call.url, { method: "POST", headers: call.headers, body: call.body });
-  const env = { ...given.secrets, KV: given.kv };
+  const bare = call.method === "GET" || call.method === "HEAD";
+  const request = new Request(call.url, { method: call.method, headers: call.headers, body: bare ? undefined : call.body });
+  const env = { ...given.secrets, KV: given.kv, DB: database(given.db) };
   const response = await (call.ctx ? handler(request, env, ctx) : handler(request, env));
   if (!(response instanceof Response)) {
     throw new TypeError(`the handler returned ${response === null ? "null" : typeof response}, not a Response`);

@@ -152,13 +152,24 @@ class Process:
             del self._said[:-EPITAPH]
 
 
-async def start(binary: Path, socket: Path, kv: Path) -> Process:
-    """Start workerd and return it once it listens on ``socket``; its key-value store is at ``kv``. Raises Gone."""
+async def start(binary: Path, socket: Path, kv: Path, db: Path) -> Process:
+    """Start workerd and return it once it listens on ``socket``; its key-value store is at ``kv``, its database at ``db``.
+
+    Raises Gone.
+    """
     serve = [str(binary), "serve", str(CONFIG), "config", "--experimental", f"--socket-addr=calls=unix:{socket}"]
     pipe = asyncio.subprocess.PIPE
     try:
         child = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", GUARD, "workerd-guard", *serve, f"--external-addr=kv=unix:{kv}"),
+            *(
+                "/bin/sh",
+                "-c",
+                GUARD,
+                "workerd-guard",
+                *serve,
+                f"--external-addr=kv=unix:{kv}",
+                f"--external-addr=db=unix:{db}",
+            ),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -16,6 +16,7 @@ from kapso_sync.emulator.clock import Clock
 from kapso_sync.emulator.runtime import Call, ConsoleLine, Result
 from kapso_sync.emulator.syntax import is_module
 from kapso_sync.emulator.values import Json, JsonObject, dump_json, is_int, is_number
+from kapso_sync.emulator.workerd.d1 import Database, serving_db
 from kapso_sync.emulator.workerd.kv import KeyValues, serving_kv
 from kapso_sync.emulator.workerd.process import Answer, Gone, Late, ProcessPool, start
 
@@ -69,13 +70,17 @@ MOST_LIVE = 256
 class WorkerdRuntime:
     """A `Runtime` on workerd, with two processes: code that loops while it is tried must not block live functions.
 
-    ``network``: functions reach public addresses; otherwise nothing at all.
+    ``network``: functions reach public addresses; otherwise nothing at all. ``values`` and ``database`` are what functions see
+    as ``env.KV`` and ``env.DB``.
     """
 
-    def __init__(self, trying: ProcessPool, running: ProcessPool, values: KeyValues, *, network: bool) -> None:
+    def __init__(
+        self, trying: ProcessPool, running: ProcessPool, values: KeyValues, database: Database, *, network: bool
+    ) -> None:
         self._trying = trying
         self._running = running
-        self._values = values
+        self.values = values
+        self.database = database
         self._network = network
         self._one_at_a_time = asyncio.Lock()
         self._numbers = itertools.count(1)
@@ -108,7 +113,14 @@ class WorkerdRuntime:
         job = self._job("run", source) | {
             "id": f"{call.function_id} {call.deployment}",
             "secrets": dict(call.secrets),
-            "call": {"url": call.url, "headers": dict(call.headers), "timeout": timeout, "ctx": call.ctx},
+            "outbound": call.outbound,
+            "call": {
+                "method": call.method,
+                "url": call.url,
+                "headers": dict(call.headers),
+                "timeout": timeout,
+                "ctx": call.ctx,
+            },
         }
         ends = loop.time() + timeout + MARGIN
         for last in (False, True):
@@ -124,8 +136,9 @@ class WorkerdRuntime:
         return _late(timeout)
 
     def forget(self) -> None:
-        """Empty the key-value store."""
-        self._values.clear()
+        """Empty the key-value store and the database."""
+        self.values.clear()
+        self.database.clear()
 
     async def _try(self, job: JsonObject, source: Code) -> Answer:
         for last in (False, True):
@@ -159,15 +172,15 @@ async def workerd_runtime(binary: Path, *, clock: Clock, network: bool = False) 
     """Yield a runtime on this workerd; its processes start when they are needed, and end with it."""
     with tempfile.TemporaryDirectory(prefix="kapso-workerd-") as name:
         folder = Path(name)
-        values = KeyValues(clock)
-        async with serving_kv(values, folder / "kv"):
-            begin = functools.partial(start, binary, kv=folder / "kv")
+        values, database = KeyValues(clock), Database()
+        async with serving_kv(values, folder / "kv"), serving_db(database, folder / "db"):
+            begin = functools.partial(start, binary, kv=folder / "kv", db=folder / "db")
             trying, running = (
                 ProcessPool(begin, folder / "try", most=MOST_TRIED),
                 ProcessPool(begin, folder / "run", most=MOST_LIVE),
             )
             try:
-                yield WorkerdRuntime(trying, running, values, network=network)
+                yield WorkerdRuntime(trying, running, values, database, network=network)
             finally:
                 await asyncio.gather(trying.close(), running.close())
 

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import regex
@@ -16,10 +16,21 @@ from kapso_sync.aio import Interrupted, unless
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import Invocation, InvokeMode, Json, RemoteFunction, canonical_json, same_json
-from kapso_sync.model.ports import FunctionsApi
+from kapso_sync.model.desired import Check, DesiredFunction, UnsignedCheck
+from kapso_sync.model.evidence import Evidence
+from kapso_sync.model.functions import (
+    Invocation,
+    InvocationRecord,
+    InvokeMode,
+    InvokeRequest,
+    Json,
+    RemoteFunction,
+    canonical_json,
+    same_json,
+)
+from kapso_sync.model.ports import FailureExplainer, FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
+from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.retry import Backoff
 
 _T = TypeVar("_T")
@@ -30,6 +41,8 @@ MAX_INVOCATIONS = 20
 CHECK_INCONCLUSIVE = frozenset({429, 502, 503, 504})
 """Statuses that may come from Kapso rather than from the function: before they count, the API itself is called."""
 
+
+HINT = "look at the function's code, or at the check"
 
 CHECK_INTERVALS = Backoff(initial=5.0, maximum=20.0)
 
@@ -49,65 +62,88 @@ class ChecksFailed(KapsoSyncError):
     def __init__(self, failures: Sequence[Failure], total: int) -> None:
         first, more = failures[0], len(failures) - 1
         rest = f"; {len(failures)} of {total} checks failed" if more else ""
-        super().__init__(f"{first}{rest}", hint="look at the function's code, or at the check")
+        super().__init__(f"{first}{rest}", hint=HINT)
         self.failures = tuple(failures)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What is known of the first failure."""
+        return self.failures[0].evidence
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDeps:
+    """What a runner of checks needs besides the API.
+
+    ``redact`` removes secrets from answers before they are shown, and ``conceal`` tells it one more. ``explain`` makes evidence
+    of an invocation; without it, a failed check shows none.
+    """
+
+    pace: CheckPace
+    redact: Callable[[str], str]
+    conceal: Callable[[str], None]
+    explain: FailureExplainer | None = None
 
 
 class CheckRunner:
-    """Runs checks. ``redact`` removes secrets from answers before they are shown."""
+    """Runs the checks of deployed functions."""
 
     def __init__(
-        self,
-        api: FunctionsApi,
-        clock: Clock,
-        emit: events.Listener,
-        pace: CheckPace,
-        superseded: asyncio.Event,
-        redact: Callable[[str], str],
+        self, api: FunctionsApi, clock: Clock, emit: events.Listener, deps: CheckDeps, superseded: asyncio.Event
     ) -> None:
         self._api = api
         self._clock = clock
         self._emit = emit
-        self._pace = pace
+        self._deps = deps
         self._superseded = superseded
-        self._redact = redact
         self._searching = asyncio.Lock()
 
-    async def run(self, slug: str, record: RemoteFunction, checks: Sequence[Check]) -> None:
-        """Return when every check passed; raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer."""
+    async def run(self, record: RemoteFunction, wanted: DesiredFunction) -> None:
+        """Run the checks that Kapso can pass on, and return when every one passed.
+
+        Raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer.
+        """
         started = self._clock.monotonic()
-        await self._unless_superseded(self._clock.sleep(self._pace.delay))
+        asked = [
+            _Asked.of(number, check, wanted) for number, check in enumerate(wanted.entry.checks, 1) if check.after_deployment
+        ]
+        if not asked:
+            return None
+        secrets = {name: secret.value for name, secret in wanted.secrets.items()}
+        for each in asked:
+            for value in each.check.confidential(each.request, secrets):
+                self._deps.conceal(value)
+        await self._unless_superseded(self._clock.sleep(self._deps.pace.delay))
         for attempt in itertools.count(1):
-            failures = await self._unless_superseded(self._ask(record, checks))
+            failures = await self._unless_superseded(self._ask(record, asked))
             elapsed = self._clock.monotonic() - started
             if not failures:
                 passed = events.CheckPassed(
-                    slug=slug, function_id=record.id, checks=len(checks), duration_ms=round(elapsed * 1000)
+                    slug=wanted.slug, function_id=record.id, checks=len(asked), duration_ms=round(elapsed * 1000)
                 )
                 return self._emit(passed)
-            if elapsed >= self._pace.window:
-                self._report(slug, record, failures)
-                raise ChecksFailed(failures, len(checks))
-            pause = min(self._pace.intervals.delay(attempt), self._pace.window - elapsed)
+            if elapsed >= self._deps.pace.window:
+                failures = await self._explained(record, wanted.entry.file, failures)
+                self._report(wanted.slug, record, failures)
+                raise ChecksFailed(failures, len(asked))
+            pause = min(self._deps.pace.intervals.delay(attempt), self._deps.pace.window - elapsed)
             await self._unless_superseded(self._clock.sleep(pause))
-        raise AssertionError(slug)
+        raise AssertionError(wanted.slug)
 
-    async def _ask(self, record: RemoteFunction, checks: Sequence[Check]) -> list[Failure]:
-        failures = []
-        for number, check in enumerate(checks, 1):
-            failure = await self._one(record, number, check)
-            if failure is not None:
-                failures.append(failure)
-        return failures
+    async def _ask(self, record: RemoteFunction, asked: Sequence[_Asked]) -> list[Failure]:
+        failures = [await self._one(record, each) for each in asked]
+        return [failure for failure in failures if failure is not None]
 
-    async def _one(self, record: RemoteFunction, number: int, check: Check) -> Failure | None:
+    async def _one(self, record: RemoteFunction, asked: _Asked) -> Failure | None:
         wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
+        check, number = asked.check, asked.number
         try:
-            answer = await self._api.invoke_function(record.id, check.request, timeout=check.timeout)
+            answer = await self._api.invoke_function(record.id, asked.request, timeout=check.timeout)
         except (ApiUnavailable, ApiGarbled) as error:
             # Either the function hangs or answers without end, or Kapso is down. If Kapso is down, this list call fails too.
             await self._api.list_functions()
-            return Failure(number, "an answer", self._redact(error.message))
+            return Failure(number, "an answer", self._deps.redact(error.message), Trace(check.sent))
+        trace = Trace(check.sent, None if failed_invocation_id(answer) else answer.status, failed_invocation_id(answer))
         answer = await self._opened(record, answer)
         # Not on the event loop: a regular expression may take its whole time limit, and health must be answered meanwhile. One
         # at a time: each may take 20 MB, and with all threads busy no source of a fix could be read.
@@ -117,7 +153,25 @@ class CheckRunner:
             return None
         if answer.status in CHECK_INCONCLUSIVE:
             await self._api.list_functions()
-        return Failure(number, expected, self._shown(answer))
+        return Failure(number, expected, self._shown(answer), trace)
+
+    async def _explained(self, record: RemoteFunction, file: str, failures: Sequence[Failure]) -> list[Failure]:
+        """Return the failures with the console's lines of their invocations, for one call; as they are where it fails."""
+        if self._deps.explain is None:
+            return list(failures)
+        try:
+            listed = await self._api.list_invocations(record.id, limit=MAX_INVOCATIONS)
+        except ApiError:
+            return list(failures)
+        explained = []
+        for failure in failures:
+            found, evidence = invocation_of(failure.trace, listed, record), None
+            if found is not None:
+                # Whatever is wrong with what this machine remembers, the check has failed all the same.
+                with contextlib.suppress(KapsoSyncError, OSError):
+                    evidence = await self._deps.explain.of_invocation(record, file, found)
+            explained.append(replace(failure, evidence=evidence))
+        return explained
 
     async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
         """Return a function's own answer from the envelope that Kapso may put around a failed one.
@@ -140,7 +194,7 @@ class CheckRunner:
         return Invocation(found.status_code, "application/json", body if isinstance(body, str) else canonical_json(body))
 
     def _shown(self, answer: Invocation) -> str:
-        return describe(Invocation(answer.status, answer.content_type, self._redact(answer.text[:REDACTED])))
+        return describe(Invocation(answer.status, answer.content_type, self._deps.redact(answer.text[:REDACTED])))
 
     def _report(self, slug: str, record: RemoteFunction, failures: Sequence[Failure]) -> None:
         for failure in failures:
@@ -152,7 +206,9 @@ class CheckRunner:
                     expected=failure.expected,
                     answer=failure.answer,
                     error=str(failure),
-                    hint="look at the function's code, or at the check",
+                    hint=HINT,
+                    place=failure.evidence.place if failure.evidence is not None else None,
+                    console=(failure.evidence.console or None) if failure.evidence is not None else None,
                 )
             )
 
@@ -178,15 +234,63 @@ One that tries again and again remembers about 200 bytes for each character."""
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A check with its number in the manifest, from 1, and its request, signed."""
+
+    number: int
+    check: Check
+    request: InvokeRequest
+
+    @staticmethod
+    def of(number: int, check: Check, wanted: DesiredFunction) -> _Asked:
+        try:
+            request = check.to_request({name: secret.value for name, secret in wanted.secrets.items()})
+        except UnsignedCheck as reason:
+            raise ChecksFailed([Failure(number, "a signed request", str(reason))], len(wanted.entry.checks)) from reason
+        return _Asked(number, check, request)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How the invocation of a check is found among others: what was sent, the status if it is the function's own, or the id."""
+
+    sent: Json = field(repr=False)
+    status: int | None = None
+    invocation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """A check that failed: its number in the manifest, from 1, the expected and the actual answer."""
+    """A check that failed: its number in the manifest, from 1, the expected and the actual answer, and what is known of it."""
 
     number: int
     expected: str
     answer: str
+    trace: Trace = field(default=Trace(None), repr=False, compare=False)
+    evidence: Evidence | None = None
 
     def __str__(self) -> str:
         return f"check {self.number} failed: expected {self.expected}, got {self.answer}"
+
+
+def invocation_of(trace: Trace, listed: Sequence[InvocationRecord], record: RemoteFunction) -> InvocationRecord | None:
+    """Return the invocation of a check: the one that Kapso named, else the newest with the same request and status.
+
+    Older ones than the last deployment are those of other code.
+    """
+    if trace.invocation_id is not None:
+        return next((item for item in listed if item.id == trace.invocation_id), None)
+    wanted = request_digest(trace.sent)
+    return next(
+        (
+            item
+            for item in listed
+            if request_digest(item.request_body) == wanted
+            and (trace.status is None or item.status_code is None or item.status_code == trace.status)
+            and not (item.created_at and record.last_deployed_at and item.created_at < record.last_deployed_at)
+        ),
+        None,
+    )
 
 
 def check_mismatch(check: Check, answer: Invocation, *, wrapped: bool) -> str | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kapso_sync.errors import ApiError, ApiRejected, Call, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
 from kapso_sync.model.plan import Write
-from kapso_sync.model.ports import FunctionsApi, StartLocally, Store
+from kapso_sync.model.ports import FailureExplainer, FunctionsApi, LocalStart, StartLocally, Store
 from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, LiveContent, QuotaRefusal
 from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, DeploymentState, EndedDeployment
 from kapso_sync.reconcile.apply.writer import Written, certainly_not_done
@@ -42,22 +43,57 @@ class DeploymentFailed(KapsoSyncError):
     """A deployment was refused, ended in ``error``, did not end, or its function vanished.
 
     It is reported where it happens. ``down`` is the function's record if it ended in ``error``: it cannot be invoked then.
+    ``evidence`` is what this machine's runtime said of the code.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None, down: RemoteFunction | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        down: RemoteFunction | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.down = down
+        self.evidence = evidence
 
 
 class Superseded(KapsoSyncError):
     """A newer revision came while a deployment was running: the next pass continues with it."""
 
 
-class Deployer:
-    """Deploys functions of one pass, and counts how many fit into the project's plan.
+@dataclass(frozen=True, slots=True)
+class LocalTrial:
+    """What is tried with code whose deployment ended in ``error``: Kapso gives no reason, and the local runtime often does.
 
-    Code whose deployment ends in ``error`` is given to ``start_locally``, whose words are put beside Kapso's silence.
+    ``start`` starts it on this machine; ``explain`` leads the places in the runtime's words back to the source.
     """
+
+    start: StartLocally | None = None
+    explain: FailureExplainer | None = None
+
+    async def result(self, slug: str, file: str, code: str | None) -> tuple[LocalStart | None, Evidence | None]:
+        """Return the result of the start, None if there was none, and the evidence of an error."""
+        if self.start is None or code is None:
+            return None, None
+        tried = await self.start(slug, code)
+        if tried is None or tried.error is None or self.explain is None:
+            return tried, None
+        return tried, await self.explain.of_start(slug, file, code, tried.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """Why a deployment ended in ``error``."""
+
+    message: str
+    hint: str
+    evidence: Evidence | None = None
+
+
+class Deployer:
+    """Deploys functions of one pass, and counts how many fit into the project's plan."""
 
     def __init__(
         self,
@@ -66,14 +102,14 @@ class Deployer:
         watch: DeploymentPoller,
         clock: Clock,
         emit: events.Listener,
-        start_locally: StartLocally | None = None,
+        trial: LocalTrial,
     ) -> None:
         self._api = api
         self._store = store
         self._watch = watch
         self._clock = clock
         self._emit = emit
-        self._start_locally = start_locally
+        self._trial = trial
         self._fitting: set[str] = set()
         self._quota: QuotaRefusal | None = None
         self._project_id: str | None = None
@@ -154,30 +190,45 @@ class Deployer:
             return DeploymentFailed(f"the deployment did not end within {ended.seconds:.0f} s", hint=hint)
         self._store.close(number)
         if ended.verdict is DeploymentState.GONE:
-            message, hint = "the function vanished from Kapso while it was deployed", "the next pass tries again"
+            why = _Reason("the function vanished from Kapso while it was deployed", "the next pass tries again")
         else:
-            message, hint = await self._why(step, written, ended)
+            why = await self._why(step, written, ended)
             first = ended.record is not None and ended.record.last_deployed_at is None
             if first and ended.seconds <= IMMEDIATE_FAILURE_S:
-                hint += "; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
-        self._emit(events.DeployFailed(slug=slug, function_id=function_id, error=f"{message} ({call})", hint=hint))
-        return DeploymentFailed(message, hint=hint, down=ended.record if ended.verdict is DeploymentState.FAILED else None)
+                hint = f"{why.hint}; where nothing that a key created deploys, create it in the dashboard and let it be adopted"
+                why = replace(why, hint=hint)
+        evidence = why.evidence or Evidence()
+        self._emit(
+            events.DeployFailed(
+                slug=slug,
+                function_id=function_id,
+                error=f"{why.message} ({call})",
+                hint=why.hint,
+                place=evidence.place,
+                console=evidence.console or None,
+            )
+        )
+        down = ended.record if ended.verdict is DeploymentState.FAILED else None
+        return DeploymentFailed(why.message, hint=why.hint, down=down, evidence=why.evidence)
 
-    async def _why(self, step: Write, written: Written, ended: EndedDeployment) -> tuple[str, str]:
-        """Return message and hint for a deployment that ended in ``error``, with the local runtime's words if it has any."""
-        slug = step.slug
+    async def _why(self, step: Write, written: Written, ended: EndedDeployment) -> _Reason:
+        """Return why a deployment ended in ``error``, with the local runtime's words if it has any."""
+        slug, entry = step.slug, step.desired.entry
         message = f"the deployment ended in `error`, {1 + RETRIES} times"
         code = written.record.code or (ended.record.code if ended.record is not None else None)
-        tried = await self._start_locally(slug, code) if self._start_locally is not None and code is not None else None
+        tried, evidence = await self._trial.result(slug, entry.file, code)
         elsewhere = "look at the dashboard, and at the project's Worker quota"
         dev = f"`kapso-sync dev {slug}` starts it on this machine at each save, and shows the line"
         if tried is None:
-            return message, f"Kapso gives no reason in its API: {dev}; else {elsewhere}"
+            return _Reason(message, f"Kapso gives no reason in its API: {dev}; else {elsewhere}")
         if tried.error is None:
-            return message, f"the code starts on this machine's runtime: {elsewhere}"
+            return _Reason(message, f"the code starts on this machine's runtime: {elsewhere}")
+        if evidence is not None and evidence.place is not None:
+            said = next(iter(tried.error.splitlines()), "")
+            return _Reason(f"{message}; on this machine: {said} at {evidence.place}", f"fix the code; {dev}", evidence)
         words = " ".join(tried.error.split())
         place = "on this machine, in lines of the built code" if step.desired.compiled else "on this machine"
-        return f"{message}; {place}: {words}", f"fix the code; {dev}"
+        return _Reason(f"{message}; {place}: {words}", f"fix the code; {dev}", evidence)
 
     def _confirm(self, step: Write, written: Written, record: RemoteFunction, closes: Sequence[int], seconds: float) -> Written:
         slug, owned = step.slug, written.owned
@@ -189,7 +240,7 @@ class Deployer:
             raise DeploymentFailed("changed on Kapso while it was deployed", hint="the next pass tries again")
         live = LiveContent(runtime_content(owned.stored, record.slug), record.last_deployed_at)
         checks = step.desired.entry.checks
-        requests = tuple(sorted({*owned.check_requests, *(request_digest(check.request) for check in checks)}))
+        requests = tuple(sorted({*owned.check_requests, *(request_digest(check.sent) for check in checks)}))
         owned = replace(
             owned, live=live, updated_at=record.updated_at, unproven=bool(checks), check_requests=requests[:MAX_CHECK_REQUESTS]
         )

@@ -39,11 +39,11 @@ from kapso_sync.model.plan import (
     Write,
     block,
 )
-from kapso_sync.model.ports import FunctionsApi, StartLocally, Store
+from kapso_sync.model.ports import FailureExplainer, FunctionsApi, StartLocally, Store
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.reconcile.apply.checks import CheckPace, CheckRunner, ChecksFailed
-from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, Superseded
+from kapso_sync.reconcile.apply.checks import CheckDeps, CheckPace, CheckRunner, ChecksFailed
+from kapso_sync.reconcile.apply.deployer import Deployer, DeploymentFailed, LocalTrial, Superseded
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentPoller, PollPace
 from kapso_sync.reconcile.apply.flows import FlowAttacher
 from kapso_sync.reconcile.apply.function import ApplyDeps, FunctionApplier, Slots
@@ -77,14 +77,19 @@ _HALTING = (ApiUnauthorized, StateForeign, StateUnusable)
 _NOT_ITS_OWN = (*_UNANSWERED, *_HALTING)
 
 
+def _no_secret(_: str) -> None:
+    """Do nothing with a secret, where nothing is shown to anybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
     """Limits of one pass; times are in seconds.
 
     ``concurrency`` is the number of functions written at the same time, ``deploying`` of those written or deployed.
 
-    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none. ``watch_edge`` is as in
-    `WatchKeeper`.
+    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none. ``explain`` makes evidence of
+    what a function wrote to its console. ``conceal`` tells what redacts texts one more secret: the signature of a check.
+    ``watch_edge`` is as in `WatchKeeper`.
     """
 
     concurrency: int = 8
@@ -96,6 +101,8 @@ class ExecutorSettings:
     prune_idle: float = 0.0
     start_locally: StartLocally | None = None
     watch_edge: float | None = None
+    explain: FailureExplainer | None = None
+    conceal: Callable[[str], None] = _no_secret
 
 
 class Executor:
@@ -148,9 +155,11 @@ class Executor:
             PollPace(self._settings.poll_intervals, observed.state.facts.deploy_seconds),
         )
         async with DeploymentPoller(self._api, self._clock, timeout, pace, superseded) as watch:
-            rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, self._settings.start_locally)
+            tried = LocalTrial(self._settings.start_locally, self._settings.explain)
+            rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, tried)
             rollout.load(_deployed_workers(observed), observed.state.quota)
-            checks = CheckRunner(self._api, self._clock, self._emit, self._settings.checks, superseded, self._redact)
+            check_deps = CheckDeps(self._settings.checks, self._redact, self._settings.conceal, self._settings.explain)
+            checks = CheckRunner(self._api, self._clock, self._emit, check_deps, superseded)
             project = UnseenProject(self._api, plan, observed)
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
@@ -460,6 +469,7 @@ class _Pass:
             blameless=isinstance(error, _NOT_ITS_OWN) and not isinstance(error, SecretRoutesUnavailable),
             never_ran=told and _never_ran(step),
             applied=isinstance(error, StateForeign),
+            evidence=error.evidence if isinstance(error, DeploymentFailed | ChecksFailed) else None,
         )
 
     def _kept(self, step: NoChange) -> Outcome:
@@ -498,7 +508,8 @@ class _Pass:
                 self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
             case _:
                 pass  # the guard logged why the deletion is held
-        return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint)
+        evidence = step.quarantine.evidence if step.quarantine is not None else None
+        return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint, evidence=evidence)
 
 
 def _newest(remote: RemoteFunction, before: RemoteFunction | None) -> RemoteFunction:

@@ -184,7 +184,7 @@ class FunctionApplier:
 
     async def _prove(self, step: Write, written: Written) -> ChecksFailed | None:
         try:
-            await self._deps.checks.run(step.slug, written.record, step.desired.entry.checks)
+            await self._deps.checks.run(written.record, step.desired)
         except ChecksFailed as failure:
             return failure
         self._deps.store.remember(replace(written.owned, unproven=False))
@@ -244,6 +244,7 @@ class FunctionApplier:
             code=code_hash(step.desired.code),
             restored=code_hash(version.code),
             at=self._clock.now().isoformat(timespec="seconds"),
+            evidence=failure.evidence,
         )
 
     async def roll_back(self, step: Rollback) -> Outcome:
@@ -300,4 +301,12 @@ def _done(applied: Applied) -> Outcome:
 
 def _quarantined(step: Modify, quarantine: Quarantine) -> Outcome:
     hint = f"the previous version was restored; push a fix, or try again with `kapso-sync sync --retry {step.slug}`"
-    return Outcome(step, Result.FAILED, step.function_id, error=quarantine.error, hint=hint, quarantine=quarantine)
+    return Outcome(
+        step,
+        Result.FAILED,
+        step.function_id,
+        error=quarantine.error,
+        hint=hint,
+        quarantine=quarantine,
+        evidence=quarantine.evidence,
+    )

@@ -190,21 +190,21 @@ def _key(record: InvocationRecord) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class InvocationCounts:
     """What is compared: the invocations since the deployment, and those of the version before; None: they are not known."""
 
     since: Tally
     before: Tally | None
 
 
-def evidence(watch: DeploymentWatch) -> Evidence:
+def count_invocations(watch: DeploymentWatch) -> InvocationCounts:
     """Return what counts for and against a deployment.
 
     Right after a deployment Kapso's edge may answer with the version before for a while. If that one was seen to fail, its
     failures at that time are no evidence against the new one.
     """
     early = watch.early if _is_certain(watch) else Tally()
-    return Evidence(Tally(early.total + watch.after.total, early.failed + watch.after.failed), watch.before)
+    return InvocationCounts(Tally(early.total + watch.after.total, early.failed + watch.after.failed), watch.before)
 
 
 def _is_certain(watch: DeploymentWatch) -> bool:
@@ -214,7 +214,7 @@ def _is_certain(watch: DeploymentWatch) -> bool:
 
 def judge(watch: DeploymentWatch) -> Verdict:
     """Return the verdict on what was seen so far; a failing version reaches both thresholds, and fails more than before."""
-    found, policy = evidence(watch), watch.policy
+    found, policy = count_invocations(watch), watch.policy
     since, before = found.since, found.before
     if before is None:
         return Verdict.UNKNOWN
@@ -232,9 +232,9 @@ def failures_in(watch: DeploymentWatch, listed: Iterable[InvocationRecord]) -> t
     return tuple(sorted(found.values(), key=lambda record: str(record.created_at), reverse=True))
 
 
-def evidence_text(watch: DeploymentWatch) -> str:
+def counts_text(watch: DeploymentWatch) -> str:
     """Return the evidence in words: ``5 of 6 invocations since its deployment failed, and 1 of 20 before it``."""
-    found = evidence(watch)
+    found = count_invocations(watch)
     if found.before is None or found.before.total == 0:
         before = "with none before it to compare them with"
     else:

@@ -16,7 +16,7 @@ from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import canonical_json, content_hash
+from kapso_sync.model.functions import InvokeRequest, canonical_json, content_hash
 from kapso_sync.model.plan import MaxDelete, PassOverrides, Policy
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
@@ -129,7 +129,7 @@ async def _read_everything(connected: Connected) -> None:
         lambda: api.list_invocations("id-0001", limit=20),
         lambda: api.list_secrets("id-0001"),
         lambda: api.get_function("id-0001"),
-        lambda: api.invoke_function("id-0001", {}, timeout=5.0),
+        lambda: api.invoke_function("id-0001", InvokeRequest.of_json({}), timeout=5.0),
         lambda: api.find_users(()),
     ]
     for read in reads:

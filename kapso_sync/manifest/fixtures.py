@@ -1,0 +1,173 @@
+"""Reads the fixtures of a function: what `fetch`, ``env.KV`` and ``env.DB`` are when its checks run on this machine.
+
+They lie beside its code, are named by its slug, and are never uploaded.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, RootModel, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from kapso_sync.errors import Location, ManifestInvalid, Problem
+from kapso_sync.manifest.checking import check
+from kapso_sync.manifest.document import read_document
+from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
+from kapso_sync.model.desired import Entry
+from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.model.source import SourceFile
+
+MAX_ANSWERS = 200
+"""Most answers of one function's `fetch`."""
+
+MAX_KEY = 512
+"""Longest key of ``env.KV``, in bytes."""
+
+
+class AnswerModel(Strict):
+    """The answer to a request of the function."""
+
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+    headers: dict[Annotated[str, StringConstraints(pattern=HEADER_PATTERN)], HeaderText] = Field(default_factory=dict)
+    json_: JsonValue = Field(default=None, alias="json")
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if {"json_", "text"} <= self.model_fields_set:
+            raise PydanticCustomError("one_body", "expected `json` or `text`, and both are given")
+        return self
+
+
+class FetchModel(Strict):
+    """A request of the function, and its answer."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    answer: AnswerModel
+
+
+class FetchesModel(RootModel[Annotated[list[FetchModel], Field(max_length=MAX_ANSWERS)]]):
+    """The answers that `fetch` gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAnswer:
+    """The answer of `fetch` to a method and to URLs of a pattern, in which ``*`` stands for any text."""
+
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixtures:
+    """The fixtures of one function. ``values`` are those of ``env.KV`` by key, and ``script`` is the SQL of ``env.DB``.
+
+    ``fetch_file`` is where an answer of `fetch` belongs, whether or not there is such a file.
+    """
+
+    fetch_file: str
+    answers: tuple[FetchAnswer, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    script: str = field(default="", repr=False)
+    script_file: str | None = None
+
+
+def read_fixtures(entry: Entry, files: Mapping[str, SourceFile]) -> Fixtures:
+    """Return the fixtures beside an entry's code; raises `ManifestInvalid` with all that is wrong with them."""
+    places = {kind: [name for name in names if name in files] for kind, names in fixture_files(entry).items()}
+    problems = [
+        Problem("two-files", f"there are {' and '.join(found)}", Location(found[0]), "keep one of them")
+        for found in places.values()
+        if len(found) > 1
+    ]
+    answers: tuple[FetchAnswer, ...] = ()
+    values: Mapping[str, str] = {}
+    script = ""
+    for kind, found in places.items():
+        for name in found[:1]:
+            content = files[name].content
+            if content is None:
+                problems.append(Problem("unreadable-file", f"{name} {files[name].problem}", Location(name)))
+            elif kind == "fetch":
+                answers = _answers(name, content, problems)
+            elif kind == "kv":
+                values = _values(name, content, problems)
+            else:
+                script = _script(name, content, problems)
+    if problems:
+        raise ManifestInvalid(problems)
+    script_file = next(iter(places["db"]), None)
+    return Fixtures(fixture_files(entry)["fetch"][0], answers, values, script, script_file)
+
+
+def fixture_files(entry: Entry) -> Mapping[str, tuple[str, ...]]:
+    """Return the paths that an entry's fixtures may have, by kind."""
+    stem = posixpath.join(posixpath.dirname(entry.file), entry.slug)
+    suffixes = ("yaml", "yml", "json")
+    return {
+        "fetch": tuple(f"{stem}.fetch.{suffix}" for suffix in suffixes),
+        "kv": tuple(f"{stem}.kv.{suffix}" for suffix in suffixes),
+        "db": (f"{stem}.db.sql",),
+    }
+
+
+def _answers(name: str, content: bytes, problems: list[Problem]) -> tuple[FetchAnswer, ...]:
+    document = read_document(name, content)
+    model = check(document, FetchesModel) if not document.problems else None
+    problems += document.problems
+    return tuple(map(_answer, model.root)) if model is not None and not document.problems else ()
+
+
+def _answer(model: FetchModel) -> FetchAnswer:
+    answer = model.answer
+    headers = dict(answer.headers)
+    body = answer.text or ""
+    if "json_" in answer.model_fields_set:
+        body = json.dumps(answer.json_)
+        if "content-type" not in {header.lower() for header in headers}:
+            headers["Content-Type"] = "application/json"
+    return FetchAnswer(model.method, model.url, answer.status, headers, body)
+
+
+def _values(name: str, content: bytes, problems: list[Problem]) -> Mapping[str, str]:
+    document = read_document(name, content)
+    problems += document.problems
+    if document.problems:
+        return {}
+    if not isinstance(document.value, dict):
+        problems.append(Problem("value", "expected a mapping of keys to values", Location(name, 1, 1)))
+        return {}
+    too_long = [key for key in document.value if not key or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY]
+    problems += [
+        Problem("value", f"expected a key of 1 to {MAX_KEY} bytes", document.location((key,), key=True)) for key in too_long
+    ]
+    return {key: _text(value) for key, value in document.value.items()}
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def _script(name: str, content: bytes, problems: list[Problem]) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        problems.append(Problem("encoding", f"{name} is not UTF-8 text", Location(name)))
+        return ""
+
+
+def contents_of(entry: Entry, files: Mapping[str, SourceFile]) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the fixtures' files that there are, with their contents."""
+    for names in fixture_files(entry).values():
+        for name in names:
+            if name in files:
+                yield name, files[name].content

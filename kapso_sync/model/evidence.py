@@ -1,0 +1,44 @@
+"""Defines the evidence of a failure: the last lines of the console, and the place in the source that threw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kapso_sync.model.functions import Json
+
+MAX_LINES = 20
+"""Most lines of one piece of evidence: it stands in a log line, on the page and in a message."""
+
+MAX_LINE = 200
+"""Most characters of a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a failed run left behind.
+
+    ``console`` are the last lines of its console and the trace of its error, without secrets, each on one line and short.
+    ``place`` is the file, line and column of the source that the trace begins with; None where it is not known.
+    """
+
+    console: tuple[str, ...] = ()
+    place: str | None = None
+
+    @property
+    def document(self) -> Json:
+        """The JSON that documents show."""
+        return {"place": self.place, "console": [*self.console]}
+
+
+def bounded(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the last lines, and how many came before; long lines are cut."""
+    kept = lines if len(lines) <= MAX_LINES else lines[len(lines) - MAX_LINES + 1 :]
+    left_out = len(lines) - len(kept)
+    head = (f"… {left_out} lines before these",) if left_out else ()
+    return (*head, *(line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…" for line in kept))
+
+
+def labelled(level: str, lines: Iterable[str]) -> list[str]:
+    """Return the lines of one console line, with its level before the first one."""
+    return [f"{level if number == 0 else '':<5} {line}".rstrip() for number, line in enumerate(lines)]
