@@ -147,9 +147,8 @@ async def open_session(
         from kapso_sync.wiring.explaining import make_explainer  # noqa: PLC0415
 
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
-        emit = _fan_out(bus.emit, history.listen)
         limits = executor_settings(settings, start_locally, source.folder, bus.redactor, watches=tracker is not None)
-        executor = Executor(api, store, clock, emit, limits, bus.redactor.text)
+        executor = Executor(api, store, clock, _fan_out(bus.emit, history.listen), limits, bus.redactor.text)
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )

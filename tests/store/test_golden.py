@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from kapso_sync.model.state import IntentKind, QuarantineReason
+from kapso_sync.model.desired import WatchPolicy
+from kapso_sync.model.evidence import Evidence
+from kapso_sync.model.state import IntentKind, QuarantineReason, Tally
 from kapso_sync.notifications.issues import decode, encode
 from kapso_sync.store.database import StateStore, read_state
 from kapso_sync.store.history import read_history
@@ -109,3 +111,26 @@ def test_notification_records_of_version_0_1_0_are_read(folder: Path) -> None:
         ("suspended", "suspended", "moving house"),
     ]
     assert encode(issues) == kept["standing"]
+
+
+def test_state_of_version_0_2_0_is_read(tmp_path: Path) -> None:
+    """What came after 0.1.0: the evidence of a quarantine, a watch with its verdict, a function that a WhatsApp Flow has."""
+    shutil.copy(GOLDEN.with_name("v0.2.0") / "state.db", tmp_path)
+    memory = read_state(tmp_path)
+    by_slug = {owned.slug: owned for owned in memory.owned.values()}
+    quarantine = by_slug["checked"].quarantine
+    assert quarantine is not None
+    assert quarantine.evidence == Evidence(
+        ("error TypeError: no price", "      at total (lib/total.ts:4:16)"), "lib/total.ts:4:16"
+    )
+    assert by_slug["with-secrets"].whatsapp_flow == "1203"
+    watch = memory.watches["id-0005"]
+    assert (watch.policy, watch.before, watch.after) == (WatchPolicy(600.0, 3, 50), Tally(20, 1), Tally(6, 5))
+    assert watch.until == datetime(2026, 11, 29, 12, 10, tzinfo=UTC)
+    assert watch.finding is not None
+    assert watch.finding.evidence == Evidence(("error TypeError: no price",), "lib/total.ts:4:16")
+    before = rows(tmp_path)
+    with StateStore(tmp_path, lambda: NOON) as store:
+        store.remember(*store.load_state().owned.values())
+        store.remember_watch(watch)
+    assert contains(rows(tmp_path), before)
