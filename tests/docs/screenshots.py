@@ -81,7 +81,7 @@ def _photograph(url: str, picture: Path) -> list[str]:
     asked: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 860})
+        page = browser.new_page(viewport={"width": 1000, "height": 1110})
         page.on("request", lambda request: asked.append(request.url))
         page.goto(url)
         page.locator("h1").wait_for()
