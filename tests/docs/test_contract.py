@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import jsonschema
 import pytest
 
 from kapso_sync.errors import ExitCode
+from kapso_sync.model.status import DaemonStatus, status_document
 from tests.docs.contract import SCHEMAS, contract
-from tests.program import Ran, answering, kapso_sync, write_functions
+from tests.program import Ran, answering, kapso_sync, started, write_functions
 from tests.served import served
+from tests.server.statuses import ALL
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OPEN = {"history", "version", "manifest"}
@@ -49,6 +52,10 @@ def test_json_documents_have_the_published_fields_and_no_others(tmp_path: Path) 
         write_functions(folder, {"greet": answering("hello"), "part": answering("bye")})
         seen: list[tuple[str, Ran]] = [("sync", run("sync", source))]
         (folder / "part.js").write_text("async function handler(\n")
+        begun = tmp_path / "begun"
+        write_functions(begun, {"hello": answering("hello")})
+        (begun / "manifest.yaml").unlink()
+        (begun / "page.js").write_text("document.title = 1;\n")
         (folder / "stray.js").write_text("export default 1;\n")
         kapso.edit("greet", code=answering("by hand"))
         seen += [
@@ -60,17 +67,35 @@ def test_json_documents_have_the_published_fields_and_no_others(tmp_path: Path) 
             ("logs", run("logs", "greet")),
             ("history", run("history", "greet", source)),
             ("pull", run("pull", source, "--diff")),
+            ("pull", run("restore", "greet", source, "--diff")),
+            ("init", run("init", str(begun))),
+            ("doctor", run("doctor", "--yes")),
+            ("status", run("status", source)),
             ("disown", run("disown", source)),
             ("version", run("version")),
         ]
+        with started("run", source, environment={**environment, "KAPSO_SYNC_LISTEN": "127.0.0.1:0"}) as daemon:
+            assert daemon.stderr is not None
+            next(line for line in daemon.stderr if '"daemon.started"' in line)
+            asked = run("reconcile", source), run("reconcile", source, "--wait"), run("status", source)
+            assert kapso_sync("suspend", "--reason", "moving", source, environment=environment).code == 0
+            asked += (run("reconcile", source),)
+        seen += zip(("reconcile", "reconcile", "status", "reconcile"), asked, strict=True)
     assert {name for name, _ in seen} == {path.stem.removesuffix("-v1") for path in SCHEMAS.glob("*.json")} - {"manifest"}
     for name, ran in seen:
+        assert ran.out, (name, ran.code, ran.err)
         wanted = schema(name)
         jsonschema.Draft202012Validator.check_schema(wanted)
         jsonschema.validate(ran.document, wanted if name in OPEN else closed(wanted))
     plan = next(ran.document for name, ran in seen if name == "plan")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**plan, "undocumented": 1}, closed(schema("plan")))
+
+
+@pytest.mark.parametrize("status", ALL.values(), ids=ALL)
+def test_the_status_document_has_the_published_fields_and_no_others(status: DaemonStatus) -> None:
+    """In every state that a daemon can be in; `test_app.py` has all of these in the table of the page, too."""
+    jsonschema.validate(json.loads(json.dumps(status_document(status))), closed(schema("status")))
 
 
 def lost(before: Any, now: Any, path: str = "") -> list[str]:
@@ -105,3 +130,11 @@ def test_the_page_of_promises_names_every_published_schema() -> None:
     for path in SCHEMAS.glob("*.json"):
         assert f"schemas/{path.name}" in text
     assert all(f"| {int(code)} |" in text for code in ExitCode)
+
+
+def test_the_page_of_promises_names_every_command_with_json() -> None:
+    """So that none prints a document without a schema."""
+    table = (SCHEMAS.parent / "compatibility.md").read_text(encoding="utf-8").split("## JSON documents")[1].split("##")[0]
+    printing = [name for name, options in contract()["commands"].items() if "--json" in options]
+    assert {"plan", "status"} < set(printing)
+    assert [name for name in printing if not re.search(rf"`{name} --json`", table)] == []
