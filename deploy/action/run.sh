@@ -11,11 +11,11 @@ if [ -z "$KAPSO_API_KEY" ]; then
 fi
 folder="${RUNNER_TEMP:?}/kapso-sync-plan"
 mkdir -p "$folder"
-read -ra arguments <<< "$ARGUMENTS"
+read -ra arguments <<< "$ARGUMENTS" # ${…+…} below: the bash of macOS takes an empty array for one that is not set
 code=0
 case "$COMMAND" in
-  plan) kapso-sync plan "$SOURCE" "${arguments[@]}" --json --markdown "$folder/plan.md" > "$folder/plan.json" || code=$? ;;
-  sync) kapso-sync sync "$SOURCE" "${arguments[@]}" ${EXPECT:+--expect "$EXPECT"} --json > "$folder/plan.json" || code=$? ;;
+  plan) kapso-sync plan "$SOURCE" ${arguments[@]+"${arguments[@]}"} --json --markdown "$folder/plan.md" > "$folder/plan.json" || code=$? ;;
+  sync) kapso-sync sync "$SOURCE" ${arguments[@]+"${arguments[@]}"} ${EXPECT:+--expect "$EXPECT"} --json > "$folder/plan.json" || code=$? ;;
   *)
     echo "::error::the input command is plan or sync"
     exit 64

@@ -11,10 +11,10 @@ import click
 from kapso_sync.cli.console import Console, stderr_console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
-from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.cli.workerd import HOW_TO_GET_IT, find_workerd
 from kapso_sync.doctor.api_questions import SLUG_PREFIX, DoctorReport, Finding
 from kapso_sync.doctor.setup import Level, SetupCheck, check_setup
-from kapso_sync.errors import ConfigError, ExitCode
+from kapso_sync.errors import ExitCode
 from kapso_sync.settings import Settings
 from kapso_sync.wiring.building import tool_places
 from kapso_sync.wiring.doctor import DoctorSession, open_doctor
@@ -53,14 +53,18 @@ def has_key(settings: Settings) -> bool:
 
 
 def _local(settings: Settings) -> tuple[SetupCheck, ...]:
-    try:
-        workerd = find_workerd("auto")
-    except ConfigError:
-        workerd = None
-    words = f"{workerd.version} ({workerd.path})" if workerd is not None else None
     root = state_root(settings)
     verifier = make_verifier(settings, root)
-    return tuple(check_setup(root, tool_places(settings.esbuild, Path.cwd()), words, settings.network_variables, verifier))
+    return tuple(check_setup(root, tool_places(settings.esbuild, Path.cwd()), _workerd(), settings.network_variables, verifier))
+
+
+def _workerd() -> SetupCheck:
+    """Return the check of the runtime; it is found in the command line's layer, since nothing below needs it."""
+    workerd = find_workerd("auto")
+    if workerd is not None:
+        return SetupCheck("workerd", Level.OK, f"{workerd.version} ({workerd.path})")
+    hint = f"`dev`, `test` and invocations of the emulator need it: `{HOW_TO_GET_IT}`"
+    return SetupCheck("workerd", Level.WARNING, "not found: functions do not run here", hint)
 
 
 def _may_ask(*, yes: bool, json_output: bool) -> bool:

@@ -47,7 +47,7 @@ class SetupCheck:
 
 
 def check_setup(
-    state: Path, tools: ToolPlaces, workerd: str | None, environment: Mapping[str, str], verifier: SignatureVerifier | None
+    state: Path, tools: ToolPlaces, workerd: SetupCheck, environment: Mapping[str, str], verifier: SignatureVerifier | None
 ) -> Iterator[SetupCheck]:
     """Yield every check: ``state`` is the folder of state folders, ``tools`` the places to search for esbuild.
 
@@ -56,11 +56,7 @@ def check_setup(
     yield SetupCheck("python", Level.OK, f"{platform.python_version()} ({sys.executable})")
     yield check_git(_git_version())
     yield _esbuild(tools)
-    if workerd is not None:
-        yield SetupCheck("workerd", Level.OK, workerd)
-    else:
-        hint = "`dev` needs it: npm install workerd"
-        yield SetupCheck("workerd", Level.WARNING, "not found: functions do not run here", hint)
+    yield workerd
     yield check_clock(datetime.now(UTC))
     yield check_proxies(environment)
     yield check_authorities(environment)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from kapso_sync.tools import VERSION
 from tests.program import answering, git, write_functions
 from tests.served import served
@@ -68,7 +69,7 @@ def gitlab() -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
 
 @pytest.mark.e2e
 def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, Any]], list[str]], tmp_path: Path) -> None:
-    """The plan of each push is in the same note; a person's copy of it is left alone."""
+    """The plan of each push is in the same note; a person's copy of it is left alone. A check that fails keeps the note as it is."""
     url, notes, writes = gitlab
     checkout = tmp_path / "flows"
     write_functions(checkout / "functions", {"greet": answering("hello")})
@@ -90,9 +91,10 @@ def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, An
             "CI_MERGE_REQUEST_IID": "7",
             "SOURCE": ".",
             "ARGUMENTS": "",
+            "RUN_TESTS": str(find_workerd() is not None).lower(),
         }
 
-        def job(name: str) -> None:
+        def job(name: str, code: int = 0) -> str:
             script = "\n".join(JOBS[name]["script"])
             ran = subprocess.run(
                 ["bash", "-eo", "pipefail", "-c", script],
@@ -103,7 +105,8 @@ def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, An
                 check=False,
                 timeout=120,
             )
-            assert ran.returncode == 0, ran.stdout + ran.stderr
+            assert ran.returncode == code, ran.stdout + ran.stderr
+            return ran.stdout
 
         job("kapso-sync-plan")
         assert "1 to create" in notes[0]["body"]
@@ -113,9 +116,13 @@ def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, An
         assert writes == [f"POST {NOTES}", f"POST {NOTES}", f"PUT {NOTES}/2"]
         job("kapso-sync")
         assert set(kapso.world.live_code()) == {"greet"}
+        if find_workerd() is not None:
+            write_functions(checkout / "functions", {"greet": answering("hello")}, "    checks: [{expect: {status: 418}}]\n")
+            assert "check 1 failed: expected status 418" in job("kapso-sync-plan", 1)
+            assert len(writes) == 3
 
 
-def test_the_gitlab_file_installs_the_pinned_esbuild_and_declares_its_inputs() -> None:
+def test_the_gitlab_file_installs_the_pinned_tools_and_declares_its_inputs() -> None:
     text = json.dumps(JOBS)
-    assert f"esbuild@{VERSION}" in text
+    assert f"esbuild@{VERSION} {PACKAGE}" in text
     assert set(re.findall(r"\$\[\[ inputs\.(\w+) \]\]", text)) == set(SPEC["spec"]["inputs"])
