@@ -69,7 +69,7 @@ def gitlab() -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
 
 @pytest.mark.e2e
 def test_gitlab_jobs_keep_one_note_and_sync(gitlab: tuple[str, list[dict[str, Any]], list[str]], tmp_path: Path) -> None:
-    """The plan of each push is in the same note; a person's copy of it is left alone. A check that fails keeps the note as it is."""
+    """The plan of each push is in the same note; a person's copy of it is left alone. Where a check fails, there is no plan."""
     url, notes, writes = gitlab
     checkout = tmp_path / "flows"
     write_functions(checkout / "functions", {"greet": answering("hello")})
