@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from kapso_sync.cli.workerd import find_workerd
-from tests.docs.test_docs import blocks
+from tests.docs.test_docs import ROOT, blocks
 from tests.program import answering, git, write_functions
 from tests.served import QUICK, served
 
@@ -44,6 +44,13 @@ def test_the_ci_workflow_does_not_give_the_api_key_to_forks() -> None:
     assert plan["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
     assert plan["permissions"] == {"contents": "read", "pull-requests": "write"}
     assert all("${{" not in step.get("run", "") for job in document["jobs"].values() for step in job["steps"])
+
+
+def test_the_pre_commit_hook_of_the_page_is_one_that_we_offer() -> None:
+    """What runs it for real is `make release-check`."""
+    (repository,) = yaml.safe_load(blocks("docs/ci.md", "yaml")[3])["repos"]
+    offered = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert {hook["id"] for hook in repository["hooks"]} == {hook["id"] for hook in offered}
 
 
 @pytest.mark.parametrize(
