@@ -194,11 +194,11 @@ def _python(version: str) -> str | None:
 
 def check_promises(release: Release) -> str:
     """The names that this version promises to keep are stored in its golden file, for the tests of later versions."""
-    venv = next(release.scratch.glob("venv-*"), None)
-    if venv is None:
+    python = next(release.scratch.glob("venv-*/bin/python"), None)
+    if python is None:
         raise Skipped("no installation has what is needed to list the names")
     kept = release.tree / "tests" / "golden" / f"v{release.version}" / "contract.json"
-    names = json.loads(release.run(venv / "bin" / "python", "-m", "tests.docs.contract"))
+    names = json.loads(release.run(python, "-m", "tests.docs.contract"))
     if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != names:
         raise Failed(f"{kept.relative_to(release.tree)} is old: write the output of `python -m tests.docs.contract` to it")
     return f"{len(names['events'])} events, {len(names['settings'])} settings, {len(names['documents'])} documents"

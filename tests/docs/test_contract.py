@@ -52,10 +52,10 @@ def test_json_documents_have_the_published_fields_and_no_others(tmp_path: Path) 
         write_functions(folder, {"greet": answering("hello"), "part": answering("bye")})
         seen: list[tuple[str, Ran]] = [("sync", run("sync", source))]
         (folder / "part.js").write_text("async function handler(\n")
-        begun = tmp_path / "begun"
-        write_functions(begun, {"hello": answering("hello")})
-        (begun / "manifest.yaml").unlink()
-        (begun / "page.js").write_text("document.title = 1;\n")
+        bare = tmp_path / "bare"
+        write_functions(bare, {"hello": answering("hello")})
+        (bare / "manifest.yaml").unlink()
+        (bare / "page.js").write_text("document.title = 1;\n")
         (folder / "stray.js").write_text("export default 1;\n")
         kapso.edit("greet", code=answering("by hand"))
         seen += [
@@ -68,7 +68,7 @@ def test_json_documents_have_the_published_fields_and_no_others(tmp_path: Path) 
             ("history", run("history", "greet", source)),
             ("pull", run("pull", source, "--diff")),
             ("pull", run("restore", "greet", source, "--diff")),
-            ("init", run("init", str(begun))),
+            ("init", run("init", str(bare))),
             ("doctor", run("doctor", "--yes")),
             ("status", run("status", source)),
             ("disown", run("disown", source)),
