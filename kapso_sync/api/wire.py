@@ -288,7 +288,7 @@ class Paging:
         return number < self.pages if self.pages is not None else self.next_page
 
     def last_page(self, records: int) -> int:
-        """Return the number of the last page that the first one, with this number of ``records``, announces; 1 if it does not say."""
+        """Return the number of the last page, as the first one with ``records`` records announces it; 1 if it does not."""
         if self.pages is not None:
             return max(1, self.pages)
         return 1 if self.total is None or not records else -(-self.total // records)
