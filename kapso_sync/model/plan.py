@@ -231,7 +231,7 @@ class Modify(Write):
     """Base of the steps that change an existing function; ``remote`` is its record now, ``last_applied`` our last write.
 
     ``live`` is the content that is confirmed to run, if the stored content runs. ``quarantine`` is the failed attempt that is
-    rolled back, or stays rolled back. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are
+    rolled back, or stays rolled back, and ``held_back`` is the diff from what runs then to git. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are
     fields that Kapso did not take before, and that are not sent again.
     """
 
@@ -240,6 +240,7 @@ class Modify(Write):
     live: LiveContent | None = field(default=None, repr=False)
     known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
     quarantine: Quarantine | None = None
+    held_back: str = field(default="", repr=False)
     reset_secrets: bool = False
     refused: tuple[str, ...] = ()
 

@@ -71,8 +71,8 @@ class FunctionStatus:
 
     While it is not ready, ``hint`` says what to do, ``place`` is the file, line and column of the mistake, and ``broken_by``
     is the first revision since which git's content fails; None: that is not known, or git is not the cause. ``desired_hash``
-    is the hash of git's content when it was last found to run or to fail. ``evidence`` is what
-    its failed check or deployment left behind.
+    is the hash of git's content when it was last found to run or to fail, and ``desired_since`` the first revision that had
+    that content; None: not known. ``evidence`` is what its failed check, watch or deployment left behind.
     """
 
     slug: str
@@ -91,6 +91,7 @@ class FunctionStatus:
     place: str | None = None
     broken_by: Revision | None = None
     desired_hash: str | None = None
+    desired_since: Revision | None = None
     evidence: Evidence | None = None
 
     def condition(self, kind: ConditionType) -> Condition:
@@ -384,6 +385,7 @@ def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime]) ->
         in_git=function.get("in_git", True),
         broken_by=_recorded_cause(function.get("broken_by")),
         desired_hash=function.get("desired_hash"),
+        desired_since=_recorded_cause(function.get("desired_since")),
         evidence=_evidence(function.get("evidence")),
     )
 
@@ -457,6 +459,7 @@ def function_document(function: FunctionStatus) -> Json:
         "place": function.place,
         "broken_by": _cause(function.broken_by),
         "desired_hash": function.desired_hash,
+        "desired_since": _cause(function.desired_since),
         "evidence": None if function.evidence is None else function.evidence.document,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from kapso_sync.model.plan import Blocked, BlockedBy, DeferredDelete, Invalid, NoChange, Step
+from kapso_sync.model.plan import Blocked, BlockedBy, DeferredDelete, Invalid, Modify, NoChange, Rollback, Step
 from kapso_sync.model.report import Outcome, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Quarantine, QuarantineReason
@@ -107,7 +107,7 @@ def concluded(
         ),
     }
     base = before or FunctionStatus(step.slug, step.function_id, ())
-    changed = outcome.result is Result.DONE
+    change = _change(outcome, message)
     cause = _cause(before, outcome, revision, redact(message))
     waits = backing_off or outcome.result is Result.SKIPPED
     evidence = outcome.evidence or (base.evidence if waits else None)
@@ -116,18 +116,36 @@ def concluded(
         function_id=outcome.function_id or base.function_id,
         conditions=_conditions(before, found, revision.id, now, redact),
         action=step.action,
-        diff="" if good else shown_diff(step.diff, redact),
+        diff="" if good else shown_diff(_remaining_diff(outcome), redact),
         in_git=step.in_git,
         delete_at=step.at if isinstance(step, DeferredDelete) else None,
-        changed_at=now if changed else base.changed_at,
-        change=message if changed else base.change,
+        changed_at=base.changed_at if change is None else now,
+        change=base.change if change is None else change,
         hint=None if good or (hint := _hint(outcome)) is None else redact(hint),
         place=None if good else _place(step) or (evidence.place if evidence is not None else None),
         broken_by=cause.broken_by,
         desired_hash=cause.desired_hash,
+        desired_since=cause.desired_since,
         evidence=evidence,
     )
     return base if status == base else status
+
+
+def _change(outcome: Outcome, message: str) -> str | None:
+    """Return what was changed on Kapso, or None if nothing was, or what was did not take effect."""
+    if outcome.result is Result.DONE:
+        return message
+    if outcome.quarantine is None:
+        return None
+    step = outcome.step
+    beside = isinstance(step, Modify) and step.quarantine is not None and not isinstance(step, Rollback)
+    return "; ".join(step.explanation) if beside else "rolled back: the previous version was restored"
+
+
+def _remaining_diff(outcome: Outcome) -> str:
+    """Return what differs between Kapso and git after a step: one that restored another version did not write git's."""
+    step = outcome.step
+    return step.held_back if outcome.quarantine is not None and isinstance(step, Modify) and step.held_back else step.diff
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:
@@ -163,24 +181,34 @@ def _cause(before: FunctionStatus | None, outcome: Outcome, revision: Revision, 
     """Return the first revision since which git's content of the function fails, and the hash of the content that was judged.
 
     Commit A breaks a function, B changes another one, C is a fix that fails as well: it is A, A, C. Content that ran before,
-    and fails now when it is deployed again, has no such revision: a secret or a service is at fault.
+    and fails now when it is deployed again, has no such revision: a secret or a service is at fault. Content that failed its
+    watch ran as well, and is at fault: it is the revision that brought it.
     """
     step = outcome.step
-    if outcome.result in (Result.DONE, Result.UNCHANGED):
-        return _Cause(None, step.desired_hash)
-    failed = outcome.result in (Result.FAILED, Result.INVALID) and not outcome.blameless
-    if not failed and _quarantine(outcome) is None:
-        return _Cause(None, None) if before is None else _Cause(before.broken_by, before.desired_hash)
-    # Content that cannot be read has no hash: then the same message is the same mistake.
     same = before is not None and step.desired_hash == before.desired_hash
+    if outcome.result in (Result.DONE, Result.UNCHANGED):
+        found_so = before is None and outcome.result is Result.UNCHANGED  # who knows since when
+        since = before.desired_since if same and before is not None else None if found_so else revision
+        return _Cause(None, step.desired_hash, since)
+    watched = ready_reason(outcome) is ReadyReason.WATCH_FAILED
+    failed = outcome.result in (Result.FAILED, Result.INVALID) and not outcome.blameless
+    if not failed and not watched and _quarantine(outcome) is None:
+        return (
+            _Cause(None, None, None) if before is None else _Cause(before.broken_by, before.desired_hash, before.desired_since)
+        )
+    # Content that cannot be read has no hash: then the same message is the same mistake.
     if step.desired_hash is None:
         same = same and before is not None and before.condition(ConditionType.READY).message == message
-    return _Cause(before.broken_by if same and before is not None else revision, step.desired_hash)
+    if not same or before is None:
+        return _Cause(revision, step.desired_hash, revision)
+    broken_by = before.broken_by or (before.desired_since if watched else None)
+    return _Cause(broken_by, step.desired_hash, before.desired_since)
 
 
 class _Cause(NamedTuple):
     broken_by: Revision | None
     desired_hash: str | None
+    desired_since: Revision | None
 
 
 def _hint(outcome: Outcome) -> str | None:

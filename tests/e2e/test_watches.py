@@ -125,6 +125,9 @@ def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Ser
         stalled = next(each for each in function["conditions"] if each["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"], function["watched_until"]) == (True, "WatchFailed", None)
         assert "lib/total.ts:4:16" in stalled["message"]
+        assert function["broken_by"]["id"] == running.status()["revision"]["id"]
+        assert function["change"].startswith("rolled back")
+        assert "+  const first = items[5];" in function["diff"], "git has it, and Kapso no more"
 
         write(tmp_path, FIXED)
         running.event("watch.started", 3)

@@ -16,6 +16,7 @@ from kapso_sync.model import events
 from kapso_sync.model.plan import Invalid, Plan
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
+from kapso_sync.model.state import Quarantine, QuarantineReason
 from kapso_sync.model.status import (
     ActivityHour,
     ConditionType,
@@ -132,6 +133,27 @@ def test_a_failing_function_names_the_commit_since_which_its_content_fails(board
     assert cause("C", replace(failed, step=fix)) == "C"
     assert cause("D", Outcome(fix, Result.DONE)) is None
     assert cause("E", replace(failed, step=fix)) is None, "the same content ran before"
+
+
+def test_a_version_that_failed_its_watch_names_the_commit_that_brought_it(board: StatusTracker, clock: VirtualClock) -> None:
+    """It ran well at first, and other commits came meanwhile; a restart knows it as well."""
+
+    def cause(tracker: StatusTracker, commit: str, outcome: Outcome) -> str | None:
+        given = report(new=outcome)
+        tracker.ended(replace(given, plan=replace(given.plan, revision=Revision(commit, subject=f"Commit {commit}"))))
+        found = of(tracker.status(), "new").broken_by
+        return None if found is None else found.id
+
+    step = next(step for step in plan().steps if step.slug == "new")
+    assert cause(board, "A", Outcome(step, Result.DONE)) is None
+    assert cause(board, "B", Outcome(step, Result.UNCHANGED)) is None
+    quarantine = Quarantine("attempt", QuarantineReason.WATCH, "3 of 3 failed", "sha256:b", "sha256:a", "2026-01-01")
+    failed = Outcome(step, Result.FAILED, error="3 of 3 failed", quarantine=quarantine)
+    other = restarted(board, clock)
+    assert cause(other, "C", failed) == "A"
+    found = of(other.status(), "new")
+    assert (found.change, found.changed_at) == ("rolled back: the previous version was restored", clock.now())
+    assert cause(board, "C", replace(failed, quarantine=None)) is None, "a failure that is not the content's"
 
 
 def test_a_mistake_in_git_has_a_commit_a_place_and_a_hint(board: StatusTracker, clock: VirtualClock) -> None:

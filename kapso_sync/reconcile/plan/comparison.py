@@ -244,7 +244,7 @@ class FunctionComparison:
     ``remote_content`` is the record as comparable content. ``uncertain`` are earlier deployments that were not seen to end.
     ``listing`` holds the names of its secrets, if Kapso was asked for them. With ``reset_secrets``, secrets that are not known
     to be ours are set as well. ``secret_values`` are git's values, whichever content is compared. ``former_owners`` are owners
-    that the state folder had.
+    that the state folder had. ``restores``: in place of git's version, ``desired`` is the one that ran before.
     """
 
     owner: str
@@ -258,6 +258,7 @@ class FunctionComparison:
     reset_secrets: bool = False
     secret_values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
     former_owners: frozenset[str] = frozenset()
+    restores: bool = False
 
     @property
     def renames(self) -> bool:
@@ -401,10 +402,14 @@ class FunctionComparison:
 
     @property
     def diff(self) -> str:
-        """The unified diff from Kapso's version to git's."""
+        """The unified diff from Kapso's version to the one that is to be there."""
         new = {**self.remote_content, **self.desired.content}
         return content_diff(
-            self.desired.slug, (self.remote_content, self.remote.code), (new, self.desired.code), self.difference.fields
+            self.desired.slug,
+            (self.remote_content, self.remote.code),
+            (new, self.desired.code),
+            self.difference.fields,
+            ("kapso", "previous" if self.restores else "git"),
         )
 
     def restoring(self, version: Version, *, keep_secrets: bool = False) -> FunctionComparison:
@@ -419,7 +424,8 @@ class FunctionComparison:
         entry = replace(kept, fields=fields, secrets=sources, exact_secrets=False)
         desired = DesiredFunction(entry, version.code, self.desired.secrets if keep_secrets else {})
         content = comparable_content(desired, self.remote, self.last_applied)
-        return replace(self, desired=desired, difference=compare(content, self.remote_content, self.last_applied))
+        difference = compare(content, self.remote_content, self.last_applied)
+        return replace(self, desired=desired, difference=difference, restores=True)
 
     def learned(self) -> InventoryRecord:
         """Return the inventory record of a function that was found in sync."""

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import (
+    CODE,
+    FIELDS,
     Content,
     Version,
     canonical_json,
@@ -26,17 +28,24 @@ from kapso_sync.model.plan import (
     Update,
 )
 from kapso_sync.model.state import Quarantine, QuarantineReason, WatchFinding
-from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison
+from kapso_sync.reconcile.plan.comparison import Difference, FunctionComparison, content_diff
 
 _Kind = TypeVar("_Kind", bound=Modify)
 
 
 def rolling_back(comparison: FunctionComparison, version: Version, quarantine: Quarantine) -> Rollback:
     """Return the step that restores the previous version; it writes nothing if that is stored already."""
-    step = overwriting(
-        Rollback, comparison.restoring(version), Origin.RECOVERY, (f"{quarantine.error}; the previous version is restored",)
-    )
-    return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
+    restored = comparison.restoring(version)
+    step = overwriting(Rollback, restored, Origin.RECOVERY, (f"{quarantine.error}; the previous version is restored",))
+    return _holding_back(step, comparison, restored, quarantine)
+
+
+def _holding_back(step: _Kind, comparison: FunctionComparison, restored: FunctionComparison, quarantine: Quarantine) -> _Kind:
+    """Return a step after which the previous version runs, with what git says and does not get: its hash and the diff."""
+    want, runs = comparison.desired, restored.desired
+    names = [name for name in (*FIELDS, CODE) if name in want.content and want.content[name] != runs.content.get(name)]
+    held_back = content_diff(want.slug, (runs.content, runs.code), (want.content, want.code), names)
+    return replace(step, desired_hash=content_hash(want.content), quarantine=quarantine, held_back=held_back)
 
 
 def watch_quarantine(want: DesiredFunction, found: WatchFinding, version: Version) -> Quarantine:
@@ -59,7 +68,7 @@ def beside_quarantine(comparison: FunctionComparison, version: Version, quaranti
         return None
     reasons = (f"moved_from: {comparison.remote.slug}",) if held.renames else ()
     step = overwriting(Rename if held.renames else Update, held, Origin.GIT, (*reasons, f"in quarantine: {quarantine.error}"))
-    return replace(step, desired_hash=content_hash(comparison.desired.content), quarantine=quarantine)
+    return _holding_back(step, comparison, held, quarantine)
 
 
 def adopting(comparison: FunctionComparison, reason: str, origin: Origin) -> Adopt:
