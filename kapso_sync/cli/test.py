@@ -19,6 +19,7 @@ from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
+from kapso_sync.wiring import read_source
 from kapso_sync.wiring.tested_source import TestedSource, read_tested_source
 
 
@@ -39,9 +40,12 @@ class TestArgs:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What a run found: results in order of slugs, problems of the source, and functions that were left out."""
+    """What a run found: results in order of slugs, problems of the source, and functions that were left out.
 
-    source: TestedSource
+    ``inside`` is as in `TestedSource`.
+    """
+
+    inside: str
     results: tuple[FunctionResult, ...] = ()
     problems: tuple[Problem, ...] = ()
     unchecked: tuple[str, ...] = ()
@@ -76,11 +80,10 @@ def test(context: CommandContext, args: TestArgs) -> int:
         try:
             source = await read_tested_source(settings, context.event_bus(settings, level="warning"), since=args.since)
         except ManifestInvalid as error:
-            if not args.json:
-                raise
-            problems: list[Json] = [problem_document(problem) for problem in context.shown(error.problems)]
-            console.document({"passed": 0, "failed": 0, "functions": [], "problems": problems})
-            return int(ExitCode.INVALID)
+            inside = (await read_source(settings, context.event_bus(settings, level="warning"))).inside if args.github else ""
+            report = _Report(inside, problems=context.shown(error.problems))
+            _show(context, args, report)
+            return int(report.exit_code)
         chosen = _chosen(source, args)
         checked = [function for function in chosen.functions if function.entry.checks]
         results: tuple[FunctionResult, ...] = ()
@@ -90,7 +93,7 @@ def test(context: CommandContext, args: TestArgs) -> int:
             results = await bench.run(checked, lambda result: None if quiet else _print_result(console, result))
         problems_of_fixtures = [problem for result in results for problem in result.problems]
         report = _Report(
-            source,
+            source.inside,
             results,
             context.shown([*chosen.problems, *problems_of_fixtures]),
             tuple(function.slug for function in chosen.functions if not function.entry.checks),
@@ -145,10 +148,10 @@ def _show(context: CommandContext, args: TestArgs, report: _Report) -> None:
         return
     if args.github:
         for problem in report.problems:
-            console.annotation(annotation("error", problem, problem.hint, report.source.inside))
+            console.annotation(annotation("error", problem, problem.hint, report.inside))
         for result in report.results:
             for check in result.failed:
-                console.annotation(annotation("error", _as_problem(result, check), None, report.source.inside))
+                console.annotation(annotation("error", _as_problem(result, check), None, report.inside))
     else:
         print_problems(context.stderr(), report.problems)
     _print_end(console, args, report)

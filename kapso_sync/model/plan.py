@@ -231,8 +231,8 @@ class Modify(Write):
     """Base of the steps that change an existing function; ``remote`` is its record now, ``last_applied`` our last write.
 
     ``live`` is the content that is confirmed to run, if the stored content runs. ``quarantine`` is the failed attempt that is
-    rolled back, or stays rolled back, and ``held_back`` is the diff from what runs then to git. ``reset_secrets``: those that are not known to be ours are set as well. ``refused`` are
-    fields that Kapso did not take before, and that are not sent again.
+    rolled back, or stays rolled back, and ``held_back`` is the diff from what runs then to git. ``reset_secrets``: those that
+    are not known to be ours are set as well. ``refused`` are fields that Kapso did not take before, and are not sent again.
     """
 
     remote: RemoteFunction = field(repr=False)

@@ -204,6 +204,18 @@ def test_code_that_cannot_be_built_is_no_success(flows: Path) -> None:
     assert tried(flows, "--only", "ping").code == 0
 
 
+def test_a_manifest_that_cannot_be_read_is_reported_wherever_results_are(flows: Path, tmp_path: Path) -> None:
+    """As an annotation at its line, as JUnit's error and in the JSON: whoever reads one of them sees no empty success."""
+    edit(flows / "manifest.yaml", "checks: [{expect", "checks: [{expct")
+    ran = tried(flows, "--github", "--junit", str(tmp_path / "out.xml"))
+    assert ran.code == 65
+    assert "::error file=functions/manifest.yaml,line=12,col=15,title=unknown-key::" in ran.out
+    suites = ET.fromstring((tmp_path / "out.xml").read_text(encoding="utf-8"))  # noqa: S314 - it is our own
+    assert (suites.get("errors"), "unknown key" in str(next(suites.iter("error")).get("message"))) == ("2", True)
+    ran = tried(flows, "--json")
+    assert (ran.code, len(document(ran)["problems"])) == (65, 2)
+
+
 def test_nothing_to_run_and_no_runtime_are_said(flows: Path) -> None:
     """Checks are what to write, and workerd is what to install; without checks no workerd is needed."""
     ran = tried(flows, "--runtime", "off")
