@@ -154,7 +154,8 @@ class _Server:
         """Return the status as JSON."""
         if (closed := self.access.closed(request)) is not None:
             return closed
-        return Response(self.renderer.document(self.control.status()), media_type="application/json")
+        trusted = self.access.viewer(request).trusted
+        return Response(self.renderer.document(self.control.status(), trusted=trusted), media_type="application/json")
 
     async def static(self, request: Request) -> Response:
         """Return the page's style sheet or script."""
@@ -248,7 +249,7 @@ class _Server:
             await self.control.request_reconcile(overrides)
             return Json({"accepted": True}, 202)
         code = await _while_connected(request, self._pass_from_now(overrides))
-        status_json = self.renderer.document(self.control.status())
+        status_json = self.renderer.document(self.control.status(), trusted=True)
         content = b'{"exit_code":%b,"status":%b}' % (encode_json(code).encode(), status_json)
         return Response(content, 202, media_type="application/json")
 

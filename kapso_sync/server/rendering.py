@@ -7,6 +7,7 @@ function is a frozen value, and stays the same object until something about it c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, status_document
@@ -23,15 +24,18 @@ class StatusRenderer:
         self._documents: dict[str, tuple[FunctionStatus, str]] = {}
         self._cards: dict[str, tuple[FunctionStatus, tuple[str, ...], str]] = {}
 
-    def document(self, status: DaemonStatus) -> bytes:
-        """Return the JSON of a status, as `status_document` has it."""
+    def document(self, status: DaemonStatus, *, trusted: bool) -> bytes:
+        """Return the JSON of a status, as `status_document` has it.
+
+        Console lines may hold people's data: they are empty unless the caller is ``trusted``, as on the page.
+        """
         known, self._documents = self._documents, {}
         for function in status.functions:
             kept = known.get(function.slug)
             if kept is None or kept[0] is not function:
                 kept = (function, encode_json(function_document(function)))
             self._documents[function.slug] = kept
-        functions = ",".join(text for _, text in self._documents.values())
+        functions = ",".join(text if trusted else _public(function, text) for function, text in self._documents.values())
         members = (
             f"{encode_json(name)}:{f'[{functions}]' if name == 'functions' else encode_json(value)}"
             for name, value in status_document(status, []).items()
@@ -52,3 +56,11 @@ class StatusRenderer:
             if kept is None or kept[0] is not function or kept[1] != ages:
                 self._cards[function.slug] = (function, ages, function_card(function, now))
         return "\n".join(self._cards[function.slug][2] for function in functions)
+
+
+def _public(function: FunctionStatus, text: str) -> str:
+    """Return the JSON of a function, which is ``text``, without console lines."""
+    evidence = function.evidence
+    if evidence is None or not evidence.console:
+        return text
+    return encode_json(function_document(replace(function, evidence=replace(evidence, console=()))))

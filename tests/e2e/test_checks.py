@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -196,7 +197,7 @@ def test_a_webhook_is_checked_with_its_signature_and_a_failure_shows_the_line(ka
             "          at handler (hook.ts:5:24)",
         ]
         until(lambda: httpx.get(f"{running.url}/api/status", trust_env=False).json()["functions"][0]["evidence"] is not None)
-        status = httpx.get(f"{running.url}/api/status", timeout=5, trust_env=False).json()
+        status = json.loads(kapso_sync("status", str(folder), "--json", environment=quick(kapso, tmp_path)).out)
         assert status["functions"][0]["evidence"] == {"place": failed["place"], "console": failed["console"]}
         page = httpx.get(f"{running.url}/", timeout=5, trust_env=False).text
         assert "at <code>lib/verify.ts:6:22</code>" in page

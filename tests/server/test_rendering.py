@@ -21,7 +21,7 @@ def test_what_was_rendered_before_changes_no_answer() -> None:
     older = [replace(each, now=each.now + timedelta(seconds=seconds)) for each in shown for seconds in (0, 1, 90, 90_000)]
     for first, second in permutations(older[::3], 2):
         for each in (first, second):
-            assert json.loads(renderer.document(each)) == json.loads(
+            assert json.loads(renderer.document(each, trusted=True)) == json.loads(
                 json.dumps(status_document(each), ensure_ascii=False).encode("utf-8", "replace")
             )
             assert renderer.page(each) == render_page(each).encode("utf-8", "replace")
@@ -32,7 +32,7 @@ def test_a_function_that_did_not_change_is_not_rendered_again() -> None:
     renderer = StatusRenderer()
 
     def kept(shown: DaemonStatus) -> dict[str, tuple[int, int]]:
-        renderer.document(shown)
+        renderer.document(shown, trusted=True)
         renderer.page(shown)
         return {slug: (id(renderer._documents[slug][-1]), id(renderer._cards[slug][-1])) for slug in renderer._cards}
 

@@ -109,8 +109,15 @@ async def test_console_lines_are_shown_to_who_has_the_token_alone() -> None:
         assert f"Console of {failed.slug}" not in stranger
         assert line not in stranger
         trusted = (await client.get(path, headers=BEARER)).text
+
+        def evidence(answer: httpx.Response) -> object:
+            return next(each["evidence"] for each in answer.json()["functions"] if each["slug"] == failed.slug)
+
+        assert evidence(await client.get("/api/status")) == {"place": failed.evidence.place, "console": []}
+        told = evidence(await client.get("/api/status", headers=BEARER))
     assert f"Console of {failed.slug}" in trusted
     assert line in trusted
+    assert told == {"place": failed.evidence.place, "console": list(failed.evidence.console)}
 
 
 async def test_the_bearer_token_reads_everything_and_basic_does_not(stub: DaemonStub, client: httpx.AsyncClient) -> None:
