@@ -206,7 +206,7 @@ def notes(function: FunctionStatus, now: datetime) -> str:
     if function.retry_at is not None:
         said.append(f"next try {time_tag(function.retry_at, now)}")
     if function.watched_until is not None:
-        said.append(f"watched after its deployment, which ends {time_tag(function.watched_until, now)}")
+        said.append(f"watched after its deployment; the watch ends {time_tag(function.watched_until, now)}")
     if drifted.status and function.state != "Drifted":
         said.append(escape(drifted.message))
     if function.changed_at is not None:

@@ -463,6 +463,13 @@ async def test_status_changes_and_finished_passes_can_be_awaited(board: StatusTr
     assert await passed == 1
 
 
+def test_a_moment_in_a_sentence_is_written_as_everywhere_else() -> None:
+    """One that cannot be read, from an older history, stays as it is."""
+    until = "2026-11-29T20:35:55+01:00"
+    assert event_text(events.WatchStarted(slug="pay", until=until)) == "watched until 2026-11-29 19:35:55 UTC"
+    assert event_text(events.WatchStarted(slug="pay", until="soon")) == "watched until soon"
+
+
 EVENTS = [
     event
     for event in vars(events).values()
