@@ -28,8 +28,14 @@ USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
 CREDENTIAL = re.compile("|".join((*_SHAPES, r"-----BEGIN [A-Z ]*PRIVATE KEY")))
 """A well-known credential; if it is in code or in a manifest, the user gets a warning."""
 
-MASKED = re.compile("|".join((*_SHAPES, r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", USERINFO.pattern)))
-"""Text that is removed from all output of the program: well-known credentials, header values, and users in URLs."""
+_HEADER_VALUES = (
+    r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}",
+    # A webhook's signature, as most providers write it: with it and the body anybody can send the request again.
+    r"(?i:(?<=sha1=)[0-9a-f]{40}|(?<=sha256=)[0-9a-f]{64}|(?<=sha512=)[0-9a-f]{128})\b",
+)
+
+MASKED = re.compile("|".join((*_SHAPES, *_HEADER_VALUES, USERINFO.pattern)))
+"""Text that is removed from all output of the program: credentials, header values, signatures, and users in URLs."""
 
 LONG_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
 """A long random word; it is removed from the API's error texts, because they may quote the request."""

@@ -75,7 +75,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.FieldRefused():
             return f"Kapso kept {event.field_name}={event.got}"
         case events.FailureEnded():
-            return f"over after {event.times} times: {event.error or event.failure}"
+            return f"over after {counted(event.times, 'time')}: {event.error or event.failure}"
         case _:
             said = getattr(event, "error", None) or getattr(event, "reason", None) or getattr(event, "message", None)
             return str(said) if said else event.name.replace(".", " ").replace("_", " ")

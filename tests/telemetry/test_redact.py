@@ -103,6 +103,8 @@ def test_a_secret_is_redacted_at_any_depth(value: object, secret: str) -> None:
         "EAA" + "G0a" * 40,
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "sig sha256=" + "0aF3" * 16 + " of another's request",
+        "X-Hub-Signature: sha1=" + "0af3" * 10,
     ],
 )
 def test_credential_shaped_text_is_redacted(text: str) -> None:
@@ -119,6 +121,7 @@ def test_fields_that_are_named_like_secrets_are_masked(name: str) -> None:
 def test_ordinary_text_is_not_redacted() -> None:
     """Redaction that eats slugs and ids would make logs useless."""
     text = "created process-webhook 0b9f4c52-6f0e-4a35-9d53-1a0f1c1f2a11 at https://app.kapso.ai/api/v1, sha256:" + "ab" * 32
+    text += ", sha256=" + "ab" * 31
     assert knowing("kapso-emulator-key").text(text) == text
 
 
