@@ -20,6 +20,7 @@ from kapso_sync.model.desired import (
     SecretValue,
     WatchPolicy,
 )
+from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.source import Revision
@@ -361,8 +362,9 @@ class BlockedBy(enum.Enum):
 class Blocked(Step):
     """A change that a rule forbids; ``hint`` says what would allow it. ``wanted`` is the action in question.
 
-    ``quarantine`` is the failed attempt. ``refused`` are the fields that Kapso refused. ``lost_secrets`` are the names of
-    secrets that are gone from Kapso. ``record`` is the new inventory record, if the observation changed it.
+    ``quarantine`` is the failed attempt, and ``evidence`` what a failure left behind that is in no quarantine. ``refused`` are
+    the fields that Kapso refused. ``lost_secrets`` are the names of secrets that are gone from Kapso. ``record`` is the new
+    inventory record, if the observation changed it.
     """
 
     action: ClassVar[str] = "blocked"
@@ -371,6 +373,7 @@ class Blocked(Step):
     refused: tuple[str, ...] = ()
     lost_secrets: tuple[str, ...] = ()
     quarantine: Quarantine | None = None
+    evidence: Evidence | None = None
     record: InventoryRecord | None = field(default=None, repr=False)
 
     @property

@@ -98,7 +98,11 @@ def concluded(
     reason = ready_reason(outcome)
     found: _Found = {
         ConditionType.READY: (good, reason, message),
-        ConditionType.RECONCILING: (not good and not stalled, "Retrying" if not good else "Done", message),
+        ConditionType.RECONCILING: (
+            not good and not stalled,
+            "Done" if good else "Stalled" if stalled else "Retrying",
+            message,
+        ),
         ConditionType.STALLED: (stalled, reason if stalled else "Moving", message),
         ConditionType.DRIFTED: (
             drifted,

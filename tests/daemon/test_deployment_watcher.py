@@ -20,7 +20,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, WatchPolicy
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Invocation, InvocationRecord, InvokeRequest, code_hash
-from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides
+from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Rollback
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import DeploymentWatch, QuarantineReason, Tally
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
@@ -184,6 +184,10 @@ async def test_a_version_that_fails_is_taken_back_by_the_next_pass(daemon: Daemo
     assert (outcome.quarantine.code, outcome.quarantine.restored) == (code_hash(CODE_B), code_hash(CODE_A))
     assert outcome.quarantine.fault is QuarantineReason.WATCH
     assert outcome.evidence == outcome.quarantine.evidence == Evidence(("status 500", "boom"), "a.js:1:1")
+    assert isinstance(outcome.step, Rollback)
+    assert outcome.step.diff.startswith("--- kapso/a (code)\n+++ previous/a (code)\n"), "what was written"
+    there, in_git = outcome.step.held_back.splitlines()[-2:]
+    assert (there, in_git) == (f"-{CODE_A.strip()}", f"+{CODE_B.strip()}"), "what git says, and Kapso has not"
     assert world.live_code() == {"a": CODE_A}
     api.log.clear()
     again = await daemon.sync()
@@ -329,6 +333,7 @@ async def test_a_first_version_is_reported_and_stays(daemon: Daemon) -> None:
     assert step.reasons[0].startswith(
         "3 of 3 invocations since its deployment failed, with none before it to compare them with"
     )
+    assert report.outcomes[0].evidence == Evidence(("status 500", "boom"), "a.js:1:1")
     assert daemon.bench.api.world.live_code() == {"a": CODE_A}
     await daemon.watch(3600)
     assert daemon.requested == 1, "it is said once"

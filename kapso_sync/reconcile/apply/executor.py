@@ -508,7 +508,7 @@ class _Pass:
                 self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
             case _:
                 pass  # the guard logged why the deletion is held
-        evidence = step.quarantine.evidence if step.quarantine is not None else None
+        evidence = step.quarantine.evidence if step.quarantine is not None else step.evidence
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint, evidence=evidence)
 
 

@@ -469,7 +469,8 @@ class _Planner:
             return refusing(comparison)
         failed = self._failed_watch(comparison)
         if failed is not None:
-            return blocking(comparison, BlockedBy.FAILING, failed.error, FAILING_HINT.format(slug=want.slug))
+            blocked = blocking(comparison, BlockedBy.FAILING, failed.error, FAILING_HINT.format(slug=want.slug))
+            return replace(blocked, evidence=failed.evidence)
         learned = comparison.learned()
         return NoChange(
             slug=want.slug,
