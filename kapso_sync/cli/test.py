@@ -185,7 +185,9 @@ def _print_end(console: Console, args: TestArgs, report: _Report) -> None:
         failed = f"{report.failed} failed, " if report.failed else ""
         console.line(f"{failed}{counted(report.passed, 'check')} passed.", style="bold")
     elif not report.problems:
-        todo = "; `checks` in the manifest say what a function must answer" if report.unchecked or not report.untouched else ""
+        # Neither what did not change nor what cannot run here lacks checks.
+        lacking = report.unchecked or not (report.untouched or report.results)
+        todo = "; `checks` in the manifest say what a function must answer" if lacking else ""
         console.line(f"Nothing was tested{todo}.", style="bold")
 
 

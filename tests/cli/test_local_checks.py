@@ -223,6 +223,10 @@ def test_nothing_to_run_and_no_runtime_are_said(flows: Path) -> None:
     (flows / "manifest.yaml").write_text("version: 1\nfunctions: {ping: {}}\n", encoding="utf-8")
     ran = tried(flows, "--runtime", "off")
     assert (ran.code, "Nothing was tested; `checks` in the manifest" in ran.out) == (0, True)
+    deno = "version: 1\nfunctions: {ping: {function_type: supabase_function, checks: [{expect: {}}]}}\n"
+    (flows / "manifest.yaml").write_text(deno, encoding="utf-8")
+    (flows / "ping.js").write_text("Deno.serve(() => new Response());\n", encoding="utf-8")
+    assert "\nNothing was tested.\n" in tried(flows).out, "it has checks, and they cannot run here"
 
 
 def test_code_that_never_ends_fails_its_check_and_no_other(flows: Path) -> None:
