@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.advice import Advise
 from kapso_sync.errors import ExitCode, KapsoSyncError
@@ -32,7 +32,8 @@ class Outcome:
 
     ``blameless``: it failed, or was not tried, for a reason outside the function: Kapso is down, or a newer revision came.
     ``never_ran``: it failed, and there is no previous version. ``quarantine``: it failed, and the previous version was
-    restored. ``evidence`` is what is known of a failed check or deployment.
+    restored; ``held_back`` is the diff from that one to git then. ``evidence`` is what is known of a failed check, watch or
+    deployment.
     """
 
     step: Step
@@ -48,6 +49,7 @@ class Outcome:
     applied: bool = False
     refused: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    held_back: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

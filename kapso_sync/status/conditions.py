@@ -148,8 +148,7 @@ def _change(outcome: Outcome, message: str) -> str | None:
 
 def _remaining_diff(outcome: Outcome) -> str:
     """Return what differs between Kapso and git after a step: one that restored another version did not write git's."""
-    step = outcome.step
-    return step.held_back if outcome.quarantine is not None and isinstance(step, Modify) and step.held_back else step.diff
+    return outcome.held_back or outcome.step.diff
 
 
 def stalled(function: FunctionStatus, now: datetime) -> FunctionStatus:

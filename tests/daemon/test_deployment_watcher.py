@@ -20,7 +20,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, WatchPolicy
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Invocation, InvocationRecord, InvokeRequest, code_hash
-from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Rollback
+from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Rollback, Update
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import DeploymentWatch, QuarantineReason, Tally
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
@@ -186,7 +186,7 @@ async def test_a_version_that_fails_is_taken_back_by_the_next_pass(daemon: Daemo
     assert outcome.evidence == outcome.quarantine.evidence == Evidence(("status 500", "boom"), "a.js:1:1")
     assert isinstance(outcome.step, Rollback)
     assert outcome.step.diff.startswith("--- kapso/a (code)\n+++ previous/a (code)\n"), "what was written"
-    there, in_git = outcome.step.held_back.splitlines()[-2:]
+    there, in_git = outcome.held_back.splitlines()[-2:]
     assert (there, in_git) == (f"-{CODE_A.strip()}", f"+{CODE_B.strip()}"), "what git says, and Kapso has not"
     assert world.live_code() == {"a": CODE_A}
     api.log.clear()
@@ -303,6 +303,18 @@ async def test_a_newer_deployment_ends_the_watch_of_the_one_before(daemon: Daemo
     await daemon.watch(LOOK_INTERVAL + 1)
     await daemon.sync()
     assert daemon.bench.api.world.live_code() == {"a": CODE_A}
+
+
+async def test_a_failed_check_while_a_version_is_watched_restores_the_one_before_both(tmp_path: Path) -> None:
+    """B is watched, and C fails its check: A is restored, and what git says differs from A and no more from B."""
+    daemon = new_daemon(tmp_path, VirtualClock())
+    await daemon.sync(watched(CODE_A, policy=None))
+    await daemon.sync(watched(CODE_B))
+    (outcome,) = (await daemon.sync(watched(CODE_C, checks=(Check({}, status=299),)))).outcomes
+    assert (outcome.result, daemon.bench.api.world.live_code()) == (Result.FAILED, {"a": CODE_A})
+    assert isinstance(outcome.step, Update)
+    assert outcome.step.diff.splitlines()[-2:] == [f"-{CODE_B.strip()}", f"+{CODE_C.strip()}"], "what was planned"
+    assert outcome.held_back.splitlines()[-2:] == [f"-{CODE_A.strip()}", f"+{CODE_C.strip()}"]
 
 
 @story

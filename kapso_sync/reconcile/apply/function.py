@@ -309,4 +309,5 @@ def _quarantined(step: Modify, quarantine: Quarantine) -> Outcome:
         hint=hint,
         quarantine=quarantine,
         evidence=quarantine.evidence,
+        held_back=step.held_back,
     )
