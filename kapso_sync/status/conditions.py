@@ -190,15 +190,15 @@ def _cause(before: FunctionStatus | None, outcome: Outcome, revision: Revision, 
     step = outcome.step
     same = before is not None and step.desired_hash == before.desired_hash
     if outcome.result in (Result.DONE, Result.UNCHANGED):
-        found_so = before is None and outcome.result is Result.UNCHANGED  # who knows since when
-        since = before.desired_since if same and before is not None else None if found_so else revision
-        return _Cause(None, step.desired_hash, since)
+        if before is not None and same:
+            return _Cause(None, step.desired_hash, before.desired_since)
+        # What is found in sync at the first look may have been brought by any revision.
+        unknown = before is None and outcome.result is Result.UNCHANGED
+        return _Cause(None, step.desired_hash, None if unknown else revision)
     watched = ready_reason(outcome) is ReadyReason.WATCH_FAILED
     failed = outcome.result in (Result.FAILED, Result.INVALID) and not outcome.blameless
     if not failed and not watched and _quarantine(outcome) is None:
-        return (
-            _Cause(None, None, None) if before is None else _Cause(before.broken_by, before.desired_hash, before.desired_since)
-        )
+        return _Cause() if before is None else _Cause(before.broken_by, before.desired_hash, before.desired_since)
     # Content that cannot be read has no hash: then the same message is the same mistake.
     if step.desired_hash is None:
         same = same and before is not None and before.condition(ConditionType.READY).message == message
@@ -209,9 +209,9 @@ def _cause(before: FunctionStatus | None, outcome: Outcome, revision: Revision, 
 
 
 class _Cause(NamedTuple):
-    broken_by: Revision | None
-    desired_hash: str | None
-    desired_since: Revision | None
+    broken_by: Revision | None = None
+    desired_hash: str | None = None
+    desired_since: Revision | None = None
 
 
 def _hint(outcome: Outcome) -> str | None:

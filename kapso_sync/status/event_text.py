@@ -35,7 +35,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.FunctionBackedUp():
             return f"saved to backups/{event.backup} ({event.reason})"
         case events.PrunePending():
-            return f"left git, will be deleted after {_clock(event.at)}"
+            return f"left git, will be deleted after {_moment(event.at)}"
         case events.DriftDetected():
             return f"changed on Kapso: {', '.join(event.fields)}"
         case events.DriftCorrected():
@@ -55,7 +55,7 @@ def event_text(event: Event) -> str:  # noqa: C901 - a table of sentences
         case events.CheckFailed():
             return f"check failed: {event.error}{_at(event.place)}"
         case events.WatchStarted():
-            return f"watched until {_clock(event.until)}"
+            return f"watched until {_moment(event.until)}"
         case events.WatchPassed():
             return f"stood its watch: {event.failed} of {counted(event.invocations, 'invocation')} failed"
         case events.WatchFailed():
@@ -85,9 +85,9 @@ def _at(place: str | None) -> str:
     return "" if place is None else f", thrown at {place}"
 
 
-def _clock(moment: str) -> str:
+def _moment(text: str) -> str:
     """Return an ISO time as people read it; what is none stays as it is."""
     try:
-        return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     except ValueError:
-        return moment
+        return text
