@@ -246,6 +246,7 @@ class Console:
     def _print_plainly(self, text: str, indent: int = 0) -> None:
         safe = without_commands(text)
         self._write(" " * indent + safe if safe else safe)
+        self.flush()  # as rich does: a reader of the pipe sees each line at once
 
     def _draw(self, text: Text, indent: int = 0) -> None:
         from rich.text import Text

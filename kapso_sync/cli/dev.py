@@ -76,9 +76,9 @@ async def _work(local: LocalFolder, workerd: Workerd, args: DevArgs) -> None:
         watching = asyncio.create_task(local.watch(saved.set))
         try:
             while True:
+                await saved.wait()  # the first time comes when the watch has begun, so that no save is missed
                 saved.clear()
                 await bench.look()
-                await saved.wait()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

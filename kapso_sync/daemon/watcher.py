@@ -162,7 +162,7 @@ class FileWatcher:
         )
         # The library starts to watch within its first step, which ends before this is called: what was written before that
         # caused no event, maybe after a pass has read it.
-        asyncio.get_running_loop().call_soon(self._touch)
+        asyncio.get_running_loop().call_soon(self._touch, self._debounce)
         try:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:

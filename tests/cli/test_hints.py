@@ -10,6 +10,7 @@ import ast
 import re
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -507,9 +508,12 @@ def run_dev(command: list[str], environment: Mapping[str, str]) -> Ran:
     with started(*command[1:], environment=environment) as process:
         assert process.stdout is not None
         shown: list[str] = []
+        too_late = threading.Timer(60, process.kill)
+        too_late.start()
         while not (shown and shown[-1].startswith(command[2])):
             shown.append(process.stdout.readline())
-            assert shown[-1], "it ended by itself"
+            assert shown[-1], "it ended by itself, or showed nothing for a minute"
+        too_late.cancel()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
         return Ran(process.returncode, "".join(shown), err)
