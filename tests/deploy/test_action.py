@@ -183,6 +183,7 @@ def test_the_action_comments_the_plan_once_and_then_updates_it(runner: Runner) -
     assert runner.forge.comments[0]["body"] == copied
 
 
+@pytest.mark.thorough
 def test_the_action_syncs_the_plan_that_was_reviewed_and_no_other(runner: Runner) -> None:
     """The digest of the plan is the gate; after the sync the plan is in sync."""
     _, planned = runner.run()
@@ -209,6 +210,7 @@ def test_the_action_without_a_key_validates_and_leaves_the_plan_out(runner: Runn
     assert not runner.forge.writes
 
 
+@pytest.mark.thorough
 def test_a_plan_that_does_not_fit_is_cut_and_kept_whole_as_an_artifact(runner: Runner) -> None:
     """GitHub takes 65,536 characters."""
     many = {f"greet-{number}": answering("x" * 900 + str(number)) for number in range(110)}

@@ -120,6 +120,7 @@ def test_a_package_with_another_hash_makes_no_wheel(pure: Path, registry: Path, 
     assert list((tmp_path / "dist").iterdir()) == []
 
 
+@pytest.mark.thorough
 @needs_esbuild
 def test_the_wheel_lists_the_program_in_its_record_as_executable(pure: Path, registry: Path, tmp_path: Path) -> None:
     """Installers set the mode from the archive, and verify hashes by the record."""
