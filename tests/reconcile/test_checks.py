@@ -79,7 +79,7 @@ def test_a_check_pattern_with_endless_backtracking_times_out() -> None:
     said = ask(Check({}, matches=r"(a|aa)+$"), text="a" * 60_000 + "b")
     assert said is not None
     assert said.endswith(" within 1 s")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20  # without the limit it takes longer than anybody waits; a busy machine took 5.3
 
 
 def test_a_check_pattern_looks_at_the_beginning_of_a_long_answer() -> None:
