@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kapso_sync.errors import ApiError, ConfigError
+from kapso_sync.errors import ConfigError
 from kapso_sync.invocations.evidence import error_text, evidence_of
-from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds, PlacedInvocation, names_places, unplaced
+from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds, place_all
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import InvocationRecord
+from kapso_sync.model.functions import InvocationRecord, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.session import Explain
 from kapso_sync.settings import Settings
@@ -23,20 +22,13 @@ from kapso_sync.wiring.building import make_secret_reader
 def make_explainer(settings: Settings, redactor: Redactor, folder: Path) -> Explain:
     """Return what explains invocations of the functions of one state folder."""
 
+    def placer(now: RemoteFunction) -> InvocationPlacer:
+        return InvocationPlacer(now, LocalBuilds([folder]), edge=settings.check_window)
+
     async def explain(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
         learn_secrets(settings, redactor, [folder])
-        placed = await _placed(api, function_id, slug, record)
+        (placed,) = await place_all(api, (function_id, slug), [record], placer)
         return error_text(placed, redactor.text), evidence_of(placed, slug, None, redactor.text)
-
-    async def _placed(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> PlacedInvocation:
-        if not names_places(record, slug):
-            return PlacedInvocation(record)
-        try:
-            function = await api.get_function(function_id)  # after the invocation was read, as the placer wants it
-        except ApiError as error:
-            return unplaced(record, slug, f"which code is deployed cannot be read: {error.message}")
-        placer = InvocationPlacer(function, LocalBuilds([folder]), edge=settings.check_window)
-        return await asyncio.to_thread(placer.place, record)
 
     return explain
 

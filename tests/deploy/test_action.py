@@ -8,16 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.deploy.json_server import asked_page, json_server
 from tests.program import answering, git, write_functions
 from tests.served import Served, served
 
@@ -45,40 +45,22 @@ class Forge:
 def forge() -> Iterator[Forge]:
     known = Forge()
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            assert self.headers["Authorization"] == "Bearer the-runner-s-token"
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
-            if known.refuses:
-                return self.say(known.refuses, {"message": "Resource not accessible by integration"})
-            if self.command == "GET":
-                page = int(re.findall(r"[?&]page=(\d+)", self.path)[0])
-                return self.say(200, known.comments[(page - 1) * 100 : page * 100])
-            known.writes.append(f"{self.command} {self.path}")
-            if self.command == "POST":
-                known.add(body["body"])
-                return self.say(201, known.comments[-1])
-            comment = known.comments[int(self.path.rpartition("/")[2]) - 1]
-            comment["body"] = body["body"]
-            return self.say(200, comment)
+    def answer(method: str, path: str, headers: Message, body: Any) -> tuple[int, object]:
+        assert headers["Authorization"] == "Bearer the-runner-s-token"
+        if known.refuses:
+            return known.refuses, {"message": "Resource not accessible by integration"}
+        if method == "GET":
+            return 200, asked_page(path, known.comments)
+        known.writes.append(f"{method} {path}")
+        if method == "POST":
+            known.add(body["body"])
+            return 201, known.comments[-1]
+        comment = known.comments[int(path.rpartition("/")[2]) - 1]
+        comment["body"] = body["body"]
+        return 200, comment
 
-        do_GET = do_POST = do_PATCH = answer  # noqa: N815 - http.server's names
-
-        def say(self, status: int, document: object) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    known.url = f"http://127.0.0.1:{server.server_port}"
-    yield known
-    server.shutdown()
-    server.server_close()
+    with json_server(answer) as known.url:
+        yield known
 
 
 @pytest.fixture

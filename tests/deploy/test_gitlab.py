@@ -7,9 +7,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import yaml
 
 from kapso_sync.cli.workerd import PACKAGE, find_workerd
 from kapso_sync.tools import VERSION
+from tests.deploy.json_server import asked_page, json_server
 from tests.program import answering, git, write_functions
 from tests.served import served
 
@@ -32,39 +32,22 @@ def gitlab() -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
     notes: list[dict[str, Any]] = []
     writes: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            assert self.headers["PRIVATE-TOKEN"] == "the-project-s-token"
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
-            if self.path == "/user":
-                return self.say({"id": 5})
-            if self.command == "GET":
-                page = int(re.findall(r"[?&]page=(\d+)", self.path)[0])
-                return self.say(notes[(page - 1) * 100 : page * 100])
-            writes.append(f"{self.command} {self.path}")
-            if self.command == "POST":
-                notes.append({"id": len(notes) + 1, "author": {"id": 5}, **body})
-                return self.say(notes[-1])
-            note = notes[int(self.path.rpartition("/")[2]) - 1]
-            note.update(body)
-            return self.say(note)
+    def answer(method: str, path: str, headers: Message, body: Any) -> tuple[int, object]:
+        assert headers["PRIVATE-TOKEN"] == "the-project-s-token"
+        if path == "/user":
+            return 200, {"id": 5}
+        if method == "GET":
+            return 200, asked_page(path, notes)
+        writes.append(f"{method} {path}")
+        if method == "POST":
+            notes.append({"id": len(notes) + 1, "author": {"id": 5}, **body})
+            return 201, notes[-1]
+        note = notes[int(path.rpartition("/")[2]) - 1]
+        note.update(body)
+        return 200, note
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
-
-        def say(self, document: object) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", notes, writes
-    server.shutdown()
-    server.server_close()
+    with json_server(answer) as url:
+        yield url, notes, writes
 
 
 @pytest.mark.e2e

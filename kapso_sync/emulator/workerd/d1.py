@@ -156,7 +156,7 @@ async def serving_db(database: Database, path: Path) -> AsyncIterator[None]:
 def _answer(database: Database, job: Json) -> JsonObject:
     try:
         if not isinstance(job, dict) or not isinstance(job.get("statements"), list):
-            return {"error": "this is no query"}
+            return {"error": "the request is not a query"}
         statements = [_statement(item) for item in job["statements"]]  # type: ignore[union-attr]
         if job.get("do") == "exec":
             results = database.execute("".join(sql for sql, _ in statements))
@@ -172,7 +172,7 @@ def _statement(item: Json) -> Statement:
         case [str(sql), list(values)]:
             return sql, [bytes(value["blob"]) if isinstance(value, dict) else value for value in values]  # type: ignore[arg-type]
         case _:
-            raise ValueError("this is no statement")
+            raise ValueError("the request has no statement")
 
 
 def _shown(value: object) -> Json:
