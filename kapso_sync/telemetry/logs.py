@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _LEVELS = {str(level): getattr(logging, level.name) for level in Level} | {"off": logging.CRITICAL}
 """The levels of settings as numbers. No event is critical, so ``off`` writes nothing."""
 
-_context: ContextVar[Mapping[str, str]] = ContextVar("log context", default=MappingProxyType({}))
+_NO_PASS: Mapping[str, str] = MappingProxyType({})
+
+_context: ContextVar[Mapping[str, str]] = ContextVar("log context", default=_NO_PASS)
 """Fields of every line of a pass."""
 
 
@@ -57,9 +59,9 @@ class LogListener:
         self.write(event, event.level)
 
     def notice(self, event: Event) -> None:
-        """Bind the source's revision to every following line of the pass."""
-        if isinstance(event, SourceChanged | SourceUnchanged):
-            _context.set({**_context.get(), "revision": event.revision})
+        """Bind the source's revision to every following line of the pass, and to none outside of one."""
+        if isinstance(event, SourceChanged | SourceUnchanged) and (context := _context.get()) is not _NO_PASS:
+            _context.set({**context, "revision": event.revision})
         if isinstance(event, SourceChanged):
             self._author = event.author
 
@@ -83,7 +85,7 @@ def reconcile_context(reconcile_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _context.set({})
+        _context.set(_NO_PASS)
 
 
 def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, colour: bool | None) -> FilteringBoundLogger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import select
 import shutil
 import socket
 import ssl
@@ -83,19 +84,27 @@ class Proxy:
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
-    """Copy bytes both ways until both sides have ended."""
-
-    def copy(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-    back = threading.Thread(target=copy, args=(other, one), daemon=True)
-    back.start()
-    copy(one, other)
-    back.join(20)
+    """Copy bytes both ways until both sides have ended, in one thread: OpenSSL cannot read and write one connection at once."""
+    ends = {one: other, other: one}
+    while ends:
+        waiting = [source for source in ends if isinstance(source, ssl.SSLSocket) and source.pending()]
+        readable = waiting or select.select(list(ends), [], [], 20)[0]
+        if not readable:
+            return
+        for source in readable:
+            source.settimeout(0)
+            try:
+                data = source.recv(65536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            finally:
+                source.settimeout(20)
+            if data:
+                ends[source].sendall(data)
+                continue
+            with contextlib.suppress(OSError):
+                ends[source].shutdown(socket.SHUT_WR)
+            del ends[source]
 
 
 def _serve_http(proxy: Proxy, client: socket.socket) -> None:

@@ -362,6 +362,7 @@ async def test_a_person_signs_in_reconciles_suspends_and_signs_out_in_a_browser(
         page.on("console", lambda message: said.append(message.text))
         await page.goto(f"{stub.url}/functions/broken-syntax")
         await page.click("header >> text=Sign in")
+        await page.wait_for_selector("#token:focus")  # the browser says so when somebody types before its autofocus
         await page.fill("#token", TOKEN)
         await page.press("#token", "Enter")
         await page.wait_for_url(f"{stub.url}/functions/broken-syntax")

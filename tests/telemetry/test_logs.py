@@ -64,6 +64,19 @@ def test_the_log_context_ends_with_the_pass() -> None:
     assert "revision" not in line
 
 
+def test_a_revision_read_outside_of_a_pass_is_on_no_later_line() -> None:
+    """Such as that of a webhook, or of a listener that a test made. Within a pass it would be."""
+    stream = io.StringIO()
+    listener = LogListener(LogSettings(), stream, VirtualClock(), Redactor())
+    listener(CHANGED)
+    listener(CREATED)
+    with reconcile_context("abc123"):
+        listener(CHANGED)
+        listener(CREATED)
+    _, outside, _, inside = lines(stream.getvalue())
+    assert ("revision" in outside, inside["revision"]) == (False, "c0ffee")
+
+
 def test_the_log_level_is_respected() -> None:
     """Debug lines are shown at level debug only."""
     assert logged(events.SourceUnchanged(revision="c0ffee")) == ""
