@@ -101,6 +101,10 @@ def read_stream(path: Path, limit: int, patience: float) -> bytes:
         os.close(descriptor)
 
 
+_CHUNK = 64 * 1024
+"""Bytes to read at once of what has no true size, such as files of /proc, or grows while it is read."""
+
+
 def _not_regular() -> OSError:
     return OSError(errno.EINVAL, "it is not a regular file")
 
@@ -117,8 +121,9 @@ def _read(descriptor: int, limit: int) -> bytes:
             raise _not_regular()
         if about.st_size > limit:
             raise _too_large(limit)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        content = os.read(descriptor, about.st_size + 1)  # a buffer of the limit's size would cost more than most files
+        while len(content) <= limit and (part := os.read(descriptor, min(_CHUNK, limit + 1 - len(content)))):
+            content += part
     finally:
         os.close(descriptor)
     if len(content) > limit:

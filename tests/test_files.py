@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tracemalloc
 from pathlib import Path, PurePath
 
 import pytest
@@ -35,6 +36,25 @@ def test_a_regular_file_is_read_up_to_the_limit(folder: Path) -> None:
     """One byte more is an error, and not a part of the file."""
     assert read_small(folder / "file", 5) == read_beneath(folder, PurePath("deep/er/file"), 5) == b"12345"
     assert failure(folder, "file", 4) == failure(folder, "deep/er/file", 4) == errno.EFBIG
+
+
+def test_a_file_without_a_true_size_is_read_whole_and_no_further_than_the_limit() -> None:
+    """Those of /proc say that they are empty; a file that grows while it is read is like them."""
+    file = Path("/proc/self/status")
+    assert file.stat().st_size == 0
+    assert read_small(file, 1 << 20).startswith(b"Name:")
+    with pytest.raises(OSError, match="larger than 5 bytes"):
+        read_small(file, 5)
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit_is(folder: Path) -> None:
+    """The limit is for attackers; what a pass reads a thousand times has two thousand bytes."""
+    tracemalloc.start()
+    try:
+        assert read_small(folder / "file", 1 << 30) == b"12345"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18
+    finally:
+        tracemalloc.stop()
 
 
 def test_pipes_devices_and_folders_are_refused_without_waiting(folder: Path) -> None:
