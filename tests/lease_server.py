@@ -182,4 +182,4 @@ def lease_server(tls: ssl.SSLContext | None = None) -> Iterator[LeaseServer]:
         server.stopped.set()
         http.shutdown()
         http.server_close()
-        thread.join(5)
+        thread.join(20)

@@ -85,11 +85,11 @@ def served(options: EmulatorOptions = QUICK) -> Iterator[Served]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="emulator")
     thread.start()
     try:
-        up.wait(10)
+        up.wait(20)
         (emulator,) = ready
         with httpx.Client(base_url=emulator.url, trust_env=False, timeout=10) as http:
             yield Served(emulator, http)
     finally:
         loop.call_soon_threadsafe(down.set)
-        thread.join(10)
+        thread.join(20)
         loop.close()

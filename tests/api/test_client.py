@@ -205,7 +205,7 @@ async def test_hanging_invocations_do_not_block_other_requests() -> None:
 
     known = answer(200, {"data": []}, headers={"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "90"})
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(20),
         connected_client(known, *[hang_and_signal] * 2, listing("greet"), settings=TransportSettings(concurrency=2)) as line,
         asyncio.TaskGroup() as group,
     ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Unusa
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from tests.build.plain import MODULES, SCRIPTS, WRITTEN_BY_PEOPLE
 from tests.build.workbench import MODULE, Workbench, bad, build, entry, good, needs_esbuild, source_files, where
+from tests.heartbeat import beating
 
 EXAMPLES = Path(__file__).parents[2] / "functions.example"
 
@@ -258,20 +258,10 @@ async def test_checking_a_thousand_files_does_not_block_the_event_loop() -> None
     """A health check is answered while code is checked."""
     texts = {f"f{number}.js": f"// {number}\n" + SCRIPTS[0] * 1 + "\n//" + "x" * 2000 for number in range(1000)}
     texts["large.js"] = SCRIPTS[0] + "\nconst x = [" + "1, " * 300_000 + "];"
-    gaps: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            gaps.append(time.monotonic() - before)
-
-    task = asyncio.create_task(beat())
-    made = await Workbench().builder.build([entry(path) for path in texts], source_files(texts))
-    task.cancel()
+    async with beating() as heart:
+        made = await Workbench().builder.build([entry(path) for path in texts], source_files(texts))
     assert len(made.functions) == 1001
-    assert len(gaps) > 5
-    assert sorted(gaps)[-2] < 0.2  # the goal is 50 ms; another process of the machine may take its share
+    assert 0 < heart.longest < 0.2  # the goal is 50 ms
 
 
 @given(

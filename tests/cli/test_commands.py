@@ -258,7 +258,7 @@ def test_the_emulator_command_serves_until_sigterm(tmp_path: Path) -> None:
         assert first.startswith("The Kapso emulator listens on http://127.0.0.1:")
         assert "export KAPSO_API_BASE_URL=http://127.0.0.1:" in process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
     assert (tmp_path / "data").is_dir()
 
 

@@ -119,6 +119,5 @@ def test_the_only_running_daemon_is_meant_in_a_folder_that_was_synced_before(
     asked = kapso_sync("resume", environment=environment)
     assert "the daemon at http://127.0.0.1:9 does not answer" in asked.err
     own.rmdir()
-    daemon_in(own.parent, own.name)
-    (own / "daemon.json").write_text((own / "daemon.json").read_text().replace(":9", ":10"), encoding="utf-8")
+    daemon_in(own.parent, own.name, url="http://127.0.0.1:10")
     assert "the daemon at http://127.0.0.1:10 does not answer" in kapso_sync("resume", environment=environment).err

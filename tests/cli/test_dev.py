@@ -63,7 +63,7 @@ def developing(folder: Path, *arguments: str, environment: Mapping[str, str] | N
         screen = Screen(process, folder)
         yield screen
         process.send_signal(signal.SIGINT)
-        assert (process.wait(10), screen.rest()) == (0, "")
+        assert (process.wait(20), screen.rest()) == (0, "")
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

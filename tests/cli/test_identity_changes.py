@@ -89,7 +89,7 @@ def fronted() -> Iterator[Front]:
             yield Front(f"http://127.0.0.1:{server.server_port}", one, other, keys)
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(20)
             server.server_close()
 
 

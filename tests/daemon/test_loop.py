@@ -150,7 +150,7 @@ async def running_loop(
         yield RunningLoop(place, triggers, loop, clock, backoff, told, waits)
     finally:
         loop.stop()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
 
 
 async def test_a_standby_reads_its_source_and_runs_no_pass() -> None:

@@ -92,7 +92,7 @@ async def test_the_scheduler_triggers_by_name_and_reports_the_next_run() -> None
         rung.set()
 
     with Schedule(request, (Interval(Trigger.POLL, 0.05), Interval(Trigger.INTERVAL, 3600.0)), SystemClock()) as schedule:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await rung.wait()
         following = schedule.next(Trigger.INTERVAL)
         assert following is not None

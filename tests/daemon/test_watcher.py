@@ -60,7 +60,7 @@ async def watched(root: Path) -> AsyncIterator[TriggerCounter]:
     try:
         if root.is_dir():
             probe = Path(os.path.realpath(root)) / "probe.js"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not triggers.count:
                     probe.write_text("x")
                     probe.unlink()
@@ -261,7 +261,7 @@ async def test_a_cancelled_watcher_leaks_no_handles_or_threads(folder: Path) -> 
     for _ in range(5):
         async with watched(folder):
             pass
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while _handles() > handles:  # noqa: ASYNC110 - handles end by themselves
             await asyncio.sleep(0.05)
     assert threading.active_count() <= threads + 4

@@ -204,13 +204,13 @@ def test_nothing_that_a_daemon_tells_shows_what_forges_and_destinations_quote(
             until(lambda: destination.said, what=lambda: running.raw)
             admin = {"Authorization": f"Bearer {CANARIES['admin']}"}
             pages = [
-                httpx.get(f"{running.url}{path}", headers=admin, timeout=5, trust_env=False).text
+                httpx.get(f"{running.url}{path}", headers=admin, timeout=20, trust_env=False).text
                 for path in ("/", "/api/status", "/metrics", "/healthz", "/readyz")
             ]
             server.status = 500  # it quotes the Authorization
             running.event("source.failed")
-            refused = httpx.post(f"{running.url}/hooks/git", headers=admin, content=b"{}", timeout=5, trust_env=False)
-            pages += [refused.text, httpx.get(f"{running.url}/api/status", headers=admin, timeout=5, trust_env=False).text]
+            refused = httpx.post(f"{running.url}/hooks/git", headers=admin, content=b"{}", timeout=20, trust_env=False)
+            pages += [refused.text, httpx.get(f"{running.url}/api/status", headers=admin, timeout=20, trust_env=False).text]
             assert running.stop() == 0
     assert "forge" in leaks(forge.said[0])
     assert "address" in leaks(destination.said[0])

@@ -79,7 +79,7 @@ def test_a_failing_check_rolls_back_and_the_fix_goes_live(kapso: Served, tmp_pat
         assert (failed["expected"], "pong" in failed["answer"]) == ('JSON with {"pong":true}', True)
         running.event("rollback.succeeded")
         assert kapso.world.live_code() == {"greet": pong(1)}
-        status = httpx.get(f"{running.url}/api/status", timeout=5, trust_env=False).json()
+        status = httpx.get(f"{running.url}/api/status", timeout=20, trust_env=False).json()
         (function,) = status["functions"]
         conditions = {item["type"]: item for item in function["conditions"]}
         assert (conditions["Stalled"]["status"], conditions["Stalled"]["reason"]) == (True, "CheckFailed")
@@ -122,7 +122,7 @@ def test_sigkill_at_any_call_of_a_rollback_ends_with_the_old_code(
     with started("sync", folder, environment=environment) as process:
         wait_for_hang(kapso, process.poll)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(20)
     kapso.control("POST", "/release")
     kapso.faults()
     assert kapso_sync("sync", folder, environment=environment).code == 1
@@ -199,7 +199,7 @@ def test_a_webhook_is_checked_with_its_signature_and_a_failure_shows_the_line(ka
         until(lambda: httpx.get(f"{running.url}/api/status", trust_env=False).json()["functions"][0]["evidence"] is not None)
         status = json.loads(kapso_sync("status", str(folder), "--json", environment=quick(kapso, tmp_path)).out)
         assert status["functions"][0]["evidence"] == {"place": failed["place"], "console": failed["console"]}
-        page = httpx.get(f"{running.url}/", timeout=5, trust_env=False).text
+        page = httpx.get(f"{running.url}/", timeout=20, trust_env=False).text
         assert "at <code>lib/verify.ts:6:22</code>" in page
         shown = kapso_sync("status", str(folder), environment=quick(kapso, tmp_path)).out
         assert "thrown at lib/verify.ts:6:22" in shown

@@ -52,12 +52,12 @@ class Running:
         return found[count - 1]
 
     def status(self) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self.url}/api/status", timeout=5, trust_env=False).json()
+        answer: dict[str, Any] = httpx.get(f"{self.url}/api/status", timeout=20, trust_env=False).json()
         return answer
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(20)
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0, what: Callable[[], object] = lambda: "") -> None:
@@ -88,7 +88,7 @@ def daemon(
             yield running
         finally:
             process.kill()
-            reader.join(5)
+            reader.join(20)
     assert not [line for line in running.raw if "Traceback" in line], running.raw
 
 
@@ -138,7 +138,7 @@ def push_hook(running: Running, **payload: object) -> httpx.Response:
     body = json.dumps({"ref": "refs/heads/main", **payload}).encode()
     signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     headers = {"X-Signature": f"sha256={signature}"}
-    return httpx.post(f"{running.url}/hooks/git", content=body, headers=headers, timeout=5, trust_env=False)
+    return httpx.post(f"{running.url}/hooks/git", content=body, headers=headers, timeout=20, trust_env=False)
 
 
 def live(kapso: Served, **codes: str) -> Callable[[], bool]:
@@ -358,8 +358,8 @@ def test_an_api_outage_is_logged_once_and_survived(kapso: Served, folder: Path, 
     quick = {**environment, "KAPSO_SYNC_INTERVAL": "300ms", "KAPSO_SYNC_REQUEST_TIMEOUT": "300ms"}
     with daemon(str(folder), quick) as running:
         running.event("reconcile.failed")
-        assert httpx.get(f"{running.url}/healthz", timeout=5, trust_env=False).status_code == 200
-        assert httpx.get(f"{running.url}/readyz", timeout=5, trust_env=False).status_code == 200
+        assert httpx.get(f"{running.url}/healthz", timeout=20, trust_env=False).status_code == 200
+        assert httpx.get(f"{running.url}/readyz", timeout=20, trust_env=False).status_code == 200
         assert running.status()["last_pass"]["exit_code"] == 69
         attempts = len(kapso.calls())
         until(lambda: len(kapso.calls()) >= attempts + 5)
@@ -416,7 +416,7 @@ def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, envir
             "POST /functions/{id}/deploy",
             "PATCH /functions/{id}",  # the mark says which secrets were applied
         ]
-        page = httpx.get(running.url, timeout=5, trust_env=False).text
+        page = httpx.get(running.url, timeout=20, trust_env=False).text
         status = json.dumps(running.status())
     state = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert "of-the-secret" not in "".join(running.raw) + page + status

@@ -75,7 +75,7 @@ def systemd(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def answers(environment: dict[str, str], path: str) -> int:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://{environment['KAPSO_SYNC_LISTEN']}{path}", timeout=5, trust_env=False).status_code
+        return httpx.get(f"http://{environment['KAPSO_SYNC_LISTEN']}{path}", timeout=20, trust_env=False).status_code
     return 0
 
 

@@ -107,7 +107,7 @@ def test_five_thousand_webhooks_cause_few_passes(kapso: Served, repository: Path
         with ThreadPoolExecutor(4) as pool:
             bursts = [pool.submit(burst, running, 1250) for _ in range(4)]
             took = []
-            with httpx.Client(base_url=running.url, timeout=5, trust_env=False) as client:
+            with httpx.Client(base_url=running.url, timeout=20, trust_env=False) as client:
                 while not all(done.done() for done in bursts):
                     began = time.perf_counter()
                     assert client.get("/").status_code == 200

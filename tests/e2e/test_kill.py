@@ -113,7 +113,7 @@ def test_one_sync_after_a_sigkill_at_any_call_finishes_the_work(
     with started("sync", str(folder), environment=environment) as process:
         wait_for_hang(kapso, process.poll)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(20)
     kapso.control("POST", "/release")
     kapso.faults()
     last = kapso_sync("sync", str(folder), environment=environment)

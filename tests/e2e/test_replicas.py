@@ -99,13 +99,13 @@ class Cluster:
         return httpx.post(f"{self.replicas[name].url}{path}", json=body, headers=headers, timeout=10, trust_env=False)
 
     def get(self, name: str, path: str) -> httpx.Response:
-        return httpx.get(f"{self.replicas[name].url}{path}", timeout=5, trust_env=False)
+        return httpx.get(f"{self.replicas[name].url}{path}", timeout=20, trust_env=False)
 
     def push_hook(self, name: str) -> httpx.Response:
         body = json.dumps({"ref": "refs/heads/main"}).encode()
         signature = f"sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}"
         url, headers = f"{self.replicas[name].url}/hooks/git", {"X-Signature": signature}
-        return httpx.post(url, content=body, headers=headers, timeout=5, trust_env=False)
+        return httpx.post(url, content=body, headers=headers, timeout=20, trust_env=False)
 
 
 @contextlib.contextmanager
@@ -198,7 +198,7 @@ def test_sigterm_hands_over_within_five_seconds_in_the_middle_of_a_pass(tmp_path
         running.replicas["a"].process.send_signal(signal.SIGTERM)
         until(lambda: leads(running.replicas["b"])() or leads(running.replicas["c"])(), 8)
         taken_over = time.monotonic() - began
-        assert running.replicas["a"].process.wait(10) == 0
+        assert running.replicas["a"].process.wait(20) == 0
         until(live(running.kapso, greet="one"), 10)
         assert taken_over <= 5.0
         assert [found.id for found in running.kapso.world.functions.values()] == [function.id]

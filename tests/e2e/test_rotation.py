@@ -91,12 +91,12 @@ class Place:
         body = json.dumps({"ref": "refs/heads/main", "after": commit_id}).encode()
         signature = hmac.new(value_of("webhook_secret", generation).encode(), body, hashlib.sha256).hexdigest()
         headers = {"X-Signature": f"sha256={signature}"}
-        return httpx.post(f"{running.url}/hooks/git", content=body, headers=headers, timeout=5, trust_env=False).status_code
+        return httpx.post(f"{running.url}/hooks/git", content=body, headers=headers, timeout=20, trust_env=False).status_code
 
     def ask(self, running: Running, generation: int) -> int:
         """Ask for what only the admin token opens."""
         headers = {"Authorization": f"Bearer {value_of('admin_token', generation)}"}
-        return httpx.post(f"{running.url}/api/resume", headers=headers, timeout=5, trust_env=False).status_code
+        return httpx.post(f"{running.url}/api/resume", headers=headers, timeout=20, trust_env=False).status_code
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_sigkill_while_git_waits_for_its_server_leaves_no_process(tmp_path: Path
         with started("plan", url, environment=environment) as process:
             wait_until(lambda: len(naming(url)) > 3)
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(20)
             wait_until(lambda: not naming(url))
 
 
@@ -91,7 +91,7 @@ def test_sigkill_while_esbuild_waits_for_a_pipe_leaves_no_process(tmp_path: Path
         wait_until(lambda: naming(f"cat\0{pipe}"))
         assert naming(str(program)), "a control"
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(20)
         wait_until(lambda: not naming(str(pipe)) and not naming(str(program)))
 
 

@@ -81,7 +81,7 @@ def counted(team: Team) -> Iterator[tuple[str, GitServer]]:
 
 
 def metrics(running: Running) -> list[str]:
-    return httpx.get(f"{running.url}/metrics", timeout=5, trust_env=False).text.splitlines()
+    return httpx.get(f"{running.url}/metrics", timeout=20, trust_env=False).text.splitlines()
 
 
 def unverified(running: Running) -> bool:
@@ -125,7 +125,7 @@ def test_what_nobody_signed_is_not_deployed_and_a_signed_fix_is(
         assert (last["exit_code"], last["revision"], revision["id"]) == (69, evil, first)
         assert team.eve.fingerprint in last["error"]
         shown = kapso_sync("status", where, environment=settings)
-        page = httpx.get(running.url, timeout=5, trust_env=False).text
+        page = httpx.get(running.url, timeout=20, trust_env=False).text
         for screen in (" ".join(shown.out.split()), page):
             assert evil[:12] in screen
             assert team.eve.fingerprint in screen.replace("&#x2F;", "/")

@@ -95,7 +95,7 @@ def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Ser
     with daemon(folder, environment(kapso, tmp_path)) as running:
         running.event("watch.started")
         until(lambda: running.status()["functions"][0]["watched_until"])
-        page = httpx.get(running.url, timeout=5, trust_env=False).text
+        page = httpx.get(running.url, timeout=20, trust_env=False).text
         shown = kapso_sync("status", folder, environment=environment(kapso, tmp_path)).out
         assert call(kapso, {"items": None}, 25) == [404] * 25
         assert ("watched after its deployment" in page, "Watched       order until" in shown) == (True, True)
@@ -149,7 +149,7 @@ def test_sigkill_in_the_middle_of_a_watch_and_a_restart(kapso: Served, tmp_path:
         running.event("watch.started", 2)
         assert call(kapso, ORDER, 2) == [500] * 2
         running.process.send_signal(signal.SIGKILL)
-        running.process.wait(10)
+        running.process.wait(20)
     assert versions(kapso) != good
     assert call(kapso, ORDER, 2) == [500] * 2
     with daemon(folder, environment(kapso, tmp_path)) as running:

@@ -78,7 +78,7 @@ class Kapso:
 
 async def until(condition: Callable[[], object]) -> None:
     """Return once the condition holds; what it waits for happens on real sockets, within moments."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the emulator has no event for each thing a test may wait for
             await asyncio.sleep(0.001)
 
@@ -96,8 +96,8 @@ async def opened(
     async with (
         running_emulator(options or EmulatorOptions(deploy_delay=DELAY), clock=clock, runtime=runtime) as emulator,
         httpx.AsyncClient(
-            base_url=emulator.base(base), headers={"X-API-Key": emulator.key}, verify=NO_TLS, trust_env=False, timeout=5
+            base_url=emulator.base(base), headers={"X-API-Key": emulator.key}, verify=NO_TLS, trust_env=False, timeout=20
         ) as http,
-        httpx.AsyncClient(verify=NO_TLS, trust_env=False, timeout=5) as bare,
+        httpx.AsyncClient(verify=NO_TLS, trust_env=False, timeout=20) as bare,
     ):
         yield Kapso(emulator, http, bare, clock)

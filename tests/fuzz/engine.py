@@ -108,6 +108,7 @@ class Run:
     def _blindly(self) -> None:
         target = self._target()
         run = self._guarded(target.run, target.cpu, wall=STUCK)
+        self._started = time.monotonic()  # a slow import takes nothing away
         for data in inputs(target, self._seed):
             if time.monotonic() - self._started > self._seconds:
                 return

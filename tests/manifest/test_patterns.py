@@ -34,7 +34,7 @@ def test_a_pattern_that_would_take_all_memory_is_refused_at_once(pattern: str) -
     started = time.process_time()
     with pytest.raises(UnusablePattern):
         compile_pattern(pattern)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -133,11 +133,11 @@ def kill_while_waiting(folder: Path, *command: str) -> None:
         with os.fdopen(open_for_reader(folder / "pipe.js")):
             assert len(naming(str(folder))) >= 3, "a control: runner, guard and program"
             runner.send_signal(signal.SIGKILL)
-            runner.wait(10)
+            runner.wait(20)
             until(lambda: not naming(str(folder)))
     finally:
         runner.kill()
-        runner.wait(10)
+        runner.wait(20)
 
 
 def open_for_reader(pipe: Path) -> int:
@@ -180,7 +180,7 @@ async def test_a_cancelled_program_leaves_no_process(tmp_path: Path, turns: int)
         await asyncio.sleep(0.0005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     child = tmp_path / "child"
     assert not child.exists() or not child.read_text().strip() or is_gone(int(child.read_text()))
 

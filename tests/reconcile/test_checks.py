@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -20,6 +19,7 @@ from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction
 from kapso_sync.reconcile.apply.checks import SEARCHED, SHOWN, CheckPace, check_mismatch, describe, includes
 from tests.builders import desired, want
+from tests.heartbeat import beating
 from tests.reconcile.passes import Bench
 
 json_values: st.SearchStrategy[Json] = st.recursive(
@@ -108,25 +108,16 @@ def test_a_check_survives_a_response_of_any_depth(depth: int) -> None:
 
 async def test_a_check_is_judged_beside_the_event_loop(bench: Bench) -> None:
     """A pattern that takes its whole second blocks nothing: health is answered meanwhile."""
-    longest, last = 0.0, time.monotonic()
-
-    async def beat() -> None:
-        nonlocal longest, last
-        while True:
-            await asyncio.sleep(0.005)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-
-    heart = asyncio.create_task(beat())
     bench.api.runtime = lambda _: Invocation(200, "", "a" * 1_000_000)
     bench.settings = replace(bench.settings, checks=CheckPace(delay=0.0, window=0.0))
     started = time.monotonic()
     function = want("a")
     checked = replace(function, entry=replace(function.entry, checks=(Check({}, matches=r"(a+)(\1)+b"),)))
-    report = await bench.sync(desired(checked))
-    heart.cancel()
+    async with beating() as heart:
+        report = await bench.sync(desired(checked))
     assert report.exit_code == 1
     assert time.monotonic() - started > 0.9
-    assert longest < 0.5
+    assert heart.longest < 0.5
 
 
 KEY = "hush-hush-hush-hush"

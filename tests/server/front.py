@@ -155,7 +155,7 @@ async def open_server(stub: DaemonStub) -> AsyncIterator[httpx.AsyncClient]:
     )
     async with serving(app, "127.0.0.1", 0, limits=stub.limits) as url:
         stub.url = url
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
             yield client
 
 

@@ -101,7 +101,7 @@ def server(tmp_path: Path) -> Iterator[SshServer]:
         yield made
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(20)
 
 
 def reading(reader: Reader, server: SshServer, key: Path | None, agent: str | None = None) -> Reader:
@@ -135,7 +135,7 @@ def agent_with(key: Path, folder: Path, passphrase: str = "") -> Iterator[str]:
         yield path
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(20)
 
 
 @pytest.mark.parametrize("scheme", ["ssh", "git+ssh", "ssh+git"])

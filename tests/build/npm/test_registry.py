@@ -31,7 +31,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=5, trust_env=False)
+    return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=20, trust_env=False)
 
 
 class Loader:

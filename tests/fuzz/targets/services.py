@@ -67,7 +67,7 @@ def run_registry(data: bytes) -> None:
         async with answering(data) as server:
             limits = RegistryLimits(max_bytes=1 << 16, deadline=5.0)
             registry = Registry(
-                f"{server.url}/npm", lambda: httpx.AsyncClient(timeout=5, trust_env=False), VirtualClock(), limits
+                f"{server.url}/npm", lambda: httpx.AsyncClient(timeout=20, trust_env=False), VirtualClock(), limits
             )
             cache = TarballCache(folder)
             refused = await registry.fetch([PACKAGE], cache)
