@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass
 class Heartbeat:
-    """The longest time, in s, between two beats, without what the loop's thread waited for a processor."""
+    """The longest time, in s, between two beats, without what this process waited for a processor."""
 
     longest: float = 0.0
 
@@ -24,9 +24,10 @@ async def beating() -> AsyncIterator[Heartbeat]:
 
     async def beat() -> None:
         while True:
-            began = time.monotonic() - _delay()
+            began, before = time.monotonic(), _delay()
             await asyncio.sleep(0.005)
-            heart.longest = max(heart.longest, time.monotonic() - _delay() - began)
+            took = time.monotonic() - began
+            heart.longest = max(heart.longest, took - max(0.0, _delay() - before))
 
     task = asyncio.create_task(beat())
     await asyncio.sleep(0.01)
@@ -38,8 +39,12 @@ async def beating() -> AsyncIterator[Heartbeat]:
 
 
 def _delay() -> float:
-    """Return how long this thread has waited for a processor, in s; 0 where the kernel does not say (Linux: sched-stats)."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-    except FileNotFoundError:
-        return 0.0
+    """Return how long this process's threads have waited for a processor, in s; 0 where the kernel does not say.
+
+    One of them may hold what the loop's thread waits for. Source: Linux, Documentation/scheduler/sched-stats.rst.
+    """
+    total = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # it has ended
+            total += int(thread.read_text(encoding="ascii").split()[1])
+    return total / 1e9
