@@ -20,7 +20,7 @@ from kapso_sync.daemon.watcher import FileWatcher
 
 pytestmark = pytest.mark.e2e
 DEBOUNCE = 0.1
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds an awaited trigger may take: generous, for a machine that is busy."""
 
 

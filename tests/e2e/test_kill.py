@@ -77,7 +77,7 @@ def folder(kapso: Served, environment: Mapping[str, str], tmp_path: Path) -> Pat
 
 def settle(kapso: Served) -> None:
     """Wait until no deployment runs; the emulator has no event for it, and each takes 20 ms."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while kapso.control("GET", "/state")["deployments"]:
         assert time.monotonic() < deadline
         time.sleep(0.005)
