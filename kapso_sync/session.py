@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from kapso_sync.model.events import Event
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction
 from kapso_sync.model.plan import Plan
-from kapso_sync.model.ports import FunctionsApi, Source
+from kapso_sync.model.ports import EvidenceCollector, FunctionsApi, Source
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
@@ -90,10 +90,6 @@ class ResolvedSource:
             )
 
 
-Explain = Callable[[FunctionsApi, str, str, InvocationRecord], Awaitable[tuple[str, Evidence]]]
-"""Says why an invocation of a function, by id and slug, failed: in one line and in a few, bounded and without secrets."""
-
-
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """The objects that only a writing session has. ``log_context`` gives the log lines of one pass a common id."""
@@ -103,7 +99,7 @@ class WriteContext:
     observer: PassObserver
     history: History
     log_context: Callable[[], AbstractContextManager[None]]
-    explain: Explain
+    evidence: EvidenceCollector
 
 
 class Session:
@@ -273,9 +269,9 @@ class Session:
         """Return the newest invocations of a function. Raises `ApiError` and `NotLeading`."""
         return await self._deps.api.list_invocations(function_id, limit=MAX_LISTED)
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
-        """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
-        return await self._writing.explain(self._deps.api, watch.function_id, watch.slug, failure)
+    async def evidence(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
+        """Return the error of a failed invocation in one line, and its evidence. Raises `NotLeading`."""
+        return await self._writing.evidence.of_watched(watch.function_id, watch.slug, failure)
 
     def load_state(self) -> ReconcilerState:
         """Return what the state folder holds."""

@@ -60,8 +60,8 @@ class WatchedFunctions(Protocol):
         """Return the newest invocations of a function. Raises `ApiError` and `NotLeading`."""
         ...
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
-        """Return why an invocation failed, in one line and in a few, bounded and without secrets. Raises `NotLeading`."""
+    async def evidence(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
+        """Return the error of a failed invocation in one line, and its evidence. Raises `NotLeading`."""
         ...
 
     def report(self, event: events.Event) -> None:
@@ -179,7 +179,7 @@ class DeploymentWatcher:
         found: Evidence | None = None
         if failures:
             try:
-                error, found = await self._functions.explain(watch, failures[0])
+                error, found = await self._functions.evidence(watch, failures[0])
             except NotLeading:
                 return
             said = f"{said}: {error}" if found.place is None else f"{said}: {error} ({found.place})"

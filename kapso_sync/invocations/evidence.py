@@ -1,4 +1,7 @@
-"""Collects the evidence of a failed check or start: the console's lines, with places in the source where they are certain."""
+"""Collects the evidence of a failed check, watch or start: the console's lines, with places in the source where known.
+
+Whatever failed, on Kapso or on this machine, its texts are redacted and then bounded by `evidence_of` alone.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ from kapso_sync.invocations.places import (
     PlacedInvocation,
     Places,
     Uncertain,
+    place_all,
     replaced,
     spellings,
     texts_of,
 )
-from kapso_sync.model.evidence import MAX_LINE, Evidence, bounded, labelled
+from kapso_sync.model.evidence import Evidence, bounded, cut_line, labelled
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
+from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.visible import visible, visible_lines
 
 MAX_ENTRIES = 50
@@ -34,26 +39,39 @@ BEHIND = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class EvidenceCollector:
-    """A `FailureExplainer` that looks into the state folders of this machine.
+class LocalEvidenceCollector:
+    """An `EvidenceCollector` that looks into the state folders of this machine.
 
-    ``builds`` know the source maps; ``edge`` is as in `InvocationPlacer`; ``redact`` removes secrets from texts.
+    ``builds`` know the source maps; ``edge`` is as in `InvocationPlacer`; ``redact`` removes secrets from texts, and ``learn``
+    makes it know every secret that a function may have.
     """
 
+    api: FunctionsApi
     builds: LocalBuilds
     edge: float
     redact: Callable[[str], str]
+    learn: Callable[[], None]
 
     async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
         """Return the evidence of an invocation."""
-        placed = await asyncio.to_thread(InvocationPlacer(function, self.builds, edge=self.edge).place, record)
+        placed = await asyncio.to_thread(self._placer(function).place, record)
         return evidence_of(placed, function.slug, file, self.redact)
+
+    async def of_watched(self, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
+        """Return an invocation's error in one line, and its evidence; the function is read if a trace names places in it."""
+        # A pass has read the secrets of what it checks; a watch may be older than this process.
+        self.learn()
+        (placed,) = await place_all(self.api, (function_id, slug), [record], self._placer)
+        return error_text(placed, self.redact), evidence_of(placed, slug, None, self.redact)
 
     async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
         """Return the evidence of code that did not start."""
         build = await asyncio.to_thread(self.builds.build, spellings(code))
         found = Code(code, None) if build is None else Code(build.code, build.source_map)
         return evidence_of(place_in(InvocationRecord("", error=error), slug, found), slug, file, self.redact)
+
+    def _placer(self, function: RemoteFunction) -> InvocationPlacer:
+        return InvocationPlacer(function, self.builds, edge=self.edge)
 
 
 def place_in(record: InvocationRecord, slug: str, code: Code) -> PlacedInvocation:
@@ -69,8 +87,7 @@ def error_text(placed: PlacedInvocation, redact: Callable[[str], str]) -> str:
     record = placed.record
     texts = (_clean(text, redact) for text in texts_of(record))
     said = next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
-    said = visible(said.removeprefix("Uncaught ") or f"status {record.status_code}")
-    return said if len(said) <= MAX_LINE else f"{said[: MAX_LINE - 1]}…"
+    return cut_line(visible(said.removeprefix("Uncaught ") or f"status {record.status_code}"))
 
 
 def evidence_of(placed: PlacedInvocation, slug: str, file: str | None, redact: Callable[[str], str]) -> Evidence:

@@ -36,7 +36,12 @@ def bounded(lines: Sequence[str]) -> tuple[str, ...]:
     kept = lines if len(lines) <= MAX_LINES else lines[len(lines) - MAX_LINES + 1 :]
     left_out = len(lines) - len(kept)
     head = (f"… {left_out} lines before these",) if left_out else ()
-    return (*head, *(line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…" for line in kept))
+    return (*head, *map(cut_line, kept))
+
+
+def cut_line(line: str) -> str:
+    """Return a line, cut if it is long."""
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…"
 
 
 def labelled(level: str, lines: Iterable[str]) -> list[str]:

@@ -43,11 +43,21 @@ StartLocally = Callable[[str, str], Awaitable[LocalStart | None]]
 """Starts a function's code, by slug, on this machine's runtime; it returns None where there is no runtime."""
 
 
-class FailureExplainer(Protocol):
-    """Makes evidence of what is known of a failure, with places in the source; ``file`` is the function's code there."""
+class EvidenceCollector(Protocol):
+    """Makes evidence of what is known of a failure, bounded and without secrets, with places in the source.
+
+    ``file`` is the function's code there.
+    """
 
     async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
         """Return the evidence of an invocation of a function, whose record is that of its last deployment."""
+        ...
+
+    async def of_watched(self, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
+        """Return an invocation's error in one line, and its evidence; the function is read if that is needed.
+
+        Raises `NotLeading`.
+        """
         ...
 
     async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:

@@ -143,19 +143,19 @@ async def open_session(
             return
         # A plan needs nothing that writes.
         from kapso_sync.reconcile.apply.executor import Executor  # noqa: PLC0415
+        from kapso_sync.wiring.evidence import make_evidence_collector  # noqa: PLC0415
         from kapso_sync.wiring.executor import executor_settings  # noqa: PLC0415
-        from kapso_sync.wiring.explaining import make_explainer  # noqa: PLC0415
 
         history = stack.enter_context(History(source.folder, clock.now, bus.redactor.text))
-        limits = executor_settings(settings, start_locally, source.folder, bus.redactor, watches=tracker is not None)
+        evidence = make_evidence_collector(settings, bus.redactor, source.folder, api)
+        limits = executor_settings(settings, start_locally, evidence, bus.redactor, watches=tracker is not None)
         executor = Executor(api, store, clock, _fan_out(bus.emit, history.listen), limits, bus.redactor.text)
         observer: PassObserver = tracker or StatusTracker(
             clock, __version__, source.spec.location, source.owner, bus.redactor.text
         )
         observer.recall(read_last_pass(source.folder) or {})
-        explain = make_explainer(settings, bus.redactor, source.folder)
         yield Session(
-            source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id()), explain)
+            source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id()), evidence)
         )
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from kapso_sync.invocations.evidence import EvidenceCollector
-from kapso_sync.invocations.places import LocalBuilds
-from kapso_sync.model.ports import StartLocally
+from kapso_sync.model.ports import EvidenceCollector, StartLocally
 from kapso_sync.reconcile.apply.checks import CheckPace
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
@@ -22,12 +19,9 @@ def poll_intervals(settings: Settings) -> Backoff:
 
 
 def executor_settings(
-    settings: Settings, start_locally: StartLocally | None, folder: Path, redactor: Redactor, *, watches: bool
+    settings: Settings, start_locally: StartLocally | None, evidence: EvidenceCollector, redactor: Redactor, *, watches: bool
 ) -> ExecutorSettings:
-    """Return the settings of the executor of plans; ``folder`` is the state folder, which has the builds.
-
-    ``watches``: a daemon reads what is invoked after a deployment.
-    """
+    """Return the settings of the executor of plans; ``watches``: a daemon reads what is invoked after a deployment."""
     return ExecutorSettings(
         concurrency=settings.concurrency,
         deploying=settings.deploying,
@@ -38,6 +32,6 @@ def executor_settings(
         prune_idle=settings.prune_idle or 0.0,
         start_locally=start_locally,
         watch_edge=settings.check_window if watches else None,
-        explain=EvidenceCollector(LocalBuilds([folder]), settings.check_window, redactor.text),
+        evidence=evidence,
         conceal=redactor.add,
     )

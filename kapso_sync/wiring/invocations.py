@@ -16,7 +16,7 @@ from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.settings import Settings
 from kapso_sync.telemetry import EventBus
 from kapso_sync.wiring.engine import open_api
-from kapso_sync.wiring.explaining import learn_secrets
+from kapso_sync.wiring.evidence import learn_secrets
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class Daemon:
             raise self.trouble
         return await self.bench.api.list_invocations(function_id, limit=20)
 
-    async def explain(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
+    async def evidence(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
         return str(failure.error), Evidence((f"status {failure.status_code}", "boom"), f"{watch.slug}.js:1:1")
 
     def report(self, event: events.Event) -> None:

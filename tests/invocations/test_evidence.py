@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from kapso_sync.invocations.evidence import MAX_REDACTED, evidence_of, place_in
-from kapso_sync.invocations.places import Code
+from kapso_sync.invocations.evidence import MAX_REDACTED, LocalEvidenceCollector, evidence_of, place_in
+from kapso_sync.invocations.places import Code, LocalBuilds
 from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, Evidence
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord
 from kapso_sync.telemetry import Redactor
+from tests.clock import VirtualClock
+from tests.world import WorldApi, new_world
 
 KEY = "hush-hush-hush-hush-hush"
 SCRIPT = "async function handler() {\n  throw new Error('no');\n}\n"
@@ -51,3 +55,16 @@ def test_evidence_forges_no_line() -> None:
     """Control characters are spelled out, in a level as well."""
     shown = evidence(ConsoleLine("lo\ng", "a\x1b[31m\u202eb"))
     assert shown.console == ("lo\\ng a\\x1b[31m\\u202eb",)
+
+
+async def test_a_watched_invocation_shows_the_evidence_of_a_checked_one(tmp_path: Path) -> None:
+    """A watch may be older than the process, which then has read no secret; a check's pass has read its own."""
+    world, redactor = new_world(VirtualClock()), Redactor()
+    function = world.create({"name": "Greet", "code": SCRIPT})
+    api = WorldApi(world)
+    collector = LocalEvidenceCollector(api, LocalBuilds([tmp_path]), 60.0, redactor.text, lambda: redactor.add(KEY))
+    record = InvocationRecord("i1", 500, error=f"Error: {KEY}", console=(ConsoleLine("log", f"have {KEY}"),))
+    error, watched = await collector.of_watched(function.id, function.slug, record)
+    (now,) = await api.list_functions()
+    assert watched == await collector.of_invocation(now, "greet.js", record)
+    assert (error, watched.console) == ("Error: [redacted]", ("log   have [redacted]", "error Error: [redacted]"))

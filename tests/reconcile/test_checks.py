@@ -159,11 +159,14 @@ def test_a_check_without_newer_keys_is_the_attempt_that_it_always_was() -> None:
 
 
 @dataclass(frozen=True)
-class Explainer:
-    """Says which invocation was explained."""
+class Collector:
+    """Says of which invocation there is evidence."""
 
     async def of_invocation(self, function: RemoteFunction, file: str, record: InvocationRecord) -> Evidence:
         return Evidence((f"{function.slug} {file} {record.request_body}",), "a.ts:1:2")
+
+    async def of_watched(self, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
+        raise NotImplementedError
 
     async def of_start(self, slug: str, file: str, code: str, error: str) -> Evidence:
         raise NotImplementedError
@@ -179,7 +182,7 @@ async def test_a_failed_check_shows_its_own_invocation(bench: Bench) -> None:
         return Invocation(500 if body["n"] else 200, "", "")
 
     bench.api.runtime = answer
-    bench.settings = replace(bench.settings, checks=CheckPace(delay=0.0, window=0.0), explain=Explainer())
+    bench.settings = replace(bench.settings, checks=CheckPace(delay=0.0, window=0.0), evidence=Collector())
     function = want("a")
     checks = tuple(Check({"n": number}, 200) for number in range(3))
     report = await bench.sync(desired(replace(function, entry=replace(function.entry, checks=checks))))

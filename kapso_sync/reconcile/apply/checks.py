@@ -28,7 +28,7 @@ from kapso_sync.model.functions import (
     canonical_json,
     same_json,
 )
-from kapso_sync.model.ports import FailureExplainer, FunctionsApi
+from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
 from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.retry import Backoff
@@ -75,14 +75,14 @@ class ChecksFailed(KapsoSyncError):
 class CheckDeps:
     """What a runner of checks needs besides the API.
 
-    ``redact`` removes secrets from answers before they are shown, and ``conceal`` tells it one more. ``explain`` makes evidence
-    of an invocation; without it, a failed check shows none.
+    ``redact`` removes secrets from answers before they are shown, and ``conceal`` tells it one more. ``evidence`` is collected
+    of a failed check's invocation; None: it shows none.
     """
 
     pace: CheckPace
     redact: Callable[[str], str]
     conceal: Callable[[str], None]
-    explain: FailureExplainer | None = None
+    evidence: EvidenceCollector | None = None
 
 
 class CheckRunner:
@@ -123,7 +123,7 @@ class CheckRunner:
                 )
                 return self._emit(passed)
             if elapsed >= self._deps.pace.window:
-                failures = await self._explained(record, wanted.entry.file, failures)
+                failures = await self._with_evidence(record, wanted.entry.file, failures)
                 self._report(wanted.slug, record, failures)
                 raise ChecksFailed(failures, len(asked))
             pause = min(self._deps.pace.intervals.delay(attempt), self._deps.pace.window - elapsed)
@@ -155,23 +155,23 @@ class CheckRunner:
             await self._api.list_functions()
         return Failure(number, expected, self._shown(answer), trace)
 
-    async def _explained(self, record: RemoteFunction, file: str, failures: Sequence[Failure]) -> list[Failure]:
+    async def _with_evidence(self, record: RemoteFunction, file: str, failures: Sequence[Failure]) -> list[Failure]:
         """Return the failures with the console's lines of their invocations, for one call; as they are where it fails."""
-        if self._deps.explain is None:
+        if self._deps.evidence is None:
             return list(failures)
         try:
             listed = await self._api.list_invocations(record.id, limit=MAX_INVOCATIONS)
         except ApiError:
             return list(failures)
-        explained = []
+        with_evidence = []
         for failure in failures:
             found, evidence = invocation_of(failure.trace, listed, record), None
             if found is not None:
                 # Whatever is wrong with what this machine remembers, the check has failed all the same.
                 with contextlib.suppress(KapsoSyncError, OSError):
-                    evidence = await self._deps.explain.of_invocation(record, file, found)
-            explained.append(replace(failure, evidence=evidence))
-        return explained
+                    evidence = await self._deps.evidence.of_invocation(record, file, found)
+            with_evidence.append(replace(failure, evidence=evidence))
+        return with_evidence
 
     async def _opened(self, record: RemoteFunction, answer: Invocation) -> Invocation:
         """Return a function's own answer from the envelope that Kapso may put around a failed one.

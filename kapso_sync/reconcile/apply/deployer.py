@@ -12,7 +12,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import RUNTIME_CONTENT, RemoteFunction, agree
 from kapso_sync.model.plan import Write
-from kapso_sync.model.ports import FailureExplainer, FunctionsApi, LocalStart, StartLocally, Store
+from kapso_sync.model.ports import EvidenceCollector, FunctionsApi, LocalStart, StartLocally, Store
 from kapso_sync.model.state import Intent, IntentKind, KnownSecrets, LiveContent, QuotaRefusal
 from kapso_sync.reconcile.apply.deployment_poller import DeploymentPoller, DeploymentState, EndedDeployment
 from kapso_sync.reconcile.apply.writer import Written, certainly_not_done
@@ -67,20 +67,20 @@ class Superseded(KapsoSyncError):
 class LocalTrial:
     """What is tried with code whose deployment ended in ``error``: Kapso gives no reason, and the local runtime often does.
 
-    ``start`` starts it on this machine; ``explain`` leads the places in the runtime's words back to the source.
+    ``start`` starts it on this machine; ``evidence`` leads the places in the runtime's words back to the source.
     """
 
     start: StartLocally | None = None
-    explain: FailureExplainer | None = None
+    evidence: EvidenceCollector | None = None
 
     async def result(self, slug: str, file: str, code: str | None) -> tuple[LocalStart | None, Evidence | None]:
         """Return the result of the start, None if there was none, and the evidence of an error."""
         if self.start is None or code is None:
             return None, None
         tried = await self.start(slug, code)
-        if tried is None or tried.error is None or self.explain is None:
+        if tried is None or tried.error is None or self.evidence is None:
             return tried, None
-        return tried, await self.explain.of_start(slug, file, code, tried.error)
+        return tried, await self.evidence.of_start(slug, file, code, tried.error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from kapso_sync.model.plan import (
     Write,
     block,
 )
-from kapso_sync.model.ports import FailureExplainer, FunctionsApi, StartLocally, Store
+from kapso_sync.model.ports import EvidenceCollector, FunctionsApi, StartLocally, Store
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.checks import CheckDeps, CheckPace, CheckRunner, ChecksFailed
@@ -87,7 +87,7 @@ class ExecutorSettings:
 
     ``concurrency`` is the number of functions written at the same time, ``deploying`` of those written or deployed.
 
-    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none. ``explain`` makes evidence of
+    ``start_locally`` starts code that Kapso did not, to find the reason: Kapso's API gives none. ``evidence`` collects
     what a function wrote to its console. ``conceal`` tells what redacts texts one more secret: the signature of a check.
     ``watch_edge`` is as in `WatchKeeper`.
     """
@@ -101,7 +101,7 @@ class ExecutorSettings:
     prune_idle: float = 0.0
     start_locally: StartLocally | None = None
     watch_edge: float | None = None
-    explain: FailureExplainer | None = None
+    evidence: EvidenceCollector | None = None
     conceal: Callable[[str], None] = _no_secret
 
 
@@ -155,10 +155,10 @@ class Executor:
             PollPace(self._settings.poll_intervals, observed.state.facts.deploy_seconds),
         )
         async with DeploymentPoller(self._api, self._clock, timeout, pace, superseded) as watch:
-            tried = LocalTrial(self._settings.start_locally, self._settings.explain)
+            tried = LocalTrial(self._settings.start_locally, self._settings.evidence)
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, tried)
             rollout.load(_deployed_workers(observed), observed.state.quota)
-            check_deps = CheckDeps(self._settings.checks, self._redact, self._settings.conceal, self._settings.explain)
+            check_deps = CheckDeps(self._settings.checks, self._redact, self._settings.conceal, self._settings.evidence)
             checks = CheckRunner(self._api, self._clock, self._emit, check_deps, superseded)
             project = UnseenProject(self._api, plan, observed)
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)

@@ -1,4 +1,4 @@
-"""Builds what says why an invocation failed: with every secret redacted, and the places led back to the source."""
+"""Builds the collector of evidence of failures, and lets the redactor know every secret that invocations may hold."""
 
 from __future__ import annotations
 
@@ -7,30 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.invocations.evidence import error_text, evidence_of
-from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds, place_all
-from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import InvocationRecord, RemoteFunction
+from kapso_sync.invocations.evidence import LocalEvidenceCollector
+from kapso_sync.invocations.places import LocalBuilds
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.session import Explain
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.telemetry import Redactor
 from kapso_sync.wiring.building import make_secret_reader
 
 
-def make_explainer(settings: Settings, redactor: Redactor, folder: Path) -> Explain:
-    """Return what explains invocations of the functions of one state folder."""
-
-    def placer(now: RemoteFunction) -> InvocationPlacer:
-        return InvocationPlacer(now, LocalBuilds([folder]), edge=settings.check_window)
-
-    async def explain(api: FunctionsApi, function_id: str, slug: str, record: InvocationRecord) -> tuple[str, Evidence]:
-        learn_secrets(settings, redactor, [folder])
-        (placed,) = await place_all(api, (function_id, slug), [record], placer)
-        return error_text(placed, redactor.text), evidence_of(placed, slug, None, redactor.text)
-
-    return explain
+def make_evidence_collector(settings: Settings, redactor: Redactor, folder: Path, api: FunctionsApi) -> LocalEvidenceCollector:
+    """Return the collector for the functions of one state folder."""
+    return LocalEvidenceCollector(
+        api,
+        LocalBuilds([folder]),
+        settings.check_window,
+        redactor.text,
+        lambda: learn_secrets(settings, redactor, [folder]),
+    )
 
 
 def learn_secrets(settings: Settings, redactor: Redactor, folders: Sequence[Path]) -> None:
