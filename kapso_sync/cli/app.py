@@ -282,7 +282,7 @@ def plan(
 @json_flag
 @with_flags(*STATE_FLAGS, "allow_empty")
 def validate(*, github: bool, types: bool, json_output: bool, context: CommandContext) -> int:
-    """Check manifest and code offline: no key, no API call."""
+    """Check manifest, code and fixtures offline: no key, no API call."""
     from kapso_sync.cli import validate as validate_command
 
     args = validate_command.ValidateArgs(json=json_output, github=github, types=types)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kapso_sync.cli.fixtures import load_script, load_values, outbound_of
 from kapso_sync.emulator.clock import SystemClock
 from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.values import JsonObject
 from kapso_sync.emulator.workerd import workerd_runtime
-from kapso_sync.emulator.workerd.kv import Value
 from kapso_sync.emulator.workerd.runtime import TIMEOUT, WorkerdRuntime
-from kapso_sync.errors import Location, ManifestInvalid, Problem
+from kapso_sync.errors import ManifestInvalid, Problem
 from kapso_sync.invocations.evidence import evidence_of, place_in
 from kapso_sync.manifest.fixtures import Fixtures, read_fixtures
 from kapso_sync.model.desired import Check, DesiredFunction, EnvSecret, FileSecret, KeepSecret
@@ -114,10 +113,11 @@ class CheckBench:
             return FunctionResult(function, skipped=NOT_RUN)
         runtime.forget()
         try:
-            fixtures = read_fixtures(function.entry, self.source.snapshot.files)
-            _seed(runtime, fixtures)
+            fixtures = read_fixtures(function.slug, function.entry.file, self.source.snapshot.files)
+            load_script(runtime.database, fixtures)
         except ManifestInvalid as error:
             return FunctionResult(function, problems=error.problems)
+        load_values(runtime.values, fixtures)
         secrets = self._secrets(function)
         deployment = str(next(self._numbers))
         numbered = enumerate(function.entry.checks, 1)
@@ -149,7 +149,7 @@ class CheckBench:
             headers={**request.headers, **({"Content-Type": request.content_type} if has_body else {})},
             body=request.body,
             method=check.method,
-            outbound=None if self.network and not fixtures.answers else self._outbound(fixtures),
+            outbound=None if self.network and not fixtures.answers else outbound_of(fixtures, network=self.network),
         )
         started = time.monotonic()
         result = await runtime.run(call)
@@ -171,23 +171,6 @@ class CheckBench:
         placed = place_in(record, function.slug, self.source.maps.code(function.code))
         return evidence_of(placed, function.slug, function.entry.file, self.redactor.text)
 
-    def _outbound(self, fixtures: Fixtures) -> JsonObject:
-        rules: list[Json] = [
-            {
-                "method": answer.method,
-                "url": answer.url,
-                "status": answer.status,
-                "headers": dict(answer.headers),
-                "body": answer.body,
-            }
-            for answer in fixtures.answers
-        ]
-        refusal = (
-            f"fetch of {{request}} is refused: tests make no requests. Add the URL and its answer to {fixtures.fetch_file}, "
-            "or allow all requests with --network"
-        )
-        return {"rules": rules, "refusal": refusal, "network": self.network}
-
     def _secrets(self, function: DesiredFunction) -> dict[str, Json]:
         """Return the values of a function's secrets; one that is not here has a stand-in."""
         values: dict[str, Json] = {}
@@ -200,18 +183,6 @@ class CheckBench:
                 except SecretMissing:
                     continue
         return values
-
-
-def _seed(runtime: WorkerdRuntime, fixtures: Fixtures) -> None:
-    """Fill the key-value store and the database; raises `ManifestInvalid`."""
-    for key, value in fixtures.values.items():
-        runtime.values.put(key, Value(value.encode("utf-8", "replace")))
-    if fixtures.script_file is not None:
-        try:
-            runtime.database.load(fixtures.script)
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            where = Location(fixtures.script_file)
-            raise ManifestInvalid([Problem("fixture", f"SQLite refuses it: {error}", where, "correct the SQL")]) from error
 
 
 def _with_deadline(function: DesiredFunction, check: Check) -> JsonObject:

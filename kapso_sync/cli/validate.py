@@ -1,4 +1,4 @@
-"""``validate``: checks manifest and code offline."""
+"""``validate``: checks manifest, code and fixtures offline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.fixtures import fixture_problems
 from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.errors import ExitCode, Location, Problem, UsageError
 from kapso_sync.model.desired import Notice
@@ -33,7 +34,8 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 
     async def work() -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
-        report = replace(report, problems=context.shown(report.problems))
+        broken = fixture_problems(report.desired, report.files) if report.desired is not None else ()
+        report = replace(report, problems=context.shown([*report.problems, *broken]))
         if args.json:
             context.stdout().document(_document(report))
         else:

@@ -18,7 +18,6 @@ from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
-from kapso_sync.model.desired import Entry
 from kapso_sync.model.functions import Json, canonical_json
 from kapso_sync.model.source import SourceFile
 
@@ -81,9 +80,10 @@ class Fixtures:
     script_file: str | None = None
 
 
-def read_fixtures(entry: Entry, files: Mapping[str, SourceFile]) -> Fixtures:
-    """Return the fixtures beside an entry's code; raises `ManifestInvalid` with all that is wrong with them."""
-    places = {kind: [name for name in names if name in files] for kind, names in fixture_files(entry).items()}
+def read_fixtures(slug: str, file: str, files: Mapping[str, SourceFile]) -> Fixtures:
+    """Return the fixtures beside a function's code, ``file``; raises `ManifestInvalid` with all that is wrong with them."""
+    paths = fixture_files(slug, file)
+    places = {kind: [name for name in names if name in files] for kind, names in paths.items()}
     problems = [
         Problem("two-files", f"there are {' and '.join(found)}", Location(found[0]), "keep one of them")
         for found in places.values()
@@ -106,12 +106,12 @@ def read_fixtures(entry: Entry, files: Mapping[str, SourceFile]) -> Fixtures:
     if problems:
         raise ManifestInvalid(problems)
     script_file = next(iter(places["db"]), None)
-    return Fixtures(fixture_files(entry)["fetch"][0], answers, values, script, script_file)
+    return Fixtures(paths["fetch"][0], answers, values, script, script_file)
 
 
-def fixture_files(entry: Entry) -> Mapping[str, tuple[str, ...]]:
-    """Return the paths that an entry's fixtures may have, by kind."""
-    stem = posixpath.join(posixpath.dirname(entry.file), entry.slug)
+def fixture_files(slug: str, file: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the paths that the fixtures of a function with its code in ``file`` may have, by kind."""
+    stem = posixpath.join(posixpath.dirname(file), slug)
     suffixes = ("yaml", "yml", "json")
     return {
         "fetch": tuple(f"{stem}.fetch.{suffix}" for suffix in suffixes),
@@ -165,9 +165,9 @@ def _script(name: str, content: bytes, problems: list[Problem]) -> str:
         return ""
 
 
-def contents_of(entry: Entry, files: Mapping[str, SourceFile]) -> Iterator[tuple[str, bytes | None]]:
+def contents_of(slug: str, file: str, files: Mapping[str, SourceFile]) -> Iterator[tuple[str, bytes | None]]:
     """Yield the fixtures' files that there are, with their contents."""
-    for names in fixture_files(entry).values():
+    for names in fixture_files(slug, file).values():
         for name in names:
             if name in files:
                 yield name, files[name].content

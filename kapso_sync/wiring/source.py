@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import platformdirs
@@ -17,6 +17,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, Notice, UnusableFunction
+from kapso_sync.model.source import SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.network import Network
 from kapso_sync.permissions import describe_owner
@@ -120,13 +121,15 @@ async def _resolve_folder(settings: Settings, spec: SourceSpec, folder: Path, em
 class SourceReport:
     """The desired state of a source, and all its problems; ``desired`` is None if the manifest is broken.
 
-    ``inside`` is the functions folder relative to the root of its repository, empty for the root itself.
+    ``inside`` is the functions folder relative to the root of its repository, empty for the root itself. ``files`` are those of
+    the functions folder by their paths.
     """
 
     desired: Desired | None
     problems: tuple[Problem, ...] = ()
     notices: tuple[Notice, ...] = ()
     inside: str = ""
+    files: Mapping[str, SourceFile] = field(default_factory=dict, repr=False)
 
 
 async def read_source(settings: Settings, logging: EventBus, *, types: bool = False) -> SourceReport:
@@ -152,7 +155,7 @@ async def read_source(settings: Settings, logging: EventBus, *, types: bool = Fa
         problem for function in desired.unusable if _unbuilt_notice(function) is None for problem in function.problems
     )
     wrong, untold = await check_types(packages, os.environ.get("PATH", os.defpath)) if types else ((), ())
-    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *unbuilt, *untold), inside)
+    return SourceReport(desired, (*problems, *wrong), (*desired.notices, *unbuilt, *untold), inside, snapshot.files)
 
 
 def _unbuilt_notice(function: UnusableFunction) -> Notice | None:

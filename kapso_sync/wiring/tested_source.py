@@ -135,7 +135,7 @@ async def _touched(settings: Settings, bus: EventBus, now: _Read, since: str) ->
 
 def _fingerprint(function: DesiredFunction, snapshot: Snapshot) -> object:
     entry = replace(function.entry, location=_NOWHERE, secret_locations={})
-    return function.code, entry, tuple(contents_of(entry, snapshot.files))
+    return function.code, entry, tuple(contents_of(entry.slug, entry.file, snapshot.files))
 
 
 def _look_into(root: Path, folder: Path, since: str) -> tuple[str, bool]:

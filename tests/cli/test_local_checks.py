@@ -190,10 +190,12 @@ def test_an_invalid_fixture_is_named_and_the_others_are_tested(flows: Path) -> N
     assert ran.code == 65
     assert "order.fetch.yaml:2:3: [0].anser: unknown key" in ran.err
     assert "+ ping  1 check passed" in ran.out
+    assert kapso_sync("validate", str(flows)).err == ran.err, "`validate` says the same"
     (flows / "order.fetch.yaml").write_text(FETCH, encoding="utf-8")
     (flows / "order.db.sql").write_text("CREATE TABEL people;\n", encoding="utf-8")
     ran = tried(flows, "--only", "order")
     assert (ran.code, 'order.db.sql: SQLite refuses it: near "TABEL"' in ran.err) == (65, True)
+    assert kapso_sync("validate", str(flows)).err == ran.err
 
 
 def test_code_that_cannot_be_built_is_no_success(flows: Path) -> None:

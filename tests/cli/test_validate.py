@@ -57,6 +57,22 @@ def test_validate_json_has_file_line_and_column(faulty: Path) -> None:
     ]
 
 
+def test_validate_reads_the_fixtures_of_every_function(faulty: Path) -> None:
+    """Also of one without checks, and of one whose code is invalid: `test` would find them later, and one after the other."""
+    (faulty / "greet.fetch.yaml").write_text("- url: x\n  answr: {}\n", encoding="utf-8")
+    (faulty / "greet.db.sql").write_text("CREATE TABLE a (b); INSERT INTO c VALUES (1);\n", encoding="utf-8")
+    (faulty / "broken.kv.json").write_text("[1]\n", encoding="utf-8")
+    document = kapso_sync("validate", str(faulty), "--json").document
+    found = [(p["code"], p["file"], p["line"], p["column"]) for p in document["problems"] if p["file"] != "broken.js"]
+    assert found == [
+        ("value", "broken.kv.json", 1, 1),
+        ("missing", "greet.fetch.yaml", 1, 3),
+        ("unknown-key", "greet.fetch.yaml", 2, 3),
+    ]
+    (faulty / "greet.fetch.yaml").unlink()
+    assert "greet.db.sql: SQLite refuses it: no such table: c" in kapso_sync("validate", str(faulty)).err
+
+
 def test_an_unusable_file_is_not_reported_as_unlisted(tmp_path: Path) -> None:
     """It is too large, or one of two that an entry may mean; another file really is unlisted."""
     write_functions(tmp_path, {"greet": answering("x"), "large": answering("x" * 2**20), "twice": answering("x")})

@@ -89,4 +89,8 @@ def test_a_query_without_end_is_ended_and_a_large_result_refused(database: Datab
     wide = f"{rows} SELECT zeroblob({LARGEST_RESULT // 50}) FROM c"  # noqa: S608 - a number of ours
     with pytest.raises(sqlite3.Error, match="a result has at most"):
         database.query([(wide, [])])
+    text = f"SELECT json_group_array(hex(zeroblob({LARGEST_VALUE // 3}))) FROM ({endless.replace('max(x)', 'x')})"  # noqa: S608
+    for use in (lambda: database.query([(text, [])]), lambda: database.load(text)):
+        with pytest.raises(sqlite3.Error, match="a query takes at most"):
+            use()
     assert names(database) == [["ada"], ["bob"]]

@@ -26,7 +26,7 @@ def test_fixtures_are_read_beside_the_code_by_the_slug() -> None:
         }
     )
     manifest = read_manifest(snapshot)
-    fixtures = read_fixtures(manifest.entries[0], snapshot.files)
+    fixtures = read_fixtures("greet", "sub/code.js", snapshot.files)
     assert fixtures.answers == (
         FetchAnswer("GET", "https://a.example/*", 200, {"Content-Type": "application/json"}, "null"),
         FetchAnswer("POST", "https://b.example", 202, {"X-A": "b"}, "ok"),
@@ -62,7 +62,7 @@ def test_an_invalid_fixture_names_file_line_and_column(name: str, text: str | by
     """As the manifest's own mistakes."""
     snapshot = folder({"manifest.yaml": "version: 1\nfunctions: {greet: {}}\n", "greet.js": CODE, name: text})
     with pytest.raises(ManifestInvalid) as caught:
-        read_fixtures(read_manifest(snapshot).entries[0], snapshot.files)
+        read_fixtures("greet", "greet.js", snapshot.files)
     assert str(caught.value.problems[0]).startswith(said)
 
 
@@ -71,4 +71,4 @@ def test_two_files_for_one_fixture_are_an_error() -> None:
     files = {"greet.kv.yaml": "a: b\n", "greet.kv.json": "{}"}
     snapshot = folder({"manifest.yaml": "version: 1\nfunctions: {greet: {}}\n", "greet.js": CODE, **files})
     with pytest.raises(ManifestInvalid, match=r"there are greet.kv.yaml and greet.kv.json"):
-        read_fixtures(read_manifest(snapshot).entries[0], snapshot.files)
+        read_fixtures("greet", "greet.js", snapshot.files)

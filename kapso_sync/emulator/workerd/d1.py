@@ -10,7 +10,7 @@ import contextlib
 import socket
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -30,6 +30,10 @@ MOST_ROWS = 10_000
 LARGEST_RESULT = 8 * 1024 * 1024
 MOST_PAGES = 16 * 1024
 """Most pages of 4 KiB, 64 MiB together."""
+LARGEST_HEAP = 192 * 1024 * 1024
+"""Most bytes that SQLite takes in this process, for all databases and what queries make of them."""
+STEPS = 1000
+"""After so many of its steps SQLite looks at the time; one that makes a large value takes milliseconds."""
 
 _PRAGMAS = frozenset(
     {"defer_foreign_keys", "foreign_keys", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
@@ -62,10 +66,15 @@ class Database:
 
     def load(self, script: str) -> None:
         """Run a script of statements; raises `sqlite3.Error`."""
-        self._connected().executescript(script)
+        with _bounded():
+            self._connected().executescript(script)
 
     def query(self, statements: Sequence[Statement]) -> list[JsonObject]:
         """Run statements, all of them or none, and return their results; raises `sqlite3.Error`."""
+        with _bounded():
+            return self._query(statements)
+
+    def _query(self, statements: Sequence[Statement]) -> list[JsonObject]:
         db = self._connected()
         self._transaction(db, "BEGIN")
         try:
@@ -121,9 +130,10 @@ class Database:
             for limit, value in _LIMITS.items():
                 db.setlimit(limit, value)
             db.execute(f"PRAGMA max_page_count = {MOST_PAGES}")
+            db.execute(f"PRAGMA hard_heap_limit = {LARGEST_HEAP}")
             db.execute("PRAGMA foreign_keys = ON")
             db.set_authorizer(self._may)
-            db.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
+            db.set_progress_handler(lambda: time.monotonic() > self._ends, STEPS)
             self._db = db
         return self._db
 
@@ -151,6 +161,15 @@ async def serving_db(database: Database, path: Path) -> AsyncIterator[None]:
         listener.listen()
         async with serving(Starlette(routes=[Route("/", answer, methods=["POST"])]), listener):
             yield
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Raise `sqlite3.OperationalError` where SQLite has no memory left."""
+    try:
+        yield
+    except MemoryError as error:
+        raise sqlite3.OperationalError(f"a query takes at most {LARGEST_HEAP // 2**20} MiB here") from error
 
 
 def _answer(database: Database, job: Json) -> JsonObject:

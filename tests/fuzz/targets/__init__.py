@@ -10,6 +10,7 @@ from tests.fuzz.targets import (
     checks,
     code,
     events,
+    fixtures,
     folder,
     git,
     http,
@@ -23,6 +24,23 @@ from tests.fuzz.targets import (
     webhook,
 )
 
-_MODULES = (api, checks, code, events, folder, git, http, lease, manifest, marks, pull, secrets, services, settings, webhook)
+_MODULES = (
+    api,
+    checks,
+    code,
+    events,
+    fixtures,
+    folder,
+    git,
+    http,
+    lease,
+    manifest,
+    marks,
+    pull,
+    secrets,
+    services,
+    settings,
+    webhook,
+)
 
 TARGETS: Mapping[str, Target] = {target.name: target for module in _MODULES for target in module.TARGETS}
