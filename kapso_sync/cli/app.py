@@ -348,6 +348,7 @@ def init(*, write: bool, json_output: bool, context: CommandContext) -> int:
 @click.option("--github", is_flag=True, help="Print annotations for GitHub.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML, too.")
 @click.option("--runtime", metavar="auto|PATH", default="auto", show_default=True, help="The workerd to run on.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the answers of checks that passed as well.")
 @json_flag
 @with_flags("path", "branch", "ref", "env", "log_level", "log_format")
 def test(
@@ -358,6 +359,7 @@ def test(
     github: bool,
     junit: Path | None,
     runtime: str,
+    verbose: bool,
     json_output: bool,
     context: CommandContext,
 ) -> int:
@@ -368,7 +370,9 @@ def test(
     """
     from kapso_sync.cli import test as test_command
 
-    args = test_command.TestArgs(only, since, network=network, json=json_output, github=github, junit=junit, runtime=runtime)
+    args = test_command.TestArgs(
+        only, since, network=network, json=json_output, github=github, junit=junit, runtime=runtime, verbose=verbose
+    )
     return test_command.test(context, args)
 
 

@@ -31,7 +31,7 @@ from kapso_sync.model.functions import (
     canonical_json,
     parse_json_text,
 )
-from kapso_sync.reconcile.apply.checks import REDACTED, check_mismatch, describe
+from kapso_sync.reconcile.apply.checks import ShownAnswer, check_mismatch, shown_answer
 from kapso_sync.sources import SecretMissing
 from kapso_sync.telemetry import Redactor
 from kapso_sync.wiring.tested_source import TestedSource
@@ -50,10 +50,14 @@ NOT_RUN = "it runs on Deno, which this machine's runtime is not"
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check: its number in the manifest, from 1, and why it failed, or None."""
+    """The result of one check: its number in the manifest, from 1, and why it failed, or None.
+
+    ``answer`` None: the function gave none.
+    """
 
     number: int
     seconds: float
+    answer: ShownAnswer | None = None
     error: str | None = None
     evidence: Evidence = field(default_factory=Evidence)
 
@@ -158,11 +162,11 @@ class CheckBench:
         expected = await asyncio.to_thread(check_mismatch, check, answer, wrapped=False)
         if len(result.body) > MAX_ANSWER:
             expected = f"an answer of at most {MAX_ANSWER // 1024**2} MiB"
+        shown = shown_answer(answer, self.redactor.text)
+        own = None if result.failed else shown
         if expected is None:
-            return CheckResult(number, seconds)
-        shown = Invocation(answer.status, answer.content_type, self.redactor.text(answer.text[:REDACTED]))
-        error = f"expected {expected}, got {describe(shown)}"
-        return CheckResult(number, seconds, error, self._evidence(function, result))
+            return CheckResult(number, seconds, own)
+        return CheckResult(number, seconds, own, f"expected {expected}, got {shown}", self._evidence(function, result))
 
     def _evidence(self, function: DesiredFunction, result: Result) -> Evidence:
         console = tuple(ConsoleLine(level, text) for level, text in result.console)

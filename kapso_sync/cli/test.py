@@ -36,6 +36,7 @@ class TestArgs:
     github: bool = False
     junit: Path | None = None
     runtime: str = "auto"
+    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ def test(context: CommandContext, args: TestArgs) -> int:
         if checked:
             bench = CheckBench(_workerd(args.runtime).path, source, context.redactor, network=args.network)
             quiet = args.json
-            results = await bench.run(checked, lambda result: None if quiet else _print_result(console, result))
+            results = await bench.run(
+                checked, lambda result: None if quiet else _print_result(console, result, verbose=args.verbose)
+            )
         problems_of_fixtures = [problem for result in results for problem in result.problems]
         report = _Report(
             source.inside,
@@ -157,7 +160,7 @@ def _show(context: CommandContext, args: TestArgs, report: _Report) -> None:
     _print_end(console, args, report)
 
 
-def _print_result(console: Console, result: FunctionResult) -> None:
+def _print_result(console: Console, result: FunctionResult, *, verbose: bool) -> None:
     if result.problems:
         return
     if result.skipped is not None:
@@ -168,11 +171,14 @@ def _print_result(console: Console, result: FunctionResult) -> None:
     if not failed:
         passed = f"{counted(count, 'check')} passed"
         console.line((f"+ {result.function.slug}", "green"), f"  {passed}", (f"  {seconds * 1000:.0f} ms", "dim"))
-        return
-    console.line((f"x {result.function.slug}", "red"), f"  {len(failed)} of {counted(count, 'check')} failed")
-    for check in failed:
-        console.line(f"{check.name} failed: {check.error}", indent=4)
-        print_evidence(console, check.evidence, indent=4)
+    else:
+        console.line((f"x {result.function.slug}", "red"), f"  {len(failed)} of {counted(count, 'check')} failed")
+    for check in result.checks:
+        if check.error is not None:
+            console.line(f"{check.name} failed: {check.error}", indent=4)
+            print_evidence(console, check.evidence, indent=4)
+        elif verbose:
+            console.line(f"{check.name} got {check.answer}", (f"  {check.seconds * 1000:.0f} ms", "dim"), indent=4)
 
 
 def _print_end(console: Console, args: TestArgs, report: _Report) -> None:
@@ -200,6 +206,7 @@ def _document(report: _Report) -> dict[str, Json]:
                 "passed": check.error is None,
                 "error": check.error,
                 "duration_ms": round(check.seconds * 1000),
+                "answer": None if check.answer is None else {"status": check.answer.status, "body": check.answer.body},
                 "place": check.evidence.place,
                 "console": [*check.evidence.console],
             }

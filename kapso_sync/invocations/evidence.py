@@ -23,19 +23,13 @@ from kapso_sync.invocations.places import (
     spellings,
     texts_of,
 )
-from kapso_sync.model.evidence import Evidence, bounded, cut_line, labelled
+from kapso_sync.model.evidence import Evidence, bounded, cut_line, labelled, redacted_start
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.visible import visible, visible_lines
 
 MAX_ENTRIES = 50
 """Most entries of a console that are looked at, the last ones: more would not be shown."""
-
-MAX_REDACTED = 64 * 1024
-"""Most characters of an entry that are redacted, before it is cut to those that are shown."""
-
-BEHIND = 4096
-"""Characters at the end of a longer one that are never shown: a secret that goes on behind them is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,7 @@ def place_in(record: InvocationRecord, slug: str, code: Code) -> PlacedInvocatio
 def error_text(placed: PlacedInvocation, redact: Callable[[str], str]) -> str:
     """Return an invocation's error in one line, without its place: ``TypeError: no price``."""
     record = placed.record
-    texts = (_clean(text, redact) for text in texts_of(record))
+    texts = (redacted_start(text, redact) for text in texts_of(record))
     said = next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
     return cut_line(visible(said.removeprefix("Uncaught ") or f"status {record.status_code}"))
 
@@ -105,18 +99,12 @@ def evidence_of(placed: PlacedInvocation, slug: str, file: str | None, redact: C
     lines: list[str] = []
     for line in record.console[-MAX_ENTRIES:]:
         text = line.message if not line.stack else _whole(line)
-        lines += labelled(visible(line.level), visible_lines(_clean(text, redact)))
+        lines += labelled(visible(line.level), visible_lines(redacted_start(text, redact)))
     if record.error and not any((line.stack or line.message).startswith(record.error) for line in record.console):
-        lines += labelled("error", visible_lines(_clean(record.error, redact)))
+        lines += labelled("error", visible_lines(redacted_start(record.error, redact)))
     if placed.reason is not None:
         lines.append(f"(places are those of the uploaded code: {placed.reason})")
     return Evidence(bounded(lines), place)
-
-
-def _clean(text: str, redact: Callable[[str], str]) -> str:
-    """Return the beginning of a text without secrets."""
-    clean = redact(text[:MAX_REDACTED])
-    return clean if len(text) <= MAX_REDACTED else clean[:-BEHIND]
 
 
 def _whole(line: ConsoleLine) -> str:

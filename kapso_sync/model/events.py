@@ -371,10 +371,11 @@ class DeployTimedOut(FunctionEvent, name="deploy.timed_out", level=Level.ERROR):
 
 
 class CheckPassed(FunctionEvent, name="check.passed"):
-    """The deployed function answers as the manifest expects."""
+    """The deployed function answers as the manifest expects; ``answer`` is what the last check got."""
 
     checks: int
     duration_ms: int
+    answer: str | None = None
 
 
 class CheckFailed(FunctionEvent, name="check.failed", level=Level.ERROR):

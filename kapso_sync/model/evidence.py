@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kapso_sync.model.functions import Json
@@ -12,6 +12,12 @@ MAX_LINES = 20
 
 MAX_LINE = 200
 """Most characters of a line."""
+
+MAX_REDACTED = 64 * 1024
+"""Most characters of a text that are redacted, before it is cut to those that are shown."""
+
+BEHIND = 4096
+"""Characters at the end of a longer one that are never shown: a secret that goes on behind them is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,12 @@ def bounded(lines: Sequence[str]) -> tuple[str, ...]:
 def cut_line(line: str) -> str:
     """Return a line, cut if it is long."""
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…"
+
+
+def redacted_start(text: str, redact: Callable[[str], str], most: int = MAX_REDACTED) -> str:
+    """Return the beginning of a text without secrets, of at most so many characters."""
+    clean = redact(text[:most])
+    return clean if len(text) <= most else clean[:-BEHIND]
 
 
 def labelled(level: str, lines: Iterable[str]) -> list[str]:

@@ -33,7 +33,10 @@ class RevisionHistory:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The last result of a function's checks. ``number`` is that of a failed check; None: all ``count`` of them passed."""
+    """The last result of a function's checks. ``number`` is that of a failed check; None: all ``count`` of them passed.
+
+    ``answer`` is what the failed check got, or the last one that passed; empty if that is not known.
+    """
 
     at: datetime
     count: int | None = None

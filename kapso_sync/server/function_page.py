@@ -242,7 +242,8 @@ def _check(check: CheckResult, now: datetime) -> str:
     if check.count is not None:
         seconds = f" after {took(check.seconds)}" if check.seconds is not None else ""
         badge = state_badge("Ready", "passed")
-        return f"<li>{badge} {counted(check.count, 'check')}{seconds}, {time_tag(check.at, now)}</li>"
+        answer = f'<p class="message">the last got {escape(check.answer)}</p>' if check.answer else ""
+        return f"<li>{badge} {counted(check.count, 'check')}{seconds}, {time_tag(check.at, now)}{answer}</li>"
     return (
         f"<li>{state_badge('Stalled', 'failed')} check {check.number}, {time_tag(check.at, now)}"
         f'<p class="message">expected {escape(check.expected)}</p><p class="message">got {escape(check.answer)}</p></li>'

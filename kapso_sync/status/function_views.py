@@ -179,11 +179,15 @@ def _last_checks(entries: Sequence[tuple[Mapping[str, Json], Event | None]]) -> 
                 break
             continue
         if isinstance(event, events.CheckPassed):
-            return tuple(found) or (CheckResult(at, count=event.checks, seconds=event.duration_ms / 1000),)
+            return tuple(found) or (_all_passed(at, event),)
         if any(result.number == event.check for result in found):
             break
         found.append(CheckResult(at, number=event.check, expected=event.expected, answer=event.answer))
     return tuple(reversed(found))
+
+
+def _all_passed(at: datetime, event: events.CheckPassed) -> CheckResult:
+    return CheckResult(at, count=event.checks, answer=event.answer or "", seconds=event.duration_ms / 1000)
 
 
 def _at(entry: Mapping[str, Json]) -> datetime | None:

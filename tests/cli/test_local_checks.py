@@ -106,6 +106,8 @@ def test_checks_run_with_fixtures_of_fetch_kv_and_db(flows: Path) -> None:
     assert ran.code == 0, ran.out + ran.err
     found = document(ran)
     assert (found["passed"], found["failed"], slugs(ran)) == (3, 0, ["order", "ping"])
+    first = found["functions"][0]["checks"][0]["answer"]
+    assert first == {"status": 200, "body": '{"total":3,"seen":2,"people":["ada"]}'}
     assert kapso_sync("validate", str(flows)).err == ""
 
 
@@ -139,9 +141,12 @@ def test_a_failed_check_shows_the_line_that_threw(flows: Path, tmp_path: Path) -
     assert failed["console"][-2].strip() == "at total (lib/total.ts:5:22)"
     suites = ET.fromstring((tmp_path / "out.xml").read_text(encoding="utf-8"))  # noqa: S314 - it is our own
     assert (suites.get("tests"), suites.get("failures")) == ("3", "2")
+    everything = tried(flows, "--verbose", *values)
+    assert "    check 1 got status 200, 'pong'  " in everything.out
+    assert failed["answer"] is None, "it threw"
     (first, _) = suites.iter("failure")
     assert "thrown at lib/total.ts:5:22" in (first.text or "")
-    assert "hush" not in ran.out + ran.err + (tmp_path / "out.xml").read_text(encoding="utf-8")
+    assert "hush" not in ran.out + ran.err + everything.out + (tmp_path / "out.xml").read_text(encoding="utf-8")
 
 
 def test_a_request_without_a_fixture_is_refused_even_if_the_function_catches_it(flows: Path) -> None:

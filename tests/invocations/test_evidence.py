@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.invocations.evidence import MAX_REDACTED, LocalEvidenceCollector, evidence_of, place_in
+from kapso_sync.invocations.evidence import LocalEvidenceCollector, evidence_of, place_in
 from kapso_sync.invocations.places import Code, LocalBuilds
-from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, Evidence
+from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, MAX_REDACTED, Evidence
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord
 from kapso_sync.telemetry import Redactor
 from tests.clock import VirtualClock

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from kapso_sync.emulator.records import Function
 from kapso_sync.model.desired import Check, CheckMethod, CheckSignature, DesiredFunction, EnvSecret, SecretValue
-from kapso_sync.model.events import CheckFailed
+from kapso_sync.model.events import CheckFailed, CheckPassed
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction
-from kapso_sync.reconcile.apply.checks import SEARCHED, SHOWN, CheckPace, check_mismatch, describe, includes
+from kapso_sync.reconcile.apply.checks import REDACTED, SEARCHED, SHOWN, CheckPace, check_mismatch, includes, shown_answer
 from tests.builders import desired, want
 from tests.heartbeat import beating
 from tests.reconcile.passes import Bench
@@ -91,10 +91,13 @@ def test_a_check_pattern_looks_at_the_beginning_of_a_long_answer() -> None:
 
 def test_a_check_failure_shows_the_response_on_one_short_line() -> None:
     """However long it is, and whatever it holds."""
-    shown = describe(Invocation(500, "", "boom\n\x1b[31m" * 500))
+    shown = str(shown_answer(Invocation(500, "", "boom\n\x1b[31m" * 500), str))
     assert "\n" not in shown
     assert "\x1b" not in shown
     assert len(shown) < SHOWN * 2
+    assert str(shown_answer(Invocation(204, "", "\n"), str)) == "status 204, an empty body"
+    late = f"{' ' * (REDACTED - 5)}{KEY}"
+    assert str(shown_answer(Invocation(200, "", late), lambda text: text.replace(KEY, ""))) == "status 200, '…'"
 
 
 @pytest.mark.parametrize("depth", [500, 990, 100_000])
@@ -141,6 +144,15 @@ async def test_a_check_is_signed_over_the_bytes_that_are_sent(bench: Bench) -> N
     assert (second.body, second.headers) == (b'{"order":  17}', {"X-Sig": digest[1]})
     assert (first.content_type, second.content_type) == ("application/json", "application/json")
     assert (third.body, third.headers, third.content_type) == (b"order=17", {}, "text/plain; charset=utf-8")
+
+
+async def test_the_answer_to_the_last_check_is_reported_when_all_passed(bench: Bench) -> None:
+    """Without secrets, as that of one that failed."""
+    bench.redact = lambda text: text.replace(KEY, "[redacted]")
+    bench.api.runtime = lambda _: Invocation(201, "", f'{{"key":\n "{KEY}"}}' if len(bench.api.asked) == 2 else "first")
+    await bench.sync(desired(signed(Check({}), Check({"n": 2}, 201))))
+    (passed,) = [event for event in bench.events if isinstance(event, CheckPassed)]
+    assert (passed.checks, passed.answer) == (2, """status 201, '{"key": "[redacted]"}'""")
 
 
 async def test_key_and_signature_of_a_check_are_learned_as_secrets(bench: Bench) -> None:

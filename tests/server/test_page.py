@@ -251,7 +251,7 @@ def test_text_from_outside_is_escaped_on_the_views_of_a_function(first: str, sec
         kept = BackupSummary(first, NOW, second, kept=True)
         record = FunctionRecord(
             (RevisionHistory(cause, (HistoryEntry(NOW, first, second),)),),
-            (CheckResult(NOW, number=1, expected=first, answer=second),),
+            (CheckResult(NOW, number=1, expected=first, answer=second), CheckResult(NOW, count=1, answer=third)),
             (kept,),
             kept,
             f"+{third}\n{first}",
@@ -272,6 +272,15 @@ def test_text_from_outside_is_escaped_on_the_views_of_a_function(first: str, sec
 
     for given_text, plain in zip(tags(first, second, third), tags("x", "x", "x"), strict=True):
         assert {*given_text} <= {*plain}
+
+
+def test_the_view_of_a_function_shows_the_answer_to_the_last_check_that_passed() -> None:
+    """An entry of an older version's history has none."""
+    viewer = Viewer(Session("f" * 64), trusted=True)
+    passed = CheckResult(NOW, count=2, seconds=1.5, answer="status 200, 'pong'")
+    for check, shown in ((passed, True), (replace(passed, answer=""), False)):
+        page = render_function(GOOD, GOOD.functions[0], FunctionRecord(checks=(check,)), viewer)
+        assert ("2 checks after" in page, "the last got status 200, 'pong'" in page) == (True, shown)
 
 
 @pytest.fixture

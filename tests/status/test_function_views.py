@@ -60,7 +60,7 @@ def failed(check: int, answer: str = "status 500") -> events.Event:
     return events.CheckFailed(slug="greet", function_id=ID, check=check, expected="status 200", answer=answer, error=text)
 
 
-PASSED = events.CheckPassed(slug="greet", function_id=ID, checks=2, duration_ms=1500)
+PASSED = events.CheckPassed(slug="greet", function_id=ID, checks=2, duration_ms=1500, answer="status 200, 'pong'")
 ROLLBACK = events.RollbackStarted(slug="greet", function_id=ID, reason="check 1 failed", code="x", restored="y")
 RESTORED = events.RollbackSucceeded(slug="greet", function_id=ID, code="x", restored="y")
 
@@ -87,7 +87,7 @@ async def test_the_last_run_of_the_checks_counts(folder: Folder) -> None:
     assert (third.number, third.answer) == (3, "no JSON")
     folder.happened(SECOND, live(1), PASSED)
     (passed,) = (await folder.record()).checks
-    assert (passed.count, passed.number, passed.seconds) == (2, None, 1.5)
+    assert (passed.count, passed.number, passed.seconds, passed.answer) == (2, None, 1.5, "status 200, 'pong'")
 
 
 async def test_what_ran_before_is_compared_with_what_runs(folder: Folder) -> None:

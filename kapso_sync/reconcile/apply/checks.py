@@ -17,7 +17,7 @@ from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncErr
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, DesiredFunction, UnsignedCheck
-from kapso_sync.model.evidence import Evidence
+from kapso_sync.model.evidence import Evidence, redacted_start
 from kapso_sync.model.functions import (
     Invocation,
     InvocationRecord,
@@ -115,11 +115,15 @@ class CheckRunner:
                 self._deps.conceal(value)
         await self._unless_superseded(self._clock.sleep(self._deps.pace.delay))
         for attempt in itertools.count(1):
-            failures = await self._unless_superseded(self._ask(record, asked))
+            failures, last = await self._unless_superseded(self._ask(record, asked))
             elapsed = self._clock.monotonic() - started
             if not failures:
                 passed = events.CheckPassed(
-                    slug=wanted.slug, function_id=record.id, checks=len(asked), duration_ms=round(elapsed * 1000)
+                    slug=wanted.slug,
+                    function_id=record.id,
+                    checks=len(asked),
+                    duration_ms=round(elapsed * 1000),
+                    answer=None if last is None else str(shown_answer(last, self._deps.redact)),
                 )
                 return self._emit(passed)
             if elapsed >= self._deps.pace.window:
@@ -130,11 +134,13 @@ class CheckRunner:
             await self._unless_superseded(self._clock.sleep(pause))
         raise AssertionError(wanted.slug)
 
-    async def _ask(self, record: RemoteFunction, asked: Sequence[_Asked]) -> list[Failure]:
-        failures = [await self._one(record, each) for each in asked]
-        return [failure for failure in failures if failure is not None]
+    async def _ask(self, record: RemoteFunction, asked: Sequence[_Asked]) -> tuple[list[Failure], Invocation | None]:
+        """Return the failures, and the answer to the last check that passed."""
+        results = [await self._one(record, each) for each in asked]
+        answers = [result for result in results if isinstance(result, Invocation)]
+        return [result for result in results if isinstance(result, Failure)], answers[-1] if answers else None
 
-    async def _one(self, record: RemoteFunction, asked: _Asked) -> Failure | None:
+    async def _one(self, record: RemoteFunction, asked: _Asked) -> Failure | Invocation:
         wrapped = record.fields.get("invoke_response_mode") == InvokeMode.WRAPPED
         check, number = asked.check, asked.number
         try:
@@ -150,10 +156,10 @@ class CheckRunner:
         async with self._searching if check.matches is not None else contextlib.nullcontext():
             expected = await asyncio.to_thread(check_mismatch, check, answer, wrapped=wrapped)
         if expected is None:
-            return None
+            return answer
         if answer.status in CHECK_INCONCLUSIVE:
             await self._api.list_functions()
-        return Failure(number, expected, self._shown(answer), trace)
+        return Failure(number, expected, str(shown_answer(answer, self._deps.redact)), trace)
 
     async def _with_evidence(self, record: RemoteFunction, file: str, failures: Sequence[Failure]) -> list[Failure]:
         """Return the failures with the console's lines of their invocations, for one call; as they are where it fails."""
@@ -193,9 +199,6 @@ class CheckRunner:
             return replace(answer, status=found.status_code)
         return Invocation(found.status_code, "application/json", body if isinstance(body, str) else canonical_json(body))
 
-    def _shown(self, answer: Invocation) -> str:
-        return describe(Invocation(answer.status, answer.content_type, self._deps.redact(answer.text[:REDACTED])))
-
     def _report(self, slug: str, record: RemoteFunction, failures: Sequence[Failure]) -> None:
         for failure in failures:
             self._emit(
@@ -224,7 +227,7 @@ SHOWN = 200
 """Maximum number of characters of an expectation and of an answer that are shown."""
 
 REDACTED = 16 * 1024
-"""Number of characters of an answer that are redacted before they are cut to those that are shown."""
+"""Number of characters of an answer that are redacted before they are cut to those that are shown: more would take long."""
 
 SEARCHED = 64 * 1024
 PATIENCE = 1.0
@@ -257,6 +260,17 @@ class Trace:
     sent: Json = field(repr=False)
     status: int | None = None
     invocation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAnswer:
+    """An answer as people see it: the beginning of its body, on one line and without secrets."""
+
+    status: int
+    body: str
+
+    def __str__(self) -> str:
+        return f"status {self.status}, {self.body!r}" if self.body else f"status {self.status}, an empty body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,11 +343,10 @@ def failed_invocation_id(answer: Invocation) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-def describe(answer: Invocation) -> str:
-    """Return an answer in a few words."""
-    return (
-        f"status {answer.status}, {short(answer.text)!r}" if answer.text.strip() else f"status {answer.status}, an empty body"
-    )
+def shown_answer(answer: Invocation, redact: Callable[[str], str]) -> ShownAnswer:
+    """Return an answer as it may be shown."""
+    start, more = redacted_start(answer.text, redact, REDACTED), "…" if len(answer.text) > REDACTED else ""
+    return ShownAnswer(answer.status, short(f"{start}{more}"))
 
 
 def includes(wanted: Json, given: Json) -> bool:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from kapso_sync.manifest.schema import CheckModel
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation
-from kapso_sync.reconcile.apply.checks import Failure, check_mismatch, describe, failed_invocation_id
+from kapso_sync.reconcile.apply.checks import Failure, check_mismatch, failed_invocation_id, shown_answer
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw, dumps
 from tests.fuzz.kit import printed
@@ -31,7 +31,7 @@ def run(data: bytes) -> None:
         for wrapped in (False, True):
             missing = check_mismatch(check, answer, wrapped=wrapped)
             if missing is not None:
-                failure = Failure(1, missing, describe(answer))
+                failure = Failure(1, missing, str(shown_answer(answer, str)))
                 printed(lambda console, text=str(failure): console.error(text), lines=1)  # type: ignore[misc]
 
 
