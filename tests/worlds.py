@@ -21,6 +21,7 @@ def worlds(draw: st.DrawFn) -> Behaviour:
         "invoke_mode_in_create",
         "takes_wrapped",
         "handler_ctx",
+        "invoke_headers",
         "errors_quote",
         "old_scripts_count",
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersionRefused, SecretNameTaken
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
-from kapso_sync.model.functions import DeploymentStatus, InvokeRequest, Json, RemoteFunction, SecretType
+from kapso_sync.model.functions import DeploymentStatus, Invocation, InvokeRequest, Json, RemoteFunction, SecretType
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
@@ -23,6 +23,9 @@ MARKER = "Throw-away function of kapso-sync doctor: it may be deleted."
 SECRET = "DOCTOR_SECRET"  # noqa: S105 - a name
 SCRIPT = "async function handler(request, env) {\n  return new Response('script');\n}\n"
 NOT_FOUND = "async function handler(request, env) {\n  return new Response('no', { status: 404 });\n}\n"
+HEADER = "X-Kapso-Sync-Doctor"
+ECHOED = "header: "
+ECHO = f"async function handler(request, env) {{\n  return new Response('{ECHOED}' + request.headers.get('{HEADER}'));\n}}\n"
 QUESTION_TIMEOUT = 300.0
 """Longest time of one question, in seconds; a deployment takes 10 to 60 of them."""
 
@@ -121,6 +124,7 @@ class ApiDoctor:
             ("is public_endpoint kept", self._public_endpoint),
             ("does a module (export default) go live", self._module_runs),
             ("which status has a function that answers 404", self._outer_status),
+            ("do headers of an invocation reach the function", self._headers_reach),
             ("do secrets survive a change of slug", self._slug_change),
             ("may code have more than 1,000,000 bytes", self._code_limit),
             ("do inherited secrets appear", self._inherited),
@@ -254,16 +258,34 @@ class ApiDoctor:
         await self._update(probe, code=NOT_FOUND)
         if not await self._deploy(probe):
             raise _Unanswerable("the deployment failed")
-        started = self._clock.monotonic()
-        while True:
-            answer = await self._api.invoke_function(probe.record.id, InvokeRequest.of_json({}), timeout=30.0)
-            late = self._clock.monotonic() - started >= self._edge_timeout
-            if answer.status != 200 or late:
-                break
-            await self._clock.sleep(self._poll_intervals.initial)
+        answer = await self._answer_of_new_code(probe, InvokeRequest.of_json({}), lambda answer: answer.status != 200)
         wrapped = failed_invocation_id(answer) is not None
         said = f"{answer.status}, in Kapso's envelope" if wrapped else str(answer.status)
         return Finding("", said, "it was invoked", "checks look into the envelope")
+
+    async def _headers_reach(self, probe: _Probe) -> Finding:
+        await self._update(probe, code=ECHO)
+        if not await self._deploy(probe):
+            raise _Unanswerable("the deployment failed")
+        request = replace(InvokeRequest.of_json({}), headers={HEADER: self._token})
+        answer = await self._answer_of_new_code(probe, request, lambda answer: answer.status != 200 or ECHOED in answer.text)
+        if ECHOED not in answer.text:
+            raise _Unanswerable(f"its answer, with status {answer.status}, does not say")
+        reach = f"{ECHOED}{self._token}" in answer.text
+        probe.facts = replace(probe.facts, headers_reach=reach)
+        consequence = "checks with `headers` or `sign` work" if reach else "a plan warns of checks with `headers` or `sign`"
+        return Finding("", _yes(reach), "it was invoked with one, and answered with what it got", consequence)
+
+    async def _answer_of_new_code(
+        self, probe: _Probe, request: InvokeRequest, is_new: Callable[[Invocation], bool]
+    ) -> Invocation:
+        """Return the first answer that is not the previous code's, which the edge may still give for a while; else the last."""
+        started = self._clock.monotonic()
+        while True:
+            answer = await self._api.invoke_function(probe.record.id, request, timeout=30.0)
+            if is_new(answer) or self._clock.monotonic() - started >= self._edge_timeout:
+                return answer
+            await self._clock.sleep(self._poll_intervals.initial)
 
     async def _code_limit(self, probe: _Probe) -> Finding:
         code = SCRIPT + "// " + "x" * (1_000_100 - len(SCRIPT) - 4) + "\n"

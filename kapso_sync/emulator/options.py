@@ -97,6 +97,9 @@ class Behaviour:
         default="runs", meaning="A deployment of code without `export` goes live, or ends in `error`."
     )
     handler_ctx: bool = _switch(default=False, meaning="Handlers get a third argument, `ctx`.")
+    invoke_headers: bool = _switch(
+        default=True, meaning="The headers of an invocation reach the function; otherwise it gets its `Content-Type` alone."
+    )
     code_limit: int = _switch(default=2**20, meaning="Largest size of code, in bytes: 1000000 or 1048576.")
     workflows: Literal["workflows", "flows", "none"] = _switch(
         default="workflows", meaning="Workflows are at `/workflows`, at the older `/flows`, or nowhere."

@@ -253,13 +253,19 @@ class FunctionsApi:
                 name: value if isinstance(value, str) else dump_json(value).decode() for name, value in function.secrets.items()
             },
             url=asking.url,
-            headers={name: value for name, value in asking.headers.items() if name not in NOT_FOR_FUNCTIONS},
+            headers={name: value for name, value in asking.headers.items() if self._reaches(name)},
             body=asking.body,
             ctx=self._world.behaviour.handler_ctx,
         )
         started = time.monotonic()
         result = await runtime.run(call)
         return self._invoked(asking, function, live, result, round((time.monotonic() - started) * 1000))
+
+    def _reaches(self, header: str) -> bool:
+        """Return whether the function gets a header of an invocation."""
+        if not self._world.behaviour.invoke_headers:
+            return header == "content-type"
+        return header not in NOT_FOR_FUNCTIONS
 
     def _invoked(self, asking: Asking, function: Function, live: Live, result: Result, duration_ms: int) -> Answer:
         """Record an invocation and return its answer for the caller."""

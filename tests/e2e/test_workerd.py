@@ -12,7 +12,7 @@ from kapso_sync.cli.workerd import find_workerd
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from tests.build.test_styles import COMMONJS, IMPORT, OTHERS, SAID
 from tests.build.test_styles import STYLES as BUILT
-from tests.program import kapso_sync, write_functions
+from tests.program import answering, kapso_sync, write_functions
 from tests.served import served
 
 FOUND = find_workerd()
@@ -40,6 +40,23 @@ def test_every_code_style_is_synced_and_runs(tmp_path: Path) -> None:
         for slug in STYLES:
             ran = kapso_sync("invoke", slug, "--data", '{"text": "ñ"}', environment=environment)
             assert (ran.code, json.loads(ran.out)) == (0, {"text": "ñ"}), slug
+
+
+@pytest.mark.parametrize("passed_on", [True, False])
+def test_doctor_finds_out_whether_headers_reach_a_function(tmp_path: Path, *, passed_on: bool) -> None:
+    """By code that runs; where they do not, the next plan warns of the checks that need them."""
+    folder = tmp_path / "functions"
+    write_functions(folder, {"greet": answering("hi")}, "    checks: [{headers: {X-Source: shop}, expect: {text: hi}}]\n")
+    with served(options(invoke_headers=passed_on)) as kapso:
+        environment = kapso.environment(tmp_path / "state")
+        asked = kapso_sync("doctor", "--yes", "--json", environment=environment).document["api"]
+        answers = {finding["question"]: finding["answer"] for finding in asked["findings"]}
+        assert answers["do headers of an invocation reach the function"] == ("yes" if passed_on else "no")
+        assert asked["facts"]["headers_reach"] is passed_on
+        warnings = kapso_sync("plan", str(folder), "--json", environment=environment).document["warnings"]
+        assert [warning["code"] for warning in warnings if warning["code"] == "headers-lost"] == (
+            [] if passed_on else ["headers-lost"]
+        )
 
 
 @pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 from hypothesis import given, settings
 
-from kapso_sync.doctor.api_questions import MARKER, SLUG_PREFIX, ApiDoctor, DoctorReport
+from kapso_sync.doctor.api_questions import ECHOED, HEADER, MARKER, SLUG_PREFIX, ApiDoctor, DoctorReport
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.records import Function
+from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import ApiUnavailable
 from kapso_sync.model.functions import Invocation, Json, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
@@ -21,8 +22,20 @@ from tests.world import Fate, WorldApi, new_world
 from tests.worlds import worlds
 
 
-def not_found(function: Function) -> Invocation:
-    return Invocation(404 if "404" in str(function.live_code) else 200, "", "")
+class Kapso(WorldApi):
+    """The world's API, which runs the functions of the doctor."""
+
+    def __init__(self, world: EmulatedProject, fate: Callable[..., Fate] = lambda *_: Fate.FINE) -> None:
+        super().__init__(world, fate=fate, runtime=self.answer)
+
+    def answer(self, function: Function) -> Invocation:
+        """Answer as the live code does."""
+        if "404" in str(function.live_code):
+            return Invocation(404, "", "")
+        if HEADER not in str(function.live_code):
+            return Invocation(200, "", "script")
+        passed_on = self.asked[-1].headers if self.world.behaviour.invoke_headers else {}
+        return Invocation(200, "", f"{ECHOED}{passed_on.get(HEADER)}")
 
 
 def doctor_of(api: WorldApi, clock: VirtualClock) -> ApiDoctor:
@@ -35,7 +48,7 @@ def doctor_of(api: WorldApi, clock: VirtualClock) -> ApiDoctor:
 
 async def asked(behaviour: Behaviour) -> tuple[DoctorReport, WorldApi]:
     clock = VirtualClock()
-    api = WorldApi(new_world(clock, behaviour), runtime=not_found)
+    api = Kapso(new_world(clock, behaviour))
     api.world.create({"slug": "mine", "name": "Mine", "code": "x"})
     report = await doctor_of(api, clock).ask_all(ApiFacts())
     assert [function.slug for function in api.world.functions.values()] == ["mine"]
@@ -56,11 +69,14 @@ def test_doctor_reports_true_facts_for_any_api_behaviour(behaviour: Behaviour) -
     if facts.script_runs:
         assert facts.secrets_survive is (behaviour.secrets_on_deploy == "keep")
         assert facts.post_overwrites_secret is (behaviour.post_of_existing == "overwrite")
+        assert facts.headers_reach is behaviour.invoke_headers
         if behaviour.lock_version != "absent":
             assert facts.lock_version_moves_on_deploy is (behaviour.lock_version == "deploy")
     said = answers(report)
     assert said["does a create need function_type"] == ("yes" if behaviour.function_type_required else "no")
     assert said["is public_endpoint kept"] == ("yes" if behaviour.keeps_public_endpoint else "no")
+    if facts.script_runs:
+        assert said["do headers of an invocation reach the function"] == ("yes" if behaviour.invoke_headers else "no")
     assert said["may code have more than 1,000,000 bytes"] == ("no" if behaviour.code_limit == 10**6 else "yes")
 
 
@@ -74,7 +90,17 @@ async def test_doctor_leaves_open_only_what_cannot_be_observed() -> None:
     assert answers(report)["which status has a function that answers 404"] == "404"
 
 
-class _Down(WorldApi):
+async def test_where_invocations_do_not_run_it_stays_open_whether_headers_arrive() -> None:
+    """As on an emulator without a runtime: what does not answer says nothing about headers."""
+    clock = VirtualClock()
+    api = WorldApi(new_world(clock), runtime=lambda _: Invocation(501, "", '{"error": "This emulator does not run code"}'))
+    report = await doctor_of(api, clock).ask_all(ApiFacts())
+    (finding,) = [each for each in report.findings if each.question == "do headers of an invocation reach the function"]
+    assert (finding.answer, finding.evidence) == (None, "its answer, with status 501, does not say")
+    assert report.facts.headers_reach is None
+
+
+class _Down(Kapso):
     """Everything but a create, a list and a deletion answers 500."""
 
     async def update_function(
@@ -93,7 +119,7 @@ class _Down(WorldApi):
 async def test_failed_doctor_questions_stay_open_and_its_function_is_deleted() -> None:
     """No fact is stored."""
     clock = VirtualClock()
-    api = _Down(new_world(clock), runtime=not_found)
+    api = _Down(new_world(clock))
     report = await doctor_of(api, clock).ask_all(ApiFacts())
     said = answers(report)
     assert said["do secrets survive a deployment"] is None
@@ -105,7 +131,7 @@ async def test_failed_doctor_questions_stay_open_and_its_function_is_deleted() -
 async def test_a_doctor_that_is_interrupted_deletes_its_function() -> None:
     """Cancelled in the middle of a deployment."""
     clock = VirtualClock()
-    api = WorldApi(new_world(clock), runtime=not_found)
+    api = Kapso(new_world(clock))
     begun = asyncio.Event()
     deploy = api.deploy
 

@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from kapso_sync.errors import EmptySource, ExitCode
-from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
+from kapso_sync.model.desired import (
+    Check,
+    CheckMethod,
+    CheckSignature,
+    Desired,
+    DesiredFunction,
+    DriftPolicy,
+    Entry,
+    UnusableFunction,
+)
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import (
@@ -25,7 +34,7 @@ from kapso_sync.model.plan import (
     Policy,
     Step,
 )
-from kapso_sync.model.state import Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
+from kapso_sync.model.state import ApiFacts, Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
@@ -336,6 +345,21 @@ def test_quota_is_a_warning_before_anything_starts() -> None:
     (notice,) = plan_of(git, [remote("a"), remote("b")], known).notices
     assert notice.message.startswith("3 functions want to be deployed, 2 are known to fit: Kapso said “Worker limit reached”")
     assert not plan_of(desired(want("a"), want("b")), [remote("a"), remote("b")], known).notices
+
+
+def test_checks_whose_headers_get_lost_are_a_warning_where_the_doctor_saw_it() -> None:
+    """Signed ones as well; not those that `test` alone sends, and nothing where nobody asked, or headers arrive."""
+    checks = {
+        "a": Check({}, headers=(("X-A", "b"),)),
+        "b": Check({}, sign=CheckSignature("X-S", "KEY")),
+        "c": Check({}),
+        "d": Check(None, method=CheckMethod.GET, headers=(("X-A", "b"),)),
+    }
+    git = desired(*(replace(want(s), entry=replace(want(s).entry, checks=(check,))) for s, check in checks.items()))
+    for seen, codes in ((False, ["headers-lost"]), (True, []), (None, [])):
+        notices = plan_of(git, [], replace(memory(), facts=ApiFacts(headers_reach=seen))).notices
+        assert [notice.code for notice in notices] == codes
+        assert all(notice.message.endswith("without their `headers` and `sign`: a, b") for notice in notices)
 
 
 def test_the_digest_covers_what_is_written_and_what_it_replaces() -> None:

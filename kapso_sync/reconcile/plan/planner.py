@@ -62,6 +62,7 @@ from kapso_sync.reconcile.plan.steps import (
 from kapso_sync.reconcile.plan.warnings import (
     former_owner_notices,
     garbled_notices,
+    header_notices,
     orphan_notices,
     quota_notices,
     secret_notices,
@@ -129,6 +130,7 @@ def plan_in_slices(desired: Desired, observed: Observed, policy: Policy) -> Gene
             *orphan_notices(steps),
             *quota_notices(desired, observed),
             *secret_notices(planner.without_secrets, planner.unverified, planner.at_risk),
+            *header_notices(desired, observed.state.facts),
             *unknown_field_notices(planner.unknown_fields),
             *former_owner_notices(observed, steps),
             *garbled_notices(observed),

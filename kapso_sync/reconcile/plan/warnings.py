@@ -1,4 +1,4 @@
-"""Collects the warnings of a plan: orphans, likely renames, quota, secrets, unknown fields. Pure."""
+"""Collects the warnings of a plan: orphans, likely renames, quota, secrets, headers, unknown fields. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from kapso_sync.model.desired import Desired, DesiredFunction, Notice
 from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
 from kapso_sync.model.plan import NoChange, Step
 from kapso_sync.model.source import REMOTE_MAP
+from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.plan.observed import Claim, Observed
 
 NAMED = 5
@@ -71,6 +72,19 @@ def secret_notices(
         text = f"secrets that were there already cannot be compared, and are left alone: {names}"
         notices.append(Notice("unverified-secret", f"{text}; `kapso-sync sync --reset-secrets` sets them"))
     return tuple(notices)
+
+
+def header_notices(desired: Desired, facts: ApiFacts) -> tuple[Notice, ...]:
+    """Warn of checks with headers where those were seen not to reach a function: their answers are not those to the request."""
+    slugs = [
+        function.slug
+        for function in desired.functions
+        if function.entry.deploy and any(c.after_deployment and (c.headers or c.sign) for c in function.entry.checks)
+    ]
+    if facts.headers_reach is not False or not slugs:
+        return ()
+    text = "headers of an invocation do not reach functions on this API base, as `kapso-sync doctor` saw"
+    return (Notice("headers-lost", f"{text}; requests of checks arrive without their `headers` and `sign`: {_some(slugs)}"),)
 
 
 def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
