@@ -14,7 +14,7 @@ from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.proposal import Proposal
-from kapso_sync.wiring.pull import plan_an_init, write_files
+from kapso_sync.wiring.pull import plan_an_init, with_schema, write_files
 
 
 def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
@@ -24,7 +24,7 @@ def init(context: CommandContext, *, write: bool, json_output: bool) -> int:
     async def work() -> int:
         target, proposal = await plan_an_init(settings, context.event_bus(settings))
         if write and proposal.change is not None:
-            write_files(target.home, [proposal.change])
+            write_files(target.home, with_schema(target.home, [proposal.change]))
         if json_output:
             context.stdout().document(_document(proposal, written=write))
         else:

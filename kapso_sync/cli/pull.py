@@ -12,6 +12,7 @@ from kapso_sync.cli.grouping import group_by
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
+from kapso_sync.manifest.layout import SCHEMA_FILE
 from kapso_sync.model.functions import Json
 from kapso_sync.model.pull import Pulled, PullPlan, Taken
 from kapso_sync.plurals import counted
@@ -83,6 +84,9 @@ def _print(console: Console, plan: PullPlan, output: OutputOptions) -> None:
         _print_functions(console, group)
     if output.diff:
         for change in plan.changes:
+            if change.path == SCHEMA_FILE:
+                console.line((f"+ {SCHEMA_FILE}", "dim"), "  the manifest's schema, for editors")
+                continue
             print_diff(console, file_diff(change.path, _text(change.old), change.new.decode("utf-8", "replace")))
     console.line(_summary(plan, dry=output.dry), style="bold")
     for notice in plan.notices:

@@ -61,7 +61,8 @@ class FunctionRecord:
     """What the state folder knows of a function. The newest revision, and the newest backup, come first.
 
     ``former`` is the backup of what ran before, and ``changed`` the diff from there to what was last confirmed to run; None:
-    one of them is not known. ``checks`` are the results of the last run of its checks.
+    one of them is not known. ``rolled_back``: the former one failed and was rolled back, and no other is known. ``checks`` are
+    the results of the last run of its checks.
     """
 
     history: tuple[RevisionHistory, ...] = ()
@@ -69,6 +70,7 @@ class FunctionRecord:
     backups: tuple[BackupSummary, ...] = ()
     former: BackupSummary | None = None
     changed: str | None = field(default=None, repr=False)
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

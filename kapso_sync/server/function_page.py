@@ -225,10 +225,15 @@ def _changed(function: FunctionStatus, record: FunctionRecord, now: datetime) ->
     if former is None or not record.changed:
         body = '<p class="card empty">No other version is known to have run before.</p>'
     else:
+        saved = f"Saved {time_tag(former.saved_at, now)}"
+        if record.rolled_back:
+            note, what = f"{saved}, when it failed and was rolled back.", "what was rolled back"
+        else:
+            note, what = f"{saved} ({escape(former.reason)}), before it was overwritten.", "what ran before"
         body = (
-            f'<p class="note">Saved {time_tag(former.saved_at, now)} ({escape(former.reason)}), before it was overwritten.</p>'
-            f'<details id="changed"><summary>From what ran before to what runs {diff_size(record.changed)}</summary>'
-            f"{diff_block(record.changed, f'Diff of {function.slug}, from what ran before to what runs')}</details>"
+            f'<p class="note">{note}</p>'
+            f'<details id="changed"><summary>From {what} to what runs {diff_size(record.changed)}</summary>'
+            f"{diff_block(record.changed, f'Diff of {function.slug}, from {what} to what runs')}</details>"
         )
     return _section("before-live", "Live and before", body)
 

@@ -98,6 +98,7 @@ def _read_record(folder: Path, slug: str, function_id: str | None) -> FunctionRe
         backups=tuple(map(_summary, backups)),
         former=None if former is None else _summary(former),
         changed=None if former is None or live is None else _diff(slug, former, live),
+        rolled_back=former is not None and _rolled_back(former),
     )
 
 
@@ -110,11 +111,15 @@ def _read_backup(folder: Path, slug: str, function_id: str | None, backup_id: st
 
 
 def _former(backups: Sequence[Backup], live: Version | None) -> Backup | None:
-    """Return the newest backup of other code than runs; what failed and was rolled back did not run before."""
+    """Return the newest backup of other code than runs; of what failed and was rolled back only where there is no other."""
     if live is None:
         return None
-    others = (each for each in backups if each.reason != "failed" and each.code is not None)
-    return next((each for each in others if code_hash(each.code or "") != code_hash(live.code)), None)
+    others = [each for each in backups if each.code is not None and code_hash(each.code) != code_hash(live.code)]
+    return next((each for each in others if not _rolled_back(each)), others[0] if others else None)
+
+
+def _rolled_back(backup: Backup) -> bool:
+    return backup.reason == "failed"
 
 
 def _summary(backup: Backup) -> BackupSummary:

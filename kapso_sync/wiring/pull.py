@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ async def plan_a_pull(settings: Settings, options: PullOptions, bus: EventBus) -
     target = await open_folder_target(settings, bus)
     async with open_api(settings, bus) as api:
         plan = await procedure.pull(await _pull_deps(settings, target), api, options)
-    return target, replace(plan, notices=(*settings.notices, *plan.notices))
+    return target, replace(plan, changes=with_schema(target.home, plan.changes), notices=(*settings.notices, *plan.notices))
 
 
 async def plan_an_init(settings: Settings, bus: EventBus) -> tuple[FolderTarget, Proposal]:
@@ -81,7 +81,8 @@ async def plan_a_restore(settings: Settings, backup: Backup, bus: EventBus, *, f
     known = next((record.function_id for record in records if record.slug == backup.slug), backup.function_id)
     status = DeploymentStatus.DEPLOYED if backup.deployed else DeploymentStatus.DRAFT
     remote = RemoteFunction(known, backup.slug, status, backup.code, backup.fields)
-    return target, await procedure.restore(deps, remote, force=force)
+    plan = await procedure.restore(deps, remote, force=force)
+    return target, replace(plan, changes=with_schema(target.home, plan.changes))
 
 
 async def _pull_deps(settings: Settings, target: FolderTarget) -> procedure.PullDeps:
@@ -98,17 +99,19 @@ async def _pull_deps(settings: Settings, target: FolderTarget) -> procedure.Pull
 
 
 def write_files(home: Path, changes: Iterable[FileChange]) -> None:
-    """Write the files of a plan below the functions folder ``home``; raises like `write_file`.
-
-    Beside a new manifest comes the schema that its first line names to editors, unless there is a file of that name.
-    """
+    """Write the files of a plan below the functions folder ``home``; raises like `write_file`."""
     for change in changes:
         write_file(home, change)
-        is_new_manifest = change.path in MANIFEST_NAMES and change.old is None
-        if is_new_manifest and change.new.startswith(EMPTY_MANIFEST.partition("\n")[0].encode()):
-            schema = json.dumps(json_schema(), indent=2) + "\n"
-            if not os.path.lexists(home / SCHEMA_FILE):
-                write_file(home, FileChange(SCHEMA_FILE, None, schema.encode()))
+
+
+def with_schema(home: Path, changes: Sequence[FileChange]) -> tuple[FileChange, ...]:
+    """Return the changes with the schema that the first line of a new manifest names, unless there is a file of that name."""
+    first_line = EMPTY_MANIFEST.partition("\n")[0].encode()
+    new = any(each.path in MANIFEST_NAMES and each.old is None and each.new.startswith(first_line) for each in changes)
+    if not new or os.path.lexists(home / SCHEMA_FILE):
+        return tuple(changes)
+    schema = FileChange(SCHEMA_FILE, None, f"{json.dumps(json_schema(), indent=2)}\n".encode())
+    return (*changes[:-1], schema, changes[-1])  # the manifest comes last
 
 
 async def open_folder_target(settings: Settings, bus: EventBus, *, may_be_missing: bool = True) -> FolderTarget:

@@ -46,7 +46,7 @@ def test_pull_plan_sync_of_an_existing_project_ends_in_sync(project: Served, env
     left out: it is owned by github.com/other/flows
 + twin  twin.js, manifest.yaml
     its name is left out: a manifest gives each name once, and `greet` has it
-3 new, 1 left out. 4 files written.
+3 new, 1 left out. 5 files written.
 """)
     assert ran.code == 1, "a name could not be written"
     assert (folder / "manifest.yaml").read_text() == snapshot("""\
@@ -173,7 +173,7 @@ def test_pull_into_a_git_url_is_a_usage_error(environment: Environment, source: 
 def test_pull_as_json_prints_one_document(project: Served, environment: Environment, tmp_path: Path) -> None:
     """On stdout, with the same content as the text."""
     document = kapso_sync("pull", str(tmp_path / "f"), "--json", environment=environment).document
-    assert document["files"] == ["greet.js", "legacy.js", "twin.js", "manifest.yaml"]
+    assert document["files"] == ["greet.js", "legacy.js", "twin.js", "manifest.schema.json", "manifest.yaml"]
     results = {function["slug"]: function["result"] for function in document["functions"]}
     assert results == {"greet": "new", "legacy": "new", "theirs": "left", "twin": "new"}
 

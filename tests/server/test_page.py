@@ -43,7 +43,22 @@ from kapso_sync.server.function_page import render_backup, render_function, rend
 from kapso_sync.server.page import render_page
 from kapso_sync.server.sessions import Session, Viewer
 from tests.server.front import TOKEN, DaemonStub, open_server
-from tests.server.statuses import ALL, BAD, DOWN, EMPTY, GOOD, MANY, NOW, STANDBY, SUSPENDED, WORSE, ago, function, status
+from tests.server.statuses import (
+    ALL,
+    BAD,
+    DOWN,
+    EMPTY,
+    GOOD,
+    MANY,
+    NOW,
+    RECORD,
+    STANDBY,
+    SUSPENDED,
+    WORSE,
+    ago,
+    function,
+    status,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -281,6 +296,17 @@ def test_the_view_of_a_function_shows_the_answer_to_the_last_check_that_passed()
     for check, shown in ((passed, True), (replace(passed, answer=""), False)):
         page = render_function(GOOD, GOOD.functions[0], FunctionRecord(checks=(check,)), viewer)
         assert ("2 checks after" in page, "the last got status 200, 'pong'" in page) == (True, shown)
+
+
+def test_the_view_of_a_function_says_what_became_of_the_version_that_it_compares() -> None:
+    """It was overwritten, or it failed; without one, none is known."""
+    viewer = Viewer(Session("f" * 64), trusted=True)
+    for record, said in (
+        (RECORD, "(drift), before it was overwritten."),
+        (replace(RECORD, rolled_back=True), ", when it failed and was rolled back."),
+        (FunctionRecord(), "No other version is known to have run before."),
+    ):
+        assert said in render_function(GOOD, GOOD.functions[0], record, viewer)
 
 
 @pytest.fixture

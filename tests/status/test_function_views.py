@@ -104,6 +104,7 @@ async def test_what_ran_before_is_compared_with_what_runs(folder: Folder) -> Non
         "changed in git",
         ["failed", "changed in git"],
     )
+    assert not record.rolled_back
     assert record.changed is not None
     lines = record.changed.splitlines()
     assert {"--- backup/greet (fields)", "+++ live/greet (code)", "-description: Says ***.", "+description: Greets."} <= {
@@ -111,6 +112,17 @@ async def test_what_ran_before_is_compared_with_what_runs(folder: Folder) -> Non
     }
     assert [f"-{CODE_A.rstrip()}" in lines, f"+{CODE_B.rstrip()}" in lines] == [True, True]
     assert "kapso-sync:" not in record.changed
+
+
+async def test_what_was_rolled_back_is_compared_where_nothing_else_is_known(folder: Folder) -> None:
+    """As after a watch: the second version ran and failed, and the first runs again."""
+    folder.store.back_up(remote("greet", CODE_A), "changed in git", keep=False)
+    folder.store.back_up(remote("greet", CODE_B), "failed", keep=False)
+    folder.store.keep_version(remote("greet", CODE_A))
+    record = await folder.record()
+    assert record.former is not None
+    assert (record.former.reason, record.rolled_back) == ("failed", True)
+    assert f"-{CODE_B.rstrip()}" in str(record.changed).splitlines()
 
 
 async def test_a_backup_is_found_by_its_id_with_its_diff(folder: Folder) -> None:
