@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kapso_sync.cli.check_bench import CheckBench, CheckResult, FunctionResult
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.junit import junit_document
 from kapso_sync.cli.render import print_evidence
 from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.cli.validate import annotation, problem_document
@@ -43,14 +42,14 @@ class TestArgs:
 class _Report:
     """What a run found: results in order of slugs, problems of the source, and functions that were left out.
 
-    ``inside`` is as in `TestedSource`.
+    ``unchecked`` have no checks, and ``untouched`` did not change. ``inside`` is as in `TestedSource`.
     """
 
     inside: str
     results: tuple[FunctionResult, ...] = ()
     problems: tuple[Problem, ...] = ()
-    unchecked: tuple[str, ...] = ()
-    untouched: int = 0
+    unchecked: tuple[DesiredFunction, ...] = ()
+    untouched: tuple[DesiredFunction, ...] = ()
 
     @property
     def passed(self) -> int:
@@ -99,7 +98,7 @@ def test(context: CommandContext, args: TestArgs) -> int:
             source.inside,
             results,
             context.shown([*chosen.problems, *problems_of_fixtures]),
-            tuple(function.slug for function in chosen.functions if not function.entry.checks),
+            tuple(function for function in chosen.functions if not function.entry.checks),
             chosen.untouched,
         )
         _show(context, args, report)
@@ -112,7 +111,7 @@ def test(context: CommandContext, args: TestArgs) -> int:
 class _Chosen:
     functions: tuple[DesiredFunction, ...]
     problems: tuple[Problem, ...]
-    untouched: int
+    untouched: tuple[DesiredFunction, ...]
 
 
 def _chosen(source: TestedSource, args: TestArgs) -> _Chosen:
@@ -128,7 +127,7 @@ def _chosen(source: TestedSource, args: TestArgs) -> _Chosen:
     return _Chosen(
         tuple(function for function in desired.functions if function.slug in touched),
         tuple(problem for function in desired.unusable if function.slug in touched for problem in function.problems),
-        len(wanted) - len(touched),
+        tuple(function for function in desired.functions if function.slug in wanted - touched),
     )
 
 
@@ -143,7 +142,7 @@ def _show(context: CommandContext, args: TestArgs, report: _Report) -> None:
     console = context.stdout()
     if args.junit is not None:
         try:
-            args.junit.write_text(context.redactor.text(_junit(report)), encoding="utf-8")
+            args.junit.write_text(context.redactor.text(_junit(report, args.since)), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{args.junit} cannot be written: {error.strerror}", hint="name another file") from error
     if args.json:
@@ -183,10 +182,10 @@ def _print_result(console: Console, result: FunctionResult, *, verbose: bool) ->
 
 def _print_end(console: Console, args: TestArgs, report: _Report) -> None:
     if args.since is not None and report.untouched:
-        console.line(f"{counted(report.untouched, 'function')} did not change since {visible(args.since)}.", style="dim")
+        console.line(f"{counted(len(report.untouched), 'function')} did not change since {visible(args.since)}.", style="dim")
     if report.unchecked:
         what = "1 function has no checks" if len(report.unchecked) == 1 else f"{len(report.unchecked)} functions have no checks"
-        console.line(f"{what}: {console.names(list(report.unchecked))}", style="dim")
+        console.line(f"{what}: {console.names([function.slug for function in report.unchecked])}", style="dim")
     if report.passed or report.failed:
         failed = f"{report.failed} failed, " if report.failed else ""
         console.line(f"{failed}{counted(report.passed, 'check')} passed.", style="bold")
@@ -230,39 +229,9 @@ def _location(place: str) -> Location:
     return Location(file, int(line), int(column))
 
 
-def _junit(report: _Report) -> str:
-    """Return the results as JUnit's XML: it has no standard, and all readers know suites, cases and failures."""
-    suites = "".join(_suite(result) for result in report.results)
-    broken = "".join(_error(problem) for problem in report.problems)
-    if broken:
-        suites += (
-            f'<testsuite name="source" tests="{len(report.problems)}" errors="{len(report.problems)}">{broken}</testsuite>\n'
-        )
-    total = report.passed + report.failed + len(report.problems)
-    head = f'<testsuites name="kapso-sync" tests="{total}" failures="{report.failed}" errors="{len(report.problems)}">'
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}\n{suites}</testsuites>\n'
-
-
-def _suite(result: FunctionResult) -> str:
-    slug = result.function.slug
-    cases = "".join(_cases(result))
-    return f'<testsuite name="{slug}" tests="{len(result.checks)}" failures="{len(result.failed)}">{cases}</testsuite>\n'
-
-
-def _cases(result: FunctionResult) -> Iterator[str]:
-    for check in result.checks:
-        head = f'<testcase classname="{result.function.slug}" name="{check.name}" time="{check.seconds:.3f}"'
-        if check.error is None:
-            yield f"{head}/>"
-            continue
-        place = f"thrown at {check.evidence.place}" if check.evidence.place else ""
-        body = _xml("\n".join(filter(None, (place, *check.evidence.console))))
-        yield f'{head}><failure message="{_xml(check.error)}">{body}</failure></testcase>'
-
-
-def _error(problem: Problem) -> str:
-    return f'<testcase classname="source" name="{_xml(problem.code)}"><error message="{_xml(str(problem))}"/></testcase>'
-
-
-def _xml(text: str) -> str:
-    return html.escape("\n".join(map(visible, text.split("\n"))))
+def _junit(report: _Report, since: str | None) -> str:
+    """Return the results as JUnit's XML; each function that was not run says why."""
+    invalid = [replace(each, skipped="a fixture of it is invalid") if each.problems else each for each in report.results]
+    unchecked = [FunctionResult(function, skipped="it has no checks") for function in report.unchecked]
+    untouched = [FunctionResult(function, skipped=f"it did not change since {since}") for function in report.untouched]
+    return junit_document([*invalid, *unchecked, *untouched], report.problems)

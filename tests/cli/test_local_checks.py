@@ -182,6 +182,35 @@ def test_changed_since_tests_what_a_change_touches(
     assert "Nothing was tested." in tried(flows, "--changed-since", "HEAD").out
 
 
+def test_junit_shows_functions_that_were_not_run_as_skipped_with_the_reason(flows: Path, tmp_path: Path) -> None:
+    """One that did not change, one without checks, and one that cannot run here; what ran is not among them."""
+    deno = "  deno:\n    function_type: supabase_function\n    checks: [{expect: {}}]\n  bare: {}\n"
+    for name in ("deno.js", "bare.js"):
+        (flows / name).write_text("export default { fetch: () => new Response() };\n", encoding="utf-8")
+    edit(flows / "manifest.yaml", "  ping:", f"{deno}  ping:")
+    git(flows, "add", "--all")
+    git(flows, "commit", "--quiet", "--message", "Add two")
+    edit(flows / "ping.js", "pong", "pong ")
+    edit(flows / "bare.js", "Response()", "Response('x')")
+    edit(flows / "deno.js", "Response()", "Response('x')")
+    ran = tried(flows, "--changed-since", "main", "--junit", str(tmp_path / "out.xml"))
+    assert ran.code == 0, ran.out + ran.err
+    suites = ET.fromstring((tmp_path / "out.xml").read_text(encoding="utf-8"))  # noqa: S314 - it is our own
+    assert (suites.get("tests"), suites.get("failures"), suites.get("skipped")) == ("5", "0", "4")
+    reasons = {
+        (case.get("classname"), case.get("name")): [each.get("message") for each in case.iter("skipped")]
+        for case in suites.iter("testcase")
+    }
+    assert reasons == {
+        ("bare", "checks"): ["it has no checks"],
+        ("deno", "check 1"): ["it runs on Deno, which this machine's runtime is not"],
+        ("order", "check 1"): ["it did not change since main"],
+        ("order", "check 2"): ["it did not change since main"],
+        ("ping", "check 1"): [],
+    }
+    assert [suite.get("name") for suite in suites] == ["bare", "deno", "order", "ping"]
+
+
 def test_a_revision_that_is_not_there_is_an_error_that_says_what_to_do(flows: Path) -> None:
     """CI checks out one commit alone, unless it is told otherwise."""
     ran = tried(flows, "--changed-since", "origin/nowhere")

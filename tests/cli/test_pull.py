@@ -68,6 +68,20 @@ functions:
     assert not [call for call in project.calls() if not call.startswith("GET")]
 
 
+def test_a_new_manifest_comes_with_its_schema_which_counts_as_a_file(
+    project: Served, environment: Environment, tmp_path: Path
+) -> None:
+    """``--diff`` names it, and does not print its thousand lines; one that is there stays, and is not counted."""
+    folder = tmp_path / "functions"
+    ran = kapso_sync("pull", str(folder), "--diff", environment=environment)
+    assert "+ manifest.schema.json  the manifest's schema, for editors\n" in ran.out
+    assert (ran.out.endswith(" 5 files to write.\n"), "json-schema.org" in ran.out, folder.exists()) == (True, False, False)
+    folder.mkdir()
+    (folder / "manifest.schema.json").write_text("{}")
+    assert kapso_sync("pull", str(folder), environment=environment).out.endswith(" 4 files written.\n")
+    assert (folder / "manifest.schema.json").read_text() == "{}"
+
+
 def test_after_a_pull_plan_only_adopts_and_after_a_sync_has_no_changes(
     kapso: Served, environment: Environment, tmp_path: Path
 ) -> None:
