@@ -90,7 +90,6 @@ def test_a_query_without_end_is_ended_and_a_large_result_refused(database: Datab
     with pytest.raises(sqlite3.Error, match="a result has at most"):
         database.query([(wide, [])])
     text = f"SELECT json_group_array(hex(zeroblob({LARGEST_VALUE // 3}))) FROM ({endless.replace('max(x)', 'x')})"  # noqa: S608
-    for use in (lambda: database.query([(text, [])]), lambda: database.load(text)):
-        with pytest.raises(sqlite3.Error, match="a query takes at most"):
-            use()
+    with pytest.raises(sqlite3.Error, match="a query takes at most"):
+        database.query([(text, [])])
     assert names(database) == [["ada"], ["bob"]]

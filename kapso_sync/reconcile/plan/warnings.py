@@ -83,7 +83,7 @@ def header_notices(desired: Desired, facts: ApiFacts) -> tuple[Notice, ...]:
     ]
     if facts.headers_reach is not False or not slugs:
         return ()
-    text = "headers of an invocation do not reach functions on this API base, as `kapso-sync doctor` saw"
+    text = "headers of an invocation do not reach functions on this API base, as doctor saw"
     return (Notice("headers-lost", f"{text}; requests of checks arrive without their `headers` and `sign`: {_some(slugs)}"),)
 
 
