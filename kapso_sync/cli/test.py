@@ -177,7 +177,11 @@ def _print_result(console: Console, result: FunctionResult, *, verbose: bool) ->
             console.line(f"{check.name} failed: {check.error}", indent=4)
             print_evidence(console, check.evidence, indent=4)
         elif verbose:
-            console.line(f"{check.name} got {check.answer}", (f"  {check.seconds * 1000:.0f} ms", "dim"), indent=4)
+            console.line(
+                f"{check.name} got {check.answer or 'no answer: it threw'}",
+                (f"  {check.seconds * 1000:.0f} ms", "dim"),
+                indent=4,
+            )
 
 
 def _print_end(console: Console, args: TestArgs, report: _Report) -> None:

@@ -51,7 +51,7 @@ def cut_line(line: str) -> str:
 
 
 def redacted_start(text: str, redact: Callable[[str], str], most: int = MAX_REDACTED) -> str:
-    """Return the beginning of a text without secrets, of at most so many characters."""
+    """Return the beginning of a text without secrets; ``most`` is the maximum number of characters that are looked at."""
     clean = redact(text[:most])
     return clean if len(text) <= most else clean[:-BEHIND]
 

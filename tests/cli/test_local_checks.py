@@ -182,6 +182,14 @@ def test_changed_since_tests_what_a_change_touches(
     assert "Nothing was tested." in tried(flows, "--changed-since", "HEAD").out
 
 
+def test_an_error_that_a_check_expects_is_shown_as_no_answer(flows: Path) -> None:
+    """It threw, and the runtime answered in its place."""
+    edit(flows / "ping.js", "return", "throw new Error('no');\n  return")
+    edit(flows / "manifest.yaml", "{text: pong}", "{status: 500}")
+    assert "    check 1 got no answer: it threw  " in tried(flows, "--only", "ping", "-v").out
+    assert document(tried(flows, "--only", "ping", "--json"))["functions"][0]["checks"][0]["answer"] is None
+
+
 def test_junit_shows_functions_that_were_not_run_as_skipped_with_the_reason(flows: Path, tmp_path: Path) -> None:
     """One that did not change, one without checks, and one that cannot run here; what ran is not among them."""
     deno = "  deno:\n    function_type: supabase_function\n    checks: [{expect: {}}]\n  bare: {}\n"

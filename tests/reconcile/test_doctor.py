@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +25,8 @@ from tests.worlds import worlds
 class Kapso(WorldApi):
     """The world's API, which runs the functions of the doctor."""
 
-    def __init__(self, world: EmulatedProject, fate: Callable[..., Fate] = lambda *_: Fate.FINE) -> None:
-        super().__init__(world, fate=fate, runtime=self.answer)
+    def __init__(self, world: EmulatedProject) -> None:
+        super().__init__(world, runtime=self.answer)
 
     def answer(self, function: Function) -> Invocation:
         """Answer as the live code does."""

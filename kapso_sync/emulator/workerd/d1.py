@@ -33,7 +33,7 @@ MOST_PAGES = 16 * 1024
 LARGEST_HEAP = 192 * 1024 * 1024
 """Most bytes that SQLite takes in this process, for all databases and what queries make of them."""
 STEPS = 1000
-"""After so many of its steps SQLite looks at the time; one that makes a large value takes milliseconds."""
+"""Number of SQLite's steps between two looks at the time; one that makes a large value takes milliseconds."""
 
 _PRAGMAS = frozenset(
     {"defer_foreign_keys", "foreign_keys", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
