@@ -147,6 +147,11 @@ class Check:
         return self.method is CheckMethod.POST
 
     @property
+    def has_headers(self) -> bool:
+        """Whether the request has headers of its own, such as a signature."""
+        return bool(self.headers) or self.sign is not None
+
+    @property
     def sent(self) -> Json:
         """The request's body as Kapso records it: JSON, or a text that is none."""
         return self.request if self.body is None else parse_json_text(self.body)

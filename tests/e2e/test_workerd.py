@@ -44,9 +44,9 @@ def test_every_code_style_is_synced_and_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("passed_on", [True, False])
 def test_doctor_finds_out_whether_headers_reach_a_function(tmp_path: Path, *, passed_on: bool) -> None:
-    """By code that runs; where they do not, the next plan warns of the checks that need them."""
+    """By code that runs; where they do not, the next plan warns of the checks that need them, and they are not sent."""
     folder = tmp_path / "functions"
-    write_functions(folder, {"greet": answering("hi")}, "    checks: [{headers: {X-Source: shop}, expect: {text: hi}}]\n")
+    write_functions(folder, {"greet": answering("hi")}, "    checks: [{headers: {X-Source: shop}, expect: {text: other}}]\n")
     with served(options(invoke_headers=passed_on)) as kapso:
         environment = kapso.environment(tmp_path / "state")
         asked = kapso_sync("doctor", "--yes", "--json", environment=environment).document["api"]
@@ -57,6 +57,8 @@ def test_doctor_finds_out_whether_headers_reach_a_function(tmp_path: Path, *, pa
         assert [warning["code"] for warning in warnings if warning["code"] == "headers-lost"] == (
             [] if passed_on else ["headers-lost"]
         )
+        impatient = {**environment, "KAPSO_SYNC_CHECK_DELAY": "1ms", "KAPSO_SYNC_CHECK_WINDOW": "1ms"}
+        assert kapso_sync("sync", str(folder), environment=impatient).code == (1 if passed_on else 0)
 
 
 @pytest.mark.parametrize("base", ["/api/v1", "/platform/v1"])

@@ -359,7 +359,7 @@ def test_checks_whose_headers_get_lost_are_a_warning_where_the_doctor_saw_it() -
     for seen, codes in ((False, ["headers-lost"]), (True, []), (None, [])):
         notices = plan_of(git, [], replace(memory(), facts=ApiFacts(headers_reach=seen))).notices
         assert [notice.code for notice in notices] == codes
-        assert all(notice.message.endswith("without their `headers` and `sign`: a, b") for notice in notices)
+        assert all(notice.message.endswith("`headers` or `sign` are not sent: a, b") for notice in notices)
 
 
 def test_the_digest_covers_what_is_written_and_what_it_replaces() -> None:

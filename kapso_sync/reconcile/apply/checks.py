@@ -76,13 +76,15 @@ class CheckDeps:
     """What a runner of checks needs besides the API.
 
     ``redact`` removes secrets from answers before they are shown, and ``conceal`` tells it one more. ``evidence`` is collected
-    of a failed check's invocation; None: it shows none.
+    of a failed check's invocation; None: it shows none. ``headers_reach`` False: checks with headers are not sent, since they
+    would take good code back.
     """
 
     pace: CheckPace
     redact: Callable[[str], str]
     conceal: Callable[[str], None]
     evidence: EvidenceCollector | None = None
+    headers_reach: bool = True
 
 
 class CheckRunner:
@@ -99,13 +101,15 @@ class CheckRunner:
         self._searching = asyncio.Lock()
 
     async def run(self, record: RemoteFunction, wanted: DesiredFunction) -> None:
-        """Run the checks that Kapso can pass on, and return when every one passed.
+        """Run the checks whose requests Kapso can pass on, and return when every one passed.
 
         Raises `ChecksFailed`, `Superseded`, or `ApiError` when Kapso does not answer.
         """
         started = self._clock.monotonic()
         asked = [
-            _Asked.of(number, check, wanted) for number, check in enumerate(wanted.entry.checks, 1) if check.after_deployment
+            _Asked.of(number, check, wanted)
+            for number, check in enumerate(wanted.entry.checks, 1)
+            if check.after_deployment and (self._deps.headers_reach or not check.has_headers)
         ]
         if not asked:
             return None

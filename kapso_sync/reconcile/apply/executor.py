@@ -158,7 +158,13 @@ class Executor:
             tried = LocalTrial(self._settings.start_locally, self._settings.evidence)
             rollout = Deployer(self._api, self._store, watch, self._clock, self._emit, tried)
             rollout.load(_deployed_workers(observed), observed.state.quota)
-            check_deps = CheckDeps(self._settings.checks, self._redact, self._settings.conceal, self._settings.evidence)
+            check_deps = CheckDeps(
+                self._settings.checks,
+                self._redact,
+                self._settings.conceal,
+                self._settings.evidence,
+                headers_reach=observed.state.facts.headers_reach is not False,
+            )
             checks = CheckRunner(self._api, self._clock, self._emit, check_deps, superseded)
             project = UnseenProject(self._api, plan, observed)
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)

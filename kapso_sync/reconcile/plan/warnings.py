@@ -75,16 +75,16 @@ def secret_notices(
 
 
 def header_notices(desired: Desired, facts: ApiFacts) -> tuple[Notice, ...]:
-    """Warn of checks with headers where those were seen not to reach a function: their answers are not those to the request."""
+    """Warn of checks with headers where those were seen not to reach a function: they are not sent."""
     slugs = [
         function.slug
         for function in desired.functions
-        if function.entry.deploy and any(c.after_deployment and (c.headers or c.sign) for c in function.entry.checks)
+        if function.entry.deploy and any(check.after_deployment and check.has_headers for check in function.entry.checks)
     ]
     if facts.headers_reach is not False or not slugs:
         return ()
     text = "headers of an invocation do not reach functions on this API base, as doctor saw"
-    return (Notice("headers-lost", f"{text}; requests of checks arrive without their `headers` and `sign`: {_some(slugs)}"),)
+    return (Notice("headers-lost", f"{text}; checks with `headers` or `sign` are not sent: {_some(slugs)}"),)
 
 
 def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
