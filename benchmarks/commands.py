@@ -11,9 +11,13 @@ from benchmarks.rows import Baseline, Limit, Row, Sample, Unit
 from benchmarks.scene import Scene, copied, scene, write_functions
 
 GROUP = "commands"
+ALONE = "its libraries imported"
 
 PUSHED = 100
 """Functions that Kapso's CLI pushes: it reads one page of the list, and would create again what is on the second."""
+
+LIBRARIES = "import asyncio, click, httpx, pydantic, regex, sqlite3, tree_sitter, yaml"
+"""What a command cannot do without: HTTP, the manifest and its rules, the state, and the grammar of the code."""
 
 NO_URL = "its command line cannot be given another URL; the classes behind `kapso push` can, and are what runs here"
 
@@ -54,7 +58,22 @@ def _in_sync(options: Options) -> list[Row]:
             "start-up, the list of all pages, stat of the files",
         ),
         Row(GROUP, "… beside stat of the files", seconds(plan), stat, None, "it also reads them, and the manifest"),
-        Row(GROUP, "… memory", megabytes(plan), None, Limit(65), "interpreter, libraries, and the code of both sides"),
+        Row(
+            GROUP,
+            f"… beside {ALONE}",
+            seconds(plan),
+            beside[ALONE],
+            None,
+            "the code of kapso-sync itself is imported, too",
+        ),
+        Row(
+            GROUP,
+            "… memory",
+            megabytes(plan),
+            Baseline(ALONE, megabytes(found[ALONE])),
+            Limit(65),
+            "interpreter, libraries, and the code of both sides",
+        ),
         Row(GROUP, "… beside git status", seconds(plan), beside["git status"], None, "the same folder, committed; no network"),
         _octodns_row(options, plan, beside),
         Row(
@@ -87,6 +106,7 @@ def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
         "list of all pages": lambda: run(script("list_pages", there.url, there.kapso.key)),
         "stat of the files": lambda: run(script("stat_files", functions)),
         "git status": lambda: run(["git", "status", "--porcelain"], folder=repository),
+        ALONE: lambda: run([sys.executable, "-c", LIBRARIES]),
     }
     if not options.others.missing:
         config = write_zone(options.scratch / "octodns", options.functions)

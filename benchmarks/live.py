@@ -15,8 +15,11 @@ from benchmarks.rows import Baseline, Limit, Row, Sample, Unit, percentile
 from benchmarks.scene import begin_repository, change, scene, write_functions
 from tests.program import git
 
-LIBRARIES = "import httpx, prometheus_client, pydantic, starlette.applications, structlog, uvicorn"
-"""What a daemon cannot do without: HTTP on both sides, values, metrics and logs."""
+LIBRARIES = (
+    "import apscheduler.schedulers.asyncio, click, git, httpx, prometheus_client, pydantic, regex, sqlite3, "
+    "starlette.applications, structlog, tree_sitter, uvicorn, watchfiles, yaml"
+)
+"""What a daemon cannot do without: HTTP on both sides, git, the schedule, files, values, metrics and logs."""
 
 PASS_SECONDS = 3.0
 """Seconds in which pages are asked for while passes run, in each run."""
