@@ -82,7 +82,7 @@ async def interrupted_by(*events: asyncio.Event) -> AsyncIterator[None]:
         raise
 
 
-SLICE = 0.005
+SLICE = 0.002
 """Seconds after which work in slices lets other tasks run: a probe or a page is answered between two slices."""
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from kapso_sync.aio import in_slices
 from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.evidence import Evidence
@@ -23,7 +25,7 @@ from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import DeploymentWatch, ReconcilerState
-from kapso_sync.model.status import DaemonStatus, status_document
+from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, same_objects, status_document
 from kapso_sync.reconcile.apply.disown import Disowned, disown
 from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, emit_source_failure, plan_pass, reconcile
 from kapso_sync.reconcile.observe import observe_owned
@@ -52,8 +54,8 @@ class PassObserver(Protocol):
         """Record the plan that the pass is about to carry out."""
         ...
 
-    def ended(self, report: Report) -> None:
-        """Record that the pass ended."""
+    def ended_in_slices(self, report: Report) -> Generator[None, None, None]:
+        """Record that the pass ended, and pause after each function."""
         ...
 
     def failed(self, error: BaseException) -> None:
@@ -102,6 +104,15 @@ class WriteContext:
     evidence: EvidenceCollector
 
 
+def _documents(functions: Iterable[FunctionStatus]) -> Generator[None, None, list[str]]:
+    """Return the JSON of the functions' documents, and pause after each."""
+    texts = []
+    for function in functions:
+        texts.append(json.dumps(function_document(function)))
+        yield
+    return texts
+
+
 class Session:
     """Runs passes; `plan` writes nothing, and `sync` needs a `WriteContext` and the lock of the state folder."""
 
@@ -109,6 +120,7 @@ class Session:
         self.source = source
         self._deps = deps
         self._context = context
+        self._recorded: tuple[FunctionStatus, ...] | None = None
 
     @property
     def location(self) -> str:
@@ -161,6 +173,7 @@ class Session:
                 self._check_writable(store, request.trigger)
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
             store.remember_manifest(present=report.plan.manifest_present)
+            await in_slices(observer.ended_in_slices(report))
         except asyncio.CancelledError:
             observer.failed(PassCutOff("the last pass was cut off; the next one resumes it"))
             raise
@@ -168,12 +181,21 @@ class Session:
             observer.failed(error)
             raise
         else:
-            observer.ended(report)
             return report
         finally:
             # Only people read it. If the folder cannot be written, the next pass reports that when it begins.
             with contextlib.suppress(StateUnusable):
-                store.record_pass(status_document(observer.status()))
+                await self._record(store, observer.status())
+
+    async def _record(self, store: StateStore, status: DaemonStatus) -> None:
+        """Record the status after a pass; functions in which nothing changed are neither encoded nor written again."""
+        document = status_document(status, [])
+        if self._recorded is not None and same_objects(status.functions, self._recorded):
+            store.record_later_pass(document)
+            return
+        self._recorded = None
+        store.record_pass(document, await in_slices(_documents(status.functions)))
+        self._recorded = status.functions
 
     def _check_owner(self, request: PassRequest) -> None:
         if request.overrides.delete:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter
 
 from kapso_sync import __version__
+from kapso_sync.aio import SLICE
 from kapso_sync.build.contract import Shape, inspect, moved
 from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.parser import TARGETS, EsbuildParser
@@ -22,9 +23,6 @@ from kapso_sync.tools import VERSION, ToolMissing
 
 _LARGE = 64 * 1024
 """A file with more bytes than this is inspected in a process of its own: it may take seconds and hundreds of MB."""
-
-_TURN = 0.005
-"""Seconds of work after which the event loop may run other tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Shapes:
     async def rest(self) -> None:
         """Let the event loop run other tasks, if it did not for a while."""
         now = asyncio.get_running_loop().time()
-        if now - self._since > _TURN:
+        if now - self._since > SLICE:
             await asyncio.sleep(0)
             self._since = asyncio.get_running_loop().time()
 

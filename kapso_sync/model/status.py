@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from kapso_sync.advice import Advise
+from kapso_sync.advice import Advise, names_command
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
@@ -103,6 +104,8 @@ class FunctionStatus:
 
     def advised(self, advise: Advise) -> FunctionStatus:
         """Return the status with the commands in its messages completed; the same object if there are none."""
+        if not any(names_command(known.message) for known in self.conditions) and not names_command(self.hint or ""):
+            return self
         messages = [advise(known.message) for known in self.conditions]
         hint = advise(self.hint) if self.hint is not None else None
         if hint is self.hint and all(new is known.message for new, known in zip(messages, self.conditions, strict=True)):
@@ -313,6 +316,11 @@ def status_document(status: DaemonStatus, functions: list[Json] | None = None) -
             {"start": _time(hour.start), "deployed": hour.deployed, "failed": hour.failed} for hour in status.activity
         ],
     }
+
+
+def same_objects(some: Sequence[object], others: Sequence[object]) -> bool:
+    """Return whether two sequences hold the same objects: what did not change is not compared, encoded or written again."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def running_document(running: RunningPass) -> dict[str, Json]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from kapso_sync.model.status import (
     recorded_activity,
     recorded_functions,
     recorded_revision,
+    same_objects,
 )
 from kapso_sync.status.conditions import Redact, concluded, reconciling, stalled
 from kapso_sync.status.event_text import event_text
@@ -82,6 +83,7 @@ class StatusTracker:
     _started_at: datetime = field(init=False)
     _functions: dict[str, FunctionStatus] = field(default_factory=dict)
     _recorded: Mapping[str, FunctionStatus] = field(default_factory=dict)
+    _showed: tuple[FunctionStatus, ...] = ()
     _events: deque[RecentEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
     _deploying: dict[str, datetime] = field(default_factory=dict)
     _revision: tuple[Revision, datetime] | None = None
@@ -209,13 +211,19 @@ class StatusTracker:
 
     def ended(self, report: Report) -> None:
         """Record the report of a pass."""
+        for _ in self.ended_in_slices(report):
+            pass
+
+    def ended_in_slices(self, report: Report) -> Generator[None, None, None]:
+        """Record the report of a pass, and pause after each function; until the end nothing of it is shown."""
         now = self.clock.now()
         redact = functools.cache(self.redact)  # a thousand functions have few different messages
-        self._functions = {
-            outcome.step.slug: self._concluded(outcome, report.plan.revision, now, redact)
-            for outcome in report.outcomes
-            if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE)
-        }
+        concluded = {}
+        for outcome in report.outcomes:
+            if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE):
+                concluded[outcome.step.slug] = self._concluded(outcome, report.plan.revision, now, redact)
+            yield
+        self._functions = concluded
         self._recorded = {}
         halted = report.halted
         self._pass_over(
@@ -267,7 +275,7 @@ class StatusTracker:
             owner=self.owner,
             revision=self._read or revision if standby else revision,
             revision_since=self._revision[1] if self._revision and not standby else None,
-            functions=tuple(self._live(self._functions[slug]) for slug in sorted(self._functions)),
+            functions=self._shown(),
             events=tuple(self._events),
             last_pass=self._last,
             running=RunningPass(self._running.trigger, self._running.since) if self._running else None,
@@ -280,6 +288,13 @@ class StatusTracker:
             replica=replica,
             activity=self._activity,
         )
+
+    def _shown(self) -> tuple[FunctionStatus, ...]:
+        """Return the functions by slug, with what is known of them now; the same tuple while nothing has changed."""
+        found = tuple(self._live(self._functions[slug]) for slug in sorted(self._functions))
+        if not same_objects(found, self._showed):
+            self._showed = found
+        return self._showed
 
     async def changed(self) -> None:
         """Wait until something changes."""

@@ -33,6 +33,7 @@ from kapso_sync.store.lock import is_held
 DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
 SCHEMA = 1
+_LATER = "later_pass"
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
 
@@ -59,16 +60,17 @@ class StateStore:
         self._now = now
         self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
-        self._owned: list[InventoryRecord] | None = None
+        self._recorded: Json = None
         with _writing(folder):
             make_private(folder)
             try:
-                self._db, self._owned = _open(folder / DATABASE_NAME, patience)
+                self._db, owned = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, _Newer) as error:
                 if isinstance(error, sqlite3.OperationalError) and not _torn(error):
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
-                self._db, self._owned = _open(folder / DATABASE_NAME, patience)
+                self._db, owned = _open(folder / DATABASE_NAME, patience)
+        self._records = _Records(owned)
 
     def __enter__(self) -> Self:
         return self
@@ -77,10 +79,9 @@ class StateStore:
         self._db.close()
 
     def load_state(self) -> ReconcilerState:
-        """Return everything remembered; the records that were read to see whether the database is whole are not read again."""
-        owned, self._owned = self._owned, None
+        """Return everything remembered; records are read once, at the start: nobody else writes them while we hold the lock."""
         with _writing(self._folder):
-            return dataclasses.replace(_load_state(self._db, owned), facts=self._facts.read())
+            return dataclasses.replace(_load_state(self._db, self._records.sorted()), facts=self._facts.read())
 
     def learn(self, facts: ApiFacts) -> None:
         """Store the observed behaviour of this API base, for every source that uses it."""
@@ -98,11 +99,11 @@ class StateStore:
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
         """Replace all inventory records by those of ``state``, and close the intents."""
-        self._owned = None
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions")
             self._put(state.owned.values())
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closed])
+        self._records = _Records(state.owned.values())
 
     def begin(self, intent: Intent) -> int:
         """Open an intent and return its number."""
@@ -115,6 +116,7 @@ class StateStore:
         with _writing(self._folder), self._db:
             self._put(owned)
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closes])
+        self._records.put(owned)
 
     def close(self, intent_id: int) -> None:
         """Close an intent; its write certainly did not happen."""
@@ -123,11 +125,11 @@ class StateStore:
 
     def forget(self, function_id: str) -> None:
         """Drop a function's record."""
-        self._owned = None
         with _writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
             for key in (_version_key, _watch_key, _watched_key):
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key(function_id),))
+        self._records.drop(function_id)
 
     def remember_quota(self, quota: QuotaRefusal | None) -> None:
         """Keep Kapso's refusal for the project's quota, or drop it (None)."""
@@ -143,7 +145,8 @@ class StateStore:
 
     def remember_manifest(self, *, present: bool) -> None:
         """Store whether the last completed pass had a manifest."""
-        self._set_meta("manifest_present", "1" if present else None)
+        if present != (self._meta("manifest_present") is not None):
+            self._set_meta("manifest_present", "1" if present else None)
 
     def remember_project(self, project_id: str) -> None:
         """Store the project that the API key opens."""
@@ -158,10 +161,29 @@ class StateStore:
         """Forget the pass of a process that was killed: the caller holds the lock now, and runs none yet."""
         self._set_meta("pass_running", None)
 
-    def record_pass(self, document: Mapping[str, Json]) -> None:
-        """Store the status after the last pass, for people."""
-        self._set_meta("last_pass", json.dumps(dict(document)))
-        self.forget_running_pass()
+    def record_pass(self, document: Mapping[str, Json], functions: Iterable[str] | None = None) -> None:
+        """Store the status after the last pass, for people, and that no pass runs now.
+
+        ``functions`` are the documents of its functions as JSON, in place of those in ``document``.
+        """
+        text = json.dumps(dict(document))
+        if functions is not None:
+            text = f'{json.dumps(_without_functions(document))[:-1]}, "functions": [{",".join(functions)}]}}'
+        self._recorded = document.get("now")
+        self._end_pass("last_pass", text, drops=_LATER)
+
+    def record_later_pass(self, document: Mapping[str, Json]) -> None:
+        """Store the status after a pass that left the functions of `record_pass` as they were.
+
+        The documents of a thousand functions are a megabyte, which is not written again.
+        """
+        later = {"after": self._recorded, "document": _without_functions(document)}
+        self._end_pass(_LATER, json.dumps(later))
+
+    def _end_pass(self, key: str, text: str, drops: str | None = None) -> None:
+        with _writing(self._folder), self._db:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+            self._db.execute("DELETE FROM meta WHERE key IN ('pass_running', ?)", (drops,))
 
     def keep_version(self, remote: RemoteFunction) -> None:
         """Store the running version, in place of the one stored before."""
@@ -210,7 +232,6 @@ class StateStore:
             return backups.back_up(self._folder / BACKUPS_NAME, remote, reason, self._now(), keep=keep)
 
     def _put(self, owned: Iterable[InventoryRecord]) -> None:
-        self._owned = None
         for record in owned:
             self._db.execute("DELETE FROM functions WHERE slug = ? AND function_id != ?", (record.slug, record.function_id))
             self._db.execute(
@@ -263,8 +284,17 @@ def _own_facts(folder: Path) -> ApiFactsFile:
 
 def read_last_pass(folder: Path) -> Mapping[str, Json] | None:
     """Return the last pass that was recorded, or None."""
-    text = _read_only(folder, lambda db: _get_meta(db, "last_pass"))
-    return None if text is None else json.loads(text)
+    rows = _read_only(folder, lambda db: dict(db.execute("SELECT * FROM meta WHERE key IN ('last_pass', ?)", (_LATER,))))
+    if not rows or "last_pass" not in rows:
+        return None
+    document: dict[str, Json] = json.loads(rows["last_pass"])
+    later = json.loads(rows.get(_LATER, "{}"))
+    # Another version may have recorded a pass in between, and knows nothing of the second row.
+    return {**document, **later["document"]} if later and later["after"] == document.get("now") else document
+
+
+def _without_functions(document: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in document.items() if name != "functions"}
 
 
 def read_running_pass(folder: Path) -> Mapping[str, Json] | None:
@@ -290,6 +320,32 @@ def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | 
 
 class _Newer(Exception):
     """The database was written by a newer version."""
+
+
+class _Records:
+    """The inventory records in the database. A function's id is in it once, and so is a slug."""
+
+    def __init__(self, records: Iterable[InventoryRecord]) -> None:
+        self._by_id: dict[str, InventoryRecord] = {}
+        self._id_of: dict[str, str] = {}
+        self.put(records)
+
+    def put(self, records: Iterable[InventoryRecord]) -> None:
+        """Keep records, in place of any others of the same id or slug."""
+        for record in records:
+            self.drop(record.function_id)
+            self.drop(self._id_of.get(record.slug))
+            self._by_id[record.function_id] = record
+            self._id_of[record.slug] = record.function_id
+
+    def drop(self, function_id: str | None) -> None:
+        """Forget the record of a function, if there is one."""
+        if function_id is not None and (record := self._by_id.pop(function_id, None)) is not None:
+            del self._id_of[record.slug]
+
+    def sorted(self) -> list[InventoryRecord]:
+        """Return the records by slug."""
+        return [self._by_id[self._id_of[slug]] for slug in sorted(self._id_of)]
 
 
 def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[InventoryRecord]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -129,6 +131,36 @@ def test_the_last_pass_is_kept_for_status(tmp_path: Path) -> None:
         store.record_pass({"exit_code": 1})
         store.record_pass(document)
     assert read_last_pass(tmp_path) == document
+
+
+def test_a_pass_that_changes_no_function_is_recorded_without_them(tmp_path: Path) -> None:
+    """``status`` sees the newest pass with the functions recorded last; a pass that another version records counts again."""
+    with store_in(tmp_path) as store:
+        store.record_pass({"now": "1", "functions": []}, ['{"slug": "a"}', '{"slug": "b"}'])
+        assert read_last_pass(tmp_path) == {"now": "1", "functions": [{"slug": "a"}, {"slug": "b"}]}
+        store.record_later_pass({"now": "2", "functions": []})
+        assert read_last_pass(tmp_path) == {"now": "2", "functions": [{"slug": "a"}, {"slug": "b"}]}
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'last_pass'", (json.dumps({"now": "3", "functions": []}),))
+    assert read_last_pass(tmp_path) == {"now": "3", "functions": []}
+
+
+def test_records_read_again_are_those_of_the_database(tmp_path: Path) -> None:
+    """They are kept in memory while the folder is open: every write, also one that is refused, leaves both the same."""
+    a, b = owned(remote("a")), owned(remote("b"))
+    with StateStore(tmp_path, lambda: NOON, patience=0.0) as store:
+        store.remember(a, b)
+        store.remember(replace(a, slug="c"), replace(b, slug="a"))
+        with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StateUnusable):
+                store.remember(replace(a, slug="d"))
+        assert store.load_state().owned == read_state(tmp_path).owned
+        assert [record.slug for record in store.load_state().owned.values()] == ["a", "c"]
+        store.forget(a.function_id)
+        assert store.load_state().owned == read_state(tmp_path).owned == {b.function_id: replace(b, slug="a")}
+        store.settle(ReconcilerState(owned={a.function_id: a}), ())
+        assert store.load_state().owned == read_state(tmp_path).owned == {a.function_id: a}
 
 
 def test_the_running_pass_is_shown_until_it_is_recorded_or_its_process_is_gone(tmp_path: Path) -> None:
