@@ -87,8 +87,9 @@ SLICE = 0.002
 
 
 async def in_slices(work: Generator[None, None, _T]) -> _T:
-    """Return the result of a long computation; it pauses at each ``yield``, and other tasks get their turn there."""
+    """Return the result of a long computation; before it and at each ``yield`` in it, other tasks get their turn."""
     loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)
     turn = loop.time() + SLICE
     while True:
         try:

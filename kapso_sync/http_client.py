@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
+import sys
 
 import httpx
 
 from kapso_sync.network import Network
 from kapso_sync.visible import visible
+
+if importlib.util.find_spec("sniffio") is None:
+    # httpcore imports it several times for each request, and Python looks for a module that is missing in all folders.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 def open_client(network: Network, *, timeout: httpx.Timeout, limits: httpx.Limits, secure: bool = True) -> httpx.AsyncClient:

@@ -69,6 +69,7 @@ class _Site:
     waiting: list[tuple[Entry, Job]] = field(default_factory=list)
     plain: list[tuple[Entry, Shape]] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    alone: dict[str, _Alone] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
@@ -115,8 +116,18 @@ class _Site:
         return file.content if file is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """What was found of an entry whose only file goes up as it is: it holds for that entry and that content again."""
+
+    entry: Entry
+    content: bytes
+    shape: Shape
+    notices: tuple[Notice, ...]
+
+
 class Builder:
-    """Builds entries for one target; unchanged files are not parsed or built again."""
+    """Builds entries for one target; unchanged files are not parsed, checked or built again."""
 
     def __init__(self, target: Target, bundler: Bundler, store: BuildStore | None = None) -> None:
         self._target = target
@@ -125,6 +136,7 @@ class Builder:
         self._shapes = Shapes(bundler.parser, store)
         self._outside = ExternalInputs()
         self._known: dict[str, Built | Failure] = {}
+        self._alone: dict[str, _Alone] = {}
 
     async def build(
         self,
@@ -145,11 +157,13 @@ class Builder:
         for entry in listed:
             await self._shapes.rest()
             await self._take(entry, site)
+        self._alone = site.alone
         await self._parse(site)
         await self._bundle(site)
         for entry in elsewhere:
             reached = await site.graph.closure(entry.file)
             site.used |= {entry.file, *reached.files, *reached.types}
+        await self._shapes.rest()
         self._shapes.turn()
         self._known = {key: result for key, result in self._known.items() if key in site.jobs}
         results = [site.results[entry.slug] for entry in listed]
@@ -164,6 +178,11 @@ class Builder:
         """Accept or refuse an entry, or put it into the queue for the bundler."""
         content = site.content(entry.file)
         site.used.add(entry.file)
+        known = self._alone.get(entry.slug)
+        if known is not None and known.entry is entry and known.content is content:
+            await self._shapes.read(entry.file, content)
+            self._take_alone(known, site)
+            return
         fault = encoding_diagnostic(entry.file, content) or _no_code(entry.file)
         if fault is not None:
             site.refuse(entry, [fault])
@@ -182,10 +201,12 @@ class Builder:
         }
         script, plain = self._style(entry, shape)
         faults = self._faults(entry, site, closure, script=script, plain=plain)
-        for path in closure.files:
-            site.notices += notices(site.shapes[path], path) if path in site.shapes else ()
-        site.notices += entry_notices(shape, closure, entry.file)
-        site.notices += () if plain else self._config_notices(site, closure)
+        found = [notice for path in closure.files if path in site.shapes for notice in notices(site.shapes[path], path)]
+        found += entry_notices(shape, closure, entry.file)
+        if plain and not faults and closure.files == (entry.file,):
+            self._take_alone(_Alone(entry, content, shape, tuple(found)), site)
+            return
+        site.notices += [*found, *(() if plain else self._config_notices(site, closure))]
         if faults:
             first = entry.file
             site.refuse(entry, sorted(faults, key=lambda f: (f.file != first, f.file, f.place.line, f.place.column)))
@@ -193,6 +214,13 @@ class Builder:
             site.plain.append((entry, shape))
         else:
             await self._plan_job(entry, shape, closure, site, script=script)
+
+    @staticmethod
+    def _take_alone(found: _Alone, site: _Site) -> None:
+        """Accept an entry whose file reaches no other one."""
+        site.alone[found.entry.slug] = found
+        site.notices += found.notices
+        site.plain.append((found.entry, found.shape))
 
     def _take_deno(self, entry: Entry, shape: Shape, site: _Site) -> None:
         """Accept or refuse a `supabase_function`: one file, which Deno runs as it is."""
@@ -208,6 +236,7 @@ class Builder:
         files = {entry.file: site.content(entry.file) for entry, shape in site.plain}
         errors = await self._shapes.errors(files)
         for entry, shape in site.plain:
+            await self._shapes.rest()
             error = errors.get(entry.file)
             if error is not None:
                 broken = replace(shape, error=error, confirmed=True)

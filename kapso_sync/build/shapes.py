@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -52,12 +53,13 @@ class Shapes:
         self._seen: dict[str, Shape] = {}
         self._errors: dict[str, Place | None] = {}
         self._sound: frozenset[str] = frozenset()
+        self._digests: dict[str, tuple[bytes, str]] = {}
         self._since = 0.0
 
     async def read(self, path: str, content: bytes) -> Shape:
         """Return the shape of a file."""
         grammar = Grammar.of(path)
-        key = _key(grammar.name, content)
+        key = f"{grammar.name}:{self._digest(path, content)}"
         shape = self._seen.get(key) or self._known.get(key) or self._recalled().shapes.get(key)
         if shape is None:
             shape = await self._inspect(content, grammar)
@@ -74,7 +76,7 @@ class Shapes:
 
         What is known of other files is dropped.
         """
-        keys = {path: _key(PurePosixPath(path).suffix, content) for path, content in files.items()}
+        keys = {path: f"{posixpath.splitext(path)[1]}:{self._digest(path, content)}" for path, content in files.items()}
         known = dict.fromkeys(self._recalled().sound) | self._errors
         unknown = {path: content for path, content in files.items() if keys[path] not in known}
         if unknown and self._parser is not None:
@@ -111,6 +113,13 @@ class Shapes:
                 return found
         return replace(found, modern=found.modern or shape.error)
 
+    def _digest(self, path: str, content: bytes) -> str:
+        """Return the digest of a file's content, computed once in a pass: several rules ask for it."""
+        known = self._digests.get(path)
+        if known is None or known[0] is not content:
+            self._digests[path] = known = content, hashlib.sha256(content).hexdigest()
+        return known[1]
+
     async def rest(self) -> None:
         """Let the event loop run other tasks, if it did not for a while."""
         now = asyncio.get_running_loop().time()
@@ -123,7 +132,7 @@ class Shapes:
 
         What is wrong with a file is not stored: a newer parser may see it otherwise, and it is reported at each start anyway.
         """
-        self._known, self._seen = self._seen, {}
+        self._known, self._seen, self._digests = self._seen, {}, {}
         good = {key: shape for key, shape in self._known.items() if shape.error is None and shape.limit is None}
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
@@ -154,7 +163,3 @@ def rules() -> str:
     """
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     return f"{__version__} {VERSION} {code.hexdigest()}"
-
-
-def _key(kind: str, content: bytes) -> str:
-    return f"{kind}:{hashlib.sha256(content).hexdigest()}"

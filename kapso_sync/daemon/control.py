@@ -78,10 +78,15 @@ class DaemonController:
         self._changes = changes
         self._functions = functions
         self._advise = advise
+        self._advised: tuple[object, object, tuple[FunctionStatus, ...]] = (None, None, ())
 
     def status(self) -> DaemonStatus:
         """Return the status now."""
-        return self._service.status().advised(self._advise)
+        status, settings = self._service.status(), self._settings.current
+        if self._advised[0] is not status.functions or self._advised[1] is not settings:
+            functions = tuple(function.advised(self._advise) for function in status.functions)
+            self._advised = status.functions, settings, functions
+        return status.advised(self._advise, self._advised[2])
 
     def unhealthy(self) -> str | None:
         """Return what is wrong with the daemon itself, or None if it is healthy."""

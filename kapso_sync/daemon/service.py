@@ -489,7 +489,7 @@ class DaemonService:
             self._emit(events.WatchDegraded(reason=reason))
 
     async def _report_to_systemd(self) -> None:
-        while True:
+        while self._deps.systemd.listens:
             await self._deps.tracker.changed()
             self._deps.systemd.status(one_line(self._deps.tracker.status()))
 

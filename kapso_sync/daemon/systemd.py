@@ -35,6 +35,11 @@ class SystemdNotifier:
         self.watchdog = int(period) / 1_000_000 if period.isdigit() and int(period) else None
         self._said = ""
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is a systemd to report to."""
+        return self._systemd is not None
+
     def ready(self) -> None:
         """Report that the service is ready."""
         self._say(_WatchDogWithStopping.ready)

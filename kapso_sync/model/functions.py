@@ -94,7 +94,8 @@ class RemoteFunction:
 
     ``code`` is None if the list did not have it. ``fields`` holds those of `FIELDS` that the record had; the description in it
     is the raw one, ownership mark included. Times are the server's own, aware, or None. ``text`` is the description without
-    any mark; ``marks`` are the marks in it, of any owner, valid or not, and ``mark`` is the last one. ``lock_version`` is sent
+    any mark; ``marks`` are the marks in it, of any owner, valid or not, and ``mark`` is the last one. ``code_hash`` is that of
+    the code. ``lock_version`` is sent
     back with an update to prove that the newest version was seen; older bases have none. ``worker_address`` is the URL, without
     scheme, of its Cloudflare Worker, if an answer has it.
     """
@@ -114,14 +115,16 @@ class RemoteFunction:
     text: str = field(init=False, repr=False, compare=False)
     marks: tuple[Mark, ...] = field(init=False, repr=False, compare=False)
     mark: Mark | None = field(init=False, repr=False, compare=False)
+    code_hash: str | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Parse the description once: many rules ask for its parts."""
+        """Parse the description and hash the code once: many rules ask for them."""
         description = self.description or ""
         marks = marks_in(description)
         object.__setattr__(self, "text", without_marks(description) if marks else description)
         object.__setattr__(self, "marks", marks)
         object.__setattr__(self, "mark", last_mark(marks))
+        object.__setattr__(self, "code_hash", None if self.code is None else code_hash(self.code))
 
     @property
     def name(self) -> str:
@@ -313,15 +316,13 @@ default, and pydantic, which reads the state folder, at most 255 levels."""
 
 def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:
     """Return whether objects and lists are nested at most ``depth`` levels; a plain value has none."""
-    pending: list[tuple[object, int]] = [(value, 0)]
-    while pending:
-        item, above = pending.pop()
-        inside = item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else None
-        if inside is not None:
-            if above >= depth:
-                return False
-            pending += [(each, above + 1) for each in inside]
-    return True
+    level: list[Mapping[str, Json] | list[Json]] = [value] if isinstance(value, Mapping | list) else []
+    for _ in range(depth):
+        inside = (each for item in level for each in (item if isinstance(item, list) else item.values()))
+        level = [each for each in inside if isinstance(each, dict | list)]
+        if not level:
+            return True
+    return not level
 
 
 def agree(left: Content, right: Content, keys: tuple[str, ...]) -> bool:

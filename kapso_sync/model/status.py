@@ -62,13 +62,17 @@ class Condition:
     revision: str | None = None
 
 
+_MOST_TELLING = (ConditionType.STALLED, ConditionType.RECONCILING, ConditionType.DRIFTED, ConditionType.READY)
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionStatus:
     """The status of one function. ``diff`` is unified, from Kapso to git, if they differ.
 
     ``changed_at`` and ``change`` describe our last write. ``deploying_since`` is set while a deployment runs, ``retry_at``
     during a back-off, ``delete_at`` during the grace period of a deletion, and ``watched_until`` while its invocations after a
-    deployment are read. ``in_git`` is False for a function of ours that left git.
+    deployment are read. ``in_git`` is False for a function of ours that left git. ``state`` is the state in one word: the first
+    of Stalled, Reconciling, Drifted and Ready that is true, or NotReady.
 
     While it is not ready, ``hint`` says what to do, ``place`` is the file, line and column of the mistake, and ``broken_by``
     is the first revision since which git's content fails; None: that is not known, or git is not the cause. ``desired_hash``
@@ -94,6 +98,13 @@ class FunctionStatus:
     desired_hash: str | None = None
     desired_since: Revision | None = None
     evidence: Evidence | None = None
+    state: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the state in one word once: the page asks for it three times for each function."""
+        true = {condition.type for condition in self.conditions if condition.status}
+        state = next((str(kind) for kind in _MOST_TELLING if kind in true), "NotReady")
+        object.__setattr__(self, "state", state)
 
     def condition(self, kind: ConditionType) -> Condition:
         """Return the condition of this type; every function has all four."""
@@ -112,15 +123,6 @@ class FunctionStatus:
             return self
         pairs = zip(messages, self.conditions, strict=True)
         return replace(self, hint=hint, conditions=tuple(replace(known, message=message) for message, known in pairs))
-
-    @property
-    def state(self) -> str:
-        """The state in one word: the first of Stalled, Reconciling, Drifted and Ready that is true."""
-        true = [condition.type for condition in self.conditions if condition.status]
-        for kind in (ConditionType.STALLED, ConditionType.RECONCILING, ConditionType.DRIFTED, ConditionType.READY):
-            if kind in true:
-                return str(kind)
-        return "NotReady"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +246,12 @@ class DaemonStatus:
         """The role of this daemon."""
         return self.replica.role if self.replica is not None else Role.LEADER
 
-    def advised(self, advise: Advise) -> DaemonStatus:
-        """Return the status with the commands in its texts completed."""
+    def advised(self, advise: Advise, functions: tuple[FunctionStatus, ...] | None = None) -> DaemonStatus:
+        """Return the status with the commands in its texts completed; ``functions`` has them so already, if they are given."""
         last = self.last_pass
         return replace(
             self,
-            functions=tuple(function.advised(advise) for function in self.functions),
+            functions=tuple(function.advised(advise) for function in self.functions) if functions is None else functions,
             events=tuple(replace(event, text=advise(event.text)) for event in self.events),
             last_pass=replace(last, hint=advise(last.hint)) if last is not None and last.hint else last,
             warnings=tuple(advise(warning) for warning in self.warnings),

@@ -36,6 +36,7 @@ from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.planner import plan_in_slices, replan
+from kapso_sync.reconcile.plan.settled import SettledSteps
 from kapso_sync.reconcile.plan.warnings import rename_notices
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class PassDeps:
     """Everything that a pass works with.
 
     ``load_state`` returns the content of the state folder. ``session`` identifies this process: monotonic times are compared
-    only within one session.
+    only within one session. ``settled`` are the steps that the next pass of this process may use again; None: there is none.
     """
 
     source: Source
@@ -86,6 +87,7 @@ class PassDeps:
     clock: Clock
     emit: events.Listener = field(repr=False)
     session: str = ""
+    settled: SettledSteps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,10 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     state = deps.load_state()
     desired = await deps.build(snapshot, state)
     observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
-    plan = await in_slices(plan_in_slices(desired, observed, policy))
+    plan = await in_slices(plan_in_slices(desired, observed, policy, deps.settled))
     known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:
-        observed, plan = known, await in_slices(plan_in_slices(desired, known, policy))
+        observed, plan = known, await in_slices(plan_in_slices(desired, known, policy, deps.settled))
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed)))
     plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
     guarded = guard(plan, limits)
@@ -150,6 +152,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
         deletions = guarded.plan.deletions
         usages = await look_up_usage(deps.api, observed, deletions, limits.idle, upcoming)
         guarded = block_used_deletions(guarded, usages, deps.clock.now(), limits.idle)
+    await asyncio.sleep(0)  # each half of this takes some milliseconds for a thousand functions
     narrowed = Guarded(_narrow(request.filter_plan(guarded.plan), request), guarded.held)
     _check_named_deletions(guarded.plan, policy)
     emit_plan(deps.emit, narrowed)

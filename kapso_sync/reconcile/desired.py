@@ -12,17 +12,26 @@ from typing import Protocol
 from kapso_sync.aio import until_end
 from kapso_sync.build import Builder, PackageSource
 from kapso_sync.errors import Problem
-from kapso_sync.manifest import Parsed, read_manifest, unlisted_files
+from kapso_sync.manifest import read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
-from kapso_sync.model.desired import Desired, DesiredFunction, GivenSecret, KeepSecret, Notice, SecretValue, UnusableFunction
+from kapso_sync.model.desired import (
+    Desired,
+    DesiredFunction,
+    GivenSecret,
+    KeepSecret,
+    Manifest,
+    Notice,
+    SecretValue,
+    UnusableFunction,
+)
 from kapso_sync.model.functions import Json, canonical_json
-from kapso_sync.model.source import Snapshot
+from kapso_sync.model.source import CODE_SUFFIXES, Snapshot, SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.sources import SecretMissing
 
 
 class DesiredBuilder:
-    """Builds the desired functions of a snapshot; caches the parsed manifest files between passes."""
+    """Builds the desired functions of a snapshot; keeps what its manifest declares until something of that changes."""
 
     def __init__(
         self,
@@ -43,16 +52,11 @@ class DesiredBuilder:
         self._secrets = secrets
         self._notices = notices
         self._packages = packages
-        self._parsed: Parsed = {}
+        self._known: tuple[object, Manifest] | None = None
 
     async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
         """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
-        # Neither on the event loop: a manifest may have a thousand entries.
-        manifest = await until_end(
-            asyncio.to_thread(
-                read_manifest, snapshot, expected=state.manifest_present, known=self._parsed, environment=self._environment
-            )
-        )
+        manifest = await self._manifest(snapshot, expected=state.manifest_present)
         # A lock file may have megabytes, and a parser that holds the event loop for them.
         packages = await asyncio.to_thread(self._packages, snapshot)
         built = await self._builder.build(
@@ -81,6 +85,23 @@ class DesiredBuilder:
             remote_ids=read_remote_map(snapshot.remote_map).ids,
             project_id=read_project_id(snapshot.project_file),
         )
+
+    async def _manifest(self, snapshot: Snapshot, *, expected: bool) -> Manifest:
+        """Return what the snapshot declares; raises `ManifestInvalid`."""
+        declaring = (expected, snapshot.unread, {path: _declaring(file) for path, file in snapshot.files.items()})
+        if self._known is None or self._known[0] != declaring:
+            self._known = None
+            # Not on the event loop: a manifest may have a thousand entries.
+            reading = asyncio.to_thread(read_manifest, snapshot, expected=expected, environment=self._environment)
+            self._known = declaring, await until_end(reading)
+        return self._known[1]
+
+
+def _declaring(file: SourceFile) -> bytes | str | None:
+    """Return what a manifest's meaning depends on: the content of a file, or of code only whether it can be read."""
+    if file.content is None:
+        return file.problem
+    return b"" if file.path.endswith(CODE_SUFFIXES) else file.content
 
 
 SecretsDigest = Callable[[Mapping[str, Json]], str]
@@ -145,6 +166,9 @@ class SecretValues:
         """Return the functions with their values, the functions that lack a value, and notices."""
         good, bad, notices = [], [], []
         for function in functions:
+            if not function.entry.secrets:
+                good.append(function)
+                continue
             values, problems = self._values(function)
             if problems and self.required:
                 entry = function.entry

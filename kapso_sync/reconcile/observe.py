@@ -29,19 +29,23 @@ async def observe(
     key opens another project than that of the state folder or of the repository, or opens an empty project although we own
     functions; ``allow_recreate`` accepts the empty project.
     """
-    wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
     listed = await api.list_records()
     functions = listed.functions
     require_same_project(functions, state, desired.project_id)
     if not (functions or listed.garbled or allow_recreate):
         require_not_emptied(state)
-    bare = [remote for remote in functions if remote.code is None and _code_needed(remote, state, wanted)]
+    bare = [remote for remote in functions if remote.code is None]
     if bare:
+        wanted = {function.slug: str(function.content[CODE]) for function in desired.functions}
+        bare = [remote for remote in bare if _code_needed(remote, state, wanted)]
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = resolve_intents(functions, state, owner)
-    observed = replace(observed, garbled=listed.garbled)
-    return replace(observed, secrets=await _secrets(api, observed, desired, now))
+    if listed.garbled:
+        observed = replace(observed, garbled=listed.garbled)
+    await asyncio.sleep(0)  # what follows takes some milliseconds for a thousand functions, as what is above does
+    secrets = await _secrets(api, observed, desired, now)
+    return observed.with_secrets(secrets)
 
 
 async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, now: datetime) -> Mapping[str, SecretListing]:
@@ -50,6 +54,7 @@ async def _secrets(api: FunctionsApi, observed: Observed, desired: Desired, now:
     A function that is going to be renamed is looked up under its new slug.
     """
     moving = resolve_renames(desired, observed).sources
+    await asyncio.sleep(0)
     found = {want.slug: moving.get(want.slug) or observed.find(want.slug) for want in desired.functions}
     asked = [
         remote.id
@@ -76,7 +81,7 @@ async def list_secrets_before(api: FunctionsApi, observed: Observed, plan: Plan,
     ]
     listings = await asyncio.gather(*(_names(api, function_id, now) for function_id in asked))
     known = {found: listing for found, listing in zip(asked, listings, strict=True) if listing.supported}
-    return replace(observed, secrets={**observed.secrets, **known})
+    return observed.with_secrets({**observed.secrets, **known})
 
 
 async def _names(api: FunctionsApi, function_id: str, now: datetime) -> SecretListing:

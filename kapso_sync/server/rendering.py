@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, status_document
 from kapso_sync.server.access import encode_json
@@ -17,11 +18,20 @@ from kapso_sync.server.page import WHOLE, render_page
 from kapso_sync.server.sessions import STRANGER, Viewer
 
 
+class _Document(NamedTuple):
+    """The JSON of a function, for who is trusted and for all others."""
+
+    function: FunctionStatus
+    trusted: bytes
+    public: bytes
+
+
 class StatusRenderer:
     """Renders each status of one daemon, for all clients; it keeps what it rendered of the functions of the last one."""
 
     def __init__(self) -> None:
-        self._documents: dict[str, tuple[FunctionStatus, str]] = {}
+        self._documents: dict[str, _Document] = {}
+        self._listed: tuple[FunctionStatus, ...] = ()
         self._cards: dict[str, tuple[FunctionStatus, tuple[str, ...], str]] = {}
 
     def document(self, status: DaemonStatus, *, trusted: bool) -> bytes:
@@ -29,18 +39,30 @@ class StatusRenderer:
 
         Console lines may hold people's data: they are empty unless the caller is ``trusted``, as on the page.
         """
-        known, self._documents = self._documents, {}
-        for function in status.functions:
-            kept = known.get(function.slug)
-            if kept is None or kept[0] is not function:
-                kept = (function, encode_json(function_document(function)))
-            self._documents[function.slug] = kept
-        functions = ",".join(text if trusted else _public(function, text) for function, text in self._documents.values())
-        members = (
-            f"{encode_json(name)}:{f'[{functions}]' if name == 'functions' else encode_json(value)}"
-            for name, value in status_document(status, []).items()
-        )
-        return f"{{{','.join(members)}}}".encode("utf-8", "replace")
+        if status.functions is not self._listed:
+            self._documents = {function.slug: self._document(function) for function in status.functions}
+            self._listed = status.functions
+        functions = [each.trusted if trusted else each.public for each in self._documents.values()] or [b""]
+        functions[0] = b'"functions":[' + functions[0]
+        functions[-1] += b"]"
+        members: list[bytes] = []
+        for name, value in status_document(status, []).items():
+            member = f"{encode_json(name)}:{encode_json(value)}".encode("utf-8", "replace")
+            members += functions if name == "functions" else [member]
+        members[0] = b"{" + members[0]
+        members[-1] += b"}"
+        return b",".join(members)  # the one copy of what may be megabytes
+
+    def _document(self, function: FunctionStatus) -> _Document:
+        """Return the JSON of a function, encoded once for as long as nothing about it changes."""
+        known = self._documents.get(function.slug)
+        if known is not None and known.function is function:
+            return known
+        text = _encoded(function)
+        evidence = function.evidence
+        if evidence is None or not evidence.console:
+            return _Document(function, text, text)
+        return _Document(function, text, _encoded(replace(function, evidence=replace(evidence, console=()))))
 
     def page(self, status: DaemonStatus, listing: Listing = WHOLE, viewer: Viewer = STRANGER, done: str = "") -> bytes:
         """Return the page."""
@@ -58,9 +80,5 @@ class StatusRenderer:
         return "\n".join(self._cards[function.slug][2] for function in functions)
 
 
-def _public(function: FunctionStatus, text: str) -> str:
-    """Return the JSON of a function, which is ``text``, without console lines."""
-    evidence = function.evidence
-    if evidence is None or not evidence.console:
-        return text
-    return encode_json(function_document(replace(function, evidence=replace(evidence, console=()))))
+def _encoded(function: FunctionStatus) -> bytes:
+    return encode_json(function_document(function)).encode("utf-8", "replace")

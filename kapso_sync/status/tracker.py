@@ -81,8 +81,9 @@ class StatusTracker:
     owner: str | None = None
     redact: Callable[[str], str] = str
     _started_at: datetime = field(init=False)
-    _functions: dict[str, FunctionStatus] = field(default_factory=dict)
+    _functions: Mapping[str, FunctionStatus] = field(default_factory=dict)
     _recorded: Mapping[str, FunctionStatus] = field(default_factory=dict)
+    _sorted: tuple[Mapping[str, FunctionStatus], tuple[FunctionStatus, ...]] = ({}, ())
     _showed: tuple[FunctionStatus, ...] = ()
     _events: deque[RecentEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
     _deploying: dict[str, datetime] = field(default_factory=dict)
@@ -204,9 +205,12 @@ class StatusTracker:
         self.owner = plan.owner
         self._warnings = tuple(notice.message for notice in plan.notices)
         touched = {step.slug for step in plan.changes}
-        for step in plan.steps:
-            if step.slug in touched:
-                self._functions[step.slug] = reconciling(self._before(step.slug), step, plan.revision.id, now, self.redact)
+        found = {
+            step.slug: reconciling(self._before(step.slug), step, plan.revision.id, now, self.redact)
+            for step in plan.steps
+            if step.slug in touched
+        }
+        self._functions = {**self._functions, **found}
         self._tell()
 
     def ended(self, report: Report) -> None:
@@ -248,7 +252,7 @@ class StatusTracker:
         for item in failing:
             function = self._functions.get(item.slug)
             if item.stalled and function is not None and not function.condition(ConditionType.STALLED).status:
-                self._functions[item.slug] = stalled(function, self.clock.now())
+                self._functions = {**self._functions, item.slug: stalled(function, self.clock.now())}
                 self._tell()
         self._next_retry = None if retry_in is None else self.clock.now() + timedelta(seconds=retry_in)
 
@@ -291,7 +295,11 @@ class StatusTracker:
 
     def _shown(self) -> tuple[FunctionStatus, ...]:
         """Return the functions by slug, with what is known of them now; the same tuple while nothing has changed."""
-        found = tuple(self._live(self._functions[slug]) for slug in sorted(self._functions))
+        if self._sorted[0] is not self._functions:
+            self._sorted = self._functions, tuple(self._functions[slug] for slug in sorted(self._functions))
+        found, moving = self._sorted[1], {*self._retries, *self._deploying, *self.watched}
+        if moving:
+            found = tuple(self._live(function) if function.slug in moving else function for function in found)
         if not same_objects(found, self._showed):
             self._showed = found
         return self._showed
@@ -349,12 +357,9 @@ class StatusTracker:
         return self._functions.get(slug) or self._recorded.get(slug)
 
     def _live(self, function: FunctionStatus) -> FunctionStatus:
-        """Return the status of a function with what is known of it now; the same object if that changes nothing."""
+        """Return the status of a function that is deployed, watched or retried, with what is known of that now."""
         retry = self._retries.get(function.slug)
         watched_until = self.watched.get(function.slug)
-        known = function.deploying_since is function.retry_at is None and function.watched_until == watched_until
-        if retry is None and function.slug not in self._deploying and known:
-            return function
         wait = None if retry is None else max(0.0, retry.retry_at - self.clock.monotonic())
         retry_at = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         deploying = self._deploying.get(function.slug)

@@ -25,6 +25,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.network import Network
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure, emit_source_failure
 from kapso_sync.reconcile.plan.guard import Limits
+from kapso_sync.reconcile.plan.settled import SettledSteps
 from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
 from kapso_sync.settings import Settings
 from kapso_sync.status.tracker import StatusTracker
@@ -137,6 +138,7 @@ async def open_session(
             clock=clock,
             emit=bus.emit,
             session=_new_id(),
+            settled=None if tracker is None else SettledSteps(),
         )
         if store is None:
             yield Session(source, deps, None)

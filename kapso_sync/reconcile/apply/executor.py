@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from kapso_sync.aio import in_slices
 from kapso_sync.errors import (
     ApiConflict,
     ApiGarbled,
@@ -286,7 +287,7 @@ class _Pass:
         # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
         risky = [step for step in rest if isinstance(step, Write) and step.secrets_at_risk]
         safe = [step for step in rest if not (isinstance(step, Write) and step.secrets_at_risk)]
-        told = [self._settled(step) for step in still]
+        told = await in_slices(self._settled_in_slices(still))
         outcomes: list[Outcome] = []
         for steps in (first, safe, risky):
             await self._make_way(plan, parker, {step.slug for step in steps if isinstance(step, Create | Rename)}, outcomes)
@@ -346,6 +347,14 @@ class _Pass:
                 self._emit(events.PruneBlocked(slugs=(step.slug,), reason=against[0], hint=against[1]))
             steps.append(step if against is None else block(step, BlockedBy.DELETION, *against))
         return await self._all(steps)
+
+    def _settled_in_slices(self, steps: Iterable[NoChange | Blocked | Invalid]) -> Generator[None, None, list[Outcome]]:
+        """Return the outcomes of steps that do nothing, and pause after each."""
+        outcomes = []
+        for step in steps:
+            outcomes.append(self._settled(step))
+            yield
+        return outcomes
 
     def _settled(self, step: NoChange | Blocked | Invalid) -> Outcome:
         """Return the outcome of a step that does nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import CODE, Content, RemoteFunction, code_hash, normal_code
+from kapso_sync.model.functions import CODE, Content, RemoteFunction, normal_code
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.last_applied import code_digest
 
@@ -21,7 +21,7 @@ def comparable_content(want: DesiredFunction, remote: RemoteFunction, last_appli
     if remote.code == want.code:
         return want.content
     if remote.code is not None and normal_code(want.code) == normal_code(remote.code):
-        return {**want.content, CODE: code_hash(remote.code)}
+        return {**want.content, CODE: remote.code_hash}
     applied = last_applied.applied.code if last_applied is not None and last_applied.applied is not None else None
     if last_applied is not None and CODE in last_applied.wanted and applied == code_digest(want.code):
         return {**want.content, CODE: last_applied.wanted[CODE]}

@@ -6,7 +6,7 @@ import enum
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kapso_sync.model.functions import (
     CODE,
@@ -14,7 +14,6 @@ from kapso_sync.model.functions import (
     Content,
     GarbledRecord,
     RemoteFunction,
-    code_hash,
     is_id,
     is_slug,
 )
@@ -48,6 +47,12 @@ class Observed:
     closed_intents: tuple[int, ...] = ()
     secrets: Mapping[str, SecretListing] = field(default_factory=dict)
     garbled: tuple[GarbledRecord, ...] = ()
+
+    def with_secrets(self, secrets: Mapping[str, SecretListing]) -> Observed:
+        """Return the observation with these names of secrets; what was derived from everything else still holds."""
+        again = replace(self, secrets=secrets)
+        again.__dict__.update({name: value for name, value in self.__dict__.items() if name not in again.__dict__})
+        return again
 
     @functools.cached_property
     def by_slug(self) -> Mapping[str, RemoteFunction]:
@@ -157,7 +162,7 @@ def stored_content(remote: RemoteFunction, owned: InventoryRecord | None = None)
     if DESCRIPTION in content or remote.description is not None:
         content[DESCRIPTION] = remote.text
     if remote.code is not None:
-        content[CODE] = code_hash(remote.code)
+        content[CODE] = remote.code_hash
     elif owned is not None and CODE in owned.stored:
         content[CODE] = owned.stored[CODE]
     return content

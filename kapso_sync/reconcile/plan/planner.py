@@ -47,6 +47,7 @@ from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
+from kapso_sync.reconcile.plan.settled import SettledSteps
 from kapso_sync.reconcile.plan.steps import (
     adopting,
     beside_quarantine,
@@ -94,10 +95,17 @@ def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
             return plan
 
 
-def plan_in_slices(desired: Desired, observed: Observed, policy: Policy) -> Generator[None, None, Plan]:
-    """Make the same plan, and pause after each function, so that the caller can do something else meanwhile."""
+def plan_in_slices(
+    desired: Desired, observed: Observed, policy: Policy, settled: SettledSteps | None = None
+) -> Generator[None, None, Plan]:
+    """Make the same plan, and pause after each function, so that the caller can do something else meanwhile.
+
+    With ``settled``, functions in which nothing has changed since the last plan get the same step again.
+    """
     renames = resolve_renames(desired, observed)
-    planner = _Planner(observed, policy, renames, _heirs(desired, observed))
+    yield
+    planner = _Planner(observed, policy, renames, _heirs(desired, observed), settled)
+    yield
     steps = []
     for function in desired.functions:
         steps.append(planner.wanted(function))
@@ -106,7 +114,9 @@ def plan_in_slices(desired: Desired, observed: Observed, policy: Policy) -> Gene
     taken = renames.taken | {step.function_id for step in steps if step.function_id}
     ours = observed.ours
     absent = [remote for remote in ours if remote.id not in taken]
+    yield
     missing = find_missing(desired, observed, absent, steps)
+    yield
     steps += [planner.absent(remote) for remote in absent]
     steps = sorted(block_without_free_slug(steps, renames.vacations), key=lambda step: step.slug)
     gone = [
@@ -114,6 +124,7 @@ def plan_in_slices(desired: Desired, observed: Observed, policy: Policy) -> Gene
         for owned in observed.state.owned.values()
         if owned.function_id not in observed.by_id and observed.garbled_record_of(owned.slug) is None
     ]
+    yield
     return Plan(
         source=desired.source,
         revision=desired.revision,
@@ -201,9 +212,19 @@ def _undecided(record: InventoryRecord | None) -> bool:
 class _Planner:
     """The inputs of one plan; its methods plan one function each."""
 
-    def __init__(self, observed: Observed, policy: Policy, renames: Renames, heirs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        observed: Observed,
+        policy: Policy,
+        renames: Renames,
+        heirs: Mapping[str, str],
+        settled: SettledSteps | None = None,
+    ) -> None:
         """``heirs`` holds, by former slug, the function of git that is to take it over and cannot now."""
         self._observed = observed
+        self._settled = settled
+        if settled is not None:
+            settled.begin(policy, observed)
         self._policy = policy
         self._renames = renames
         self._heirs = heirs
@@ -224,7 +245,8 @@ class _Planner:
             return self._unclear(want, self._renames.waiting[want.slug])
         remote = self._find(want)
         former = () if remote is not None else want.entry.moved_from or ()
-        garbled = next(filter(None, map(self._observed.garbled_record_of, (want.slug, *former))), None)
+        records = map(self._observed.garbled_record_of, (want.slug, *former)) if self._observed.garbled else ()
+        garbled = next(filter(None, records), None)
         if garbled is not None:
             return Blocked(
                 by=BlockedBy.GARBLED,
@@ -235,9 +257,22 @@ class _Planner:
                 hint=GARBLED_HINT,
                 wanted="update",
             )
-        facts = self._observed.state.facts
         if remote is None:
-            return self._missing(in_preferred_style(want, facts))
+            return self._missing(in_preferred_style(want, self._observed.state.facts))
+        moved = want.slug in self._renames.sources
+        if self._settled is None or moved:
+            return self._compared(want, remote)
+        same = self._settled.find(want, remote, self._observed)
+        if same is not None:
+            return same
+        step = self._compared(want, remote)
+        if isinstance(step, NoChange):
+            self._settled.keep(want, remote, self._observed, step)
+        return step
+
+    def _compared(self, want: DesiredFunction, remote: RemoteFunction) -> Step:
+        """Plan one usable function of git that is on Kapso."""
+        facts = self._observed.state.facts
         claim = self._observed.claim(remote)
         known = self._observed.state.owned.get(remote.id)
         remote_content = self._observed.content(remote)

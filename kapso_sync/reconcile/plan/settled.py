@@ -1,0 +1,81 @@
+"""Remembers the steps of functions that were found in sync, so that the next plan looks only at what has changed. Pure.
+
+A step is used again only if everything that it was made from is the same: git's entry and code, Kapso's record, our record of
+it, and what holds for all functions, such as the policy. A function with secrets, or with anything else under way, is always
+planned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kapso_sync.model.desired import CodeStyle, DesiredFunction, Entry
+from kapso_sync.model.functions import CODE, Json, RemoteFunction
+from kapso_sync.model.plan import NoChange, Policy
+from kapso_sync.model.state import InventoryRecord
+from kapso_sync.reconcile.plan.observed import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A step, and what it was made from. Codes are hashes: a body is not kept for it."""
+
+    step: NoChange
+    entry: Entry
+    style: CodeStyle | None
+    wanted: Json
+    remote: tuple[object, ...]
+    known: InventoryRecord
+
+
+class SettledSteps:
+    """The steps of functions found in sync by the last plan, for the next one of the same process."""
+
+    def __init__(self) -> None:
+        self._circumstances: tuple[object, ...] = ()
+        self._steps: dict[str, _Settled] = {}
+        self._before: dict[str, _Settled] = {}
+
+    def begin(self, policy: Policy, observed: Observed) -> None:
+        """Begin a plan; if what holds for all functions is not the same as before, nothing is used again."""
+        state = observed.state
+        circumstances = (policy, observed.owner, state.owners, replace(state.facts, deploy_seconds=None))
+        self._before = self._steps if circumstances == self._circumstances else {}
+        self._circumstances, self._steps = circumstances, {}
+
+    def find(self, want: DesiredFunction, remote: RemoteFunction, observed: Observed) -> NoChange | None:
+        """Return the step of a function if it must be the same again, or None."""
+        settled = self._before.get(want.slug)
+        if (
+            settled is None
+            # Equality would take `1` for `true`.
+            or settled.entry is not want.entry
+            or settled.known is not observed.state.owned.get(remote.id)
+            or settled.style is not want.style
+            or want.secrets
+            or _under_way(remote, observed)
+            or settled.wanted != want.content[CODE]
+            or settled.remote != _identity(remote)
+        ):
+            return None
+        self._steps[want.slug] = settled
+        return settled.step
+
+    def keep(self, want: DesiredFunction, remote: RemoteFunction, observed: Observed, step: NoChange) -> None:
+        """Remember the step of a function that needs nothing, if nothing else than `find` compares decided that."""
+        known = observed.state.owned.get(remote.id)
+        if known is None or step.record is not None or want.entry.secrets or step.lost_secrets or _under_way(remote, observed):
+            return
+        self._steps[want.slug] = _Settled(step, want.entry, want.style, want.content[CODE], _identity(remote), known)
+
+
+def _under_way(remote: RemoteFunction, observed: Observed) -> bool:
+    """Return whether a deployment, a watch, or an answer about secrets may decide as well."""
+    return remote.id in observed.uncertain or remote.id in observed.secrets or remote.id in observed.state.watches
+
+
+def _identity(remote: RemoteFunction) -> tuple[object, ...]:
+    """Return everything of a record; its fields are spelled out, since equality would take `1` for `true`."""
+    times = (remote.last_deployed_at, remote.updated_at, remote.created_at)
+    others = (remote.endpoint_url, remote.project_id, remote.lock_version, remote.worker_address)
+    return (remote.id, remote.slug, remote.status, remote.code_hash, repr(remote.fields), *times, *others)
