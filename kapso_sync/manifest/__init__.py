@@ -6,7 +6,7 @@ locations. `layout` finds the folders of the Kapso CLI, `entries` makes entries,
 `text` edits YAML files for `reconcile.pull`.
 """
 
-from kapso_sync.manifest.reader import Parsed, read_manifest, unlisted_files
+from kapso_sync.manifest.reader import read_manifest, unlisted_files
 from kapso_sync.manifest.schema import json_schema
 
-__all__ = ["Parsed", "json_schema", "read_manifest", "unlisted_files"]
+__all__ = ["json_schema", "read_manifest", "unlisted_files"]

@@ -36,20 +36,14 @@ from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE
 NAMED = 10
 """Maximum number of files that a warning names, or that get a warning each; unlisted ones are counted beyond it."""
 
-Parsed = dict[tuple[str, bytes], tuple[Document, ManifestModel]]
-"""Valid manifests that were read before, by name and content."""
 
-
-def read_manifest(
-    snapshot: Snapshot, *, expected: bool = False, known: Parsed | None = None, environment: str | None = None
-) -> Manifest:
+def read_manifest(snapshot: Snapshot, *, expected: bool = False, environment: str | None = None) -> Manifest:
     """Return the declarations of a folder, for an environment if the manifest has any.
 
-    ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. ``known``
-    caches the last valid manifest, so that an unchanged one is not parsed again. Raises `ManifestInvalid` with every problem
-    of the manifest; a missing or unreadable file fails only its own function.
+    ``expected``: the last good revision had a manifest file, so a missing one is an error and not an empty manifest. Raises
+    `ManifestInvalid` with every problem of the manifest; a missing or unreadable file fails only its own function.
     """
-    document, model = _read_file(snapshot, {} if known is None else known)
+    document, model = _read_file(snapshot)
     folders = list(read_folders(snapshot.files))
     paths = {*snapshot.files, *snapshot.unread}
     if document is None and (expected or not folders):
@@ -120,7 +114,7 @@ def _elsewhere(files: Mapping[str, SourceFile], views: Collection[Declared]) -> 
     return tuple(found.values())
 
 
-def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, ManifestModel | None]:
+def _read_file(snapshot: Snapshot) -> tuple[Document | None, ManifestModel | None]:
     found = [name for name in MANIFEST_NAMES if name in snapshot.files]
     if not found:
         return None, None
@@ -132,19 +126,13 @@ def _read_file(snapshot: Snapshot, known: Parsed) -> tuple[Document | None, Mani
     file = snapshot.files[name]
     if file.content is None:
         raise ManifestInvalid([Problem("unreadable-file", f"{name} {file.problem}", Location(name))])
-    if (name, file.content) in known:
-        return known[name, file.content]
     document = read_document(name, file.content)
     if document.value is None and not document.problems:
         hint = "start with `version: 1` and `functions:`"
         document.problems.append(Problem("empty", "the manifest is empty", Location(name, 1, 1), hint))
     if document.problems:
         raise ManifestInvalid(sorted(document.problems, key=_position))
-    model = check(document, ManifestModel)
-    known.clear()
-    if model is not None and not document.problems:
-        known[name, file.content] = document, model
-    return document, model
+    return document, check(document, ManifestModel)
 
 
 def _missing(snapshot: Snapshot, misnamed: Sequence[MisnamedFile], *, expected: bool) -> Problem:
