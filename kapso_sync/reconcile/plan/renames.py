@@ -61,6 +61,7 @@ class _RenameResolver:
         self._desired = desired
         self._observed = observed
         self._wants = {want.slug: want for want in desired.functions}
+        self._listed = desired.slugs
         ours = observed.ours
         self._parked = {mark.check: remote for remote in ours if is_parked(remote) and (mark := remote.mark)}
         self._named = self._names(ours)
@@ -112,9 +113,9 @@ class _RenameResolver:
         says. The journal says that this ``moved_from`` was resolved before: nothing moves, although the words still stand in
         the manifest.
         """
-        bearer = self._observed.by_slug.get(want.slug)
-        if self._parked_for(want.slug) or not want.entry.moved_from:
+        if not want.entry.moved_from or self._parked_for(want.slug):
             return None
+        bearer = self._observed.by_slug.get(want.slug)
         if bearer is not None and self._observed.claim(bearer) is not Claim.OURS:
             return None
         begun = self._begun(want)
@@ -127,7 +128,7 @@ class _RenameResolver:
             remote = self._named.get(source)
             if remote is None or remote is bearer:
                 continue
-            if source not in self._desired.slugs and (fresh or not there):
+            if source not in self._listed and (fresh or not there):
                 return _Rename(want, source, remote)
             if fresh or renames is None:
                 return _Rename(want, source, remote, doubtful=there)
@@ -168,7 +169,7 @@ class _RenameResolver:
     def _released(self, edge: _Rename, edges: Mapping[str, _Rename]) -> bool:
         """Return whether the function may leave its slug: git does not list it, or means another function by it."""
         source = edge.source
-        if source not in self._desired.slugs or source in edges or self._parked_for(source):
+        if source not in self._listed or source in edges or self._parked_for(source):
             return True
         heir = self._wants.get(source)
         if heir is None:
@@ -207,7 +208,7 @@ class _RenameResolver:
         taken = {remote.id for remote in sources.values()}
         found: dict[str, RemoteFunction] = {}
         renames = self._observed.state.renames or {}
-        for slug in self._wants:
+        for slug in self._wants if self._parked else ():
             remote, bearer = self._parked_for(slug), self._observed.by_slug.get(slug)
             if remote is None or slug in sources or remote.id in taken:
                 continue
@@ -222,7 +223,7 @@ class _RenameResolver:
     def _vacations(self, sources: Mapping[str, RemoteFunction]) -> tuple[SlugVacation, ...]:
         going = {remote.id: slug for slug, remote in sources.items()}
         found = []
-        for slug in sorted(self._wants):
+        for slug in sorted(self._wants) if sources else ():
             bearer, comes = self._observed.by_slug.get(slug), sources.get(slug)
             if bearer is None or (comes is not None and comes.id == bearer.id):
                 continue
@@ -246,7 +247,7 @@ class _RenameResolver:
 
     def _journal(self, sources: Mapping[str, RemoteFunction], edges: Mapping[str, _Rename]) -> dict[str, RenameRecord]:
         known = self._observed.state.renames or {}
-        journal = {slug: move for slug, move in known.items() if slug in self._desired.slugs and slug not in self._wants}
+        journal = {slug: move for slug, move in known.items() if slug in self._listed and slug not in self._wants}
         for slug, want in self._wants.items():
             if not want.entry.moved_from or slug in self._waiting:
                 continue
