@@ -1,4 +1,4 @@
-"""Stores inventory and journal in SQLite: WAL, one writer, and every method is durable when it returns."""
+"""Stores inventory and journal in SQLite: WAL, and one writer."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ CREATE TABLE intents (id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL
 
 class StateStore:
     """The state folder of one (source, project) pair, open for writing; the caller must hold the lock.
+
+    Every method is durable when it returns, but for the marks of when a pass began and ended, which only people read.
 
     Raises `StateUnusable` whenever the folder or the database cannot be written. A database that is damaged, or written by a
     newer version, is set aside (``set_aside`` names it) and a new one created: everything in it can be observed again.
@@ -155,7 +157,8 @@ class StateStore:
     def remember_pass(self, trigger: str) -> None:
         """Store that a pass begins, and why; raises `StateUnusable` if nothing can be written."""
         running = RunningPass(trigger, self._now())
-        self._set_meta("pass_running", json.dumps(running_document(running)))
+        with self._without_waiting():
+            self._set_meta("pass_running", json.dumps(running_document(running)))
 
     def forget_running_pass(self) -> None:
         """Forget the pass of a process that was killed: the caller holds the lock now, and runs none yet."""
@@ -181,9 +184,21 @@ class StateStore:
         self._end_pass(_LATER, json.dumps(later))
 
     def _end_pass(self, key: str, text: str, drops: str | None = None) -> None:
-        with _writing(self._folder), self._db:
+        with self._without_waiting(), _writing(self._folder), self._db:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
             self._db.execute("DELETE FROM meta WHERE key IN ('pass_running', ?)", (drops,))
+
+    @contextlib.contextmanager
+    def _without_waiting(self) -> Iterator[None]:
+        """Write what only people read without waiting for the disk, for which all requests would wait as well.
+
+        A process that is killed loses nothing of it. A power failure may take it, but nothing that was written before.
+        """
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def keep_version(self, remote: RemoteFunction) -> None:
         """Store the running version, in place of the one stored before."""
