@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from kapso_sync.api import parse_base_url
 from kapso_sync.errors import Location, ManifestInvalid, UsageError
+from kapso_sync.files import read_small
 from kapso_sync.invocations.places import Code
 from kapso_sync.manifest.fixtures import contents_of
 from kapso_sync.model.builds import Built, NoBuilds
 from kapso_sync.model.desired import MODULE_TAIL, Desired, DesiredFunction
-from kapso_sync.model.source import LOCK_FILE, Snapshot
+from kapso_sync.model.source import LOCK_FILE, LOCK_LIMIT, Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import Reader
 from kapso_sync.settings import Settings
@@ -142,15 +145,18 @@ def _look_into(root: Path, folder: Path, since: str) -> tuple[str, bool]:
     """Return the id of a revision's commit, and whether the files that name packages have changed since."""
     import git  # noqa: PLC0415 - a folder needs nothing of git
 
+    if not since.strip():
+        raise UsageError("--changed-since names no revision", hint="is the variable set that names it?")
     repository = git.Repo(root, expand_vars=False)
     try:
-        commit = repository.commit(f"{since}^0")
+        found = repository.git.rev_parse("--verify", "--quiet", "--end-of-options", since)  # GitPython knows few spellings
+        commit = repository.commit(f"{found}^0")
         names = [str(path.relative_to(root) / name) for path in _up_to(folder, root) for name in PACKAGE_FILES]
-        return commit.hexsha, any(_content(commit, name) != _on_disk(root / name) for name in names)
+        return commit.hexsha, any(_differs(commit, name, root / name) for name in names)
     except (ValueError, KeyError, IndexError, git.exc.GitError, git.exc.ODBError) as error:
         raise UsageError(
             f"there is no revision {since} in {root}",
-            hint="a shallow checkout lacks it: in CI, check out the whole history (fetch-depth: 0)",
+            hint="name one commit, such as main or HEAD~1; a shallow checkout lacks older ones (in CI: fetch-depth: 0)",
         ) from error
     finally:
         repository.close()
@@ -164,16 +170,15 @@ def _up_to(folder: Path, root: Path) -> Iterator[Path]:
             yield parent
 
 
-def _content(commit: Commit, name: str) -> bytes | None:
+def _differs(commit: Commit, name: str, path: Path) -> bool:
+    """Return whether a file is otherwise than in a commit; what is no regular file, or too large to be read, always is."""
     try:
-        found: bytes = (commit.tree / name).data_stream.read()
+        then = commit.tree / name
     except KeyError:
-        return None
-    return found
-
-
-def _on_disk(path: Path) -> bytes | None:
+        return os.path.lexists(path)
     try:
-        return path.read_bytes()
+        now = read_small(path, LOCK_LIMIT)
     except OSError:
-        return None
+        return True
+    blob = f"blob {len(now)}\0".encode() + now
+    return bool(then.hexsha != hashlib.sha1(blob, usedforsecurity=False).hexdigest())  # git's own name for the content

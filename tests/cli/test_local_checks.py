@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,24 @@ def test_a_revision_that_is_not_there_is_an_error_that_says_what_to_do(flows: Pa
     """CI checks out one commit alone, unless it is told otherwise."""
     ran = tried(flows, "--changed-since", "origin/nowhere")
     assert (ran.code, "fetch-depth: 0" in ran.err) == (64, True)
+
+
+@pytest.mark.parametrize(("spelled", "expected"), [(":/Change", 0), ("@{-1}", 0), ("main..HEAD", 64), (" ", 64), ("--all", 64)])
+def test_a_revision_may_be_spelled_as_git_takes_one_commit(flows: Path, spelled: str, expected: int) -> None:
+    """A range is none, nor an empty variable, nor an option."""
+    git(flows, "commit", "--quiet", "--allow-empty", "--message", "Change")
+    git(flows, "checkout", "--quiet", "-b", "other")
+    ran = tried(flows, f"--changed-since={spelled}")
+    assert (ran.code, "Traceback" in ran.err) == (expected, False), ran.err
+    assert ("is the variable set" in ran.err) is (spelled == " ")
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "package-lock.json"])
+def test_no_link_is_followed_to_see_whether_packages_changed(flows: Path, target: str) -> None:
+    """Whoever may push could name a file without an end; what cannot be read counts as changed."""
+    (flows / "package.json").symlink_to(target)
+    os.mkfifo(flows / "package-lock.json")
+    assert tried(flows, "--changed-since", "HEAD").code == 0
 
 
 def test_an_invalid_fixture_is_named_and_the_others_are_tested(flows: Path) -> None:
