@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -116,7 +117,7 @@ def _problem(document: Document, model: type[BaseModel], path: Path, item: Mappi
     text = f"{name}: {expected}" + (
         "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value, kind)}"
     )
-    return document.problem("value", text, document.location(path, key=is_key), _hint(kind, value))
+    return document.problem("value", text, document.location(path, key=is_key), _hint(path, kind, value))
 
 
 def _got(document: Document, path: Path, value: Json, kind: str) -> str:
@@ -129,11 +130,44 @@ def _got(document: Document, path: Path, value: Json, kind: str) -> str:
     return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
 
 
-def _hint(kind: str, value: Json) -> str | None:
+def _hint(path: Path, kind: str, value: Json) -> str | None:
+    if kind in ("model_type", "dict_type", "list_type"):
+        return _shape_hint(path, value)
+    if kind == "string_pattern_mismatch" and path[-2:-1] == ("functions",):
+        slug = re.sub(r"[^a-z0-9]+", "-", str(path[-1]).lower()).strip("-")
+        return f"did you mean `{slug}`?" if re.fullmatch(SLUG_PATTERN, slug) else None
+    if kind == "string_pattern_mismatch" and path[-2:-1] == ("secrets",):
+        name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper()).strip("_")
+        return f"did you mean `{name}`?" if re.fullmatch(SECRET_PATTERN, name) else None
     if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
         return "write true or false, without quotes"
     if kind == "string_type" and isinstance(value, bool | int | float):
         return f'quote it, if it is text: "{shown(value)}"'
+    return None
+
+
+def _shape_hint(path: Path, value: Json) -> str | None:
+    """Return how a value has to be written that is of another shape, such as a text in place of a mapping."""
+    key, above = str(path[-1]) if path else "", path[-2] if len(path) > 1 else None
+    match key, value:
+        case name, str() if above == "secrets":
+            return f"write `{{env: {name}}}`, and replace a credential that git has seen"
+        case _, bool() | int() | float() if above == "secrets":
+            return f"write `{{value: {shown(value)}}}` for plain configuration"
+        case "secrets", list():
+            return "write each name with the place of its value: `NAME: {env: NAME}`"
+        case "expect", int() if not isinstance(value, bool):
+            return f"write `{{status: {value}}}`"
+        case "expect", str():
+            return "write `{text: …}`, with a part of the answer"
+        case "checks", dict():
+            return "checks are a list: begin each with `- `"
+        case "functions", list():
+            return "write each function as a key, such as `greet:`, with its own keys below"
+        case _, str() if above == "functions":
+            return "write `{file: …}`, with the path of its code"
+        case "watch", True:
+            return "write `{}` for a watch with the defaults"
     return None
 
 

@@ -233,6 +233,32 @@ def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
     assert str(problem.hint).startswith("known here: description, function_type")
 
 
+@pytest.mark.parametrize(
+    ("functions", "hint"),
+    [
+        (
+            "{greet: {secrets: {API_TOKEN: sk_live_0123}}}",
+            "write `{env: API_TOKEN}`, and replace a credential that git has seen",
+        ),
+        ("{greet: {secrets: {DEBUG: true}}}", "write `{value: true}` for plain configuration"),
+        ("{greet: {secrets: [API_TOKEN]}}", "write each name with the place of its value: `NAME: {env: NAME}`"),
+        ("{greet: {secrets: {api-token: {env: A}}}}", "did you mean `API_TOKEN`?"),
+        ("{greet: {checks: [{expect: 200}]}}", "write `{status: 200}`"),
+        ("{greet: {checks: [{expect: hi}]}}", "write `{text: …}`, with a part of the answer"),
+        ("{greet: {checks: {expect: {}}}}", "checks are a list: begin each with `- `"),
+        ("{greet: {watch: true}}", "write `{}` for a watch with the defaults"),
+        ("{greet: greet.js}", "write `{file: …}`, with the path of its code"),
+        ("{Greet_Me: {file: greet.js}}", "did you mean `greet-me`?"),
+        ("[greet]", "write each function as a key, such as `greet:`, with its own keys below"),
+        ("{greet: {runtime_config: 5}}", None),
+    ],
+)
+def test_a_value_of_another_shape_gets_a_hint_how_it_is_written(functions: str, hint: str | None) -> None:
+    """The commonest first mistakes, above all a secret's value in the manifest."""
+    (problem,) = problems_of(f"version: 1\nfunctions: {functions}\n")
+    assert problem.hint == hint
+
+
 def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
     """Nobody has to run the program once for each."""
     problems = problems_of(
