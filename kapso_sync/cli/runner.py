@@ -15,16 +15,16 @@ from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
 from kapso_sync.process import STOP_LIMIT, end_in_time
 
 
-def run_to_end(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float = STOP_LIMIT) -> int:
+def run_to_end(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float = STOP_LIMIT, *, journaled: bool = False) -> int:
     """Run a coroutine until it ends or a signal ends it; return the exit code.
 
-    The first SIGINT or SIGTERM cancels the work; its call in flight is journaled. A second one exits at once, and so does the
-    process ``stop_limit`` seconds after the first one.
+    The first SIGINT or SIGTERM cancels the work. A second one exits at once, and so does the process ``stop_limit`` seconds
+    after the first one. ``journaled``: the work writes to Kapso, and the next sync resumes a write that was cut.
     """
-    return run_loop(_with_signals(work, stop_limit))
+    return run_loop(_with_signals(work, stop_limit, journaled=journaled))
 
 
-async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float) -> int:
+async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float, *, journaled: bool) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work())
     received: list[int] = []
@@ -43,7 +43,8 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit
     except asyncio.CancelledError:
         if not received:
             raise
-        stderr_console().line("interrupted: writes in progress are journaled; the next sync resumes them")
+        what = ": writes in progress are journaled; the next sync resumes them" if journaled else ""
+        stderr_console().line(f"interrupted{what}")
         return 128 + received[0]
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

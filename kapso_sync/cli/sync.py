@@ -75,7 +75,7 @@ def sync(args: PassArgs) -> int:
             _write_map(args, report, snapshots[-1], mapped)
         return int(report.exit_code)
 
-    return run_to_end(work)
+    return run_to_end(work, journaled=True)
 
 
 async def _read_mapped(session: Session, report: Report, snapshot: Snapshot) -> tuple[MappedFunction, ...] | KapsoSyncError:

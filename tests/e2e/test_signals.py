@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.tools import VERSION
+from tests.e2e.test_kill import wait_for_hang
 from tests.proc import naming
 from tests.program import answering, kapso_sync, started, write_functions
 from tests.served import Served, served
@@ -42,6 +43,18 @@ def test_sigterm_or_sigint_during_a_deployment_ends_a_sync_cleanly(
     assert err.splitlines()[-1] == "interrupted: writes in progress are journaled; the next sync resumes them"
     assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
     assert kapso.world.live_code() == {"greet": answering("hello")}
+
+
+@pytest.mark.e2e
+def test_an_interrupted_plan_says_nothing_of_writes(kapso: Served, tmp_path: Path) -> None:
+    """There are none."""
+    write_functions(tmp_path / "functions", {"greet": answering("hello")})
+    kapso.faults({"what": "hang_before", "nth": 1})
+    with started("plan", str(tmp_path / "functions"), environment=kapso.environment(tmp_path / "state")) as process:
+        wait_for_hang(kapso, process.poll)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
 
 
 @pytest.mark.e2e
